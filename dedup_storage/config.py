@@ -1,0 +1,201 @@
+"""Settings: read from conf/*.yaml and ``DEDUP_STORAGE_*``, validated, frozen. The only reader of conf/.
+
+Precedence, highest first: environment variables, the configuration file, defaults. A nested key joins its levels
+with two underscores: ``DEDUP_STORAGE_CATALOG__URI``. Secrets come from the environment alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from dedup_storage.errors import ConfigError
+from dedup_storage.schema import check_name, explain_validation
+
+__all__ = [
+    "CatalogSettings",
+    "CatalogType",
+    "QualitySettings",
+    "Settings",
+    "SparkSettings",
+    "WriteSettings",
+    "load_settings",
+]
+
+ENV_PREFIX = "DEDUP_STORAGE_"
+_LEVELS = "__"
+_SECRETS = ("catalog.password", "catalog.token", "catalog.credential")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CatalogType(StrEnum):
+    """Catalog kinds that Spark and PyIceberg both speak."""
+
+    SQLITE = "sqlite"
+    JDBC = "jdbc"
+    REST = "rest"
+    HIVE = "hive"
+    GLUE = "glue"
+
+
+class CatalogSettings(_Frozen):
+    """The Iceberg catalog.
+
+    Attributes:
+        name: Shared by Spark and PyIceberg (it is a key column of SQL catalogs).
+        type: ``sqlite`` is the embedded default: a file in the warehouse, for one machine.
+        uri: REST or Thrift address, or ``postgresql://host/db`` for ``jdbc``.
+        user: User of a SQL catalog.
+        password, token, credential: From the environment only.
+        properties: Further properties, given to Spark and PyIceberg alike.
+    """
+
+    name: str = "lake"
+    type: CatalogType = CatalogType.SQLITE
+    uri: str | None = None
+    user: str | None = None
+    password: SecretStr | None = None
+    token: SecretStr | None = None
+    credential: SecretStr | None = None
+    properties: Mapping[str, str] = Field(default_factory=dict)
+
+
+class SparkSettings(_Frozen):
+    """The Spark session a job starts when none is given.
+
+    Attributes:
+        master: ``None`` leaves it to spark-submit.
+        packages: Maven coordinates; empty when the cluster brings its own jars.
+        conf: Further Spark settings.
+    """
+
+    master: str | None = None
+    packages: tuple[str, ...] = ()
+    conf: Mapping[str, str] = Field(default_factory=dict)
+
+
+class QualitySettings(_Frozen):
+    """The quality gate.
+
+    Attributes:
+        enabled: Whether writes are audited before publication.
+        docs: Directory for verdicts and Data Docs; ``None`` puts them under the warehouse when that is local.
+        expectations: YAML file with the user's own expectations.
+    """
+
+    enabled: bool = True
+    docs: str | None = None
+    expectations: str | None = None
+
+
+class WriteSettings(_Frozen):
+    """How raw logs are collapsed.
+
+    Attributes:
+        pointer_max_requests: Most requests of one write whose row pointers are broadcast (16 bytes each);
+            beyond it request rows are collapsed by a sorting aggregate.
+        conflict_retries: How often a publication is tried again after losing a race for the catalog.
+    """
+
+    pointer_max_requests: int = Field(default=4_000_000, ge=0)
+    conflict_retries: int = Field(default=20, ge=0)
+
+
+class Settings(_Frozen):
+    """All settings of a job."""
+
+    warehouse: str = "warehouse"
+    format: str = "iceberg"
+    catalog: CatalogSettings = CatalogSettings()
+    spark: SparkSettings = SparkSettings()
+    quality: QualitySettings = QualitySettings()
+    write: WriteSettings = WriteSettings()
+
+    @property
+    def warehouse_uri(self) -> str:
+        """The warehouse as an absolute path or a URI with its scheme."""
+        return self.warehouse if "://" in self.warehouse else str(Path(self.warehouse).resolve())
+
+    @property
+    def local_warehouse(self) -> Path | None:
+        """The warehouse's directory, or ``None`` when it is remote."""
+        if self.warehouse.startswith("file://"):
+            return Path(self.warehouse.removeprefix("file://"))
+        return None if "://" in self.warehouse else Path(self.warehouse).resolve()
+
+
+def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read settings from a file and the environment.
+
+    Args:
+        path: YAML file; ``None`` takes the defaults alone.
+        environ: Environment; ``os.environ`` when not given.
+
+    Raises:
+        ConfigError: the file cannot be read, a key is unknown, a value has the wrong type, or a secret stands
+            in the file. Never repeats a value, so no secret is printed.
+    """
+    values = _read(path)
+    for dotted in _SECRETS:
+        section, key = dotted.split(".")
+        if key in (values.get(section) or {}):
+            raise ConfigError(
+                f"the secret {dotted} stands in {path}",
+                expected="it in the environment",
+                fix=f"Remove it and set {ENV_PREFIX}{section.upper()}{_LEVELS}{key.upper()}.",
+            )
+    for variable, value in sorted((os.environ if environ is None else environ).items()):
+        if variable.startswith(ENV_PREFIX):
+            _set(values, variable, value)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        source = f"{path} and the environment" if path else "the environment"
+        raise ConfigError(f"the settings from {source} are not valid: {explain_validation(error, Settings)}") from None
+    check_name(settings.catalog.name, "catalog name")
+    if settings.format not in ("iceberg", "delta"):
+        raise ConfigError("the setting format is not valid", expected="iceberg or delta", got=settings.format)
+    return settings
+
+
+def _read(path: str | Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"the configuration {path} cannot be read: {error.strerror}", fix="Name a file with --config."
+        ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ConfigError(f"the configuration {path} is not YAML" + (f", line {mark.line + 1}" if mark else "")) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"the configuration {path} is not a mapping", expected="keys such as warehouse, catalog, spark")
+    for section in ("catalog", "spark", "quality", "write"):
+        if section in values and not isinstance(values[section] or {}, dict):
+            raise ConfigError(f"the section {section} of {path} is not a mapping")
+    return values
+
+
+def _set(values: dict[str, Any], variable: str, value: str) -> None:
+    """Put one environment variable's value at its place among the file's values."""
+    *sections, key = variable.removeprefix(ENV_PREFIX).lower().split(_LEVELS)
+    place = values
+    for section in sections:
+        inner = dict(place.get(section) or {})
+        place[section] = inner
+        place = inner
+    # Lists and mappings are given as YAML flow text; scalars are left to pydantic.
+    place[key] = yaml.safe_load(value) if value[:1] in "[{" else value

@@ -1,0 +1,322 @@
+"""How a dataset lies on disk: tables, columns, partitions, sort order, properties, names of versions. Pure.
+
+A dataset is a namespace. Its anchor table (``requests`` in split layout, ``logs`` in flat layout) describes the
+dataset in its properties and decides by its tags which versions exist:
+
+``v<N>`` on the anchor
+    version N is published; every other table of the version carries a tag of the same name.
+``claim-v<N>`` on the anchor
+    version N is decided: the tagged, staged snapshot's summary names the staged snapshots that make it.
+    Whoever finds a claim without its version completes it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
+from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name, explain_validation
+
+__all__ = [
+    "PROPERTY_PREFIX",
+    "DatasetSpec",
+    "Layout",
+    "TableRole",
+    "TableSpec",
+    "claim_tag",
+    "encoding_properties",
+    "parse_version_tag",
+    "propose_segments",
+    "version_tag",
+]
+
+PROPERTY_PREFIX = "dedup-storage."
+SPEC_PROPERTY = PROPERTY_PREFIX + "dataset"
+ROLE_PROPERTY = PROPERTY_PREFIX + "role"
+
+TARGET_SEGMENT_BYTES = 256 * 1024**2
+SMALL_SEGMENT_BYTES = 16 * 1024**2
+SEQUENCE_PAGE_BYTES = 8 * 1024**2
+_VERSION_TAG = re.compile(r"v([1-9][0-9]*)")
+
+
+class Layout(StrEnum):
+    """How a dataset's tables divide its columns."""
+
+    SPLIT = "split"
+    FLAT = "flat"
+
+
+class TableRole(StrEnum):
+    """What a table is for."""
+
+    REQUESTS = "requests"
+    IMPRESSIONS = "impressions"
+    LOGS = "logs"
+    QUARANTINE = "quarantine"
+    FEATURES = "features"
+
+
+class TableSpec(BaseModel):
+    """One table of a dataset.
+
+    Attributes:
+        role: What it is for; also its name, except for feature groups (``fg_<name>``).
+        columns: Its columns in order, system columns included.
+        sort_columns: Local order inside a segment.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: TableRole
+    name: str
+    columns: tuple[str, ...]
+    sort_columns: tuple[str, ...]
+
+
+class DatasetSpec(BaseModel):
+    """A dataset's description of itself, kept as JSON in its anchor table's properties.
+
+    Attributes:
+        schema_: The log schema with every column's grain declared.
+        layout: ``split`` or ``flat``.
+        date_grain: Date part of a segment.
+        buckets: User part of a segment: ``bucket(buckets, user)``.
+        source_columns: The log's columns in the source's order; ``logs()`` gives exactly these.
+        source_types: Spark DDL type of each source column, in the same order.
+        event_date_column: Partition column of type date, derived from event time (UTC) unless the source has it.
+        position_column: The candidate's ordinal; assigned at write unless the source has it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    format_version: int = 1
+    name: str
+    schema_: LogSchema = Field(alias="schema")
+    layout: Layout
+    date_grain: DateGrain
+    buckets: int = Field(ge=1)
+    source_columns: tuple[str, ...]
+    source_types: tuple[str, ...]
+    event_date_column: str | None
+    position_column: str
+
+    @property
+    def assigns_position(self) -> bool:
+        """Whether ``write`` makes the position column."""
+        return self.schema_.position is None
+
+    @property
+    def assigns_event_date(self) -> bool:
+        """Whether ``write`` makes the date column."""
+        return self.event_date_column is not None and self.event_date_column not in self.source_columns
+
+    @property
+    def anchor(self) -> TableSpec:
+        """The table whose tags decide which versions exist."""
+        return self.tables[0]
+
+    @property
+    def request_key(self) -> tuple[str, ...]:
+        """Key of a request row."""
+        return self.schema_.request_key
+
+    @property
+    def impression_key(self) -> tuple[str, ...]:
+        """Key of an impression row."""
+        return (*self.schema_.request_key, self.position_column)
+
+    def columns_of(self, grain: Grain) -> tuple[str, ...]:
+        """Source columns of one grain that are no request key, in the source's order."""
+        grains = self.schema_.declared_grains()
+        keys = self.request_key
+        return tuple(c for c in self.source_columns if c not in keys and grains[c] is grain)
+
+    @property
+    def tables(self) -> tuple[TableSpec, ...]:
+        """The data tables, anchor first."""
+        dates = (self.event_date_column,) if self.event_date_column else ()
+        sort = self.request_key
+
+        def ordered(*groups: Iterable[str]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(c for group in groups for c in group))
+
+        requests = self.columns_of(Grain.REQUEST)
+        impressions = self.columns_of(Grain.IMPRESSION)
+        if self.layout is Layout.FLAT:
+            columns = ordered(sort, dates, (self.position_column,), requests, impressions)
+            return (TableSpec(role=TableRole.LOGS, name="logs", columns=columns, sort_columns=self.impression_key),)
+        return (
+            TableSpec(
+                role=TableRole.REQUESTS,
+                name="requests",
+                columns=ordered(sort, dates, requests),
+                sort_columns=sort,
+            ),
+            TableSpec(
+                role=TableRole.IMPRESSIONS,
+                name="impressions",
+                columns=ordered(sort, dates, (self.position_column,), impressions),
+                sort_columns=self.impression_key,
+            ),
+        )
+
+    def table(self, role: TableRole) -> TableSpec:
+        """The table of one role."""
+        for table in self.tables:
+            if table.role is role:
+                return table
+        raise UnknownColumnError(
+            f"the dataset {self.name} has no table {role.value}",
+            expected=known_names(role.value, (t.role.value for t in self.tables)),
+            got=f"layout {self.layout.value}",
+        )
+
+    def to_json(self) -> str:
+        """The property's value."""
+        values: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        values["schema"] = self.schema_.to_dict()
+        return json.dumps(values, separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> DatasetSpec:
+        """Read the property's value.
+
+        Raises:
+            SchemaError: the text is no description that this release understands.
+        """
+        try:
+            spec = cls.model_validate_json(text)
+        except ValidationError as error:
+            raise SchemaError("the dataset's description is not valid: " + explain_validation(error, cls)) from None
+        if spec.format_version != 1:
+            raise SchemaError(
+                f"the dataset {spec.name} has another format version",
+                expected="1",
+                got=str(spec.format_version),
+                fix="Install a newer dedup_storage.",
+            )
+        return spec
+
+    @classmethod
+    def build(
+        cls,
+        name: str,
+        schema: LogSchema,
+        source: Mapping[str, str],
+        *,
+        layout: Layout,
+        date_grain: DateGrain,
+        buckets: int,
+    ) -> DatasetSpec:
+        """Describe a new dataset.
+
+        Args:
+            name: Dataset (namespace) name.
+            schema: With the grain of every column declared.
+            source: Flat source column -> Spark DDL type, in order.
+            layout: ``split`` or ``flat``.
+            date_grain: Date part of a segment.
+            buckets: Number of user buckets.
+
+        Raises:
+            SchemaError: a column has no grain, or a system column's name is taken.
+        """
+        check_name(name, "dataset name")
+        grains = schema.declared_grains()
+        for column in source:
+            check_name(column, "column name")
+            if column not in grains:
+                raise SchemaError(
+                    f"the grain of the column {column} is not known",
+                    expected="request or impression",
+                    fix=f"Declare it under columns: {{{column}: request}}, or let it be detected.",
+                )
+        event_date = None
+        if date_grain is not DateGrain.NONE:
+            is_date = source.get("event_date") == "date" and grains["event_date"] is Grain.REQUEST
+            event_date = "event_date" if is_date else _free_name("event_date", source)
+        return cls(
+            name=name,
+            schema=schema.with_grains({c: grains[c] for c in source}),
+            layout=layout,
+            date_grain=date_grain,
+            buckets=buckets,
+            source_columns=tuple(source),
+            source_types=tuple(source.values()),
+            event_date_column=event_date,
+            position_column=schema.position or _free_name("position", source),
+        )
+
+
+def _free_name(name: str, taken: Iterable[str]) -> str:
+    names = {n.lower() for n in taken}
+    while name in names:
+        name = "_" + name
+    return name
+
+
+def encoding_properties(spec: DatasetSpec, table: TableSpec) -> dict[str, str]:
+    """Parquet properties a new Iceberg table starts from.
+
+    Repetition is only found inside one page, so tables with sequences take large pages; a dictionary hurts
+    long sequences and helps ids (docs/decisions.md, 'Encodings').
+    """
+    sequences = [c for c in spec.schema_.sequence_columns if c in table.columns]
+    properties = {
+        "write.parquet.compression-codec": "zstd",
+        "write.parquet.row-group-size-bytes": str(128 * 1024**2),
+    }
+    if sequences:
+        properties["write.parquet.page-size-bytes"] = str(SEQUENCE_PAGE_BYTES)
+        properties["write.parquet.row-group-check-min-record-count"] = "16"
+        properties["write.parquet.row-group-check-max-record-count"] = "1000"
+    for column in sequences:
+        properties[f"write.parquet.dict-encoding-enabled.column.{column}.element"] = "false"
+        properties[f"write.metadata.metrics.column.{column}.element"] = "counts"
+    return properties
+
+
+def propose_segments(input_bytes: int, days: int, months: int) -> tuple[DateGrain, int]:
+    """Propose date grain and bucket count so that a segment holds some hundred MB and never crumbs.
+
+    Args:
+        input_bytes: Stored bytes of the input.
+        days: Distinct event dates in the input (0: the log has no event time).
+        months: Distinct months.
+
+    Returns:
+        The finest date grain whose dates hold at least 64 MiB each, and the power of two nearest above
+        date bytes / 256 MiB, at least 4 so that small logs still read in parallel.
+    """
+    grain, periods = DateGrain.NONE, 1
+    for candidate, count in ((DateGrain.DAY, days), (DateGrain.MONTH, months)):
+        if count and input_bytes / count >= 4 * SMALL_SEGMENT_BYTES:
+            grain, periods = candidate, count
+            break
+    buckets = 4
+    while buckets < 4096 and input_bytes / periods / buckets > TARGET_SEGMENT_BYTES:
+        buckets *= 2
+    return grain, buckets
+
+
+def version_tag(version: int) -> str:
+    """Tag name of a published version."""
+    return f"v{version}"
+
+
+def claim_tag(version: int) -> str:
+    """Tag name of a decided version."""
+    return f"claim-v{version}"
+
+
+def parse_version_tag(tag: str) -> int | None:
+    """Version number of a version tag; ``None`` for any other tag."""
+    match = _VERSION_TAG.fullmatch(tag)
+    return int(match.group(1)) if match else None
