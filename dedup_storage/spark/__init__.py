@@ -1,1 +1,1 @@
-"""spark."""
+"""Everything that runs on Spark: sessions, writing, joins, features, maintenance."""

@@ -61,7 +61,8 @@ def spark_catalog_conf(settings: Settings) -> dict[str, str]:
     """Spark settings that define the catalog under its name."""
     catalog = settings.catalog
     prefix = f"spark.sql.catalog.{catalog.name}"
-    inner = {"warehouse": settings.warehouse_uri, **catalog.properties, **_secrets(settings)}
+    # Other processes commit to the same tables, so a cached table would be a stale one.
+    inner = {"warehouse": settings.warehouse_uri, "cache-enabled": "false", **catalog.properties, **_secrets(settings)}
     if catalog.type is CatalogType.SQLITE:
         options = f"journal_mode=WAL&busy_timeout={_BUSY_TIMEOUT_MS}"
         inner |= {"type": "jdbc", "uri": f"jdbc:sqlite:{_sqlite_path(settings)}?{options}", "jdbc.schema-version": "V1"}

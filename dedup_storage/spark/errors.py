@@ -1,0 +1,109 @@
+"""Turn Spark's and Java's exceptions into the toolkit's own, one readable sentence each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark.errors import PySparkException
+
+from dedup_storage.errors import (
+    ConflictError,
+    DedupStorageError,
+    InputError,
+    MissingDependencyError,
+    StorageError,
+    UnknownColumnError,
+)
+
+__all__ = ["java_class", "root_message", "translate", "translated"]
+
+_PATH = re.compile(r"(?:file|s3a?|gs|abfss?|hdfs|wasbs?)(?::/{1,3})[^\s,;'\"\])]+")
+_TORN = ("is not a parquet file", "not a parquet file", "cannot read footer", "could not read footer", "malformed")
+
+
+def _causes(error: Py4JJavaError) -> Iterator[tuple[str, str]]:
+    cause = error.java_exception
+    for _ in range(20):
+        if cause is None:
+            return
+        yield cause.getClass().getName(), str(cause.getMessage() or "")
+        cause = cause.getCause()
+
+
+def _chain(error: BaseException) -> list[tuple[str, str]]:
+    """(class, message) of the error and its causes, outermost first."""
+    if isinstance(error, Py4JJavaError):
+        return list(_causes(error))
+    if isinstance(error, PySparkException):
+        chain = [(type(error).__name__, str(error))]
+        origin = getattr(error, "_origin", None)
+        if isinstance(origin, Py4JJavaError):
+            chain += list(_causes(origin))
+        return chain
+    return [(type(error).__name__, str(error))]
+
+
+def java_class(error: BaseException) -> set[str]:
+    """Simple class names of the error and its causes."""
+    return {name.rsplit(".", 1)[-1] for name, _ in _chain(error)}
+
+
+def root_message(error: BaseException) -> str:
+    """First line of the innermost message, without a stack trace."""
+    for _, message in reversed(_chain(error)):
+        line = message.strip().splitlines()[0] if message.strip() else ""
+        if line:
+            return line[:400]
+    return type(error).__name__
+
+
+def translate(error: BaseException) -> DedupStorageError:
+    """The toolkit's error for an exception of Spark or Java."""
+    if isinstance(error, DedupStorageError):
+        return error
+    chain = _chain(error)
+    text = "\n".join(message for _, message in chain)
+    low = text.lower()
+    classes = java_class(error)
+    condition = error.getCondition() if isinstance(error, PySparkException) else None
+    place = _PATH.search(text)
+    file = f" {place.group(0)}" if place else ""
+    if condition == "PATH_NOT_FOUND" or "path does not exist" in low:
+        return InputError(f"there is no file at{file or ' the path given'}", fix="Check the path.")
+    if condition == "UNABLE_TO_INFER_SCHEMA" or "unable to infer schema" in low:
+        return InputError("the input holds no readable file", fix="Check the path and --format.")
+    if any(mark in low for mark in _TORN) or "FAILED_READ_FILE" in text:
+        return InputError(
+            f"the file{file} cannot be read: {root_message(error)}", fix="Replace or remove the damaged file."
+        )
+    if condition and condition.startswith("UNRESOLVED_COLUMN"):
+        return UnknownColumnError(root_message(error))
+    if condition == "TABLE_OR_VIEW_NOT_FOUND":
+        return InputError(root_message(error), fix="Check the table's name and the catalog.")
+    if classes & {"CommitFailedException", "ValidationException", "CommitStateUnknownException"}:
+        return ConflictError(f"another writer was faster: {root_message(error)}", fix="Run the job again.")
+    if "ClassNotFoundException" in classes and "iceberg" in low:
+        return MissingDependencyError(
+            "Spark does not find Iceberg", fix="Name iceberg-spark-runtime in spark.packages of the configuration."
+        )
+    if isinstance(error, PySparkException):
+        return InputError(root_message(error)) if condition else StorageError(root_message(error))
+    return StorageError(root_message(error))
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise the toolkit's error in place of Spark's.
+
+    Raises:
+        DedupStorageError: whenever Spark or Java raised.
+    """
+    try:
+        yield
+    except DedupStorageError:
+        raise
+    except (PySparkException, Py4JError) as error:
+        raise translate(error) from error
