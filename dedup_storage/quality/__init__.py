@@ -1,1 +1,6 @@
-"""quality."""
+"""The quality gate: staged data is audited before it is published."""
+
+from dedup_storage.quality.gate import check_gate_settings, run_gate, warm_up
+from dedup_storage.quality.model import CheckResult, GateFacts, Verdict, require
+
+__all__ = ["CheckResult", "GateFacts", "Verdict", "check_gate_settings", "require", "run_gate", "warm_up"]
