@@ -90,7 +90,8 @@ class DatasetSpec(BaseModel):
         buckets: User part of a segment: ``bucket(buckets, user)``.
         source_columns: The log's columns in the source's order; ``logs()`` gives exactly these.
         source_types: Spark DDL type of each source column, in the same order.
-        event_date_column: Partition column of type date, derived from event time (UTC) unless the source has it.
+        event_date_column: Column of type date, derived from event time (UTC) unless the source has it; ``None`` without
+            an event time. Present at every date grain: it costs next to nothing and lets days be replaced and read.
         position_column: The candidate's ordinal; assigned at write unless the source has it.
     """
 
@@ -239,7 +240,7 @@ class DatasetSpec(BaseModel):
                     fix=f"Declare it under columns: {{{column}: request}}, or let it be detected.",
                 )
         event_date = None
-        if date_grain is not DateGrain.NONE:
+        if schema.event_time is not None:
             is_date = source.get("event_date") == "date" and grains["event_date"] is Grain.REQUEST
             event_date = "event_date" if is_date else _free_name("event_date", source)
         return cls(

@@ -1,4 +1,4 @@
-"""Spark sessions: the one a job starts, and the private one in which a run stages its data."""
+"""The Spark session a job starts or joins."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ import os
 import sys
 from pathlib import Path
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConfigError
 from dedup_storage.tables.catalog import spark_catalog_conf
+from dedup_storage.tables.sessions import SESSION_DEFAULTS
 
-__all__ = ["get_spark", "move_to", "run_session"]
+__all__ = ["get_spark"]
 
-# What each setting is for: docs/decisions.md, 'Session settings'.
-_DEFAULTS = {
-    "spark.sql.session.timeZone": "UTC",
-    "spark.sql.iceberg.planning.preserve-data-grouping": "true",
-    "spark.sql.requireAllClusterKeysForCoPartition": "false",
-    "spark.sql.adaptive.optimizeSkewsInRebalancePartitions.enabled": "false",
-    "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
-    "spark.redaction.regex": "(?i)secret|password|token|credential|access[.]?key",
-}
 _ICEBERG_EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 
 
@@ -41,7 +33,7 @@ def get_spark(settings: Settings, app_name: str = "dedup_storage") -> SparkSessi
     builder = SparkSession.builder.appName(app_name)
     if settings.spark.master:
         builder = builder.master(settings.spark.master)
-    conf = {**_DEFAULTS, "spark.sql.extensions": _ICEBERG_EXTENSIONS, **catalog, **settings.spark.conf}
+    conf = {**SESSION_DEFAULTS, "spark.sql.extensions": _ICEBERG_EXTENSIONS, **catalog, **settings.spark.conf}
     if settings.spark.packages:
         conf["spark.jars.packages"] = ",".join(settings.spark.packages)
         # Java takes the home directory from the user database, not from $HOME.
@@ -65,28 +57,5 @@ def _adopt(spark: SparkSession, catalog: dict[str, str]) -> SparkSession:
                 fix="Stop that session, or give the catalog another name (catalog.name).",
             )
     for key in ("spark.sql.iceberg.planning.preserve-data-grouping", "spark.sql.requireAllClusterKeysForCoPartition"):
-        spark.conf.set(key, _DEFAULTS[key])
+        spark.conf.set(key, SESSION_DEFAULTS[key])
     return spark
-
-
-def run_session(spark: SparkSession) -> SparkSession:
-    """A session with the same settings for one run.
-
-    ``spark.wap.id`` is a session setting; a session of its own keeps concurrent runs of one application apart.
-    """
-    session = spark.newSession()
-    for key, value in spark.conf.getAll.items():
-        if spark.conf.isModifiable(key) and session.conf.get(key, None) != value:
-            session.conf.set(key, value)
-    for key in _DEFAULTS:
-        if spark.conf.isModifiable(key):
-            session.conf.set(key, _DEFAULTS[key])
-    return session
-
-
-def move_to(session: SparkSession, df: DataFrame) -> DataFrame:
-    """The same frame, to be executed with another session's settings."""
-    java = session._jvm.org.apache.spark.sql.classic.Dataset.ofRows(  # type: ignore[union-attr]
-        session._jsparkSession, df._jdf.queryExecution().logical()
-    )
-    return DataFrame(java, session)

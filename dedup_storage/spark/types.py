@@ -1,0 +1,139 @@
+"""Spark types: their DDL text, what the keys may be, and fingerprints of values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dedup_storage.errors import SchemaError
+from dedup_storage.schema import LogSchema
+
+__all__ = ["check_types", "ddl", "fingerprint", "has_hidden_nulls", "orderable"]
+
+_USER_TYPES = (T.IntegerType, T.LongType, T.StringType)
+_KEY_TYPES = (*_USER_TYPES, T.ByteType, T.ShortType, T.DateType, T.DecimalType, T.TimestampType, T.TimestampNTZType)
+_UNSTORABLE = (T.NullType, T.CalendarIntervalType, T.DayTimeIntervalType, T.YearMonthIntervalType)
+
+
+def ddl(data_type: T.DataType) -> str:
+    """DDL text that Spark parses back to the same type, whatever characters nested field names hold.
+
+    Example: ``struct<`a b`:int>``
+    """
+    if isinstance(data_type, T.ArrayType):
+        return f"array<{ddl(data_type.elementType)}>"
+    if isinstance(data_type, T.MapType):
+        return f"map<{ddl(data_type.keyType)},{ddl(data_type.valueType)}>"
+    if isinstance(data_type, T.StructType):
+        fields = ",".join(f"`{f.name.replace('`', '``')}`:{ddl(f.dataType)}" for f in data_type.fields)
+        return f"struct<{fields}>"
+    return data_type.simpleString()
+
+
+def check_types(schema: LogSchema, fields: Iterable[T.StructField]) -> None:
+    """Check that each role's column has a type that can play it.
+
+    Raises:
+        SchemaError: names the column, the types expected and the type found.
+    """
+    types = {f.name: f.dataType for f in fields}
+
+    def demand(column: str, role: str, allowed: tuple[type[T.DataType], ...], text: str) -> None:
+        if column in types and not isinstance(types[column], allowed):
+            raise SchemaError(
+                f"the {role} {column} has a type that cannot be used",
+                expected=text,
+                got=types[column].simpleString(),
+                fix="Cast the column in the log, or name another one in the schema.",
+            )
+
+    demand(schema.user, "user key", _USER_TYPES, "int, bigint or string")
+    for column in schema.request:
+        demand(column, "request key", _KEY_TYPES, "an integer, string, decimal, date or timestamp")
+    if schema.event_time:
+        times = (T.TimestampType, T.TimestampNTZType, T.DateType)
+        demand(schema.event_time, "event time", times, "timestamp or date")
+    if schema.position:
+        integers = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
+        demand(schema.position, "position", integers, "an integer")
+    for column in (*schema.sequence_columns, *schema.candidates):
+        demand(column, "list column", (T.ArrayType,), "array<…>")
+    for name, data_type in types.items():
+        if isinstance(data_type, _UNSTORABLE):
+            raise SchemaError(
+                f"the column {name} has a type that no table can hold",
+                got=data_type.simpleString(),
+                fix="Drop or cast it in the log.",
+            )
+
+
+def orderable(column: str, data_type: T.DataType) -> Column:
+    """The column in a form that sorts: maps, which have no order, as JSON."""
+    return F.to_json(F.col(column)) if _contains_map(data_type) else F.col(column)
+
+
+def _contains_map(data_type: T.DataType) -> bool:
+    if isinstance(data_type, T.MapType):
+        return True
+    if isinstance(data_type, T.ArrayType):
+        return _contains_map(data_type.elementType)
+    return isinstance(data_type, T.StructType) and any(_contains_map(f.dataType) for f in data_type.fields)
+
+
+def _probe(element: T.DataType) -> Column | None:
+    """A value of the element type that a log hardly holds; ``None`` where no such value can be named."""
+    if isinstance(element, T.LongType):
+        return F.lit(-(2**63) + 1).cast(element)
+    if isinstance(element, T.IntegerType):
+        return F.lit(-(2**31) + 1).cast(element)
+    if isinstance(element, (T.FloatType, T.DoubleType)):
+        return F.lit(-1.2345e-30).cast(element)
+    if isinstance(element, T.StringType):
+        return F.lit("\u0001dedup\u0001")
+    if isinstance(element, (T.DateType, T.TimestampType, T.TimestampNTZType)):
+        return F.lit("0001-01-02").cast(element)
+    return None
+
+
+def has_hidden_nulls(fields: Iterable[T.StructField]) -> Column:
+    """True when ``fingerprint`` without ``strict`` could overlook a null inside a list of this row.
+
+    ``xxhash64`` skips nulls, so [1, null] and [null, 1] hash alike. ``array_contains`` is null when a list holds a
+    null and not the probe, and runs as generated code: far cheaper than looking at each element with a lambda.
+    """
+    flags = []
+    for field in fields:
+        if isinstance(field.dataType, T.ArrayType):
+            probe = _probe(field.dataType.elementType)
+            if probe is not None:
+                flags.append(F.col(field.name).isNotNull() & F.coalesce(F.array_contains(field.name, probe), F.lit(True)))
+    return reduce(lambda a, b: a | b, flags, F.lit(False))
+
+
+def fingerprint(fields: Iterable[T.StructField], *, strict: bool = False) -> Column:
+    """64-bit hash of a row's values (xxHash64, https://xxhash.com), nulls told apart by column and list length.
+
+    Args:
+        fields: Columns to cover.
+        strict: Also cover the places of nulls inside lists (slower; see ``has_hidden_nulls``).
+
+    Returns:
+        bigint. Equal rows hash alike; unequal rows differ but for one chance in 2**64.
+    """
+    parts: list[Column] = []
+    for field in fields:
+        column, kind = F.col(field.name), field.dataType
+        parts.append(column.isNull())
+        if isinstance(kind, T.ArrayType) and not isinstance(kind.elementType, (T.ArrayType, T.MapType, T.StructType)):
+            parts += [F.size(column), column]
+            if strict or _probe(kind.elementType) is None:
+                parts.append(F.transform(column, lambda x: x.isNull()))
+        elif isinstance(kind, (T.ArrayType, T.MapType, T.StructType)):
+            parts.append(F.to_json(F.struct(column), {"ignoreNullFields": "false"}))
+        else:
+            parts.append(column)
+    return F.xxhash64(*parts) if parts else F.lit(0).cast("bigint")

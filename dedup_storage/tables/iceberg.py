@@ -1,0 +1,192 @@
+"""Iceberg through Spark: tables, staged writes, reads of any snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.readwriter import DataFrameWriterV2
+
+from dedup_storage.config import Settings
+from dedup_storage.layout import (
+    PROPERTY_PREFIX,
+    ROLE_PROPERTY,
+    SPEC_PROPERTY,
+    DatasetSpec,
+    TableSpec,
+    encoding_properties,
+)
+from dedup_storage.schema import DateGrain, check_name
+from dedup_storage.tables.iceberg_publish import Publisher
+from dedup_storage.tables.metadata import DatasetMetadata, Lake, snapshot_summary
+from dedup_storage.tables.protocol import Run, Staged
+from dedup_storage.tables.sessions import move_to, run_session
+
+__all__ = ["IcebergFormat", "quoted"]
+
+_TABLE_PROPERTIES = {
+    "format-version": "3",
+    "write.wap.enabled": "true",
+    "write.object-storage.enabled": "false",
+    "commit.retry.num-retries": "20",
+    "commit.retry.min-wait-ms": "50",
+    "write.delete.mode": "merge-on-read",
+    "write.update.mode": "merge-on-read",
+    "write.merge.mode": "merge-on-read",
+    # A segment is one task's work: one sorted run of files instead of several overlapping ones.
+    "write.spark.advisory-partition-size-bytes": str(1024**3),
+}
+
+
+def quoted(*parts: str) -> str:
+    """A checked, back-quoted identifier.
+
+    Raises:
+        UnsafeNameError: a part that could not be an identifier.
+    """
+    return ".".join(f"`{check_name(part, 'identifier')}`" for part in parts)
+
+
+class IcebergFormat:
+    """The ``TableFormat`` of Iceberg.
+
+    Args:
+        spark: Session with the catalog defined.
+        settings: Settings of that catalog.
+    """
+
+    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+        self.spark, self.settings = spark, settings
+        self.lake = Lake(settings)
+        self._publisher = Publisher(spark, settings, self.lake)
+
+    def metadata(self, dataset: str) -> DatasetMetadata:
+        """The dataset's tables now."""
+        return self.lake.load(dataset)
+
+    def _name(self, dataset: str, table: str) -> str:
+        return quoted(self.settings.catalog.name, dataset, table)
+
+    def create(self, spec: DatasetSpec, columns: Mapping[str, str]) -> None:
+        """Create a dataset's tables, anchor last, so that a half-created dataset does not exist."""
+        self.spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {quoted(self.settings.catalog.name, spec.name)}")
+        for table in reversed(spec.tables):
+            self.create_table(spec, table, columns)
+
+    def create_table(self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> None:
+        """Create one table if it is not there, with its partitions, order and encodings."""
+        properties = {
+            **_TABLE_PROPERTIES,
+            **encoding_properties(spec, table),
+            ROLE_PROPERTY: table.role.value,
+        }
+        if table.name == spec.anchor.name:
+            properties[SPEC_PROPERTY] = spec.to_json()
+        fields = ", ".join(f"{quoted(c)} {columns[c]}" for c in table.columns)
+        partitions = ", ".join(self._partitions(spec))
+        listed = ", ".join(f"'{key}' = '{_literal(value)}'" for key, value in properties.items())
+        name = self._name(spec.name, table.name)
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {name} ({fields}) USING iceberg "
+            f"PARTITIONED BY ({partitions}) TBLPROPERTIES ({listed})"
+        )
+        order = ", ".join(quoted(c) for c in table.sort_columns)
+        self.spark.sql(f"ALTER TABLE {name} WRITE DISTRIBUTED BY PARTITION LOCALLY ORDERED BY {order}")
+
+    def _partitions(self, spec: DatasetSpec) -> list[str]:
+        bucket = f"bucket({spec.buckets}, {quoted(spec.schema_.user)})"
+        if spec.event_date_column is None or spec.date_grain is DateGrain.NONE:
+            return [bucket]
+        date = quoted(spec.event_date_column)
+        return [date if spec.date_grain is DateGrain.DAY else f"months({date})", bucket]
+
+    def stage(
+        self, spec: DatasetSpec, table: TableSpec, frame: DataFrame, run: Run, *, presorted: bool = False
+    ) -> Staged:
+        """Write rows that nobody sees yet: a snapshot that no branch contains, named by the attempt.
+
+        ``spark.wap.id`` is a session setting, so the frame is written in a session of its own unless it has one.
+        """
+        if frame.sparkSession is self.spark:
+            frame = move_to(run_session(self.spark), frame)
+        frame.sparkSession.conf.set("spark.wap.id", run.attempt)
+        writer = frame.select(*table.columns).writeTo(self._name(spec.name, table.name))
+        for key, value in self._facts(run, table.name == spec.anchor.name).items():
+            writer = writer.option(f"snapshot-property.{key}", value)
+        if presorted:
+            writer = writer.option("use-table-distribution-and-ordering", "false").option("fanout-enabled", "false")
+        self._commit(spec, writer, run)
+        return self.staged(spec, table.name, run)
+
+    def _commit(self, spec: DatasetSpec, writer: DataFrameWriterV2, run: Run) -> None:
+        if run.replaced is None:
+            writer.append()
+            return
+        condition: Column | None = None
+        for low, high in run.replaced:
+            part = F.lit(True)
+            if low:
+                part = F.col(str(spec.event_date_column)) >= F.lit(low).cast("date")
+            if high:
+                part = part & (F.col(str(spec.event_date_column)) < F.lit(high).cast("date"))
+            condition = part if condition is None else condition | part
+        writer.overwrite(F.lit(False) if condition is None else condition)
+
+    @staticmethod
+    def _facts(run: Run, anchor: bool) -> dict[str, str]:
+        facts = {"run-id": run.run_id, "job": run.job}
+        if anchor:
+            facts |= {"dates": "*" if run.dates is None else ",".join(run.dates), **run.facts}
+        return {PROPERTY_PREFIX + key: value for key, value in facts.items()}
+
+    def staged(self, spec: DatasetSpec, table: str, run: Run) -> Staged:
+        """What an attempt staged in one table."""
+        meta = self.lake.catalog.load_table((spec.name, table))
+        snapshot = self._publisher.find_staged(meta, run.attempt)
+        summary = snapshot_summary(snapshot)
+        return Staged(
+            table=table,
+            snapshot_id=snapshot.snapshot_id,
+            parent_id=snapshot.parent_snapshot_id,
+            rows=int(summary.get("added-records", 0)),
+            bytes=int(summary.get("added-files-size", 0)),
+            files=int(summary.get("added-data-files", 0)),
+        )
+
+    def read(self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None) -> DataFrame:
+        """Rows of a snapshot, or only those appended after the snapshot ``since``."""
+        reader = self.spark.read.format("iceberg")
+        if since is None:
+            reader = reader.option("snapshot-id", snapshot_id)
+        else:
+            reader = reader.option("start-snapshot-id", since).option("end-snapshot-id", snapshot_id)
+        return reader.load(f"{self.settings.catalog.name}.{dataset}.{table}")
+
+    def publish(
+        self,
+        spec: DatasetSpec,
+        run: Run,
+        members: Sequence[str],
+        verify: Callable[[DatasetMetadata], None] | None = None,
+    ) -> int:
+        """Make an attempt's staged data visible in all tables at once; gives the version."""
+        return self._publisher.publish(spec, run, members, verify)
+
+    def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:
+        """Publish a new version with the content of an older one; gives its number."""
+        facts = {"parent": str(target), "kind": "rollback"}
+        run = replace(run, facts={**run.facts, **facts}, dates=None)
+        anchor = spec.anchor
+        nothing = self.spark.read.table(self._name(spec.name, anchor.name)).limit(0)
+        self.stage(spec, anchor, nothing, run)
+        return self._publisher.publish(spec, run, [anchor.name], None)
+
+    def discard(self, spec: DatasetSpec, run: Run) -> None:
+        """Remove an attempt's staged data."""
+        self._publisher.discard(spec, run)
+
+
+def _literal(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "\\'")

@@ -1,0 +1,290 @@
+"""Publication on Iceberg: many tables, one atomic step, no lock, no server.
+
+A run's data lies in staged snapshots, which no branch contains. To publish version N+1:
+
+1. finish whatever another run decided but did not complete;
+2. check that nothing published since the run began contradicts it;
+3. create the tag ``claim-v<N+1>`` on the anchor at the run's staged anchor snapshot. The catalog lets exactly one
+   writer create a tag, so this decides the version;
+4. bring each table's staged snapshot onto main (Iceberg's cherry-pick), tag it ``v<N+1>``, the anchor last.
+
+Steps 1 and 4 are the same code, safe to repeat and safe to run twice at once: a crash after 3 is finished by the
+next run, whoever it is; a crash before 3 leaves only unreferenced data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import ConflictError, ForeignCommitError, StorageError
+from dedup_storage.faults import reached
+from dedup_storage.layout import DatasetSpec, claim_tag, version_tag
+from dedup_storage.tables.metadata import DatasetMetadata, Lake, ancestors, snapshot_summary, tags
+from dedup_storage.tables.protocol import Run
+
+__all__ = ["Publisher"]
+
+_JAVA_ERRORS = (Py4JJavaError, PySparkException)
+
+
+class _RaceLostError(Exception):
+    """Another writer's commit came first; look again and go on."""
+
+
+class Publisher:
+    """Publishes staged snapshots of one catalog."""
+
+    def __init__(self, spark: SparkSession, settings: Settings, lake: Lake) -> None:
+        self.spark, self.settings, self.lake = spark, settings, lake
+
+    def publish(
+        self,
+        spec: DatasetSpec,
+        run: Run,
+        members: Sequence[str],
+        verify: Callable[[DatasetMetadata], None] | None,
+    ) -> int:
+        """See ``TableFormat.publish``."""
+        verified = run.base
+        for attempt in self._retrying():
+            with attempt:
+                meta = self.complete_pending(spec)
+                done = meta.version_of_run(run.run_id)
+                if done is not None:
+                    self.discard(spec, run)
+                    return done
+                if meta.current != verified:
+                    self._refuse_overlap(meta, run)
+                    if verify is not None:
+                        verify(meta)
+                    verified = meta.current
+                for name in members:
+                    self._refuse_foreign(meta, name)
+                    if run.replaced is not None:
+                        self._rebase(meta, name, run)
+                return self._claim_and_complete(spec, meta.current + 1, run)
+        raise AssertionError("unreachable: tenacity reraises")
+
+    def _retrying(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(_RaceLostError),
+            stop=stop_after_attempt(self.settings.write.conflict_retries + 1),
+            wait=wait_random_exponential(multiplier=0.05, max=2),
+            retry_error_callback=_give_up,
+        )
+
+    def _claim_and_complete(self, spec: DatasetSpec, version: int, run: Run) -> int:
+        anchor = self.lake.catalog.load_table((spec.name, spec.anchor.name))
+        staged = self.find_staged(anchor, run.attempt)
+        reached("publish:before-claim")
+        try:
+            self._java(spec.name, spec.anchor.name).manageSnapshots().createTag(
+                claim_tag(version), staged.snapshot_id
+            ).commit()
+        except _JAVA_ERRORS as error:
+            meta = self.lake.load(spec.name)
+            if tags(meta.anchor).get(claim_tag(version)) != staged.snapshot_id:
+                raise _RaceLostError(str(error)) from error
+        reached("publish:after-claim")
+        self.complete(self.lake.load(spec.name), version)
+        return version
+
+    def complete_pending(self, spec: DatasetSpec) -> DatasetMetadata:
+        """Finish the version that is decided but not complete, if there is one; gives the tables as they are then."""
+        meta = self.lake.load(spec.name)
+        while meta.pending is not None:
+            self.complete(meta, meta.pending)
+            meta = self.lake.load(spec.name)
+        return meta
+
+    def complete(self, meta: DatasetMetadata, version: int) -> None:
+        """Bring a decided version's snapshots onto main and tag them, the anchor last."""
+        facts = meta.claim(version)
+        anchor, dataset = meta.spec.anchor.name, meta.spec.name
+        before = meta.snapshots(version - 1) if version > 1 else {}
+        claimed = meta.anchor.snapshot_by_id(int(facts["staged"]))
+        attempt = snapshot_summary(claimed)["wap.id"] if claimed else ""
+        restored = meta.snapshots(int(facts["parent"])) if facts.get("kind") == "rollback" else None
+        others = [name for name in meta.tables if name != anchor]
+        for name in (*others, anchor):
+            if restored is not None:
+                if name in restored:
+                    self._restore(dataset, name, restored[name], version)
+            else:
+                snapshot_id = self._pick(dataset, name, attempt) or before.get(name)
+                reached(f"publish:after-pick-{name}")
+                if snapshot_id is not None:
+                    self._tag(dataset, name, version_tag(version), snapshot_id)
+            reached(f"publish:after-tag-{name}")
+
+    def find_staged(self, table: Table, attempt: str) -> Snapshot:
+        """The snapshot an attempt staged in a table.
+
+        Raises:
+            StorageError: there is none.
+        """
+        found = self._staged(table, attempt)
+        if found is None:
+            raise StorageError(
+                f"the staged data of table {table.name()[-1]} is gone", fix="Run the job again with the same run id."
+            )
+        return found
+
+    @staticmethod
+    def _staged(table: Table, attempt: str) -> Snapshot | None:
+        # A rebased snapshot comes after the one it replaces, so the newest counts.
+        for snapshot in reversed(table.metadata.snapshots):
+            if snapshot_summary(snapshot).get("wap.id") == attempt:
+                return snapshot
+        return None
+
+    def _pick(self, dataset: str, name: str, attempt: str) -> int | None:
+        """Bring an attempt's staged snapshot onto main once; gives main's snapshot that holds it."""
+        table = self.lake.catalog.load_table((dataset, name))
+        staged = self._staged(table, attempt)
+        if staged is None:
+            return None
+        for retry in self._retrying():
+            with retry:
+                lost: Exception | None = None
+                if _holder(table, staged.snapshot_id) is None:
+                    try:
+                        self._java(dataset, name).manageSnapshots().cherrypick(staged.snapshot_id).commit()
+                    except _JAVA_ERRORS as error:
+                        lost = error
+                    table = self.lake.catalog.load_table((dataset, name))
+                holder = _holder(table, staged.snapshot_id)
+                if holder is None:
+                    raise _RaceLostError(str(lost)) from lost
+                return holder
+        return None
+
+    def _tag(self, dataset: str, name: str, tag: str, snapshot_id: int) -> None:
+        for retry in self._retrying():
+            with retry:
+                if tags(self.lake.catalog.load_table((dataset, name))).get(tag) == snapshot_id:
+                    return
+                try:
+                    self._java(dataset, name).manageSnapshots().createTag(tag, snapshot_id).commit()
+                except _JAVA_ERRORS as error:
+                    raise _RaceLostError(str(error)) from error
+
+    def _restore(self, dataset: str, name: str, snapshot_id: int, version: int) -> None:
+        """Set main back and tag it in one commit, so that a slow helper cannot set main back a second time."""
+        tag = version_tag(version)
+        for retry in self._retrying():
+            with retry:
+                if tag in tags(self.lake.catalog.load_table((dataset, name))):
+                    return
+                try:
+                    change = self._java(dataset, name).manageSnapshots()
+                    change.setCurrentSnapshot(snapshot_id).createTag(tag, snapshot_id).commit()
+                except _JAVA_ERRORS as error:
+                    raise _RaceLostError(str(error)) from error
+
+    def _refuse_overlap(self, meta: DatasetMetadata, run: Run) -> None:
+        """A replacement must not overwrite what was published into its dates since it began."""
+        if run.replaced is None:
+            return
+        for version in range(run.base + 1, meta.current + 1):
+            theirs = meta.claim(version).get("dates", "*")
+            if theirs == "*" or run.dates is None or set(theirs.split(",")) & set(run.dates):
+                raise ConflictError(
+                    f"version {version} of {meta.spec.name} changed event dates that this run replaces",
+                    expected=f"version {run.base} to be the last that touched them",
+                    fix="Nothing was published. Run the job again.",
+                )
+
+    def _refuse_foreign(self, meta: DatasetMetadata, name: str) -> None:
+        """Main must hold the current version: a commit from elsewhere belongs to no version."""
+        expected = meta.snapshots(meta.current).get(name) if meta.current else None
+        for snapshot in ancestors(meta.tables[name], meta.tables[name].metadata.current_snapshot_id):
+            if snapshot.snapshot_id == expected:
+                return
+            # Compaction by other tools moves rows and changes none.
+            if snapshot_summary(snapshot).get("operation") != "replace":
+                self._refuse_stale(meta)
+                raise ForeignCommitError(
+                    f"the table {meta.spec.name}.{name} was changed outside the toolkit",
+                    expected=f"its main branch at version {meta.current}",
+                    got=f"snapshot {snapshot.snapshot_id}",
+                    fix="Write through dedup_storage, or return to a version with: dedup-storage versions --rollback N.",
+                )
+
+    def _refuse_stale(self, meta: DatasetMetadata) -> None:
+        """A version decided after ``meta`` was read explains what looks foreign in it."""
+        anchor = self.lake.catalog.load_table((meta.spec.name, meta.spec.anchor.name))
+        if claim_tag(meta.current + 1) in tags(anchor):
+            raise _RaceLostError("another version was decided")
+
+    def _rebase(self, meta: DatasetMetadata, name: str, run: Run) -> None:
+        """Stage a replacement again on today's main, from the same files: Iceberg picks no overwrite across a commit."""
+        table = meta.tables[name]
+        staged = self.find_staged(table, run.attempt)
+        if staged.parent_snapshot_id == table.metadata.current_snapshot_id:
+            return
+        java = self._java(meta.spec.name, name)
+        change = java.newOverwrite().overwriteByRowFilter(self._filter(meta.spec, run))
+        files = java.snapshot(staged.snapshot_id).addedDataFiles(java.io()).iterator()
+        while files.hasNext():
+            change.addFile(files.next())
+        for key, value in snapshot_summary(staged).items():
+            if key == "wap.id" or key.startswith("dedup-storage."):
+                change.set(key, value)
+        change.stageOnly()
+        change.commit()
+
+    def _filter(self, spec: DatasetSpec, run: Run) -> Any:
+        java = self.spark._jvm.org.apache.iceberg.expressions.Expressions  # type: ignore[union-attr]
+        whole = java.alwaysFalse()
+        for low, high in run.replaced or ():
+            part = java.alwaysTrue()
+            if low:
+                part = getattr(java, "and")(part, java.greaterThanOrEqual(spec.event_date_column, low))
+            if high:
+                part = getattr(java, "and")(part, java.lessThan(spec.event_date_column, high))
+            whole = getattr(java, "or")(whole, part)
+        return whole
+
+    def discard(self, spec: DatasetSpec, run: Run) -> None:
+        """Remove an attempt's staged snapshots and the files that only they hold."""
+        for name in self.lake.load(spec.name).tables:
+            table = self.lake.catalog.load_table((spec.name, name))
+            for snapshot in table.metadata.snapshots:
+                if snapshot_summary(snapshot).get("wap.id") != run.attempt:
+                    continue
+                if snapshot.snapshot_id in tags(table).values() or _holder(table, snapshot.snapshot_id) is not None:
+                    continue
+                self._java(spec.name, name).expireSnapshots().expireSnapshotId(snapshot.snapshot_id).commit()
+
+    def _java(self, dataset: str, table: str) -> Any:
+        """The table in Iceberg's own API, freshly loaded."""
+        name = f"{self.settings.catalog.name}.{dataset}.{table}"
+        util = self.spark._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr]
+        return util.loadIcebergTable(self.spark._jsparkSession, name)
+
+
+def _holder(table: Table, staged: int) -> int | None:
+    """Main's snapshot that holds a staged one: itself after a fast-forward, else the one picked from it."""
+    for snapshot in ancestors(table, table.metadata.current_snapshot_id):
+        if snapshot.snapshot_id == staged or snapshot_summary(snapshot).get("source-snapshot-id") == str(staged):
+            return snapshot.snapshot_id
+    return None
+
+
+def _give_up(state: Any) -> None:
+    error = state.outcome.exception()
+    raise ConflictError(
+        f"the publication lost the race for the catalog {state.attempt_number} times",
+        got=str(error).splitlines()[0][:200],
+        fix="Nothing was published by this run. Run the job again.",
+    ) from error

@@ -1,0 +1,114 @@
+"""What the toolkit asks of a table format. Iceberg implements it; Delta is the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from dedup_storage.layout import DatasetSpec, TableSpec
+from dedup_storage.tables.metadata import DatasetMetadata
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+__all__ = ["Run", "Staged", "TableFormat"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attempt of one run.
+
+    Attributes:
+        run_id: Given by the user; publishing it twice changes nothing.
+        job: Job name.
+        attempt: Unique for this attempt; names its staged snapshots.
+        base: The version the attempt started from (0: none).
+        replaced: Half-open ranges of event dates (ISO) whose rows the run replaces, whole segments each; an empty
+            range text stands for no bound; ``None`` for an append.
+        dates: Event dates the run touches; ``None`` when any may be touched.
+        facts: Further facts to keep with the version.
+    """
+
+    run_id: str
+    job: str
+    attempt: str
+    base: int
+    replaced: tuple[tuple[str, str], ...] | None = None
+    dates: tuple[str, ...] | None = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Data written but not visible to anyone.
+
+    Attributes:
+        table: Table name.
+        snapshot_id: The staged snapshot.
+        parent_id: The snapshot it was made on, ``None`` for an empty table.
+        rows, bytes, files: What was added.
+    """
+
+    table: str
+    snapshot_id: int
+    parent_id: int | None
+    rows: int
+    bytes: int
+    files: int
+
+
+class TableFormat(Protocol):
+    """Tables of one format: stage data unseen, publish it together, read any version."""
+
+    def metadata(self, dataset: str) -> DatasetMetadata:
+        """The dataset's tables now."""
+
+    def create(self, spec: DatasetSpec, columns: Mapping[str, str]) -> None:
+        """Create a dataset's tables, anchor last.
+
+        Args:
+            spec: The dataset.
+            columns: Column -> Spark DDL type, system columns included.
+        """
+
+    def create_table(self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> None:
+        """Create one table if it is not there."""
+
+    def stage(
+        self, spec: DatasetSpec, table: TableSpec, frame: DataFrame, run: Run, *, presorted: bool = False
+    ) -> Staged:
+        """Write rows that nobody sees yet.
+
+        Args:
+            spec: The dataset.
+            table: Where to.
+            frame: Rows with the table's columns.
+            run: Attempt; ``replaced`` decides between append and replacement.
+            presorted: Rows arrive distributed by segment and sorted, so nothing is shuffled again.
+        """
+
+    def read(self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None) -> DataFrame:
+        """Rows of a snapshot, or only those appended after the snapshot ``since``."""
+
+    def publish(
+        self, spec: DatasetSpec, run: Run, members: Sequence[str], verify: Callable[[DatasetMetadata], None] | None = None
+    ) -> int:
+        """Make an attempt's staged data visible in all tables at once; gives the version.
+
+        Args:
+            spec: The dataset.
+            run: Attempt whose data was staged; the anchor is always among its tables.
+            members: Tables that the attempt staged data in.
+            verify: Called when other versions appeared since ``run.base``; raises if the run no longer fits.
+
+        Raises:
+            ConflictError: another run changed the same event dates first.
+        """
+
+    def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:
+        """Publish a new version with the content of an older one; gives its number."""
+
+    def discard(self, spec: DatasetSpec, run: Run) -> None:
+        """Remove an attempt's staged data."""
+
