@@ -30,6 +30,8 @@ __all__ = [
 
 ENV_PREFIX = "DEDUP_STORAGE_"
 _LEVELS = "__"
+# Read by the command line, not settings of their own.
+_NOT_SETTINGS = frozenset(ENV_PREFIX + name for name in ("CONFIG", "DATASET", "DEBUG", "RUN_ID"))
 _SECRETS = ("catalog.password", "catalog.token", "catalog.credential")
 
 
@@ -154,7 +156,7 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
                 fix=f"Remove it and set {ENV_PREFIX}{section.upper()}{_LEVELS}{key.upper()}.",
             )
     for variable, value in sorted((os.environ if environ is None else environ).items()):
-        if variable.startswith(ENV_PREFIX):
+        if variable.startswith(ENV_PREFIX) and variable not in _NOT_SETTINGS:
             _set(values, variable, value)
     try:
         settings = Settings.model_validate(values)
@@ -178,11 +180,14 @@ def _read(path: str | Path | None) -> dict[str, Any]:
         ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise ConfigError(f"the configuration {path} is not YAML" + (f", line {mark.line + 1}" if mark else "")) from None
+        place = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"the configuration {path} is not YAML{place}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"the configuration {path} is not a mapping", expected="keys such as warehouse, catalog, spark")
+        raise ConfigError(
+            f"the configuration {path} is not a mapping", expected="keys such as warehouse, catalog, spark"
+        )
     for section in ("catalog", "spark", "quality", "write"):
         if section in values and not isinstance(values[section] or {}, dict):
             raise ConfigError(f"the section {section} of {path} is not a mapping")

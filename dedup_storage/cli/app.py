@@ -1,0 +1,59 @@
+"""The jobs by name. A new job is one module beside this one and one line here."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dedup_storage import __version__
+from dedup_storage.cli import check, generate, infer_schema, report, versions, write
+
+__all__ = ["app", "main", "run_job"]
+
+app = typer.Typer(
+    name="dedup-storage",
+    help="Keep one copy of everything known about a user, from the raw training log to the forward pass.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"dedup-storage {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Keep one copy of everything known about a user, from the raw training log to the forward pass.
+
+    Exit status: 0 done, 1 failed while running (nothing half-published), 2 wrong usage or input, 3 refused by
+    the quality gate.
+    """
+
+
+app.command("generate")(generate.generate)
+app.command("infer-schema")(infer_schema.infer_schema)
+app.command("write")(write.write)
+app.command("report")(report.report)
+app.command("check")(check.check)
+app.add_typer(versions.app, name="versions")
+
+
+def main() -> None:
+    """Run the job named by the command line and exit with its status."""
+    app()
+
+
+def run_job(name: str) -> None:
+    """Run one job with the process's arguments: what ``jobs/NAME.py`` does under spark-submit."""
+    app(args=[name, *sys.argv[1:]], prog_name="dedup-storage")

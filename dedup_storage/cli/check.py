@@ -1,0 +1,25 @@
+"""``dedup-storage check``: the quality suite on a published version."""
+
+from __future__ import annotations
+
+from dedup_storage.cli.options import DatasetOption, VersionOption
+from dedup_storage.cli.runtime import Job, job
+from dedup_storage.errors import QualityGateError
+
+__all__ = ["check"]
+
+
+@job
+def check(job: Job, dataset: DatasetOption, version: VersionOption = None) -> None:
+    """Run the quality suite on a version; exit status 3 when it fails."""
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        opened = Dataset.open(spark, job.settings, dataset)
+        with job.step(f"Checking {dataset}", spark):
+            verdict = opened.check(version)
+    job.done(f"Checked {dataset}", verdict)
+    if not verdict.passed:
+        raise QualityGateError(
+            f"{dataset} does not pass the quality suite", fix="See the expectations listed as failed."
+        )

