@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
@@ -37,7 +37,7 @@ def generate(spark: SparkSession, params: SynthParams, path: str) -> GeneratedLo
     tables = params.tables
     count = len(tables) * params.files
 
-    def write(tasks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def write(tasks: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in tasks:
             for task in batch.column("id").to_pylist():
                 made = write_file(params, place, tables[task % len(tables)], task // len(tables))
