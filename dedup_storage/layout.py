@@ -31,6 +31,7 @@ __all__ = [
     "TableSpec",
     "claim_tag",
     "encoding_properties",
+    "free_name",
     "parse_version_tag",
     "propose_segments",
     "version_tag",
@@ -242,23 +243,24 @@ class DatasetSpec(BaseModel):
         event_date = None
         if schema.event_time is not None:
             is_date = source.get("event_date") == "date" and grains["event_date"] is Grain.REQUEST
-            event_date = "event_date" if is_date else _free_name("event_date", source)
+            event_date = "event_date" if is_date else free_name("event_date", source)
         return cls(
             name=name,
-            schema=schema.with_grains({c: grains[c] for c in source}),
+            schema_=schema.with_grains({c: grains[c] for c in source}),
             layout=layout,
             date_grain=date_grain,
             buckets=buckets,
             source_columns=tuple(source),
             source_types=tuple(source.values()),
             event_date_column=event_date,
-            position_column=schema.position or _free_name("position", source),
+            position_column=schema.position or free_name("position", source),
         )
 
 
-def _free_name(name: str, taken: Iterable[str]) -> str:
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """``name``, with underscores before it until no name in ``taken`` equals it but for case."""
     names = {n.lower() for n in taken}
-    while name in names:
+    while name.lower() in names:
         name = "_" + name
     return name
 

@@ -1,22 +1,79 @@
-"""The quality gate: audits staged data before it is published."""
+"""The quality gate: audits staged data before it is published.
+
+    write stages snapshots -> run_gate reads them and judges -> require lets a passed verdict through -> publish
+
+Three passes over a split dataset: one narrow pass over keys and positions, one over the request rows (the only one
+that reads lists) and one over the checked impression columns.
+"""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pyspark.sql import DataFrame
 
 from dedup_storage.config import Settings
-from dedup_storage.layout import DatasetSpec
-from dedup_storage.quality.model import GateFacts, Verdict
+from dedup_storage.errors import ConfigError, StorageError, UnsafeNameError, UsageError
+from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.quality.expect import Batch, Outcome, evaluate, require_installed, warm_up
+from dedup_storage.quality.expectations import Rule, build_rules
+from dedup_storage.quality.facts import count_facts, narrow_rows, with_writer_facts
+from dedup_storage.quality.model import CheckResult, GateFacts, Verdict
+from dedup_storage.quality.own import own_rules
 
-__all__ = ["check_gate_settings", "run_gate", "warm_up"]
+__all__ = ["check_gate_settings", "docs_directory", "run_gate", "warm_up"]
+
+# Airflow's run ids hold times with offsets; a slash or a leading dot could leave the directory.
+_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=-]{0,199}")
 
 
 def check_gate_settings(*, spec: DatasetSpec, settings: Settings, run_id: str) -> None:
-    """Refuse settings, rules or a run id the gate could not work with, before anything is written."""
+    """Refuse what the gate could not work with, before anything is written.
+
+    Raises:
+        ConfigError: no place for the verdict, or an unfit entry in the user's expectations.
+        SchemaError: a check of the schema does not fit its column.
+        UnsafeNameError: the run id cannot name a directory.
+        MissingDependencyError: Great Expectations is not installed.
+    """
+    require_installed()
+    docs_directory(spec=spec, settings=settings, run_id=run_id)
+    build_rules(spec, GateFacts())
+    if settings.quality.expectations is not None:
+        own_rules(settings.quality.expectations, spec)
 
 
-def warm_up() -> None:
-    """Begin to import Great Expectations in the background, while Spark is busy staging."""
+def docs_directory(*, spec: DatasetSpec, settings: Settings, run_id: str) -> Path:
+    """Directory of one run's verdict and Data Docs: ``<quality.docs>/<dataset>/<run id>``.
+
+    Raises:
+        ConfigError: quality.docs is no local directory, or is missing while the warehouse is remote.
+        UnsafeNameError: the run id cannot name a directory.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise UnsafeNameError(
+            f"the run id {run_id[:80]!r} cannot name a directory",
+            expected="letters, digits and _ . : + @ = -, at most 200 characters, not starting with a sign or a dot",
+        )
+    docs, warehouse = settings.quality.docs, settings.local_warehouse
+    if docs is None:
+        if warehouse is None:
+            raise ConfigError(
+                "quality.docs is missing",
+                expected="a directory for verdicts and Data Docs",
+                got="a remote warehouse and no quality.docs",
+                fix="Set quality.docs to a directory of the driver's machine.",
+            )
+        return warehouse / "_quality" / spec.name / run_id
+    if "://" in docs and not docs.startswith("file://"):
+        raise ConfigError(
+            "quality.docs is no local directory",
+            got=docs.partition("://")[0] + "://…",
+            fix="Name a directory of the driver's machine, and copy it from there.",
+        )
+    return Path(docs.removeprefix("file://")).resolve() / spec.name / run_id
 
 
 def run_gate(
@@ -29,5 +86,126 @@ def run_gate(
     impressions: DataFrame | None = None,
     logs: DataFrame | None = None,
 ) -> Verdict:
-    """Audit staged frames."""
-    return Verdict(passed=True, dataset=spec.name, run_id=run_id, checks=(), facts={}, docs="")
+    """Audit staged frames; save the verdict as JSON and the Data Docs as HTML.
+
+    Hand in frames that read the staged snapshots: only the new rows for an append. Nothing is cached, the session's
+    settings stay as they are, and the lists are projected away before Great Expectations sees a frame.
+
+    Args:
+        spec: The dataset.
+        settings: Where the verdict goes, and the user's own expectations.
+        run_id: The audited run; running it again replaces its verdict.
+        facts: What only the writer knows.
+        requests, impressions: The staged rows of split layout.
+        logs: The staged rows of flat layout.
+
+    Returns:
+        The verdict, passed or not; ``require`` raises on it.
+
+    Raises:
+        UsageError: the frames do not fit the layout.
+        ConfigError, SchemaError, UnsafeNameError, MissingDependencyError: as ``check_gate_settings``.
+        StorageError: staged data cannot be read, or the verdict cannot be saved.
+    """
+    directory = docs_directory(spec=spec, settings=settings, run_id=run_id)
+    own = own_rules(settings.quality.expectations, spec) if settings.quality.expectations is not None else ()
+    rules = (*build_rules(spec, facts), *own)
+    rows = _rows(spec, requests=requests, impressions=impressions, logs=logs)
+    counted = count_facts(
+        spec,
+        requests=requests,
+        impressions=rows["impression"],
+        constancy=spec.layout is Layout.FLAT and facts.inconstant_requests is None,
+    )
+    known = with_writer_facts(counted, facts)
+    batches = [*_row_batches(spec, rows, rules), _fact_batch(known, rules)]
+    try:
+        outcomes = evaluate(batches, run_name=run_id, docs=directory)
+        checks = tuple(_result(rule, outcomes[rule.name], known) for rule in rules)
+        verdict = Verdict(
+            passed=all(check.passed for check in checks),
+            dataset=spec.name,
+            run_id=run_id,
+            checks=checks,
+            facts=known,
+            docs=str(directory),
+        )
+        verdict.save(directory)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"the verdict cannot be saved under {directory}: {error.strerror}", fix="Correct quality.docs."
+        ) from error
+    return verdict
+
+
+def _rows(
+    spec: DatasetSpec, *, requests: DataFrame | None, impressions: DataFrame | None, logs: DataFrame | None
+) -> Mapping[str, DataFrame]:
+    """Frame of each grain's rows; both are the log in flat layout."""
+    if spec.layout is Layout.FLAT:
+        if logs is not None and requests is None and impressions is None:
+            return {"request": logs, "impression": logs}
+    elif requests is not None and impressions is not None and logs is None:
+        return {"request": requests, "impression": impressions}
+    given = {"requests": requests, "impressions": impressions, "logs": logs}
+    raise UsageError(
+        f"the frames to audit do not fit the layout of dataset {spec.name}",
+        expected="logs" if spec.layout is Layout.FLAT else "requests and impressions",
+        got=", ".join(name for name, frame in given.items() if frame is not None) or "none",
+    )
+
+
+def _row_batches(spec: DatasetSpec, rows: Mapping[str, DataFrame], rules: Sequence[Rule]) -> list[Batch]:
+    of_requests = [rule for rule in rules if rule.grain == "request"]
+    of_impressions = [rule for rule in rules if rule.grain == "impression"]
+    if spec.layout is Layout.SPLIT:
+        return [
+            _batch("requests", rows["request"], spec, of_requests),
+            _batch("impressions", rows["impression"], spec, of_impressions),
+        ]
+    # One pass decides every row rule of a flat log: a rule that holds for each request holds for each of its rows.
+    # The user's own may be statistics over requests, so those get one row per request.
+    own = [rule for rule in of_requests if rule.own]
+    built = [rule for rule in of_requests if not rule.own]
+    batches = [_batch("logs", rows["impression"], spec, [*built, *of_impressions])]
+    if own:
+        names = [*spec.request_key, *(column for rule in own for column in rule.columns)]
+        once = narrow_rows(rows["request"], spec, names).dropDuplicates(list(spec.request_key))
+        batches.append(Batch("requests", once, own))
+    return batches
+
+
+def _batch(name: str, frame: DataFrame, spec: DatasetSpec, rules: Sequence[Rule]) -> Batch:
+    names = [column for rule in rules for column in rule.columns]
+    # A rule about the table alone (its row count) still needs a frame with a column.
+    return Batch(name, narrow_rows(frame, spec, names or spec.request_key), rules)
+
+
+def _fact_batch(known: Mapping[str, int | float], rules: Sequence[Rule]) -> Batch:
+    import pandas as pd
+
+    return Batch("dataset", pd.DataFrame([known]), [rule for rule in rules if rule.grain == "dataset"])
+
+
+def _result(rule: Rule, outcome: Outcome, known: Mapping[str, int | float]) -> CheckResult:
+    observed, unexpected, expected = outcome.observed, outcome.unexpected_count, rule.expected
+    if rule.grain == "dataset" and rule.columns:
+        # Of one row of facts the count of failing rows says nothing; the fact does.
+        observed = known[rule.columns[0]]
+        unexpected = None
+        if not rule.own and len(rule.columns) == 1:
+            unexpected = int(observed)
+        elif not rule.own:
+            other = known[rule.columns[1]]
+            unexpected, expected = int(abs(observed - other)), f"{other}: {rule.expected}"
+    return CheckResult(
+        name=rule.name,
+        grain=rule.grain,
+        column=rule.column,
+        passed=outcome.passed,
+        observed=observed,
+        expected=expected,
+        unexpected_count=unexpected,
+    )

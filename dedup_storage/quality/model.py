@@ -85,7 +85,7 @@ class Verdict(BaseModel):
     dataset: str
     run_id: str
     checks: tuple[CheckResult, ...]
-    facts: dict[str, int]
+    facts: dict[str, int | float]
     docs: str
 
     @property
