@@ -1,18 +1,13 @@
-"""Writes a synthetic log with Spark: each task makes and writes whole files, the driver sees only their sizes."""
+"""Writes a synthetic log with Spark: each task makes and writes one file, the driver sees only its size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from dedup_storage.synth.files import GeneratedFile, GeneratedLog, finish, prepare, resolve, write_file
+from dedup_storage.synth.files import GeneratedLog, finish, prepare, resolve, write_file
 from dedup_storage.synth.params import SynthParams
 
 __all__ = ["generate"]
-
-_RESULT = pa.schema([("table", pa.string()), ("rows", pa.int64()), ("bytes", pa.int64())])
 
 
 def generate(spark: SparkSession, params: SynthParams, path: str) -> GeneratedLog:
@@ -34,14 +29,7 @@ def generate(spark: SparkSession, params: SynthParams, path: str) -> GeneratedLo
     """
     place = resolve(path)
     prepare(params, place)
-    tables = params.tables
-    count = len(tables) * params.files
-
-    def write(tasks: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in tasks:
-            for task in batch.column("id").to_pylist():
-                made = write_file(params, place, tables[task % len(tables)], task // len(tables))
-                yield pa.record_batch([[made.table], [made.rows], [made.bytes]], schema=_RESULT)
-
-    done = spark.range(0, count, 1, count).mapInArrow(write, "table string, rows bigint, bytes bigint").collect()
-    return finish(params, place, [GeneratedFile(row.table, row.rows, row.bytes) for row in done])
+    tasks = [(table, file) for file in range(params.files) for table in params.tables]
+    # An RDD rather than a DataFrame: its Python workers need not load pandas, which takes longer than a small file.
+    work = spark.sparkContext.parallelize(tasks, len(tasks))
+    return finish(params, place, work.map(lambda task: write_file(params, place, *task)).collect())

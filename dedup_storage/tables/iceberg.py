@@ -157,12 +157,12 @@ class IcebergFormat:
 
     def read(self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None) -> DataFrame:
         """Rows of a snapshot, or only those appended after the snapshot ``since``."""
-        reader = self.spark.read.format("iceberg")
+        reader = self.spark.read
         if since is None:
-            reader = reader.option("snapshot-id", snapshot_id)
+            reader = reader.option("versionAsOf", str(snapshot_id))
         else:
             reader = reader.option("start-snapshot-id", since).option("end-snapshot-id", snapshot_id)
-        return reader.load(f"{self.settings.catalog.name}.{dataset}.{table}")
+        return reader.table(f"{self.settings.catalog.name}.{dataset}.{table}")
 
     def publish(
         self,
@@ -182,6 +182,14 @@ class IcebergFormat:
         nothing = self.spark.read.table(self._name(spec.name, anchor.name)).limit(0)
         self.stage(spec, anchor, nothing, run)
         return self._publisher.publish(spec, run, [anchor.name], None)
+
+    def tag(self, dataset: str, table: str, name: str, snapshot_id: int) -> None:
+        """Name a snapshot so that expiry keeps it."""
+        self._publisher.tag(dataset, table, name, snapshot_id)
+
+    def untag(self, dataset: str, table: str, name: str) -> None:
+        """Remove a snapshot's name."""
+        self._publisher.untag(dataset, table, name)
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged data."""

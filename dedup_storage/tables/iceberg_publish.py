@@ -123,7 +123,7 @@ class Publisher:
                 snapshot_id = self._pick(dataset, name, attempt) or before.get(name)
                 reached(f"publish:after-pick-{name}")
                 if snapshot_id is not None:
-                    self._tag(dataset, name, version_tag(version), snapshot_id)
+                    self.tag(dataset, name, version_tag(version), snapshot_id)
             reached(f"publish:after-tag-{name}")
 
     def find_staged(self, table: Table, attempt: str) -> Snapshot:
@@ -168,7 +168,19 @@ class Publisher:
                 return holder
         return None
 
-    def _tag(self, dataset: str, name: str, tag: str, snapshot_id: int) -> None:
+    def untag(self, dataset: str, name: str, tag: str) -> None:
+        """Remove a tag, if it is there."""
+        for retry in self._retrying():
+            with retry:
+                if tag not in tags(self.lake.catalog.load_table((dataset, name))):
+                    return
+                try:
+                    self._java(dataset, name).manageSnapshots().removeTag(tag).commit()
+                except _JAVA_ERRORS as error:
+                    raise _RaceLostError(str(error)) from error
+
+    def tag(self, dataset: str, name: str, tag: str, snapshot_id: int) -> None:
+        """Create a tag, or find it there."""
         for retry in self._retrying():
             with retry:
                 if tags(self.lake.catalog.load_table((dataset, name))).get(tag) == snapshot_id:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetNotFoundError, StorageError, VersionNotFoundError, known_names
@@ -31,8 +32,7 @@ __all__ = ["DatasetMetadata", "Lake", "VersionInfo", "ancestors", "snapshot_summ
 ANCHORS = ("requests", "logs")
 
 
-@dataclass(frozen=True)
-class VersionInfo:
+class VersionInfo(BaseModel):
     """One published version.
 
     Attributes:
@@ -47,6 +47,8 @@ class VersionInfo:
         summary: The run's own facts.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     version: int
     run_id: str
     job: str
@@ -55,7 +57,7 @@ class VersionInfo:
     snapshots: Mapping[str, int]
     rows: Mapping[str, int]
     pins: tuple[str, ...] = ()
-    summary: Mapping[str, str] = field(default_factory=dict)
+    summary: Mapping[str, str] = Field(default_factory=dict)
 
 
 def tags(table: Table) -> dict[str, int]:

@@ -109,6 +109,12 @@ class TableFormat(Protocol):
     def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:
         """Publish a new version with the content of an older one; gives its number."""
 
+    def tag(self, dataset: str, table: str, name: str, snapshot_id: int) -> None:
+        """Name a snapshot so that expiry keeps it; naming it twice is once."""
+
+    def untag(self, dataset: str, table: str, name: str) -> None:
+        """Remove a snapshot's name, if it is there."""
+
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged data."""
 

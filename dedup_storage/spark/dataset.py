@@ -1,0 +1,345 @@
+"""Dataset: create, open, write, read, versions."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from functools import cached_property
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import DatasetExistsError, SchemaError, UsageError, VersionNotFoundError
+from dedup_storage.layout import DatasetSpec, Layout, TableRole, propose_segments, version_tag
+from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
+from dedup_storage.spark.errors import translated
+from dedup_storage.spark.grains import detect_grains
+from dedup_storage.spark.raw import RawLog
+from dedup_storage.spark.summary import WriteSummary
+from dedup_storage.spark.write import Mode, OnDuplicates, OnInconstant, Writer
+from dedup_storage.tables.iceberg import IcebergFormat
+from dedup_storage.tables.metadata import DatasetMetadata, VersionInfo
+from dedup_storage.tables.protocol import Run, TableFormat
+
+__all__ = ["Dataset"]
+
+
+class Dataset:
+    """One logically flat training log, stored once per request.
+
+    Args:
+        spark: Session with the catalog defined (``dedup_storage.spark.session.get_spark``).
+        settings: Settings of that catalog.
+        spec: The dataset's description.
+        tables: The table format.
+
+    Example:
+        >>> ds = Dataset.open(spark, settings, "clicks")      # doctest: +SKIP
+        >>> ds.write(RawLog.read(spark, "s3://logs/day=1", schema=ds.schema), run_id="day-1")  # doctest: +SKIP
+        >>> ds.logs().count()                                 # doctest: +SKIP
+    """
+
+    def __init__(self, spark: SparkSession, settings: Settings, spec: DatasetSpec, tables: TableFormat) -> None:
+        self.spark, self.settings, self.spec, self.tables = spark, settings, spec, tables
+
+    @property
+    def name(self) -> str:
+        """Dataset name."""
+        return self.spec.name
+
+    @property
+    def schema(self) -> LogSchema:
+        """The log's schema with every column's grain declared."""
+        return self.spec.schema_
+
+    @classmethod
+    def create(
+        cls,
+        spark: SparkSession,
+        settings: Settings,
+        name: str,
+        schema: LogSchema,
+        raw: RawLog,
+        *,
+        layout: Layout | str | None = None,
+        date_grain: DateGrain | str | None = None,
+        buckets: int | None = None,
+    ) -> Dataset:
+        """Create a dataset for logs like ``raw``, or open it when it is there and agrees.
+
+        Args:
+            spark: Session.
+            settings: Settings.
+            name: Dataset name.
+            schema: Meaning of the columns; grains left open are detected from ``raw``.
+            raw: A log: its columns, types and size decide what is not given.
+            layout: ``split`` (default) or ``flat``.
+            date_grain, buckets: Segments; from the schema, else proposed from the size of ``raw``.
+
+        Raises:
+            DatasetExistsError: it is there and differs in what was given.
+            SchemaError: the schema does not fit the log.
+        """
+        check_name(name, "dataset name")
+        layout = _choice(Layout, layout, "layout")
+        wanted = _choice(DateGrain, date_grain, "date grain") or schema.date_grain
+        wanted_buckets = buckets or schema.buckets
+        tables = _tables(spark, settings)
+        with translated():
+            found = tables.lake.find(name)
+            if found is not None:
+                _agree(found.spec, layout, wanted, wanted_buckets, schema)
+                return cls(spark, settings, found.spec, tables)
+            resolved = detect_grains(raw, schema).schema(schema)
+            if wanted is None or wanted_buckets is None:
+                proposed, proposed_buckets = _propose(raw, resolved)
+                wanted = wanted or proposed
+                wanted_buckets = wanted_buckets or proposed_buckets
+            types = raw.source_types()
+            spec = DatasetSpec.build(
+                name, resolved, types, layout=layout or Layout.SPLIT, date_grain=wanted, buckets=wanted_buckets
+            )
+            columns = {**types, spec.position_column: types.get(spec.position_column, "int")}
+            if spec.event_date_column:
+                columns.setdefault(spec.event_date_column, "date")
+            tables.create(spec, columns)
+            # Another process may have created it in the same moment; the catalog's word counts.
+            return cls.open(spark, settings, name)
+
+    @classmethod
+    def open(cls, spark: SparkSession, settings: Settings, name: str) -> Dataset:
+        """Open a dataset by name.
+
+        Raises:
+            DatasetNotFoundError: names the datasets that do exist.
+        """
+        tables = _tables(spark, settings)
+        return cls(spark, settings, tables.metadata(name).spec, tables)
+
+    def write(
+        self,
+        raw: RawLog,
+        *,
+        run_id: str | None = None,
+        mode: Mode | str = Mode.APPEND,
+        on_inconstant: OnInconstant | str = OnInconstant.REFUSE,
+        on_duplicates: OnDuplicates | str = OnDuplicates.REFUSE,
+        gate: bool = True,
+    ) -> WriteSummary:
+        """Write a log: collapse, stage, audit, publish as one version.
+
+        Args:
+            raw: The log.
+            run_id: Name of the run; a run that is published already changes nothing. Random when not given.
+            mode: ``append``, or ``replace`` the log's event dates as a whole.
+            on_inconstant: Requests whose request-grain columns differ: ``refuse``, keep the ``first`` row's values,
+                or ``quarantine`` them.
+            on_duplicates: Keys that occur twice or are in the dataset already: ``refuse`` or ``keep-one``.
+            gate: Audit the staged rows before publication.
+
+        Raises:
+            InputError: the log cannot be read or breaks its contract; nothing was changed.
+            QualityGateError: the gate refused; nothing was published.
+            ConflictError: another run changed the same event dates first; run again.
+        """
+        with translated():
+            writer = Writer(
+                self.tables,
+                self.settings,
+                self.spec,
+                raw,
+                run_id=_run_id(run_id, "write"),
+                mode=Mode(_choice(Mode, mode, "mode")),
+                on_inconstant=OnInconstant(_choice(OnInconstant, on_inconstant, "policy for inconstant requests")),
+                on_duplicates=OnDuplicates(_choice(OnDuplicates, on_duplicates, "policy for duplicates")),
+                gate=gate,
+            )
+            return writer.write()
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def metadata(self) -> DatasetMetadata:
+        """The dataset's tables as the catalog shows them now."""
+        return self.tables.metadata(self.name)
+
+    def _table(self, role: TableRole, version: int | None) -> DataFrame:
+        meta = self.metadata()
+        table = self.spec.table(role).name
+        return self.tables.read(self.name, table, meta.snapshots(meta.resolve(version))[table])
+
+    @cached_property
+    def _types(self) -> dict[str, str]:
+        return dict(zip(self.spec.source_columns, self.spec.source_types, strict=True))
+
+    def _as_source(self, df: DataFrame, columns: tuple[str, ...]) -> DataFrame:
+        # Iceberg has no 8- and 16-bit integers; the source's types come back here.
+        return df.select(*(F.col(c).cast(self._types[c]) if c in self._types else F.col(c) for c in columns))
+
+    def requests(self, version: int | None = None) -> DataFrame:
+        """Request rows (R): the request keys and every request-grain column, in the source's types.
+
+        In flat layout they are collapsed on reading.
+        """
+        with translated():
+            columns = (*self.spec.request_key, *self.spec.columns_of(Grain.REQUEST))
+            if self.spec.layout is Layout.SPLIT:
+                return self._as_source(self._table(TableRole.REQUESTS, version), columns)
+            rows = self._as_source(self._table(TableRole.LOGS, version), columns)
+            wide = [F.first(c).alias(c) for c in self.spec.columns_of(Grain.REQUEST)]
+            keys = self.spec.request_key
+            grouped = rows.groupBy(*keys).agg(*wide) if wide else rows.select(*keys).distinct()
+            return grouped.select(*columns)
+
+    def impressions(self, version: int | None = None) -> DataFrame:
+        """Impression rows (B): the request keys, the position and every impression-grain column."""
+        with translated():
+            role = TableRole.IMPRESSIONS if self.spec.layout is Layout.SPLIT else TableRole.LOGS
+            columns = dict.fromkeys((*self.spec.impression_key, *self.spec.columns_of(Grain.IMPRESSION)))
+            return self._as_source(self._table(role, version), tuple(columns))
+
+    def logs(self, version: int | None = None) -> DataFrame:
+        """The flat log (B rows), equal to the source row for row, columns in the source's order and types."""
+        with translated():
+            if self.spec.layout is Layout.FLAT:
+                return self._as_source(self._table(TableRole.LOGS, version), self.spec.source_columns)
+            meta = self.metadata()
+            version = meta.resolve(version)
+            requests = self._table(TableRole.REQUESTS, version)
+            impressions = self._table(TableRole.IMPRESSIONS, version)
+            on = list(self.spec.request_key)
+            if self.spec.event_date_column:
+                on.append(self.spec.event_date_column)
+            # Never a broadcast: Iceberg's size estimate takes a list for a few bytes.
+            joined = impressions.join(requests.hint("merge"), on)
+            return self._as_source(joined, self.spec.source_columns)
+
+    # -- versions -----------------------------------------------------------------------------------------------
+
+    def versions(self) -> list[VersionInfo]:
+        """Published versions, oldest first."""
+        meta = self.metadata()
+        return [meta.info(version) for version in meta.version_numbers]
+
+    def rollback(self, version: int, run_id: str | None = None) -> VersionInfo:
+        """Publish an older version's content as the newest version.
+
+        Raises:
+            VersionNotFoundError: there is no such version.
+        """
+        with translated():
+            meta = self.metadata()
+            meta.resolve(version)
+            run_id = _run_id(run_id, "rollback")
+            run = Run(run_id=run_id, job="rollback", attempt=f"{run_id}/{uuid.uuid4().hex[:12]}", base=meta.current)
+            published = self.tables.rollback(self.spec, run, version)
+            return self.metadata().info(published)
+
+    def pin(self, version: int | None = None, label: str = "kept") -> dict[str, Any]:
+        """Keep a version through expiry.
+
+        Returns:
+            What names the version for good, as plain values for a JSON file: dataset, version, snapshot ids.
+        """
+        check_name(label, "pin label")
+        with translated():
+            meta = self.metadata()
+            version = meta.resolve(version)
+            snapshots = meta.snapshots(version)
+            for table, snapshot_id in reversed(snapshots.items()):
+                self.tables.tag(self.name, table, f"pin-{version_tag(version)}-{label}", snapshot_id)
+            return {"dataset": self.name, "version": version, "label": label, "snapshots": snapshots}
+
+    def unpin(self, label: str) -> None:
+        """Let expiry have a pinned version again.
+
+        Raises:
+            VersionNotFoundError: no version is pinned under that label.
+        """
+        check_name(label, "pin label")
+        with translated():
+            pinned = [info for info in self.versions() if label in info.pins]
+            if not pinned:
+                raise VersionNotFoundError(f"no version of {self.name} is pinned as {label}")
+            for info in pinned:
+                for table in info.snapshots:
+                    self.tables.untag(self.name, table, f"pin-{version_tag(info.version)}-{label}")
+
+    def check(self, version: int | None = None) -> Any:
+        """Run the quality suite on a published version; gives the verdict."""
+        from dedup_storage.quality import GateFacts, run_gate
+
+        with translated():
+            meta = self.metadata()
+            version = meta.resolve(version)
+            split = self.spec.layout is Layout.SPLIT
+            return run_gate(
+                spec=self.spec,
+                settings=self.settings,
+                run_id=f"check-v{version}",
+                facts=GateFacts(inconstant_requests=0 if split else None),
+                requests=self._table(TableRole.REQUESTS, version) if split else None,
+                impressions=self._table(TableRole.IMPRESSIONS, version) if split else None,
+                logs=None if split else self._table(TableRole.LOGS, version),
+            )
+
+
+def _tables(spark: SparkSession, settings: Settings) -> IcebergFormat:
+    if settings.format != "iceberg":
+        raise UsageError(f"the table format {settings.format} is not available", expected="iceberg")
+    return IcebergFormat(spark, settings)
+
+
+def _run_id(run_id: str | None, job: str) -> str:
+    if run_id is None:
+        return f"{job}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+    if not run_id or len(run_id) > 200 or not run_id.isprintable() or "'" in run_id:
+        raise UsageError("the run id cannot be used", expected="1 to 200 printable characters without quotes", got=repr(run_id[:80]))
+    return run_id
+
+
+def _choice(kind: Any, value: Any, what: str) -> Any:
+    if value is None:
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f"the {what} {value} is not known", expected=" or ".join(k.value for k in kind)) from None
+
+
+def _agree(
+    spec: DatasetSpec, layout: Layout | None, grain: DateGrain | None, buckets: int | None, schema: LogSchema
+) -> None:
+    wanted = {"layout": layout, "date_grain": grain, "buckets": buckets}
+    for what, value in wanted.items():
+        present = getattr(spec, what)
+        if value is not None and value != present:
+            raise DatasetExistsError(
+                f"the dataset {spec.name} exists with another {what}",
+                expected=str(value),
+                got=str(present),
+                fix="Leave it out to write into the dataset as it is, or choose another name.",
+            )
+    theirs, ours = spec.schema_, schema
+    for role in ("user", "request", "item", "event_time", "position", "sequences", "labels"):
+        if getattr(theirs, role) != getattr(ours, role):
+            raise DatasetExistsError(
+                f"the dataset {spec.name} exists with another {role}",
+                expected=str(getattr(ours, role)),
+                got=str(getattr(theirs, role)),
+                fix="Correct the schema file, or choose another name.",
+            )
+
+
+def _propose(raw: RawLog, schema: LogSchema) -> tuple[DateGrain, int]:
+    """Segments for a log of this size and time span."""
+    days = months = 0
+    if schema.event_time:
+        if schema.event_time not in raw.frame.columns:
+            raise SchemaError(f"the event time {schema.event_time} is not a column of the request rows")
+        day = F.to_date(schema.event_time)
+        row = raw.frame.agg(F.countDistinct(day).alias("d"), F.countDistinct(F.trunc(day, "month")).alias("m")).first()
+        if row is not None:
+            days, months = int(row["d"]), int(row["m"])
+    return propose_segments(raw.stored_bytes(), days, months)

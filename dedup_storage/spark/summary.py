@@ -1,0 +1,78 @@
+"""What a write reports."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from dedup_storage.layout import SMALL_SEGMENT_BYTES
+
+__all__ = ["TableSummary", "WriteSummary", "small_segment_hint"]
+
+
+class TableSummary(BaseModel):
+    """What a run added to one table: rows, stored bytes, data files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: str
+    rows: int
+    bytes: int
+    files: int
+
+
+class WriteSummary(BaseModel):
+    """What a write did.
+
+    Attributes:
+        dataset, run_id: Which.
+        version: The version that holds the run's rows.
+        already_published: The run id was published before; nothing was done now.
+        mode: ``append`` or ``replace``.
+        input_rows: Impressions in the input.
+        requests, impressions: Rows written.
+        dedup_factor: impressions / requests.
+        dates: Event dates touched.
+        input_bytes: Stored bytes of the input as Spark's planner knows them.
+        tables: What was added to each table.
+        inconstant_requests: Requests whose request-grain columns differed between rows.
+        quarantined_rows: Impressions set aside.
+        dropped_duplicates: Impressions left out because their key was there already.
+        gate: ``passed`` or ``off``.
+        docs: Where the gate's verdict and Data Docs lie.
+        seconds: Wall time by step.
+        hints: Advice, such as segments too small to be worth their files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    run_id: str
+    version: int
+    already_published: bool = False
+    mode: str = "append"
+    input_rows: int = 0
+    requests: int = 0
+    impressions: int = 0
+    dedup_factor: float | None = None
+    dates: tuple[str, ...] = ()
+    input_bytes: int = 0
+    tables: tuple[TableSummary, ...] = ()
+    inconstant_requests: int = 0
+    quarantined_rows: int = 0
+    dropped_duplicates: int = 0
+    gate: str = "off"
+    docs: str | None = None
+    seconds: dict[str, float] = {}
+    hints: tuple[str, ...] = ()
+
+
+def small_segment_hint(tables: tuple[TableSummary, ...]) -> tuple[str, ...]:
+    """Advice when the files that a write left are too small to be worth opening."""
+    most = max(tables, key=lambda t: t.bytes, default=None)
+    if most is None or most.files < 32 or most.bytes / most.files >= SMALL_SEGMENT_BYTES / 16:
+        return ()
+    mean = most.bytes / most.files / 1024
+    return (
+        f"{most.table} got {most.files} files of {mean:.0f} KiB on average; fewer buckets or a coarser date grain "
+        "compress better and read faster",
+    )
