@@ -1,1 +1,11 @@
-"""reader."""
+"""Reading a dataset as deduplicated PyTorch batches; needs neither Spark nor Java."""
+
+from __future__ import annotations
+
+from dedup_storage.reader.batch import DedupBatch
+from dedup_storage.reader.column import Column
+from dedup_storage.reader.dataset import DedupDataset
+from dedup_storage.reader.options import Ends, Filters, Unit
+from dedup_storage.reader.state import merge_states
+
+__all__ = ["Column", "DedupBatch", "DedupDataset", "Ends", "Filters", "Unit", "merge_states"]

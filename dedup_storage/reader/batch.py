@@ -1,0 +1,271 @@
+"""DedupBatch: request rows once, impression rows, and the index that puts them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dedup_storage.errors import InverseIndexError, UnknownColumnError, known_names
+from dedup_storage.reader.column import Column
+from dedup_storage.schema import Grain
+
+__all__ = ["DedupBatch", "FieldView", "Progress"]
+
+LENGTHS = "lengths"
+INVERSE = "inverse_indices"
+
+
+@dataclass(frozen=True)
+class FieldView:
+    """Where one tensor lies in the batch's buffer."""
+
+    column: str
+    grain: Grain | None
+    part: str
+    dtype: torch.dtype
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a batch stands in the epoch's sequence of batches.
+
+    Attributes:
+        epoch: Its epoch.
+        index: Its place in the whole sequence, the same for any number of ranks and workers.
+        place: Its place among the batches that were left when this iteration began.
+        split: The logical split it was dealt from.
+        repeated: Whether it repeats an earlier batch, to give every rank equally many.
+        continues: With ``oversize='split'``: whether it goes on with the request that the batch before it began.
+    """
+
+    epoch: int = 0
+    index: int = 0
+    place: int = 0
+    split: int = 0
+    repeated: bool = False
+    continues: bool = False
+
+
+@dataclass(frozen=True)
+class DedupBatch:
+    """R request rows, B impression rows, ``inverse_indices`` (B,) into the requests, ``lengths`` (R,).
+
+    Impressions of one request lie together, in the order of the requests. All tensors are views into one buffer, so
+    that crossing a worker, pinning and copying to a device cost one operation each; tensors that a transform adds
+    stand beside it. Index with a column's name: ``batch["item_id"]`` is a ``Column``.
+
+    Attributes:
+        buffer: (num_bytes,) uint8.
+        views: What lies where in ``buffer``.
+        vocabularies: The strings behind the codes of string columns.
+        user_column: Name of the user key.
+        label_columns: Names of the labels.
+        sequence_columns: Names of the history lists.
+        progress: Where the batch stands in the epoch.
+        extras: Columns added by ``with_columns``: (grain, column) by name.
+    """
+
+    buffer: Tensor
+    views: tuple[FieldView, ...]
+    vocabularies: Mapping[str, tuple[Any, ...]]
+    user_column: str
+    label_columns: tuple[str, ...] = ()
+    sequence_columns: tuple[str, ...] = ()
+    progress: Progress = Progress()
+    extras: Mapping[str, tuple[Grain, Column]] = field(default_factory=dict)
+
+    # -- rows ---------------------------------------------------------------------------------------------------
+    def _view(self, view: FieldView) -> Tensor:
+        width = view.dtype.itemsize
+        return self.buffer[view.start : view.start + view.size * width].view(view.dtype)
+
+    def _index(self, part: str) -> Tensor:
+        return next(self._view(v) for v in self.views if v.grain is None and v.part == part)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(R,) int64: impressions of each request."""
+        return self._index(LENGTHS)
+
+    @property
+    def inverse_indices(self) -> Tensor:
+        """(B,) int64: the request row of each impression, ascending."""
+        return self._index(INVERSE)
+
+    @property
+    def offsets(self) -> Tensor:
+        """(R + 1,) int64: request r has the impressions offsets[r] to offsets[r + 1]."""
+        return torch.nn.functional.pad(self.lengths.cumsum(0), (1, 0))
+
+    @property
+    def num_requests(self) -> int:
+        """R."""
+        return next(v.size for v in self.views if v.grain is None and v.part == LENGTHS)
+
+    @property
+    def num_impressions(self) -> int:
+        """B."""
+        return next(v.size for v in self.views if v.grain is None and v.part == INVERSE)
+
+    def __len__(self) -> int:
+        return self.num_impressions
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that cross to a device."""
+        return self.buffer.numel() + sum(
+            t.numel() * t.element_size() for _, c in self.extras.values() for t in c.tensors().values()
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of all tensors."""
+        return self.buffer.device
+
+    # -- columns ------------------------------------------------------------------------------------------------
+    @property
+    def grains(self) -> dict[str, Grain]:
+        """Grain of each column, requests first, each in the dataset's order."""
+        found = {v.column: v.grain for v in self.views if v.grain is not None}
+        return {**found, **{name: grain for name, (grain, _) in self.extras.items()}}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.grains
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.grains)
+
+    def __getitem__(self, name: str) -> Column:
+        if name in self.extras:
+            return self.extras[name][1]
+        parts = {v.part: self._view(v) for v in self.views if v.grain is not None and v.column == name}
+        if not parts:
+            raise UnknownColumnError(f"the batch has no column {name}", expected=known_names(name, self.grains))
+        return Column(vocabulary=self.vocabularies.get(name), **parts)
+
+    def _of(self, grain: Grain) -> dict[str, Column]:
+        return {name: self[name] for name, g in self.grains.items() if g is grain}
+
+    @property
+    def requests(self) -> dict[str, Column]:
+        """Request-grain columns, R rows each."""
+        return self._of(Grain.REQUEST)
+
+    @property
+    def impressions(self) -> dict[str, Column]:
+        """Impression-grain columns, B rows each."""
+        return self._of(Grain.IMPRESSION)
+
+    @property
+    def labels(self) -> dict[str, Column]:
+        """Label columns, B rows each."""
+        return {name: self[name] for name in self.label_columns if name in self.grains}
+
+    # -- between the grains -------------------------------------------------------------------------------------
+    def counts(self) -> Tensor:
+        """(R,) int64: impressions of each request; the weights that make R rows count as B."""
+        return self.lengths
+
+    def expand(self, rows: Tensor) -> Tensor:
+        """One row per impression from one row per request, on the tensor's own device; differentiable.
+
+        Args:
+            rows: (R, ...), any dtype.
+
+        Returns:
+            (B, ...), same dtype and device.
+
+        Raises:
+            InverseIndexError: ``rows`` has another number of rows than the batch has requests.
+        """
+        if rows.shape[0] != self.num_requests:
+            raise InverseIndexError(
+                "expand needs one row per request",
+                expected=f"{self.num_requests} rows",
+                got=f"{rows.shape[0]}",
+                fix="Pass a tensor computed from this batch's request columns.",
+            )
+        return rows.index_select(0, self.inverse_indices.to(rows.device))
+
+    def user_ids(self, level: Grain | str = Grain.REQUEST) -> Tensor:
+        """The user of each request (R,) or of each impression (B,).
+
+        Integer keys are the global ids. String keys are codes of this batch alone unless the reader was opened with
+        ``strings='hash'``: hash them where users are compared across batches or ranks.
+        """
+        users = self[self.user_column].values
+        return users if Grain(level) is Grain.REQUEST else self.expand(users)
+
+    # -- moving -------------------------------------------------------------------------------------------------
+    def _map(self, move: Callable[[Tensor], Tensor]) -> DedupBatch:
+        extras = {
+            name: (grain, column.with_tensors({part: move(t) for part, t in column.tensors().items()}))
+            for name, (grain, column) in self.extras.items()
+        }
+        return replace(self, buffer=move(self.buffer), extras=extras)
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> DedupBatch:
+        """The batch on another device: one copy, whatever the number of columns."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self, device: torch.device | str | None = None) -> DedupBatch:
+        """The batch in page-locked memory; called by ``DataLoader(pin_memory=True)``."""
+        return self._map(lambda t: t.pin_memory())
+
+    def is_pinned(self) -> bool:
+        """Whether every tensor is in page-locked memory."""
+        return self.buffer.is_pinned() and all(
+            t.is_pinned() for _, column in self.extras.values() for t in column.tensors().values()
+        )
+
+    def record_stream(self, stream: Any) -> None:
+        """Tell the allocator that ``stream`` uses every tensor, so that none is reused too early."""
+        self.buffer.record_stream(stream)
+        for _, column in self.extras.values():
+            for tensor in column.tensors().values():
+                tensor.record_stream(stream)
+
+    # -- forms --------------------------------------------------------------------------------------------------
+    def with_columns(
+        self,
+        requests: Mapping[str, Tensor | Column] | None = None,
+        impressions: Mapping[str, Tensor | Column] | None = None,
+    ) -> DedupBatch:
+        """The batch with columns added or replaced, for transforms.
+
+        Raises:
+            InverseIndexError: a column has another number of rows than its grain.
+        """
+        extras = dict(self.extras)
+        for grain, columns, rows in (
+            (Grain.REQUEST, requests, self.num_requests),
+            (Grain.IMPRESSION, impressions, self.num_impressions),
+        ):
+            for name, given in (columns if columns is not None else {}).items():
+                column = given if isinstance(given, Column) else Column(values=given)
+                if len(column) != rows:
+                    raise InverseIndexError(
+                        f"the column {name} does not fit the {grain.value} grain",
+                        expected=f"{rows} rows",
+                        got=f"{len(column)}",
+                    )
+                extras[name] = (grain, column)
+        return replace(self, extras=extras)
+
+    def as_dict(self) -> dict[str, Tensor]:
+        """Plain tensors by name: ``column``, ``column.offsets``, ``column.valid``, ``inverse_indices``, ``lengths``."""
+        tensors = {INVERSE: self.inverse_indices, LENGTHS: self.lengths}
+        for name in self.grains:
+            for part, tensor in self[name].tensors().items():
+                tensors[name if part == "values" else f"{name}.{part}"] = tensor
+        return tensors
+
+    def to_nested(self) -> dict[str, Tensor]:
+        """Plain tensors by column name; list columns as jagged NestedTensors."""
+        return {name: self[name].to_nested() for name in self.grains}

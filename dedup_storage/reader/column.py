@@ -1,0 +1,103 @@
+"""One column of a batch: a view into the batch's buffer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Column"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values of one column at one grain, n rows.
+
+    Attributes:
+        values: (n,) for a scalar column, (num_elements,) for a list column. Times are int64 microseconds since the
+            epoch, dates int32 days, decimals float64, strings int32 codes or int64 hashes.
+        offsets: (n + 1,) int64 for a list column: row i holds values[offsets[i]:offsets[i + 1]]; else ``None``.
+        valid: (n,) bool, False where the row is null; ``None`` when no row of the batch is. A null row's value is 0
+            (NaN for floats, -1 for codes), a null list is empty.
+        element_valid: The same for the elements of a list column.
+        vocabulary: The strings behind the codes, of this batch alone; ``None`` for other columns.
+    """
+
+    values: Tensor
+    offsets: Tensor | None = None
+    valid: Tensor | None = None
+    element_valid: Tensor | None = None
+    vocabulary: tuple[Any, ...] | None = None
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a row holds a list."""
+        return self.offsets is not None
+
+    @property
+    def lengths(self) -> Tensor:
+        """(n,) int64 elements of each row; 1 everywhere for a scalar column."""
+        if self.offsets is None:
+            return torch.ones(len(self.values), dtype=torch.int64, device=self.values.device)
+        return self.offsets[1:] - self.offsets[:-1]
+
+    def __len__(self) -> int:
+        return len(self.values) if self.offsets is None else len(self.offsets) - 1
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are there, by attribute name."""
+        named = {
+            "values": self.values,
+            "offsets": self.offsets,
+            "valid": self.valid,
+            "element_valid": self.element_valid,
+        }
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> Column:
+        """The same column over other tensors of the same shapes."""
+        return replace(
+            self,
+            values=tensors["values"],
+            offsets=tensors.get("offsets"),
+            valid=tensors.get("valid"),
+            element_valid=tensors.get("element_valid"),
+        )
+
+    def to_nested(self) -> Tensor:
+        """A jagged NestedTensor (n, ragged); a scalar column gives its plain values. Copies nothing."""
+        if self.offsets is None:
+            return self.values
+        return torch.nested.nested_tensor_from_jagged(self.values, offsets=self.offsets)
+
+    def to_padded(self, length: int, fill: float = 0) -> Tensor:
+        """(n, length): the newest ``length`` elements of each list, right-aligned at the end, ``fill`` before them."""
+        if self.offsets is None:
+            raise TypeError("to_padded needs a list column")
+        ends = self.offsets[1:].unsqueeze(1)
+        places = ends - length + torch.arange(length, device=self.values.device)
+        there = places >= self.offsets[:-1].unsqueeze(1)
+        if len(self.values) == 0:
+            return self.values.new_full((len(self), length), fill)
+        taken = self.values[places.clamp(min=0)]
+        return torch.where(there, taken, torch.as_tensor(fill, dtype=taken.dtype, device=taken.device))
+
+    def decode(self) -> list[Any]:
+        """Python values, strings looked up in the vocabulary; for inspection."""
+        flat = self.values.tolist()
+        if self.vocabulary is not None:
+            flat = [None if code < 0 else self.vocabulary[code] for code in flat]
+        elif self.element_valid is not None or (self.offsets is None and self.valid is not None):
+            mask = self.element_valid if self.offsets is not None else self.valid
+            if mask is not None:
+                flat = [value if there else None for value, there in zip(flat, mask.tolist(), strict=True)]
+        if self.offsets is None:
+            return flat
+        bounds = self.offsets.tolist()
+        rows: list[Any] = [flat[a:b] for a, b in pairwise(bounds)]
+        if self.valid is not None:
+            rows = [row if there else None for row, there in zip(rows, self.valid.tolist(), strict=True)]
+        return rows

@@ -1,0 +1,189 @@
+"""DedupDataset: a version of a dataset as an iterable of deduplicated batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from dedup_storage.config import Settings, load_settings
+from dedup_storage.errors import ConfigError
+from dedup_storage.reader.batch import DedupBatch, Progress
+from dedup_storage.reader.decode import ArrowTransform
+from dedup_storage.reader.iterate import BatchIterator, Shard
+from dedup_storage.reader.options import Ends, Filters, ReadOptions, Unit
+from dedup_storage.reader.order import EpochOrder
+from dedup_storage.reader.plan import ReadPlan, make_plan
+from dedup_storage.reader.ranks import resolve_rank
+from dedup_storage.reader.state import Position, ReaderState
+
+__all__ = ["DedupDataset"]
+
+Transform = Callable[[DedupBatch], Any]
+
+
+class DedupDataset(IterableDataset[Any]):
+    """Deduplicated batches of one version of a dataset; use it with ``DataLoader(dataset, batch_size=None)``.
+
+    The sequence of batches depends on the version, the options, the seed and the epoch, never on the number of
+    ranks or workers: batch i of the sequence goes to rank ``i % world_size``.
+
+    Args:
+        name: The dataset.
+        settings: Where its catalog is; ``None`` reads the environment.
+        version: Version number; ``None`` takes the newest.
+        columns: Columns to read, of any grain; ``None`` reads all that a tensor can hold.
+        filters: ``Filters``, or its fields as a mapping: start, end, users, buckets.
+        batch_size: Size of a batch in ``unit``; a larger request is a batch of its own.
+        unit: ``impressions``, ``requests`` or ``tokens``.
+        shuffle: Whether the order changes with ``seed`` and epoch.
+        seed: Seed of the order.
+        rank: This process among ``world_size``; ``None`` asks torch.distributed, then ``RANK`` and ``WORLD_SIZE``.
+        world_size: Processes that share the epoch.
+        ends: When the last round lacks batches for some ranks: ``drop`` it, ``pad`` with empty batches, ``repeat``
+            earlier ones (marked), or leave ranks ``uneven``.
+        transform: Called with every ``DedupBatch`` in the worker; its result is delivered.
+        arrow_transform: Called with the Arrow tables (requests, impressions) of every shuffle window before tensors
+            exist; may change columns, not rows.
+        prefetch: Batches made ahead by a thread; 0 makes each when it is asked for.
+        **options: Further fields of ``ReadOptions``.
+
+    Raises:
+        DatasetNotFoundError: no such dataset.
+        VersionNotFoundError: no such version.
+        UnknownColumnError: a column that the dataset does not have; names those it has.
+        ConfigError: an option is unknown or out of range.
+        StorageError: the catalog or a file cannot be read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings | None = None,
+        *,
+        version: int | None = None,
+        columns: Sequence[str] | str | None = None,
+        filters: Filters | Mapping[str, Any] | None = None,
+        batch_size: int = 4096,
+        unit: Unit | str = Unit.IMPRESSIONS,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        ends: Ends | str = Ends.REPEAT,
+        transform: Transform | None = None,
+        arrow_transform: ArrowTransform | None = None,
+        prefetch: int = 2,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.rank, self.world_size = resolve_rank(rank, world_size)
+        if ends not in list(Ends):
+            raise ConfigError("the option ends is not valid", expected="one of " + ", ".join(Ends), got=str(ends))
+        self.ends, self.prefetch = Ends(ends), prefetch
+        self.transform, self.arrow_transform = transform, arrow_transform
+        read = ReadOptions.build(
+            columns=columns,
+            filters=filters if filters is not None else {},
+            batch_size=batch_size,
+            unit=unit,
+            shuffle=shuffle,
+            seed=seed,
+            **options,
+        )
+        self.plan: ReadPlan = make_plan(name, settings if settings is not None else load_settings(), version, read)
+        # Shared memory, so that the epoch reaches workers that are already running.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._base = Position()
+        self._iterator: BatchIterator | None = None
+        self._delivered: Progress | None = None
+        self._order: EpochOrder | None = None
+
+    # -- epochs -------------------------------------------------------------------------------------------------
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration reads."""
+        return int(self._epoch.item())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration; a loaded position in another epoch is dropped."""
+        if epoch < 0:
+            raise ConfigError("the epoch is negative", expected="0 or more", got=str(epoch))
+        self._epoch.fill_(epoch)
+        self._delivered = None
+
+    def position(self) -> Position:
+        """Where the next iteration begins."""
+        epoch = self.epoch
+        return self._base if self._base.epoch == epoch else Position(epoch)
+
+    def order(self) -> EpochOrder:
+        """The current epoch's sequence of batches."""
+        if self._order is None or self._order.epoch != self.epoch:
+            self._order = self.plan.epoch(self.epoch)
+        return self._order
+
+    def __len__(self) -> int:
+        """Batches that this rank receives in the current epoch."""
+        left = len(self.position().remaining(len(self.order())))
+        return Shard(self.rank, self.world_size).steps(left, self.world_size, self.ends)
+
+    def __iter__(self) -> BatchIterator:
+        worker = get_worker_info()
+        workers, number = (worker.num_workers, worker.id) if worker is not None else (1, 0)
+        self.plan.check_splits(self.world_size, workers)
+        shard = Shard(self.rank + self.world_size * number, self.world_size * workers)
+        iterator = BatchIterator(
+            plan=self.plan,
+            order=self.order(),
+            base=self.position(),
+            shard=shard,
+            world_size=self.world_size,
+            ends=self.ends,
+            transform=self.transform,
+            arrow_transform=self.arrow_transform,
+            prefetch=self.prefetch,
+        )
+        self._iterator = iterator
+        return iterator
+
+    # -- state --------------------------------------------------------------------------------------------------
+    def state_dict(self, after: DedupBatch | Progress | None = None) -> dict[str, Any]:
+        """Where this rank stands, as JSON values.
+
+        Args:
+            after: The last batch that the trainer received; needed with a plain DataLoader and workers, where this
+                process cannot see what they delivered. ``None`` counts what the latest iterator delivered here.
+        """
+        if after is None:
+            after = self._delivered
+        if after is not None:
+            progress = after.progress if isinstance(after, DedupBatch) else after
+            base = self._base if self._base.epoch == progress.epoch else Position(progress.epoch)
+            steps = progress.place // self.world_size + 1
+            return ReaderState(self.plan.pins, base, self.rank, self.world_size, steps).to_dict()
+        if self._iterator is not None and self._iterator.base.epoch == self.epoch:
+            return self._iterator.state_dict()
+        return ReaderState(self.plan.pins, self.position(), self.rank, self.world_size).to_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was saved, with any number of ranks and workers.
+
+        A state of one rank stands for all of them in step; ``merge_states`` joins those of ranks that were not.
+
+        Raises:
+            StateMismatchError: the state belongs to another dataset, version, seed, split count or options.
+        """
+        read = ReaderState.from_dict(state)
+        read.check(self.plan.pins)
+        self._base = read.lockstep
+        self._epoch.fill_(self._base.epoch)
+        self._iterator, self._delivered = None, None
+
+    def track(self, loader: Any) -> Iterator[DedupBatch]:
+        """Iterate over a DataLoader of this dataset so that ``state_dict()`` counts each batch as it is received."""
+        for batch in loader:
+            self._delivered = batch.progress
+            yield batch

@@ -1,0 +1,250 @@
+"""Rows of one data file, in ascending order, without ever holding more than asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.io import FileIO, load_file_io
+
+from dedup_storage.dedup.gather import gather_table
+from dedup_storage.dedup.runs import Int64
+from dedup_storage.errors import StorageError
+from dedup_storage.reader.retry import with_retries
+
+__all__ = ["DataFile", "RowStream", "TableRef", "open_parquet", "storage_error"]
+
+_FIELD_ID = b"PARQUET:field_id"
+
+
+@dataclass(frozen=True)
+class TableRef:
+    """What a worker needs to know of a table; crosses process borders.
+
+    Attributes:
+        name: Its name.
+        location: Where it lies.
+        io: Properties of its file system.
+        fields: Field id and Arrow type of each column, in the table's order.
+    """
+
+    name: str
+    location: str
+    io: Mapping[str, str]
+    fields: Mapping[str, tuple[int, pa.DataType]]
+
+    def file_io(self) -> FileIO:
+        """A file system client."""
+        return load_file_io(dict(self.io), self.location)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One data file of a version.
+
+    Attributes:
+        table: Name of its table.
+        path: Its address.
+        physical_rows: Rows in the file, deleted ones included.
+        deleted: Positions of deleted rows, ascending; ``None`` when there are none.
+    """
+
+    table: str
+    path: str
+    physical_rows: int
+    deleted: Int64 | None = field(default=None, compare=False)
+
+    @property
+    def rows(self) -> int:
+        """Rows that are not deleted."""
+        return self.physical_rows - (0 if self.deleted is None else len(self.deleted))
+
+    def kept(self) -> Int64 | None:
+        """Positions of the rows that are left, or ``None`` when all are."""
+        if self.deleted is None:
+            return None
+        mask = np.ones(self.physical_rows, dtype=np.bool_)
+        mask[self.deleted] = False
+        return np.flatnonzero(mask)
+
+
+def storage_error(path: str, error: Exception) -> StorageError:
+    """A failure to read a file, with its name."""
+    gone = isinstance(error, FileNotFoundError)
+    return StorageError(
+        f"the file {path} " + ("is missing" if gone else f"cannot be read: {str(error).splitlines()[0][:200]}"),
+        fix="Restore the file, or roll back to a version that does not need it.",
+    )
+
+
+@with_retries
+def open_parquet(io: FileIO, path: str) -> pq.ParquetFile:
+    """Open a Parquet file, trying again on transient errors."""
+    return pq.ParquetFile(io.new_input(path).open(seekable=True), pre_buffer=False, buffer_size=1 << 20)
+
+
+def physical_columns(file: pq.ParquetFile, table: TableRef, columns: Sequence[str]) -> dict[str, str | None]:
+    """Name in the file of each column, found by field id; ``None`` where the file is older than the column."""
+    by_id = {}
+    for place in file.schema_arrow:
+        metadata = place.metadata if place.metadata is not None else {}
+        if _FIELD_ID in metadata:
+            by_id[int(metadata[_FIELD_ID])] = place.name
+    return {c: by_id.get(table.fields[c][0]) for c in columns}
+
+
+def decoded_bytes(file: pq.ParquetFile, columns: Sequence[str]) -> float:
+    """Estimated bytes of one decoded row of these physical columns, from the footer."""
+    wanted, total = set(columns), 0.0
+    widths = {"INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8, "BOOLEAN": 1, "INT96": 12}
+    metadata = file.metadata
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for place in range(row_group.num_columns):
+            chunk = row_group.column(place)
+            if chunk.path_in_schema.split(".", 1)[0] in wanted:
+                width = widths.get(chunk.physical_type)
+                total += chunk.num_values * width if width else max(chunk.total_uncompressed_size, chunk.num_values * 8)
+    return total / max(metadata.num_rows, 1)
+
+
+class RowStream:
+    """Reads ascending rows of some columns of one file.
+
+    Row numbers count the rows that are not deleted. Going forward decodes each row once; going back reopens the
+    file at the row group that holds the row.
+
+    Args:
+        io: File system client.
+        table: The file's table.
+        file: The file.
+        columns: Logical names; the result has them in this order.
+        piece_bytes: Decoded bytes to hold at a time.
+    """
+
+    def __init__(
+        self, io: FileIO, table: TableRef, file: DataFile, columns: Sequence[str], piece_bytes: int = 8 << 20
+    ) -> None:
+        self._io, self._table, self._file, self._columns = io, table, file, list(columns)
+        self._piece_bytes = piece_bytes
+        self._kept = file.kept()
+        self._parquet: pq.ParquetFile | None = None
+        self._pieces: Iterator[pa.RecordBatch] = iter(())
+        self._piece: Any = None
+        self._start = self._stop = 0
+
+    @property
+    def parquet(self) -> pq.ParquetFile:
+        """The open file."""
+        if self._parquet is None:
+            try:
+                self._parquet = open_parquet(self._io, self._file.path)
+            except (OSError, pa.ArrowException) as error:
+                raise storage_error(self._file.path, error) from error
+            self._physical = physical_columns(self._parquet, self._table, self._columns)
+            names = [p for p in self._physical.values() if p is not None]
+            metadata = self._parquet.metadata
+            self._group_starts = np.cumsum(
+                [0, *(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))]
+            )
+            row = decoded_bytes(self._parquet, names)
+            self._piece_rows = int(min(max(self._piece_bytes / max(row, 1.0), 1), 1 << 20))
+        return self._parquet
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._parquet is not None:
+            self._parquet.close()
+        self._parquet, self._piece, self._pieces = None, None, iter(())
+
+    def take(self, rows: Int64) -> pa.Table:
+        """Rows by ascending number, as a table of ``len(rows)`` rows in pieces."""
+        if len(rows) == 0:
+            return self._conform(None, 0)
+        physical = rows if self._kept is None else self._kept[rows]
+        tables, done = [], 0
+        while done < len(physical):
+            piece = self._seek(int(physical[done]))
+            end = int(np.searchsorted(physical, self._stop, side="left"))
+            wanted = physical[done:end] - self._start
+            first, count = int(wanted[0]), len(wanted)
+            if int(wanted[-1]) - first + 1 == count:
+                tables.append(piece.slice(first, count))
+            else:
+                tables.append(gather_table(piece, wanted))
+            done = end
+        return pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
+
+    def read(self, start: int, stop: int) -> pa.Table:
+        """Rows ``start`` to ``stop`` (exclusive)."""
+        return self.take(np.arange(start, stop, dtype=np.int64))
+
+    def _seek(self, row: int) -> pa.Table:
+        """Make the piece that holds a physical row the current one."""
+        parquet = self.parquet
+        try:
+            here = self._group_of(min(self._stop, int(self._group_starts[-1]) - 1))
+            if row < self._start or self._piece is None or (row >= self._stop and self._group_of(row) > here):
+                self._reopen(parquet, row)
+            while row >= self._stop:
+                batch = next(self._pieces, None)
+                if batch is None:
+                    raise StorageError(
+                        f"the file {self._file.path} ends early", expected=f"row {row}", got=f"{self._stop} rows"
+                    )
+                self._start, self._stop = self._stop, self._stop + batch.num_rows
+                self._piece = self._conform(batch, batch.num_rows) if row < self._stop else pa.table({})
+        except (OSError, pa.ArrowException) as error:
+            if isinstance(error, StorageError):
+                raise
+            raise storage_error(self._file.path, error) from error
+        return self._piece
+
+    def _group_of(self, row: int) -> int:
+        return int(np.searchsorted(self._group_starts, row, side="right")) - 1
+
+    @with_retries
+    def _reopen(self, parquet: pq.ParquetFile, row: int) -> None:
+        group = self._group_of(row)
+        names = [p for p in self._physical.values() if p is not None]
+        self._pieces = parquet.iter_batches(
+            batch_size=self._piece_rows, row_groups=list(range(group, parquet.num_row_groups)), columns=names
+        )
+        self._start = self._stop = int(self._group_starts[group])
+
+    def _conform(self, batch: pa.RecordBatch | None, rows: int) -> pa.Table:
+        """The table's columns and types, from a piece as the file has it."""
+        self.parquet  # noqa: B018 - opens the file, so that names are resolved
+        arrays: list[Any] = []
+        for name in self._columns:
+            physical, target = self._physical[name], self._table.fields[name][1]
+            if batch is None:
+                arrays.append(pa.array([], target))
+            elif physical is None:
+                arrays.append(pa.nulls(rows, target))
+            else:
+                arrays.append(conform(batch.column(physical), target))
+        return pa.Table.from_arrays(arrays, names=self._columns)
+
+
+def conform(array: pa.Array, target: pa.DataType) -> pa.Array:
+    """Promote an older file's narrower type; large and plain strings and lists are left as they are."""
+    return array if _alike(array.type, target) else array.cast(target)
+
+
+def _alike(have: pa.DataType, want: pa.DataType) -> bool:
+    lists = (pa.types.is_list(have) or pa.types.is_large_list(have)) and (
+        pa.types.is_list(want) or pa.types.is_large_list(want)
+    )
+    if lists:
+        return _alike(have.value_type, want.value_type)
+    text = (pa.types.is_string, pa.types.is_large_string)
+    if any(t(have) for t in text) and any(t(want) for t in text):
+        return True
+    if pa.types.is_timestamp(have) and pa.types.is_timestamp(want):
+        return True
+    return bool(have == want)

@@ -1,0 +1,122 @@
+"""What a reader can be asked for, frozen and validated."""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dedup_storage.errors import ConfigError
+from dedup_storage.schema import explain_validation
+
+__all__ = ["Ends", "Filters", "ReadOptions", "Unit"]
+
+
+class Unit(StrEnum):
+    """What ``batch_size`` counts."""
+
+    IMPRESSIONS = "impressions"
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+
+
+class Ends(StrEnum):
+    """What happens when the last round does not hold a batch for every rank."""
+
+    DROP = "drop"
+    PAD = "pad"
+    REPEAT = "repeat"
+    UNEVEN = "uneven"
+
+
+class Filters(BaseModel):
+    """Which requests to read; all given conditions hold.
+
+    Attributes:
+        start: First event date (inclusive).
+        end: Last event date (inclusive).
+        users: User keys.
+        buckets: User buckets.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: dt.date | None = None
+    end: dt.date | None = None
+    users: tuple[int | str, ...] | None = None
+    buckets: tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Filters:
+        if self.start and self.end and self.start > self.end:
+            raise ValueError(f"start {self.start} lies after end {self.end}")
+        return self
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is filtered."""
+        return self == Filters()
+
+
+class ReadOptions(BaseModel):
+    """Options that decide which batches there are and in which order.
+
+    Attributes:
+        columns: Columns to read; ``None`` reads all that a tensor can hold.
+        filters: Which requests.
+        batch_size: Size of a batch in ``unit``; a larger request is a batch of its own.
+        unit: What ``batch_size`` counts.
+        tokens: With unit ``tokens``, the list column whose elements count.
+        shuffle: Whether the order of requests changes with seed and epoch.
+        seed: Seed of the order.
+        splits: Logical splits that the batches are dealt from in turn; more splits allow more workers and need
+            more open files. ``None`` chooses from the dataset.
+        buffer_bytes: Decoded bytes that the shuffle windows of all splits hold together.
+        mix: Segments whose requests are mixed in one shuffle window.
+        oversize: A request larger than a batch is a batch of its own (``own``), or several, marked (``split``).
+        drop_last: Whether a split's last, smaller batch is left out.
+        strings: Codes into the batch's vocabulary (``dictionary``) or a stable 64-bit hash (``hash``).
+        orphans: Impressions without a request are an error (``raise``) or left out (``skip``).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: tuple[str, ...] | None = None
+    filters: Filters = Filters()
+    batch_size: int = Field(default=4096, ge=1)
+    unit: Unit = Unit.IMPRESSIONS
+    tokens: str | None = None
+    shuffle: bool = True
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    splits: int | None = Field(default=None, ge=1, le=65536)
+    buffer_bytes: int = Field(default=512 * 1024**2, ge=1024)
+    mix: int = Field(default=4, ge=1, le=1024)
+    oversize: Literal["own", "split"] = "own"
+    drop_last: bool = False
+    strings: Literal["dictionary", "hash"] = "dictionary"
+    orphans: Literal["raise", "skip"] = "raise"
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _tokens(self) -> ReadOptions:
+        if (self.unit is Unit.TOKENS) != (self.tokens is not None):
+            raise ValueError("unit='tokens' and tokens='<list column>' go together")
+        return self
+
+    @classmethod
+    def build(cls, **values: Any) -> ReadOptions:
+        """Validate keywords.
+
+        Raises:
+            ConfigError: names each one that is unknown or out of range.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError("the reader's options are not valid: " + explain_validation(error, cls)) from None

@@ -1,0 +1,160 @@
+"""Where a reader stands: JSON, exact, and free of how many ranks and workers there were."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dedup_storage.dedup.runs import Int64
+from dedup_storage.errors import StateMismatchError
+
+__all__ = ["Position", "ReaderState", "fingerprint", "merge_states"]
+
+FORMAT = 1
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """Short digest of JSON values."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Position:
+    """Which batches of an epoch's sequence have been delivered.
+
+    Attributes:
+        epoch: The epoch.
+        start: Every batch before this one.
+        done: Single batches from ``start`` on, ascending: what ranks ahead of the others had received.
+    """
+
+    epoch: int = 0
+    start: int = 0
+    done: tuple[int, ...] = ()
+
+    def remaining(self, total: int) -> Int64:
+        """Numbers of the batches that are left of ``total``, in order."""
+        left = np.arange(self.start, max(total, self.start), dtype=np.int64)
+        return left[~np.isin(left, np.array(self.done, dtype=np.int64))] if self.done else left
+
+    def after(self, delivered: Sequence[tuple[int, int, int]]) -> Position:
+        """The position once shards have received batches of what was left here.
+
+        Args:
+            delivered: (shard, shards, steps): the shard had received ``steps`` of the batches dealt to it.
+        """
+        most = max((shards * steps for _, shards, steps in delivered), default=0)
+        # Numbers of the batches left: all those that any shard can have reached.
+        left = self.remaining(self.start + len(self.done) + most + 1)[: most + 1]
+        received = set(self.done)
+        for shard, shards, steps in delivered:
+            received.update(int(g) for g in left[shard : shards * steps : shards][:steps])
+        start = self.start
+        while start in received:
+            start += 1
+        return Position(self.epoch, start, tuple(sorted(g for g in received if g >= start)))
+
+
+@dataclass(frozen=True)
+class ReaderState:
+    """A position, who reports it, and what it belongs to.
+
+    Attributes:
+        pins: What must be the same for the position to mean anything: dataset, snapshots, seed, splits, options.
+        base: Position where the iteration began.
+        shard: Which share of the batches this reader receives.
+        shards: Into how many shares they are dealt.
+        steps: Batches received since the iteration began.
+    """
+
+    pins: Mapping[str, Any]
+    base: Position = field(default_factory=Position)
+    shard: int = 0
+    shards: int = 1
+    steps: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "format": FORMAT,
+            "pins": dict(self.pins),
+            "epoch": self.base.epoch,
+            "start": self.base.start,
+            "done": list(self.base.done),
+            "shard": self.shard,
+            "shards": self.shards,
+            "steps": self.steps,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ReaderState:
+        """Read plain values.
+
+        Raises:
+            StateMismatchError: they are no state of this release.
+        """
+        if values.get("format") != FORMAT:
+            raise StateMismatchError(
+                "the state is none of this reader's", expected=f"format {FORMAT}", got=str(values.get("format"))
+            )
+        try:
+            base = Position(int(values["epoch"]), int(values["start"]), tuple(int(g) for g in values["done"]))
+            return cls(dict(values["pins"]), base, int(values["shard"]), int(values["shards"]), int(values["steps"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateMismatchError(f"the state is damaged: {error}", fix="Load another checkpoint.") from None
+
+    def check(self, pins: Mapping[str, Any]) -> None:
+        """Compare with a reader's own pins.
+
+        Raises:
+            StateMismatchError: names the first that differs.
+        """
+        for name in {**pins, **self.pins}:
+            if self.pins.get(name) != pins.get(name):
+                raise StateMismatchError(
+                    f"the state belongs to another {name}",
+                    expected=str(pins.get(name)),
+                    got=str(self.pins.get(name)),
+                    fix="Open the reader as it was when the state was saved.",
+                )
+
+    @property
+    def lockstep(self) -> Position:
+        """The position when every shard has received as many batches as this one."""
+        return self.base.after([(s, self.shards, self.steps) for s in range(self.shards)])
+
+
+def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One state from those of all ranks or workers: what any of them has received counts as received.
+
+    Args:
+        states: ``state_dict()`` of every rank, taken in one iteration.
+
+    Raises:
+        StateMismatchError: none is given, they belong to different readers or iterations, or one is missing.
+    """
+    read = [ReaderState.from_dict(s) for s in states]
+    if not read:
+        raise StateMismatchError("no state was given", expected="the state of every rank")
+    first = read[0]
+    for other in read[1:]:
+        other.check(first.pins)
+        if (other.base, other.shards) != (first.base, first.shards):
+            raise StateMismatchError(
+                "the states come from different iterations", expected=str(first.base), got=str(other.base)
+            )
+    shards = sorted(s.shard for s in read)
+    if shards != list(range(first.shards)):
+        raise StateMismatchError(
+            "the states do not cover every share",
+            expected=f"shares 0 to {first.shards - 1}, each once",
+            got=str(shards),
+        )
+    merged = first.base.after([(s.shard, s.shards, s.steps) for s in read])
+    return ReaderState(first.pins, merged).to_dict()
