@@ -1,12 +1,15 @@
-"""What the gate reads from staged frames: narrow rows for Great Expectations, and one row of counts.
+"""What the gate reads from staged frames: one narrow row per request, and counts over the dataset.
 
-Lists never leave the scan: a rule about a list reads a number or a truth value that stands for it.
+Lists never leave the scan: a rule about a list reads a number or a truth value that stands for it. Both layouts end
+in the same two frames, so the rules need not know the layout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import reduce
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -16,7 +19,68 @@ from dedup_storage.quality.columns import column_types, derived_columns
 from dedup_storage.quality.model import GateFacts
 from dedup_storage.schema import Grain
 
-__all__ = ["count_facts", "narrow_rows", "with_writer_facts"]
+__all__ = ["Audited", "audited", "narrow_rows", "with_writer_facts"]
+
+
+class Audited(NamedTuple):
+    """Frames and counts of one audit.
+
+    Attributes:
+        requests: One row per request row (flat layout: per request), narrow, cached while the audit runs.
+        counts: Dataset facts that were counted, by name.
+    """
+
+    requests: DataFrame
+    counts: Mapping[str, int]
+
+
+@contextmanager
+def audited(
+    spec: DatasetSpec, names: Iterable[str], *, requests: DataFrame | None, impressions: DataFrame, constancy: bool
+) -> Iterator[Audited]:
+    """Reduce the staged rows to what the rules read, and count, in one job; release the cache at the end.
+
+    Every shuffle carries at most two rows per request and holds the positions of a request as one set: impressions
+    are never shuffled one by one.
+
+    Args:
+        spec: The dataset.
+        names: Scalar and derived request-grain columns that rules read.
+        requests: Request rows; ``None`` in flat layout.
+        impressions: Impression rows, or the flat log.
+        constancy: Compare the request-grain columns of the flat log's rows, whole lists included.
+
+    Yields:
+        ``counts`` holds request_rows, impression_rows, duplicate_impression_keys; in split layout also
+        duplicate_request_keys, orphan_impressions, empty_requests; with ``constancy`` inconstant_requests. Duplicates
+        are the rows too many. Rows with a null key count as rows only, since a rule of their own refuses them.
+    """
+    inner = _Names(spec)
+    wanted = [*spec.request_key, *(n for n in dict.fromkeys(names) if n not in spec.request_key)]
+    if requests is None:
+        rows = _collapse(spec, impressions, wanted, inner, constancy=constancy)
+    else:
+        rows = narrow_rows(requests, spec, wanted)
+    rows = rows.persist()
+    try:
+        grouped = rows if requests is None else _count_per_request(spec, rows, impressions, inner)
+        yield Audited(
+            rows.select(*wanted), _total(spec, grouped, inner, split=requests is not None, constancy=constancy)
+        )
+    finally:
+        rows.unpersist()
+
+
+class _Names:
+    """Names of the columns that only the audit has; none of them is a column of the dataset."""
+
+    def __init__(self, spec: DatasetSpec) -> None:
+        made = derived_columns(spec)
+        taken = [*column_types(spec), *made.lengths.values(), *made.parallel.values(), *made.not_later.values()]
+        self.place, self.from_requests, self.digest, self.requests, self.impressions, self.twice, self.differs = (
+            free_name(f"_gate_{name}", taken)
+            for name in ("place", "from_requests", "digest", "requests", "impressions", "twice", "differs")
+        )
 
 
 def narrow_rows(frame: DataFrame, spec: DatasetSpec, names: Iterable[str]) -> DataFrame:
@@ -63,66 +127,72 @@ def _derivations(spec: DatasetSpec) -> Mapping[str, Callable[[], Column]]:
     return found
 
 
-def count_facts(
-    spec: DatasetSpec,
-    *,
-    requests: DataFrame | None,
-    impressions: DataFrame,
-    constancy: bool = False,
-) -> dict[str, int]:
-    """Count rows, duplicate keys and orphans in one job.
-
-    Both frames are reduced to a row per request before anything is shuffled, with the positions as a set, so the
-    shuffle carries about as many rows as there are requests.
-
-    Args:
-        spec: The dataset.
-        requests: Request rows; ``None`` in flat layout.
-        impressions: Impression rows, or the flat log.
-        constancy: Compare the request-grain columns of the flat log's rows (reads every list).
-
-    Returns:
-        ``request_rows``, ``impression_rows``, ``duplicate_impression_keys``; with ``requests`` also
-        ``duplicate_request_keys``, ``orphan_impressions``, ``empty_requests``; with ``constancy``
-        ``inconstant_requests``. Duplicates count the rows too many; rows with a null key are no duplicates, since
-        another rule refuses them.
-    """
-    keys, position = spec.request_key, spec.position_column
-    taken = [*keys, position]
-
-    def name(wanted: str) -> str:
-        taken.append(free_name(wanted, taken))
-        return taken[-1]
-
-    place, from_requests, digest = name("place"), name("from_requests"), name("digest")
-    content = _digest(spec) if constancy else F.lit(None).cast("bigint")
-    rows = impressions.select(*keys, F.col(position).alias(place), F.lit(0).alias(from_requests), content.alias(digest))
-    if requests is not None:
-        no_place = F.lit(None).cast(impressions.schema[position].dataType)
-        rows = rows.unionByName(
-            requests.select(
-                *keys, no_place.alias(place), F.lit(1).alias(from_requests), F.lit(None).cast("bigint").alias(digest)
-            )
-        )
-    request_rows, impression_rows, twice, differs = (name(n) for n in ("r", "b", "twice", "differs"))
-    grouped = rows.groupBy(*keys).agg(
-        F.sum(from_requests).alias(request_rows),
-        (F.count(F.lit(1)) - F.sum(from_requests)).alias(impression_rows),
-        (F.count(place) - F.size(F.collect_set(place))).alias(twice),
-        (F.min(digest) != F.max(digest)).alias(differs),
+def _counted(inner: _Names) -> tuple[Column, ...]:
+    place = F.col(inner.place)
+    return (
+        # A set is exact; counts and sums of positions would let some duplicates through.
+        (F.count(place) - F.size(F.collect_set(place))).alias(inner.twice),
+        (F.min(inner.digest) != F.max(inner.digest)).alias(inner.differs),
     )
-    known = reduce(lambda left, right: left & right, (F.col(k).isNotNull() for k in keys))
-    r, b = F.col(request_rows), F.col(impression_rows)
-    counts = {"impression_rows": F.sum(b), "duplicate_impression_keys": F.sum(F.when(known, F.col(twice)))}
-    if requests is None:
+
+
+def _collapse(
+    spec: DatasetSpec, logs: DataFrame, wanted: Iterable[str], inner: _Names, *, constancy: bool
+) -> DataFrame:
+    """One row per request of a flat log, its counts beside the wanted columns."""
+    derived = derived_columns(spec)
+    flags = {*derived.parallel.values(), *derived.not_later.values()}
+    lengths = set(derived.lengths.values())
+    keys = spec.request_key
+    digest = _digest(spec) if constancy else F.lit(None).cast("bigint")
+    made = _derivations(spec)
+    # The projection below the aggregate keeps the lists out of its buffers and its sort.
+    rows = logs.select(
+        *(made[n]().alias(n) if n in made else F.col(n) for n in wanted),
+        F.col(spec.position_column).alias(inner.place),
+        digest.alias(inner.digest),
+    )
+    values = [n for n in wanted if n not in keys]
+    return rows.groupBy(*keys).agg(
+        *((F.bool_and(n) if n in flags else F.max(n) if n in lengths else F.first(n)).alias(n) for n in values),
+        F.count(F.lit(1)).alias(inner.impressions),
+        *_counted(inner),
+    )
+
+
+def _count_per_request(spec: DatasetSpec, rows: DataFrame, impressions: DataFrame, inner: _Names) -> DataFrame:
+    """One row per request key of either frame, with the number of rows in each."""
+    keys, position = spec.request_key, spec.position_column
+    no_digest = F.lit(None).cast("bigint").alias(inner.digest)
+    no_place = F.lit(None).cast(impressions.schema[position].dataType).alias(inner.place)
+    both = impressions.select(
+        *keys, F.col(position).alias(inner.place), F.lit(0).alias(inner.from_requests), no_digest
+    ).unionByName(rows.select(*keys, no_place, F.lit(1).alias(inner.from_requests), no_digest))
+    from_requests = F.sum(inner.from_requests)
+    return both.groupBy(*keys).agg(
+        from_requests.alias(inner.requests),
+        (F.count(F.lit(1)) - from_requests).alias(inner.impressions),
+        *_counted(inner),
+    )
+
+
+def _total(spec: DatasetSpec, grouped: DataFrame, inner: _Names, *, split: bool, constancy: bool) -> dict[str, int]:
+    known = reduce(lambda left, right: left & right, (F.col(k).isNotNull() for k in spec.request_key))
+    impressions = F.col(inner.impressions)
+    counts = {
+        "impression_rows": F.sum(impressions),
+        "duplicate_impression_keys": F.sum(F.when(known, F.col(inner.twice))),
+    }
+    if split:
+        requests = F.col(inner.requests)
+        counts["request_rows"] = F.sum(requests)
+        counts["duplicate_request_keys"] = F.sum(F.when(known & (requests > 1), requests - 1))
+        counts["orphan_impressions"] = F.sum(F.when(known & (requests == 0), impressions))
+        counts["empty_requests"] = F.count_if(known & (impressions == 0))
+    else:
         counts["request_rows"] = F.count(F.lit(1))
         if constancy:
-            counts["inconstant_requests"] = F.count_if(known & F.col(differs))
-    else:
-        counts["request_rows"] = F.sum(r)
-        counts["duplicate_request_keys"] = F.sum(F.when(known & (r > 1), r - 1))
-        counts["orphan_impressions"] = F.sum(F.when(known & (r == 0), b))
-        counts["empty_requests"] = F.count_if(known & (b == 0))
+            counts["inconstant_requests"] = F.count_if(known & F.col(inner.differs))
     row = grouped.agg(*(F.coalesce(column, F.lit(0)).alias(fact) for fact, column in counts.items())).first()
     return {fact: int(row[fact]) for fact in counts} if row is not None else dict.fromkeys(counts, 0)
 

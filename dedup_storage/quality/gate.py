@@ -2,8 +2,9 @@
 
     write stages snapshots -> run_gate reads them and judges -> require lets a passed verdict through -> publish
 
-Three passes over a split dataset: one narrow pass over keys and positions, one over the request rows (the only one
-that reads lists) and one over the checked impression columns.
+One job reads the staged rows: the lists of each request once, and of the impressions only keys and positions. Its
+short request rows are cached, so the rules about requests read no file again; those about impressions read the columns
+that they check.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dedup_storage.errors import ConfigError, StorageError, UnsafeNameError, Usa
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.quality.expect import Batch, Outcome, evaluate, require_installed, warm_up
 from dedup_storage.quality.expectations import Rule, build_rules
-from dedup_storage.quality.facts import count_facts, narrow_rows, with_writer_facts
+from dedup_storage.quality.facts import audited, narrow_rows, with_writer_facts
 from dedup_storage.quality.model import CheckResult, GateFacts, Verdict
 from dedup_storage.quality.own import own_rules
 
@@ -88,8 +89,9 @@ def run_gate(
 ) -> Verdict:
     """Audit staged frames; save the verdict as JSON and the Data Docs as HTML.
 
-    Hand in frames that read the staged snapshots: only the new rows for an append. Nothing is cached, the session's
-    settings stay as they are, and the lists are projected away before Great Expectations sees a frame.
+    Hand in frames that read the staged snapshots: only the new rows for an append. The session's settings stay as
+    they are, the lists are projected away before anything is cached or reaches Great Expectations, and what is cached
+    (one short row per request) is released at the end.
 
     Args:
         spec: The dataset.
@@ -111,16 +113,13 @@ def run_gate(
     own = own_rules(settings.quality.expectations, spec) if settings.quality.expectations is not None else ()
     rules = (*build_rules(spec, facts), *own)
     rows = _rows(spec, requests=requests, impressions=impressions, logs=logs)
-    counted = count_facts(
-        spec,
-        requests=requests,
-        impressions=rows["impression"],
-        constancy=spec.layout is Layout.FLAT and facts.inconstant_requests is None,
-    )
-    known = with_writer_facts(counted, facts)
-    batches = [*_row_batches(spec, rows, rules), _fact_batch(known, rules)]
+    names = [column for rule in rules if rule.grain == "request" for column in rule.columns]
+    constancy = spec.layout is Layout.FLAT and facts.inconstant_requests is None
     try:
-        outcomes = evaluate(batches, run_name=run_id, docs=directory)
+        with audited(spec, names, requests=requests, impressions=rows, constancy=constancy) as audit:
+            known = with_writer_facts(audit.counts, facts)
+            batches = _batches(spec, rules, audit.requests, rows, known)
+            outcomes = evaluate(batches, run_name=run_id, docs=directory)
         checks = tuple(_result(rule, outcomes[rule.name], known) for rule in rules)
         verdict = Verdict(
             passed=all(check.passed for check in checks),
@@ -142,13 +141,13 @@ def run_gate(
 
 def _rows(
     spec: DatasetSpec, *, requests: DataFrame | None, impressions: DataFrame | None, logs: DataFrame | None
-) -> Mapping[str, DataFrame]:
-    """Frame of each grain's rows; both are the log in flat layout."""
+) -> DataFrame:
+    """The frame whose rows are impressions."""
     if spec.layout is Layout.FLAT:
         if logs is not None and requests is None and impressions is None:
-            return {"request": logs, "impression": logs}
+            return logs
     elif requests is not None and impressions is not None and logs is None:
-        return {"request": requests, "impression": impressions}
+        return impressions
     given = {"requests": requests, "impressions": impressions, "logs": logs}
     raise UsageError(
         f"the frames to audit do not fit the layout of dataset {spec.name}",
@@ -157,36 +156,23 @@ def _rows(
     )
 
 
-def _row_batches(spec: DatasetSpec, rows: Mapping[str, DataFrame], rules: Sequence[Rule]) -> list[Batch]:
-    of_requests = [rule for rule in rules if rule.grain == "request"]
-    of_impressions = [rule for rule in rules if rule.grain == "impression"]
-    if spec.layout is Layout.SPLIT:
-        return [
-            _batch("requests", rows["request"], spec, of_requests),
-            _batch("impressions", rows["impression"], spec, of_impressions),
-        ]
-    # One pass decides every row rule of a flat log: a rule that holds for each request holds for each of its rows.
-    # The user's own may be statistics over requests, so those get one row per request.
-    own = [rule for rule in of_requests if rule.own]
-    built = [rule for rule in of_requests if not rule.own]
-    batches = [_batch("logs", rows["impression"], spec, [*built, *of_impressions])]
-    if own:
-        names = [*spec.request_key, *(column for rule in own for column in rule.columns)]
-        once = narrow_rows(rows["request"], spec, names).dropDuplicates(list(spec.request_key))
-        batches.append(Batch("requests", once, own))
-    return batches
-
-
-def _batch(name: str, frame: DataFrame, spec: DatasetSpec, rules: Sequence[Rule]) -> Batch:
-    names = [column for rule in rules for column in rule.columns]
-    # A rule about the table alone (its row count) still needs a frame with a column.
-    return Batch(name, narrow_rows(frame, spec, names or spec.request_key), rules)
-
-
-def _fact_batch(known: Mapping[str, int | float], rules: Sequence[Rule]) -> Batch:
+def _batches(
+    spec: DatasetSpec,
+    rules: Sequence[Rule],
+    requests: DataFrame,
+    impressions: DataFrame,
+    known: Mapping[str, int | float],
+) -> list[Batch]:
     import pandas as pd
 
-    return Batch("dataset", pd.DataFrame([known]), [rule for rule in rules if rule.grain == "dataset"])
+    by_grain = {grain: [r for r in rules if r.grain == grain] for grain in ("request", "impression", "dataset")}
+    # A rule about the table alone (its row count) still needs a frame with a column.
+    names = [c for rule in by_grain["impression"] for c in rule.columns] or [spec.position_column]
+    return [
+        Batch("requests", requests, by_grain["request"]),
+        Batch("impressions", narrow_rows(impressions, spec, names), by_grain["impression"]),
+        Batch("dataset", pd.DataFrame([known]), by_grain["dataset"]),
+    ]
 
 
 def _result(rule: Rule, outcome: Outcome, known: Mapping[str, int | float]) -> CheckResult:
