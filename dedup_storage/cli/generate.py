@@ -9,7 +9,6 @@ import yaml
 
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import UsageError
-from dedup_storage.synth.params import PRESETS, SynthLayout, SynthParams
 
 __all__ = ["generate"]
 
@@ -30,18 +29,20 @@ def _setting(text: str) -> tuple[str, Any]:
 def generate(
     job: Job,
     output: Annotated[str, typer.Argument(help="Directory of the log; must not exist.")],
-    preset: Annotated[str, typer.Option(help=f"Parameters to start from: {', '.join(PRESETS)}.")] = "small",
+    preset: Annotated[str, typer.Option(help="Parameters to start from: small, bench or long.")] = "small",
     users: Annotated[int | None, typer.Option(help="Number of users.")] = None,
     requests_per_user: Annotated[int | None, typer.Option(help="Mean requests of a user.")] = None,
     candidates_per_request: Annotated[int | None, typer.Option(help="Mean candidates of a request.")] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Longest history, in events.")] = None,
-    layout: Annotated[SynthLayout | None, typer.Option(help="How the rows are laid down.")] = None,
+    layout: Annotated[str | None, typer.Option(help="flat, shuffled, nested or frames.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same bytes.")] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("--set", help="Any other parameter, NAME=VALUE; may be given several times.")
     ] = None,
 ) -> None:
     """Write a synthetic raw log (Parquet) and, beside it, the schema that describes it."""
+    from dedup_storage.synth.params import SynthParams
+
     named = {
         "users": users,
         "requests_per_user": requests_per_user,

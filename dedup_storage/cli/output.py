@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -19,9 +21,11 @@ from rich.table import Table
 from dedup_storage.errors import StorageError
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from pyspark.sql import SparkSession
 
 __all__ = [
+    "Summary",
     "format_value",
     "human_bytes",
     "show_error",
@@ -33,12 +37,13 @@ __all__ = [
     "write_json",
 ]
 
+Summary: TypeAlias = "BaseModel | Mapping[str, Any] | DataclassInstance"
 # A pipe or a file has no width: tables are never cut there.
 _WIDTH_ELSEWHERE = 200
 stdout = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH_ELSEWHERE)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else _WIDTH_ELSEWHERE)
+_NUMBER = re.compile(r"-|[\d.,]+( [a-zA-Z]{1,2}|x|%)?")
 _POLL_SECONDS = 0.5
-_PLAIN_FIELDS = (str, int, float, bool)
 
 
 def human_bytes(count: float) -> str:
@@ -57,40 +62,54 @@ def format_value(name: str, value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (int, float)) and name.endswith("_bytes"):
+    if isinstance(value, (int, float)) and name.endswith("bytes"):
         return human_bytes(value)
-    if isinstance(value, (int, float)) and name.endswith("_seconds"):
+    if isinstance(value, (int, float)) and name.endswith("seconds"):
         return f"{value:.1f} s"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.2f}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {format_value(str(key), inner)}" for key, inner in value.items()) or "-"
+        unit = name if name.endswith(("bytes", "seconds")) else ""
+        return ", ".join(f"{key}: {format_value(unit or str(key), inner)}" for key, inner in value.items()) or "-"
     if isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(format_value("", inner) for inner in value) or "-"
     return str(value)
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; numbers are aligned to the right."""
+    if not rows:
+        return
     listed = [[value if isinstance(value, str) else format_value("", value) for value in row] for row in rows]
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.show_header = any(columns)
     for index, column in enumerate(columns):
-        numeric = bool(listed) and all(row[index][:1].isdigit() or row[index] == "-" for row in listed)
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+        numeric = bool(listed) and all(_NUMBER.fullmatch(row[index]) for row in listed)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in listed:
         table.add_row(*row)
     stdout.print(table)
 
 
-def show_summary(title: str, summary: BaseModel | Mapping[str, Any]) -> None:
-    """Print a summary's fields, one a line."""
-    values = summary.model_dump(mode="json") if isinstance(summary, BaseModel) else dict(summary)
-    show_table(title, ("", ""), [(name.replace("_", " "), format_value(name, value)) for name, value in values.items()])
+def show_summary(title: str, summary: Summary) -> None:
+    """Print a summary's fields, one a line; a field that is a list of rows becomes a table of its own."""
+    values = _values(summary)
+    tables = {name: value for name, value in values.items() if _is_table(value)}
+    plain = {name: value for name, value in values.items() if name not in tables and value not in (None, [], {}, ())}
+    show_table(title, ("", ""), [(name.replace("_", " "), format_value(name, value)) for name, value in plain.items()])
+    for name, rows in tables.items():
+        columns = list(rows[0])
+        cells = [[format_value(column, row.get(column)) for column in columns] for row in rows]
+        show_table(name.replace("_", " ").capitalize(), [c.replace("_", " ") for c in columns], cells)
 
 
-def write_json(summary: BaseModel | Mapping[str, Any] | Sequence[Any], path: Path | None) -> None:
+def _is_table(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def write_json(summary: Summary | Sequence[Any], path: Path | None) -> None:
     """Write a summary as JSON; ``-`` is standard output, ``None`` nowhere.
 
     Raises:
@@ -98,7 +117,7 @@ def write_json(summary: BaseModel | Mapping[str, Any] | Sequence[Any], path: Pat
     """
     if path is None:
         return
-    values = summary.model_dump(mode="json") if isinstance(summary, BaseModel) else summary
+    values = summary if isinstance(summary, (list, tuple)) else _values(summary)
     text = json.dumps(values, indent=2, default=str) + "\n"
     if str(path) == "-":
         stdout.file.write(text)
@@ -108,6 +127,12 @@ def write_json(summary: BaseModel | Mapping[str, Any] | Sequence[Any], path: Pat
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"the summary cannot be written to {path}: {error.strerror}") from None
+
+
+def _values(summary: Any) -> dict[str, Any]:
+    if isinstance(summary, BaseModel):
+        return summary.model_dump(mode="json")
+    return dict(summary) if isinstance(summary, Mapping) else asdict(summary)
 
 
 def show_error(message: str) -> None:

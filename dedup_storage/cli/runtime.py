@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
-from pydantic import BaseModel
 
 from dedup_storage.cli.options import ConfigOption, DebugOption, JsonOption
-from dedup_storage.cli.output import show_error, show_summary, stderr, step, write_json
+from dedup_storage.cli.output import Summary, show_error, show_summary, stderr, step, write_json
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import DedupStorageError, MissingDependencyError
 
@@ -72,13 +71,13 @@ class Job:
         """Show that something long is under way (a context manager)."""
         return step(text, spark)
 
-    def done(self, title: str, summary: BaseModel | Mapping[str, Any]) -> None:
+    def done(self, title: str, summary: Summary) -> None:
         """Print a summary and write it to ``--json``."""
         if str(self.json) != "-":
             show_summary(title, summary)
         self.write_json(summary)
 
-    def write_json(self, summary: BaseModel | Mapping[str, Any] | Sequence[Any]) -> None:
+    def write_json(self, summary: Summary | Sequence[Any]) -> None:
         """Write a summary to ``--json``, if given."""
         write_json(summary, self.json)
 
@@ -109,7 +108,7 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
             settings = load_settings(default_config() if config is None else config)
             function(Job(settings, json, debug), **arguments)
 
-    del command.__wrapped__  # type: ignore[attr-defined]
+    del command.__wrapped__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command

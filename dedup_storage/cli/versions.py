@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dedup_storage.cli.options import DatasetOption, RunIdOption
 from dedup_storage.cli.output import show_table
 from dedup_storage.cli.runtime import Job, job
+from dedup_storage.schema import check_name
+
+if TYPE_CHECKING:
+    from dedup_storage.tables.metadata import VersionInfo
 
 __all__ = ["app"]
 
@@ -21,15 +26,19 @@ Label = Annotated[str, typer.Option(help="Name of the pin: letters, digits, unde
 @job
 def list_versions(job: Job, dataset: DatasetOption) -> None:
     """List the published versions, newest first."""
-    with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+    from dedup_storage.tables.metadata import Lake
 
-        infos = [info.model_dump(mode="json") for info in Dataset.open(spark, job.settings, dataset).versions()]
-    infos.sort(key=lambda info: info["version"], reverse=True)
+    metadata = Lake(job.settings).load(check_name(dataset, "dataset name"))
+    infos = [metadata.info(version) for version in sorted(metadata.version_numbers, reverse=True)]
     if str(job.json) != "-":
-        columns = list(infos[0]) if infos else ["version"]
-        show_table(f"Versions of {dataset}", columns, [[info[c] for c in columns] for info in infos])
-    job.write_json(infos)
+        columns = ("version", "published (UTC)", "job", "run id", "from", "rows", "pins")
+        show_table(f"Versions of {dataset}", columns, [_row(info) for info in infos])
+    job.write_json([info.model_dump(mode="json") for info in infos])
+
+
+def _row(info: VersionInfo) -> tuple[object, ...]:
+    published = datetime.fromtimestamp(info.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return (info.version, published, info.job, info.run_id, info.parent or None, info.rows, info.pins)
 
 
 @app.command("pin")

@@ -11,7 +11,7 @@ from dedup_storage.cli.options import DatasetOption, LogFormat, RunIdOption, Sch
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import DatasetNotFoundError, UsageError
 from dedup_storage.layout import Layout
-from dedup_storage.schema import DateGrain, LogSchema
+from dedup_storage.schema import DateGrain, LogSchema, check_name
 
 __all__ = ["write"]
 
@@ -56,6 +56,7 @@ def write(
     run_id: RunIdOption = None,
 ) -> None:
     """Write a raw log into the dataset: collapse, audit, publish."""
+    check_name(dataset, "dataset name")
     described = LogSchema.from_yaml(schema) if schema else None
     if described is None and (layout or date_grain or buckets):
         raise UsageError(
@@ -66,26 +67,21 @@ def write(
         from dedup_storage.spark.dataset import Dataset
         from dedup_storage.spark.raw import RawLog
 
-        opened = None
-        if described is None:
-            try:
-                opened = Dataset.open(spark, job.settings, dataset)
-            except DatasetNotFoundError as error:
-                raise DatasetNotFoundError(error.what, fix="Give --schema FILE to create it.") from None
+        kind = format.value if format else None
         with job.step("Reading the raw log", spark):
-            log = RawLog.read(
-                spark,
-                source,
-                format=format.value if format else None,
-                schema=described or opened.spec.schema_,
-                impressions=impressions,
-            )
-            if described is not None:
-                opened = Dataset.create(
+            if described is None:
+                try:
+                    target = Dataset.open(spark, job.settings, dataset)
+                except DatasetNotFoundError as error:
+                    raise DatasetNotFoundError(error.what, fix="Give --schema FILE to create it.") from None
+                log = RawLog.read(spark, source, format=kind, schema=target.spec.schema_, impressions=impressions)
+            else:
+                log = RawLog.read(spark, source, format=kind, schema=described, impressions=impressions)
+                target = Dataset.create(
                     spark, job.settings, dataset, described, log, layout=layout, date_grain=date_grain, buckets=buckets
                 )
         with job.step(f"Writing {dataset}", spark):
-            summary = opened.write(
+            summary = target.write(
                 log,
                 run_id=run_id,
                 mode=mode.value,

@@ -1,0 +1,157 @@
+"""Settings: precedence, refusal by name, and secrets that never show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dedup_storage.config import CatalogType, load_settings
+from dedup_storage.errors import ConfigError, UnsafeNameError
+from dedup_storage.tables.catalog import pyiceberg_properties, spark_catalog_conf
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "conf.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_without_file_and_environment() -> None:
+    settings = load_settings(None, {})
+    assert settings.warehouse == "warehouse"
+    assert settings.catalog.type is CatalogType.SQLITE
+    assert settings.quality.enabled
+
+
+@pytest.mark.parametrize("name", ["local.yaml", "cluster.yaml"])
+def test_shipped_files_are_valid(name: str) -> None:
+    settings = load_settings(ROOT / "conf" / name, {})
+    assert settings.catalog.name == "lake"
+    assert any("iceberg-spark-runtime" in package for package in settings.spark.packages)
+
+
+def test_packaged_defaults_are_the_documented_ones() -> None:
+    packaged = (ROOT / "dedup_storage" / "local.yaml").read_text(encoding="utf-8")
+    assert packaged == (ROOT / "conf" / "local.yaml").read_text(encoding="utf-8")
+
+
+def test_environment_wins_over_file(tmp_path: Path) -> None:
+    path = _file(tmp_path, "warehouse: from-file\ncatalog: {name: a, type: rest, uri: http://x}\n")
+    settings = load_settings(path, {"DEDUP_STORAGE_WAREHOUSE": "from-env", "DEDUP_STORAGE_CATALOG__NAME": "b"})
+    assert (settings.warehouse, settings.catalog.name, settings.catalog.uri) == ("from-env", "b", "http://x")
+
+
+def test_false_and_zero_survive_from_file_and_environment(tmp_path: Path) -> None:
+    path = _file(tmp_path, "quality: {enabled: false}\nwrite: {conflict_retries: 0}\n")
+    settings = load_settings(path, {"DEDUP_STORAGE_WRITE__POINTER_MAX_REQUESTS": "0"})
+    assert settings.quality.enabled is False
+    assert settings.write.conflict_retries == 0
+    assert settings.write.pointer_max_requests == 0
+
+
+def test_lists_and_mappings_from_the_environment() -> None:
+    settings = load_settings(
+        None,
+        {
+            "DEDUP_STORAGE_SPARK__PACKAGES": "[a:b:1, c:d:2]",
+            "DEDUP_STORAGE_SPARK__CONF": "{spark.ui.enabled: 'false'}",
+        },
+    )
+    assert settings.spark.packages == ("a:b:1", "c:d:2")
+    assert settings.spark.conf == {"spark.ui.enabled": "false"}
+
+
+def test_command_line_variables_are_no_settings() -> None:
+    names = ("CONFIG", "DATASET", "RUN_ID", "DEBUG")
+    assert load_settings(None, {f"DEDUP_STORAGE_{n}": "x" for n in names}) == load_settings(None, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "needle"),
+    [
+        ("warehose: x\n", "the key warehose is unknown (known keys: one of warehouse"),
+        ("catalog: {nmae: x}\n", "the key catalog.nmae is unknown"),
+        ("catalog: {type: excel}\n", "catalog.type"),
+        ("write: {conflict_retries: -1}\n", "write.conflict_retries"),
+        ("- a\n- b\n", "is not a mapping"),
+        ("catalog: [1]\n", "the section catalog"),
+        ("a: b: c\n", "is not YAML, line 1"),
+        ("format: excel\n", "the setting format is not valid; expected iceberg or delta; got excel"),
+    ],
+)
+def test_wrong_files_are_refused_by_name(tmp_path: Path, text: str, needle: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(_file(tmp_path, text), {})
+    assert needle in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_unknown_variable_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="the key wharehouse is unknown"):
+        load_settings(None, {"DEDUP_STORAGE_WHAREHOUSE": "x"})
+
+
+def test_missing_file_says_which(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml cannot be read: No such file"):
+        load_settings(tmp_path / "none.yaml", {})
+
+
+def test_hostile_catalog_name_is_refused() -> None:
+    with pytest.raises(UnsafeNameError):
+        load_settings(None, {"DEDUP_STORAGE_CATALOG__NAME": "x; drop table y"})
+
+
+@pytest.mark.parametrize("key", ["password", "token", "credential"])
+def test_secrets_come_from_the_environment_alone(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(_file(tmp_path, f"catalog: {{{key}: hunter2}}\n"), {})
+    assert "hunter2" not in str(caught.value)
+    assert f"DEDUP_STORAGE_CATALOG__{key.upper()}" in str(caught.value)
+    settings = load_settings(None, {f"DEDUP_STORAGE_CATALOG__{key.upper()}": "hunter2"})
+    assert getattr(settings.catalog, key).get_secret_value() == "hunter2"
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "hunter2" not in shown
+
+
+def test_wrong_value_of_a_secret_setting_is_not_repeated() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None, {"DEDUP_STORAGE_CATALOG__PASSWORD": "[hunter2]"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_settings_are_frozen() -> None:
+    settings = load_settings(None, {})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.warehouse = "elsewhere"  # type: ignore[misc]
+
+
+def test_both_clients_get_one_sqlite_catalog(tmp_path: Path) -> None:
+    settings = load_settings(None, {"DEDUP_STORAGE_WAREHOUSE": str(tmp_path / "w")})
+    file = str(tmp_path / "w" / "catalog.db")
+    assert pyiceberg_properties(settings)["uri"] == f"sqlite:///{file}"
+    assert spark_catalog_conf(settings)["spark.sql.catalog.lake.uri"].startswith(f"jdbc:sqlite:{file}?")
+
+
+def test_postgresql_catalog_keeps_the_password_out_of_the_uri_spark_logs() -> None:
+    settings = load_settings(
+        None,
+        {
+            "DEDUP_STORAGE_WAREHOUSE": "s3://bucket/w",
+            "DEDUP_STORAGE_CATALOG__TYPE": "jdbc",
+            "DEDUP_STORAGE_CATALOG__URI": "postgresql://db:5432/iceberg",
+            "DEDUP_STORAGE_CATALOG__USER": "me",
+            "DEDUP_STORAGE_CATALOG__PASSWORD": "hunter2",
+        },
+    )
+    conf = spark_catalog_conf(settings)
+    assert conf["spark.sql.catalog.lake.uri"] == "jdbc:postgresql://db:5432/iceberg"
+    assert pyiceberg_properties(settings)["uri"] == "postgresql+psycopg2://me:hunter2@db:5432/iceberg"
+
+
+def test_embedded_catalog_needs_a_local_warehouse() -> None:
+    settings = load_settings(None, {"DEDUP_STORAGE_WAREHOUSE": "s3://bucket/w"})
+    with pytest.raises(ConfigError, match="needs a local warehouse"):
+        spark_catalog_conf(settings)
