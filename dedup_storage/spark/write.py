@@ -95,7 +95,7 @@ class Writer:
         self.session = run_session(raw.frame.sparkSession)
         self.raw = raw.in_session(self.session)
         self.seconds: dict[str, float] = {}
-        self._inconstant = self._quarantined = self._dropped = 0
+        self._inconstant = self._quarantined = self._dropped = self._left_out = 0
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -161,7 +161,7 @@ class Writer:
             version = self.tables.publish(self.spec, run, members, lambda now: self._verify(now, keys, run))
         tables = tuple(TableSummary(table=s.table, rows=s.rows, bytes=s.bytes, files=s.files) for s in staged)
         rows = {s.table: s.rows for s in staged}
-        requests = rows.get("requests", keys.stats.requests)
+        requests = rows.get("requests", keys.stats.requests - self._left_out)
         impressions = rows.get("impressions", rows.get("logs", 0))
         return WriteSummary(
             dataset=self.spec.name,
@@ -259,6 +259,7 @@ class Writer:
                     fix="Use --mode replace for whole event dates, or --on-duplicates keep-one to leave them out.",
                 )
             self._dropped += int(row["rows"])
+            self._left_out += int(row["n"])
             names = list(self.spec.request_key)
             return keys.only(keys.frame.join(found.select(*names), names, "left_anti"))
 
@@ -337,7 +338,7 @@ class Writer:
                 raise self._constancy_error(collapse, bad)
             if self.on_inconstant is OnInconstant.FIRST:
                 return collapse, keys
-            return self._quarantine(collapse, bad, run)
+            return self._quarantine(collapse, keys, bad, run)
 
     def _constancy_error(self, collapse: Collapse, bad: DataFrame) -> ConstancyError:
         wide = set(self.spec.source_columns) - set(self.spec.request_key)
@@ -355,7 +356,9 @@ class Writer:
             fix="Declare these columns impression-grain, or choose --on-inconstant first or quarantine.",
         )
 
-    def _quarantine(self, collapse: Collapse, bad: DataFrame, run: Run) -> tuple[Collapse, RequestKeys]:
+    def _quarantine(
+        self, collapse: Collapse, keys: RequestKeys, bad: DataFrame, run: Run
+    ) -> tuple[Collapse, RequestKeys]:
         """Set the rows of inconstant requests aside, as they came, with the reason."""
         names = list(self.spec.request_key)
         rows = self.raw.frame.join(F.broadcast(bad), names, "left_semi")
@@ -373,6 +376,7 @@ class Writer:
         rows = rows.withColumn("quarantine_run", F.lit(self.run_id))
         staged = self.tables.stage(self.spec, table, rows, replace(run, replaced=None))
         self._quarantined = staged.rows
+        self._left_out += self._inconstant
         return collapse.without(bad), keys.only(keys.frame.join(bad, names, "left_anti"))
 
     # -- audit --------------------------------------------------------------------------------------------------

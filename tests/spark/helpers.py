@@ -1,0 +1,80 @@
+"""Small logs and comparisons for the Spark tests."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from pyspark.sql import DataFrame, Row, SparkSession
+
+from dedup_storage.schema import LogSchema
+
+__all__ = ["FLAT_TYPES", "day", "flat_rows", "flat_schema", "frame", "multiset", "same_rows"]
+
+FLAT_TYPES = "user_id bigint, request_id bigint, ts timestamp, country string, hist array<bigint>, item bigint, y int"
+
+
+def day(number: int, hour: int = 0) -> dt.datetime:
+    """A moment of January 2024, UTC."""
+    return dt.datetime(2024, 1, number, hour, tzinfo=dt.UTC)
+
+
+def flat_schema(**changes: Any) -> LogSchema:
+    """Schema of ``flat_rows``."""
+    values = {
+        "user": "user_id",
+        "request": "request_id",
+        "item": "item",
+        "event_time": "ts",
+        "labels": "y",
+        "sequences": [{"column": "hist"}],
+        "columns": {"country": "request"},
+        "date_grain": "day",
+        "buckets": 4,
+    }
+    return LogSchema.from_dict({**values, **changes})
+
+
+def flat_rows(days: Iterable[int], users: int = 5, candidates: int = 3, first_request: int = 0) -> list[tuple[Any, ...]]:
+    """A request per user and day, ``candidates`` impressions each, histories of growing length."""
+    rows = []
+    request = first_request
+    for number in days:
+        for user in range(users):
+            history = list(range(request % 7))
+            for c in range(candidates):
+                item = (request * 31 + c * 7) % 50
+                rows.append((user, request, day(number, user), "DK" if user % 2 else "SE", history, item, item % 2))
+            request += 1
+    return rows
+
+
+def frame(spark: SparkSession, rows: list[tuple[Any, ...]], types: str = FLAT_TYPES) -> DataFrame:
+    """The rows as a DataFrame."""
+    return spark.createDataFrame(rows, types)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Row):
+        return ("row", *((k, _plain(v)) for k, v in value.asDict().items()))
+    if isinstance(value, (list, tuple)):
+        return ("list", *(_plain(v) for v in value))
+    if isinstance(value, dict):
+        return ("map", *sorted((_plain(k), _plain(v)) for k, v in value.items()))
+    if isinstance(value, float) and value != value:
+        return "nan"
+    return bytes(value) if isinstance(value, bytearray) else value
+
+
+def multiset(df: DataFrame) -> Counter[Any]:
+    """The frame's rows with their number, whatever their order."""
+    return Counter(tuple(_plain(v) for v in row) for row in df.collect())
+
+
+def same_rows(left: DataFrame, right: DataFrame) -> None:
+    """Assert equal columns and equal rows, each as often."""
+    assert left.columns == right.columns
+    assert left.dtypes == right.dtypes
+    assert multiset(left) == multiset(right)

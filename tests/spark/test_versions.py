@@ -1,0 +1,201 @@
+"""Versions: published together or not at all, read as of, pinned, rolled back, by many writers at once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import ConflictError, DedupStorageError, ForeignCommitError, VersionNotFoundError
+from dedup_storage.layout import claim_tag, version_tag
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.raw import RawLog
+from dedup_storage.spark.write import Mode, Writer
+from dedup_storage.tables.metadata import tags
+from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
+
+
+def log(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
+    return RawLog.from_frame(frame(spark, flat_rows(days, first_request=first_request)), flat_schema())
+
+
+@pytest.fixture
+def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    raw = log(spark, [1])
+    created = Dataset.create(spark, settings, name, raw.schema, raw)
+    created.write(raw, run_id="day-1", gate=False)
+    return created
+
+
+def test_every_version_stays_readable(spark: SparkSession, ds: Dataset) -> None:
+    ds.write(log(spark, [2], 100), run_id="day-2", gate=False)
+    ds.write(log(spark, [1], 200), run_id="day-1-again", mode="replace", gate=False)
+    first, second, third = log(spark, [1]).frame, log(spark, [2], 100).frame, log(spark, [1], 200).frame
+    same_rows(ds.logs(1), first)
+    same_rows(ds.logs(2), first.unionByName(second))
+    same_rows(ds.logs(), second.unionByName(third))
+    found = ds.versions()
+    assert [(v.version, v.run_id, v.job, v.parent) for v in found] == [
+        (1, "day-1", "write", 0),
+        (2, "day-2", "write", 1),
+        (3, "day-1-again", "write", 2),
+    ]
+    assert found[1].rows == {"requests": 10, "impressions": 30}
+
+
+def test_rollback_is_a_new_version_and_later_writes_build_on_it(spark: SparkSession, ds: Dataset) -> None:
+    ds.write(log(spark, [2], 100), run_id="day-2", gate=False)
+    info = ds.rollback(1, run_id="undo")
+    assert (info.version, info.job, info.parent) == (3, "rollback", 1)
+    same_rows(ds.logs(), log(spark, [1]).frame)
+    same_rows(ds.logs(2), log(spark, [1]).frame.unionByName(log(spark, [2], 100).frame))
+    # The undone run is no part of today's content, so it may be done again; its id is not spent.
+    assert not ds.write(log(spark, [2], 100), run_id="day-2", gate=False).already_published
+    same_rows(ds.logs(), log(spark, [1]).frame.unionByName(log(spark, [2], 100).frame))
+    assert ds.rollback(1, run_id="undo").version == 3
+    assert ds.rollback(1, run_id="undo again").version == 5
+
+
+def test_a_version_that_does_not_exist(ds: Dataset) -> None:
+    with pytest.raises(VersionNotFoundError, match="no version 7; expected 1 to 1"):
+        ds.logs(7)
+    with pytest.raises(VersionNotFoundError):
+        ds.rollback(7)
+
+
+def test_a_pin_names_the_version_for_good(ds: Dataset) -> None:
+    pinned = ds.pin(1, "paper")
+    assert pinned["version"] == 1 and set(pinned["snapshots"]) == {"requests", "impressions"}
+    assert ds.versions()[0].pins == ("paper",)
+    assert ds.pin(1, "paper") == pinned
+    ds.unpin("paper")
+    assert ds.versions()[0].pins == ()
+    with pytest.raises(VersionNotFoundError, match="pinned as paper"):
+        ds.unpin("paper")
+
+
+def test_an_unfinished_publication_is_finished_by_the_next_run(spark: SparkSession, ds: Dataset) -> None:
+    """A run that decided its version and died: the version appears whole, before the next one."""
+    raw = log(spark, [2], 100)
+    writer = Writer(ds.tables, ds.settings, ds.spec, raw, run_id="died", gate=False)
+    meta = ds.metadata()
+    from dedup_storage.spark.collapse import Collapse
+
+    collapse = Collapse(ds.spec, writer.raw, ds.settings.catalog.name, 10)
+    keys = collapse.keys()
+    run = writer._run(meta, keys)
+    assert writer._stage(collapse, keys, run) is not None
+    publisher = ds.tables._publisher
+    anchor = publisher.lake.catalog.load_table((ds.name, "requests"))
+    staged = publisher.find_staged(anchor, run.attempt)
+    publisher.tag(ds.name, "requests", claim_tag(2), staged.snapshot_id)
+    assert ds.metadata().pending == 2
+    same_rows(ds.logs(), log(spark, [1]).frame)
+
+    ds.write(log(spark, [3], 200), run_id="next", gate=False)
+    assert [v.run_id for v in ds.versions()] == ["day-1", "died", "next"]
+    same_rows(ds.logs(2), log(spark, [1]).frame.unionByName(raw.frame))
+    assert ds.write(raw, run_id="died", gate=False).version == 2
+
+
+def test_parallel_appends_all_succeed(spark: SparkSession, ds: Dataset) -> None:
+    def append(i: int) -> int:
+        return ds.write(log(spark, [1 + i % 3], 1000 + 10 * i), run_id=f"run-{i}", gate=False).version
+
+    with ThreadPoolExecutor(4) as pool:
+        versions = list(pool.map(append, range(8)))
+    assert sorted(versions) == list(range(2, 10))
+    expected = log(spark, [1]).frame
+    for i in range(8):
+        expected = expected.unionByName(log(spark, [1 + i % 3], 1000 + 10 * i).frame)
+    same_rows(ds.logs(), expected)
+
+
+def test_replacements_of_different_days_both_succeed(spark: SparkSession, ds: Dataset) -> None:
+    ds.write(log(spark, [2], 100), gate=False)
+
+    def replace(number: int) -> int:
+        raw = log(spark, [number], 1000 * number)
+        return ds.write(raw, run_id=f"replace-{number}", mode="replace", gate=False).version
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(replace, [1, 2])) == [3, 4]
+    same_rows(ds.logs(), log(spark, [1], 1000).frame.unionByName(log(spark, [2], 2000).frame))
+
+
+def test_replacements_of_the_same_day_conflict_by_name(spark: SparkSession, ds: Dataset) -> None:
+    """The slower one ends with a ConflictError, leaves nothing, and succeeds when run again."""
+    slow = Writer(ds.tables, ds.settings, ds.spec, log(spark, [1], 500), run_id="slow", mode=Mode.REPLACE, gate=False)
+    original = slow._stage
+
+    def overtaken(*args: object, **kwargs: object) -> object:
+        staged = original(*args, **kwargs)
+        ds.write(log(spark, [1], 700), run_id="fast", mode="replace", gate=False)
+        return staged
+
+    slow._stage = overtaken  # type: ignore[method-assign]
+    with pytest.raises(ConflictError, match="version 2 .* changed event dates that this run replaces"):
+        slow.write()
+    same_rows(ds.logs(), log(spark, [1], 700).frame)
+    ds.write(log(spark, [1], 500), run_id="slow", mode="replace", gate=False)
+    same_rows(ds.logs(), log(spark, [1], 500).frame)
+
+
+def test_the_same_requests_by_two_runs_at_once_conflict(spark: SparkSession, ds: Dataset) -> None:
+    slow = Writer(ds.tables, ds.settings, ds.spec, log(spark, [2], 500), run_id="slow", gate=False)
+    original = slow._stage
+
+    def overtaken(*args: object, **kwargs: object) -> object:
+        staged = original(*args, **kwargs)
+        ds.write(log(spark, [2], 500), run_id="fast", gate=False)
+        return staged
+
+    slow._stage = overtaken  # type: ignore[method-assign]
+    with pytest.raises(ConflictError, match="wrote some of the same requests"):
+        slow.write()
+    assert ds.logs().count() == 30
+
+
+def test_a_run_id_at_work_twice_is_published_once(spark: SparkSession, ds: Dataset) -> None:
+    def write(_: int) -> int:
+        return ds.write(log(spark, [2], 500), run_id="twin", gate=False).version
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(write, range(2))) == [2, 2]
+    assert ds.logs().count() == 30
+
+
+def test_a_commit_from_elsewhere_is_refused_by_name(spark: SparkSession, ds: Dataset) -> None:
+    table = f"{ds.settings.catalog.name}.{ds.name}.impressions"
+    spark.sql(f"DELETE FROM {table} WHERE user_id = 1")
+    same_rows(ds.logs(), log(spark, [1]).frame)
+    with pytest.raises(ForeignCommitError, match="impressions was changed outside"):
+        ds.write(log(spark, [2], 100), gate=False)
+    ds.rollback(1)
+    ds.write(log(spark, [2], 100), gate=False)
+    assert ds.logs().count() == 30
+
+
+def test_nothing_staged_remains_of_a_refused_run(spark: SparkSession, ds: Dataset) -> None:
+    before = {name: len(t.metadata.snapshots) for name, t in ds.metadata().tables.items()}
+    with pytest.raises(DedupStorageError):
+        ds.write(log(spark, [1]), gate=False)
+    rows = flat_rows([2], first_request=900)
+    rows[0] = (*rows[0][:3], "NO", *rows[0][4:])
+    with pytest.raises(DedupStorageError):
+        ds.write(RawLog.from_frame(frame(spark, rows), flat_schema()), gate=False)
+    assert {name: len(t.metadata.snapshots) for name, t in ds.metadata().tables.items()} == before
+
+
+def test_a_kept_version_survives_snapshot_expiry(spark: SparkSession, ds: Dataset) -> None:
+    ds.write(log(spark, [1], 300), mode="replace", gate=False)
+    for table in ("requests", "impressions"):
+        spark.sql(
+            f"CALL {ds.settings.catalog.name}.system.expire_snapshots(table => '{ds.name}.{table}', "
+            "older_than => TIMESTAMP '2100-01-01 00:00:00', retain_last => 1)"
+        )
+        assert version_tag(1) in tags(ds.metadata().tables[table])
+    assert multiset(ds.logs(1)) == multiset(log(spark, [1]).frame)
+    same_rows(ds.logs(), log(spark, [1], 300).frame)
