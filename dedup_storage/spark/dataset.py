@@ -229,7 +229,7 @@ class Dataset:
             VersionNotFoundError: there is no such version.
         """
         with translated():
-            meta = self.metadata()
+            meta = self.tables.settle(self.spec)
             meta.resolve(version)
             run_id = _run_id(run_id, "rollback")
             run = Run(run_id=run_id, job="rollback", attempt=f"{run_id}/{uuid.uuid4().hex[:12]}", base=meta.current)

@@ -114,8 +114,8 @@ class Writer:
             ConflictError: another run changed the same event dates first.
         """
         self._check_columns()
-        meta = self.tables.metadata(self.spec.name)
-        done = meta.version_of_run(self.run_id) if meta.pending is None else None
+        meta = self.tables.settle(self.spec)
+        done = meta.version_of_run(self.run_id)
         if done is not None:
             return self._nothing_to_do(done)
         if self.gate:

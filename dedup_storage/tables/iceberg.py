@@ -66,6 +66,10 @@ class IcebergFormat:
         """The dataset's tables now."""
         return self.lake.load(dataset)
 
+    def settle(self, spec: DatasetSpec) -> DatasetMetadata:
+        """Finish a publication that another run decided and did not complete; the tables after that."""
+        return self._publisher.complete_pending(spec)
+
     def _name(self, dataset: str, table: str) -> str:
         return quoted(self.settings.catalog.name, dataset, table)
 

@@ -64,6 +64,9 @@ class TableFormat(Protocol):
     def metadata(self, dataset: str) -> DatasetMetadata:
         """The dataset's tables now."""
 
+    def settle(self, spec: DatasetSpec) -> DatasetMetadata:
+        """Finish a publication that another run decided and did not complete; the tables after that."""
+
     def create(self, spec: DatasetSpec, columns: Mapping[str, str]) -> None:
         """Create a dataset's tables, anchor last.
 

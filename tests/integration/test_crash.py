@@ -1,0 +1,100 @@
+"""Real processes, killed with SIGKILL at every step of a write and its publication; and many writing at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.faults import VARIABLE
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.raw import RawLog
+from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).resolve().parents[2]
+BEFORE_DECISION = [
+    "write:staged-impressions",
+    "write:staged-requests",
+    "write:staged",
+    "write:audited",
+    "publish:before-claim",
+]
+AFTER_DECISION = [
+    "publish:after-claim",
+    "publish:after-pick-impressions",
+    "publish:after-tag-impressions",
+    "publish:after-pick-requests",
+    "publish:after-tag-requests",
+]
+
+
+def start(settings: Settings, *arguments: str, fault: str = "") -> subprocess.Popen[str]:
+    """Start ``writer.py`` on the suite's lake."""
+    environ = {
+        **os.environ,
+        "DEDUP_STORAGE_WAREHOUSE": settings.warehouse,
+        "DEDUP_STORAGE_SPARK__MASTER": "local[1]",
+        "DEDUP_STORAGE_SPARK__CONF": "{spark.sql.shuffle.partitions: '1', spark.ui.enabled: 'false', "
+        "spark.driver.memory: 1g, spark.ui.showConsoleProgress: 'false'}",
+        VARIABLE: fault,
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "tests.integration.writer", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def first_day(spark: SparkSession, settings: Settings, name: str) -> tuple[Dataset, RawLog]:
+    raw = RawLog.from_frame(frame(spark, flat_rows([1])), flat_schema())
+    ds = Dataset.create(spark, settings, name, raw.schema, raw)
+    ds.write(raw, run_id="first", gate=False)
+    return ds, raw
+
+
+@pytest.mark.parametrize("mode", ["append", "replace"])
+@pytest.mark.parametrize("point", BEFORE_DECISION + AFTER_DECISION)
+def test_kill_9_at_every_step(spark: SparkSession, settings: Settings, name: str, point: str, mode: str) -> None:
+    ds, first = first_day(spark, settings, name)
+    day = 1 if mode == "replace" else 2
+    process = start(settings, "--dataset", name, "--run-id", "second", "--mode", mode, "--day", str(day), fault=point)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == -signal.SIGKILL, output[-2000:]
+
+    same_rows(ds.logs(1), first.frame)
+    if point != AFTER_DECISION[-1]:
+        assert [v.run_id for v in ds.versions()] == ["first"]
+        same_rows(ds.logs(), first.frame)
+
+    second = RawLog.from_frame(frame(spark, flat_rows([day], first_request=100)), flat_schema())
+    summary = ds.write(second, run_id="second", mode=mode, gate=False)
+    assert summary.version == 2
+    assert summary.already_published == (point in AFTER_DECISION)
+    expected = second.frame if mode == "replace" else first.frame.unionByName(second.frame)
+    same_rows(ds.logs(), expected)
+    assert [v.run_id for v in ds.versions()] == ["first", "second"]
+
+
+def test_five_processes_of_ten_appends_each(spark: SparkSession, settings: Settings, name: str) -> None:
+    ds, first = first_day(spark, settings, name)
+    jobs = [
+        start(settings, "--dataset", name, "--run-id", f"w{i}", "--first-request", str(1000 * (i + 1)), "--appends", "10")
+        for i in range(5)
+    ]
+    for process in jobs:
+        output, _ = process.communicate(timeout=800)
+        assert process.returncode == 0, output[-3000:]
+    expected = first.frame
+    for i in range(5):
+        for j in range(10):
+            expected = expected.unionByName(frame(spark, flat_rows([2], first_request=1000 * (i + 1) + 10 * j)))
+    same_rows(ds.logs(), expected)
+    runs = [v.run_id for v in ds.versions()]
+    assert sorted(runs) == sorted(["first", *(f"w{i}-{j}" for i in range(5) for j in range(10))])
+    assert [v.version for v in ds.versions()] == list(range(1, 52))
