@@ -107,10 +107,17 @@ def test_own_date_and_position_are_used() -> None:
     assert (spec.position_column, spec.assigns_position) == ("rank", False)
 
 
-def test_no_date_column_without_a_date_grain() -> None:
-    spec = _spec(date_grain=DateGrain.NONE)
+def test_no_date_column_without_an_event_time() -> None:
+    schema = SCHEMA.model_copy(update={"event_time": None, "columns": {**SCHEMA.columns, "at": Grain.REQUEST}})
+    spec = _spec(schema=schema, date_grain=DateGrain.NONE)
     assert spec.event_date_column is None
     assert all("event_date" not in t.columns for t in spec.tables)
+
+
+@pytest.mark.parametrize("grain", list(DateGrain))
+def test_date_column_at_every_date_grain(grain: DateGrain) -> None:
+    spec = _spec(date_grain=grain)
+    assert all("event_date" in t.columns for t in spec.tables)
 
 
 def test_column_without_grain_is_named() -> None:
