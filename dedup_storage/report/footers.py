@@ -15,7 +15,17 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from dedup_storage.errors import StorageError
 
-__all__ = ["ColumnTotals", "DataFile", "FileFooter", "Resolve", "Totals", "iter_footers", "read_footer", "resolve_uri"]
+__all__ = [
+    "ColumnTotals",
+    "DataFile",
+    "FileFooter",
+    "Resolve",
+    "Totals",
+    "iter_footers",
+    "leaf_columns",
+    "read_footer",
+    "resolve_uri",
+]
 
 Resolve = Callable[[str], tuple[pafs.FileSystem, str]]
 OnFile = Callable[[int], None]
@@ -254,7 +264,7 @@ def _open_footer(file: DataFile, resolve: Resolve) -> tuple[pq.FileMetaData, int
 
 def _summarise(file: DataFile, metadata: pq.FileMetaData, size: int) -> FileFooter:
     schema = metadata.schema.to_arrow_schema()
-    names = [name for name, kind in zip(schema.names, schema.types, strict=True) for _ in range(_leaves(kind))]
+    names = leaf_columns(schema)
     columns: dict[str, ColumnTotals] = {name: ColumnTotals() for name in schema.names}
     for g in range(metadata.num_row_groups):
         group = metadata.row_group(g)
@@ -274,6 +284,11 @@ def _summarise(file: DataFile, metadata: pq.FileMetaData, size: int) -> FileFoot
             before = totals.leaves.get(chunk.path_in_schema, (0, 0))
             totals.leaves[chunk.path_in_schema] = (before[0] + chunk.num_values, before[1] + nulls)
     return FileFooter(file, size, metadata.num_rows, metadata.num_row_groups, columns, schema)
+
+
+def leaf_columns(schema: pa.Schema) -> list[str]:
+    """The top-level column of each Parquet leaf column, in the file's order."""
+    return [name for name, kind in zip(schema.names, schema.types, strict=True) for _ in range(_leaves(kind))]
 
 
 def _leaves(kind: pa.DataType) -> int:

@@ -1,0 +1,152 @@
+"""Honest baselines: the same rows stored in other ways, written to nowhere and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+import pyarrow as pa
+
+from dedup_storage.dedup.runs import Int64
+from dedup_storage.report.encoding import ICEBERG_DEFAULTS, Encoding, Written, encode
+from dedup_storage.report.floor import events_once
+from dedup_storage.report.sample import LogSample
+
+__all__ = ["ALL_LAYOUTS", "BaselineLayout", "LayoutBytes", "default_tuned", "measure_layout", "measure_layouts"]
+
+_SHUFFLE_SEED = 20_240_501
+_SMALLEST_PAGE_BYTES = 64 * 1024
+
+
+class BaselineLayout(StrEnum):
+    """Ways to store one log."""
+
+    FLAT_ARRIVAL = "flat_arrival"
+    FLAT_SHUFFLED = "flat_shuffled"
+    FLAT_SORTED = "flat_sorted"
+    FLAT_SORTED_TUNED = "flat_sorted_tuned"
+    SPLIT = "split"
+    FLOOR = "floor"
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return _TITLES[self]
+
+
+ALL_LAYOUTS = tuple(BaselineLayout)
+_TITLES = {
+    BaselineLayout.FLAT_ARRIVAL: "flat, in order of arrival",
+    BaselineLayout.FLAT_SHUFFLED: "flat, shuffled",
+    BaselineLayout.FLAT_SORTED: "flat, sorted, default properties",
+    BaselineLayout.FLAT_SORTED_TUNED: "flat, sorted, tuned properties",
+    BaselineLayout.SPLIT: "split, tuned properties",
+    BaselineLayout.FLOOR: "floor: every event of every user once",
+}
+
+
+@dataclass(frozen=True)
+class LayoutBytes:
+    """What one layout of the sample came to.
+
+    Attributes:
+        columns: Column -> stored bytes; keys that a split layout holds twice are summed.
+        rows: Rows written, all tables together.
+        seconds: Processor time spent encoding.
+    """
+
+    layout: BaselineLayout
+    columns: Mapping[str, int]
+    rows: int
+    seconds: float
+
+    @property
+    def total_bytes(self) -> int:
+        """Stored bytes of all columns."""
+        return sum(self.columns.values())
+
+    def of(self, names: tuple[str, ...] | list[str]) -> int:
+        """Stored bytes of some columns."""
+        return sum(self.columns.get(name, 0) for name in names)
+
+
+def default_tuned(sequences: tuple[str, ...] | list[str]) -> Encoding:
+    """What a new dataset starts from: 8 MiB pages, no dictionary for sequence columns."""
+    return Encoding(page_bytes=8 * 1024**2, columns=dict.fromkeys(sequences, False))
+
+
+def measure_layouts(
+    sample: LogSample,
+    *,
+    layouts: tuple[BaselineLayout, ...] = ALL_LAYOUTS,
+    tuned: Encoding | None = None,
+    on_layout: Callable[[BaselineLayout], None] | None = None,
+) -> dict[BaselineLayout, LayoutBytes]:
+    """Write the sample in several layouts and count.
+
+    Args:
+        sample: Rows of whole users.
+        layouts: Which.
+        tuned: Encoding of the tuned layouts and the split one; ``None`` takes a new dataset's.
+        on_layout: Called before each, for progress.
+    """
+    measured = {}
+    for layout in layouts:
+        if on_layout is not None:
+            on_layout(layout)
+        measured[layout] = measure_layout(sample, layout, tuned)
+    return measured
+
+
+def measure_layout(sample: LogSample, layout: BaselineLayout, tuned: Encoding | None = None) -> LayoutBytes:
+    """Write the sample in one layout and count.
+
+    The floor is written with and without dictionaries, and each column counts with the smaller: the floor must
+    not look high because it was encoded badly.
+    """
+    best = tuned if tuned is not None else default_tuned(sample.schema.sequence_columns)
+    if layout is BaselineLayout.FLOOR:
+        return _floor(sample, best)
+    if layout is BaselineLayout.SPLIT:
+        requests = _table(sample.requests, best)
+        impressions = _table(sample.impression_table(), best)
+        columns = dict(requests.columns)
+        for name, size in impressions.columns.items():
+            columns[name] = columns.get(name, 0) + size
+        return LayoutBytes(layout, columns, requests.rows + impressions.rows, requests.seconds + impressions.seconds)
+    encoding = best if layout is BaselineLayout.FLAT_SORTED_TUNED else ICEBERG_DEFAULTS
+    if layout is BaselineLayout.FLAT_SHUFFLED and sample.share < 1:
+        # Fewer users make copies denser; smaller pages keep the expected copies per page (see estimate.py).
+        encoding = replace(encoding, page_bytes=max(_SMALLEST_PAGE_BYTES, round(encoding.page_bytes * sample.share)))
+    written = encode(sample.flat(_order(sample, layout)), sample.flat_schema(), encoding)
+    return LayoutBytes(layout, written.columns, written.rows, written.seconds)
+
+
+def _order(sample: LogSample, layout: BaselineLayout) -> Int64:
+    if layout is BaselineLayout.FLAT_ARRIVAL:
+        return sample.arrival
+    if layout is BaselineLayout.FLAT_SHUFFLED:
+        return np.random.default_rng(_SHUFFLE_SEED).permutation(sample.num_impressions)
+    return np.arange(sample.num_impressions, dtype=np.int64)
+
+
+def _floor(sample: LogSample, encoding: Encoding) -> LayoutBytes:
+    events = events_once(sample)
+    columns: dict[str, int] = {}
+    seconds = 0.0
+    for on in (False, True):
+        written = _table(events, encoding.with_columns(dict.fromkeys(events.column_names, on)))
+        seconds += written.seconds
+        for name, size in written.columns.items():
+            columns[name] = min(size, columns.get(name, size))
+    return LayoutBytes(BaselineLayout.FLOOR, columns, events.num_rows, seconds)
+
+
+def _table(table: pa.Table, encoding: Encoding) -> Written:
+    return encode(_slices(table), table.schema, encoding)
+
+
+def _slices(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    yield from table.combine_chunks().to_batches(max_chunksize=65_536)

@@ -1,0 +1,138 @@
+"""64-bit fingerprints of Arrow values, vectorised: the same value gives the same number on every machine.
+
+Used to choose users, to count distinct values and to find how far two lists overlap; never to decide whether
+stored data are equal. Two different values of a sample of n agree by chance with probability n**2 / 2**65.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dedup_storage.dedup.gather import list_parts
+from dedup_storage.dedup.runs import ArrowColumn, single_chunk
+
+__all__ = ["Hashes", "Windows", "combine", "count_distinct", "hash_column", "mix"]
+
+Hashes = npt.NDArray[np.uint64]
+
+# SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014).
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+# The base of the window hash: odd, so that it has an inverse modulo 2**64.
+_BASE = 0xD1342543DE82EF95
+_INVERSE = pow(_BASE, -1, 2**64)
+_NULL = np.uint64(0x5BF03635F0B7A54D)
+
+
+def mix(values: Hashes) -> Hashes:
+    """SplitMix64's finalizer: a bijection of 64-bit numbers. (n,) -> (n,)."""
+    z = values + _GOLDEN
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    return z ^ (z >> np.uint64(31))
+
+
+def combine(columns: list[Hashes]) -> Hashes:
+    """One hash for each row of several columns, order of columns included. k of (n,) -> (n,)."""
+    combined = columns[0]
+    for column in columns[1:]:
+        combined = mix(combined) ^ column
+    return mix(combined)
+
+
+def count_distinct(hashes: Hashes) -> int:
+    """Distinct values among hashes."""
+    return len(np.unique(hashes))
+
+
+def _powers(base: int, count: int) -> Hashes:
+    """base ** 0 .. base ** (count - 1) modulo 2**64."""
+    powers = np.full(count, np.uint64(base), dtype=np.uint64)
+    powers[:1] = 1
+    return np.cumprod(powers, dtype=np.uint64)
+
+
+class Windows:
+    """Hashes of windows of one array of elements: equal windows hash alike wherever they lie.
+
+    A polynomial rolling hash (Karp, Rabin: Efficient randomized pattern-matching algorithms, IBM J. Res. Dev. 31,
+    1987) modulo 2**64 over mixed elements, brought to a common origin by the inverse of the base.
+
+    Args:
+        elements: (n,) hashes of the elements.
+    """
+
+    def __init__(self, elements: Hashes) -> None:
+        self._sums = np.zeros(len(elements) + 1, dtype=np.uint64)
+        np.cumsum(elements * _powers(_BASE, len(elements)), out=self._sums[1:], dtype=np.uint64)
+        self._inverse = _powers(_INVERSE, len(elements) + 1)
+
+    def hashes(self, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Hashes:
+        """Hash of each window [start, end). (k,), (k,) -> (k,)."""
+        return (self._sums[ends] - self._sums[starts]) * self._inverse[starts]
+
+
+def hash_column(column: ArrowColumn) -> Hashes:
+    """A hash for each row of a column of any type; nulls are equal to each other and to nothing else. (n,) -> (n,)."""
+    array = single_chunk(column)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if len(array) == 0:
+        return np.empty(0, dtype=np.uint64)
+    hashes = _hash_values(array)
+    if array.null_count:
+        hashes = np.where(array.is_null().to_numpy(zero_copy_only=False), _NULL, hashes)
+    return hashes
+
+
+def _hash_values(array: pa.Array) -> Hashes:
+    kind = array.type
+    if pa.types.is_struct(kind):
+        fields = [hash_column(field) for field in array.flatten()]
+        return combine(fields) if fields else np.zeros(len(array), dtype=np.uint64)
+    if pa.types.is_map(kind):
+        array = array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+        kind = array.type
+    if pa.types.is_fixed_size_list(kind):
+        array = array.cast(pa.list_(kind.value_type))
+        kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        values, offsets = list_parts(array)
+        return _windows(hash_column(values), offsets)
+    if pa.types.is_null(kind):
+        return np.full(len(array), _NULL, dtype=np.uint64)
+    if pa.types.is_boolean(kind):
+        return mix(array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64))
+    if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
+        width = pa.int32() if kind.bit_width == 32 else pa.int64()
+        whole = array if pa.types.is_integer(kind) else array.view(width)
+        return mix(whole.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64))
+    if pa.types.is_floating(kind):
+        # Adding zero makes the two zeros one.
+        doubles = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
+        return mix(doubles.view(np.uint64))
+    return _hash_bytes(array)
+
+
+def _hash_bytes(array: pa.Array) -> Hashes:
+    """Hashes of strings, binaries and everything that has a text form."""
+    if not (pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)):
+        array = array.cast(pa.large_string()) if not pa.types.is_fixed_size_binary(array.type) else array
+        array = array.cast(pa.large_binary())
+    array = pc.fill_null(array.cast(pa.large_binary()), b"")
+    buffers: list[Any] = array.buffers()
+    offsets = np.frombuffer(buffers[1], dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+    data = np.frombuffer(buffers[2], dtype=np.uint8) if buffers[2] is not None else np.empty(0, dtype=np.uint8)
+    return _windows(mix(data[offsets[0] : offsets[-1]].astype(np.uint64)), offsets - offsets[0])
+
+
+def _windows(elements: Hashes, offsets: npt.NDArray[np.int64]) -> Hashes:
+    """Hash of each list or string, its length included."""
+    starts, ends = offsets[:-1], offsets[1:]
+    hashed = Windows(elements).hashes(starts, ends)
+    return mix(hashed ^ mix((ends - starts).astype(np.uint64)))

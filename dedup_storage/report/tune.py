@@ -1,0 +1,216 @@
+"""Which Parquet settings suit a table: tried on a sample, measured in stored bytes and decode time.
+
+The rule: the smallest of the settings whose decode time is within a tolerance (10 %) of the fastest seen. Iceberg has
+one page size, row-group size, zstd level and page version for a table, and a dictionary switch for each column. The
+switch of a column touches no other column, so both positions are measured at every point; the four table-wide
+settings are searched one coordinate at a time, from the settings in use, until a sweep changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+import pyarrow as pa
+
+from dedup_storage.errors import InputError, UnknownColumnError, known_names
+from dedup_storage.report.encoding import Encoding, decode_seconds, write_buffer
+
+__all__ = ["ColumnTrial", "Grid", "Point", "Trial", "Tuner", "choose"]
+
+_MIB = 1024**2
+# Clocks and other processes blur the time of small columns: differences below this decide nothing.
+_SLACK_SECONDS = 0.001
+_SWEEPS = 3
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """The table-wide settings."""
+
+    page_bytes: int
+    row_group_bytes: int
+    level: int
+    page_version: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values tried for each table-wide setting."""
+
+    page_bytes: tuple[int, ...] = (1 * _MIB, 2 * _MIB, 8 * _MIB, 16 * _MIB, 32 * _MIB)
+    row_group_bytes: tuple[int, ...] = (16 * _MIB, 128 * _MIB, 512 * _MIB)
+    level: tuple[int, ...] = (1, 3, 6, 9)
+    page_version: tuple[int, ...] = (1, 2)
+
+    def points(self) -> Iterator[Point]:
+        """Every combination."""
+        for values in product(self.page_bytes, self.row_group_bytes, self.level, self.page_version):
+            yield Point(*values)
+
+    def neighbours(self, point: Point, setting: str) -> list[Point]:
+        """The points that differ from ``point`` in one setting."""
+        values: tuple[int, ...] = getattr(self, setting)
+        return [replace(point, **{setting: value}) for value in values if value != getattr(point, setting)]
+
+
+@dataclass(frozen=True)
+class ColumnTrial:
+    """One column written with one setting."""
+
+    dictionary: bool
+    stored_bytes: int
+    decode_seconds: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All columns written at one point, each with the better position of its dictionary switch."""
+
+    point: Point
+    columns: Mapping[str, ColumnTrial]
+    others: Mapping[str, ColumnTrial]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Stored bytes of all columns."""
+        return sum(c.stored_bytes for c in self.columns.values())
+
+    @property
+    def decode_seconds(self) -> float:
+        """Decode time of all columns."""
+        return sum(c.decode_seconds for c in self.columns.values())
+
+
+def choose(options: list[tuple[int, float]], tolerance: float, slack_seconds: float = 0.0) -> int:
+    """The rule: index of the smallest option that decodes within ``tolerance`` of the fastest.
+
+    Args:
+        options: (stored bytes, decode seconds) of each.
+        tolerance: 0.1 for 10 %.
+        slack_seconds: Differences below it do not count.
+    """
+    limit = min(seconds for _, seconds in options) * (1 + tolerance) + slack_seconds
+    allowed = [i for i, (_, seconds) in enumerate(options) if seconds <= limit]
+    return min(allowed, key=lambda i: (options[i][0], options[i][1], i))
+
+
+@dataclass
+class Tuner:
+    """Tries settings on the rows of one table.
+
+    Attributes:
+        table: A sample of the rows, in stored order.
+        start: The encoding in use.
+        grid: What is tried.
+        tolerance: Of the rule.
+        rounds: Rounds of each decode; the fastest counts.
+        on_trial: Called with the number of points tried, for progress.
+        trials: Point -> what it came to.
+    """
+
+    table: pa.Table
+    start: Encoding
+    grid: Grid = field(default_factory=Grid)
+    tolerance: float = 0.10
+    rounds: int = 3
+    on_trial: Callable[[int], None] | None = None
+    trials: dict[Point, Trial] = field(default_factory=dict)
+    _columns: dict[tuple[str, Point, int | None, bool], ColumnTrial] = field(default_factory=dict)
+    _row_bytes: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.table.num_rows == 0:
+            raise InputError("the sample has no rows to tune on")
+        self.table = self.table.combine_chunks()
+
+    @property
+    def start_point(self) -> Point:
+        """The table-wide settings in use."""
+        start = self.start
+        return Point(start.page_bytes, start.row_group_bytes, start.level, start.page_version)
+
+    def trial(self, point: Point) -> Trial:
+        """Measure one point, or recall it."""
+        if point not in self.trials:
+            columns, others = {}, {}
+            for name in self.table.column_names:
+                on, off = (self._column(name, point, dictionary) for dictionary in (True, False))
+                pair = [(t.stored_bytes, t.decode_seconds) for t in (on, off)]
+                best = choose(pair, self.tolerance, _SLACK_SECONDS)
+                columns[name], others[name] = (on, off) if best == 0 else (off, on)
+            self.trials[point] = Trial(point, columns, others)
+            if self.on_trial is not None:
+                self.on_trial(len(self.trials))
+        return self.trials[point]
+
+    def _column(self, name: str, point: Point, dictionary: bool) -> ColumnTrial:
+        rows = self._rows_per_group(point)
+        key = (name, replace(point, row_group_bytes=0), rows, dictionary)
+        if key not in self._columns:
+            encoding = replace(
+                self.start, page_bytes=point.page_bytes, level=point.level, page_version=point.page_version,
+                dictionary=dictionary, columns={},
+            )  # fmt: skip
+            written, buffer = write_buffer(self.table.select([name]), encoding, rows_per_group=rows)
+            seconds = decode_seconds(buffer, rounds=self.rounds)
+            self._columns[key] = ColumnTrial(dictionary, written.columns[name], seconds)
+        return self._columns[key]
+
+    def _rows_per_group(self, point: Point) -> int | None:
+        """Rows of a row group of the point's size; ``None`` when the sample fits into one."""
+        if not self._row_bytes:
+            written, _ = write_buffer(self.table, self.start)
+            self._row_bytes = max(1, sum(written.columns.values())) / self.table.num_rows
+        rows = int(point.row_group_bytes / self._row_bytes)
+        return max(1, rows) if rows < self.table.num_rows else None
+
+    def best(self) -> Trial:
+        """The rule's choice among the points tried so far; the start wins a tie."""
+        trials = list(self.trials.values())
+        return trials[choose([(t.stored_bytes, t.decode_seconds) for t in trials], self.tolerance, _SLACK_SECONDS)]
+
+    def search(self) -> Trial:
+        """Search one setting at a time and give the choice."""
+        self.trial(self.start_point)
+        for _ in range(_SWEEPS):
+            before = self.best().point
+            for setting in ("page_bytes", "level", "page_version", "row_group_bytes"):
+                for point in self.grid.neighbours(self.best().point, setting):
+                    self.trial(point)
+            if self.best().point == before:
+                break
+        return self.best()
+
+    def exhaustive(self) -> Trial:
+        """Measure the whole grid and give the choice: what ``search`` is judged by."""
+        self.trial(self.start_point)
+        for point in self.grid.points():
+            self.trial(point)
+        return self.best()
+
+    def encoding(self, trial: Trial) -> Encoding:
+        """The encoding of a choice. A column whose switch makes no difference keeps its position."""
+        switches = {
+            name: chosen.dictionary
+            for name, chosen in trial.columns.items()
+            if chosen.stored_bytes != trial.others[name].stored_bytes
+        }
+        point = trial.point
+        return replace(
+            self.start, page_bytes=point.page_bytes, row_group_bytes=point.row_group_bytes, level=point.level,
+            page_version=point.page_version, columns={**self.start.columns, **switches},
+        )  # fmt: skip
+
+    def require(self, columns: list[str]) -> None:
+        """Check that the table has the columns.
+
+        Raises:
+            UnknownColumnError: names the first that it has not.
+        """
+        for name in columns:
+            if name not in self.table.column_names:
+                raise UnknownColumnError(
+                    f"the column {name} is not in the table", expected=known_names(name, self.table.column_names)
+                )
