@@ -41,7 +41,8 @@ class Progress:
         place: Its place among the batches that were left when this iteration began.
         split: The logical split it was dealt from.
         repeated: Whether it repeats an earlier batch, to give every rank equally many.
-        continues: With ``oversize='split'``: whether it goes on with the request that the batch before it began.
+        continues: With ``oversize='split'``: its first request began in the split's batch before.
+        continued: Its last request goes on in the split's next batch.
     """
 
     epoch: int = 0
@@ -50,6 +51,7 @@ class Progress:
     split: int = 0
     repeated: bool = False
     continues: bool = False
+    continued: bool = False
 
 
 @dataclass(frozen=True)

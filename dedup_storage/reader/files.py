@@ -16,7 +16,7 @@ from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import StorageError
 from dedup_storage.reader.retry import with_retries
 
-__all__ = ["DataFile", "RowStream", "TableRef", "open_parquet", "storage_error"]
+__all__ = ["DataFile", "RowStream", "TableRef", "open_parquet", "row_bytes", "storage_error"]
 
 _FIELD_ID = b"PARQUET:field_id"
 
@@ -112,6 +112,15 @@ def decoded_bytes(file: pq.ParquetFile, columns: Sequence[str]) -> float:
     return total / max(metadata.num_rows, 1)
 
 
+def row_bytes(table: TableRef, file: DataFile, columns: Sequence[str]) -> float:
+    """Estimated bytes of one decoded row of these columns."""
+    stream = RowStream(table.file_io(), table, file, columns)
+    try:
+        return decoded_bytes(stream.parquet, [n for n in stream.physical.values() if n is not None])
+    finally:
+        stream.close()
+
+
 class RowStream:
     """Reads ascending rows of some columns of one file.
 
@@ -154,6 +163,13 @@ class RowStream:
             row = decoded_bytes(self._parquet, names)
             self._piece_rows = int(min(max(self._piece_bytes / max(row, 1.0), 1), 1 << 20))
         return self._parquet
+
+    @property
+    def physical(self) -> dict[str, str | None]:
+        """Name in the file of each column; ``None`` where the file is older than the column."""
+        if self._parquet is None:
+            self.parquet  # noqa: B018 - opening resolves the names
+        return self._physical
 
     def close(self) -> None:
         """Let the file go."""
@@ -218,10 +234,9 @@ class RowStream:
 
     def _conform(self, batch: pa.RecordBatch | None, rows: int) -> pa.Table:
         """The table's columns and types, from a piece as the file has it."""
-        self.parquet  # noqa: B018 - opens the file, so that names are resolved
         arrays: list[Any] = []
         for name in self._columns:
-            physical, target = self._physical[name], self._table.fields[name][1]
+            physical, target = self.physical[name], self._table.fields[name][1]
             if batch is None:
                 arrays.append(pa.array([], target))
             elif physical is None:

@@ -134,7 +134,9 @@ class BatchIterator(Iterator[Any]):
                 place = shard.index + step * shard.count
                 repeated = place >= len(left)
                 if repeated and self._ends is Ends.PAD:
-                    yield self._finish(self._plan.empty_batch(Progress(order.epoch, len(order), place, 0, True)))
+                    yield self._finish(
+                        self._plan.empty_batch(Progress(order.epoch, len(order), place, 0, True), self._arrow_transform)
+                    )
                     continue
                 index = int((place - len(left)) % len(order)) if repeated else int(left[place])
                 split, number = (int(v) for v in order.sequence[index])

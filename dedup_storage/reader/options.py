@@ -78,6 +78,7 @@ class ReadOptions(BaseModel):
         oversize: A request larger than a batch is a batch of its own (``own``), or several, marked (``split``).
         drop_last: Whether a split's last, smaller batch is left out.
         strings: Codes into the batch's vocabulary (``dictionary``) or a stable 64-bit hash (``hash``).
+        sample: Name of a stored sample to read; its filters are used in place of ``filters``.
         orphans: Impressions without a request are an error (``raise``) or left out (``skip``).
     """
 
@@ -96,6 +97,7 @@ class ReadOptions(BaseModel):
     oversize: Literal["own", "split"] = "own"
     drop_last: bool = False
     strings: Literal["dictionary", "hash"] = "dictionary"
+    sample: str | None = None
     orphans: Literal["raise", "skip"] = "raise"
 
     @field_validator("columns", mode="before")
@@ -107,6 +109,10 @@ class ReadOptions(BaseModel):
     def _tokens(self) -> ReadOptions:
         if (self.unit is Unit.TOKENS) != (self.tokens is not None):
             raise ValueError("unit='tokens' and tokens='<list column>' go together")
+        if self.oversize == "split" and self.unit is not Unit.IMPRESSIONS:
+            raise ValueError("oversize='split' needs unit='impressions'")
+        if self.sample is not None and not self.filters.is_empty:
+            raise ValueError("sample and filters exclude each other")
         return self
 
     @classmethod

@@ -20,7 +20,7 @@ from dedup_storage.dedup.expand import offsets_from_lengths
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.hashing import combine, mix64
 
-__all__ = ["Block", "EpochOrder", "OrderOptions", "SplitOrder", "UnitSizes", "greedy_bounds"]
+__all__ = ["Block", "EpochOrder", "Items", "OrderOptions", "SplitOrder", "UnitSizes", "greedy_bounds"]
 
 _UNITS, _ROWS = 1, 2
 
@@ -62,6 +62,25 @@ class OrderOptions:
     mix: int
     split_oversize: bool = False
     drop_last: bool = False
+
+
+@dataclass(frozen=True)
+class Items:
+    """The requests of one batch, by their place in the split's sequence.
+
+    Attributes:
+        requests: (R,) ascending.
+        starts: (R,) first impression of each; ``None`` takes all of every request.
+        stops: (R,) last impression, exclusive; may lie beyond the request's end.
+        continues: The first request began in the batch before.
+        continued: The last request goes on in the next batch.
+    """
+
+    requests: Int64
+    starts: Int64 | None = None
+    stops: Int64 | None = None
+    continues: bool = False
+    continued: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,32 +164,38 @@ class SplitOrder:
         return np.concatenate(parts)
 
     @cached_property
-    def bounds(self) -> Int64:
-        """(num_batches + 1,) where the batches are cut in the split's sequence of items."""
-        bounds = greedy_bounds(self.item_costs, self._options.batch_size)
-        short = len(bounds) > 1 and int(self.item_costs[bounds[-2] :].sum()) < self._options.batch_size
-        return bounds[:-1] if short and self._options.drop_last else bounds
+    def _pieces(self) -> tuple[Int64 | None, Int64]:
+        """Place of each item's request in the split's sequence (``None``: items are requests), and its cost.
 
-    @cached_property
-    def item_costs(self) -> Int64:
-        """What each item counts; an item is a request, or a part of one that was split."""
-        costs = self._sequence("cost")
-        if not self._options.split_oversize:
-            return costs
-        return self._pieces(costs)[1]
-
-    def _pieces(self, costs: Int64) -> tuple[Int64, Int64]:
-        """(request, cost) of each item when requests above the batch size are cut into batches."""
-        size = self._options.batch_size
+        With ``split_oversize`` a request above the batch size is several items of at most that.
+        """
+        costs, size = self._sequence("cost"), self._options.batch_size
+        if not self._options.split_oversize or not np.any(costs > size):
+            return None, costs
         parts = np.maximum(-(-costs // size), 1)
         request = np.repeat(np.arange(len(costs), dtype=np.int64), parts)
         within = np.arange(len(request)) - np.repeat(offsets_from_lengths(parts)[:-1], parts)
         return request, np.minimum(costs[request] - within * size, size)
 
     @cached_property
-    def item_requests(self) -> Int64 | None:
-        """Place in the split's sequence of requests of each item; ``None`` when items are requests."""
-        return self._pieces(self._sequence("cost"))[0] if self._options.split_oversize else None
+    def bounds(self) -> Int64:
+        """(num_batches + 1,) where the batches are cut in the split's sequence of items."""
+        size, costs = self._options.batch_size, self._pieces[1]
+        bounds = greedy_bounds(costs, size)
+        short = len(bounds) > 1 and int(costs[bounds[-2] :].sum()) < size
+        return bounds[:-1] if short and self._options.drop_last else bounds
+
+    def items(self, number: int) -> Items:
+        """The requests of one batch."""
+        start, stop = int(self.bounds[number]), int(self.bounds[number + 1])
+        requests = self._pieces[0]
+        if requests is None:
+            return Items(np.arange(start, stop, dtype=np.int64))
+        mine = requests[start:stop]
+        within = np.arange(start, stop) - np.searchsorted(requests, mine)
+        size = self._options.batch_size
+        continued = stop < len(requests) and int(requests[stop]) == int(mine[-1])
+        return Items(mine, within * size, (within + 1) * size, bool(within[0] > 0), continued)
 
     @property
     def num_batches(self) -> int:

@@ -9,20 +9,24 @@ import numpy as np
 import pyarrow as pa
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConfigError, SchemaError, UnknownColumnError, known_names
-from dedup_storage.layout import DatasetSpec, Layout, TableRole
+from dedup_storage.errors import ConfigError
+from dedup_storage.layout import DatasetSpec
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.catalog import Cut, open_cut
-from dedup_storage.reader.decode import ArrowTransform, SplitReader, UnitReader
-from dedup_storage.reader.encode import BatchPacker, can_be_tensor
+from dedup_storage.reader.decode import ArrowTransform, SplitReader
+from dedup_storage.reader.encode import BatchPacker
+from dedup_storage.reader.features import FeatureScan
 from dedup_storage.reader.files import TableRef
-from dedup_storage.reader.index import SegmentIndexer, Unit, build_units
+from dedup_storage.reader.index import SegmentIndexer, build_units
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.reader.options import Unit as CostUnit
 from dedup_storage.reader.order import EpochOrder, OrderOptions, UnitSizes
-from dedup_storage.reader.scan import plan_table
+from dedup_storage.reader.project import Projection, project
+from dedup_storage.reader.samples import resolve_sample
+from dedup_storage.reader.scan import plan_table, with_common_segments
 from dedup_storage.reader.state import fingerprint
-from dedup_storage.schema import Grain
+from dedup_storage.reader.unit_reader import UnitReader, UnitSource
+from dedup_storage.reader.units import Unit
 
 __all__ = ["ReadPlan", "make_plan"]
 
@@ -37,10 +41,7 @@ class ReadPlan:
         spec: The dataset.
         options: What is read; columns and splits resolved.
         pins: What a state must agree with.
-        requests: Table with the request columns.
-        impressions: Table with the impression columns.
-        request_columns: Columns to deliver.
-        impression_columns: Columns to deliver.
+        source: What units are read from.
         units: What is decoded.
         splits: Logical splits.
     """
@@ -48,10 +49,7 @@ class ReadPlan:
     spec: DatasetSpec
     options: ReadOptions
     pins: dict[str, Any]
-    requests: TableRef
-    impressions: TableRef
-    request_columns: tuple[str, ...]
-    impression_columns: tuple[str, ...]
+    source: UnitSource
     units: tuple[Unit, ...]
     splits: int
 
@@ -93,30 +91,25 @@ class ReadPlan:
 
     def split_reader(self, order: EpochOrder, split: int, transform: ArrowTransform | None) -> SplitReader:
         """A reader of one split's batches."""
-        piece = max(64 << 10, self.options.buffer_bytes // (8 * self.splits))
 
         def open_unit(number: int) -> UnitReader:
-            return UnitReader(
-                self.units[number],
-                self.requests,
-                self.impressions,
-                self.request_columns,
-                self.impression_columns,
-                piece,
-            )
+            return UnitReader(self.units[number], self.source)
 
         return SplitReader(order.splits[split], open_unit, self.packer, transform)
 
-    def empty_batch(self, progress: Progress) -> DedupBatch:
+    def empty_batch(self, progress: Progress, transform: ArrowTransform | None) -> DedupBatch:
         """A batch of no rows."""
-        tables = [
-            pa.table({c: pa.array([], ref.fields[c][1]) for c in columns})
-            for ref, columns in (
-                (self.requests, self.request_columns),
-                (self.impressions, self.impression_columns),
-            )
-        ]
-        return self.packer.pack([tables[0]], [tables[1]], np.empty(0, dtype=np.int64), progress)
+        source = self.source
+        types = {c: ref.fields[c][1] for ref in self._tables() for c in ref.fields}
+        requests = pa.table({c: pa.array([], types[c]) for c in source.request_columns})
+        impressions = pa.table({c: pa.array([], types[c]) for c in source.impression_columns})
+        if transform is not None:
+            requests, impressions = transform(requests, impressions)
+        return self.packer.pack([requests], [impressions], np.empty(0, dtype=np.int64), progress)
+
+    def _tables(self) -> list[TableRef]:
+        source = self.source
+        return [*(f.scan.ref for f in source.features), source.impressions, source.requests]
 
     def check_splits(self, world_size: int, workers: int) -> None:
         """Every worker of every rank needs a split.
@@ -150,25 +143,37 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
     """
     cut = open_cut(name, settings, version)
     spec = cut.spec
-    flat = spec.layout is Layout.FLAT
-    role = TableRole.LOGS if flat else TableRole.REQUESTS
-    requests = plan_table(spec, cut.by_role(role)[0], options.filters)
-    impressions = requests if flat else plan_table(spec, cut.by_role(TableRole.IMPRESSIONS)[0], options.filters)
-    request_columns, impression_columns = _project(spec, options, requests.ref, impressions.ref)
-    indexer = SegmentIndexer(spec, options, requests, impressions, request_columns, impression_columns)
+    projection = project(cut, options)
+    filters = resolve_sample(cut, options)
+    tables = [projection.requests, projection.impressions, *(g.table for g in projection.groups)]
+    planned = {t.name: plan_table(spec, t, filters) for t in tables}
+    names = list(planned)
+    scans = dict(zip(names, with_common_segments(list(planned.values())), strict=True))
+    requests, impressions = scans[projection.requests.name], scans[projection.impressions.name]
+    features = tuple(FeatureScan(g.grain, scans[g.table.name], g.columns) for g in projection.groups)
+    indexer = SegmentIndexer(
+        spec,
+        options.model_copy(update={"filters": filters}),
+        requests,
+        impressions,
+        projection.own_requests,
+        projection.own_impressions,
+        features,
+    )
     units = tuple(build_units(indexer))
     splits = options.splits if options.splits is not None else _default_splits(len(units))
-    return ReadPlan(
-        spec=spec,
-        options=options,
-        pins=_pins(cut, options, request_columns, impression_columns, splits),
+    source = UnitSource(
         requests=requests.ref,
         impressions=impressions.ref,
-        request_columns=request_columns,
-        impression_columns=impression_columns,
-        units=units,
-        splits=splits,
+        own_requests=projection.own_requests,
+        own_impressions=projection.own_impressions,
+        features=tuple(f.without_files() for f in features),
+        request_columns=projection.request_columns,
+        impression_columns=projection.impression_columns,
+        position=spec.position_column,
+        piece_bytes=max(64 << 10, options.buffer_bytes // (8 * splits)),
     )
+    return ReadPlan(spec, options, _pins(cut, options, projection, splits), source, units, splits)
 
 
 def _default_splits(units: int) -> int:
@@ -179,49 +184,15 @@ def _default_splits(units: int) -> int:
     return splits
 
 
-def _pins(
-    cut: Cut, options: ReadOptions, request_columns: tuple[str, ...], impression_columns: tuple[str, ...], splits: int
-) -> dict[str, Any]:
-    rest = options.model_dump(mode="json", exclude={"columns", "seed", "splits", "filters"})
+def _pins(cut: Cut, options: ReadOptions, projection: Projection, splits: int) -> dict[str, Any]:
+    rest = options.model_dump(mode="json", exclude={"columns", "seed", "splits", "filters", "sample"})
+    read = [projection.requests, projection.impressions, *(g.table for g in projection.groups)]
     return {
         "dataset": cut.spec.name,
-        "snapshots": {name: str(snapshot) for name, snapshot in cut.snapshots.items()},
+        "snapshots": {t.name: str(t.snapshot_id) for t in sorted(read, key=lambda t: t.name)},
         "seed": options.seed,
         "splits": splits,
-        "columns": fingerprint({"columns": [*request_columns, *impression_columns]}),
-        "filters": fingerprint(options.filters.model_dump(mode="json")),
+        "columns": fingerprint({"columns": [*projection.request_columns, *projection.impression_columns]}),
+        "filters": fingerprint({**options.filters.model_dump(mode="json"), "sample": options.sample}),
         "options": fingerprint(rest),
     }
-
-
-def _project(
-    spec: DatasetSpec, options: ReadOptions, requests: TableRef, impressions: TableRef
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Columns to deliver of each grain; the request key is always among them."""
-    grains = spec.schema_.declared_grains()
-    grains[spec.position_column] = Grain.IMPRESSION
-    if spec.event_date_column is not None:
-        grains[spec.event_date_column] = Grain.REQUEST
-    keys = spec.request_key
-    own = {c: requests for c in requests.fields if c in keys or grains.get(c, Grain.REQUEST) is Grain.REQUEST}
-    rest = {c: impressions for c in impressions.fields if grains.get(c) is Grain.IMPRESSION}
-    known = {**own, **rest}
-    wanted = options.columns
-    if wanted is None:
-        wanted = tuple(c for c, ref in known.items() if can_be_tensor(ref.fields[c][1]))
-    for column in wanted:
-        if column not in known:
-            raise UnknownColumnError(
-                f"the dataset {spec.name} has no column {column}",
-                expected=known_names(column, known),
-                fix="Name one of these.",
-            )
-        if not can_be_tensor(known[column].fields[column][1]):
-            raise SchemaError(
-                f"the column {column} has no tensor form",
-                expected="a scalar or a list of scalars",
-                got=str(known[column].fields[column][1]),
-                fix="Leave it out of columns.",
-            )
-    chosen = dict.fromkeys((*keys, *wanted))
-    return tuple(c for c in chosen if c in own), tuple(c for c in chosen if c in rest)

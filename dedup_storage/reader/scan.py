@@ -27,7 +27,7 @@ from dedup_storage.reader.files import DataFile, TableRef
 from dedup_storage.reader.options import Filters
 from dedup_storage.reader.retry import with_retries
 
-__all__ = ["SegmentKey", "TableScan", "plan_table"]
+__all__ = ["SegmentKey", "TableScan", "plan_table", "say_segment", "with_common_segments"]
 
 SegmentKey = tuple[Any, ...]
 
@@ -43,6 +43,30 @@ class TableScan:
     def num_files(self) -> int:
         """Files left after pruning."""
         return sum(map(len, self.segments.values()))
+
+
+def say_segment(segment: SegmentKey) -> str:
+    """A segment, for messages."""
+    return ", ".join(f"{field}={value}" for field, value in segment) or "the whole table"
+
+
+def with_common_segments(scans: Sequence[TableScan]) -> list[TableScan]:
+    """The scans with segments by the partition fields that all their files have.
+
+    Usually all have the same. Where a table or an older file is partitioned otherwise, segments become coarser, so
+    that rows of one request never lie in different ones.
+    """
+    labels = [tuple(field for field, _ in key) for scan in scans for key in scan.segments]
+    if len(set(labels)) <= 1:
+        return list(scans)
+    common = set(labels[0]).intersection(*labels[1:])
+    coarse = []
+    for scan in scans:
+        segments: dict[SegmentKey, list[DataFile]] = {}
+        for key, files in scan.segments.items():
+            segments.setdefault(tuple((f, v) for f, v in key if f in common), []).extend(files)
+        coarse.append(TableScan(scan.ref, {k: tuple(sorted(f, key=lambda d: d.path)) for k, f in segments.items()}))
+    return coarse
 
 
 def row_filter(spec: DatasetSpec, filters: Filters) -> BooleanExpression:
@@ -101,7 +125,8 @@ def _segment(iceberg: Any, task: FileScanTask) -> tuple[SegmentKey, int | None]:
     key, bucket = [], None
     for place, partition in enumerate(spec.fields):
         value = task.file.partition[place]
-        key.append((str(partition.transform), value))
+        source = iceberg.schema().find_column_name(partition.source_id)
+        key.append((f"{partition.transform}({source})", value))
         if isinstance(partition.transform, BucketTransform):
             bucket = value
     return tuple(key), bucket
