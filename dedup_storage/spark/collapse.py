@@ -24,6 +24,7 @@ from dedup_storage.errors import InputError
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain, Grain
 from dedup_storage.spark.raw import FILE, ROW, Form, RawLog
+from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.types import fingerprint, has_hidden_nulls, orderable
 
 __all__ = ["Collapse", "InputStats", "RequestKeys"]
@@ -136,13 +137,13 @@ class Collapse:
         timed = self.spec.event_date_column is not None
         if timed:
             null[str(self.spec.schema_.event_time)] = F.sum(F.col(DATE).isNull().cast("int"))
-        row = frame.agg(
+        totals = frame.agg(
             F.count(F.lit(1)).alias("requests"),
             F.sum(COUNT).alias("rows"),
             F.sum((F.col(COUNT) < 0).cast("int")).alias("unequal"),
             *(column.alias(f"null_{i}") for i, column in enumerate(null.values())),
-        ).first()
-        assert row is not None  # a global aggregate has exactly one row
+        )
+        row = only_row(totals)
         for i, column in enumerate(null):
             if row[f"null_{i}"]:
                 raise InputError(
@@ -198,10 +199,15 @@ class Collapse:
         rows = self.raw.located_frame()
         if not strict:
             rows = rows.observe(
-                every, F.sum(hashed).alias("sum"), F.max(has_hidden_nulls(fields)).alias("hidden"), F.count(F.lit(1)).alias("n")
+                every,
+                F.sum(hashed).alias("sum"),
+                F.max(has_hidden_nulls(fields)).alias("hidden"),
+                F.count(F.lit(1)).alias("n"),
             )
         else:
-            rows = rows.observe(every, F.sum(hashed).alias("sum"), F.lit(False).alias("hidden"), F.count(F.lit(1)).alias("n"))
+            rows = rows.observe(
+                every, F.sum(hashed).alias("sum"), F.lit(False).alias("hidden"), F.count(F.lit(1)).alias("n")
+            )
         pointers = F.broadcast(keys.frame.select(FILE, ROW, DATE, COUNT))
         found = rows.join(pointers, [FILE, ROW]).observe(
             kept, F.sum(hashed * F.col(COUNT)).alias("sum"), F.sum(COUNT).alias("n")

@@ -83,14 +83,14 @@ class Dataset:
             SchemaError: the schema does not fit the log.
         """
         check_name(name, "dataset name")
-        layout = _choice(Layout, layout, "layout")
+        form: Layout | None = _choice(Layout, layout, "layout")
         wanted = _choice(DateGrain, date_grain, "date grain") or schema.date_grain
         wanted_buckets = buckets or schema.buckets
         tables = _tables(spark, settings)
         with translated():
             found = tables.lake.find(name)
             if found is not None:
-                _agree(found.spec, layout, wanted, wanted_buckets, schema)
+                _agree(found.spec, form, wanted, wanted_buckets, schema)
                 return cls(spark, settings, found.spec, tables)
             resolved = detect_grains(raw, schema).schema(schema)
             if wanted is None or wanted_buckets is None:
@@ -99,7 +99,7 @@ class Dataset:
                 wanted_buckets = wanted_buckets or proposed_buckets
             types = raw.source_types()
             spec = DatasetSpec.build(
-                name, resolved, types, layout=layout or Layout.SPLIT, date_grain=wanted, buckets=wanted_buckets
+                name, resolved, types, layout=form or Layout.SPLIT, date_grain=wanted, buckets=wanted_buckets
             )
             columns = {**types, spec.position_column: types.get(spec.position_column, "int")}
             if spec.event_date_column:
@@ -295,7 +295,9 @@ def _run_id(run_id: str | None, job: str) -> str:
     if run_id is None:
         return f"{job}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     if not run_id or len(run_id) > 200 or not run_id.isprintable() or "'" in run_id:
-        raise UsageError("the run id cannot be used", expected="1 to 200 printable characters without quotes", got=repr(run_id[:80]))
+        raise UsageError(
+            "the run id cannot be used", expected="1 to 200 printable characters without quotes", got=repr(run_id[:80])
+        )
     return run_id
 
 

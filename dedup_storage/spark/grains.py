@@ -12,6 +12,7 @@ from pyspark.sql import types as T
 from dedup_storage.schema import Grain, LogSchema
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.raw import Form, RawLog
+from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.types import fingerprint
 
 __all__ = ["ColumnGrain", "GrainReport", "detect_grains", "varying_requests"]
@@ -61,9 +62,7 @@ def detect_grains(raw: RawLog, schema: LogSchema | None = None) -> GrainReport:
     if raw.form is not Form.FLAT:
         by_form = {f.name: Grain.REQUEST for f in raw.request_fields()}
         by_form |= {f.name: Grain.IMPRESSION for f in raw.impression_fields()}
-        return GrainReport(
-            tuple(ColumnGrain(c, declared.get(c, g), c in declared, 0, 0) for c, g in by_form.items())
-        )
+        return GrainReport(tuple(ColumnGrain(c, declared.get(c, g), c in declared, 0, 0) for c, g in by_form.items()))
     open_fields = [f for f in raw.frame.schema.fields if f.name not in declared]
     requests, varying = varying_requests(raw.frame, schema.request_key, open_fields) if open_fields else (0, {})
     rows = []
@@ -83,6 +82,6 @@ def varying_requests(
     spread = [(F.min(f"_h{i}") != F.max(f"_h{i}")).cast("int").alias(f"_v{i}") for i in range(len(fields))]
     grouped = hashed.groupBy(*keys).agg(*spread)
     with translated():
-        row = grouped.agg(F.count(F.lit(1)).alias("n"), *(F.sum(f"_v{i}").alias(f"s{i}") for i in range(len(fields)))).first()
-    assert row is not None  # a global aggregate has exactly one row
+        totals = [F.sum(f"_v{i}").alias(f"s{i}") for i in range(len(fields))]
+        row = only_row(grouped.agg(F.count(F.lit(1)).alias("n"), *totals))
     return int(row["n"]), {f.name: int(row[f"s{i}"] or 0) for i, f in enumerate(fields)}

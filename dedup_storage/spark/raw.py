@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import PurePosixPath
+from typing import cast
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -145,7 +146,9 @@ class RawLog:
             rest = [c for c in self.candidates.columns if c not in keep]
             return self.candidates.select(*rest).join(narrow, list(keys))
         lists = list(self.schema.candidates)
-        zipped = F.arrays_zip(*lists) if len(lists) > 1 else F.transform(lists[0], lambda x: F.struct(x.alias(lists[0])))
+        zipped = (
+            F.arrays_zip(*lists) if len(lists) > 1 else F.transform(lists[0], lambda x: F.struct(x.alias(lists[0])))
+        )
         exploded = self.frame.select(
             *keys, *(c.alias(n) for n, c in keep.items()), F.posexplode(zipped).alias("_dedup_pos", "_dedup_item")
         )
@@ -172,9 +175,7 @@ class RawLog:
         return pairs
 
     def _element(self, column: str) -> T.DataType:
-        kind = self.frame.schema[column].dataType
-        assert isinstance(kind, T.ArrayType)  # check_types saw to it
-        return kind.elementType
+        return cast(T.ArrayType, self.frame.schema[column].dataType).elementType
 
     def flat_fields(self) -> list[T.StructField]:
         """Columns of the flat form, in order, with their types.

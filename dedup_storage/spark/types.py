@@ -110,7 +110,9 @@ def has_hidden_nulls(fields: Iterable[T.StructField]) -> Column:
         if isinstance(field.dataType, T.ArrayType):
             probe = _probe(field.dataType.elementType)
             if probe is not None:
-                flags.append(F.col(field.name).isNotNull() & F.coalesce(F.array_contains(field.name, probe), F.lit(True)))
+                flags.append(
+                    F.col(field.name).isNotNull() & F.coalesce(F.array_contains(field.name, probe), F.lit(True))
+                )
     return reduce(lambda a, b: a | b, flags, F.lit(False))
 
 

@@ -30,6 +30,7 @@ from dedup_storage.schema import DateGrain
 from dedup_storage.spark.collapse import COUNT, Collapse, RequestKeys
 from dedup_storage.spark.grains import varying_requests
 from dedup_storage.spark.raw import Form, RawLog
+from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.summary import TableSummary, WriteSummary, small_segment_hint
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import Run, Staged, TableFormat
@@ -123,9 +124,7 @@ class Writer:
 
             check_gate_settings(spec=self.spec, settings=self.settings, run_id=self.run_id)
             warm_up()
-        collapse = Collapse(
-            self.spec, self.raw, self.settings.catalog.name, self.settings.write.pointer_max_requests
-        )
+        collapse = Collapse(self.spec, self.raw, self.settings.catalog.name, self.settings.write.pointer_max_requests)
         if self.on_duplicates is OnDuplicates.KEEP_ONE:
             collapse = collapse.one_row_each()
         with self._timed("keys"):
@@ -143,13 +142,12 @@ class Writer:
         if run.replaced is None and meta.current:
             keys = self._refuse_existing(meta, keys)
         try:
-            staged = self._stage(collapse, keys, run)
-            if staged is None:
+            staged, constant = self._stage(collapse, keys, run)
+            if not constant:
                 self.tables.discard(self.spec, run)
                 run = replace(run, attempt=_attempt(self.run_id))
                 collapse, keys = self._resolve_inconstant(collapse, keys, run)
-                staged = self._stage(collapse, keys, run, checked=True)
-                assert staged is not None  # checked rows are not checked again
+                staged, _ = self._stage(collapse, keys, run, checked=True)
             reached("write:staged")
             docs = self._audit(run, staged, input_rows) if self.gate else None
             reached("write:audited")
@@ -247,8 +245,7 @@ class Writer:
     def _refuse_existing(self, meta: DatasetMetadata, keys: RequestKeys) -> RequestKeys:
         with self._timed("existing keys"):
             found = self._existing(meta, keys)
-            row = found.agg(F.count(F.lit(1)).alias("n"), F.sum(COUNT).alias("rows")).first()
-            assert row is not None  # a global aggregate has exactly one row
+            row = only_row(found.agg(F.count(F.lit(1)).alias("n"), F.sum(COUNT).alias("rows")))
             if not row["n"]:
                 return keys
             if self.on_duplicates is OnDuplicates.REFUSE:
@@ -281,8 +278,10 @@ class Writer:
 
     # -- staging ------------------------------------------------------------------------------------------------
 
-    def _stage(self, collapse: Collapse, keys: RequestKeys, run: Run, *, checked: bool = False) -> list[Staged] | None:
-        """Stage all tables; ``None`` when a request-grain column turned out to differ inside a request."""
+    def _stage(
+        self, collapse: Collapse, keys: RequestKeys, run: Run, *, checked: bool = False
+    ) -> tuple[list[Staged], bool]:
+        """Stage all tables; also whether every request-grain column was constant (``checked``: known already)."""
         first = checked and self.on_inconstant is OnInconstant.FIRST
         requests, constant = collapse.requests(keys)
         limited = keys if keys.restricted or first else None
@@ -298,7 +297,7 @@ class Writer:
                     r = pool.submit(self._stage_one, TableRole.REQUESTS, requests, run, presorted=False)
                     staged = [r.result(), b.result()]
         with self._timed("constancy"):
-            return staged if checked or constant() else None
+            return staged, checked or constant()
 
     def _stage_one(self, role: TableRole, rows: DataFrame, run: Run, *, presorted: bool) -> Staged:
         table = self.spec.table(role)
@@ -440,5 +439,3 @@ def _segment_ranges(dates: tuple[str, ...], grain: DateGrain) -> tuple[tuple[str
         else:
             ranges.append((low, high))
     return tuple((low.isoformat(), high.isoformat()) for low, high in ranges)
-
-

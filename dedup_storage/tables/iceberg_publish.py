@@ -229,7 +229,7 @@ class Publisher:
                     f"the table {meta.spec.name}.{name} was changed outside the toolkit",
                     expected=f"its main branch at version {meta.current}",
                     got=f"snapshot {snapshot.snapshot_id}",
-                    fix="Write through dedup_storage, or return to a version with: dedup-storage versions --rollback N.",
+                    fix="Write through dedup_storage, or return to a version: dedup-storage versions rollback N.",
                 )
 
     def _refuse_stale(self, meta: DatasetMetadata) -> None:
@@ -239,7 +239,7 @@ class Publisher:
             raise _RaceLostError("another version was decided")
 
     def _rebase(self, meta: DatasetMetadata, name: str, run: Run) -> None:
-        """Stage a replacement again on today's main, from the same files: Iceberg picks no overwrite across a commit."""
+        """Stage a replacement again on today's main, from the same files; Iceberg picks none across a commit."""
         table = meta.tables[name]
         staged = self.find_staged(table, run.attempt)
         if staged.parent_snapshot_id == table.metadata.current_snapshot_id:

@@ -209,7 +209,9 @@ class Lake:
             return load_catalog(self.settings.catalog.name, **pyiceberg_properties(self.settings))
         except (OSError, ValueError) as error:
             kind = self.settings.catalog.type.value
-            raise StorageError(f"the {kind} catalog cannot be opened: {error}", fix="Check the section catalog.") from error
+            raise StorageError(
+                f"the {kind} catalog cannot be opened: {error}", fix="Check the section catalog."
+            ) from error
 
     def datasets(self) -> list[str]:
         """Names of the datasets in the catalog."""

@@ -95,7 +95,11 @@ class TableFormat(Protocol):
         """Rows of a snapshot, or only those appended after the snapshot ``since``."""
 
     def publish(
-        self, spec: DatasetSpec, run: Run, members: Sequence[str], verify: Callable[[DatasetMetadata], None] | None = None
+        self,
+        spec: DatasetSpec,
+        run: Run,
+        members: Sequence[str],
+        verify: Callable[[DatasetMetadata], None] | None = None,
     ) -> int:
         """Make an attempt's staged data visible in all tables at once; gives the version.
 
@@ -120,4 +124,3 @@ class TableFormat(Protocol):
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged data."""
-

@@ -84,7 +84,9 @@ def test_kill_9_at_every_step(spark: SparkSession, settings: Settings, name: str
 def test_five_processes_of_ten_appends_each(spark: SparkSession, settings: Settings, name: str) -> None:
     ds, first = first_day(spark, settings, name)
     jobs = [
-        start(settings, "--dataset", name, "--run-id", f"w{i}", "--first-request", str(1000 * (i + 1)), "--appends", "10")
+        start(
+            settings, "--dataset", name, "--run-id", f"w{i}", "--first-request", str(1000 * (i + 1)), "--appends", "10"
+        )
         for i in range(5)
     ]
     for process in jobs:

@@ -37,7 +37,9 @@ def flat_schema(**changes: Any) -> LogSchema:
     return LogSchema.from_dict({**values, **changes})
 
 
-def flat_rows(days: Iterable[int], users: int = 5, candidates: int = 3, first_request: int = 0) -> list[tuple[Any, ...]]:
+def flat_rows(
+    days: Iterable[int], users: int = 5, candidates: int = 3, first_request: int = 0
+) -> list[tuple[Any, ...]]:
     """A request per user and day, ``candidates`` impressions each, histories of growing length."""
     rows = []
     request = first_request

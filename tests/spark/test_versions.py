@@ -67,7 +67,8 @@ def test_a_version_that_does_not_exist(ds: Dataset) -> None:
 
 def test_a_pin_names_the_version_for_good(ds: Dataset) -> None:
     pinned = ds.pin(1, "paper")
-    assert pinned["version"] == 1 and set(pinned["snapshots"]) == {"requests", "impressions"}
+    assert pinned["version"] == 1
+    assert set(pinned["snapshots"]) == {"requests", "impressions"}
     assert ds.versions()[0].pins == ("paper",)
     assert ds.pin(1, "paper") == pinned
     ds.unpin("paper")
@@ -86,7 +87,7 @@ def test_an_unfinished_publication_is_finished_by_the_next_run(spark: SparkSessi
     collapse = Collapse(ds.spec, writer.raw, ds.settings.catalog.name, 10)
     keys = collapse.keys()
     run = writer._run(meta, keys)
-    assert writer._stage(collapse, keys, run) is not None
+    assert writer._stage(collapse, keys, run)[1]
     publisher = ds.tables._publisher
     anchor = publisher.lake.catalog.load_table((ds.name, "requests"))
     staged = publisher.find_staged(anchor, run.attempt)
@@ -136,7 +137,7 @@ def test_replacements_of_the_same_day_conflict_by_name(spark: SparkSession, ds: 
         return staged
 
     slow._stage = overtaken  # type: ignore[method-assign]
-    with pytest.raises(ConflictError, match="version 2 .* changed event dates that this run replaces"):
+    with pytest.raises(ConflictError, match=r"version 2 .* changed event dates that this run replaces"):
         slow.write()
     same_rows(ds.logs(), log(spark, [1], 700).frame)
     ds.write(log(spark, [1], 500), run_id="slow", mode="replace", gate=False)

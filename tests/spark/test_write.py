@@ -112,7 +112,9 @@ def test_nested_log(spark: SparkSession, settings: Settings, name: str, layout: 
 
 
 def test_two_frames(spark: SparkSession, settings: Settings, name: str) -> None:
-    requests = spark.createDataFrame([(1, 7, day(1), [3]), (2, 8, day(2), [])], "u bigint, r bigint, t timestamp, h array<int>")
+    requests = spark.createDataFrame(
+        [(1, 7, day(1), [3]), (2, 8, day(2), [])], "u bigint, r bigint, t timestamp, h array<int>"
+    )
     shown = spark.createDataFrame([(1, 7, 5), (1, 7, 4), (2, 8, 1)], "u bigint, r bigint, item int")
     schema = LogSchema.from_dict({"user": "u", "request": "r", "item": "item", "event_time": "t", "buckets": 2})
     raw = RawLog.from_frame(requests, schema, shown)
@@ -142,7 +144,8 @@ def test_a_run_id_is_published_once(spark: SparkSession, settings: Settings, nam
     ds = create(spark, settings, name, raw)
     assert not ds.write(raw, run_id="daily", gate=False).already_published
     again = ds.write(raw, run_id="daily", gate=False)
-    assert again.already_published and again.version == 1
+    assert again.already_published
+    assert again.version == 1
     assert ds.logs().count() == 15
 
 
@@ -153,7 +156,7 @@ def test_requests_that_are_there_already_are_refused_or_left_out(
     ds = create(spark, settings, name, raw)
     ds.write(raw, gate=False)
     more = frame(spark, flat_rows([1]) + flat_rows([1], first_request=50))
-    with pytest.raises(DuplicateRowsError, match="5 requests .* already"):
+    with pytest.raises(DuplicateRowsError, match=r"5 requests .* already"):
         ds.write(RawLog.from_frame(more, flat_schema()), gate=False)
     assert len(ds.versions()) == 1
     summary = ds.write(RawLog.from_frame(more, flat_schema()), on_duplicates="keep-one", gate=False)
@@ -265,7 +268,8 @@ def test_a_torn_parquet_file_is_named(spark: SparkSession, settings: Settings, n
     torn.write_bytes(whole.read_bytes()[:-20])
     with pytest.raises(InputError, match=r"torn\.parquet") as caught:
         ds.write(RawLog.read(spark, str(tmp_path / "log"), schema=flat_schema()), gate=False)
-    assert "\tat " not in str(caught.value) and caught.value.exit_code == 2
+    assert "\tat " not in str(caught.value)
+    assert caught.value.exit_code == 2
     assert ds.versions() == []
 
 
@@ -276,7 +280,11 @@ def test_a_missing_column_is_named_with_those_there(spark: SparkSession) -> None
 
 @pytest.mark.parametrize(
     ("column", "kind", "expected"),
-    [("user_id", "double", "int, bigint or string"), ("ts", "bigint", "timestamp or date"), ("hist", "string", "array")],
+    [
+        ("user_id", "double", "int, bigint or string"),
+        ("ts", "bigint", "timestamp or date"),
+        ("hist", "string", "array"),
+    ],
 )
 def test_a_wrong_type_is_named(spark: SparkSession, column: str, kind: str, expected: str) -> None:
     df = spark.createDataFrame([], FLAT_TYPES).withColumn(column, F.lit(None).cast(kind))
@@ -308,7 +316,7 @@ def test_another_log_than_the_dataset_knows(spark: SparkSession, settings: Setti
     ds = create(spark, settings, name, RawLog.from_frame(df, flat_schema()))
     with pytest.raises(SchemaError, match="extra of the log is not in dataset"):
         ds.write(RawLog.from_frame(df.withColumn("extra", F.lit(1)), flat_schema()), gate=False)
-    with pytest.raises(SchemaError, match="y of dataset .* is missing"):
+    with pytest.raises(SchemaError, match=r"y of dataset .* is missing"):
         ds.write(RawLog.from_frame(df.drop("y"), flat_schema(labels=())), gate=False)
     with pytest.raises(SchemaError, match="y has another type than before; expected int; got bigint"):
         ds.write(RawLog.from_frame(df.withColumn("y", F.col("y").cast("bigint")), flat_schema()), gate=False)
