@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from dedup_storage.report.encoding import Encoding
 from dedup_storage.report.summary import human_bytes
 from dedup_storage.report.tune import ColumnTrial, Point, Trial, Tuner
 
@@ -87,10 +86,9 @@ def propose(table: str, tuner: Tuner, trial: Trial, *, properties: Mapping[str, 
         properties: The table's properties in use; those that stay are left out.
     """
     start = tuner.trial(tuner.start_point)
-    encoding = tuner.encoding(trial)
     leaves = {f.name: iceberg_leaves(f.type, f.name) for f in tuner.table.schema}
-    wanted = encoding.to_properties(leaves)
-    in_use = {**Encoding().to_properties({}), **(properties or {})}
+    wanted = tuner.encoding(trial).to_properties(leaves)
+    in_use = {**tuner.start.to_properties(leaves), **(properties or {})}
     return Proposal(
         table=table,
         rows=tuner.table.num_rows,
@@ -120,17 +118,13 @@ def _start_bytes(tuner: Tuner, start: Trial) -> int:
 def _column(tuner: Tuner, start: Trial, trial: Trial, name: str) -> ColumnProposal:
     chosen, other = trial.columns[name], trial.others[name]
     here, there = ("on", "off") if chosen.dictionary else ("off", "on")
+    why = f"dictionary {here}: {human_bytes(chosen.stored_bytes)} against {human_bytes(other.stored_bytes)} {there}"
     if chosen.stored_bytes == other.stored_bytes:
-        why = "dictionary on or off makes no difference"
-    else:
-        slower = chosen.decode_seconds > other.decode_seconds
-        cost = (
-            f", decode {_ms(chosen)} against {_ms(other)}" if slower or chosen.stored_bytes > other.stored_bytes else ""
-        )
-        why = (
-            f"dictionary {here}: {human_bytes(chosen.stored_bytes)} against "
-            f"{human_bytes(other.stored_bytes)} with it {there}{cost}"
-        )
+        why = "the dictionary makes no difference"
+    elif chosen.stored_bytes > other.stored_bytes and chosen.decode_seconds < other.decode_seconds:
+        why += f", decode {_ms(chosen)} against {_ms(other)}"
+    elif chosen.stored_bytes > other.stored_bytes:
+        why += ": not worth a change"
     return ColumnProposal(
         column=name,
         dictionary=chosen.dictionary,
