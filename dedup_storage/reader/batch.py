@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dedup_storage.errors import InverseIndexError, UnknownColumnError, known_names
+from dedup_storage.errors import InverseIndexError, MissingDependencyError, UnknownColumnError, known_names
 from dedup_storage.reader.column import Column
 from dedup_storage.schema import Grain
 
@@ -67,6 +67,7 @@ class DedupBatch:
         views: What lies where in ``buffer``.
         vocabularies: The strings behind the codes of string columns.
         user_column: Name of the user key.
+        item_column: Name of the item column.
         label_columns: Names of the labels.
         sequence_columns: Names of the history lists.
         progress: Where the batch stands in the epoch.
@@ -77,6 +78,7 @@ class DedupBatch:
     views: tuple[FieldView, ...]
     vocabularies: Mapping[str, tuple[Any, ...]]
     user_column: str
+    item_column: str
     label_columns: tuple[str, ...] = ()
     sequence_columns: tuple[str, ...] = ()
     progress: Progress = Progress()
@@ -204,6 +206,53 @@ class DedupBatch:
         users = self[self.user_column].values
         return users if Grain(level) is Grain.REQUEST else self.expand(users)
 
+    def negative_mask(
+        self,
+        users: Tensor | None = None,
+        items: Tensor | None = None,
+        *,
+        item_column: str | None = None,
+        first: int = 0,
+    ) -> Tensor:
+        """Which candidates of a (gathered) batch are true negatives of each impression of this batch.
+
+        M_ij = [i = j] or (u_i != u_j and y_i != y_j): another impression of the same user or of the same item is no
+        negative. Users are compared by their keys, never by inverse indices, which collide between ranks.
+
+        Args:
+            users: (N,) user of every candidate, gathered over ranks in rank order; ``None`` takes this batch's.
+            items: (N,) item of every candidate; ``None`` takes this batch's.
+            item_column: Name of the item column; ``None`` takes the dataset's.
+            first: Place of this batch's first impression among the N.
+
+        Returns:
+            (B, N) bool, True on the diagonal ``j = first + i``.
+        """
+        own_users = self.user_ids(Grain.IMPRESSION)
+        own_items = self[item_column if item_column is not None else self.item_column].values
+        all_users = own_users if users is None else users
+        all_items = own_items if items is None else items
+        mask = (own_users[:, None] != all_users[None, :]) & (own_items[:, None] != all_items[None, :])
+        rows = torch.arange(len(own_users), device=mask.device)
+        mask[rows, rows + first] = True
+        return mask
+
+    def weighted_moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance that R request rows have once expanded to B impressions.
+
+        mu = sum_r c_r x_r / sum_r c_r and sum_r c_r (x_r - mu)^2 / sum_r c_r with c_r impressions of request r.
+
+        Args:
+            rows: (R, ...) floating point.
+
+        Returns:
+            Mean (...) and biased variance (...), equal to those of ``expand(rows)`` over its first dimension.
+        """
+        weights = self.counts().to(rows.device, rows.dtype).reshape(-1, *[1] * (rows.dim() - 1))
+        total = weights.sum()
+        mean = (weights * rows).sum(0) / total
+        return mean, (weights * (rows - mean) ** 2).sum(0) / total
+
     # -- moving -------------------------------------------------------------------------------------------------
     def _map(self, move: Callable[[Tensor], Tensor]) -> DedupBatch:
         extras = {
@@ -271,3 +320,35 @@ class DedupBatch:
     def to_nested(self) -> dict[str, Tensor]:
         """Plain tensors by column name; list columns as jagged NestedTensors."""
         return {name: self[name].to_nested() for name in self.grains}
+
+    def to_kjt(self, columns: Sequence[str] | None = None, grain: Grain | str = Grain.REQUEST) -> Any:
+        """List and integer columns of one grain as a torchrec ``KeyedJaggedTensor``.
+
+        A scalar column becomes lists of length 1 (0 where it is null). At impression grain request columns are left
+        out: pass ``inverse_indices`` to the model, or ``expand`` its output.
+
+        Args:
+            columns: Names; ``None`` takes every integer column of the grain.
+            grain: ``request`` (stride R) or ``impression`` (stride B).
+
+        Raises:
+            MissingDependencyError: torchrec is not installed.
+            UnknownColumnError: a column that this grain of the batch does not have.
+        """
+        try:
+            from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+        except ImportError:
+            raise MissingDependencyError("to_kjt needs torchrec", fix="Install torchrec.") from None
+        there = self._of(Grain(grain))
+        names = [n for n, c in there.items() if not c.values.is_floating_point()] if columns is None else list(columns)
+        values, lengths = [], []
+        for name in names:
+            if name not in there:
+                raise UnknownColumnError(
+                    f"the batch has no column {name} at {Grain(grain).value} grain", expected=known_names(name, there)
+                )
+            column = there[name]
+            keep = column.valid if column.offsets is None and column.valid is not None else None
+            values.append((column.values if keep is None else column.values[keep]).to(torch.int64))
+            lengths.append(column.lengths if keep is None else keep.to(torch.int64))
+        return KeyedJaggedTensor(keys=names, values=torch.cat(values), lengths=torch.cat(lengths))

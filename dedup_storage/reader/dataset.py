@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
+from rich.progress import Progress as Progressbar
 from torch.utils.data import IterableDataset, get_worker_info
 
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import ConfigError
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.decode import ArrowTransform
-from dedup_storage.reader.iterate import BatchIterator, Shard
+from dedup_storage.reader.iterate import BatchIterator, Cursor, Job, Shard
 from dedup_storage.reader.options import Ends, Filters, ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder
 from dedup_storage.reader.plan import ReadPlan, make_plan
 from dedup_storage.reader.ranks import resolve_rank
+from dedup_storage.reader.shared import SharedPosition, check_picklable
 from dedup_storage.reader.state import Position, ReaderState
 
 __all__ = ["DedupDataset"]
@@ -94,30 +95,35 @@ class DedupDataset(IterableDataset[Any]):
             **options,
         )
         self.plan: ReadPlan = make_plan(name, settings if settings is not None else load_settings(), version, read)
-        # Shared memory, so that the epoch reaches workers that are already running.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-        self._base = Position()
-        self._iterator: BatchIterator | None = None
+        # Shared memory, so that epoch and position reach workers that are already running.
+        self._shared = SharedPosition()
+        self._cursor: Cursor | None = None
         self._delivered: Progress | None = None
         self._order: EpochOrder | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers that are spawned get a pickled copy: say which hook does not travel.
+        for option in ("transform", "arrow_transform"):
+            check_picklable(option, getattr(self, option))
+        return {**self.__dict__, "_cursor": None, "_delivered": None, "_order": None}
 
     # -- epochs -------------------------------------------------------------------------------------------------
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration reads."""
-        return int(self._epoch.item())
+        return self._shared.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration; a loaded position in another epoch is dropped."""
         if epoch < 0:
             raise ConfigError("the epoch is negative", expected="0 or more", got=str(epoch))
-        self._epoch.fill_(epoch)
-        self._delivered = None
+        self._shared.epoch = epoch
+        self._cursor, self._delivered = None, None
 
     def position(self) -> Position:
         """Where the next iteration begins."""
-        epoch = self.epoch
-        return self._base if self._base.epoch == epoch else Position(epoch)
+        base = self._shared.base
+        return base if base.epoch == self.epoch else Position(self.epoch)
 
     def order(self) -> EpochOrder:
         """The current epoch's sequence of batches."""
@@ -135,19 +141,17 @@ class DedupDataset(IterableDataset[Any]):
         workers, number = (worker.num_workers, worker.id) if worker is not None else (1, 0)
         self.plan.check_splits(self.world_size, workers)
         shard = Shard(self.rank + self.world_size * number, self.world_size * workers)
-        iterator = BatchIterator(
+        job = Job(
             plan=self.plan,
             order=self.order(),
-            base=self.position(),
-            shard=shard,
             world_size=self.world_size,
             ends=self.ends,
             transform=self.transform,
             arrow_transform=self.arrow_transform,
             prefetch=self.prefetch,
         )
-        self._iterator = iterator
-        return iterator
+        self._cursor = Cursor(self.position(), shard)
+        return BatchIterator(job, self._cursor)
 
     # -- state --------------------------------------------------------------------------------------------------
     def state_dict(self, after: DedupBatch | Progress | None = None) -> dict[str, Any]:
@@ -161,11 +165,12 @@ class DedupDataset(IterableDataset[Any]):
             after = self._delivered
         if after is not None:
             progress = after.progress if isinstance(after, DedupBatch) else after
-            base = self._base if self._base.epoch == progress.epoch else Position(progress.epoch)
+            loaded = self._shared.base
+            base = loaded if loaded.epoch == progress.epoch else Position(progress.epoch)
             steps = progress.place // self.world_size + 1
             return ReaderState(self.plan.pins, base, self.rank, self.world_size, steps).to_dict()
-        if self._iterator is not None and self._iterator.base.epoch == self.epoch:
-            return self._iterator.state_dict()
+        if self._cursor is not None and self._cursor.base.epoch == self.epoch:
+            return self._cursor.state(self.plan.pins)
         return ReaderState(self.plan.pins, self.position(), self.rank, self.world_size).to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -178,12 +183,24 @@ class DedupDataset(IterableDataset[Any]):
         """
         read = ReaderState.from_dict(state)
         read.check(self.plan.pins)
-        self._base = read.lockstep
-        self._epoch.fill_(self._base.epoch)
-        self._iterator, self._delivered = None, None
+        if get_worker_info() is None:
+            # In a worker the iterator's own state says where to go on; the shared position is the main process's.
+            self._shared.load(read.lockstep)
+        self._cursor, self._delivered = None, None
 
-    def track(self, loader: Any) -> Iterator[DedupBatch]:
-        """Iterate over a DataLoader of this dataset so that ``state_dict()`` counts each batch as it is received."""
-        for batch in loader:
-            self._delivered = batch.progress
-            yield batch
+    def track(self, loader: Iterable[Any], *, progress: bool = False) -> Iterator[Any]:
+        """Iterate over a DataLoader of this dataset so that ``state_dict()`` counts each batch as it is received.
+
+        Needed with a plain DataLoader that has workers; ``transform`` must then return a ``DedupBatch``.
+
+        Args:
+            loader: The loader.
+            progress: Whether to show a progress bar of this rank's batches.
+        """
+        steps = len(self)
+        with Progressbar(disable=not progress, transient=True) as bar:
+            task = bar.add_task(f"{self.plan.spec.name} epoch {self.epoch}", total=steps)
+            for batch in loader:
+                self._delivered = batch.progress
+                bar.advance(task)
+                yield batch

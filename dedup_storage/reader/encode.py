@@ -139,12 +139,14 @@ class BatchPacker:
 
     Attributes:
         user: User key.
+        item: Item column.
         labels: Label columns.
         sequences: History lists.
         strings: Form of string columns.
     """
 
     user: str
+    item: str
     labels: tuple[str, ...]
     sequences: tuple[str, ...]
     strings: Strings
@@ -178,6 +180,7 @@ class BatchPacker:
             views=views,
             vocabularies=vocabularies,
             user_column=self.user,
+            item_column=self.item,
             label_columns=self.labels,
             sequence_columns=self.sequences,
             progress=progress,

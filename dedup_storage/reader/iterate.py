@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from dedup_storage.errors import StorageError
 from dedup_storage.reader.batch import Progress
 from dedup_storage.reader.decode import ArrowTransform, SplitReader
 from dedup_storage.reader.options import Ends
@@ -15,7 +16,9 @@ from dedup_storage.reader.order import EpochOrder
 from dedup_storage.reader.plan import ReadPlan
 from dedup_storage.reader.state import Position, ReaderState
 
-__all__ = ["BatchIterator", "Shard"]
+__all__ = ["BatchIterator", "Cursor", "Job", "Shard"]
+
+_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,110 +41,60 @@ class Shard:
 
 
 @dataclass
-class _Failure:
-    error: BaseException
+class Cursor:
+    """What an iterator has handed out; kept by the dataset after the iterator is gone."""
+
+    base: Position
+    shard: Shard
+    steps: int = 0
+
+    def state(self, pins: Mapping[str, Any]) -> dict[str, Any]:
+        """As JSON values."""
+        return ReaderState(pins, self.base, self.shard.index, self.shard.count, self.steps).to_dict()
 
 
-_END = object()
+@dataclass(frozen=True)
+class Job:
+    """What an iterator makes batches of.
 
-
-class BatchIterator(Iterator[Any]):
-    """Iterator over one shard; counts a batch when it is handed out, not when it is made.
-
-    Args:
+    Attributes:
         plan: The dataset's plan.
         order: The epoch's sequence.
-        base: Where the iteration begins.
-        shard: Which batches of those that are left.
-        world_size: Ranks that share them.
+        world_size: Ranks that share it.
         ends: What happens at the end of the last round.
         transform: Called with every batch.
         arrow_transform: Called with the tables of every window.
         prefetch: Batches to make ahead.
     """
 
-    def __init__(
-        self,
-        *,
-        plan: ReadPlan,
-        order: EpochOrder,
-        base: Position,
-        shard: Shard,
-        world_size: int,
-        ends: Ends,
-        transform: Callable[[Any], Any] | None,
-        arrow_transform: ArrowTransform | None,
-        prefetch: int,
-    ) -> None:
-        self.base, self.shard = base, shard
-        self._plan, self._order, self._world_size, self._ends = plan, order, world_size, ends
-        self._transform, self._arrow_transform, self._prefetch = transform, arrow_transform, prefetch
-        self._steps = 0
-        self._begin_at = 0
-        self._source: Iterator[Any] | None = None
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+    plan: ReadPlan
+    order: EpochOrder
+    world_size: int
+    ends: Ends
+    transform: Callable[[Any], Any] | None = None
+    arrow_transform: ArrowTransform | None = None
+    prefetch: int = 0
 
-    def __iter__(self) -> BatchIterator:
-        return self
-
-    def __next__(self) -> Any:
-        if self._source is None:
-            self._source = self._ahead() if self._prefetch > 0 else self._batches()
-        try:
-            batch = next(self._source)
-        except BaseException:
-            self.close()
-            self._source = iter(())
-            raise
-        self._steps += 1
-        return batch
-
-    def close(self) -> None:
-        """Stop making batches ahead and let the files go."""
-        self._stop.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=10)
-            self._thread = None
-
-    def __del__(self) -> None:
-        self._stop.set()
-
-    # -- state --------------------------------------------------------------------------------------------------
-    def state_dict(self) -> dict[str, Any]:
-        """Batches handed out so far; starts nothing."""
-        return ReaderState(self._plan.pins, self.base, self.shard.index, self.shard.count, self._steps).to_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind the batches that the state counts; used by torchdata's StatefulDataLoader."""
-        read = ReaderState.from_dict(state)
-        read.check(self._plan.pins)
-        self.base, self.shard = read.base, Shard(read.shard, read.shards)
-        self._steps = self._begin_at = read.steps
-        if self._order.epoch != self.base.epoch:
-            self._order = self._plan.epoch(self.base.epoch)
-        self._source = None
-
-    # -- batches ------------------------------------------------------------------------------------------------
-    def _batches(self) -> Iterator[Any]:
-        order, shard = self._order, self.shard
-        left = self.base.remaining(len(order))
+    def batches(self, cursor: Cursor, stop: threading.Event) -> Iterator[Any]:
+        """The shard's batches behind the cursor's, until ``stop`` is set."""
+        order, shard, begin = self.order, cursor.shard, cursor.steps
+        left = cursor.base.remaining(len(order))
         readers: dict[int, SplitReader] = {}
+        steps = shard.steps(len(left), self.world_size, self.ends) if len(left) else 0
         try:
-            for step in range(self._begin_at, shard.steps(len(left), self._world_size, self._ends)):
-                if self._stop.is_set():
+            for step in range(begin, steps):
+                if stop.is_set():
                     return
                 place = shard.index + step * shard.count
                 repeated = place >= len(left)
-                if repeated and self._ends is Ends.PAD:
-                    yield self._finish(
-                        self._plan.empty_batch(Progress(order.epoch, len(order), place, 0, True), self._arrow_transform)
-                    )
+                if repeated and self.ends is Ends.PAD:
+                    padding = Progress(order.epoch, len(order), place, 0, repeated=True)
+                    yield self._finish(self.plan.empty_batch(padding, self.arrow_transform))
                     continue
-                index = int((place - len(left)) % len(order)) if repeated else int(left[place])
+                index = (place - len(left)) % len(order) if repeated else int(left[place])
                 split, number = (int(v) for v in order.sequence[index])
                 if split not in readers:
-                    readers[split] = self._plan.split_reader(order, split, self._arrow_transform)
+                    readers[split] = self.plan.split_reader(order, split, self.arrow_transform)
                 progress = Progress(order.epoch, index, place, split, repeated)
                 yield self._finish(readers[split].batch(number, progress))
         finally:
@@ -149,36 +102,137 @@ class BatchIterator(Iterator[Any]):
                 reader.close()
 
     def _finish(self, batch: Any) -> Any:
-        return batch if self._transform is None else self._transform(batch)
+        return batch if self.transform is None else self.transform(batch)
 
-    def _ahead(self) -> Iterator[Any]:
-        made: queue.Queue[Any] = queue.Queue(maxsize=self._prefetch)
-        stop = self._stop
 
-        def put(item: Any) -> bool:
-            while not stop.is_set():
-                try:
-                    made.put(item, timeout=0.1)
-                    return True
-                except queue.Full:
-                    continue
-            return False
+@dataclass
+class _Failure:
+    error: BaseException
 
-        def work() -> None:
-            try:
-                for batch in self._batches():
-                    if not put(batch):
-                        return
-                put(_END)
-            except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
-                put(_Failure(error))
 
-        self._thread = threading.Thread(target=work, name="dedup-reader", daemon=True)
-        self._thread.start()
+_END = object()
+
+
+@dataclass
+class _Ahead:
+    """Makes batches in a thread that knows nothing of the iterator, so that dropping the iterator ends it."""
+
+    source: Iterator[Any]
+    stop: threading.Event
+    made: queue.Queue[Any]
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(
+            target=_work, args=(self.source, self.stop, self.made), name="dedup-reader", daemon=True
+        )
+        self.thread.start()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
         while True:
-            item = made.get()
-            if item is _END:
-                return
-            if isinstance(item, _Failure):
-                raise item.error
-            yield item
+            try:
+                item = self.made.get(timeout=_POLL_SECONDS)
+                break
+            except queue.Empty:
+                if not self.thread.is_alive() and self.made.empty():
+                    raise StopIteration from None
+        if item is _END:
+            raise StopIteration
+        if isinstance(item, _Failure):
+            raise item.error
+        return item
+
+
+def _work(source: Iterator[Any], stop: threading.Event, made: queue.Queue[Any]) -> None:
+    def put(item: Any) -> bool:
+        while not stop.is_set():
+            try:
+                made.put(item, timeout=_POLL_SECONDS)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    try:
+        for batch in source:
+            if not put(batch):
+                break
+        else:
+            put(_END)
+    except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+        put(_Failure(error))
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+class BatchIterator(Iterator[Any]):
+    """Iterator over one shard; counts a batch when it is handed out, not when it is made.
+
+    Args:
+        job: What batches are made of.
+        cursor: Where to begin; moved with every batch handed out.
+    """
+
+    def __init__(self, job: Job, cursor: Cursor) -> None:
+        self._job, self.cursor = job, cursor
+        self._stop = threading.Event()
+        self._source: Iterator[Any] | None = None
+        self._last: Progress | None = None
+
+    def __iter__(self) -> BatchIterator:
+        return self
+
+    def __next__(self) -> Any:
+        if self._source is None:
+            batches = self._job.batches(Cursor(self.cursor.base, self.cursor.shard, self.cursor.steps), self._stop)
+            ahead = self._job.prefetch
+            self._source = _Ahead(batches, self._stop, queue.Queue(maxsize=ahead)) if ahead > 0 else batches
+        try:
+            batch = next(self._source)
+        except StorageError as error:
+            self.close()
+            raise self._located(error) from error
+        except BaseException:
+            self.close()
+            raise
+        self.cursor.steps += 1
+        self._last = getattr(batch, "progress", None)
+        return batch
+
+    def _located(self, error: StorageError) -> StorageError:
+        """The error, with the batch that had been delivered before it."""
+        delivered = f"{self.cursor.steps} batches of this reader had been delivered in epoch {self.cursor.base.epoch}"
+        if self._last is not None:
+            delivered += f", the last was batch {self._last.index}"
+        what = f"{error.what}; {delivered}"
+        return StorageError(what, expected=error.expected, got=error.got, fix=error.fix)
+
+    def close(self) -> None:
+        """Stop making batches ahead and let the files go; the iterator is at its end."""
+        self._stop.set()
+        if isinstance(self._source, _Ahead):
+            self._source.thread.join(timeout=10)
+        self._source = iter(())
+
+    def __del__(self) -> None:
+        self._stop.set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches handed out so far; starts nothing."""
+        return self.cursor.state(self._job.plan.pins)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on behind the batches that the state counts; used by torchdata's StatefulDataLoader."""
+        read = ReaderState.from_dict(state)
+        read.check(self._job.plan.pins)
+        self.cursor.base, self.cursor.shard = read.base, Shard(read.shard, read.shards)
+        self.cursor.steps = read.steps
+        if self._job.order.epoch != read.base.epoch:
+            order = self._job.plan.epoch(read.base.epoch)
+            self._job = Job(**{**self._job.__dict__, "order": order})
+        self._source = None

@@ -67,7 +67,7 @@ class ReadPlan:
     def packer(self) -> BatchPacker:
         """Packs tables into batches."""
         schema = self.spec.schema_
-        return BatchPacker(schema.user, schema.labels, schema.sequence_columns, self.options.strings)
+        return BatchPacker(schema.user, schema.item, schema.labels, schema.sequence_columns, self.options.strings)
 
     def _sizes(self) -> list[UnitSizes]:
         return [

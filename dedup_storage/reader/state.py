@@ -130,16 +130,39 @@ class ReaderState:
         return self.base.after([(s, self.shards, self.steps) for s in range(self.shards)])
 
 
+def _reader_states(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The iterators' states inside a torchdata StatefulDataLoader's, one for each worker; else the state itself."""
+    if "format" in state:
+        return [state]
+    if state.get("_steps_since_snapshot"):
+        raise StateMismatchError(
+            "the loader's state is older than its last batch", fix="Leave snapshot_every_n_steps at 1."
+        )
+    found: list[Mapping[str, Any]] = []
+
+    def search(node: Any) -> None:
+        if isinstance(node, Mapping):
+            inner = node.get("dataset_iter_state")
+            if isinstance(inner, Mapping):
+                found.append(inner)
+                return
+            for value in node.values():
+                search(value)
+
+    search(state)
+    return found
+
+
 def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One state from those of all ranks or workers: what any of them has received counts as received.
 
     Args:
-        states: ``state_dict()`` of every rank, taken in one iteration.
+        states: ``state_dict()`` of every rank, of the dataset or of its StatefulDataLoader, taken in one iteration.
 
     Raises:
         StateMismatchError: none is given, they belong to different readers or iterations, or one is missing.
     """
-    read = [ReaderState.from_dict(s) for s in states]
+    read = [ReaderState.from_dict(s) for given in states for s in _reader_states(given)]
     if not read:
         raise StateMismatchError("no state was given", expected="the state of every rank")
     first = read[0]

@@ -1,0 +1,165 @@
+"""Behaviour 30: what a batch gives a trainer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from dedup_storage.errors import InverseIndexError, MissingDependencyError, UnknownColumnError
+from dedup_storage.reader import DedupBatch, DedupDataset
+from tests.reader.lake import Lake, make_log
+
+
+@pytest.fixture(scope="module")
+def batches(lake: Lake) -> list[DedupBatch]:
+    lake.write("batch_tests", make_log(), buckets=2)
+    return list(DedupDataset("batch_tests", lake.settings, batch_size=40))
+
+
+@pytest.fixture(params=range(3))
+def batch(request: pytest.FixtureRequest, batches: list[DedupBatch]) -> Iterator[DedupBatch]:
+    yield batches[request.param]
+
+
+def test_lengths_offsets_and_inverse_agree(batch: DedupBatch) -> None:
+    slow = [r for r, n in enumerate(batch.lengths.tolist()) for _ in range(n)]
+    assert batch.inverse_indices.tolist() == slow
+    assert batch.offsets.tolist()[-1] == batch.num_impressions == len(batch) == len(slow)
+    assert batch.inverse_indices.dtype == batch.lengths.dtype == torch.int64
+
+
+def test_expand_is_differentiable_and_checks_rows(batch: DedupBatch) -> None:
+    rows = torch.randn(batch.num_requests, 3, requires_grad=True)
+    expanded = batch.expand(rows)
+    assert torch.equal(expanded, torch.stack([rows[r] for r in batch.inverse_indices.tolist()]))
+    expanded.sum().backward()  # type: ignore[no-untyped-call]
+    assert rows.grad is not None
+    assert torch.equal(rows.grad[:, 0], batch.counts().float())
+    with pytest.raises(InverseIndexError, match="one row per request"):
+        batch.expand(rows[:-1])
+
+
+def test_user_ids_at_both_levels(batch: DedupBatch) -> None:
+    assert torch.equal(batch.user_ids("impression"), batch.user_ids()[batch.inverse_indices])
+
+
+def test_negative_mask_equals_the_formula(batch: DedupBatch) -> None:
+    users, items = batch.user_ids("impression").tolist(), (batch["item_id"].values % 3).tolist()
+    small = batch.with_columns(impressions={"small": torch.tensor(items)})
+    mask = small.negative_mask(item_column="small")
+    slow = [
+        [i == j or (users[i] != users[j] and items[i] != items[j]) for j in range(len(users))] for i in range(len(users))
+    ]
+    assert mask.tolist() == slow
+    padded_users = torch.cat([torch.tensor([-1, -2]), small.user_ids("impression")])
+    padded_items = torch.cat([torch.tensor([-1, -2]), torch.tensor(items)])
+    gathered = small.negative_mask(padded_users, padded_items, item_column="small", first=2)
+    assert gathered[:, 2:].tolist() == slow
+    assert bool(gathered[:, :2].all())
+
+
+def test_weighted_moments_equal_the_expanded_ones(batch: DedupBatch) -> None:
+    rows = torch.randn(batch.num_requests, 4, dtype=torch.float64)
+    mean, variance = batch.weighted_moments(rows)
+    expanded = batch.expand(rows)
+    torch.testing.assert_close(mean, expanded.mean(0))
+    torch.testing.assert_close(variance, expanded.var(0, unbiased=False))
+
+
+def test_nested_padded_and_plain_forms(batch: DedupBatch) -> None:
+    history = batch["history"]
+    rows = [row if row is not None else [] for row in history.decode()]
+    assert [t.tolist() for t in batch.to_nested()["history"].unbind()] == rows
+    assert history.to_padded(3, -1).tolist() == [[-1] * (3 - len(r[-3:])) + r[-3:] for r in rows]
+    plain = batch.as_dict()
+    assert torch.equal(plain["history"], history.values)
+    assert plain["history.offsets"].tolist()[-1] == len(history.values)
+    assert set(plain) >= {"inverse_indices", "lengths", "user_id", "label"}
+    assert list(batch.labels) == ["label"]
+
+
+def test_nulls_have_the_documented_form(batches: list[DedupBatch]) -> None:
+    seen = set()
+    for batch in batches:
+        for name, zero in (("age", None), ("history", 0), ("country", -1)):
+            column = batch[name]
+            if column.valid is None:
+                continue
+            null = ~column.valid
+            seen.add(name)
+            if name == "history":
+                assert bool((column.lengths[null] == zero).all())
+            elif zero is None:
+                assert bool(column.values[null].isnan().all())
+            else:
+                assert bool((column.values[null] == zero).all())
+    assert seen == {"age", "history", "country"}
+
+
+def test_hashed_strings_agree_between_batches(lake: Lake, name: str) -> None:
+    log = make_log(string_users=True)
+    lake.write(name, log)
+    hashes: dict[Any, set[int]] = {}
+    coded = list(DedupDataset(name, lake.settings, batch_size=20))
+    hashed = list(DedupDataset(name, lake.settings, batch_size=20, strings="hash"))
+    for left, right in zip(coded, hashed, strict=True):
+        for user, value in zip(left["user_id"].decode(), right["user_id"].values.tolist(), strict=True):
+            hashes.setdefault(user, set()).add(value)
+    assert len(hashes) == 12
+    assert all(len(values) == 1 for values in hashes.values())
+    assert len({next(iter(v)) for v in hashes.values()}) == 12
+
+
+def test_a_batch_crosses_a_worker_as_one_tensor(lake: Lake, batches: list[DedupBatch]) -> None:
+    dataset = DedupDataset("batch_tests", lake.settings, batch_size=40)
+    crossed = list(DataLoader(dataset, batch_size=None, num_workers=1))
+    assert [b.as_dict().keys() for b in crossed] == [b.as_dict().keys() for b in batches]
+    for left, right in zip(crossed, batches, strict=True):
+        assert left.buffer.is_shared()
+        assert left["item_id"].values.untyped_storage().data_ptr() == left.lengths.untyped_storage().data_ptr()
+        assert torch.equal(left.buffer[: left.views[0].size * 8], right.buffer[: right.views[0].size * 8])
+        assert left["history"].decode() == right["history"].decode()
+
+
+def test_every_tensor_is_moved_and_stream_recorded(batch: DedupBatch) -> None:
+    extended = batch.with_columns(requests={"extra": torch.ones(batch.num_requests)})
+    moved = extended.to("meta")
+    assert {t.device.type for t in moved.as_dict().values()} == {"meta"}
+    recorded: list[torch.Tensor] = []
+
+    class Recorder:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            self.tensor = tensor
+
+        def record_stream(self, stream: Any) -> None:
+            recorded.append(self.tensor)
+
+    storages = {t.untyped_storage().data_ptr() for t in extended.as_dict().values()}
+    object.__setattr__(extended, "buffer", Recorder(extended.buffer))
+    extra = extended.extras["extra"][1]
+    object.__setattr__(extra, "values", Recorder(extra.values))
+    extended.record_stream(None)
+    assert {t.untyped_storage().data_ptr() for t in recorded} == storages
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinning needs an accelerator")
+def test_every_tensor_is_pinned(batch: DedupBatch) -> None:
+    assert all(t.is_pinned() for t in batch.pin_memory().as_dict().values())
+
+
+def test_unknown_columns_and_wrong_rows_are_named(batch: DedupBatch) -> None:
+    with pytest.raises(UnknownColumnError, match=r"no column item; expected one of item_id"):
+        batch["item"]
+    with pytest.raises(InverseIndexError, match="the column x does not fit the request grain"):
+        batch.with_columns(requests={"x": torch.ones(batch.num_requests + 1)})
+
+
+def test_to_kjt_without_torchrec_says_so(batch: DedupBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchrec.sparse.jagged_tensor", None)
+    with pytest.raises(MissingDependencyError, match="to_kjt needs torchrec"):
+        batch.to_kjt()
