@@ -31,7 +31,7 @@ class BaselineLayout(StrEnum):
     FLOOR = "floor"
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         """What it is, for people."""
         return _TITLES[self]
 

@@ -1,0 +1,213 @@
+"""The compression report as data. Its JSON is versioned: a reader checks ``format`` and refuses what it does not know.
+
+``format`` 1: fields are only ever added; a field that changes its meaning makes format 2. All sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dedup_storage.errors import InputError
+from dedup_storage.schema import explain_validation
+
+__all__ = [
+    "Baseline",
+    "ColumnReport",
+    "Curve",
+    "PartReport",
+    "Range",
+    "Report",
+    "Sampled",
+    "TableReport",
+    "load_report",
+]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Range(_Frozen):
+    """A value with its 95 % interval; without width it was measured."""
+
+    value: float
+    low: float
+    high: float
+
+
+class TableReport(_Frozen):
+    """One table, from its footers.
+
+    Attributes:
+        size_bytes: File sizes; equals ``column_bytes`` plus ``overhead_bytes``.
+        column_bytes: Column chunks.
+        overhead_bytes: Footers, page indexes and magic numbers.
+        delete_bytes, deleted_rows: Delete files and deletion vectors beside the data files.
+    """
+
+    name: str
+    role: str
+    files: int
+    rows: int
+    row_groups: int
+    size_bytes: int
+    column_bytes: int
+    overhead_bytes: int
+    delete_files: int = 0
+    delete_bytes: int = 0
+    deleted_rows: int = 0
+
+
+class ColumnReport(_Frozen):
+    """One column of one table.
+
+    Attributes:
+        grain: ``request`` or ``impression``; ``None`` for system columns.
+        values: List elements, or rows.
+        raw_bytes: In Arrow memory; ``raw_known`` is false where strings hide their sizes.
+        encoded_bytes: After encoding, before compression.
+        stored_bytes: On disk.
+        ratio: raw / stored.
+        share: Of the dataset's stored bytes.
+        encodings: Encoding of the pages looked at -> pages; of the footers where no pages were looked at.
+        page_bytes, largest_page_bytes: Mean and largest data page before compression, of the pages looked at.
+        rows_per_run: Flat rows / runs of equal values when sorted by request.
+        rows_per_request_value: Flat rows / distinct values inside requests.
+        rows_per_user_value: Flat rows / distinct values inside users.
+    """
+
+    table: str
+    column: str
+    type: str
+    grain: str | None
+    sequence: bool
+    rows: int
+    values: int
+    raw_bytes: int
+    raw_known: bool
+    encoded_bytes: int
+    stored_bytes: int
+    ratio: float | None
+    share: float
+    encodings: Mapping[str, int]
+    codecs: Mapping[str, int]
+    page_bytes: float | None = None
+    largest_page_bytes: int | None = None
+    rows_per_run: float | None = None
+    rows_per_request_value: float | None = None
+    rows_per_user_value: float | None = None
+
+
+class PartReport(_Frozen):
+    """One grain, event date or bucket, over all tables."""
+
+    value: str
+    files: int
+    rows: int
+    stored_bytes: int
+    sequence_bytes: int
+
+
+class Sampled(_Frozen):
+    """The sample that baselines and dedup factors come from; share 1 is everything."""
+
+    share: float
+    users: int
+    requests: int
+    impressions: int
+
+
+class Baseline(_Frozen):
+    """The same rows stored another way.
+
+    Attributes:
+        sequences, total: Bytes of the sequence columns and of all columns, for the whole log.
+        columns: Bytes of each column.
+        rough: Estimated from a part of the log where the interval promises nothing.
+        sequence_ratio, total_ratio: How many times larger this baseline is than what is stored.
+    """
+
+    layout: str
+    title: str
+    sequences: Range
+    total: Range
+    columns: Mapping[str, float]
+    rough: bool
+    sequence_ratio: float | None
+    total_ratio: float | None
+
+
+class Curve(_Frozen):
+    """Ratio of the sequence columns, flat shuffled over split, as one property of the sample is cut down."""
+
+    name: str
+    x: tuple[int, ...]
+    ratio: tuple[float, ...]
+
+
+class Report(_Frozen):
+    """The compression report of one version of a dataset, or of any log.
+
+    Attributes:
+        subject: Dataset, table or path.
+        dedup_factor: B / R.
+        skew: ``bucket`` and ``event_date`` -> largest / mean stored bytes.
+    """
+
+    format: Literal[1] = 1
+    subject: str
+    version: int | None = None
+    layout: str
+    created: str
+    dedup_factor: float | None
+    stored_bytes: int
+    tables: tuple[TableReport, ...]
+    columns: tuple[ColumnReport, ...]
+    grains: tuple[PartReport, ...]
+    dates: tuple[PartReport, ...]
+    buckets: tuple[PartReport, ...]
+    skew: Mapping[str, float] = Field(default_factory=dict)
+    sample: Sampled | None = None
+    baselines: tuple[Baseline, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sequence_bytes(self) -> int:
+        """Stored bytes of the sequence columns."""
+        return sum(c.stored_bytes for c in self.columns if c.sequence)
+
+    def to_json(self) -> str:
+        """The report's JSON text."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def load_report(path: str | Path) -> Report:
+    """Read a report's JSON.
+
+    Raises:
+        InputError: the file cannot be read, is no report, or one of another format.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"the report {path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise InputError(f"the report {path} is not JSON") from None
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != 1:
+        raise InputError(
+            f"the report {path} has another format",
+            expected="1",
+            got=str(found),
+            fix="Make it again with this release.",
+        )
+    try:
+        return Report.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"the report {path} is not valid: {explain_validation(error, Report)}") from None
