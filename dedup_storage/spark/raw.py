@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import cast
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -220,7 +220,7 @@ class RawLog:
 def _open(spark: SparkSession, source: str, format: str | None, schema: LogSchema) -> tuple[DataFrame, bool]:
     kind = format or _SUFFIXES.get(PurePosixPath(source).suffix.lower())
     if kind is None:
-        kind = "parquet" if "/" in source else "table"
+        kind = "parquet" if "/" in source or Path(source).exists() else "table"
     if kind not in _FORMATS:
         raise InputError(f"the input format {kind} is not known", expected=known_names(kind, _FORMATS))
     if kind == "table":

@@ -254,9 +254,10 @@ class Lake:
         """
         found = self.find(dataset)
         if found is None:
+            others = self.datasets()
             raise DatasetNotFoundError(
                 f"there is no dataset {dataset} in the catalog {self.settings.catalog.name}",
-                expected=known_names(dataset, self.datasets()),
+                expected=known_names(dataset, others) if others else None,
                 fix="Create it with: dedup-storage write.",
             )
         return found
