@@ -132,6 +132,7 @@ def ratio_interval(
         share: f, the share of users drawn; 1 gives an interval of no width.
         confidence: Of the interval, two-sided.
         growth: Factor by which the bytes of a real file deviate from proportionality, at the far end.
+        boundaries: Part of the value that the interval is widened by.
     """
     sampled_x = float(x.sum())
     if sampled_x == 0:
@@ -144,7 +145,7 @@ def ratio_interval(
     residual = y - y.sum() / sampled_x * x
     groups = len(x)
     error = scale * float(np.sqrt((1 - share) * groups / (groups - 1) * np.sum(residual**2)))
-    width = student_t(0.5 + confidence / 2, groups - 1) * error + _BOUNDARIES * value
+    width = student_t(0.5 + confidence / 2, groups - 1) * error + boundaries * value
     return Interval(value, max(0.0, ends[0] - width), ends[1] + width)
 
 
