@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dedup_storage import __version__
-from dedup_storage.cli import check, generate, infer_schema, report, versions, write
+from dedup_storage.cli import check, estimate, generate, infer_schema, report, tune, versions, write
 
 __all__ = ["app", "main", "run_job"]
 
@@ -45,6 +45,8 @@ app.command("generate")(generate.generate)
 app.command("infer-schema")(infer_schema.infer_schema)
 app.command("write")(write.write)
 app.command("report")(report.report)
+app.command("estimate")(estimate.estimate)
+app.command("tune")(tune.tune)
 app.command("check")(check.check)
 app.add_typer(versions.app, name="versions")
 

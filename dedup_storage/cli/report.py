@@ -1,32 +1,156 @@
-"""``dedup-storage report``: what deduplication saves, column by column."""
+"""``dedup-storage report``: what every column needs, what else it could need, and what a change did."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, VersionOption
+from dedup_storage.cli.options import SchemaOption, VersionOption
 from dedup_storage.cli.output import stdout
+from dedup_storage.cli.progress import FileProgress, file_progress
 from dedup_storage.cli.runtime import Job, job
+from dedup_storage.errors import StorageError, UsageError
 
-__all__ = ["report"]
+if TYPE_CHECKING:
+    from dedup_storage.report.model import Report
+
+__all__ = ["InputOption", "SampleOption", "ShareOption", "report"]
+
+InputOption = Annotated[
+    str | None,
+    typer.Option("--input", help="A flat log instead: Parquet files, a Delta table's folder, or namespace.table."),
+]
+SampleOption = Annotated[int, typer.Option(min=1, help="Size of the sample as flat rows in memory, in MiB.")]
+ShareOption = Annotated[float | None, typer.Option(help="Share of the users to sample, instead of a size.")]
 
 
 @job
 def report(
     job: Job,
-    dataset: DatasetOption,
-    raw: Annotated[str, typer.Option(help="The flat log to compare with: Parquet files, a directory, or a table.")],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", envvar="DEDUP_STORAGE_DATASET", help="Name of the dataset.")
+    ] = None,
+    input: InputOption = None,
+    schema: SchemaOption = None,
     version: VersionOption = None,
+    raw: Annotated[str | None, typer.Option(help="Only compare with this flat log, from footers alone.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Report on this column alone; may be given several times.")
+    ] = None,
+    baselines: Annotated[bool, typer.Option(help="Write a sample of users in other layouts.")] = True,
+    share: ShareOption = None,
+    sample_mib: SampleOption = 512,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Compare with an earlier report's JSON, or with another version's number.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Growth a row that ends the job with status 1.")] = 0.05,
 ) -> None:
-    """Report the stored bytes of a dataset against its flat log, column by column, from Parquet footers alone."""
+    """Report the stored bytes of a dataset, or of any flat log, column by column, against honest baselines."""
+    if raw is not None:
+        _compare_raw(job, dataset, raw, version)
+        return
+    with file_progress() as progress:
+        made = _measure(
+            job, dataset, input, schema, version, progress, columns=tuple(column or ()), share=share,
+            sample_bytes=sample_mib * 1024**2, baselines=baselines,
+        )  # fmt: skip
+        before = _earlier(job, dataset, against, progress) if against is not None else None
+    _show(job, made, html, markdown)
+    if before is not None:
+        from dedup_storage.report.compare import compare, comparison_table
+
+        comparison = compare(before, made, threshold=threshold)
+        if str(job.json) != "-":
+            stdout.print(comparison_table(comparison))
+        comparison.raise_on_regression()
+
+
+def _measure(
+    job: Job,
+    dataset: str | None,
+    input: str | None,
+    schema: Path | None,
+    version: int | None,
+    progress: FileProgress,
+    *,
+    columns: tuple[str, ...] = (),
+    share: float | None = None,
+    sample_bytes: int = 0,
+    baselines: bool = False,
+) -> Report:
+    from dedup_storage.report.baselines import ALL_LAYOUTS
+    from dedup_storage.report.dataset_files import dataset_files, input_files
+    from dedup_storage.report.measure import measure_dataset, measure_log
+    from dedup_storage.schema import LogSchema
+
+    layouts = ALL_LAYOUTS if baselines else ()
+    if (dataset is None) == (input is None):
+        raise UsageError(
+            "the report needs one subject", expected="either --dataset NAME or --input LOG with --schema FILE"
+        )
+    if dataset is not None:
+        return measure_dataset(
+            dataset_files(job.settings, dataset, version), baselines=layouts, columns=columns, share=share,
+            sample_bytes=sample_bytes, on_file=progress.files, on_step=progress.step,
+        )  # fmt: skip
+    if schema is None:
+        raise UsageError(
+            "the input has no description", expected="--schema FILE", fix="Make one: dedup-storage infer-schema."
+        )
+    return measure_log(
+        input_files(str(input), job.settings), LogSchema.from_yaml(schema), baselines=layouts, columns=columns,
+        share=share, sample_bytes=sample_bytes, on_file=progress.files, on_step=progress.step,
+    )  # fmt: skip
+
+
+def _earlier(job: Job, dataset: str | None, against: str, progress: FileProgress) -> Report:
+    from dedup_storage.report.model import load_report
+
+    if against.isdecimal():
+        if dataset is None:
+            raise UsageError("only a dataset has versions", expected="--against REPORT.json", got=against)
+        return _measure(job, dataset, None, None, int(against), progress)
+    return load_report(against)
+
+
+def _show(job: Job, made: Report, html: Path | None, markdown: Path | None) -> None:
+    from dedup_storage.report import text
+
+    if str(job.json) != "-":
+        stdout.print(text.terminal(made))
+    if markdown is not None:
+        _write(markdown, text.markdown(made))
+    if html is not None:
+        from dedup_storage.report.html import html as page
+
+        _write(html, page(made))
+    job.write_json(made)
+
+
+def _write(path: Path, content: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"the report cannot be written to {path}: {error.strerror}") from None
+
+
+def _compare_raw(job: Job, dataset: str | None, raw: str, version: int | None) -> None:
     from dedup_storage.report.dataset_files import dataset_files, input_files
     from dedup_storage.report.summary import summarize, summary_table
 
-    with job.step("Reading footers"):
-        summary = summarize(dataset_files(job.settings, dataset, version), input_files(raw, job.settings))
+    if dataset is None:
+        raise UsageError("--raw compares a dataset with its flat log", expected="--dataset NAME")
+    with file_progress() as progress:
+        progress.step("Reading footers")
+        summary = summarize(
+            dataset_files(job.settings, dataset, version), input_files(raw, job.settings), on_file=progress.files
+        )
     if str(job.json) != "-":
         stdout.print(summary_table(summary, f"Stored bytes of {dataset}"))
     job.write_json(asdict(summary) | {"ratio": summary.ratio, "dedup_factor": summary.dedup_factor})

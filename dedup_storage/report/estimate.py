@@ -120,7 +120,15 @@ def student_t(probability: float, degrees: int) -> float:
 
 
 def ratio_interval(
-    whole_y: float, x: Floats, y: Floats, known_x: float, *, share: float, confidence: float, growth: float = 1.0
+    whole_y: float,
+    x: Floats,
+    y: Floats,
+    known_x: float,
+    *,
+    share: float,
+    confidence: float,
+    growth: float = 1.0,
+    boundaries: float = _BOUNDARIES,
 ) -> Interval:
     """Estimate a total.
 

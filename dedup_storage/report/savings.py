@@ -212,7 +212,7 @@ def savings_text(savings: Savings) -> Group:
         Text(f"Requests: {requests}; impressions a request (B / R): {savings.dedup_factor:.1f}."),
         table,
         Text(
-            f"Rows in memory, as a shuffle moves them and batches go to the GPU: {human_bytes(savings.flat_wire_bytes)} "
+            f"In memory, as rows are shuffled and sent to the GPU: {human_bytes(savings.flat_wire_bytes)} "
             f"flat, {human_bytes(savings.split_wire_bytes)} split: {times(savings.wire_saving)} less."
         ),
     )

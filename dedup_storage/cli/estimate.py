@@ -1,0 +1,41 @@
+"""``dedup-storage estimate``: what would a flat log save as a dataset?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dedup_storage.cli.output import stdout
+from dedup_storage.cli.progress import file_progress
+from dedup_storage.cli.report import SampleOption, ShareOption
+from dedup_storage.cli.runtime import Job, job
+
+__all__ = ["estimate"]
+
+
+@job
+def estimate(
+    job: Job,
+    source: Annotated[str, typer.Argument(help="The flat log: Parquet files, a Delta folder, or namespace.table.")],
+    schema: Annotated[Path, typer.Option("--schema", help="Log schema (YAML).")],
+    share: ShareOption = None,
+    sample_mib: SampleOption = 512,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    buckets: Annotated[int | None, typer.Option(min=1, help="Segments to assume; proposed by default.")] = None,
+) -> None:
+    """Estimate the bytes a flat log would need in each layout, from a sample of whole users; nothing is written."""
+    from dedup_storage.report.dataset_files import input_files
+    from dedup_storage.report.savings import estimate_savings, savings_text
+    from dedup_storage.schema import LogSchema
+
+    described = LogSchema.from_yaml(schema)
+    with file_progress() as progress:
+        savings = estimate_savings(
+            input_files(source, job.settings), described, share=share, sample_bytes=sample_mib * 1024**2,
+            confidence=confidence, files=buckets, on_file=progress.files, on_step=progress.step,
+        )  # fmt: skip
+    if str(job.json) != "-":
+        stdout.print(savings_text(savings))
+    job.write_json(savings)

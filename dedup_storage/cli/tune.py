@@ -1,0 +1,60 @@
+"""``dedup-storage tune``: the Parquet settings that suit a dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dedup_storage.cli.options import DatasetOption, VersionOption
+from dedup_storage.cli.output import show_table, stdout
+from dedup_storage.cli.progress import file_progress
+from dedup_storage.cli.report import SampleOption, ShareOption
+from dedup_storage.cli.runtime import Job, job
+
+__all__ = ["tune"]
+
+
+@job
+def tune(
+    job: Job,
+    dataset: DatasetOption,
+    version: VersionOption = None,
+    share: ShareOption = None,
+    sample_mib: SampleOption = 512,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="How much slower than the fastest decode is accepted.")
+    ] = 0.10,
+    apply: Annotated[bool, typer.Option("--apply", help="Set the proposed table properties.")] = False,
+) -> None:
+    """Try encodings on a sample of users, explain the best, and with --apply set the table properties."""
+    from dedup_storage.report.dataset_files import dataset_files
+    from dedup_storage.report.summary import human_bytes
+    from dedup_storage.report.tuning import tune_dataset
+
+    files = dataset_files(job.settings, dataset, version)
+    with file_progress() as progress:
+        proposals = tune_dataset(
+            files, share=share, sample_bytes=sample_mib * 1024**2, tolerance=tolerance, on_file=progress.files,
+            on_step=progress.step,
+        )  # fmt: skip
+    for p in proposals if str(job.json) != "-" else ():
+        stdout.print(
+            f"{p.table}: {human_bytes(p.start_bytes)} -> {human_bytes(p.stored_bytes)} on the sample, decode "
+            f"{1000 * p.start_decode_seconds:.1f} -> {1000 * p.decode_seconds:.1f} ms; rule: {p.rule}",
+            markup=False,
+        )
+        show_table(
+            "",
+            ("setting", "why"),
+            [*(line.split(": ", 1) for line in p.settings), *((c.column, c.why) for c in p.columns)],
+        )
+        show_table("Properties to change", ("property", "value"), list(p.properties.items()))
+    if apply and any(p.properties for p in proposals):
+        with job.spark() as spark:
+            from dedup_storage.report.apply import apply_properties
+
+            for p in proposals:
+                apply_properties(spark, job.settings, dataset, p.table, p.properties)
+    job.write_json({"dataset": dataset, "version": files.version, "applied": apply,
+                    "proposals": [p.model_dump(mode="json") for p in proposals]})  # fmt: skip

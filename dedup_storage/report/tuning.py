@@ -1,0 +1,73 @@
+"""Tuning every table of a dataset on one sample of users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from dedup_storage.layout import TableRole
+from dedup_storage.report.dataset_files import DatasetFiles
+from dedup_storage.report.encoding import Encoding
+from dedup_storage.report.footers import OnFile
+from dedup_storage.report.proposal import Proposal, propose
+from dedup_storage.report.sample import LogSample
+from dedup_storage.report.select import SAMPLE_BYTES, sample_dataset
+from dedup_storage.report.summary import read_totals
+from dedup_storage.report.tune import Grid, Tuner
+
+__all__ = ["sample_table", "tune_dataset"]
+
+# Rows of a flat table are repeated in memory: its tuner takes a part of the sample.
+_FLAT_BYTES = 256 * 1024**2
+
+
+def tune_dataset(
+    dataset: DatasetFiles,
+    *,
+    share: float | None = None,
+    sample_bytes: int = SAMPLE_BYTES,
+    tolerance: float = 0.10,
+    grid: Grid | None = None,
+    on_file: OnFile | None = None,
+    on_step: Callable[[str], None] | None = None,
+) -> list[Proposal]:
+    """Propose settings for the data tables of a version, from those in use.
+
+    Raises:
+        InputError, SchemaError: no rows, or no sequence columns.
+        StorageError: names a file that cannot be read.
+    """
+    step = on_step or (lambda _: None)
+    step("Reading footers")
+    totals = {t.name: read_totals(t, on_file) for t in dataset.tables}
+    step("Sampling users")
+    sample = sample_dataset(dataset, totals, share=share, budget_bytes=sample_bytes)
+    proposals = []
+    for table in dataset.tables:
+        if table.role == TableRole.FEATURES.value:
+            continue
+        tuner = Tuner(
+            sample_table(sample, table.role),
+            Encoding.from_properties(table.properties),
+            grid=grid or Grid(),
+            tolerance=tolerance,
+            on_trial=lambda n, name=table.name: step(f"Tuning {name}: setting {n}"),  # type: ignore[misc]
+        )
+        proposals.append(propose(table.name, tuner, tuner.search(), properties=table.properties))
+    return proposals
+
+
+def sample_table(sample: LogSample, role: str) -> pa.Table:
+    """The sample's rows as one of the dataset's tables stores them."""
+    if role == TableRole.REQUESTS.value:
+        return sample.requests
+    if role == TableRole.IMPRESSIONS.value:
+        return sample.impression_table()
+    flat_bytes = sample.requests.nbytes * sample.num_impressions / max(1, sample.num_requests)
+    pieces = max(1, round(flat_bytes / _FLAT_BYTES))
+    if pieces > 1 and sample.num_users >= 2 * pieces:
+        sample = sample.groups(pieces)[0]
+    order = np.arange(sample.num_impressions, dtype=np.int64)
+    return pa.Table.from_batches(list(sample.flat(order)), sample.flat_schema())
