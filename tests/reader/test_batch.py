@@ -53,7 +53,8 @@ def test_negative_mask_equals_the_formula(batch: DedupBatch) -> None:
     small = batch.with_columns(impressions={"small": torch.tensor(items)})
     mask = small.negative_mask(item_column="small")
     slow = [
-        [i == j or (users[i] != users[j] and items[i] != items[j]) for j in range(len(users))] for i in range(len(users))
+        [i == j or (users[i] != users[j] and items[i] != items[j]) for j in range(len(users))]
+        for i in range(len(users))
     ]
     assert mask.tolist() == slow
     padded_users = torch.cat([torch.tensor([-1, -2]), small.user_ids("impression")])

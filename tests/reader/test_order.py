@@ -101,9 +101,7 @@ def test_05_without_shuffle_and_with_one_split_the_order_is_the_stored_one(lake:
 
 
 def golden_order(seed: int, epoch: int) -> EpochOrder:
-    sizes = [
-        UnitSizes(np.full(n, 2, dtype=np.int32), np.full(n, 2, dtype=np.int64), 8.0, 4.0) for n in (5, 3, 4, 2)
-    ]
+    sizes = [UnitSizes(np.full(n, 2, dtype=np.int32), np.full(n, 2, dtype=np.int64), 8.0, 4.0) for n in (5, 3, 4, 2)]
     options = OrderOptions(batch_size=4, splits=2, shuffle=True, seed=seed, buffer_bytes=1 << 20, mix=2)
     return EpochOrder(sizes, options, epoch)
 
@@ -179,7 +177,13 @@ def test_28_shuffle_quality(lake: Lake) -> None:
 
     def users_per_batch(**options: object) -> float:
         dataset = DedupDataset(
-            "quality_tests", lake.settings, batch_size=16, unit="requests", columns=["item_id"], splits=2, **options  # type: ignore[arg-type]
+            "quality_tests",
+            lake.settings,
+            batch_size=16,
+            unit="requests",
+            columns=["item_id"],
+            splits=2,
+            **options,  # type: ignore[arg-type]
         )
         return float(np.mean([len(set(b["user_id"].values.tolist())) for b in dataset]))
 

@@ -1,0 +1,247 @@
+"""Behaviours 19 to 23, 25, 26, 31, 32: filters, projection, failures, memory; and input that is wrong."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gc
+import os
+import pickle
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import dedup_storage.reader
+from dedup_storage.config import Settings
+from dedup_storage.errors import (
+    ConfigError,
+    DatasetNotFoundError,
+    StorageError,
+    UnknownColumnError,
+    VersionNotFoundError,
+)
+from dedup_storage.layout import Layout
+from dedup_storage.reader import DedupBatch, DedupDataset
+from dedup_storage.reader.files import RowStream
+from dedup_storage.schema import DateGrain
+from tests.reader.lake import Lake, make_log
+from tests.reader.reading import contents, deliver, requests_of
+
+
+@pytest.fixture(scope="module", autouse=True)
+def data(lake: Lake) -> None:
+    lake.write("input_tests", make_log(users=20), buckets=4, row_group_rows=6)
+
+
+def fail_on_third(batch: DedupBatch) -> DedupBatch:
+    if batch.progress.index == 3:
+        raise ValueError("the transform disliked batch 3")
+    return batch
+
+
+def kill_worker(batch: DedupBatch) -> DedupBatch:
+    if batch.progress.index == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return batch
+
+
+def double_price(requests: pa.Table, impressions: pa.Table) -> tuple[pa.Table, pa.Table]:
+    place = impressions.column_names.index("item_id")
+    doubled = pa.array(impressions["item_id"].to_numpy() * 2)
+    return requests, impressions.set_column(place, "item_id", doubled)
+
+
+def test_19_an_empty_filter_result_is_an_empty_epoch(lake: Lake) -> None:
+    dataset = DedupDataset("input_tests", lake.settings, filters={"users": [10**6]})
+    assert len(dataset) == 0
+    assert deliver(dataset) == []
+    assert deliver(dataset, 1) == []
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("grain", list(DateGrain))
+def test_filters_keep_exactly_the_requests_asked_for(lake: Lake, name: str, layout: Layout, grain: DateGrain) -> None:
+    log = make_log(users=20, days=3)
+    lake.write(name, log, layout=layout, date_grain=grain, files=2, row_group_rows=5)
+    rows = log.requests.select(["user_id", "request_id", "event_date"]).to_pylist()
+    day = dt.date(1970, 1, 1) + dt.timedelta(days=19_001)
+    cases: list[tuple[dict[str, Any], Any]] = [({"users": [3, 7, 99]}, lambda r: r["user_id"] in (3, 7))]
+    if grain is not DateGrain.NONE:
+        cases += [
+            ({"start": day}, lambda r: r["event_date"] >= day),
+            ({"start": day, "end": day, "users": [3]}, lambda r: r["event_date"] == day and r["user_id"] == 3),
+        ]
+    for filters, wanted in cases:
+        dataset = DedupDataset(name, lake.settings, filters=filters)
+        found = sorted(requests_of(deliver(dataset)))
+        assert found == sorted((r["user_id"], r["request_id"]) for r in rows if wanted(r))
+
+
+def test_bucket_filters_partition_the_dataset(lake: Lake) -> None:
+    parts = [
+        requests_of(deliver(DedupDataset("input_tests", lake.settings, filters={"buckets": [b]}))) for b in range(4)
+    ]
+    whole = requests_of(deliver(DedupDataset("input_tests", lake.settings)))
+    assert sorted(key for part in parts for key in part) == sorted(whole)
+    assert sum(map(bool, parts)) > 1
+
+
+def test_20_an_unknown_column_raises_with_the_known_ones_named(lake: Lake) -> None:
+    with pytest.raises(UnknownColumnError, match="no column itm_id; expected one of item_id"):
+        DedupDataset("input_tests", lake.settings, columns=["itm_id"])
+
+
+def test_20_only_projected_columns_are_read(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: set[str] = set()
+    original = RowStream._conform
+
+    def spy(self: RowStream, *args: Any) -> pa.Table:
+        table = original(self, *args)
+        read.update(table.column_names)
+        return table
+
+    monkeypatch.setattr(RowStream, "_conform", spy)
+    batch = next(iter(DedupDataset("input_tests", lake.settings, columns=["label"], prefetch=0)))
+    assert read == {"user_id", "request_id", "label"} == set(batch)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_21_an_exception_keeps_its_traceback(lake: Lake, workers: int) -> None:
+    dataset = DedupDataset("input_tests", lake.settings, batch_size=10, transform=fail_on_third)
+    with pytest.raises(ValueError, match="disliked batch 3") as caught:
+        deliver(dataset, workers)
+    text = str(caught.value) + "".join(str(t) for t in caught.traceback)
+    assert "fail_on_third" in text
+
+
+def test_21_a_killed_worker_does_not_hang(lake: Lake) -> None:
+    dataset = DedupDataset("input_tests", lake.settings, batch_size=10, transform=kill_worker)
+    with pytest.raises(RuntimeError, match="exited unexpectedly|is killed by signal"):
+        deliver(dataset, 2, timeout=60)
+
+
+def test_22_an_unpicklable_transform_is_named(lake: Lake) -> None:
+    for option in ("transform", "arrow_transform"):
+        hook: Any = {option: lambda *given: given}
+        dataset = DedupDataset("input_tests", lake.settings, **hook)
+        with pytest.raises(ConfigError, match=f"{option}=.*lambda.* cannot be sent to a worker"):
+            pickle.dumps(dataset)
+
+
+def test_hooks_see_deduplicated_rows_before_and_after_tensors(lake: Lake) -> None:
+    plain = deliver(DedupDataset("input_tests", lake.settings, batch_size=10))
+    doubled = deliver(DedupDataset("input_tests", lake.settings, batch_size=10, arrow_transform=double_price), 1)
+    assert [(i, k, tuple(2 * x for x in items)) for i, k, items in plain] == doubled
+
+
+def test_23_early_break_and_concurrent_iterators(lake: Lake) -> None:
+    dataset = DedupDataset("input_tests", lake.settings, batch_size=10)
+    everything = deliver(dataset)
+    for _ in dataset:
+        break
+    left, right = iter(dataset), iter(dataset)
+    both = [(next(left), next(right)) for _ in range(4)]
+    assert contents(a for a, _ in both) == contents(b for _, b in both) == everything[:4]
+    assert contents(left) == everything[4:] == contents(right)
+
+
+def test_25_nothing_is_left_behind_after_epochs_and_breaks(lake: Lake) -> None:
+    def running() -> int:
+        return sum(t.name == "dedup-reader" for t in threading.enumerate())
+
+    dataset = DedupDataset("input_tests", lake.settings, batch_size=10)
+    deliver(dataset)
+    gc.collect()
+    before = running()
+    handles = len(os.listdir("/proc/self/fd"))
+    for epoch in range(5):
+        dataset.set_epoch(epoch)
+        deliver(dataset)
+        for _ in dataset:
+            break
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == "dedup-reader":
+            thread.join(timeout=10)
+    assert running() <= before
+    assert len(os.listdir("/proc/self/fd")) <= handles + 2
+
+
+def test_26_windows_hold_what_the_buffer_allows(lake: Lake, name: str) -> None:
+    lake.write(name, make_log(users=30, tokens=400, nulls=False), buckets=2)
+    dataset = DedupDataset(name, lake.settings, buffer_bytes=200_000, mix=2, splits=2)
+    order = dataset.order()
+    units = dataset.plan.units
+    largest = 800 * 8
+    for split in order.splits:
+        for window in split.windows:
+            held = sum(
+                units[b.unit].request_bytes * (b.stop - b.start)
+                + units[b.unit].impression_bytes * int(units[b.unit].lengths[b.start : b.stop].sum())
+                for b in window
+            )
+            assert held <= 200_000 / 2 / 2 + len(window) * 2 * largest
+    assert len(requests_of(deliver(dataset))) == 150
+
+
+def test_31_skipped_orphans_stay_deterministic(lake: Lake, name: str) -> None:
+    log = make_log(users=10)
+    lake.write(name, log)
+    table = lake.table(name, "impressions")
+    extra = table.scan().to_arrow().slice(0, 3)
+    place = extra.column_names.index("request_id")
+    lake.append(table, extra.set_column(place, "request_id", pa.array([-1, -1, -2])), ("user_id", "request_id"))
+    lake.tag(name, 2, ["impressions"])
+    lake.table(name, "requests").manage_snapshots().create_tag(
+        lake.table(name, "requests").current_snapshot().snapshot_id,
+        "v2",  # type: ignore[union-attr]
+    ).commit()
+    with pytest.raises(StorageError, match="have no request"):
+        DedupDataset(name, lake.settings)
+    skipping = DedupDataset(name, lake.settings, orphans="skip", columns=["item_id"])
+    found = deliver(skipping)
+    assert found == deliver(DedupDataset(name, lake.settings, orphans="skip", columns=["item_id"]), 2)
+    assert len(requests_of(found)) == log.requests.num_rows
+
+
+def test_32_no_pickle_in_the_reader() -> None:
+    directory = Path(dedup_storage.reader.__file__).parent
+    assert not [p.name for p in directory.glob("*.py") if "import pickle" in p.read_text(encoding="utf-8")]
+
+
+def test_unknown_dataset_version_and_sample_are_named(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match="no dataset input_test .*one of input_tests"):
+        DedupDataset("input_test", lake.settings)
+    with pytest.raises(VersionNotFoundError, match="no version 9; expected one of 1"):
+        DedupDataset("input_tests", lake.settings, version=9)
+    with pytest.raises(ConfigError, match="no sample small"):
+        DedupDataset("input_tests", lake.settings, sample="small")
+    with pytest.raises(ConfigError, match="batch_sze is unknown"):
+        DedupDataset("input_tests", lake.settings, batch_sze=3)
+    with pytest.raises(DatasetNotFoundError):
+        DedupDataset("anything", Settings(warehouse=str(tmp_path / "empty")))
+
+
+def test_a_missing_and_a_corrupted_file_are_named_with_what_was_delivered(lake: Lake, name: str) -> None:
+    lake.write(name, make_log(users=30), buckets=4, date_grain=DateGrain.NONE)
+    dataset = DedupDataset(name, lake.settings, batch_size=10, splits=1, shuffle=False, prefetch=0)
+    path = Path(dataset.plan.units[2].file.path.removeprefix("file://"))
+    content = path.read_bytes()
+    for damage, words in (("missing", "is missing"), ("corrupted", "cannot be read")):
+        if damage == "missing":
+            path.unlink()
+        else:
+            path.write_bytes(content[:4] + b"\x00" * (len(content) - 12) + content[-8:])
+        iterator, delivered = iter(dataset), 0
+        with pytest.raises(StorageError, match=words) as caught:
+            while True:
+                next(iterator)
+                delivered += 1
+        assert path.name in str(caught.value)
+        assert f"{delivered} batches of this reader had been delivered" in str(caught.value)
+        assert f"the last was batch {delivered - 1}" in str(caught.value)
+        with pytest.raises(StorageError, match=path.name):
+            DedupDataset(name, lake.settings)
