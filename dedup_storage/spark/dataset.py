@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from functools import cached_property
@@ -24,6 +25,8 @@ from dedup_storage.tables.metadata import DatasetMetadata, VersionInfo
 from dedup_storage.tables.protocol import Run, TableFormat
 
 __all__ = ["Dataset"]
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=-]{0,199}")
 
 
 class Dataset:
@@ -294,9 +297,11 @@ def _tables(spark: SparkSession, settings: Settings) -> IcebergFormat:
 def _run_id(run_id: str | None, job: str) -> str:
     if run_id is None:
         return f"{job}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-    if not run_id or len(run_id) > 200 or not run_id.isprintable() or "'" in run_id:
+    if not _RUN_ID.fullmatch(run_id):
         raise UsageError(
-            "the run id cannot be used", expected="1 to 200 printable characters without quotes", got=repr(run_id[:80])
+            "the run id cannot be used",
+            expected="1 to 200 letters, digits and _ . : + @ = -, starting with a letter, a digit or _",
+            got=repr(run_id[:80]),
         )
     return run_id
 
