@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,8 +21,8 @@ def batches(lake: Lake) -> list[DedupBatch]:
 
 
 @pytest.fixture(params=range(3))
-def batch(request: pytest.FixtureRequest, batches: list[DedupBatch]) -> Iterator[DedupBatch]:
-    yield batches[request.param]
+def batch(request: pytest.FixtureRequest, batches: list[DedupBatch]) -> DedupBatch:
+    return batches[request.param]
 
 
 def test_lengths_offsets_and_inverse_agree(batch: DedupBatch) -> None:
