@@ -236,7 +236,7 @@ def _with_detected(sample: LogSample) -> LogSample:
 
 def _ranks(column: pa.ChunkedArray) -> Int64:
     """Order of a column's values, nulls last. (n,) int64."""
-    ranks: Int64 = pc.rank(column, sort_keys="ascending", null_placement="at_end", tiebreaker="dense").to_numpy(False)
+    ranks: Int64 = pc.rank(column, sort_keys="ascending", tiebreaker="dense").to_numpy(False)
     return ranks.astype(np.int64)
 
 

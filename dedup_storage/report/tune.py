@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 
 import pyarrow as pa
@@ -198,14 +198,14 @@ class Tuner:
         return max(1, rows) if rows < self.table.num_rows else None
 
     def best(self) -> Trial:
-        """The rule's choice among the points tried so far; the start stays unless the choice is worth it."""
+        """The rule's choice among the points tried so far; of those within 1 % the one that changes least."""
         start = self.trial(self.start_point)
         trials = list(self.trials.values())
-        chosen = trials[choose([(t.stored_bytes, t.decode_seconds) for t in trials], self.tolerance, _SLACK_SECONDS)]
-        fastest = min(t.decode_seconds for t in trials)
-        in_time = start.decode_seconds <= fastest * (1 + self.tolerance) + _SLACK_SECONDS
-        worth = start.stored_bytes - chosen.stored_bytes >= _WORTH * self._sample_bytes()
-        return chosen if worth or not in_time else start
+        limit = min(t.decode_seconds for t in trials) * (1 + self.tolerance) + _SLACK_SECONDS
+        allowed = [t for t in trials if t.decode_seconds <= limit]
+        enough = min(t.stored_bytes for t in allowed) + _WORTH * self._sample_bytes()
+        good = [t for t in allowed if t.stored_bytes <= enough]
+        return min(good, key=lambda t: (_changed(t.point, start.point), t.stored_bytes, t.point))
 
     def search(self) -> Trial:
         """Search one setting at a time, look once more beside the choice, and give it."""
@@ -237,3 +237,8 @@ class Tuner:
             self.start, page_bytes=point.page_bytes, row_group_bytes=point.row_group_bytes, level=point.level,
             page_version=point.page_version, columns={**self.start.columns, **switches},
         )  # fmt: skip
+
+
+def _changed(point: Point, start: Point) -> int:
+    """Number of settings in which two points differ."""
+    return sum(getattr(point, f.name) != getattr(start, f.name) for f in fields(Point))

@@ -1,0 +1,217 @@
+"""Samples of whole users, fingerprints and the floor, against slow forms."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dedup_storage.errors import InputError, SchemaError, UsageError
+from dedup_storage.report.curves import with_candidates, with_newest
+from dedup_storage.report.dataset_files import folder_files
+from dedup_storage.report.floor import events_once, new_events
+from dedup_storage.report.hashing import combine, count_distinct, hash_column
+from dedup_storage.report.repetition import repetition
+from dedup_storage.report.sample import LogSample, from_flat
+from dedup_storage.report.select import choose_users, sample_flat
+from dedup_storage.report.summary import read_totals
+from dedup_storage.schema import Grain, LogSchema
+
+SCHEMA = LogSchema.from_dict(
+    {
+        "user": "user_id",
+        "request": "request_id",
+        "item": "item_id",
+        "event_time": "ts",
+        "sequences": [{"column": "items", "group": "h"}, {"column": "times", "group": "h"}],
+        "labels": "label",
+    }
+)
+
+
+def log(users: int = 6, requests: int = 4, candidates: int = 3, length: int = 5, new: int = 2) -> pa.Table:
+    """A flat log in order of arrival: time first, so users interleave; histories slide by ``new`` events."""
+    rows: list[dict[str, Any]] = []
+    for r in range(requests):
+        for u in range(users):
+            history = list(range(1000 * u + new * r, 1000 * u + new * r + length))
+            for c in range(candidates):
+                rows.append(
+                    {
+                        "user_id": f"u{u}", "request_id": 100 * r + u, "ts": 10 * r + u, "country": f"c{u % 2}",
+                        "items": history, "times": [h * 7 for h in history], "item_id": (7 * r + 13 * u + c) % 11,
+                        "label": c % 2,
+                    }
+                )  # fmt: skip
+    return pa.Table.from_pylist(rows)
+
+
+def rows_of(table: pa.Table, columns: list[str]) -> list[str]:
+    return sorted(str([row[c] for c in columns]) for row in table.to_pylist())
+
+
+def flat_table(sample: LogSample, order: np.ndarray) -> pa.Table:
+    return pa.Table.from_batches(list(sample.flat(order)), sample.flat_schema())
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 6), st.integers(1, 7))
+def test_a_sample_gives_the_log_back_row_for_row(users: int, requests: int, cands: int, length: int, step: int) -> None:
+    table = log(users, requests, cands, length)
+    batches = [table.slice(i, step) for i in range(0, table.num_rows, step)]
+    sample = from_flat(SCHEMA, batches)
+    assert (sample.num_requests, sample.num_impressions) == (users * requests, table.num_rows)
+    assert sample.num_users == users
+    # Undeclared: the country is constant inside every request.
+    assert sample.schema.declared_grains()["country"] is Grain.REQUEST
+    arrived = flat_table(sample, sample.arrival)
+    assert arrived.select(table.column_names).to_pylist() == table.to_pylist()
+    sorted_rows = flat_table(sample, np.arange(sample.num_impressions))
+    keys = [(r["user_id"], r["request_id"]) for r in sorted_rows.to_pylist()]
+    assert keys == sorted(keys)
+    assert rows_of(sorted_rows, table.column_names) == rows_of(table, table.column_names)
+
+
+def test_groups_share_out_whole_users() -> None:
+    sample = from_flat(SCHEMA, [log(users=12)])
+    groups = sample.groups(3)
+    seen = [set(g.requests["user_id"].to_pylist()) for g in groups]
+    assert set().union(*seen) == {f"u{i}" for i in range(12)}
+    assert sum(len(s) for s in seen) == 12
+    columns = log().column_names
+    together = [row for g in groups for row in rows_of(flat_table(g, g.arrival), columns)]
+    assert sorted(together) == rows_of(log(users=12), columns)
+
+
+def test_cutting_histories_and_candidates() -> None:
+    sample = from_flat(SCHEMA, [log(length=5, candidates=3)])
+    newest = with_newest(sample, 2)
+    whole = sample.requests["items"].to_pylist()
+    assert newest.requests["items"].to_pylist() == [x[-2:] for x in whole]
+    fewer = with_candidates(sample, 2)
+    assert fewer.num_impressions == 2 * sample.num_requests
+    assert sorted(fewer.arrival.tolist()) == list(range(fewer.num_impressions))
+
+
+def slow_new(before: list[int] | None, here: list[int]) -> int:
+    for k in range(len(here) + 1):
+        kept = len(here) - k
+        if before is not None and kept <= len(before) and here[:kept] == before[len(before) - kept :]:
+            return k
+    return len(here)
+
+
+histories = st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 2), max_size=6)), min_size=1, max_size=8)
+
+
+@given(histories)
+def test_new_events_is_the_shortest_continuation(lists: list[tuple[bool, list[int]]]) -> None:
+    values = [x for _, x in lists]
+    follows = np.array([False, *(f for f, _ in lists[1:])])
+    flat = pa.array([e for x in values for e in x], pa.int64())
+    offsets = np.concatenate([[0], np.cumsum([len(x) for x in values])]).astype(np.int64)
+    expected = [slow_new(values[i - 1] if follows[i] else None, x) for i, x in enumerate(values)]
+    assert new_events(hash_column(flat), offsets, follows).tolist() == expected
+
+
+def test_the_floor_holds_every_event_of_every_user_once() -> None:
+    sample = from_flat(SCHEMA, [log(users=3, requests=4, length=5, new=2)])
+    events = events_once(sample)
+    got = sorted(events["items"].to_pylist())
+    assert got == sorted(list(range(1000 * u, 1000 * u + 5 + 2 * 3)) for u in range(3))
+    assert sorted(events["times"].to_pylist()) == sorted([7 * e for e in x] for x in got)
+
+
+def test_dedup_factors_against_counting() -> None:
+    table = log(users=3, requests=2, candidates=4)
+    factors = repetition(from_flat(SCHEMA, [table]))
+    rows = sorted(table.to_pylist(), key=lambda r: (r["user_id"], r["request_id"]))
+    for name in ("items", "country", "user_id"):
+        values = [str(r[name]) for r in rows]
+        runs = 1 + sum(a != b for a, b in pairwise(values))
+        assert factors[name].rows_per_run == pytest.approx(len(rows) / runs)
+        in_request = len({(r["request_id"], str(r[name])) for r in rows})
+        assert factors[name].rows_per_request_value == pytest.approx(len(rows) / in_request)
+        in_user = len({(r["user_id"], str(r[name])) for r in rows})
+        assert factors[name].rows_per_user_value == pytest.approx(len(rows) / in_user)
+    in_user = len({(r["user_id"], r["item_id"]) for r in rows})
+    assert factors["item_id"].rows_per_user_value == pytest.approx(len(rows) / in_user)
+
+
+scalar = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))
+value_lists = st.one_of(
+    st.lists(scalar).map(lambda v: pa.array(v, pa.int64())),
+    st.lists(st.one_of(st.none(), st.text(max_size=5))).map(lambda v: pa.array(v, pa.string())),
+    st.lists(st.one_of(st.none(), st.booleans())).map(lambda v: pa.array(v, pa.bool_())),
+    st.lists(st.one_of(st.none(), st.lists(scalar, max_size=4))).map(lambda v: pa.array(v, pa.list_(pa.int64()))),
+    st.lists(st.lists(st.text(max_size=3), max_size=3)).map(lambda v: pa.array(v, pa.list_(pa.string()))),
+)
+
+
+@given(value_lists, st.integers(0, 3))
+def test_fingerprints_differ_exactly_where_values_do(array: pa.Array, skip: int) -> None:
+    array = array.slice(min(skip, len(array)))
+    hashes = hash_column(array)
+    values = [str(v) if v is not None else None for v in array.to_pylist()]
+    for i in range(len(values)):
+        for j in range(i):
+            assert (hashes[i] == hashes[j]) == (values[i] == values[j])
+    assert count_distinct(hashes) == len(set(values))
+
+
+def test_fingerprints_do_not_depend_on_width_or_place() -> None:
+    wide = hash_column(pa.array([5, 7], pa.int64()))
+    assert wide.tolist() == hash_column(pa.array([9, 5, 7], pa.int32()).slice(1)).tolist()
+    ab, ba = combine([wide, wide[::-1]]), combine([wide[::-1], wide])
+    assert not np.any(ab == ba)
+
+
+@given(st.integers(0, 2**32), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_smaller_shares_are_parts_of_larger_ones(seed: int, first: float, second: float) -> None:
+    users = hash_column(pa.array(np.random.default_rng(seed).integers(0, 2**62, 200)))
+    small, large = choose_users(users, min(first, second)), choose_users(users, max(first, second))
+    assert not np.any(small & ~large)
+    assert choose_users(users, 1.0).all()
+
+
+def test_shares_are_fair() -> None:
+    users = hash_column(pa.array(np.arange(20_000)))
+    # Six standard deviations of a binomial count.
+    assert abs(choose_users(users, 0.3).sum() - 6_000) < 6 * np.sqrt(20_000 * 0.3 * 0.7)
+
+
+def test_a_sample_of_files_is_the_rows_of_its_users(tmp_path: Path) -> None:
+    table = log(users=40, requests=3)
+    for i in range(3):
+        pq.write_table(table.slice(i * 120, 120), tmp_path / f"{i}.parquet", row_group_size=50)
+    files = folder_files(str(tmp_path))
+    sample = sample_flat(files, read_totals(files), SCHEMA, share=0.4)
+    chosen = set(sample.requests["user_id"].to_pylist())
+    assert 0 < len(chosen) < 40
+    expected = pa.Table.from_pylist([r for r in table.to_pylist() if r["user_id"] in chosen], schema=table.schema)
+    assert flat_table(sample, sample.arrival).select(table.column_names).to_pylist() == expected.to_pylist()
+
+
+def test_wrong_input_is_one_sentence_each(tmp_path: Path) -> None:
+    table = log()
+    pq.write_table(table, tmp_path / "a.parquet")
+    files = folder_files(str(tmp_path))
+    totals = read_totals(files)
+    with pytest.raises(SchemaError, match="names no sequence columns"):
+        sample_flat(files, totals, SCHEMA.model_copy(update={"sequences": ()}))
+    with pytest.raises(SchemaError, match=r"column history is not in the log; expected one of"):
+        sample_flat(files, totals, LogSchema.from_dict({**SCHEMA.to_dict(), "sequences": [{"column": "history"}]}))
+    with pytest.raises(UsageError, match="more than 0 and at most 1"):
+        sample_flat(files, totals, SCHEMA, share=1.5)
+    with pytest.raises(InputError, match="no user falls into a share"):
+        sample_flat(files, totals, SCHEMA, share=1e-12)
+    pq.write_table(table.slice(0, 0), tmp_path / "a.parquet")
+    empty = folder_files(str(tmp_path))
+    with pytest.raises(InputError, match="has no rows"):
+        sample_flat(empty, read_totals(empty), SCHEMA)
