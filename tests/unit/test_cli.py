@@ -1,0 +1,222 @@
+"""The command line without Spark: exit status, one message for an error, shared options, what is printed."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from dedup_storage.cli import app
+from dedup_storage.cli.output import format_value, human_bytes, show_summary
+from dedup_storage.cli.runtime import Job, default_config, job
+from dedup_storage.errors import ConflictError, DedupStorageError, InputError, QualityGateError
+
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = sorted(p.stem.replace("_", "-") for p in (ROOT / "jobs").glob("*.py"))
+SCHEMA = "user: u\nrequest: r\nitem: i\n"
+
+
+def _toy(error: BaseException | None = None) -> typer.Typer:
+    """An application of one job that raises ``error``, or reports a summary."""
+
+    @job
+    def toy(job: Job, name: Annotated[str, typer.Option()] = "x") -> None:
+        """A job."""
+        if error is not None:
+            raise error
+        job.done("Done", {"name": name, "warehouse": job.settings.warehouse, "stored_bytes": 1500})
+
+    application = typer.Typer()
+    application.command()(toy)
+    return application
+
+
+def _run(application: typer.Typer, *arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(application, list(arguments))
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_script_is_a_command(name: str) -> None:
+    status, out, _ = _run(app, name, "--help")
+    assert status == 0
+    if name != "versions":  # its sub-commands have them
+        for option in ("--config", "--json", "--debug"):
+            assert option in out
+
+
+def test_every_command_is_a_script() -> None:
+    names = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
+    assert names == set(JOBS)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("the file a.parquet is torn", fix="Replace it."), 2),
+        (QualityGateError("refused"), 3),
+        (ConflictError("another run was faster"), 1),
+        (DedupStorageError("broken"), 1),
+        (RuntimeError("first line\nsecond line"), 1),
+        (KeyboardInterrupt(), 130),
+        (ModuleNotFoundError("No module named 'pyspark'", name="pyspark"), 2),
+    ],
+)
+def test_each_error_is_one_message_and_its_status(error: BaseException, status: int) -> None:
+    code, out, err = _run(_toy(error))
+    assert code == status
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+
+
+def test_message_of_our_errors_is_theirs() -> None:
+    error = InputError("the file a.parquet is torn", expected="Parquet", got="text", fix="Replace it.")
+    assert _run(_toy(error))[2] == f"error: {error}\n"
+
+
+def test_missing_package_names_its_extra() -> None:
+    error = ModuleNotFoundError("No module named 'great_expectations.core'", name="great_expectations.core")
+    assert "pip install 'dedup_storage[quality]'" in _run(_toy(error))[2]
+
+
+def test_debug_shows_the_trace() -> None:
+    _, _, err = _run(_toy(RuntimeError("boom")), "--debug")
+    assert "Traceback" in err
+    assert "boom" in err
+
+
+def test_markup_in_messages_is_printed_as_it_is() -> None:
+    assert "[red]x[/red] [/]" in _run(_toy(InputError("[red]x[/red] [/]")))[2]
+
+
+def test_json_to_a_file_and_to_standard_output(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "summary.json"
+    status, out, _ = _run(_toy(), "--json", str(file), "--name", "a")
+    assert status == 0
+    assert "1.5 kB" in out
+    assert jsonlib.loads(file.read_text())["name"] == "a"
+    _, out, _ = _run(_toy(), "--json", "-", "--name", "b")
+    assert jsonlib.loads(out) == {"name": "b", "warehouse": "warehouse", "stored_bytes": 1500}
+
+
+def test_unwritable_json_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    status, _, err = _run(_toy(), "--json", str(tmp_path / "file" / "x.json"))
+    assert status == 1
+    assert "cannot be written" in err
+
+
+def test_settings_come_from_config_then_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text("warehouse: from-file\n")
+    assert '"from-file"' in _run(_toy(), "--json", "-", "--config", str(config))[1]
+    monkeypatch.setenv("DEDUP_STORAGE_CONFIG", str(config))
+    assert '"from-file"' in _run(_toy(), "--json", "-")[1]
+    monkeypatch.setenv("DEDUP_STORAGE_WAREHOUSE", "from-env")
+    assert '"from-env"' in _run(_toy(), "--json", "-")[1]
+
+
+def test_unknown_setting_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text("warehose: x\n")
+    status, _, err = _run(_toy(), "--config", str(config))
+    assert status == 2
+    assert "warehose" in err
+
+
+def test_local_configuration_wins_over_the_packaged_one(tmp_path: Path) -> None:
+    packaged = default_config()
+    assert packaged.is_file()
+    assert packaged != Path("conf/local.yaml")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "local.yaml").write_text("{}")
+    assert default_config() == Path("conf/local.yaml")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["write"],
+        ["write", "log"],
+        ["write", "log", "--dataset", "d", "--mode", "upsert"],
+        ["write", "log", "--dataset", "d", "--buckets", "0"],
+        ["versions", "pin", "zero", "--dataset", "d"],
+        ["versions", "rollback", "0", "--dataset", "d"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    status, _, err = _run(app, *arguments)
+    assert status == 2
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needle"),
+    [
+        (["write", "log", "--dataset", "x; drop table y"], "cannot be used"),
+        (["write", "log", "--dataset", "d", "--layout", "flat"], "the layout of an existing dataset cannot be given"),
+        (["write", "log", "--dataset", "d", "--schema", "none.yaml"], "none.yaml cannot be read"),
+        (["write", "log", "--dataset", "d", "--schema", "typo.yaml"], "the key usr is unknown"),
+        (["versions", "list", "--dataset", "nothing_here"], "nothing_here"),
+        (["infer-schema", "log"], "the user column is not named"),
+        (["generate", "out", "--set", "itms=5"], "the key itms is unknown"),
+        (["generate", "out", "--set", "items"], "NAME=VALUE"),
+        (["generate", "out", "--preset", "hugh"], "the preset hugh does not exist"),
+    ],
+)
+def test_wrong_input_is_refused_before_spark_starts(
+    arguments: list[str], needle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "typo.yaml").write_text(SCHEMA.replace("user:", "usr:"))
+
+    def never(*_: object, **__: object) -> None:
+        pytest.fail("Spark was started")
+
+    monkeypatch.setattr("dedup_storage.cli.runtime.local_spark", never)
+    status, _, err = _run(app, *arguments)
+    assert status == 2
+    assert needle in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("stored_bytes", 999, "999 B"),
+        ("stored_bytes", 1_500_000, "1.5 MB"),
+        ("wall_seconds", 2, "2.0 s"),
+        ("rows", 1_234_567, "1,234,567"),
+        ("passed", True, "yes"),
+        ("ratio", 2.5, "2.50"),
+        ("docs", None, "-"),
+        ("seconds", {"stage": 1.25}, "stage: 1.2 s"),
+        ("dates", ["a", "b"], "a, b"),
+        ("dates", [], "-"),
+    ],
+)
+def test_values_are_shown_with_their_unit(name: str, value: object, text: str) -> None:
+    assert format_value(name, value) == text
+
+
+def test_every_power_of_a_thousand_has_its_unit() -> None:
+    assert [human_bytes(10 ** (3 * n)) for n in range(5)] == ["1 B", "1.0 kB", "1.0 MB", "1.0 GB", "1.0 TB"]
+
+
+def test_lists_of_rows_become_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    show_summary("Wrote d", {"rows": 3, "tables": [{"table": "requests", "bytes": 2_000}]})
+    out = capsys.readouterr().out
+    assert "Wrote d" in out
+    assert "Tables" in out
+    assert "2.0 kB" in out
