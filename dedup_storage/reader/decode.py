@@ -41,7 +41,7 @@ class SplitReader:
     ) -> None:
         self._order, self._open, self._packer, self._transform = order, open_unit, packer, transform
         self._units: dict[int, UnitReader] = {}
-        self._windows: dict[int, tuple[Window, Int64]] = {}
+        self._windows: dict[int, Window] = {}
 
     def close(self) -> None:
         """Let files and windows go."""
@@ -61,24 +61,29 @@ class SplitReader:
             del self._windows[window]
         requests, impressions, lengths = [], [], []
         for window in range(first, last + 1):
-            inside = (items.requests >= offsets[window]) & (items.requests < offsets[window + 1])
-            if not np.any(inside):
-                continue
-            decoded, permutation = self._window(window)
-            rows = permutation[items.requests[inside] - offsets[window]]
-            starts, counts = offsets_from_lengths(decoded.lengths)[rows], decoded.lengths[rows]
+            begin = int(np.searchsorted(items.requests, offsets[window]))
+            end = int(np.searchsorted(items.requests, offsets[window + 1]))
+            decoded = self._window(window)
+            # Windows lie in their shuffled order: what a batch takes of one is a slice, of impressions too.
+            rows = items.requests[begin:end] - offsets[window]
+            starts = offsets_from_lengths(decoded.lengths)[rows]
+            counts = decoded.lengths[rows]
             if items.starts is not None and items.stops is not None:
-                counts = np.minimum(counts, items.stops[inside]) - items.starts[inside]
-                starts = starts + items.starts[inside]
-            requests.append(gather_table(decoded.requests, rows))
-            impressions.append(gather_table(decoded.impressions, ranges(starts, counts)))
+                counts = np.minimum(counts, items.stops[begin:end]) - items.starts[begin:end]
+                starts = starts + items.starts[begin:end]
+            requests.append(decoded.requests.slice(int(rows[0]), len(rows)))
+            impressions.append(decoded.impressions.slice(int(starts[0]), int(counts.sum())))
             lengths.append(counts)
         marked = replace(progress, continues=items.continues, continued=items.continued)
         return self._packer.pack(requests, impressions, np.concatenate(lengths), marked)
 
-    def _window(self, number: int) -> tuple[Window, Int64]:
+    def _window(self, number: int) -> Window:
         if number not in self._windows:
-            self._windows[number] = (self._decode(number), self._order.permutation(number))
+            decoded = self._decode(number)
+            permutation = self._order.permutation(number)
+            if np.any(permutation[1:] < permutation[:-1]):
+                decoded = _permute(decoded, permutation)
+            self._windows[number] = decoded
         return self._windows[number]
 
     def _decode(self, number: int) -> Window:
@@ -96,6 +101,15 @@ class SplitReader:
         if self._transform is not None:
             requests, impressions = _apply(self._transform, requests, impressions)
         return Window(requests, impressions, np.concatenate([p.lengths for p in parts]))
+
+
+def _permute(window: Window, rows: Int64) -> Window:
+    """The window with its requests, and the impressions of each, in another order."""
+    lengths = window.lengths[rows]
+    starts = offsets_from_lengths(window.lengths)[rows]
+    return Window(
+        gather_table(window.requests, rows), gather_table(window.impressions, ranges(starts, lengths)), lengths
+    )
 
 
 def _apply(transform: ArrowTransform, requests: pa.Table, impressions: pa.Table) -> tuple[pa.Table, pa.Table]:
