@@ -1,0 +1,187 @@
+"""The jobs from the command line, one after the other on one dataset; wrong input leaves it unchanged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from pyspark.sql import SparkSession
+from typer.testing import CliRunner, Result
+
+from dedup_storage.cli import app
+from dedup_storage.config import Settings
+from dedup_storage.tables.metadata import Lake
+
+SCHEMA = {
+    "user": "u",
+    "request": "r",
+    "item": "i",
+    "event_time": "t",
+    "labels": ["y"],
+    "date_grain": "none",
+    "buckets": 2,
+}
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(spark: SparkSession, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Runs a command in the suite's Spark session, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEDUP_STORAGE_WAREHOUSE", settings.warehouse)
+
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(a) for a in arguments])
+
+    return invoke
+
+
+def _log(path: Path, **changes: Any) -> Path:
+    """Four impressions of two requests; ``changes`` replaces or, with ``None``, removes columns."""
+    micros = pa.timestamp("us", tz="UTC")
+    columns: dict[str, Any] = {
+        "u": pa.array([1, 1, 2, 2], pa.int64()),
+        "r": pa.array([10, 10, 20, 20], pa.int64()),
+        "i": pa.array([5, 6, 5, 7], pa.int64()),
+        "t": pa.array([1_000_000, 1_000_000, 2_000_000, 2_000_000], pa.int64()).cast(micros),
+        "hist": pa.array([[1, 2], [1, 2], [3], [3]], pa.list_(pa.int64())),
+        "y": pa.array([0, 1, 0, 0], pa.int32()),
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    kept = {name: column for name, column in (columns | changes).items() if column is not None}
+    pq.write_table(pa.table(kept), path / "part-0.parquet")
+    return path
+
+
+def _schema(path: Path, **changes: Any) -> Path:
+    path.write_text(yaml.safe_dump(SCHEMA | changes))
+    return path
+
+
+def _versions(settings: Settings, name: str) -> list[int]:
+    return list(Lake(settings).load(name).version_numbers)
+
+
+def test_from_a_synthetic_log_to_a_rolled_back_dataset(run: Run, settings: Settings, name: str, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"  # absolute: Spark keeps a working directory of its own
+    made = run("generate", raw, "--users", 12, "--seed", 5, "--set", "items=500", "--json", "made.json")
+    assert made.exit_code == 0, made.output
+    rows = json.loads(Path("made.json").read_text())["rows"]["log"]
+
+    written = run(
+        "write", raw / "log", "--dataset", name, "--schema", raw / "_schema.yaml", "--run-id", "one", "--json", "w.json"
+    )
+    assert written.exit_code == 0, written.output
+    summary = json.loads(Path("w.json").read_text())
+    assert (summary["impressions"], summary["version"], summary["gate"]) == (rows, 1, "passed")
+
+    again = run("write", raw / "log", "--dataset", name, "--run-id", "one", "--json", "again.json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(Path("again.json").read_text())["already_published"] is True
+
+    replaced = run("write", raw / "log", "--dataset", name, "--mode", "replace", "--run-id", "two")
+    assert replaced.exit_code == 0, replaced.output
+    assert run("check", "--dataset", name).exit_code == 0
+
+    pinned = run("versions", "pin", 1, "--dataset", name, "--label", "first", "--json", "-")
+    assert json.loads(pinned.stdout)["version"] == 1
+    back = run("versions", "rollback", 1, "--dataset", name)
+    assert back.exit_code == 0, back.output
+    listed = json.loads(run("versions", "list", "--dataset", name, "--json", "-").stdout)
+    assert [v["version"] for v in listed] == [3, 2, 1]
+    assert listed[-1]["pins"] == ["first"]
+    assert run("versions", "unpin", "first", "--dataset", name).exit_code == 0
+    assert run("versions", "unpin", "first", "--dataset", name).exit_code == 2
+    assert run("versions", "rollback", 9, "--dataset", name).exit_code == 2
+    assert _versions(settings, name) == [1, 2, 3]
+
+    compared = run("report", "--dataset", name, "--raw", raw / "log", "--json", "report.json")
+    assert compared.exit_code == 0, compared.output
+    assert "hist_item_ids" in compared.stdout
+
+
+def test_inferred_schema_finds_grains_and_sequences(run: Run, tmp_path: Path) -> None:
+    log = _log(tmp_path / "log", size=pa.array([[1, 1], [1, 1], [1], [1]], pa.list_(pa.int32())))
+    keys = ("--user", "u", "--request", "r", "--item", "i", "--event-time", "t", "--label", "y")
+    done = run("infer-schema", log, *keys, "-o", "schema.yaml", "--json", "found.json", "--yes")
+    assert done.exit_code == 0, done.output
+    found = {c["column"]: c for c in json.loads(Path("found.json").read_text())["columns"]}
+    assert (found["hist"]["grain"], found["hist"]["declared"], found["hist"]["requests"]) == ("request", False, 2)
+    assert yaml.safe_load(Path("schema.yaml").read_text())["sequences"] == [
+        {"column": "hist", "group": "hist"},
+        {"column": "size", "group": "hist"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "schema", "status", "needle"),
+    [
+        ({"r": None}, {}, 2, "the column r is not in"),
+        ({"u": pa.array([1.5, 1.5, 2.5, 2.5])}, {}, 2, "u"),
+        ({"u": pa.array([1, None, 2, 2], pa.int64())}, {}, 2, "u"),
+        ({"i": pa.array([5, 6, 5, None], pa.int64())}, {"checks": {"i": {"not_null": True}}}, 3, "i"),
+        ({"pos": pa.array([0, 0, 0, 1], pa.int32())}, {"position": "pos"}, 3, "every impression key once"),
+        (
+            {"hist": pa.array([[1, 2], [1, 3], [3], [3]], pa.list_(pa.int64()))},
+            {"columns": {"hist": "request"}},
+            2,
+            "hist",
+        ),
+        ({"y": pa.array([0, 1, 0, 9], pa.int32())}, {"checks": {"y": {"allowed": [0, 1]}}}, 3, "y"),
+    ],
+    ids=["no-key", "wrong-type", "null-key", "null-item", "twice-a-key", "inconstant", "not-allowed"],
+)
+def test_wrong_logs_are_refused_and_change_nothing(
+    run: Run,
+    settings: Settings,
+    name: str,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    schema: dict[str, Any],
+    status: int,
+    needle: str,
+) -> None:
+    good = {**changes, "pos": pa.array([0, 1, 0, 1], pa.int32())} if "pos" in changes else {}
+    described = _schema(tmp_path / "schema.yaml", **schema)
+    first = run("write", _log(tmp_path / "good", **good), "--dataset", name, "--schema", described)
+    assert first.exit_code == 0, first.output
+    later = pa.array([3, 3, 4, 4], pa.int64())
+    bad = {"u": later} | {k: v for k, v in changes.items() if v is not None or k == "r"}
+    done = run("write", _log(tmp_path / "bad", **bad), "--dataset", name, "--schema", described)
+    assert done.exit_code == status, done.output
+    _one_readable_message(done, needle)
+    assert _versions(settings, name) == [1]
+
+
+def test_torn_file_is_named(run: Run, settings: Settings, name: str, tmp_path: Path) -> None:
+    described = _schema(tmp_path / "schema.yaml")
+    assert run("write", _log(tmp_path / "good"), "--dataset", name, "--schema", described).exit_code == 0
+    file = _log(tmp_path / "torn") / "part-0.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
+    done = run("write", file.parent, "--dataset", name)
+    assert done.exit_code == 2, done.output
+    _one_readable_message(done, "part-0.parquet")
+    assert _versions(settings, name) == [1]
+
+
+def test_missing_input_and_missing_dataset(run: Run, name: str, tmp_path: Path) -> None:
+    missing = run("write", tmp_path / "none", "--dataset", name, "--schema", _schema(tmp_path / "schema.yaml"))
+    assert missing.exit_code == 2
+    _one_readable_message(missing, "none")
+    unknown = run("write", _log(tmp_path / "log"), "--dataset", name)
+    assert unknown.exit_code == 2
+    _one_readable_message(unknown, "Give --schema FILE to create it")
+
+
+def _one_readable_message(done: Result, needle: str) -> None:
+    messages = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(messages) == 1
+    assert needle in messages[0]
+    for sign in ("Traceback", "at org.apache", "at java.", "Py4J", "Caused by"):
+        assert sign not in done.output
