@@ -33,7 +33,7 @@ from dedup_storage.report.savings import estimate_savings
 from dedup_storage.report.select import sample_dataset
 from dedup_storage.report.summary import read_totals
 from dedup_storage.report.tune import Tuner
-from dedup_storage.report.tuning import tune_dataset
+from dedup_storage.report.tuning import sample_tables, tune_dataset
 from dedup_storage.schema import LogSchema
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
@@ -164,7 +164,7 @@ def _estimate(
 def tuner(report: Report, log: str, sample: LogSample) -> None:
     """The search against the whole grid on the request rows."""
     start = Encoding(page_bytes=8 * 1024**2, columns=dict.fromkeys(sample.schema.sequence_columns, False))
-    one = Tuner(sample.requests, start)
+    one = Tuner(sample_tables(sample, "requests", sample.num_requests / BUCKETS), start)
     found = one.search()
     points, seconds = len(one.trials), one.seconds
     best = one.exhaustive()

@@ -86,12 +86,12 @@ def propose(table: str, tuner: Tuner, trial: Trial, *, properties: Mapping[str, 
         properties: The table's properties in use; those that stay are left out.
     """
     start = tuner.trial(tuner.start_point)
-    leaves = {f.name: iceberg_leaves(f.type, f.name) for f in tuner.table.schema}
+    leaves = {f.name: iceberg_leaves(f.type, f.name) for f in tuner.tables[0].schema}
     wanted = tuner.encoding(trial).to_properties(leaves)
     in_use = {**tuner.start.to_properties(leaves), **(properties or {})}
     return Proposal(
         table=table,
-        rows=tuner.table.num_rows,
+        rows=tuner.rows,
         start_bytes=_start_bytes(tuner, start),
         stored_bytes=trial.stored_bytes,
         start_decode_seconds=start.decode_seconds,

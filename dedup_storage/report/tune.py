@@ -10,7 +10,7 @@ that saves less than 1 % of the table is not made, and a column below 0.5 % of t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 
@@ -112,7 +112,8 @@ class Tuner:
     """Tries settings on the rows of one table.
 
     Attributes:
-        table: A sample of the rows, in stored order.
+        tables: Samples of the rows in stored order, each as large as one file of the table: a dictionary's width
+            follows from the values of a file, and where it is no whole number of bytes, shifted copies are not found.
         start: The encoding in use.
         grid: What is tried.
         tolerance: Of the rule.
@@ -122,7 +123,7 @@ class Tuner:
         seconds: Processor time spent on trials so far.
     """
 
-    table: pa.Table
+    tables: Sequence[pa.Table]
     start: Encoding
     grid: Grid = field(default_factory=Grid)
     tolerance: float = 0.10
@@ -134,9 +135,14 @@ class Tuner:
     _written: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.table.num_rows == 0:
+        self.tables = [table.combine_chunks() for table in self.tables if table.num_rows]
+        if not self.tables:
             raise InputError("the sample has no rows to tune on")
-        self.table = self.table.combine_chunks()
+
+    @property
+    def rows(self) -> int:
+        """Rows of all samples."""
+        return sum(table.num_rows for table in self.tables)
 
     @property
     def start_point(self) -> Point:
@@ -171,7 +177,9 @@ class Tuner:
     def _start_columns(self) -> Mapping[str, int]:
         """Stored bytes of each column with the encoding in use, all columns written together."""
         if not self._written:
-            self._written.update(write_buffer(self.table, self.start)[0].columns)
+            for table in self.tables:
+                for name, size in write_buffer(table, self.start)[0].columns.items():
+                    self._written[name] = self._written.get(name, 0) + size
         return self._written
 
     def _sample_bytes(self) -> int:
@@ -186,16 +194,19 @@ class Tuner:
                 dictionary=dictionary, columns={},
             )  # fmt: skip
             before = time.process_time()
-            written, buffer = write_buffer(self.table.select([name]), encoding, rows_per_group=rows)
-            seconds = decode_seconds(buffer, rounds=self.rounds)
-            self._columns[key] = ColumnTrial(dictionary, written.columns[name], seconds)
+            size, seconds = 0, 0.0
+            for table in self.tables:
+                written, buffer = write_buffer(table.select([name]), encoding, rows_per_group=rows)
+                size += written.columns[name]
+                seconds += decode_seconds(buffer, rounds=self.rounds)
+            self._columns[key] = ColumnTrial(dictionary, size, seconds)
             self.seconds += time.process_time() - before
         return self._columns[key]
 
     def _rows_per_group(self, point: Point) -> int | None:
-        """Rows of a row group of the point's size; ``None`` when the sample fits into one."""
-        rows = int(point.row_group_bytes * self.table.num_rows / self._sample_bytes())
-        return max(1, rows) if rows < self.table.num_rows else None
+        """Rows of a row group of the point's size; ``None`` when every sample fits into one."""
+        rows = int(point.row_group_bytes * self.rows / self._sample_bytes())
+        return max(1, rows) if rows < max(table.num_rows for table in self.tables) else None
 
     def best(self) -> Trial:
         """The rule's choice among the points tried so far; of those within 1 % the one that changes least."""

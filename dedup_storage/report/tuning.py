@@ -17,10 +17,11 @@ from dedup_storage.report.select import SAMPLE_BYTES, sample_dataset
 from dedup_storage.report.summary import read_totals
 from dedup_storage.report.tune import Grid, Tuner
 
-__all__ = ["sample_table", "tune_dataset"]
+__all__ = ["sample_tables", "tune_dataset"]
 
 # Rows of a flat table are repeated in memory: its tuner takes a part of the sample.
 _FLAT_BYTES = 256 * 1024**2
+_MOST_FILES = 8
 
 
 def tune_dataset(
@@ -49,7 +50,7 @@ def tune_dataset(
         if table.role == TableRole.FEATURES.value:
             continue
         tuner = Tuner(
-            sample_table(sample, table.role),
+            sample_tables(sample, table.role, totals[table.name].rows / max(1, totals[table.name].files)),
             Encoding.from_properties(table.properties),
             grid=grid or Grid(),
             tolerance=tolerance,
@@ -59,15 +60,26 @@ def tune_dataset(
     return proposals
 
 
-def sample_table(sample: LogSample, role: str) -> pa.Table:
-    """The sample's rows as one of the dataset's tables stores them."""
-    if role == TableRole.REQUESTS.value:
-        return sample.requests
-    if role == TableRole.IMPRESSIONS.value:
-        return sample.impression_table()
-    flat_bytes = sample.requests.nbytes * sample.num_impressions / max(1, sample.num_requests)
-    pieces = max(1, round(flat_bytes / _FLAT_BYTES))
-    if pieces > 1 and sample.num_users >= 2 * pieces:
-        sample = sample.groups(pieces)[0]
+def sample_tables(sample: LogSample, role: str, rows_per_file: float) -> list[pa.Table]:
+    """The sample's rows as files of one of the dataset's tables, as many rows in each as the table's files hold.
+
+    Args:
+        sample: Whole users.
+        role: The table's role.
+        rows_per_file: Mean rows of its files.
+    """
+    of_requests = role == TableRole.REQUESTS.value
+    rows = sample.num_requests if of_requests else sample.num_impressions
+    pieces = max(1, round(rows / max(1.0, rows_per_file)))
+    if role == TableRole.LOGS.value:
+        flat_bytes = sample.requests.nbytes * sample.num_impressions / max(1, sample.num_requests)
+        pieces = max(pieces, round(flat_bytes / _FLAT_BYTES))
+    groups = sample.groups(pieces)[:_MOST_FILES] if 1 < pieces <= sample.num_users else [sample]
+    if role == TableRole.LOGS.value:
+        return [_flat_table(group) for group in groups[:1]]
+    return [group.requests if of_requests else group.impression_table() for group in groups]
+
+
+def _flat_table(sample: LogSample) -> pa.Table:
     order = np.arange(sample.num_impressions, dtype=np.int64)
     return pa.Table.from_batches(list(sample.flat(order)), sample.flat_schema())

@@ -19,6 +19,7 @@ from dedup_storage.report.pages import read_pages
 from dedup_storage.report.proposal import iceberg_leaves, propose
 from dedup_storage.report.sample import from_flat
 from dedup_storage.report.tune import Grid, Point, Tuner, choose
+from dedup_storage.report.tuning import sample_tables
 from dedup_storage.synth import SynthParams, batches
 
 MIB = 1024**2
@@ -159,7 +160,7 @@ def test_the_tuner_finds_what_the_grid_finds(sample) -> None:
     grid = Grid(page_bytes=(4096, 64 * 1024, 8 * MIB), row_group_bytes=(128 * MIB,), level=(1, 3), page_version=(1, 2))
     start = Encoding(page_bytes=4096, columns={"hist_item_ids": False})
     # Without a limit on decode time the choice depends on bytes alone, which are the same on every machine.
-    tuner = Tuner(sample.requests, start, grid=grid, tolerance=1e9, rounds=1)
+    tuner = Tuner(sample_tables(sample, "requests", 120), start, grid=grid, tolerance=1e9, rounds=1)
     found = tuner.search()
     visited = len(tuner.trials)
     best = min(t.stored_bytes for t in (tuner.exhaustive(), *tuner.trials.values()))
@@ -175,6 +176,6 @@ def test_the_tuner_finds_what_the_grid_finds(sample) -> None:
 def test_the_tuner_leaves_alone_what_is_good() -> None:
     table = pa.table({"a": np.arange(2000)})
     grid = Grid(page_bytes=(MIB, 8 * MIB), row_group_bytes=(128 * MIB,), level=(3,), page_version=(1,))
-    tuner = Tuner(table, Encoding(columns={"a": False}), grid=grid, tolerance=1e9, rounds=1)
+    tuner = Tuner([table], Encoding(columns={"a": False}), grid=grid, tolerance=1e9, rounds=1)
     assert tuner.search().point == Point(MIB, 128 * MIB, 3, 1)
     assert not propose("t", tuner, tuner.best()).properties
