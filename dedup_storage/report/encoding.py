@@ -2,7 +2,8 @@
 
 pyarrow stands in for the Java writer: same page size, row-group size, dictionary limit, codec and level. Two habits
 differ: the Java writer drops a dictionary that does not pay within its first page, and looks at the page size only
-every 100 rows, so that its default pages of long lists exceed 1 MB.
+every 100 rows, so that its default pages of long lists exceed 1 MB. One is imitated: it ends a page at 90 % of the
+size or at the next look after that (parquet-java, ColumnWriteStoreBase), 94 % where it was measured.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _V2_ENCODINGS = {
     "INT32": "DELTA_BINARY_PACKED", "INT64": "DELTA_BINARY_PACKED", "BYTE_ARRAY": "DELTA_BYTE_ARRAY", "BOOLEAN": "RLE",
 }  # fmt: skip
 _ROWS_PER_PAGE = 20_000
+_PAGE_FILL = 0.94
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _options(schema: pa.Schema, encoding: Encoding) -> dict[str, object]:
     options: dict[str, object] = {
         "compression": "zstd",
         "compression_level": encoding.level,
-        "data_page_size": encoding.page_bytes,
+        "data_page_size": max(1, round(_PAGE_FILL * encoding.page_bytes)),
         "data_page_version": f"{encoding.page_version}.0",
         "dictionary_pagesize_limit": encoding.dictionary_bytes,
         "use_dictionary": with_dictionary or False,
