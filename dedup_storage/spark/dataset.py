@@ -218,6 +218,21 @@ class Dataset:
             joined = impressions.join(requests.hint("merge"), on)
             return self._as_source(joined, self.spec.source_columns)
 
+    def compression_report(self, version: int | None = None, **options: Any) -> Any:
+        """What every column of a version needs, and what the same rows would need otherwise.
+
+        Args:
+            version: ``None`` takes the newest.
+            options: Of ``dedup_storage.report.measure.measure_dataset``, such as ``baselines=()`` for footers alone.
+
+        Returns:
+            A ``dedup_storage.report.model.Report``.
+        """
+        from dedup_storage.report.dataset_files import dataset_files
+        from dedup_storage.report.measure import measure_dataset
+
+        return measure_dataset(dataset_files(self.settings, self.name, version), **options)
+
     # -- versions -----------------------------------------------------------------------------------------------
 
     def versions(self) -> list[VersionInfo]:
