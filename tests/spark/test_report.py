@@ -64,7 +64,7 @@ def test_a_dataset_s_report(spark: SparkSession, settings: Settings, name: str, 
     assert {p.value for p in report.dates} == {"2024-01-01", "2024-01-02", "2024-01-03"}
     history = next(c for c in report.columns if c.column == "hist")
     assert history.sequence
-    # Not "PLAIN alone": 1 of 12 small files was seen with a dictionary although the property refuses it; cause not found.
+    # Not "PLAIN alone": 1 of 12 small files had a dictionary although the property refuses it; cause not found.
     assert max(history.encodings, key=lambda e: history.encodings[e]) == "PLAIN"
     sample = sample_dataset(files, {t.name: read_totals(t) for t in files.tables})
     assert (sample.num_users, sample.num_requests, sample.num_impressions) == (12, 36, 108)
