@@ -32,6 +32,7 @@ from dedup_storage.spark.grains import varying_requests
 from dedup_storage.spark.raw import Form, RawLog
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.summary import TableSummary, WriteSummary, small_segment_hint
+from dedup_storage.tables.iceberg import in_ranges
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import Run, Staged, TableFormat
 from dedup_storage.tables.sessions import run_session
@@ -314,15 +315,7 @@ class Writer:
             return None
         meta = self.tables.metadata(self.spec.name)
         rows = self.tables.read(self.spec.name, table.name, meta.snapshots(run.base)[table.name])
-        day = F.col(str(self.spec.event_date_column))
-        inside = F.lit(False)
-        for low, high in run.replaced:
-            part = F.lit(True)
-            if low:
-                part = part & (day >= F.lit(low).cast("date"))
-            if high:
-                part = part & (day < F.lit(high).cast("date"))
-            inside = inside | part
+        inside = in_ranges(str(self.spec.event_date_column), run.replaced)
         replaced = self.session.createDataFrame([(d,) for d in run.dates or ()], "d string")
         dates = replaced.select(F.col("d").cast("date").alias(str(self.spec.event_date_column)))
         return rows.filter(inside).join(F.broadcast(dates), [str(self.spec.event_date_column)], "left_anti")

@@ -24,7 +24,7 @@ from dedup_storage.tables.metadata import DatasetMetadata, Lake, snapshot_summar
 from dedup_storage.tables.protocol import Run, Staged
 from dedup_storage.tables.sessions import move_to, run_session
 
-__all__ = ["IcebergFormat", "quoted"]
+__all__ = ["IcebergFormat", "in_ranges", "quoted"]
 
 _TABLE_PROPERTIES = {
     "format-version": "3",
@@ -128,15 +128,7 @@ class IcebergFormat:
         if run.replaced is None:
             writer.append()
             return
-        condition: Column | None = None
-        for low, high in run.replaced:
-            part = F.lit(True)
-            if low:
-                part = F.col(str(spec.event_date_column)) >= F.lit(low).cast("date")
-            if high:
-                part = part & (F.col(str(spec.event_date_column)) < F.lit(high).cast("date"))
-            condition = part if condition is None else condition | part
-        writer.overwrite(F.lit(False) if condition is None else condition)
+        writer.overwrite(in_ranges(str(spec.event_date_column), run.replaced))
 
     @staticmethod
     def _facts(run: Run, anchor: bool) -> dict[str, str]:
@@ -198,6 +190,19 @@ class IcebergFormat:
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged data."""
         self._publisher.discard(spec, run)
+
+
+def in_ranges(column: str, ranges: Sequence[tuple[str, str]]) -> Column:
+    """Whether a date lies in one of half-open ranges (ISO; an empty text is no bound)."""
+    condition: Column | None = None
+    for low, high in ranges:
+        part = F.lit(True)
+        if low:
+            part = F.col(column) >= F.lit(low).cast("date")
+        if high:
+            part = part & (F.col(column) < F.lit(high).cast("date"))
+        condition = part if condition is None else condition | part
+    return F.lit(False) if condition is None else condition
 
 
 def _literal(value: str) -> str:
