@@ -55,7 +55,7 @@ def test_rollback_is_a_new_version_and_later_writes_build_on_it(spark: SparkSess
     assert not ds.write(log(spark, [2], 100), run_id="day-2", gate=False).already_published
     same_rows(ds.logs(), log(spark, [1]).frame.unionByName(log(spark, [2], 100).frame))
     assert ds.rollback(1, run_id="undo").version == 3
-    assert ds.rollback(1, run_id="undo again").version == 5
+    assert ds.rollback(1, run_id="undo-again").version == 5
 
 
 def test_a_version_that_does_not_exist(ds: Dataset) -> None:
