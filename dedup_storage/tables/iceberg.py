@@ -15,10 +15,12 @@ from dedup_storage.layout import (
     ROLE_PROPERTY,
     SPEC_PROPERTY,
     DatasetSpec,
+    TableRole,
     TableSpec,
     encoding_properties,
 )
 from dedup_storage.schema import DateGrain, check_name
+from dedup_storage.tables.features import DEFINITION, definition_at
 from dedup_storage.tables.iceberg_publish import Publisher
 from dedup_storage.tables.metadata import DatasetMetadata, Lake, snapshot_summary
 from dedup_storage.tables.protocol import Run, Staged
@@ -117,25 +119,38 @@ class IcebergFormat:
             frame = move_to(run_session(self.spark), frame)
         frame.sparkSession.conf.set("spark.wap.id", run.attempt)
         writer = frame.select(*table.columns).writeTo(self._name(spec.name, table.name))
-        for key, value in self._facts(run, table.name == spec.anchor.name).items():
+        for key, value in self._facts(spec, table, run).items():
             writer = writer.option(f"snapshot-property.{key}", value)
         if presorted:
             writer = writer.option("use-table-distribution-and-ordering", "false").option("fanout-enabled", "false")
-        self._commit(spec, writer, run)
+        self._commit(spec, table, writer, run)
         return self.staged(spec, table.name, run)
 
-    def _commit(self, spec: DatasetSpec, writer: DataFrameWriterV2, run: Run) -> None:
-        if run.replaced is None:
+    def _commit(self, spec: DatasetSpec, table: TableSpec, writer: DataFrameWriterV2, run: Run) -> None:
+        if run.replaced is None or not run.replaces(table.name):
             writer.append()
-            return
-        writer.overwrite(in_ranges(str(spec.event_date_column), run.replaced))
+        elif run.buckets is None:
+            writer.overwrite(in_ranges(str(spec.event_date_column), run.replaced))
+        else:
+            writer.append()
+            self._publisher.replace_segments(spec, table.name, run)
 
-    @staticmethod
-    def _facts(run: Run, anchor: bool) -> dict[str, str]:
-        facts = {"run-id": run.run_id, "job": run.job}
-        if anchor:
+    def _facts(self, spec: DatasetSpec, table: TableSpec, run: Run) -> dict[str, str]:
+        facts = {"run-id": run.run_id, "job": run.job, **run.table_facts.get(table.name, {})}
+        if table.role is TableRole.FEATURES and DEFINITION not in facts:
+            # Rows rewritten by a run that knows nothing of definitions: the group stays what it was.
+            stored = self.lake.catalog.load_table((spec.name, table.name))
+            current = stored.current_snapshot()
+            group = definition_at(stored, current.snapshot_id) if current is not None else None
+            facts |= {DEFINITION: group.to_json()} if group is not None else {}
+        if table.name == spec.anchor.name:
             facts |= {"dates": "*" if run.dates is None else ",".join(run.dates), **run.facts}
         return {PROPERTY_PREFIX + key: value for key, value in facts.items()}
+
+    def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
+        """Stage a snapshot without rows: a version's anchor where none of its rows change, or new facts of a table."""
+        nothing = self.spark.read.table(self._name(spec.name, table.name)).limit(0)
+        return self.stage(spec, table, nothing, replace(run, replaced=None))
 
     def staged(self, spec: DatasetSpec, table: str, run: Run) -> Staged:
         """What an attempt staged in one table."""
@@ -175,8 +190,7 @@ class IcebergFormat:
         facts = {"parent": str(target), "kind": "rollback"}
         run = replace(run, facts={**run.facts, **facts}, dates=None)
         anchor = spec.anchor
-        nothing = self.spark.read.table(self._name(spec.name, anchor.name)).limit(0)
-        self.stage(spec, anchor, nothing, run)
+        self.stage_nothing(spec, anchor, run)
         return self._publisher.publish(spec, run, [anchor.name], None)
 
     def tag(self, dataset: str, table: str, name: str, snapshot_id: int) -> None:

@@ -31,7 +31,10 @@ from dedup_storage.layout import DatasetSpec, claim_tag, version_tag
 from dedup_storage.tables.metadata import DatasetMetadata, Lake, ancestors, snapshot_summary, tags
 from dedup_storage.tables.protocol import Run
 
-__all__ = ["Publisher"]
+__all__ = ["UNTAGGED", "Publisher"]
+
+# Claim fact: tables that the version leaves out, comma-separated.
+UNTAGGED = "untagged"
 
 _JAVA_ERRORS = (Py4JJavaError, PySparkException)
 
@@ -69,7 +72,7 @@ class Publisher:
                     verified = meta.current
                 for name in members:
                     self._refuse_foreign(meta, name)
-                    if run.replaced is not None:
+                    if run.replaces(name):
                         self._rebase(meta, name, run)
                 return self._claim_and_complete(spec, meta.current + 1, run)
         raise AssertionError("unreachable: tenacity reraises")
@@ -114,7 +117,8 @@ class Publisher:
         claimed = meta.anchor.snapshot_by_id(int(facts["staged"]))
         attempt = snapshot_summary(claimed)["wap.id"] if claimed else ""
         restored = meta.snapshots(int(facts["parent"])) if facts.get("kind") == "rollback" else None
-        others = [name for name in meta.tables if name != anchor]
+        untagged = set(facts.get(UNTAGGED, "").split(","))
+        others = [name for name in meta.tables if name != anchor and name not in untagged]
         for name in (*others, anchor):
             if restored is not None:
                 if name in restored:
@@ -242,10 +246,20 @@ class Publisher:
         """Stage a replacement again on today's main, from the same files; Iceberg picks none across a commit."""
         table = meta.tables[name]
         staged = self.find_staged(table, run.attempt)
-        if staged.parent_snapshot_id == table.metadata.current_snapshot_id:
-            return
-        java = self._java(meta.spec.name, name)
-        change = java.newOverwrite().overwriteByRowFilter(self._filter(meta.spec, run))
+        if staged.parent_snapshot_id != table.metadata.current_snapshot_id:
+            self._stage_again(meta.spec, name, staged, run)
+
+    def replace_segments(self, spec: DatasetSpec, name: str, run: Run) -> None:
+        """Turn an attempt's staged append into a replacement of segments, from the same files (metadata only).
+
+        Spark's own overwrite takes a filter on columns, not on user buckets.
+        """
+        staged = self.find_staged(self.lake.catalog.load_table((spec.name, name)), run.attempt)
+        self._stage_again(spec, name, staged, run)
+
+    def _stage_again(self, spec: DatasetSpec, name: str, staged: Snapshot, run: Run) -> None:
+        java = self._java(spec.name, name)
+        change = java.newOverwrite().overwriteByRowFilter(self._filter(spec, run))
         files = java.snapshot(staged.snapshot_id).addedDataFiles(java.io()).iterator()
         while files.hasNext():
             change.addFile(files.next())
@@ -265,7 +279,13 @@ class Publisher:
             if high:
                 part = getattr(java, "and")(part, java.lessThan(spec.event_date_column, high))
             whole = getattr(java, "or")(whole, part)
-        return whole
+        if run.buckets is None:
+            return whole
+        chosen = java.alwaysFalse()
+        for bucket in run.buckets:
+            term = java.bucket(spec.schema_.user, spec.buckets)
+            chosen = getattr(java, "or")(chosen, java.equal(term, bucket))
+        return getattr(java, "and")(whole, chosen)
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged snapshots and the files that only they hold."""

@@ -26,8 +26,11 @@ class Run:
         base: The version the attempt started from (0: none).
         replaced: Half-open ranges of event dates (ISO) whose rows the run replaces, whole segments each; an empty
             range text stands for no bound; ``None`` for an append.
+        buckets: Replace only these user buckets of the ranges; ``None`` for all.
+        replaced_tables: Tables in which rows are replaced; others are only appended to. ``None`` for all.
         dates: Event dates the run touches; ``None`` when any may be touched.
         facts: Further facts to keep with the version.
+        table_facts: Facts to keep with the snapshots of single tables.
     """
 
     run_id: str
@@ -37,6 +40,13 @@ class Run:
     replaced: tuple[tuple[str, str], ...] | None = None
     dates: tuple[str, ...] | None = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    buckets: tuple[int, ...] | None = None
+    replaced_tables: tuple[str, ...] | None = None
+    table_facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def replaces(self, table: str) -> bool:
+        """Whether rows of a table are replaced."""
+        return self.replaced is not None and (self.replaced_tables is None or table in self.replaced_tables)
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,9 @@ class TableFormat(Protocol):
             run: Attempt; ``replaced`` decides between append and replacement.
             presorted: Rows arrive distributed by segment and sorted, so nothing is shuffled again.
         """
+
+    def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
+        """Stage a snapshot without rows: a version's anchor where none of its rows change, or new facts of a table."""
 
     def read(self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None) -> DataFrame:
         """Rows of a snapshot, or only those appended after the snapshot ``since``."""

@@ -1,0 +1,163 @@
+"""Which segments of a table differ between two of its snapshots, from manifests alone: no data file is opened.
+
+A file that was added, removed or got deletes changes the event dates between its least and its greatest, in its
+user bucket. Compaction moves rows and changes none, so what only ``replace`` snapshots did is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from pyiceberg.conversions import from_bytes
+from pyiceberg.manifest import DataFileContent, ManifestEntryStatus
+from pyiceberg.transforms import BucketTransform, IdentityTransform, MonthTransform
+from pyiceberg.types import DateType
+
+from dedup_storage.layout import DatasetSpec
+from dedup_storage.tables.metadata import ancestors, snapshot_summary
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile, ManifestEntry
+    from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
+
+__all__ = ["Cell", "changed_cells", "date_ranges", "stored_cells"]
+
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Event dates of one user bucket.
+
+    Attributes:
+        low, high: First and last event date; ``None`` when a file does not say.
+        bucket: User bucket; ``None`` for all.
+    """
+
+    low: date | None
+    high: date | None
+    bucket: int | None
+
+    def stretched(self, days: int | None) -> Cell:
+        """The cell and the days after it (``None``: all days after it)."""
+        if self.high is None or days == 0:
+            return self
+        return replace(self, high=None if days is None else self.high + timedelta(days=days))
+
+    def overlaps(self, other: Cell) -> bool:
+        """Whether a row could lie in both."""
+        if self.bucket is not None and other.bucket is not None and self.bucket != other.bucket:
+            return False
+        below = self.high is not None and other.low is not None and self.high < other.low
+        above = self.low is not None and other.high is not None and self.low > other.high
+        return not (below or above)
+
+
+def changed_cells(table: Table, spec: DatasetSpec, old: int | None, new: int) -> set[Cell]:
+    """What changed between two snapshots of one of a dataset's tables.
+
+    Args:
+        table: The table, as PyIceberg loads it.
+        spec: The dataset.
+        old: Earlier snapshot; ``None`` for an empty table.
+        new: Later snapshot.
+    """
+    if old == new:
+        return set()
+    line = ancestors(table, new)
+    ids = [s.snapshot_id for s in line]
+    if old in ids:
+        between = line[: ids.index(old)]
+        entries = (e for s in between if snapshot_summary(s).get("operation") != "replace" for e in _written(table, s))
+        return set(_cells(table, spec, (e.data_file for e in entries)))
+    # The earlier snapshot is no ancestor, or the way to it was expired: compare what is live.
+    before, after = _live(table, old), _live(table, new)
+    return set(_cells(table, spec, [before[k] for k in before.keys() - after.keys()])) | set(
+        _cells(table, spec, [after[k] for k in after.keys() - before.keys()])
+    )
+
+
+def stored_cells(table: Table, spec: DatasetSpec, snapshot_id: int) -> set[Cell]:
+    """Where a snapshot has rows."""
+    files = (f for f in _live(table, snapshot_id).values() if f.content is DataFileContent.DATA)
+    return set(_cells(table, spec, files))
+
+
+def date_ranges(days: Iterable[date]) -> tuple[tuple[str, str], ...]:
+    """Half-open ISO ranges that hold exactly these days, neighbours joined."""
+    ranges: list[tuple[date, date]] = []
+    for day in sorted(set(days)):
+        if ranges and ranges[-1][1] == day:
+            ranges[-1] = (ranges[-1][0], day + timedelta(days=1))
+        else:
+            ranges.append((day, day + timedelta(days=1)))
+    return tuple((low.isoformat(), high.isoformat()) for low, high in ranges)
+
+
+def _written(table: Table, snapshot: Snapshot) -> Iterator[ManifestEntry]:
+    """What one snapshot added and removed."""
+    for manifest in snapshot.manifests(table.io):
+        if manifest.added_snapshot_id != snapshot.snapshot_id:
+            continue
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
+            if entry.status is not ManifestEntryStatus.EXISTING and entry.snapshot_id == snapshot.snapshot_id:
+                yield entry
+
+
+def _live(table: Table, snapshot_id: int | None) -> Mapping[Any, DataFile]:
+    """Files of a snapshot, deletion vectors included, by what tells them apart."""
+    snapshot = table.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
+    if snapshot is None:
+        return {}
+    found = {}
+    for manifest in snapshot.manifests(table.io):
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+            file = entry.data_file
+            # Deletion vectors share a Puffin file; what they belong to is not in PyIceberg's key, the count is.
+            found[(file.file_path, str(file.partition), file.record_count)] = file
+    return found
+
+
+def _cells(table: Table, spec: DatasetSpec, files: Iterable[DataFile]) -> Iterator[Cell]:
+    specs, schema = table.specs(), table.schema()
+    dated = spec.event_date_column
+    field = schema.find_field(dated) if dated is not None else None
+    for file in files:
+        low = high = bucket = None
+        for place, part in enumerate(specs[file.spec_id].fields):
+            value = file.partition[place]
+            if isinstance(part.transform, BucketTransform):
+                bucket = value
+            elif value is None:
+                continue
+            elif isinstance(part.transform, IdentityTransform):
+                low = high = _day(value)
+            elif isinstance(part.transform, MonthTransform):
+                low, high = _month(value)
+        if low is None or low != high:
+            low, high = _bounds(file, field, low, high)
+        yield Cell(low, high, bucket)
+
+
+def _bounds(file: DataFile, field: Any, low: date | None, high: date | None) -> tuple[date | None, date | None]:
+    if field is None or not isinstance(field.field_type, DateType) or file.content is not DataFileContent.DATA:
+        return low, high
+    least = (file.lower_bounds or {}).get(field.field_id)
+    greatest = (file.upper_bounds or {}).get(field.field_id)
+    nulls = (file.null_value_counts or {}).get(field.field_id, 0)
+    if least is None or greatest is None or nulls:
+        return low, high
+    return _day(from_bytes(field.field_type, least)), _day(from_bytes(field.field_type, greatest))
+
+
+def _day(value: Any) -> date:
+    return value if isinstance(value, date) else _EPOCH + timedelta(days=int(value))
+
+
+def _month(value: int) -> tuple[date, date]:
+    first = date(1970 + value // 12, value % 12 + 1, 1)
+    return first, (first + timedelta(days=32)).replace(day=1) - timedelta(days=1)

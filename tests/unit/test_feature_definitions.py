@@ -1,0 +1,83 @@
+"""Definitions of feature groups, and which event dates of which buckets a change concerns."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from dedup_storage.errors import SchemaError, UnknownColumnError
+from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.schema import DateGrain, Grain, LogSchema
+from dedup_storage.tables.changes import Cell, date_ranges
+from dedup_storage.tables.features import (
+    Coverage,
+    FeatureColumn,
+    FeatureGroup,
+    FeatureSource,
+    SourceKind,
+    find_group,
+    group_table,
+    member_tables,
+    table_name,
+)
+
+
+def spec(layout: Layout = Layout.SPLIT) -> DatasetSpec:
+    schema = LogSchema.from_dict(
+        {"user": "u", "request": ["r"], "item": "i", "event_time": "t", "labels": ["y"], "columns": {}}
+    )
+    source = {"u": "bigint", "r": "bigint", "t": "timestamp", "i": "bigint", "y": "int"}
+    return DatasetSpec.build("d", schema, source, layout=layout, date_grain=DateGrain.DAY, buckets=4)
+
+
+def group(**changes: object) -> FeatureGroup:
+    values: dict[str, object] = {
+        "name": "age",
+        "table": "fg_age",
+        "grain": Grain.REQUEST,
+        "columns": (FeatureColumn(name="days", type="int"),),
+        "source": FeatureSource(kind=SourceKind.EXPRESSION, expressions={"days": "1"}),
+        "coverage": (Coverage(version=3, snapshots={"requests": 7}),),
+    }
+    return FeatureGroup.model_validate({**values, **changes})
+
+
+def test_a_definition_survives_its_json() -> None:
+    for each in (group(), group(lookback=None, promoted="requests", missing="null", uses=("x",))):
+        assert FeatureGroup.from_json(each.to_json()) == each
+    with pytest.raises(SchemaError, match="definition is not valid"):
+        FeatureGroup.from_json('{"name": "x", "surprise": 1}')
+
+
+def test_tables_of_a_version_hold_the_key_the_date_and_the_columns() -> None:
+    assert group_table(spec(), group()).columns == ("u", "r", "event_date", "days")
+    at_impressions = group_table(spec(), group(grain=Grain.IMPRESSION))
+    assert at_impressions.columns == ("u", "r", "event_date", "position", "days")
+    assert at_impressions.sort_columns == ("u", "r", "position")
+    own = [(t.name, t.columns[-1]) for t in member_tables(spec(), [group()])]
+    assert own == [("requests", "t"), ("impressions", "y"), ("fg_age", "days")]
+    promoted = [(t.name, t.columns[-1]) for t in member_tables(spec(), [group(promoted="requests")])]
+    assert promoted == [("requests", "days"), ("impressions", "y")]
+
+
+def test_names() -> None:
+    assert table_name("age") == "fg_age"
+    assert table_name("age", ["fg_age", "fg_age_2"]) == "fg_age_3"
+    with pytest.raises(UnknownColumnError, match="no feature group agr; expected one of age"):
+        find_group({"age": group()}, "agr", "d")
+
+
+def test_cells_stretch_over_the_look_back_and_overlap_by_date_and_bucket() -> None:
+    cell = Cell(date(2024, 1, 3), date(2024, 1, 4), 1)
+    assert cell.stretched(2) == Cell(date(2024, 1, 3), date(2024, 1, 6), 1)
+    assert cell.stretched(None).high is None
+    assert not cell.overlaps(Cell(date(2024, 1, 5), None, 1))
+    assert cell.stretched(2).overlaps(Cell(date(2024, 1, 5), None, 1))
+    assert not cell.overlaps(Cell(date(2024, 1, 3), date(2024, 1, 3), 2))
+    assert cell.overlaps(Cell(None, None, None))
+
+
+def test_ranges_join_neighbours() -> None:
+    days = [date(2024, 1, 31), date(2024, 2, 1), date(2024, 2, 3)]
+    assert date_ranges(days) == (("2024-01-31", "2024-02-02"), ("2024-02-03", "2024-02-04"))
