@@ -12,6 +12,7 @@ from torch import Tensor
 from dedup_storage.errors import InverseIndexError, MissingDependencyError, UnknownColumnError, known_names
 from dedup_storage.reader.column import Column
 from dedup_storage.schema import Grain
+from dedup_storage.training.masks import negative_mask
 
 __all__ = ["DedupBatch", "FieldView", "Progress"]
 
@@ -198,13 +199,22 @@ class DedupBatch:
         return rows.index_select(0, self.inverse_indices.to(rows.device))
 
     def user_ids(self, level: Grain | str = Grain.REQUEST) -> Tensor:
-        """The user of each request (R,) or of each impression (B,).
+        """The user of each request (R,) or of each impression (B,), int64, the same in every batch and on every rank.
 
-        Integer keys are the global ids. String keys are codes of this batch alone unless the reader was opened with
-        ``strings='hash'``: hash them where users are compared across batches or ranks.
+        String keys are hashed to 64 bits, as with ``strings='hash'``, which spares doing it here.
         """
-        users = self[self.user_column].values
+        users = self[self.user_column].ids()
         return users if Grain(level) is Grain.REQUEST else self.expand(users)
+
+    def item_ids(self, column: str | None = None) -> Tensor:
+        """(B,) int64: the item of each impression, the same in every batch and on every rank.
+
+        Args:
+            column: Name of the item column; ``None`` takes the dataset's. A request-grain column is expanded.
+        """
+        name = column if column is not None else self.item_column
+        ids = self[name].ids()
+        return ids if self.grains[name] is Grain.IMPRESSION else self.expand(ids)
 
     def negative_mask(
         self,
@@ -220,8 +230,9 @@ class DedupBatch:
         negative. Users are compared by their keys, never by inverse indices, which collide between ranks.
 
         Args:
-            users: (N,) user of every candidate, gathered over ranks in rank order; ``None`` takes this batch's.
-            items: (N,) item of every candidate; ``None`` takes this batch's.
+            users: (N,) ``user_ids("impression")`` of every candidate, gathered over ranks in rank order; ``None``
+                takes this batch's.
+            items: (N,) ``item_ids()`` of every candidate; ``None`` takes this batch's.
             item_column: Name of the item column; ``None`` takes the dataset's.
             first: Place of this batch's first impression among the N.
 
@@ -229,13 +240,11 @@ class DedupBatch:
             (B, N) bool, True on the diagonal ``j = first + i``.
         """
         own_users = self.user_ids(Grain.IMPRESSION)
-        own_items = self[item_column if item_column is not None else self.item_column].values
+        own_items = self.item_ids(item_column)
         all_users = own_users if users is None else users
         all_items = own_items if items is None else items
-        mask = (own_users[:, None] != all_users[None, :]) & (own_items[:, None] != all_items[None, :])
-        rows = torch.arange(len(own_users), device=mask.device)
-        mask[rows, rows + first] = True
-        return mask
+        places = torch.arange(first, first + len(own_users), device=own_users.device)
+        return negative_mask(own_users, own_items, all_users, all_items, places)
 
     def weighted_moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance that R request rows have once expanded to B impressions.

@@ -6,8 +6,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
+
+from dedup_storage.reader.hashing import hash_strings
 
 __all__ = ["Column"]
 
@@ -66,6 +70,24 @@ class Column:
             valid=tensors.get("valid"),
             element_valid=tensors.get("element_valid"),
         )
+
+    def ids(self) -> Tensor:
+        """The values as int64 that mean the same in every batch, rank and process; shaped like ``values``.
+
+        Integers stay as they are, strings are hashed as the reader does with ``strings='hash'``, nulls are 0. A
+        vocabulary is hashed at every call: where that shows, open the reader with ``strings='hash'``.
+
+        Raises:
+            TypeError: a floating-point column.
+        """
+        if self.values.is_floating_point():
+            raise TypeError("floating-point values are no ids")
+        if self.vocabulary is None:
+            return self.values.to(torch.int64)
+        strings = pa.array(self.vocabulary) if self.vocabulary else pa.array([], pa.string())
+        # Code -1 takes the last place: nulls hash to 0.
+        hashes = torch.from_numpy(np.append(hash_strings(strings), np.int64(0))).to(self.values.device)
+        return hashes[self.values.to(torch.int64)]
 
     def to_nested(self) -> Tensor:
         """A jagged NestedTensor (n, ragged); a scalar column gives its plain values. Copies nothing."""

@@ -115,6 +115,24 @@ def test_hashed_strings_agree_between_batches(lake: Lake, name: str) -> None:
     assert len({next(iter(v)) for v in hashes.values()}) == 12
 
 
+def test_ids_of_strings_are_the_hashes_whatever_the_form(lake: Lake, name: str) -> None:
+    lake.write(name, make_log(string_users=True))
+    coded = list(DedupDataset(name, lake.settings, batch_size=20))
+    hashed = list(DedupDataset(name, lake.settings, batch_size=20, strings="hash"))
+    for left, right in zip(coded, hashed, strict=True):
+        assert left.user_ids().dtype == torch.int64
+        for level in ("request", "impression"):
+            assert torch.equal(left.user_ids(level), right.user_ids(level))
+        assert torch.equal(left.item_ids(), right.item_ids())
+        assert torch.equal(left.item_ids("category"), right["category"].values)
+        # A request-grain column is expanded; its nulls are 0.
+        assert torch.equal(left.item_ids("country"), right.expand(right["country"].values))
+        assert torch.equal(left.negative_mask(), right.negative_mask())
+        assert torch.equal(left["interests"].ids(), right["interests"].values)
+    with pytest.raises(TypeError, match="no ids"):
+        coded[0]["price"].ids()
+
+
 def test_a_batch_crosses_a_worker_as_one_tensor(lake: Lake, batches: list[DedupBatch]) -> None:
     dataset = DedupDataset("batch_tests", lake.settings, batch_size=40)
     crossed = list(DataLoader(dataset, batch_size=None, num_workers=1))
