@@ -27,7 +27,7 @@ from dedup_storage.synth import SynthLayout, SynthParams, statistics
 
 BUCKETS = 4
 SMALL = {
-    "users": 120, "requests_per_user": 10, "candidates_per_request": 50, "sequence_length": 2_000,
+    "users": 320, "requests_per_user": 10, "candidates_per_request": 50, "sequence_length": 2_000,
     "new_events_per_request": 20, "history": ["hist_item_ids"], "days": 1, "items": 5_000,
     "layout": SynthLayout.NESTED.value,
 }  # fmt: skip

@@ -75,13 +75,13 @@ def test_command_line_starts_without_engines() -> None:
     assert not set(HEAVY) & _import(["dedup_storage.cli"])
 
 
-@pytest.mark.parametrize("package", ["reader", "dedup", "training"])
+@pytest.mark.parametrize("package", ["reader", "dedup", "sampling", "training"])
 def test_imports_without_pyspark(package: str) -> None:
     loaded = _import(_modules(package), blocked=("pyspark", "py4j", "great_expectations", "delta", "matplotlib"))
     assert "dedup_storage" in loaded
 
 
-@pytest.mark.parametrize("package", ["spark", "quality", "report", "synth", "tables", "dedup"])
+@pytest.mark.parametrize("package", ["spark", "quality", "report", "synth", "sampling", "tables", "dedup"])
 def test_imports_without_torch(package: str) -> None:
     assert "torch" not in _import(_modules(package), blocked=("torch",))
 
