@@ -17,7 +17,7 @@ from dedup_storage.quality.columns import NUMBERS, base_type, column_types, deri
 from dedup_storage.quality.model import CheckGrain, GateFacts
 from dedup_storage.schema import ColumnCheck, DateGrain, Grain
 
-__all__ = ["Rule", "build_rules", "computed_facts"]
+__all__ = ["Rule", "build_rules", "computed_facts", "zero_rule"]
 
 NOT_NULL = "expect_column_values_to_not_be_null"
 BETWEEN = "expect_column_values_to_be_between"
@@ -216,13 +216,13 @@ def _require_comparable(spec: DatasetSpec, column: str, types: Mapping[str, str]
 def _dataset_rules(spec: DatasetSpec, facts: GateFacts) -> Iterator[Rule]:
     split = spec.layout is Layout.SPLIT
     if split:
-        yield _zero("duplicate_request_keys", "every request key once")
-        yield _zero("orphan_impressions", "a request for every impression")
-    yield _zero("duplicate_impression_keys", "every impression key once")
+        yield zero_rule("duplicate_request_keys", "every request key once")
+        yield zero_rule("orphan_impressions", "a request for every impression")
+    yield zero_rule("duplicate_impression_keys", "every impression key once")
     if facts.inconstant_requests is not None or not split:
-        yield _zero("inconstant_requests", "request columns constant inside every request")
+        yield zero_rule("inconstant_requests", "request columns constant inside every request")
     if facts.existing_request_keys is not None:
-        yield _zero("existing_request_keys", "no request that the dataset holds already")
+        yield zero_rule("existing_request_keys", "no request that the dataset holds already")
     if facts.input_rows is not None:
         yield _equal("impression_rows", "expected_impression_rows", "input less quarantined and duplicate rows")
     if facts.written_impression_rows is not None:
@@ -233,7 +233,8 @@ def _dataset_rules(spec: DatasetSpec, facts: GateFacts) -> Iterator[Rule]:
         yield _equal("empty_requests", "expected_empty_requests", "requests without impressions as in the input")
 
 
-def _zero(fact: str, expected: str) -> Rule:
+def zero_rule(fact: str, expected: str) -> Rule:
+    """The rule that a dataset fact is 0."""
     return Rule(
         name=f"dataset.{fact}",
         grain="dataset",

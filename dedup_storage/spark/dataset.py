@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import time
 import uuid
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -16,8 +14,11 @@ from dedup_storage.errors import DatasetExistsError, SchemaError, UsageError, Ve
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, propose_segments, version_tag
 from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
 from dedup_storage.spark.errors import translated
+from dedup_storage.spark.features.methods import FeatureMethods
+from dedup_storage.spark.features.read import GroupReader, source_typed
 from dedup_storage.spark.grains import detect_grains
 from dedup_storage.spark.raw import RawLog
+from dedup_storage.spark.runs import named_run
 from dedup_storage.spark.summary import WriteSummary
 from dedup_storage.spark.write import Mode, OnDuplicates, OnInconstant, Writer
 from dedup_storage.tables.iceberg import IcebergFormat
@@ -26,10 +27,8 @@ from dedup_storage.tables.protocol import Run, TableFormat
 
 __all__ = ["Dataset"]
 
-_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=-]{0,199}")
 
-
-class Dataset:
+class Dataset(FeatureMethods):
     """One logically flat training log, stored once per request.
 
     Args:
@@ -153,7 +152,7 @@ class Dataset:
                 self.settings,
                 self.spec,
                 raw,
-                run_id=_run_id(run_id, "write"),
+                run_id=named_run(run_id, "write"),
                 mode=Mode(_choice(Mode, mode, "mode")),
                 on_inconstant=OnInconstant(_choice(OnInconstant, on_inconstant, "policy for inconstant requests")),
                 on_duplicates=OnDuplicates(_choice(OnDuplicates, on_duplicates, "policy for duplicates")),
@@ -172,51 +171,68 @@ class Dataset:
         table = self.spec.table(role).name
         return self.tables.read(self.name, table, meta.snapshots(meta.resolve(version))[table])
 
-    @cached_property
-    def _types(self) -> dict[str, str]:
-        return dict(zip(self.spec.source_columns, self.spec.source_types, strict=True))
+    def _groups(self, version: int | None, features: Sequence[str] | None) -> GroupReader:
+        meta = self.metadata()
+        return GroupReader(self.tables, self.spec, meta, meta.resolve(version), features)
 
-    def _as_source(self, df: DataFrame, columns: tuple[str, ...]) -> DataFrame:
-        # Iceberg has no 8- and 16-bit integers; the source's types come back here.
-        return df.select(*(F.col(c).cast(self._types[c]) if c in self._types else F.col(c) for c in columns))
-
-    def requests(self, version: int | None = None) -> DataFrame:
+    def requests(self, version: int | None = None, *, features: Sequence[str] | None = None) -> DataFrame:
         """Request rows (R): the request keys and every request-grain column, in the source's types.
 
         In flat layout they are collapsed on reading.
+
+        Args:
+            version: ``None`` takes the newest.
+            features: Feature groups whose columns come after the log's own, by name; ``None`` for all at request
+                grain, ``()`` for none.
         """
         with translated():
-            columns = (*self.spec.request_key, *self.spec.columns_of(Grain.REQUEST))
+            groups = self._groups(version, features)
+            keys, own = self.spec.request_key, self.spec.columns_of(Grain.REQUEST)
+            shown = (*keys, *own, *groups.columns(Grain.REQUEST))
             if self.spec.layout is Layout.SPLIT:
-                return self._as_source(self._table(TableRole.REQUESTS, version), columns)
-            rows = self._as_source(self._table(TableRole.LOGS, version), columns)
-            wide = [F.first(c).alias(c) for c in self.spec.columns_of(Grain.REQUEST)]
-            keys = self.spec.request_key
+                rows = groups.attach(groups.own(TableRole.REQUESTS), Grain.REQUEST)
+                return source_typed(self.spec, rows, shown)
+            stored = (*own, *groups.promoted(Grain.REQUEST))
+            rows = source_typed(self.spec, groups.own(TableRole.LOGS), (*keys, *stored))
+            wide = [F.first(c).alias(c) for c in stored]
             grouped = rows.groupBy(*keys).agg(*wide) if wide else rows.select(*keys).distinct()
-            return grouped.select(*columns)
+            return groups.attach(grouped, Grain.REQUEST).select(*shown)
 
-    def impressions(self, version: int | None = None) -> DataFrame:
-        """Impression rows (B): the request keys, the position and every impression-grain column."""
+    def impressions(self, version: int | None = None, *, features: Sequence[str] | None = None) -> DataFrame:
+        """Impression rows (B): the request keys, the position and every impression-grain column.
+
+        Args:
+            version: ``None`` takes the newest.
+            features: As for ``requests``, at impression grain.
+        """
         with translated():
+            groups = self._groups(version, features)
             role = TableRole.IMPRESSIONS if self.spec.layout is Layout.SPLIT else TableRole.LOGS
-            columns = dict.fromkeys((*self.spec.impression_key, *self.spec.columns_of(Grain.IMPRESSION)))
-            return self._as_source(self._table(role, version), tuple(columns))
+            own = (*self.spec.impression_key, *self.spec.columns_of(Grain.IMPRESSION))
+            rows = groups.attach(groups.own(role), Grain.IMPRESSION)
+            return source_typed(self.spec, rows, dict.fromkeys((*own, *groups.columns(Grain.IMPRESSION))))
 
-    def logs(self, version: int | None = None) -> DataFrame:
-        """The flat log (B rows), equal to the source row for row, columns in the source's order and types."""
+    def logs(self, version: int | None = None, *, features: Sequence[str] | None = None) -> DataFrame:
+        """The flat log (B rows), equal to the source row for row, columns in the source's order and types.
+
+        Args:
+            version: ``None`` takes the newest.
+            features: Feature groups whose columns come after the source's, by name; ``None`` for all, ``()`` for none.
+        """
         with translated():
+            groups = self._groups(version, features)
+            shown = (*self.spec.source_columns, *groups.columns(Grain.REQUEST, Grain.IMPRESSION))
             if self.spec.layout is Layout.FLAT:
-                return self._as_source(self._table(TableRole.LOGS, version), self.spec.source_columns)
-            meta = self.metadata()
-            version = meta.resolve(version)
-            requests = self._table(TableRole.REQUESTS, version)
-            impressions = self._table(TableRole.IMPRESSIONS, version)
+                rows = groups.attach(groups.own(TableRole.LOGS), Grain.REQUEST, Grain.IMPRESSION)
+                return source_typed(self.spec, rows, shown)
+            requests = groups.attach(groups.own(TableRole.REQUESTS), Grain.REQUEST)
+            impressions = groups.attach(groups.own(TableRole.IMPRESSIONS), Grain.IMPRESSION)
             on = list(self.spec.request_key)
             if self.spec.event_date_column:
                 on.append(self.spec.event_date_column)
             # Never a broadcast: Iceberg's size estimate takes a list for a few bytes.
             joined = impressions.join(requests.hint("merge"), on)
-            return self._as_source(joined, self.spec.source_columns)
+            return source_typed(self.spec, joined, shown)
 
     def compression_report(self, version: int | None = None, **options: Any) -> Any:
         """What every column of a version needs, and what the same rows would need otherwise.
@@ -249,7 +265,7 @@ class Dataset:
         with translated():
             meta = self.tables.settle(self.spec)
             meta.resolve(version)
-            run_id = _run_id(run_id, "rollback")
+            run_id = named_run(run_id, "rollback")
             run = Run(run_id=run_id, job="rollback", attempt=f"{run_id}/{uuid.uuid4().hex[:12]}", base=meta.current)
             published = self.tables.rollback(self.spec, run, version)
             return self.metadata().info(published)
@@ -307,18 +323,6 @@ def _tables(spark: SparkSession, settings: Settings) -> IcebergFormat:
     if settings.format != "iceberg":
         raise UsageError(f"the table format {settings.format} is not available", expected="iceberg")
     return IcebergFormat(spark, settings)
-
-
-def _run_id(run_id: str | None, job: str) -> str:
-    if run_id is None:
-        return f"{job}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-    if not _RUN_ID.fullmatch(run_id):
-        raise UsageError(
-            "the run id cannot be used",
-            expected="1 to 200 letters, digits and _ . : + @ = -, starting with a letter, a digit or _",
-            got=repr(run_id[:80]),
-        )
-    return run_id
 
 
 def _choice(kind: Any, value: Any, what: str) -> Any:

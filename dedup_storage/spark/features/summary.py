@@ -1,0 +1,53 @@
+"""What the jobs on feature groups report."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["FeatureSummary"]
+
+
+class FeatureSummary(BaseModel):
+    """What a job did to a feature group.
+
+    Attributes:
+        dataset, group, run_id: Which.
+        job: ``add-features``, ``refresh-features``, ``rename-features``, ``drop-features`` or ``promote-features``.
+        version: The version that holds the result; the newest one when nothing was to do.
+        already_published: The run id was published before; nothing was done now.
+        up_to_date: Nothing had changed since the group was computed; no version was made.
+        grain: What one row stands for.
+        table: The table written to.
+        columns: Columns of the group.
+        dates: Half-open ranges of event dates that were computed; empty texts are no bounds.
+        buckets: User buckets that were computed; ``None`` for all.
+        replaced: Whether rows of these segments were replaced (else they are new).
+        rows, bytes, files: What was written.
+        gate: ``passed`` or ``off``.
+        docs: Where the gate's verdict and Data Docs lie.
+        seconds: Wall time by step.
+        hints: Advice.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    group: str
+    run_id: str
+    job: str
+    version: int
+    already_published: bool = False
+    up_to_date: bool = False
+    grain: str = ""
+    table: str = ""
+    columns: tuple[str, ...] = ()
+    dates: tuple[tuple[str, str], ...] = ()
+    buckets: tuple[int, ...] | None = None
+    replaced: bool = False
+    rows: int = 0
+    bytes: int = 0
+    files: int = 0
+    gate: str = "off"
+    docs: str | None = None
+    seconds: dict[str, float] = {}
+    hints: tuple[str, ...] = ()

@@ -1,0 +1,283 @@
+"""Feature groups: added, read, refreshed, renamed, dropped, promoted; against the same columns computed plainly."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import (
+    ConflictError,
+    InputError,
+    QualityGateError,
+    SchemaError,
+    UnknownColumnError,
+    UsageError,
+)
+from dedup_storage.layout import Layout
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.features import Lookup
+from dedup_storage.spark.raw import RawLog
+from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
+
+
+def log(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
+    return RawLog.from_frame(frame(spark, flat_rows(days, first_request=first_request)), flat_schema())
+
+
+def make(spark: SparkSession, settings: Settings, name: str, days: list[int], **options: Any) -> Dataset:
+    raw = log(spark, days)
+    created = Dataset.create(spark, settings, name, raw.schema, raw, **options)
+    created.write(raw, run_id="first", gate=False)
+    return created
+
+
+def files(ds: Dataset, table: str, snapshot_id: int) -> set[str]:
+    tasks = ds.metadata().tables[table].scan(snapshot_id=snapshot_id).plan_files()
+    return {task.file.file_path for task in tasks}
+
+
+def recent(requests: DataFrame) -> DataFrame:
+    """Requests of the user on the day and the two before it."""
+    day = F.datediff("event_date", F.lit("1970-01-01").cast("date"))
+    window = Window.partitionBy("user_id").orderBy(day).rangeBetween(-2, 0)
+    return requests.select("user_id", "request_id", "event_date", F.count("*").over(window).alias("recent"))
+
+
+def clicked(requests: DataFrame, impressions: DataFrame) -> DataFrame:
+    """Clicks of each request."""
+    keys = ["user_id", "request_id", "event_date"]
+    clicks = impressions.groupBy(*keys).agg(F.sum("y").alias("clicks"))
+    return requests.select(*keys).join(clicks, keys, "left").select(*keys, "clicks")
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+def test_added_columns_are_those_computed_plainly_and_nothing_is_rewritten(
+    spark: SparkSession, settings: Settings, name: str, layout: Layout
+) -> None:
+    ds = make(spark, settings, name, [1, 2, 3], layout=layout)
+    plain = ds.logs()
+    before = ds.versions()[0]
+    added = ds.add_features("age", {"length": "size(hist)", "in_dk": "country = 'DK'"}, run_id="a1")
+    assert (added.version, added.rows, added.gate) == (2, 15, "passed")
+    ds.add_features("match", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
+    ds.add_features("clicks", clicked, gate=False)
+    wanted = plain.withColumn("length", F.size("hist")).withColumn("in_dk", F.expr("country = 'DK'"))
+    clicks = plain.groupBy("user_id", "request_id").agg(F.sum("y").alias("clicks"))
+    wanted = wanted.join(clicks, ["user_id", "request_id"]).withColumn("seen", F.array_contains("hist", F.col("item")))
+    same_rows(ds.logs(), wanted.select(*plain.columns, "length", "in_dk", "clicks", "seen"))
+    assert ds.requests().columns[-3:] == ["length", "in_dk", "clicks"]
+    assert ds.impressions().columns[-1] == "seen"
+    same_rows(ds.requests(), ds.logs().select(*ds.requests().columns).distinct())
+    same_rows(ds.logs(features=()), plain)
+    assert ds.logs(features=["clicks"]).columns == [*plain.columns, "clicks"]
+    same_rows(ds.logs(1), plain)
+    with pytest.raises(UnknownColumnError, match="no feature group clocks; expected one of clicks"):
+        ds.logs(features=["clocks"])
+    # Not a file of the tables that were there is added or removed.
+    now = ds.versions()[-1]
+    for table, snapshot_id in before.snapshots.items():
+        assert files(ds, table, snapshot_id) == files(ds, table, now.snapshots[table])
+    again = ds.add_features("age", {"length": "size(hist)"}, run_id="a1")
+    assert (again.already_published, again.version) == (True, 2)
+
+
+def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings, name: str) -> None:
+    ds = make(spark, settings, name, [1])
+    plain = ds.logs()
+    catalog = settings.catalog.name
+    spark.sql(f"CREATE TABLE {catalog}.{name}.items USING iceberg AS SELECT id item_id, id * 2 price FROM range(20)")
+    ds.add_features("price", Lookup(f"{name}.items", {"item": "item_id"}, {"price": "price"}), grain="impression")
+    given = ds.requests(features=()).filter("user_id > 1").select("user_id", "request_id", F.lit(1.5).alias("score"))
+    with pytest.raises(QualityGateError, match=r"missing_keys: expected a row for every key of the log \(2 do not"):
+        ds.add_features("score", given)
+    ds.add_features("score", given, missing="null")
+    wanted = plain.withColumn("price", F.expr("if(item < 20, item * 2, null)"))
+    same_rows(ds.logs(), wanted.withColumn("score", F.expr("if(user_id > 1, 1.5D, null)")))
+
+
+def test_rollback_rename_and_drop_are_versions(spark: SparkSession, settings: Settings, name: str) -> None:
+    ds = make(spark, settings, name, [1])
+    plain = multiset(ds.logs())
+    ds.add_features("a", {"one": "1"}, gate=False, run_id="add-a")
+    ds.rename_features("a", "b", run_id="rename")
+    assert list(ds.features()) == ["b"]
+    assert list(ds.features(2)) == ["a"]
+    ds.drop_features("b", run_id="drop")
+    assert ds.features() == {}
+    assert multiset(ds.logs()) == plain
+    assert ds.logs(2).columns[-1] == ds.logs(3).columns[-1] == "one"
+    ds.add_features("a", {"one": "'text'"}, gate=False)
+    assert {row["one"] for row in ds.logs().collect()} == {"text"}
+    assert {row["one"] for row in ds.logs(2).collect()} == {1}
+    ds.rollback(3)
+    assert list(ds.features()) == ["b"]
+    assert {row["one"] for row in ds.logs().collect()} == {1}
+    ds.rollback(1)
+    assert ds.features() == {}
+    assert multiset(ds.logs()) == plain
+    with pytest.raises(UnknownColumnError, match="has no feature group b"):
+        ds.drop_features("b")
+
+
+@pytest.mark.parametrize("date_grain", ["day", "month", "none"])
+def test_refresh_computes_what_is_new_or_changed(
+    spark: SparkSession, settings: Settings, name: str, date_grain: str
+) -> None:
+    ds = make(spark, settings, name, [1, 2, 3, 8], date_grain=date_grain)
+    ds.add_features("recent", recent, lookback=2, gate=False)
+
+    def up_to_date() -> None:
+        plain = recent(ds.requests(features=()).withColumn("event_date", F.to_date("ts")))
+        same_rows(
+            ds.requests(features=["recent"]).select("user_id", "request_id", "recent"),
+            plain.select("user_id", "request_id", "recent"),
+        )
+        again = ds.refresh_features("recent", gate=False)
+        assert again.up_to_date
+        assert again.version == ds.versions()[-1].version
+
+    up_to_date()
+    ds.write(log(spark, [9], 100), gate=False)
+    new_day = ds.refresh_features("recent", run_id="day-9")
+    assert not new_day.replaced
+    assert new_day.dates == (("2024-01-09", "2024-01-10"),)
+    assert new_day.rows == 5
+    up_to_date()
+    # A late row of one user: only its bucket, and only the days that look back on it.
+    late = [r for r in flat_rows([2], first_request=200) if r[0] == 3]
+    ds.write(RawLog.from_frame(frame(spark, late), flat_schema()), gate=False)
+    refreshed = ds.refresh_features("recent")
+    assert refreshed.replaced
+    assert refreshed.dates == (("2024-01-02", "2024-01-05"),)
+    assert refreshed.buckets is not None
+    assert len(refreshed.buckets) == 1
+    up_to_date()
+    ds.write(log(spark, [8], 300), mode="replace", gate=False)
+    assert ds.refresh_features("recent").replaced
+    up_to_date()
+    assert ds.refresh_features("recent", full=True, gate=False).replaced
+    up_to_date()
+
+
+def test_groups_that_read_other_groups(spark: SparkSession, settings: Settings, name: str) -> None:
+    ds = make(spark, settings, name, [1])
+    ds.add_features("a", {"length": "size(hist)"}, gate=False)
+    ds.add_features("b", {"twice": "2 * length"}, uses=["a"], gate=False)
+    assert {tuple(r) for r in ds.requests().select("length", "twice").collect()} == {(i, 2 * i) for i in range(5)}
+    assert set(ds.features()["b"].coverage[0].snapshots) == {"requests", "fg_a"}
+    with pytest.raises(UsageError, match="cannot be dropped; got groups that read it: b"):
+        ds.drop_features("a")
+    ds.write(log(spark, [2], 100), gate=False)
+    # b follows a: until a is refreshed its new rows have no length.
+    ds.refresh_features("a", gate=False)
+    ds.refresh_features("b", gate=False)
+    assert ds.requests().filter("twice is null or twice != 2 * size(hist)").isEmpty()
+
+
+def test_two_groups_added_at_once_are_both_there(spark: SparkSession, settings: Settings, name: str) -> None:
+    ds = make(spark, settings, name, [1])
+
+    def add(number: int) -> int:
+        return ds.add_features(f"g{number}", {f"c{number}": str(number)}, gate=False).version
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sorted(pool.map(add, range(3))) == [2, 3, 4]
+    assert {tuple(r) for r in ds.logs().select("c0", "c1", "c2").collect()} == {(0, 1, 2)}
+
+
+def test_the_same_group_by_two_runs_conflicts_by_name(spark: SparkSession, settings: Settings, name: str) -> None:
+    ds = make(spark, settings, name, [1])
+    ds.add_features("a", {"one": "1"}, gate=False)
+    ds.write(log(spark, [2], 100), gate=False)
+    from dedup_storage.spark.features.refresh import Refresher
+
+    slow = Refresher(ds.tables, ds.settings, ds.spec, "a", run_id="slow", gate=False)
+    original = slow.stage
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        staged = original(*args, **kwargs)
+        ds.refresh_features("a", run_id="fast", gate=False)
+        return staged
+
+    slow.stage = overtaken  # type: ignore[method-assign]
+    with pytest.raises(ConflictError, match="another run changed the feature group a"):
+        slow.refresh()
+    assert ds.refresh_features("a", run_id="slow", gate=False).up_to_date
+    assert ds.logs().filter("one is null").isEmpty()
+
+
+@pytest.fixture(scope="module")
+def bad(spark: SparkSession, settings: Settings) -> Dataset:
+    return make(spark, settings, "t_features_bad_input", [1])
+
+
+def half_requests(requests: DataFrame) -> DataFrame:
+    return requests.filter("user_id > 1").select("user_id", "request_id", "event_date", F.lit(1).alias("x"))
+
+
+def doubled(requests: DataFrame) -> DataFrame:
+    rows = requests.select("user_id", "request_id", "event_date", F.lit(1).alias("x"))
+    return rows.unionByName(rows.filter("user_id = 1"))
+
+
+def invented(requests: DataFrame) -> DataFrame:
+    key = F.expr("request_id + if(user_id = 1, 1000, 0)").alias("request_id")
+    return requests.select("user_id", key, "event_date", F.lit(1).alias("x"))
+
+
+def random_key(requests: DataFrame) -> DataFrame:
+    return requests.select("user_id", (F.rand() * 100).cast("bigint").alias("request_id"), F.lit(1).alias("x"))
+
+
+def without_key(requests: DataFrame) -> DataFrame:
+    return requests.select("user_id", F.lit(1).alias("x"))
+
+
+def raises_on_a_row(requests: DataFrame) -> DataFrame:
+    @F.udf("int")
+    def check(user: int) -> int:
+        if user == 3:
+            raise ValueError(f"secret user {user}")
+        return user
+
+    return requests.select("user_id", "request_id", "event_date", check("user_id").alias("x"))
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "error", "words"),
+    [
+        (half_requests, {}, QualityGateError, "features.g.missing_keys.*(2 do not hold)"),
+        (doubled, {}, QualityGateError, "features.g.duplicate_keys: expected every key once"),
+        (invented, {"missing": "null"}, QualityGateError, "features.g.surplus_keys: expected no key that the log"),
+        ({"x": "if(user_id = 1, null, 1)"}, {"not_null": ["x"]}, QualityGateError, "features.g.x.not_null"),
+        ({"x": "1"}, {"not_null": ["y"]}, SchemaError, "not_null names y"),
+        (random_key, {}, UsageError, "the key of the feature group g is not deterministic"),
+        (without_key, {}, UnknownColumnError, "has no column request_id"),
+        (raises_on_a_row, {}, InputError, "function raises_on_a_row raised ValueError on a row in check"),
+        ({"x": "1 / (user_id - 3)"}, {}, InputError, "its expression failed on a row with DIVIDE_BY_ZERO"),
+        ({"x": "nothing + 1"}, {}, UnknownColumnError, "nothing"),
+        ({"x": "1 +"}, {}, InputError, "PARSE_SYNTAX_ERROR|syntax"),
+        ({"x": "null"}, {}, SchemaError, "column x has a type that no table can hold"),
+        ({"Country": "1"}, {}, SchemaError, "has the name of another column; .* a column of the log"),
+        ({"position": "1"}, {}, SchemaError, "no columns|name of another column"),
+        (lambda requests: 7, {}, UsageError, "gave no frame"),
+        (7, {}, UsageError, "cannot be computed by that"),
+        ({"x": "1"}, {"lookback": -1}, UsageError, "the look-back is negative"),
+        ({"x": "1"}, {"uses": ["h"]}, UnknownColumnError, "no feature group h"),
+        ({"x": "1"}, {"grain": "user"}, UsageError, "the grain user is not known"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_published(
+    bad: Dataset, source: Any, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words) as raised:
+        bad.add_features("g", source, **options)
+    assert "secret" not in str(raised.value)
+    assert bad.features() == {}
+    assert [v.version for v in bad.versions()] == [1]
+    assert all(len(t.metadata.snapshots) <= 1 for t in bad.metadata().tables.values())
