@@ -40,6 +40,8 @@ __all__ = [
 PROPERTY_PREFIX = "dedup-storage."
 SPEC_PROPERTY = PROPERTY_PREFIX + "dataset"
 ROLE_PROPERTY = PROPERTY_PREFIX + "role"
+# Columns that feature groups were ever promoted to, comma-separated; a version's groups say which of them count.
+PROMOTED_PROPERTY = PROPERTY_PREFIX + "promoted-columns"
 
 TARGET_SEGMENT_BYTES = 256 * 1024**2
 SMALL_SEGMENT_BYTES = 16 * 1024**2

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dedup_storage import __version__
-from dedup_storage.cli import check, estimate, generate, infer_schema, report, tune, versions, write
+from dedup_storage.cli import check, estimate, features, generate, infer_schema, report, tune, versions, write
 
 __all__ = ["app", "main", "run_job"]
 
@@ -48,6 +48,11 @@ app.command("report")(report.report)
 app.command("estimate")(estimate.estimate)
 app.command("tune")(tune.tune)
 app.command("check")(check.check)
+app.command("add-features")(features.add_features)
+app.command("refresh-features")(features.refresh_features)
+app.command("promote-features")(features.promote_features)
+app.command("drop-features")(features.drop_features)
+app.add_typer(features.app, name="features")
 app.add_typer(versions.app, name="versions")
 
 

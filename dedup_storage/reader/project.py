@@ -8,11 +8,12 @@ import pyarrow as pa
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 
 from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
-from dedup_storage.layout import DatasetSpec, Layout, TableRole
+from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, Layout, TableRole
 from dedup_storage.reader.catalog import Cut, CutTable
 from dedup_storage.reader.encode import can_be_tensor
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.schema import Grain
+from dedup_storage.tables.features import FeatureGroup, definition_at
 
 __all__ = ["Group", "Projection", "project", "snapshot_types"]
 
@@ -67,18 +68,23 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
     flat = spec.layout is Layout.FLAT
     requests = cut.by_role(TableRole.LOGS if flat else TableRole.REQUESTS)[0]
     impressions = requests if flat else cut.by_role(TableRole.IMPRESSIONS)[0]
-    grains = _grains(spec)
+    tables, groups = _groups(cut)
+    grains = _grains(spec) | {c: g.grain for g in groups for c in g.names}
+    # Columns that a group of another version was promoted to stay in the table and belong to no group of this one.
+    promoted = {c for g in groups if g.promoted is not None for c in g.names}
+    listed = {c for t in (requests, impressions) for c in t.table.properties.get(PROMOTED_PROPERTY, "").split(",")}
+    hidden = listed - promoted
     # Column -> (type, grain, table), requests before impressions before feature groups.
     known: dict[str, tuple[pa.DataType, Grain, CutTable]] = {}
     for name, type_ in snapshot_types(requests).items():
         grain = grains.get(name, Grain.REQUEST)
-        if not flat or grain is Grain.REQUEST:
+        if name not in hidden and (not flat or grain is Grain.REQUEST):
             known[name] = (type_, Grain.REQUEST, requests)
     for name, type_ in snapshot_types(impressions).items():
-        if name not in known:
+        if name not in known and name not in hidden:
             known[name] = (type_, grains.get(name, Grain.IMPRESSION), impressions)
     system = {*spec.impression_key, spec.event_date_column}
-    for table in cut.by_role(TableRole.FEATURES):
+    for table in tables:
         types = snapshot_types(table)
         grain = Grain.IMPRESSION if spec.position_column in types else Grain.REQUEST
         for name, type_ in types.items():
@@ -93,20 +99,32 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
     def of(grain: Grain, table: CutTable | None = None) -> tuple[str, ...]:
         return tuple(c for c in chosen if known[c][1] is grain and (table is None or known[c][2] is table))
 
-    groups = []
-    for table in cut.by_role(TableRole.FEATURES):
+    joined = []
+    for table in tables:
         columns = tuple(c for c in chosen if known[c][2] is table)
         if columns:
-            groups.append(Group(table, known[columns[0]][1], columns))
+            joined.append(Group(table, known[columns[0]][1], columns))
     return Projection(
         requests=requests,
         impressions=impressions,
         own_requests=of(Grain.REQUEST, requests),
         own_impressions=of(Grain.IMPRESSION, impressions),
-        groups=tuple(groups),
+        groups=tuple(joined),
         request_columns=of(Grain.REQUEST),
         impression_columns=of(Grain.IMPRESSION),
     )
+
+
+def _groups(cut: Cut) -> tuple[list[CutTable], list[FeatureGroup]]:
+    """Tables of the feature groups to join, in the order of the groups' names; and all definitions."""
+    named, groups = [], []
+    for table in cut.by_role(TableRole.FEATURES):
+        group = definition_at(table.table, table.snapshot_id)
+        if group is not None:
+            groups.append(group)
+        if group is None or group.promoted is None:
+            named.append((group.name if group is not None else table.name, table))
+    return [table for _, table in sorted(named, key=lambda pair: pair[0])], groups
 
 
 def _grains(spec: DatasetSpec) -> dict[str, Grain]:

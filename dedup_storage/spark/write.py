@@ -32,6 +32,7 @@ from dedup_storage.spark.grains import varying_requests
 from dedup_storage.spark.raw import Form, RawLog
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.summary import TableSummary, WriteSummary, small_segment_hint
+from dedup_storage.tables.features import FeatureGroup, feature_groups, promoted_columns
 from dedup_storage.tables.iceberg import in_ranges
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import Run, Staged, TableFormat
@@ -97,6 +98,7 @@ class Writer:
         self.session = run_session(raw.frame.sparkSession)
         self.raw = raw.in_session(self.session)
         self.seconds: dict[str, float] = {}
+        self._groups: dict[str, FeatureGroup] = {}
         self._inconstant = self._quarantined = self._dropped = self._left_out = 0
 
     @contextmanager
@@ -120,6 +122,7 @@ class Writer:
         done = meta.version_of_run(self.run_id)
         if done is not None:
             return self._nothing_to_do(done)
+        self._groups = feature_groups(meta, meta.current)
         if self.gate:
             from dedup_storage.quality import check_gate_settings, warm_up
 
@@ -302,9 +305,15 @@ class Writer:
 
     def _stage_one(self, role: TableRole, rows: DataFrame, run: Run, *, presorted: bool) -> Staged:
         table = self.spec.table(role)
+        rows = rows.select(*table.columns)
+        promoted = promoted_columns(self._groups.values(), table.name)
+        if promoted:
+            # Their values are computed when the feature group is refreshed.
+            rows = rows.select("*", *(F.lit(None).cast(kind).alias(c) for c, kind in promoted.items()))
+            table = table.model_copy(update={"columns": (*table.columns, *promoted)})
         carried = self._carried(table, run)
         if carried is not None:
-            rows, presorted = rows.select(*table.columns).unionByName(carried.select(*table.columns)), False
+            rows, presorted = rows.unionByName(carried.select(*table.columns)), False
         staged = self.tables.stage(self.spec, table, rows, run, presorted=presorted)
         reached(f"write:staged-{table.name}")
         return staged

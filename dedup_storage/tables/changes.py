@@ -1,12 +1,13 @@
 """Which segments of a table differ between two of its snapshots, from manifests alone: no data file is opened.
 
 A file that was added, removed or got deletes changes the event dates between its least and its greatest, in its
-user bucket. Compaction moves rows and changes none, so what only ``replace`` snapshots did is passed over.
+user bucket. What compaction did, which moves rows and changes none, is passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from pyiceberg.manifest import DataFileContent, ManifestEntryStatus
 from pyiceberg.transforms import BucketTransform, IdentityTransform, MonthTransform
 from pyiceberg.types import DateType
 
-from dedup_storage.layout import DatasetSpec
+from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec
 from dedup_storage.tables.metadata import ancestors, snapshot_summary
 
 if TYPE_CHECKING:
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
 
-__all__ = ["Cell", "changed_cells", "date_ranges", "stored_cells"]
+__all__ = ["CHANGED", "ROWS_KEPT", "Cell", "changed_cells", "date_ranges", "stored_cells"]
 
+# Snapshot fact: the snapshot wrote rows anew and changed none, as compaction does.
+ROWS_KEPT = "rows-kept"
+# Snapshot fact: what changed, as JSON, where files do not tell (a promoted group's rows are in another table).
+CHANGED = "changed"
 _EPOCH = date(1970, 1, 1)
 
 
@@ -41,6 +46,17 @@ class Cell:
     low: date | None
     high: date | None
     bucket: int | None
+
+    def to_list(self) -> list[str | int | None]:
+        """Plain values for JSON."""
+        ends = (d.isoformat() if d is not None else None for d in (self.low, self.high))
+        return [*ends, self.bucket]
+
+    @classmethod
+    def from_list(cls, values: Sequence[Any]) -> Cell:
+        """The cell of ``to_list``."""
+        low, high = (date.fromisoformat(v) if v is not None else None for v in values[:2])
+        return cls(low, high, values[2])
 
     def stretched(self, days: int | None) -> Cell:
         """The cell and the days after it (``None``: all days after it)."""
@@ -71,14 +87,13 @@ def changed_cells(table: Table, spec: DatasetSpec, old: int | None, new: int) ->
     line = ancestors(table, new)
     ids = [s.snapshot_id for s in line]
     if old in ids:
-        between = line[: ids.index(old)]
-        entries = (e for s in between if snapshot_summary(s).get("operation") != "replace" for e in _written(table, s))
-        return set(_cells(table, spec, (e.data_file for e in entries)))
+        return {cell for s in line[: ids.index(old)] for cell in _changed_by(table, spec, s)}
     # The earlier snapshot is no ancestor, or the way to it was expired: compare what is live.
     before, after = _live(table, old), _live(table, new)
-    return set(_cells(table, spec, [before[k] for k in before.keys() - after.keys()])) | set(
-        _cells(table, spec, [after[k] for k in after.keys() - before.keys()])
-    )
+    if not before and not after:
+        return {Cell(None, None, None)}
+    gone, come = before.keys() - after.keys(), after.keys() - before.keys()
+    return set(_cells(table, spec, [*(before[k] for k in gone), *(after[k] for k in come)]))
 
 
 def stored_cells(table: Table, spec: DatasetSpec, snapshot_id: int) -> set[Cell]:
@@ -96,6 +111,15 @@ def date_ranges(days: Iterable[date]) -> tuple[tuple[str, str], ...]:
         else:
             ranges.append((day, day + timedelta(days=1)))
     return tuple((low.isoformat(), high.isoformat()) for low, high in ranges)
+
+
+def _changed_by(table: Table, spec: DatasetSpec, snapshot: Snapshot) -> Iterable[Cell]:
+    summary = snapshot_summary(snapshot)
+    if PROPERTY_PREFIX + CHANGED in summary:
+        return [Cell.from_list(values) for values in json.loads(summary[PROPERTY_PREFIX + CHANGED])]
+    if summary.get("operation") == "replace" or PROPERTY_PREFIX + ROWS_KEPT in summary:
+        return ()
+    return _cells(table, spec, (entry.data_file for entry in _written(table, snapshot)))
 
 
 def _written(table: Table, snapshot: Snapshot) -> Iterator[ManifestEntry]:

@@ -9,6 +9,8 @@ keeps that of the snapshot it was made from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import date, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, Layout, TableRole, TableSpec
 from dedup_storage.schema import Grain, explain_validation
+from dedup_storage.tables.changes import Cell, changed_cells, stored_cells
 from dedup_storage.tables.metadata import DatasetMetadata, ancestors, snapshot_summary
 
 if TYPE_CHECKING:
@@ -36,11 +39,13 @@ __all__ = [
     "group_table",
     "member_tables",
     "promoted_columns",
+    "stale_cells",
     "table_name",
 ]
 
 DEFINITION = "feature-group"
 _PREFIX = "fg_"
+_ALL = (Cell(None, None, None),)
 
 
 class _Frozen(BaseModel):
@@ -252,3 +257,40 @@ def find_group(groups: Mapping[str, FeatureGroup], name: str, dataset: str) -> F
             fix="List them with: dedup-storage features list.",
         )
     return groups[name]
+
+
+def stale_cells(meta: DatasetMetadata, spec: DatasetSpec, version: int, group: FeatureGroup) -> set[Cell]:
+    """Event dates and buckets of a group whose inputs changed between what they were computed from and a version.
+
+    A changed row concerns its own date and the days after it whose rows look back on it.
+    """
+    now, own = meta.snapshots(version), grain_table(spec, group.grain).name
+    cells: set[Cell] = set()
+    for part in group.coverage:
+        start = date.fromisoformat(part.start) if part.start else None
+        end = date.fromisoformat(part.end) - timedelta(days=1) if part.end else None
+        for table, snapshot_id in part.snapshots.items():
+            # A table that is gone held a group that this one reads; computing says so by name.
+            changed = changed_cells(meta.tables[table], spec, snapshot_id, now[table]) if table in now else _ALL
+            for cell in changed:
+                reached = cell.stretched(group.lookback)
+                reached = replace(reached, bucket=None) if group.across_users else reached
+                if reached.overlaps(Cell(start, end, None)):
+                    cells.add(reached)
+    if not group.coverage:
+        return set(_ALL)
+    return _up_to_the_last(cells, stored_cells(meta.tables[own], spec, now[own])) if cells else cells
+
+
+def _up_to_the_last(cells: Iterable[Cell], stored: Iterable[Cell]) -> set[Cell]:
+    """The cells without the days after the last that has rows."""
+    ends = [c.high for c in stored]
+    known = [e for e in ends if e is not None]
+    if not known or len(known) < len(ends):
+        return set(cells)
+    last = max(known)
+    cut = set()
+    for cell in cells:
+        beyond = cell.high is not None and cell.high > last and (cell.low is None or cell.low <= last)
+        cut.add(replace(cell, high=last) if beyond else cell)
+    return cut

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.readwriter import DataFrameWriterV2
+from pyspark.sql.types import ByteType, ShortType
 
 from dedup_storage.config import Settings
 from dedup_storage.layout import (
+    PROMOTED_PROPERTY,
     PROPERTY_PREFIX,
     ROLE_PROPERTY,
     SPEC_PROPERTY,
@@ -100,6 +102,28 @@ class IcebergFormat:
         )
         order = ", ".join(quoted(c) for c in table.sort_columns)
         self.spark.sql(f"ALTER TABLE {name} WRITE DISTRIBUTED BY PARTITION LOCALLY ORDERED BY {order}")
+
+    def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
+        """Add columns to a table, null in every row; those that are there with the same type stay."""
+        name = self._name(spec.name, table)
+        there = {f.name: f.dataType for f in self.spark.read.table(name).schema.fields}
+        # Iceberg widens 8- and 16-bit integers.
+        wanted = self.spark.createDataFrame([], ", ".join(f"{quoted(c)} {t}" for c, t in columns.items())).schema
+        for field in wanted.fields:
+            small = isinstance(field.dataType, (ByteType, ShortType))
+            kind, plain = columns[field.name], field.dataType.simpleString()
+            if small:
+                kind = plain = "int"
+            if field.name in there and there[field.name].simpleString() == plain:
+                continue
+            if field.name in there:
+                # Left by a promotion that no version of today shows; older snapshots keep their schema.
+                self.spark.sql(f"ALTER TABLE {name} DROP COLUMN {quoted(field.name)}")
+            self.spark.sql(f"ALTER TABLE {name} ADD COLUMN {quoted(field.name)} {kind}")
+        # Set before any row has them, so that a reader knows them for what they are.
+        listed = self.lake.catalog.load_table((spec.name, table)).properties.get(PROMOTED_PROPERTY, "")
+        names = ",".join(sorted({*filter(None, listed.split(",")), *columns}))
+        self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('{PROMOTED_PROPERTY}' = '{names}')")
 
     def _partitions(self, spec: DatasetSpec) -> list[str]:
         bucket = f"bucket({spec.buckets}, {quoted(spec.schema_.user)})"

@@ -88,6 +88,15 @@ class TableFormat(Protocol):
     def create_table(self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> None:
         """Create one table if it is not there."""
 
+    def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
+        """Add columns to a table, null in every row; those that are there with the same type stay.
+
+        Args:
+            spec: The dataset.
+            table: The table.
+            columns: Column -> Spark DDL type.
+        """
+
     def stage(
         self, spec: DatasetSpec, table: TableSpec, frame: DataFrame, run: Run, *, presorted: bool = False
     ) -> Staged:

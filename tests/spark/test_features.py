@@ -281,3 +281,46 @@ def test_bad_input_is_named_and_nothing_is_published(
     assert bad.features() == {}
     assert [v.version for v in bad.versions()] == [1]
     assert all(len(t.metadata.snapshots) <= 1 for t in bad.metadata().tables.values())
+
+
+@pytest.mark.parametrize(("layout", "date_grain"), [("split", "month"), ("flat", "day")])
+def test_a_promoted_group_reads_and_refreshes_as_before(
+    spark: SparkSession, settings: Settings, name: str, layout: str, date_grain: str
+) -> None:
+    ds = make(spark, settings, name, [1, 2], layout=layout, date_grain=date_grain)
+    ds.add_features("age", {"length": "size(hist)"}, gate=False)
+    ds.add_features("match", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
+    ds.add_features("other", {"twice": "2 * length"}, uses=["age"], gate=False)
+    before = multiset(ds.logs())
+    assert ds.promote_features("age").rows == (10 if layout == "split" else 30)
+    ds.promote_features("match")
+    assert multiset(ds.logs()) == before
+    assert ds.metadata().info(ds.versions()[-1].version).rows["fg_age"] == 0
+    for group in ("age", "match", "other"):
+        assert ds.refresh_features(group).up_to_date, group
+    with pytest.raises(UsageError, match="age is promoted already; got columns of"):
+        ds.promote_features("age")
+    # New and replaced days come without the values, which a refresh writes into their segments.
+    ds.write(log(spark, [3], 100), gate=False)
+    ds.write(log(spark, [2], 200), mode="replace", gate=False)
+    assert ds.logs().filter("length is null").count() == 30
+    assert ds.requests(4).columns[-2:] == ["length", "twice"]
+    # A replaced day replaces its segment, whose files do not tell which of their days changed.
+    first = "2024-01-01" if date_grain == "month" else "2024-01-02"
+    for group in ("age", "match", "other"):
+        assert ds.refresh_features(group).dates == ((first, "2024-01-04"),), group
+    plain = ds.logs(features=())
+    wanted = plain.withColumn("length", F.size("hist")).withColumn("seen", F.array_contains("hist", F.col("item")))
+    same_rows(ds.logs(), wanted.withColumn("twice", F.expr("2 * length")))
+    for group in ("age", "match", "other"):
+        assert ds.refresh_features(group).up_to_date, group
+    with pytest.raises(UsageError, match="groups that read it: other"):
+        ds.drop_features("age")
+    ds.drop_features("other")
+    ds.drop_features("age")
+    assert "length" not in ds.logs().columns
+    ds.add_features("age", {"length": "concat('n', size(hist))"}, gate=False)
+    ds.promote_features("age")
+    same_rows(ds.logs().select("hist", "length"), plain.select("hist", F.expr("concat('n', size(hist)) length")))
+    ds.rollback(4)
+    assert multiset(ds.logs()) == before

@@ -100,7 +100,8 @@ class FeatureJob:
             meta.current,
             catalog=self.settings.catalog.name,
             grain=group.grain,
-            groups=groups,
+            # Its own columns, once promoted, are what is computed, not what it is computed from.
+            groups={name: g for name, g in groups.items() if name != group.name},
             uses=[find_group(groups, name, self.spec.name) for name in group.uses],
             window=window.with_history(group.lookback),
         )
@@ -129,7 +130,8 @@ class FeatureJob:
     @staticmethod
     def with_definition(run: Run, group: FeatureGroup) -> Run:
         """The run that keeps a definition with the snapshot it stages in the group's table."""
-        return replace(run, table_facts={**run.table_facts, group.table: {DEFINITION: group.to_json()}})
+        facts = {**run.table_facts.get(group.table, {}), DEFINITION: group.to_json()}
+        return replace(run, table_facts={**run.table_facts, group.table: facts})
 
     def publish(self, run: Run, members: list[str], verify: Callable[[Mapping[str, FeatureGroup]], None]) -> int:
         """Publish what was staged; ``verify`` sees the groups of versions that appeared meanwhile."""

@@ -13,6 +13,7 @@ from dedup_storage.spark.errors import translated
 from dedup_storage.spark.features.add import Adder
 from dedup_storage.spark.features.job import FeatureJob
 from dedup_storage.spark.features.manage import drop, rename
+from dedup_storage.spark.features.promote import promote
 from dedup_storage.spark.features.refresh import Refresher
 from dedup_storage.spark.features.summary import FeatureSummary
 from dedup_storage.spark.runs import named_run
@@ -123,6 +124,16 @@ class FeatureMethods:
         """
         with translated():
             return drop(self._feature_job(name, "drop-features", run_id))
+
+    def promote_features(self, name: str, *, run_id: str | None = None) -> FeatureSummary:
+        """Rewrite the table of a group's grain with the group's columns in it, so that reading joins nothing.
+
+        Raises:
+            UsageError: it is promoted already.
+            ConflictError: another run published a version meanwhile; run again.
+        """
+        with translated():
+            return promote(self._feature_job(name, "promote-features", run_id))
 
     def _feature_job(self, name: str, job: str, run_id: str | None) -> FeatureJob:
         return FeatureJob(self.tables, self.settings, self.spec, name, run_id=named_run(run_id, job), job=job)

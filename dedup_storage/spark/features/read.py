@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from dedup_storage.errors import UsageError
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import DateGrain, Grain
-from dedup_storage.tables.features import FeatureGroup, feature_groups, find_group
+from dedup_storage.tables.features import FeatureGroup, feature_groups, find_group, promoted_columns
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import TableFormat
 
@@ -73,9 +73,11 @@ class GroupReader:
         self.groups = tuple(find_group(known, n, spec.name) for n in names)
 
     def own(self, role: TableRole) -> DataFrame:
-        """The version's rows of one of the log's own tables."""
-        table = self.spec.table(role).name
-        return self.tables.read(self.spec.name, table, self._snapshots[table])
+        """The version's rows of one of the log's own tables, with the columns promoted into it."""
+        table = self.spec.table(role)
+        rows = self.tables.read(self.spec.name, table.name, self._snapshots[table.name])
+        # A column that is there beside these belongs to a group of another version.
+        return rows.select(*table.columns, *promoted_columns(self.groups, table.name))
 
     def columns(self, *grains: Grain) -> tuple[str, ...]:
         """Columns of the groups of these grains, groups by name."""

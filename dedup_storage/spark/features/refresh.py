@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,6 +14,7 @@ from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.features.add import told, typed, with_dates
 from dedup_storage.spark.features.checks import explained, feature_columns, require_columns, require_stable_key
 from dedup_storage.spark.features.job import FeatureJob
+from dedup_storage.spark.features.promote import fold
 from dedup_storage.spark.features.recipe import Recipe
 from dedup_storage.spark.features.stale import overlaps_stored, stale_window
 from dedup_storage.spark.features.summary import FeatureSummary
@@ -22,6 +23,9 @@ from dedup_storage.spark.types import ddl
 from dedup_storage.tables.features import Coverage, FeatureGroup
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import Staged, TableFormat
+
+if TYPE_CHECKING:
+    from dedup_storage.quality.model import Verdict
 
 __all__ = ["Refresher"]
 
@@ -80,7 +84,54 @@ class Refresher(FeatureJob):
         frame = target.only(frame, self.spec, inputs.catalog)
         coverage = (Coverage(version=meta.current, snapshots=inputs.snapshots),)
         updated = group.model_copy(update={"coverage": coverage, "run_id": self.run_id, "source": recipe.source})
+        if group.promoted is not None:
+            return self._fold(meta, updated, frame, keys, target)
         return self._write(meta, group, updated, frame, keys, target)
+
+    def _fold(
+        self, meta: DatasetMetadata, updated: FeatureGroup, frame: DataFrame, keys: DataFrame, target: Window
+    ) -> FeatureSummary:
+        """Write the values into the table that the group was promoted to, segment by segment."""
+        table = str(updated.promoted)
+        group = self.find(meta)
+        segments = target.whole_segments(self.spec)
+        values = self._with_carried(meta, table, frame, target, segments)
+        buckets = segments.buckets if segments.buckets is not None else tuple(range(self.spec.buckets))
+        run = self.run(meta, replaced=segments.ranges, buckets=buckets, replaced_tables=(table,), dates=None)
+        try:
+            with self.timed("stage"), explained(updated.name, told(updated)):
+                staged = fold(self, meta, updated, values, segments, run, changed=target)
+            with explained(updated.name, told(updated)):
+                verdict = self.audit(updated, frame, keys)
+        except BaseException:
+            self.tables.discard(self.spec, run)
+            raise
+        members = sorted({self.spec.anchor.name, table, updated.table})
+        version = self.publish(run, members, self.unchanged(group))
+        return self._told(version, updated, target, staged, verdict, replaced=True)
+
+    def _told(
+        self,
+        version: int,
+        group: FeatureGroup,
+        target: Window,
+        staged: Staged,
+        verdict: Verdict | None,
+        *,
+        replaced: bool,
+    ) -> FeatureSummary:
+        return self.summary(
+            version,
+            group,
+            dates=target.ranges,
+            buckets=target.buckets,
+            replaced=replaced,
+            rows=staged.rows,
+            bytes=staged.bytes,
+            files=staged.files,
+            gate="passed" if self.gate else "off",
+            docs=verdict.docs if verdict is not None else None,
+        )
 
     def _write(
         self,
@@ -95,7 +146,7 @@ class Refresher(FeatureJob):
         run = self.run(meta)
         if replaced:
             segments = target.whole_segments(self.spec)
-            frame = self._with_carried(meta, group, frame, target, segments)
+            frame = self._with_carried(meta, group.table, frame, target, segments)
             buckets = segments.buckets if segments.buckets is not None else tuple(range(self.spec.buckets))
             run = self.run(
                 meta,
@@ -112,27 +163,16 @@ class Refresher(FeatureJob):
             self.tables.discard(self.spec, run)
             raise
         version = self.publish(run, [self.spec.anchor.name, group.table], self.unchanged(group))
-        return self.summary(
-            version,
-            updated,
-            dates=target.ranges,
-            buckets=target.buckets,
-            replaced=replaced,
-            rows=staged.rows,
-            bytes=staged.bytes,
-            files=staged.files,
-            gate="passed" if self.gate else "off",
-            docs=verdict.docs if verdict is not None else None,
-        )
+        return self._told(version, updated, target, staged, verdict, replaced=replaced)
 
     def _with_carried(
-        self, meta: DatasetMetadata, group: FeatureGroup, frame: DataFrame, target: Window, segments: Window
+        self, meta: DatasetMetadata, table: str, frame: DataFrame, target: Window, segments: Window
     ) -> DataFrame:
         """The computed rows, and those of other dates in the segments that are replaced whole."""
         if segments == target:
             return frame
         catalog = self.settings.catalog.name
-        old = self.tables.read(self.spec.name, group.table, meta.snapshots(meta.current)[group.table])
+        old = self.tables.read(self.spec.name, table, meta.snapshots(meta.current)[table])
         inside = target.condition(self.spec, catalog)
         if inside is None:
             return frame

@@ -1,0 +1,219 @@
+"""``dedup-storage features``: list, describe, rename; and the jobs add-, refresh-, promote- and drop-features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dedup_storage.cli.options import DatasetOption, RunIdOption, VersionOption
+from dedup_storage.cli.output import show_table
+from dedup_storage.cli.runtime import Job, job
+from dedup_storage.errors import UsageError
+from dedup_storage.schema import Grain, check_name
+
+if TYPE_CHECKING:
+    from dedup_storage.tables.features import FeatureGroup
+
+__all__ = ["add_features", "app", "drop_features", "promote_features", "refresh_features"]
+
+app = typer.Typer(no_args_is_help=True, help="List, describe or rename the feature groups of a dataset.")
+
+Name = Annotated[str, typer.Argument(help="Name of the feature group.")]
+Gate = Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the rows before they are published.")]
+Function = Annotated[
+    str | None, typer.Option(help="module:name of a function of the grain's frame, or of (requests, impressions).")
+]
+
+
+@job
+def add_features(
+    job: Job,
+    name: Name,
+    dataset: DatasetOption,
+    sql: Annotated[
+        list[str] | None,
+        typer.Option("--sql", "--expression", help="column=SQL expression over the log's columns; repeatable."),
+    ] = None,
+    function: Function = None,
+    join: Annotated[
+        str | None, typer.Option(help="namespace.table with one row per key, for --on and --column.")
+    ] = None,
+    on: Annotated[list[str] | None, typer.Option(help="column=column of the joined table; repeatable.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="column=column of the joined table; repeatable.")] = None,
+    grain: Annotated[Grain, typer.Option(help="What one row of the group stands for.")] = Grain.REQUEST,
+    lookback: Annotated[
+        str, typer.Option(help="Days before its own date whose rows a row depends on, or 'all'.")
+    ] = "0",
+    uses: Annotated[list[str] | None, typer.Option(help="Other group whose columns are read; repeatable.")] = None,
+    across_users: Annotated[bool, typer.Option(help="A row depends on rows of other users.")] = False,
+    missing: Annotated[str, typer.Option(help="Keys without a row: refuse or null.")] = "refuse",
+    not_null: Annotated[list[str] | None, typer.Option(help="Column that must have no null; repeatable.")] = None,
+    gate: Gate = True,
+    run_id: RunIdOption = None,
+) -> None:
+    """Compute new columns and publish them as a feature group; nothing is rewritten."""
+    source = _source(sql, function, join, on, column)
+    days = _days(lookback)
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        opened = Dataset.open(spark, job.settings, dataset)
+        with job.step(f"Adding {name} to {dataset}", spark):
+            summary = opened.add_features(
+                name,
+                source(),
+                grain=grain,
+                lookback=days,
+                uses=uses or (),
+                across_users=across_users,
+                missing=missing,
+                not_null=not_null or (),
+                run_id=run_id,
+                gate=gate,
+            )
+    job.done(f"Added {name} to {dataset}", summary)
+
+
+@job
+def refresh_features(
+    job: Job,
+    name: Name,
+    dataset: DatasetOption,
+    function: Function = None,
+    full: Annotated[bool, typer.Option("--full", help="Compute every row again, whatever changed.")] = False,
+    gate: Gate = True,
+    run_id: RunIdOption = None,
+) -> None:
+    """Compute what is new or changed since a feature group was computed."""
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.spark.features.recipe import import_function
+
+        opened = Dataset.open(spark, job.settings, dataset)
+        with job.step(f"Refreshing {name} of {dataset}", spark):
+            source = import_function(function) if function else None
+            summary = opened.refresh_features(name, source, run_id=run_id, full=full, gate=gate)
+    job.done(f"{name} of {dataset} was up to date" if summary.up_to_date else f"Refreshed {name}", summary)
+
+
+@job
+def promote_features(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = None) -> None:
+    """Fold a feature group into its grain's table, so that reading joins nothing."""
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        opened = Dataset.open(spark, job.settings, dataset)
+        with job.step(f"Promoting {name} of {dataset}", spark):
+            summary = opened.promote_features(name, run_id=run_id)
+    job.done(f"Promoted {name} of {dataset}", summary)
+
+
+@job
+def drop_features(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = None) -> None:
+    """Publish a version without a feature group; older versions keep it."""
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        summary = Dataset.open(spark, job.settings, dataset).drop_features(name, run_id=run_id)
+    job.done(f"Dropped {name} from {dataset}", summary)
+
+
+@app.command("rename")
+@job
+def rename(
+    job: Job,
+    name: Name,
+    new_name: Annotated[str, typer.Argument(help="Its name from now on.")],
+    dataset: DatasetOption,
+    run_id: RunIdOption = None,
+) -> None:
+    """Publish a version in which a feature group has another name."""
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        summary = Dataset.open(spark, job.settings, dataset).rename_features(name, new_name, run_id=run_id)
+    job.done(f"Renamed {name} to {new_name}", summary)
+
+
+@app.command("list")
+@job
+def list_features(job: Job, dataset: DatasetOption, version: VersionOption = None) -> None:
+    """List the feature groups of a version."""
+    groups, _ = _groups(job, dataset, version)
+    if str(job.json) != "-":
+        columns = ("group", "grain", "columns", "computed by", "from version", "promoted")
+        show_table(f"Feature groups of {dataset}", columns, [_row(group) for group in groups.values()])
+    job.write_json([group.model_dump(mode="json") for group in groups.values()])
+
+
+@app.command("describe")
+@job
+def describe(job: Job, name: Name, dataset: DatasetOption, version: VersionOption = None) -> None:
+    """Show a feature group's definition and lineage, and what of it is out of date."""
+    from dedup_storage.tables.features import find_group
+
+    groups, stale = _groups(job, dataset, version, name)
+    group = find_group(groups, name, dataset)
+    values: dict[str, Any] = group.model_dump(mode="json", exclude_defaults=True)
+    job.done(f"Feature group {name} of {dataset}", {**values, "out_of_date": stale})
+
+
+def _groups(
+    job: Job, dataset: str, version: int | None, name: str | None = None
+) -> tuple[dict[str, FeatureGroup], list[Any]]:
+    """The groups of a version, without Spark; and what of one of them is out of date."""
+    from dedup_storage.tables.features import feature_groups, stale_cells
+    from dedup_storage.tables.metadata import Lake
+
+    meta = Lake(job.settings).load(check_name(dataset, "dataset name"))
+    number = meta.resolve(version)
+    groups = feature_groups(meta, number)
+    stale = stale_cells(meta, meta.spec, number, groups[name]) if name in groups else set()
+    return groups, sorted((cell.to_list() for cell in stale), key=str)
+
+
+def _row(group: FeatureGroup) -> tuple[object, ...]:
+    source = group.source
+    told = ", ".join(f"{c}: {text}" for c, text in source.expressions.items()) or source.function or source.table
+    versions = ", ".join(str(part.version) for part in group.coverage)
+    return (group.name, group.grain.value, group.names, told or source.kind.value, versions, group.promoted)
+
+
+def _source(
+    sql: list[str] | None, function: str | None, join: str | None, on: list[str] | None, column: list[str] | None
+) -> Any:
+    """What makes the source, once Spark runs; wrong options are refused before that."""
+    given = [option for option, value in (("--sql", sql), ("--function", function), ("--join", join)) if value]
+    if len(given) != 1:
+        raise UsageError(
+            "a feature group is computed by one thing", expected="--sql, --function or --join", got=str(given)
+        )
+    expressions, keys, columns = (_pairs(values) for values in (sql, on, column))
+
+    def make() -> Any:
+        from dedup_storage.spark.features.recipe import Lookup, import_function
+
+        if function:
+            return import_function(function)
+        return Lookup(join, keys, columns) if join else expressions
+
+    return make
+
+
+def _pairs(values: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for value in values or ():
+        name, sign, text = value.partition("=")
+        if not sign or not text.strip():
+            raise UsageError("the option cannot be read", expected="name=text", got=repr(value[:80]))
+        pairs[name.strip()] = text.strip()
+    return pairs
+
+
+def _days(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal():
+        raise UsageError("the look-back cannot be read", expected="a number of days, or all", got=repr(text[:40]))
+    return int(text)
