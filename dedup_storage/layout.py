@@ -40,6 +40,8 @@ __all__ = [
 PROPERTY_PREFIX = "dedup-storage."
 SPEC_PROPERTY = PROPERTY_PREFIX + "dataset"
 ROLE_PROPERTY = PROPERTY_PREFIX + "role"
+# Columns and types that a feature group's table was created with.
+COLUMNS_PROPERTY = PROPERTY_PREFIX + "columns"
 # Columns that feature groups were ever promoted to, comma-separated; a version's groups say which of them count.
 PROMOTED_PROPERTY = PROPERTY_PREFIX + "promoted-columns"
 

@@ -12,6 +12,7 @@ from pyspark.sql.types import ByteType, ShortType
 
 from dedup_storage.config import Settings
 from dedup_storage.layout import (
+    COLUMNS_PROPERTY,
     PROMOTED_PROPERTY,
     PROPERTY_PREFIX,
     ROLE_PROPERTY,
@@ -92,6 +93,8 @@ class IcebergFormat:
         }
         if table.name == spec.anchor.name:
             properties[SPEC_PROPERTY] = spec.to_json()
+        if table.role is TableRole.FEATURES:
+            properties[COLUMNS_PROPERTY] = ", ".join(f"{c} {columns[c]}" for c in table.columns)
         fields = ", ".join(f"{quoted(c)} {columns[c]}" for c in table.columns)
         partitions = ", ".join(self._partitions(spec))
         listed = ", ".join(f"'{key}' = '{_literal(value)}'" for key, value in properties.items())

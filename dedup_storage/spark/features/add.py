@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
-from dedup_storage.layout import DatasetSpec, parse_version_tag
+from dedup_storage.layout import COLUMNS_PROPERTY, DatasetSpec, parse_version_tag
 from dedup_storage.schema import Grain
 from dedup_storage.spark.features.checks import (
     check_group_name,
@@ -115,19 +115,21 @@ class Adder(FeatureJob):
         inputs = self.inputs(meta, bare, EVERYTHING)
         with explained(self.name, told(bare)):
             frame = self.recipe.frame(inputs)
-        frame, group = self._defined(meta, frame, bare)
+        group = self._defined(frame, bare)
         unclashing(self.spec, group, groups)
         frame = with_dates(frame, inputs.keys(EVERYTHING), inputs.key, inputs.dates)
-        group = group.model_copy(update={"coverage": (Coverage(version=meta.current, snapshots=inputs.snapshots),)})
-        base = self._types(inputs.keys(EVERYTHING))
-        self.tables.create_table(self.spec, group_table(self.spec, group), {**base, **group.types})
+        keys = inputs.keys(EVERYTHING)
+        types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
+        coverage = (Coverage(version=meta.current, snapshots=inputs.snapshots),)
+        group = group.model_copy(update={"table": self._free_table(meta, group, types), "coverage": coverage})
+        self.tables.create_table(self.spec, group_table(self.spec, group), types)
         reached("features:created")
         run = self.run(meta)
         try:
             with self.timed("stage"), explained(self.name, told(group)):
-                staged = self.stage(group, typed(frame, {**base, **group.types}), run)
+                staged = self.stage(group, typed(frame, types), run)
             rows = self.tables.read(self.spec.name, group.table, staged.snapshot_id)
-            verdict = self.audit(group, rows, inputs.keys(EVERYTHING))
+            verdict = self.audit(group, rows, keys)
             reached("features:audited")
         except BaseException:
             self.tables.discard(self.spec, run)
@@ -144,27 +146,22 @@ class Adder(FeatureJob):
             docs=verdict.docs if verdict is not None else None,
         )
 
-    def _defined(self, meta: DatasetMetadata, frame: DataFrame, bare: FeatureGroup) -> tuple[DataFrame, FeatureGroup]:
+    def _defined(self, frame: DataFrame, bare: FeatureGroup) -> FeatureGroup:
         key = bare.key(self.spec)
         require_columns(frame, key, self.name)
         require_stable_key(frame, key, self.name)
         columns = feature_columns(self.spec, key, frame.schema.fields, self.not_null)
-        group = bare.model_copy(update={"columns": columns})
-        return frame, group.model_copy(update={"table": self._free_table(meta, group)})
+        return bare.model_copy(update={"columns": columns})
 
-    def _free_table(self, meta: DatasetMetadata, group: FeatureGroup) -> str:
+    def _free_table(self, meta: DatasetMetadata, group: FeatureGroup, types: Mapping[str, str]) -> str:
         """A table that no version names: a new one, or one of these columns that an attempt left behind."""
-        wanted = set(group_table(self.spec, group).columns)
+        wanted = ", ".join(f"{c} {types[c]}" for c in group_table(self.spec, group).columns)
         taken = []
         for name, table in meta.tables.items():
-            left = not any(parse_version_tag(t) or t.startswith("pin-") for t in tags(table))
-            if not left or {f.name for f in table.schema().fields} != wanted:
+            named = any(parse_version_tag(t) or t.startswith("pin-") for t in tags(table))
+            if named or table.properties.get(COLUMNS_PROPERTY) != wanted:
                 taken.append(name)
         return table_name(self.name, taken)
-
-    def _types(self, keys: DataFrame) -> dict[str, str]:
-        """Types of the key and the date as the grain's table stores them."""
-        return {f.name: ddl(f.dataType) for f in keys.schema.fields}
 
     def _still_free(self, group: FeatureGroup) -> Callable[[Mapping[str, FeatureGroup]], None]:
         def check(now: Mapping[str, FeatureGroup]) -> None:

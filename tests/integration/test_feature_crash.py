@@ -1,0 +1,89 @@
+"""Real processes, killed with SIGKILL while a feature group is added, refreshed, promoted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.faults import VARIABLE
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.raw import RawLog
+from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def kill(settings: Settings, dataset: str, action: str, point: str) -> None:
+    """Run an action in a process that dies at a point."""
+    environ = {
+        **os.environ,
+        "DEDUP_STORAGE_WAREHOUSE": settings.warehouse,
+        "DEDUP_STORAGE_SPARK__MASTER": "local[1]",
+        "DEDUP_STORAGE_SPARK__CONF": "{spark.sql.shuffle.partitions: '1', spark.ui.enabled: 'false', "
+        "spark.driver.memory: 1g, spark.ui.showConsoleProgress: 'false'}",
+        VARIABLE: point,
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "tests.integration.feature_process", "--dataset", dataset, "--action", action]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=600)
+    assert done.returncode == -signal.SIGKILL, (done.stdout + done.stderr)[-2000:]
+
+
+def log(spark: SparkSession, day: int, first_request: int = 0) -> RawLog:
+    return RawLog.from_frame(frame(spark, flat_rows([day], first_request=first_request)), flat_schema())
+
+
+@pytest.mark.parametrize(
+    ("action", "point", "decided"),
+    [
+        ("add", "features:created", False),
+        ("add", "features:staged-anchor", False),
+        ("add", "publish:after-claim", True),
+        ("add", "publish:after-pick-fg_age", True),
+        ("refresh", "features:staged", False),
+        ("refresh", "publish:after-tag-fg_age", True),
+        ("promote", "features:columns-added", False),
+        ("promote", "features:folded", False),
+        ("promote", "publish:after-pick-fg_age", True),
+    ],
+)
+def test_kill_9_at_every_step(
+    spark: SparkSession, settings: Settings, name: str, action: str, point: str, decided: bool
+) -> None:
+    raw = log(spark, 1)
+    ds = Dataset.create(spark, settings, name, raw.schema, raw)
+    ds.write(raw, run_id="first", gate=False)
+    if action != "add":
+        ds.add_features("age", {"length": "size(hist)"}, run_id="add", gate=False)
+        ds.write(log(spark, 2, 100), run_id="second", gate=False)
+    if action == "promote":
+        ds.refresh_features("age", run_id="refresh", gate=False)
+    before, versions = multiset(ds.logs()), [v.run_id for v in ds.versions()]
+    kill(settings, name, action, point)
+    assert [v.run_id for v in ds.versions()] == versions
+    assert multiset(ds.logs()) == before
+
+    if action == "add":
+        done = ds.add_features("age", {"length": "size(hist)"}, run_id="add", gate=False)
+    elif action == "refresh":
+        done = ds.refresh_features("age", run_id="refresh", gate=False)
+    else:
+        done = ds.promote_features("age", run_id="promote")
+    assert done.already_published == decided
+    assert [v.run_id for v in ds.versions()] == [*versions, action]
+    same_rows(ds.logs(), with_length(ds.logs(features=())))
+    assert [v for v in ds.metadata().tables if v.startswith("fg_")] == ["fg_age"]
+
+
+def with_length(rows: DataFrame) -> DataFrame:
+    return rows.withColumn("length", F.size("hist"))
