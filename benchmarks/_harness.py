@@ -33,6 +33,7 @@ __all__ = [
     "lake",
     "parse",
     "peak_memory_bytes",
+    "read_rows",
     "reset_peak_memory",
     "shuffled_bytes",
 ]
@@ -198,6 +199,14 @@ def shuffled_bytes(spark: SparkSession, task: Callable[[], object]) -> tuple[int
     spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
     new = [stage for stage in _stages(spark) if stage.stageId() not in before]
     return sum(s.shuffleWriteBytes() for s in new), sum(s.shuffleWriteRecords() for s in new)
+
+
+def read_rows(spark: SparkSession, task: Callable[[], object]) -> int:
+    """Rows that the scans of one task read, from Spark's status store."""
+    before = {stage.stageId() for stage in _stages(spark)}
+    task()
+    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+    return sum(int(stage.inputRecords()) for stage in _stages(spark) if stage.stageId() not in before)
 
 
 def _stages(spark: SparkSession) -> list[Any]:

@@ -269,13 +269,18 @@ def free_name(name: str, taken: Iterable[str]) -> str:
     return name
 
 
-def encoding_properties(spec: DatasetSpec, table: TableSpec) -> dict[str, str]:
+def encoding_properties(spec: DatasetSpec, table: TableSpec, lists: Iterable[str] = ()) -> dict[str, str]:
     """Parquet properties a new Iceberg table starts from.
 
     Repetition is only found inside one page, so tables with sequences take large pages; a dictionary hurts
     long sequences and helps ids (docs/decisions.md, 'Encodings').
+
+    Args:
+        spec: The dataset.
+        table: The table.
+        lists: List columns beside the sequences that the schema names.
     """
-    sequences = [c for c in spec.schema_.sequence_columns if c in table.columns]
+    sequences = [c for c in table.columns if c in {*spec.schema_.sequence_columns, *lists}]
     properties = {
         "write.parquet.compression-codec": "zstd",
         "write.parquet.row-group-size-bytes": str(128 * 1024**2),

@@ -86,14 +86,16 @@ class IcebergFormat:
 
     def create_table(self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> None:
         """Create one table if it is not there, with its partitions, order and encodings."""
+        features = table.role is TableRole.FEATURES
+        lists = [c for c in table.columns if features and columns[c].lower().startswith("array<")]
         properties = {
             **_TABLE_PROPERTIES,
-            **encoding_properties(spec, table),
+            **encoding_properties(spec, table, lists),
             ROLE_PROPERTY: table.role.value,
         }
         if table.name == spec.anchor.name:
             properties[SPEC_PROPERTY] = spec.to_json()
-        if table.role is TableRole.FEATURES:
+        if features:
             properties[COLUMNS_PROPERTY] = ", ".join(f"{c} {columns[c]}" for c in table.columns)
         fields = ", ".join(f"{quoted(c)} {columns[c]}" for c in table.columns)
         partitions = ", ".join(self._partitions(spec))
