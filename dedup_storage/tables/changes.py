@@ -31,6 +31,8 @@ __all__ = ["CHANGED", "ROWS_KEPT", "Cell", "changed_cells", "date_ranges", "stor
 ROWS_KEPT = "rows-kept"
 # Snapshot fact: what changed, as JSON, where files do not tell (a promoted group's rows are in another table).
 CHANGED = "changed"
+# Job whose runs move rows and change none.
+_MAINTENANCE = "maintain"
 _EPOCH = date(1970, 1, 1)
 
 
@@ -86,6 +88,8 @@ def changed_cells(table: Table, spec: DatasetSpec, old: int | None, new: int) ->
         return set()
     line = ancestors(table, new)
     ids = [s.snapshot_id for s in line]
+    # The parent is known by name even when it was expired.
+    ids += [s.parent_snapshot_id for s in line[-1:] if s.parent_snapshot_id is not None]
     if old in ids:
         return {cell for s in line[: ids.index(old)] for cell in _changed_by(table, spec, s)}
     # The earlier snapshot is no ancestor, or the way to it was expired: compare what is live.
@@ -117,7 +121,8 @@ def _changed_by(table: Table, spec: DatasetSpec, snapshot: Snapshot) -> Iterable
     summary = snapshot_summary(snapshot)
     if PROPERTY_PREFIX + CHANGED in summary:
         return [Cell.from_list(values) for values in json.loads(summary[PROPERTY_PREFIX + CHANGED])]
-    if summary.get("operation") == "replace" or PROPERTY_PREFIX + ROWS_KEPT in summary:
+    compacted = summary.get("operation") == "replace" or summary.get(PROPERTY_PREFIX + "job") == _MAINTENANCE
+    if compacted or PROPERTY_PREFIX + ROWS_KEPT in summary:
         return ()
     return _cells(table, spec, (entry.data_file for entry in _written(table, snapshot)))
 
