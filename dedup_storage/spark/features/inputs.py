@@ -66,6 +66,14 @@ class Inputs:
         found = self.meta.snapshots(self.version)
         return {name: found[name] for name in sorted(self.read)}
 
+    @property
+    def other_columns(self) -> tuple[str, ...]:
+        """Columns that ``wide`` has and ``narrow`` has not."""
+        if self.grain is Grain.REQUEST:
+            return ()
+        groups = [g for g in (*self.uses, *self.groups.values()) if g.grain is Grain.REQUEST]
+        return (*self.spec.columns_of(Grain.REQUEST), *(c for g in groups for c in g.names))
+
     def keys(self, window: Window) -> DataFrame:
         """The keys that the grain's table has inside a window, the event date beside them; each once."""
         rows = self._rows(grain_table(self.spec, self.grain).name, window)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -22,6 +21,7 @@ from dedup_storage.tables.iceberg import quoted
 __all__ = ["FeatureFunction", "Lookup", "Recipe", "import_function"]
 
 FeatureFunction = Callable[..., DataFrame]
+_WORD = re.compile(r"\w+")
 _TEXT_LIMIT = 20_000
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -115,18 +115,14 @@ class Recipe:
         if self.function is not None:
             return _call(self.function, inputs)
         if source.kind is SourceKind.EXPRESSION:
+            words = {word.lower() for text in source.expressions.values() for word in _WORD.findall(text)}
             texts = [F.expr(text).alias(column) for column, text in source.expressions.items()]
-            try:
-                return inputs.narrow().select(*key, *texts)
-            except AnalysisException as error:
-                if not str(error.getCondition() or "").startswith("UNRESOLVED_COLUMN"):
-                    raise
-                return inputs.wide().select(*key, *texts)
+            return _rows(inputs, words).select(*key, *texts)
         return self._looked_up(inputs, key)
 
     def _looked_up(self, inputs: Inputs, key: list[str]) -> DataFrame:
         source = self.source
-        rows = inputs.narrow() if set(source.on) <= set(inputs.narrow().columns) else inputs.wide()
+        rows = _rows(inputs, {name.lower() for name in source.on})
         table = rows.sparkSession.read.table(f"{inputs.catalog}.{source.table}")
         wanted = {**{f"_on_{i}": theirs for i, theirs in enumerate(source.on.values())}, **source.columns}
         table = table.select(*(F.col(quoted(theirs)).alias(ours) for ours, theirs in wanted.items()))
@@ -153,6 +149,11 @@ def import_function(reference: str) -> FeatureFunction:
     if not callable(found):
         raise UsageError(f"{reference} is no function", got=type(found).__name__)
     return found
+
+
+def _rows(inputs: Inputs, words: set[str]) -> DataFrame:
+    """The grain's rows, joined with the other grain's only where one of its columns is named."""
+    return inputs.wide() if words & {c.lower() for c in inputs.other_columns} else inputs.narrow()
 
 
 def _call(function: FeatureFunction, inputs: Inputs) -> DataFrame:
