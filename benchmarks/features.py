@@ -33,7 +33,6 @@ from dedup_storage.spark.raw import RawLog
 from dedup_storage.synth import SynthParams
 from dedup_storage.tables.changes import date_ranges
 
-GROUPS = 20
 LOG = {
     "users": 2_500, "requests_per_user": 20, "candidates_per_request": 20, "sequence_length": 50,
     "new_events_per_request": 5, "days": 2, "files": 8,
@@ -101,11 +100,13 @@ def _written(report: Report, ds: Dataset) -> None:
         ds.drop_features(f"one_{grain}")
 
 
-def _read_cost(report: Report, ds: Dataset, settings: Settings, rounds: int) -> None:
+def _read_cost(report: Report, ds: Dataset, settings: Settings, rounds: int, most: int) -> None:
     """Seconds to read every impression with 0, 1, 5, 20 groups; and promoted."""
-    for number in range(GROUPS):
+    adding = []
+    for number in range(most):
         text = f"xxhash64(user_id, request_id, position, {number})"
-        ds.add_features(f"g{number:02d}", {f"c{number:02d}": text}, grain="impression", gate=False)
+        added = ds.add_features(f"g{number:02d}", {f"c{number:02d}": text}, grain="impression", gate=False)
+        adding.append(added.seconds)
     own = [*KEYS, "item_id"]
 
     def spark_read(count: int) -> Any:
@@ -128,13 +129,14 @@ def _read_cost(report: Report, ds: Dataset, settings: Settings, rounds: int) -> 
 
         return read
 
-    counts = (0, 1, 5, GROUPS)
+    counts = (0, 1, *(n for n in (5, 20) if n <= most))
     tasks = {}
     for count in counts:
         tasks |= {f"spark {count}": spark_read(count), f"reader {count}": reader_read(count)}
     for task in tasks.values():
         task()
     joined = in_turn(tasks, rounds)
+    report.data["add"] = adding
     # Promoting one after the other would rewrite the table twenty times; one is timed, its cost is a table's rewrite.
     start = time.perf_counter()
     ds.promote_features("g00")
@@ -185,11 +187,12 @@ def main(argv: list[str] | None = None) -> None:
     """Run it."""
     part = argparse.ArgumentParser(add_help=False)
     part.add_argument("--part", choices=("all", "bytes", "refresh", "read"), default="all")
+    part.add_argument("--groups", type=int, default=20)
     chosen, rest = part.parse_known_args(argv)
     arguments = parse(str(__doc__).splitlines()[0], rest)
     report = Report("features", arguments.scale)
     with lake({"spark.driver.memory": "2g"}) as (spark, settings, place):
-        report.data |= {"impressions": 1_000_000, "requests": 50_000, "groups": GROUPS}
+        report.data |= {"impressions": 1_000_000, "requests": 50_000, "groups": chosen.groups}
         if chosen.part in ("all", "bytes", "read"):
             params = SynthParams.from_dict(LOG)
             raw = _dataset(spark, settings, place, "million", params)
@@ -200,7 +203,7 @@ def main(argv: list[str] | None = None) -> None:
         if chosen.part in ("all", "refresh"):
             _refresh(report, spark, settings, place)
         if chosen.part in ("all", "read"):
-            _read_cost(report, ds, settings, arguments.rounds)
+            _read_cost(report, ds, settings, arguments.rounds, chosen.groups)
     report.finish(arguments.json)
 
 
