@@ -55,7 +55,7 @@ def clicked(requests: DataFrame, impressions: DataFrame) -> DataFrame:
     return requests.select(*keys).join(clicks, keys, "left").select(*keys, "clicks")
 
 
-@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("layout", [Layout.SPLIT, pytest.param(Layout.FLAT, marks=pytest.mark.slow)])
 def test_added_columns_are_those_computed_plainly_and_nothing_is_rewritten(
     spark: SparkSession, settings: Settings, name: str, layout: Layout
 ) -> None:
@@ -124,7 +124,10 @@ def test_rollback_rename_and_drop_are_versions(spark: SparkSession, settings: Se
         ds.drop_features("b")
 
 
-@pytest.mark.parametrize("date_grain", ["day", "month", "none"])
+@pytest.mark.parametrize(
+    "date_grain",
+    [pytest.param("day", marks=pytest.mark.slow), "month", pytest.param("none", marks=pytest.mark.slow)],
+)
 def test_refresh_computes_what_is_new_or_changed(
     spark: SparkSession, settings: Settings, name: str, date_grain: str
 ) -> None:
@@ -283,7 +286,9 @@ def test_bad_input_is_named_and_nothing_is_published(
     assert all(len(t.metadata.snapshots) <= 1 for t in bad.metadata().tables.values())
 
 
-@pytest.mark.parametrize(("layout", "date_grain"), [("split", "month"), ("flat", "day")])
+@pytest.mark.parametrize(
+    ("layout", "date_grain"), [("split", "month"), pytest.param("flat", "day", marks=pytest.mark.slow)]
+)
 def test_a_promoted_group_reads_and_refreshes_as_before(
     spark: SparkSession, settings: Settings, name: str, layout: str, date_grain: str
 ) -> None:
