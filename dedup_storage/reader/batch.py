@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +20,7 @@ LENGTHS = "lengths"
 INVERSE = "inverse_indices"
 
 
-@dataclass(frozen=True)
-class FieldView:
+class FieldView(NamedTuple):
     """Where one tensor lies in the batch's buffer."""
 
     column: str

@@ -12,7 +12,7 @@ from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import ConfigError
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.decode import ArrowTransform
-from dedup_storage.reader.iterate import BatchIterator, Cursor, Job, Shard
+from dedup_storage.reader.iterate import BatchIterator, Cursor, Job, Shard, default_threads
 from dedup_storage.reader.options import Ends, Filters, ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder
 from dedup_storage.reader.plan import ReadPlan, make_plan
@@ -48,7 +48,8 @@ class DedupDataset(IterableDataset[Any]):
         transform: Called with every ``DedupBatch`` in the worker; its result is delivered.
         arrow_transform: Called with the Arrow tables (requests, impressions) of every shuffle window before tensors
             exist; may change columns, not rows.
-        prefetch: Batches made ahead by a thread; 0 makes each when it is asked for.
+        prefetch: Batches made ahead by a thread; 0 makes each when it is asked for and starts no thread at all.
+        threads: Threads that decode, in each worker; ``None`` shares the machine's processors among the workers.
         **options: Further fields of ``ReadOptions``.
 
     Raises:
@@ -77,13 +78,14 @@ class DedupDataset(IterableDataset[Any]):
         transform: Transform | None = None,
         arrow_transform: ArrowTransform | None = None,
         prefetch: int = 2,
+        threads: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         self.rank, self.world_size = resolve_rank(rank, world_size)
         if ends not in list(Ends):
             raise ConfigError("the option ends is not valid", expected="one of " + ", ".join(Ends), got=str(ends))
-        self.ends, self.prefetch = Ends(ends), prefetch
+        self.ends, self.prefetch, self.threads = Ends(ends), prefetch, threads
         self.transform, self.arrow_transform = transform, arrow_transform
         read = ReadOptions.build(
             columns=columns,
@@ -149,6 +151,7 @@ class DedupDataset(IterableDataset[Any]):
             transform=self.transform,
             arrow_transform=self.arrow_transform,
             prefetch=self.prefetch,
+            threads=self.threads if self.threads is not None else default_threads(workers),
         )
         self._cursor = Cursor(self.position(), shard)
         return BatchIterator(job, self._cursor)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +18,16 @@ from dedup_storage.reader.order import EpochOrder
 from dedup_storage.reader.plan import ReadPlan
 from dedup_storage.reader.state import Position, ReaderState
 
-__all__ = ["BatchIterator", "Cursor", "Job", "Shard"]
+__all__ = ["BatchIterator", "Cursor", "Job", "Shard", "default_threads"]
 
 _POLL_SECONDS = 0.1
+_MOST_THREADS = 8
+
+
+def default_threads(workers: int) -> int:
+    """Threads that decode in each of several workers: the processors that this process may use, shared out."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(processors // max(workers, 1), 1), _MOST_THREADS)
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,8 @@ class Job:
         ends: What happens at the end of the last round.
         transform: Called with every batch.
         arrow_transform: Called with the tables of every window.
-        prefetch: Batches to make ahead.
+        prefetch: Batches to make ahead; 0 starts no thread.
+        threads: Threads that decode.
     """
 
     plan: ReadPlan
@@ -74,6 +84,7 @@ class Job:
     transform: Callable[[Any], Any] | None = None
     arrow_transform: ArrowTransform | None = None
     prefetch: int = 0
+    threads: int = 1
 
     def batches(self, cursor: Cursor, stop: threading.Event) -> Iterator[Any]:
         """The shard's batches behind the cursor's, until ``stop`` is set."""
@@ -81,7 +92,20 @@ class Job:
         left = cursor.base.remaining(len(order))
         readers: dict[int, SplitReader] = {}
         steps = shard.steps(len(left), self.world_size, self.ends) if len(left) else 0
+        pool = ThreadPoolExecutor(self.threads, "dedup-decode") if self.prefetch > 0 and begin < steps else None
+
+        def reader(split: int) -> SplitReader:
+            if split not in readers:
+                readers[split] = self.plan.split_reader(order, split, self.arrow_transform, pool)
+            return readers[split]
+
         try:
+            # Every split of the shard is needed within its first steps: begin to decode all of them.
+            for step in range(begin, min(steps, begin + self.plan.splits)) if pool is not None else ():
+                place = shard.index + step * shard.count
+                split, number = (int(v) for v in order.sequence[left[place]]) if place < len(left) else (-1, 0)
+                if split >= 0 and split not in readers:
+                    reader(split).prepare(number)
             for step in range(begin, steps):
                 if stop.is_set():
                     return
@@ -93,13 +117,13 @@ class Job:
                     continue
                 index = (place - len(left)) % len(order) if repeated else int(left[place])
                 split, number = (int(v) for v in order.sequence[index])
-                if split not in readers:
-                    readers[split] = self.plan.split_reader(order, split, self.arrow_transform)
                 progress = Progress(order.epoch, index, place, split, repeated)
-                yield self._finish(readers[split].batch(number, progress))
+                yield self._finish(reader(split).batch(number, progress))
         finally:
-            for reader in readers.values():
-                reader.close()
+            for opened in readers.values():
+                opened.close()
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
 
     def _finish(self, batch: Any) -> Any:
         return batch if self.transform is None else self.transform(batch)

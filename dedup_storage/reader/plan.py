@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,19 +15,20 @@ from dedup_storage.layout import DatasetSpec
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.catalog import Cut, open_cut
 from dedup_storage.reader.decode import ArrowTransform, SplitReader
-from dedup_storage.reader.encode import BatchPacker
 from dedup_storage.reader.features import FeatureScan
 from dedup_storage.reader.files import TableRef
 from dedup_storage.reader.index import SegmentIndexer, build_units
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.reader.options import Unit as CostUnit
 from dedup_storage.reader.order import EpochOrder, OrderOptions, UnitSizes
+from dedup_storage.reader.pack import BatchPacker, Part
 from dedup_storage.reader.project import Projection, project
 from dedup_storage.reader.samples import resolve_sample
 from dedup_storage.reader.scan import plan_table, with_common_segments
 from dedup_storage.reader.state import fingerprint
 from dedup_storage.reader.unit_reader import UnitReader, UnitSource
 from dedup_storage.reader.units import Unit
+from dedup_storage.reader.window import encode_window
 
 __all__ = ["ReadPlan", "make_plan"]
 
@@ -89,13 +91,19 @@ class ReadPlan:
         )
         return EpochOrder(self._sizes(), order, epoch)
 
-    def split_reader(self, order: EpochOrder, split: int, transform: ArrowTransform | None) -> SplitReader:
+    def split_reader(
+        self,
+        order: EpochOrder,
+        split: int,
+        transform: ArrowTransform | None,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> SplitReader:
         """A reader of one split's batches."""
 
         def open_unit(number: int) -> UnitReader:
             return UnitReader(self.units[number], self.source)
 
-        return SplitReader(order.splits[split], open_unit, self.packer, transform)
+        return SplitReader(order.splits[split], open_unit, self.packer, transform, pool)
 
     def empty_batch(self, progress: Progress, transform: ArrowTransform | None) -> DedupBatch:
         """A batch of no rows."""
@@ -105,7 +113,9 @@ class ReadPlan:
         impressions = pa.table({c: pa.array([], types[c]) for c in source.impression_columns})
         if transform is not None:
             requests, impressions = transform(requests, impressions)
-        return self.packer.pack([requests], [impressions], np.empty(0, dtype=np.int64), progress)
+        none = np.empty(0, dtype=np.int64)
+        window = encode_window(requests, impressions, none, None, self.options.strings)
+        return self.packer.pack([Part(window, (0, 0), (0, 0), none)], progress)
 
     def _tables(self) -> list[TableRef]:
         source = self.source

@@ -16,11 +16,11 @@ from dedup_storage.reader.files import DataFile, RowStream, TableRef
 from dedup_storage.reader.units import RunList, Unit
 from dedup_storage.schema import Grain
 
-__all__ = ["UnitReader", "UnitSource", "Window"]
+__all__ = ["Decoded", "UnitReader", "UnitSource"]
 
 
 @dataclass(frozen=True)
-class Window:
+class Decoded:
     """Decoded requests and their impressions, in the order of their units.
 
     Attributes:
@@ -93,7 +93,7 @@ class UnitReader:
             self._streams[key] = RowStream(ref.file_io(), ref, file, columns, self._source.piece_bytes)
         return self._streams[key]
 
-    def read(self, start: int, stop: int) -> Window:
+    def read(self, start: int, stop: int) -> Decoded:
         """Requests ``start`` to ``stop`` of the unit, with their impressions."""
         unit, source = self._unit, self._source
         stream = self._stream("requests", source.requests, unit.file, source.own_requests)
@@ -102,7 +102,7 @@ class UnitReader:
         lengths = unit.lengths[start:stop].astype(np.int64)
         if source.features:
             requests, impressions = self._join(requests, impressions, lengths, start, stop)
-        return Window(
+        return Decoded(
             requests.select(list(source.request_columns)), impressions.select(list(source.impression_columns)), lengths
         )
 
