@@ -5,7 +5,8 @@ from __future__ import annotations
 from dedup_storage.reader.batch import DedupBatch
 from dedup_storage.reader.column import Column
 from dedup_storage.reader.dataset import DedupDataset
+from dedup_storage.reader.flat import flat_batch
 from dedup_storage.reader.options import Ends, Filters, Unit
 from dedup_storage.reader.state import merge_states
 
-__all__ = ["Column", "DedupBatch", "DedupDataset", "Ends", "Filters", "Unit", "merge_states"]
+__all__ = ["Column", "DedupBatch", "DedupDataset", "Ends", "Filters", "Unit", "flat_batch", "merge_states"]

@@ -1,0 +1,74 @@
+"""A batch as a flat log would give it: every request column once per impression."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dedup_storage.reader.batch import INVERSE, LENGTHS, DedupBatch, FieldView
+from dedup_storage.reader.column import Column
+from dedup_storage.schema import Grain
+
+__all__ = ["flat_batch", "take_rows"]
+
+_ALIGN = 64
+
+
+def take_rows(column: Column, rows: Tensor) -> Column:
+    """Rows of a column, list columns too.
+
+    Args:
+        column: n rows.
+        rows: (m,) int64 in [0, n), on the column's device.
+
+    Returns:
+        m rows; a list's elements are copied for each row that takes it.
+    """
+    valid = None if column.valid is None else column.valid[rows]
+    if column.offsets is None:
+        return replace(column, values=column.values[rows], valid=valid)
+    lengths = column.lengths[rows]
+    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+    # (elements,) where each copied element comes from: the start of its list, plus its place in it.
+    shift = (column.offsets[rows] - offsets[:-1]).repeat_interleave(lengths)
+    places = torch.arange(len(shift), device=rows.device) + shift
+    elements = None if column.element_valid is None else column.element_valid[places]
+    return replace(column, values=column.values[places], offsets=offsets, valid=valid, element_valid=elements)
+
+
+def flat_batch(batch: DedupBatch) -> DedupBatch:
+    """The same impressions with a request row each: R = B, ``inverse_indices`` counts up, ``lengths`` are 1.
+
+    What a model computes from it must equal what it computes from ``batch``; its ``num_bytes`` are what a loader of
+    flat rows would move. For tests and comparisons: it undoes what the dataset saved.
+
+    Returns:
+        A batch on the same device, with columns that transforms added.
+    """
+    inverse = batch.inverse_indices
+    named: list[tuple[str, Grain | None, str, Tensor]] = [
+        ("", None, LENGTHS, torch.ones_like(inverse)),
+        ("", None, INVERSE, torch.arange(len(inverse), device=inverse.device)),
+    ]
+    vocabularies = {}
+    for name, grain in batch.grains.items():
+        column = take_rows(batch[name], inverse) if grain is Grain.REQUEST else batch[name]
+        named += [(name, grain, part, tensor) for part, tensor in column.tensors().items()]
+        if column.vocabulary is not None:
+            vocabularies[name] = column.vocabulary
+    views, start = [], 0
+    for column_name, grain_, part, tensor in named:
+        views.append(FieldView(column_name, grain_, part, tensor.dtype, start, tensor.numel()))
+        start += -(-tensor.numel() * tensor.element_size() // _ALIGN) * _ALIGN
+    made = replace(
+        batch,
+        buffer=torch.empty(start, dtype=torch.uint8, device=batch.device),
+        views=tuple(views),
+        vocabularies=vocabularies,
+        extras={},
+    )
+    for view, (*_, tensor) in zip(views, named, strict=True):
+        made._view(view).copy_(tensor)
+    return made
