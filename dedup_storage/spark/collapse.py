@@ -3,8 +3,9 @@
 A flat log repeats the wide request columns B times. Sorting or shuffling it would copy them B times, so:
 
 - the *request keys* are found from the key columns alone (Parquet decodes nothing else);
-- where rows have a place (Parquet files), each request's first row is named by file and row number; one scan of the
-  wide columns keeps just those rows (a broadcast join on two integers) before anything is shuffled or copied;
+- where rows have a place (Parquet files), one row of each request is named by a hash of file and row number; one
+  scan of the wide columns keeps just those rows (a broadcast join on one integer) before anything is shuffled or
+  copied; the other rows' wide columns are hashed where they lie and never leave the scan;
 - elsewhere a sorting aggregate keeps one row of each request in every task before the shuffle;
 - that the columns are constant inside each request is proved in the same scan: the sum of all rows' fingerprints
   must equal the sum over requests of fingerprint x rows.
@@ -20,17 +21,18 @@ from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dedup_storage.errors import InputError
+from dedup_storage.errors import DuplicateRowsError, InputError
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain, Grain
-from dedup_storage.spark.raw import FILE, ROW, Form, RawLog
+from dedup_storage.spark.raw import POINTER, Form, RawLog
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.types import fingerprint, has_hidden_nulls, orderable
 
 __all__ = ["Collapse", "InputStats", "RequestKeys"]
 
 DATE, COUNT = "_dedup_date", "_dedup_rows"
-_SEGMENT = "_dedup_segment"
+_LEAST, _COPIES = "_dedup_least", "_dedup_copies"
+_SEGMENT, _RANK = "_dedup_segment", "_dedup_rank"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class RequestKeys:
     """The log's requests without their wide columns.
 
     Attributes:
-        frame: Keys, event date, number of rows and, for located logs, file and row number of the first row.
+        frame: Keys, event date (the earliest of the request's rows), number of rows and, for located flat logs, a
+            pointer to one of the rows.
         stats: Totals.
         restricted: Only some of the log's requests.
     """
@@ -110,17 +113,18 @@ class Collapse:
 
         Raises:
             InputError: a key or an event time is null, or parallel candidate lists differ in length.
+            DuplicateRowsError: two request rows have the same key.
         """
         names = self.spec.request_key
+        # Plain minima, not one minimum of a struct: Spark hashes the former and sorts every row for the latter.
         if self.raw.form is Form.FLAT:
             source = self.raw.located_frame() if self.raw.located else self.raw.frame
-            first = [F.col(FILE), F.col(ROW)] if self.raw.located else []
-            grouped = source.groupBy(*names).agg(
-                F.min(F.struct(*first, self.event_date().alias(DATE))).alias("_first"), F.count(F.lit(1)).alias(COUNT)
-            )
-            frame = grouped.select(*names, "_first.*", COUNT)
+            pointer = [F.min(POINTER).alias(POINTER)] if self.raw.located else []
+            size = [F.count(F.lit(1)).alias(COUNT)]
         else:
-            frame = self.raw.frame.select(*names, self.event_date().alias(DATE), self._candidates().alias(COUNT))
+            source, pointer = self.raw.frame.withColumn(COUNT, self._candidates()), []
+            size = [F.sum(COUNT).alias(COUNT), F.min(COUNT).alias(_LEAST), F.count(F.lit(1)).alias(_COPIES)]
+        frame = source.groupBy(*names).agg(F.min(self.event_date()).alias(DATE), *pointer, *size)
         frame = frame.persist(StorageLevel.MEMORY_AND_DISK)
         return RequestKeys(frame, self._stats(frame))
 
@@ -137,13 +141,18 @@ class Collapse:
         timed = self.spec.event_date_column is not None
         if timed:
             null[str(self.spec.schema_.event_time)] = F.sum(F.col(DATE).isNull().cast("int"))
-        totals = frame.agg(
-            F.count(F.lit(1)).alias("requests"),
-            F.sum(COUNT).alias("rows"),
-            F.sum((F.col(COUNT) < 0).cast("int")).alias("unequal"),
-            *(column.alias(f"null_{i}") for i, column in enumerate(null.values())),
+        once = self.raw.form is Form.FLAT
+        row = only_row(
+            frame.agg(
+                F.count(F.lit(1)).alias("requests"),
+                F.sum(COUNT).alias("rows"),
+                (F.lit(0) if once else F.sum((F.col(_LEAST) < 0).cast("int"))).alias("unequal"),
+                (F.lit(0) if once else F.sum((F.col(_COPIES) > 1).cast("int"))).alias("copied"),
+                # As many as the log has event dates; a set, so that one job tells everything.
+                F.collect_set(F.col(DATE).cast("string")).alias("dates"),
+                *(column.alias(f"null_{i}") for i, column in enumerate(null.values())),
+            )
         )
-        row = only_row(totals)
         for i, column in enumerate(null):
             if row[f"null_{i}"]:
                 raise InputError(
@@ -157,14 +166,16 @@ class Collapse:
                 expected=f"equal lengths of {', '.join(self.raw.schema.candidates)}",
                 fix="Correct the log, or read only one of them.",
             )
-        dates: tuple[str, ...] = ()
-        if timed:
-            found = frame.select(F.col(DATE).cast("string").alias("d")).distinct().sort("d")
-            dates = tuple(r["d"] for r in found.toLocalIterator())
+        if row["copied"]:
+            raise DuplicateRowsError(
+                f"{row['copied']} request keys occur more than once among the request rows",
+                expected="one row for each request",
+                fix="Choose --on-duplicates keep-one to keep one of them.",
+            )
         rows = int(row["rows"] or 0)
         if self.raw.candidates is not None:
             rows = self.raw.candidates.count()
-        return InputStats(rows=rows, requests=int(row["requests"]), dates=dates)
+        return InputStats(rows=rows, requests=int(row["requests"]), dates=tuple(sorted(row["dates"])))
 
     # -- request rows -------------------------------------------------------------------------------------------
 
@@ -184,7 +195,8 @@ class Collapse:
             frame = self.raw.request_rows().select("*", *(c.alias(str(n)) for n, c in date))
             return self._restrict(frame, keys), lambda: True
         fields = [f for f in self.raw.frame.schema.fields if f.name in wide]
-        if self.raw.located and keys.stats.requests <= self.pointer_max_requests:
+        # Fingerprints are summed over all rows, so pointers serve only when every request is kept.
+        if self.raw.located and not keys.restricted and keys.stats.requests <= self.pointer_max_requests:
             frame, check = self._pointed(keys, fields, strict)
         else:
             frame, check = self._grouped(keys, fields, strict)
@@ -194,31 +206,35 @@ class Collapse:
     def _pointed(
         self, keys: RequestKeys, fields: list[T.StructField], strict: bool
     ) -> tuple[DataFrame, Callable[[], bool]]:
-        every, kept = Observation(), Observation()
-        hashed = fingerprint(fields, strict=strict).cast("decimal(20,0)")
-        rows = self.raw.located_frame()
-        if not strict:
-            rows = rows.observe(
-                every,
-                F.sum(hashed).alias("sum"),
-                F.max(has_hidden_nulls(fields)).alias("hidden"),
-                F.count(F.lit(1)).alias("n"),
-            )
-        else:
-            rows = rows.observe(
-                every, F.sum(hashed).alias("sum"), F.lit(False).alias("hidden"), F.count(F.lit(1)).alias("n")
-            )
-        pointers = F.broadcast(keys.frame.select(FILE, ROW, DATE, COUNT))
-        found = rows.join(pointers, [FILE, ROW]).observe(
-            kept, F.sum(hashed * F.col(COUNT)).alias("sum"), F.sum(COUNT).alias("n")
+        seen = Observation()
+        named = self.raw.located_frame().join(F.broadcast(keys.frame.select(POINTER, DATE, COUNT)), [POINTER], "left")
+        kept = F.col(COUNT).isNotNull()
+        # An observation copies each row it sees: by then the wide columns of all rows but the kept ones are gone.
+        # A list with hidden nulls hashes like a shorter one, so the kept row tells whether its request's rows can.
+        rows = named.select(
+            *self.spec.request_key,
+            DATE,
+            COUNT,
+            *(F.when(kept, F.col(f.name)).alias(f.name) for f in fields),
+            fingerprint(fields, strict=strict).cast("decimal(20,0)").alias("_hash"),
+            F.when(kept, F.lit(False) if strict else has_hidden_nulls(fields)).alias("_hidden"),
+        )
+        watched = rows.observe(
+            seen,
+            F.sum("_hash").alias("every"),
+            F.sum(F.col("_hash") * F.col(COUNT)).alias("kept"),
+            F.count(COUNT).alias("requests"),
+            F.max("_hidden").alias("hidden"),
         )
 
         def constant() -> bool:
-            if every.get["hidden"]:
+            if seen.get["requests"] != keys.stats.requests:
+                return False  # two rows with one pointer: the caller keeps rows without pointers then
+            if seen.get["hidden"]:
                 return self.constant_strictly(keys)
-            return (every.get["sum"], every.get["n"]) == (kept.get["sum"], kept.get["n"])
+            return bool(seen.get["every"] == seen.get["kept"])
 
-        return found.select(*self.spec.request_key, DATE, *(f.name for f in fields)), constant
+        return watched.filter(kept).select(*self.spec.request_key, DATE, *(f.name for f in fields)), constant
 
     def _grouped(
         self, keys: RequestKeys, fields: list[T.StructField], strict: bool
@@ -229,20 +245,21 @@ class Collapse:
             *names,
             F.struct(self.event_date().alias(DATE), *(F.col(f.name) for f in fields)).alias("_wide"),
             fingerprint(fields, strict=strict).alias("_hash"),
-            (F.lit(False) if strict else has_hidden_nulls(fields)).alias("_hidden"),
         )
         grouped = hashed.groupBy(*names).agg(
+            F.min(f"_wide.{DATE}").alias(DATE),
             F.min_by("_wide", F.struct(F.col(f"_wide.{DATE}"), F.col("_hash"))).alias("_wide"),
             (F.min("_hash") != F.max("_hash")).alias("_varies"),
-            F.max("_hidden").alias("_hidden"),
         )
-        watched = grouped.observe(seen, F.max("_varies").alias("varies"), F.max("_hidden").alias("hidden"))
+        wide = [F.col(f"_wide.`{f.name}`").alias(f.name) for f in fields]
+        rows = grouped.select(*names, DATE, *wide, "_varies")
+        hidden = F.lit(False) if strict else has_hidden_nulls(fields)
+        watched = rows.observe(seen, F.max("_varies").alias("varies"), F.max(hidden).alias("hidden"))
 
         def constant() -> bool:
             return self.constant_strictly(keys) if seen.get["hidden"] else not seen.get["varies"]
 
-        wide = [F.col(f"_wide.`{f.name}`").alias(f.name) for f in fields]
-        return watched.select(*names, f"_wide.{DATE}", *wide), constant
+        return watched.drop("_varies"), constant
 
     def _restrict(self, rows: DataFrame, keys: RequestKeys) -> DataFrame:
         names = list(self.spec.request_key)
@@ -262,13 +279,16 @@ class Collapse:
 
     # -- impression rows ----------------------------------------------------------------------------------------
 
-    def impressions(self, keys: RequestKeys | None, *, keep_one: bool = False) -> DataFrame:
+    def impressions(self, keys: RequestKeys | None, *, keep_one: bool = False) -> tuple[DataFrame, Callable[[], int]]:
         """Impression rows, distributed by segment and sorted; the position assigned where the log has none.
 
         Args:
             keys: Keep only these requests (and their dates); ``None`` keeps all.
             keep_one: Drop all but one of rows with the same key (with the same content, when the position is
                 assigned).
+
+        Returns:
+            The frame, and a function that tells, once the frame was written, how many rows had the key of another.
         """
         spec = self.spec
         dated = {str(spec.event_date_column): self.event_date()} if spec.assigns_event_date else {}
@@ -288,13 +308,18 @@ class Collapse:
         segment = [c.alias(f"{_SEGMENT}{i}") for i, c in enumerate(self._segment())]
         names = [f"{_SEGMENT}{i}" for i in range(len(segment))]
         rows = rows.select("*", *segment).repartition(*names)
-        if spec.assigns_position and not listed:
-            rows = rows.withColumn(spec.position_column, self._ordinal(rows, [*names, *spec.request_key]))
-        elif keep_one:
-            rows = self._one_each(rows, [*names, *spec.impression_key])
-        else:
-            rows = rows.sortWithinPartitions(*names, *spec.impression_key)
-        return rows
+        if spec.assigns_position:
+            if not listed:
+                rows = rows.withColumn(spec.position_column, self._ordinal(rows, [*names, *spec.request_key]))
+            else:
+                rows = rows.sortWithinPartitions(*names, *spec.impression_key)
+            return rows, lambda: 0
+        ranked = self._ranked(rows, [*names, *spec.impression_key])
+        if keep_one:
+            return ranked.filter(F.col(_RANK) == 1).drop(_RANK), lambda: 0
+        seen = Observation()
+        watched = ranked.observe(seen, F.sum((F.col(_RANK) > 1).cast("bigint")).alias("repeated"))
+        return watched.drop(_RANK), lambda: int(seen.get["repeated"] or 0)
 
     def _ordinal(self, rows: DataFrame, partition: list[str]) -> Column:
         """The candidate's place when its request's rows are ordered by item, then by all their content."""
@@ -303,11 +328,11 @@ class Collapse:
         order = [orderable(c, rows.schema[c].dataType) for c in (item, *rest)]
         return (F.row_number().over(Window.partitionBy(*partition).orderBy(*order)) - 1).cast("int")
 
-    def _one_each(self, rows: DataFrame, partition: list[str]) -> DataFrame:
+    def _ranked(self, rows: DataFrame, partition: list[str]) -> DataFrame:
+        """The rows numbered among those with the same key, by content; the sort is the one the table needs."""
         rest = [c for c in self.spec.columns_of(Grain.IMPRESSION) if c != self.spec.position_column]
         order = [orderable(c, rows.schema[c].dataType) for c in rest] or [F.lit(0)]
-        ranked = rows.withColumn("_rank", F.row_number().over(Window.partitionBy(*partition).orderBy(*order)))
-        return ranked.filter("_rank = 1").drop("_rank")
+        return rows.withColumn(_RANK, F.row_number().over(Window.partitionBy(*partition).orderBy(*order)))
 
     # -- flat layout --------------------------------------------------------------------------------------------
 
@@ -325,6 +350,10 @@ class Collapse:
         """The same log less the requests of ``bad`` (flat logs)."""
         kept = self.raw.frame.join(F.broadcast(bad), list(self.spec.request_key), "left_anti")
         return replace(self, raw=replace(self.raw, frame=kept, located=False))
+
+    def without_pointers(self) -> Collapse:
+        """The same log, collapsed without naming rows."""
+        return replace(self, pointer_max_requests=-1)
 
     def one_row_each(self) -> Collapse:
         """The same log with one row for each key of its request rows (nested and two-frame logs)."""

@@ -18,9 +18,9 @@ from dedup_storage.spark.errors import translated
 from dedup_storage.spark.types import check_types, ddl
 from dedup_storage.tables.sessions import move_to
 
-__all__ = ["FILE", "ROW", "Form", "RawLog"]
+__all__ = ["POINTER", "Form", "RawLog"]
 
-FILE, ROW = "_dedup_file", "_dedup_row"
+POINTER = "_dedup_pointer"
 _SUFFIXES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
 _FORMATS = ("parquet", "json", "csv", "table")
 
@@ -120,10 +120,8 @@ class RawLog:
         return replace(self, frame=move_to(session, self.frame), candidates=second)
 
     def located_frame(self) -> DataFrame:
-        """The frame with each row's file and row number (``located`` logs only)."""
-        return self.frame.select(
-            "*", F.xxhash64("_metadata.file_path").alias(FILE), F.col("_metadata.row_index").alias(ROW)
-        )
+        """The frame with a pointer to each row, a hash of its file and row number (``located`` logs only)."""
+        return self.frame.select("*", F.xxhash64("_metadata.file_path", "_metadata.row_index").alias(POINTER))
 
     def request_rows(self) -> DataFrame:
         """Request rows without their candidates (nested and two-frame logs)."""

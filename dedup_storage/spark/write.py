@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date, timedelta
-from enum import StrEnum
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,7 +15,6 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.errors import (
     ConflictError,
-    ConstancyError,
     DuplicateRowsError,
     InputError,
     SchemaError,
@@ -27,10 +24,13 @@ from dedup_storage.errors import (
 from dedup_storage.faults import reached
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
+from dedup_storage.spark.audit import audit_staged
 from dedup_storage.spark.collapse import COUNT, Collapse, RequestKeys
-from dedup_storage.spark.grains import varying_requests
+from dedup_storage.spark.inconstant import constancy_error, example_requests, quarantine
+from dedup_storage.spark.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.spark.raw import Form, RawLog
 from dedup_storage.spark.rows import only_row
+from dedup_storage.spark.segments import segment_ranges
 from dedup_storage.spark.summary import TableSummary, WriteSummary, small_segment_hint
 from dedup_storage.tables.features import FeatureGroup, feature_groups, promoted_columns
 from dedup_storage.tables.iceberg import in_ranges
@@ -41,29 +41,6 @@ from dedup_storage.tables.sessions import run_session
 __all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer"]
 
 _MOST_DATES = 400
-_EXAMPLES = 3
-
-
-class Mode(StrEnum):
-    """What a write does to the event dates it brings."""
-
-    APPEND = "append"
-    REPLACE = "replace"
-
-
-class OnInconstant(StrEnum):
-    """What to do with requests whose request-grain columns differ between rows."""
-
-    REFUSE = "refuse"
-    FIRST = "first"
-    QUARANTINE = "quarantine"
-
-
-class OnDuplicates(StrEnum):
-    """What to do with keys that occur twice, or are in the dataset already."""
-
-    REFUSE = "refuse"
-    KEEP_ONE = "keep-one"
 
 
 class Writer:
@@ -153,6 +130,7 @@ class Writer:
                 collapse, keys = self._resolve_inconstant(collapse, keys, run)
                 staged, _ = self._stage(collapse, keys, run, checked=True)
             reached("write:staged")
+            self._refuse_lost_rows(run, staged, keys)
             docs = self._audit(run, staged, input_rows) if self.gate else None
             reached("write:audited")
         except BaseException:
@@ -222,7 +200,7 @@ class Writer:
                     "event dates cannot be replaced in a dataset without event time",
                     fix="Name event_time in the schema, or append.",
                 )
-            replaced = _segment_ranges(dates, self.spec.date_grain)
+            replaced = segment_ranges(dates, self.spec.date_grain)
         return Run(
             run_id=self.run_id,
             job="write",
@@ -256,7 +234,7 @@ class Writer:
                 raise DuplicateRowsError(
                     f"{row['n']} requests of the log are in dataset {self.spec.name} already",
                     expected="new requests only",
-                    got=f"for example {self._examples(found)}",
+                    got=f"for example {example_requests(self.spec, found)}",
                     fix="Use --mode replace for whole event dates, or --on-duplicates keep-one to leave them out.",
                 )
             self._dropped += int(row["rows"])
@@ -275,11 +253,6 @@ class Writer:
                 fix="Nothing was published. Run the job again.",
             )
 
-    def _examples(self, found: DataFrame) -> str:
-        """A few request keys for a message; never a user key."""
-        shown = found.select(F.to_json(F.struct(*self.spec.schema_.request)).alias("k")).limit(_EXAMPLES)
-        return ", ".join(row["k"] for row in shown.toLocalIterator())
-
     # -- staging ------------------------------------------------------------------------------------------------
 
     def _stage(
@@ -289,7 +262,8 @@ class Writer:
         first = checked and self.on_inconstant is OnInconstant.FIRST
         requests, constant = collapse.requests(keys)
         limited = keys if keys.restricted or first else None
-        impressions = collapse.impressions(limited, keep_one=self.on_duplicates is OnDuplicates.KEEP_ONE)
+        keep_one = self.on_duplicates is OnDuplicates.KEEP_ONE
+        impressions, repeated = collapse.impressions(limited, keep_one=keep_one)
         with self._timed("stage"):
             if self.spec.layout is Layout.FLAT:
                 rows = collapse.logs(requests, impressions)
@@ -301,6 +275,12 @@ class Writer:
                     r = pool.submit(self._stage_one, TableRole.REQUESTS, requests, run, presorted=False)
                     staged = [r.result(), b.result()]
         with self._timed("constancy"):
+            if repeated():
+                raise DuplicateRowsError(
+                    f"{repeated()} impressions of the log have the key of another one",
+                    expected=f"one row for each {', '.join(self.spec.impression_key)}",
+                    fix="Choose --on-duplicates keep-one, or leave position out of the schema to have it assigned.",
+                )
             return staged, checked or constant()
 
     def _stage_one(self, role: TableRole, rows: DataFrame, run: Run, *, presorted: bool) -> Staged:
@@ -329,67 +309,41 @@ class Writer:
         dates = replaced.select(F.col("d").cast("date").alias(str(self.spec.event_date_column)))
         return rows.filter(inside).join(F.broadcast(dates), [str(self.spec.event_date_column)], "left_anti")
 
-    # -- requests that are not constant -------------------------------------------------------------------------
-
     def _resolve_inconstant(self, collapse: Collapse, keys: RequestKeys, run: Run) -> tuple[Collapse, RequestKeys]:
         with self._timed("diagnosis"):
             bad = collapse.varying(keys).persist()
             self._inconstant = bad.count()
+            if not self._inconstant:  # two rows had one pointer
+                return collapse.without_pointers(), keys
             if self.on_inconstant is OnInconstant.REFUSE:
-                raise self._constancy_error(collapse, bad)
+                raise constancy_error(self.spec, self.raw, bad, self._inconstant)
             if self.on_inconstant is OnInconstant.FIRST:
                 return collapse, keys
-            return self._quarantine(collapse, keys, bad, run)
-
-    def _constancy_error(self, collapse: Collapse, bad: DataFrame) -> ConstancyError:
-        wide = set(self.spec.source_columns) - set(self.spec.request_key)
-        fields = [
-            f
-            for f in self.raw.frame.schema.fields
-            if f.name in wide and self.spec.schema_.declared_grains()[f.name].value == "request"
-        ]
-        _, varying = varying_requests(self.raw.frame, self.spec.request_key, fields)
-        counts = ", ".join(f"{column} in {n}" for column, n in varying.items() if n)
-        return ConstancyError(
-            f"request-grain columns differ inside {self._inconstant} requests: {counts}",
-            expected="one value per request",
-            got=f"several, for example in request {self._examples(bad)}",
-            fix="Declare these columns impression-grain, or choose --on-inconstant first or quarantine.",
-        )
-
-    def _quarantine(
-        self, collapse: Collapse, keys: RequestKeys, bad: DataFrame, run: Run
-    ) -> tuple[Collapse, RequestKeys]:
-        """Set the rows of inconstant requests aside, as they came, with the reason."""
-        names = list(self.spec.request_key)
-        rows = self.raw.frame.join(F.broadcast(bad), names, "left_semi")
-        table = TableSpec(
-            role=TableRole.QUARANTINE,
-            name="quarantine",
-            columns=(*self.spec.source_columns, "quarantine_reason", "quarantine_run"),
-            sort_columns=self.spec.request_key,
-        )
-        types = dict(zip(self.spec.source_columns, self.spec.source_types, strict=True))
-        types |= {"quarantine_reason": "string", "quarantine_run": "string"}
-        undated = self.spec.model_copy(update={"date_grain": DateGrain.NONE})
-        self.tables.create_table(undated, table, types)
-        rows = rows.withColumn("quarantine_reason", F.lit("request-grain columns differ inside the request"))
-        rows = rows.withColumn("quarantine_run", F.lit(self.run_id))
-        staged = self.tables.stage(self.spec, table, rows, replace(run, replaced=None))
-        self._quarantined = staged.rows
-        self._left_out += self._inconstant
-        return collapse.without(bad), keys.only(keys.frame.join(bad, names, "left_anti"))
+            self._quarantined = quarantine(self.tables, self.spec, self.raw, bad, run).rows
+            self._left_out += self._inconstant
+            kept = keys.frame.join(bad, list(self.spec.request_key), "left_anti")
+            return collapse.without(bad), keys.only(kept)
 
     # -- audit --------------------------------------------------------------------------------------------------
 
-    def _audit(self, run: Run, staged: list[Staged], input_rows: int) -> str:
-        from dedup_storage.quality import GateFacts, require, run_gate
+    def _refuse_lost_rows(self, run: Run, staged: list[Staged], keys: RequestKeys) -> None:
+        """Every impression of the log must be staged, set aside or left out on purpose."""
+        if self._carries(run) or self.on_duplicates is OnDuplicates.KEEP_ONE:
+            return
+        found = next(s.rows for s in staged if s.table != "requests") + self._quarantined
+        if found != keys.stats.rows:
+            raise InputError(
+                f"{keys.stats.rows - found} impressions of the log belong to no request",
+                expected="a request row for every impression",
+                fix="Add the missing request rows, or leave those impressions out.",
+            )
 
-        frames = {s.table: self._staged_rows(s, run) for s in staged}
+    def _audit(self, run: Run, staged: list[Staged], input_rows: int) -> str:
+        from dedup_storage.quality import GateFacts
+
         rows = {s.table: s.rows for s in staged}
-        carried = run.replaced is not None and self.spec.date_grain is not DateGrain.DAY
         facts = GateFacts(
-            input_rows=None if carried else input_rows,
+            input_rows=None if self._carries(run) else input_rows,
             quarantined_rows=self._quarantined,
             dropped_duplicates=self._dropped,
             written_request_rows=rows.get("requests"),
@@ -398,46 +352,12 @@ class Writer:
             empty_requests=0 if self.raw.form is Form.FLAT else None,
         )
         with self._timed("gate"):
-            verdict = run_gate(
-                spec=self.spec,
-                settings=self.settings,
-                run_id=self.run_id,
-                facts=facts,
-                requests=frames.get("requests"),
-                impressions=frames.get("impressions"),
-                logs=frames.get("logs"),
-            )
-        require(verdict)
-        return verdict.docs
+            return audit_staged(self.tables, self.settings, self.spec, run, staged, facts)
 
-    def _staged_rows(self, staged: Staged, run: Run) -> DataFrame:
-        """The rows a run staged, alone."""
-        if run.replaced is None:
-            return self.tables.read(self.spec.name, staged.table, staged.snapshot_id, since=staged.parent_id)
-        rows = self.tables.read(self.spec.name, staged.table, staged.snapshot_id)
-        dates = [F.lit(d).cast("date") for d in run.dates or ()]
-        return rows.filter(F.col(str(self.spec.event_date_column)).isin(*dates)) if dates else rows
+    def _carries(self, run: Run) -> bool:
+        """Whether rows of other dates are staged too, because they share a replaced segment."""
+        return run.replaced is not None and self.spec.date_grain is not DateGrain.DAY
 
 
 def _attempt(run_id: str) -> str:
     return f"{run_id}/{uuid.uuid4().hex[:12]}"
-
-
-def _segment_ranges(dates: tuple[str, ...], grain: DateGrain) -> tuple[tuple[str, str], ...]:
-    """Half-open date ranges of the segments that hold the dates, neighbours joined.
-
-    Example: days 2024-01-30 and 2024-01-31 -> (("2024-01-30", "2024-02-01"),)
-    """
-    if grain is DateGrain.NONE:
-        return (("", ""),)
-    ranges: list[tuple[date, date]] = []
-    for day in (date.fromisoformat(d) for d in dates):
-        low, high = day, day + timedelta(days=1)
-        if grain is DateGrain.MONTH:
-            low = day.replace(day=1)
-            high = (low + timedelta(days=32)).replace(day=1)
-        if ranges and low <= ranges[-1][1]:
-            ranges[-1] = (ranges[-1][0], max(high, ranges[-1][1]))
-        else:
-            ranges.append((low, high))
-    return tuple((low.isoformat(), high.isoformat()) for low, high in ranges)

@@ -1,0 +1,29 @@
+"""Segments of a log's event dates."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from dedup_storage.schema import DateGrain
+
+__all__ = ["segment_ranges"]
+
+
+def segment_ranges(dates: tuple[str, ...], grain: DateGrain) -> tuple[tuple[str, str], ...]:
+    """Half-open date ranges of the segments that hold the dates, neighbours joined.
+
+    Example: days 2024-01-30 and 2024-01-31 -> (("2024-01-30", "2024-02-01"),)
+    """
+    if grain is DateGrain.NONE:
+        return (("", ""),)
+    ranges: list[tuple[date, date]] = []
+    for day in (date.fromisoformat(d) for d in dates):
+        low, high = day, day + timedelta(days=1)
+        if grain is DateGrain.MONTH:
+            low = day.replace(day=1)
+            high = (low + timedelta(days=32)).replace(day=1)
+        if ranges and low <= ranges[-1][1]:
+            ranges[-1] = (ranges[-1][0], max(high, ranges[-1][1]))
+        else:
+            ranges.append((low, high))
+    return tuple((low.isoformat(), high.isoformat()) for low, high in ranges)
