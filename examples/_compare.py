@@ -96,8 +96,10 @@ def compare(
         device: Where to compute.
         rounds: Steps of each kind and batch.
     """
-    ours, flat, loss_gap, gradient_gap = [], [], 0.0, 0.0
+    ours, theirs, loss_gap, gradient_gap = [], [], 0.0, 0.0
     pairs = [(batch, flat_batch(batch)) for batch in batches]
+    if device.type == "cuda":
+        pairs = [(batch.pin_memory(), flat.pin_memory()) for batch, flat in pairs]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     for number in range(rounds + 1):
         for batch, expanded in pairs:
@@ -109,7 +111,7 @@ def compare(
                 gradient_gap = max(gradient_gap, _greatest_gap(gradients, _gradients(model)))
                 continue
             ours.append(seconds)
-            flat.append(flat_seconds)
+            theirs.append(flat_seconds)
     number_of = len(batches)
     return Comparison(
         requests=sum(b.num_requests for b in batches) / number_of,
@@ -117,7 +119,7 @@ def compare(
         moved_bytes=sum(b.num_bytes for b in batches) / number_of,
         flat_moved_bytes=sum(f.num_bytes for _, f in pairs) / number_of,
         step_seconds=statistics.median(ours),
-        flat_step_seconds=statistics.median(flat),
+        flat_step_seconds=statistics.median(theirs),
         loss_difference=loss_gap,
         gradient_difference=gradient_gap,
     )
