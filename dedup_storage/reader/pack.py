@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import get_worker_info
 
-from dedup_storage.dedup.expand import inverse_from_lengths
+from dedup_storage.dedup.expand import inverse_from_lengths, offsets_from_lengths
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.batch import INVERSE, LENGTHS, DedupBatch, FieldView, Progress
 from dedup_storage.reader.encode import Scalars, Strings
 from dedup_storage.reader.vocabulary import compact
-from dedup_storage.reader.window import Lists, Window
+from dedup_storage.reader.window import Lists, Runs, Window
 from dedup_storage.schema import Grain
 
 __all__ = ["BatchPacker", "Part"]
@@ -109,25 +110,28 @@ def _add_scalars(buffer: _Buffer, name: str, grain: Grain, slices: Sequence[Slic
 def _add_lists(buffer: _Buffer, name: str, grain: Grain, slices: Sequence[Slice]) -> tuple[Any, ...] | None:
     """Add a list column; returns the strings behind its codes."""
     columns: list[tuple[Lists, int, int]] = [(columns[name], a, b) for columns, a, b in slices]  # type: ignore[misc]
-    pieces: list[tuple[Scalars, int, int]] = []
+    sources: list[Scalars] = []
+    runs: list[Runs] = []
     offsets: list[Int64] = []
     total = 0
     for column, first, last in columns:
         bounds = column.offsets[first : last + 1]
         offsets.append((bounds[1:] if offsets else bounds) - (bounds[0] - total))
         total += int(bounds[-1] - bounds[0])
-        pieces += column.pieces(first, last)
-    if not pieces:
-        pieces = [(columns[0][0].sources[0], 0, 0)]
+        runs.append(column.runs(first, last, len(sources)))
+        sources += column.sources
+    together = runs[0] if len(runs) == 1 else Runs(*(np.concatenate(part) for part in zip(*runs, strict=True)))
     vocabulary = None
-    if pieces[0][0].vocabulary is None:
-        buffer.add_pieces(name, grain, "values", pieces)
+    if sources[0].vocabulary is None:
+        buffer.add_runs(name, grain, "values", sources, together)
     else:
+        pieces = together.of(sources)
         words = [s.vocabulary for s, _, _ in pieces if s.vocabulary is not None]
         codes, vocabulary = compact([s.values[a:b] for s, a, b in pieces], words)
         buffer.add(name, grain, "values", codes)
-    if any(s.valid is not None for c, _, _ in columns for s in c.sources):
-        _add_mask(buffer, name, grain, "element_valid", [(s.valid, a, b) for s, a, b in pieces])
+    if any(s.valid is not None for s in sources):
+        masks = [(s.valid, a, b) for s, a, b in together.of(sources)]
+        _add_mask(buffer, name, grain, "element_valid", masks)
     buffer.add(name, grain, "offsets", offsets[0] if len(offsets) == 1 else np.concatenate(offsets))
     if any(c.valid is not None for c, _, _ in columns):
         _add_mask(buffer, name, grain, "valid", [(c.valid, a, b) for c, a, b in columns])
@@ -151,8 +155,9 @@ class _Buffer:
     """Collects what is to be copied, then copies each once into one buffer."""
 
     def __init__(self) -> None:
-        # Bytes, the first and the last (exclusive) to copy, and where to.
-        self._copies: list[tuple[memoryview, int, int, int]] = []
+        # Bytes, the first and the last (exclusive) to copy, and where to. There may be one for each request: slices
+        # of a memoryview cost a third of an array's.
+        self._copies: list[tuple[memoryview, int, int, int, int]] = []
         self._views: list[FieldView] = []
         self._end = 0
 
@@ -164,22 +169,40 @@ class _Buffer:
         self, column: str, grain: Grain | None, part: str, pieces: Sequence[tuple[Scalars, int, int]]
     ) -> None:
         """Add pieces of one dtype, one after the other: values, first and last (exclusive) element."""
-        tensor_type, width = pieces[0][0].form
+        dtype, width = pieces[0][0].form
         place = start = self._end
         for source, first, last in pieces:
-            if last > first:
-                first, last = first * width, last * width
-                self._copies.append((source.raw, first, last, place))
-                place += last - first
-        self._views.append(FieldView(column, grain, part, tensor_type, start, (place - start) // width))
-        self._end = place + -place % _ALIGN
+            end = place + (last - first) * width
+            self._copies.append((source.raw, first * width, last * width, place, end))
+            place = end
+        self._add_view(column, grain, part, dtype, (place - start) // width)
+
+    def add_runs(self, column: str, grain: Grain | None, part: str, sources: Sequence[Scalars], runs: Runs) -> None:
+        """Add many pieces of sources of one dtype."""
+        dtype, width = sources[0].form
+        starts, stops = runs.starts * width, runs.stops * width
+        places = offsets_from_lengths(stops - starts) + self._end
+        raw = [source.raw for source in sources]
+        self._copies += zip(
+            [raw[s] for s in runs.sources.tolist()] if len(raw) > 1 else repeat(raw[0], len(starts)),
+            starts.tolist(),
+            stops.tolist(),
+            places[:-1].tolist(),
+            places[1:].tolist(),
+            strict=True,
+        )
+        self._add_view(column, grain, part, dtype, int(places[-1] - self._end) // width)
+
+    def _add_view(self, column: str, grain: Grain | None, part: str, dtype: torch.dtype, size: int) -> None:
+        self._views.append(FieldView(column, grain, part, dtype, self._end, size))
+        self._end += -(-size * dtype.itemsize // _ALIGN) * _ALIGN
 
     def make(self) -> tuple[torch.Tensor, tuple[FieldView, ...]]:
         """The buffer, and what lies where in it."""
         buffer = _allocate(self._end)
         target = buffer.numpy().data
-        for raw, first, last, place in self._copies:
-            target[place : place + last - first] = raw[first:last]
+        for raw, first, last, place, end in self._copies:
+            target[place:end] = raw[first:last]
         return buffer, tuple(self._views)
 
 

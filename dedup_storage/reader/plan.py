@@ -181,7 +181,8 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
         request_columns=projection.request_columns,
         impression_columns=projection.impression_columns,
         position=spec.position_column,
-        piece_bytes=max(64 << 10, options.buffer_bytes // (8 * splits)),
+        # A quarter of a block: what a window keeps of a piece keeps all of the piece.
+        piece_bytes=max(64 << 10, options.buffer_bytes // (8 * splits * options.mix)),
     )
     return ReadPlan(spec, options, _pins(cut, options, projection, splits), source, units, splits)
 

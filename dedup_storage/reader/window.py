@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,29 @@ from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.encode import Scalars, Strings, encode_scalars, is_list, is_text
 
-__all__ = ["Lists", "Window", "encode_window"]
+__all__ = ["Lists", "Runs", "Window", "encode_window"]
 
 # Lists of fewer bytes are put in order with all others of the window: a copy each would cost more than their bytes.
 _LONG_BYTES = 4096
+
+
+class Runs(NamedTuple):
+    """Pieces of sources that follow one another.
+
+    Attributes:
+        sources: (n,) number of each piece's source.
+        starts: (n,) its first element there.
+        stops: (n,) its last, exclusive.
+    """
+
+    sources: Int64
+    starts: Int64
+    stops: Int64
+
+    def of(self, sources: Sequence[Scalars]) -> list[tuple[Scalars, int, int]]:
+        """The pieces one by one, at least one."""
+        pieces = list(zip(self.sources.tolist(), self.starts.tolist(), self.stops.tolist(), strict=True))
+        return [(sources[s], a, b) for s, a, b in pieces] if pieces else [(sources[0], 0, 0)]
 
 
 @dataclass(frozen=True)
@@ -45,19 +64,18 @@ class Lists:
     run_source: Int64
     run_start: Int64
 
-    def pieces(self, first: int, last: int) -> list[tuple[Scalars, int, int]]:
-        """What the rows ``first`` to ``last`` hold, in order: a source, its first and last (exclusive) element."""
+    def runs(self, first: int, last: int, base: int = 0) -> Runs:
+        """Where the elements of the rows ``first`` to ``last`` lie, sources numbered from ``base`` on."""
         if first >= last:
-            return []
+            none = np.empty(0, dtype=np.int64)
+            return Runs(none, none, none)
         low = int(np.searchsorted(self.run_rows, first, side="right")) - 1
         high = int(np.searchsorted(self.run_rows, last, side="left"))
         rows = self.run_rows[low : high + 1].copy()
         rows[0], rows[-1] = first, last
         bounds = self.offsets[rows]
         starts = self.run_start[low:high] + (bounds[:-1] - self.offsets[self.run_rows[low:high]])
-        stops = starts + np.diff(bounds)
-        sources = [self.sources[s] for s in self.run_source[low:high].tolist()]
-        return list(zip(sources, starts.tolist(), stops.tolist(), strict=True))
+        return Runs(self.run_source[low:high] + base, starts, starts + (bounds[1:] - bounds[:-1]))
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,7 @@ class Lake:
         buckets: int = 4,
         files: int = 1,
         row_group_rows: int | None = None,
+        page_bytes: int | None = None,
         cut: str = "rows",
     ) -> DatasetSpec:
         """Write version 1 of a dataset.
@@ -178,6 +179,7 @@ class Lake:
             files: Files in every segment; more than one overlap in their keys, and split requests (flat layout and
                 impressions) when ``cut`` is ``rows``.
             row_group_rows: Most rows of a row group.
+            page_bytes: Size of a page.
             cut: How rows are dealt to files: ``rows`` (one in turn) or ``requests``.
         """
         names = [
@@ -199,6 +201,8 @@ class Lake:
             properties = {ROLE_PROPERTY: table_spec.role.value}
             if table_spec == spec.anchor:
                 properties[SPEC_PROPERTY] = spec.to_json()
+            if page_bytes is not None:
+                properties["write.parquet.page-size-bytes"] = str(page_bytes)
             table = self.create(f"{name}.{table_spec.name}", data.schema, spec, properties, row_group_rows)
             by = log.schema.request_key if cut == "requests" else None
             self.append(table, data, table_spec.sort_columns, files, by)
