@@ -1,0 +1,228 @@
+"""Reading a dataset as deduplicated batches against the usual loaders on the flat log, and against bare decoding.
+
+One log for each point of a sweep over B/R, tokens and workers, written once as our dataset (by Spark) and once as a
+flat Parquet log in order of arrival. Ours shuffles; the others read in order. Seconds are those of one epoch, with
+workers already running; opening and indexing are not timed on any side. The flat logs are shorter than ours, so all
+figures are by impression.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+from pyspark.sql import SparkSession
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks._flat_readers import COLUMNS, FlatLog, FlatReader
+from benchmarks._harness import Report, Timing, lake, parse
+from dedup_storage.config import Settings
+from dedup_storage.reader import DedupDataset
+from dedup_storage.reader.iterate import default_threads
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.raw import RawLog
+from dedup_storage.synth import SynthLayout, SynthParams, write_log
+
+OURS_BYTES, OURS_IMPRESSIONS = 64 << 20, 800_000
+FLAT_BYTES, FLAT_IMPRESSIONS = 80 << 20, 100_000
+FAST, LIMIT, ALIKE = 25, 0.7, 0.9
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place of the sweep."""
+
+    factor: int
+    tokens: int
+    workers: int
+
+    @property
+    def name(self) -> str:
+        """For the table."""
+        return f"B/R {self.factor}, {self.tokens:,} tokens, {self.workers} workers"
+
+    @property
+    def data(self) -> str:
+        """Name of its dataset."""
+        return f"b{self.factor}t{self.tokens}"
+
+    @property
+    def batch_size(self) -> int:
+        """Impressions of a batch, the same for every reader; a flat batch of the longest histories is 67 MB."""
+        return 4096 if self.tokens <= 1024 else 512
+
+    def params(self, *, flat: bool) -> SynthParams:
+        """Its log; the flat one has fewer users of the same kind."""
+        most_bytes, most = (FLAT_BYTES, FLAT_IMPRESSIONS) if flat else (OURS_BYTES, OURS_IMPRESSIONS)
+        rows = most_bytes // (8 * self.tokens) if flat else most_bytes // (8 * self.tokens) * self.factor
+        requests = max(min(rows, most) // self.factor, 8)
+        return SynthParams.from_dict(
+            {
+                "users": max(requests // 10, 4),
+                "requests_per_user": max(min(10, requests // 4), 1),
+                "candidates_per_request": self.factor,
+                "sequence_length": self.tokens,
+                "new_events_per_request": 20,
+                "history": ["hist_item_ids"],
+                "days": 1,
+                "layout": (SynthLayout.FLAT if flat else SynthLayout.FRAMES).value,
+            }
+        )
+
+
+HEAD = Point(50, 1024, 0)
+FACTORS, TOKENS, WORKERS = (1, 5, 20, 50, 200), (64, 1024, 16384), (0, 1, 2)
+
+
+def points(scale: str) -> list[Point]:
+    """``small`` moves along each axis from the head; ``full`` takes every combination."""
+    if scale == "full":
+        return [Point(f, t, w) for t in TOKENS for f in FACTORS for w in WORKERS]
+    along = [Point(f, HEAD.tokens, 0) for f in FACTORS] + [Point(HEAD.factor, t, 0) for t in TOKENS]
+    return list(dict.fromkeys([HEAD, *along, *(Point(HEAD.factor, HEAD.tokens, w) for w in WORKERS)]))
+
+
+def write_data(spark: SparkSession, settings: Settings, place: Path, point: Point) -> None:
+    """The dataset of a point, and its flat log."""
+    params = point.params(flat=False)
+    made = write_log(params, place / "frames" / point.data)
+    raw = RawLog.read(
+        spark, made.tables["requests"], schema=params.log_schema(), impressions=made.tables["impressions"]
+    )
+    created = Dataset.create(spark, settings, point.data, raw.schema, raw, date_grain="day", buckets=4)
+    created.write(raw, gate=False)
+    shutil.rmtree(place / "frames" / point.data)
+    write_log(point.params(flat=True), place / "flat" / point.data)
+
+
+def bare(dataset: DedupDataset) -> Callable[[], int]:
+    """Decode the columns that our reader decodes from its files, side by side, and drop them."""
+    plan = dataset.plan
+    files = {(u.file.path, plan.source.own_requests) for u in plan.units}
+    files |= {(r.file.path, plan.source.own_impressions) for u in plan.units for r in u.impressions}
+    threads = default_threads(1)
+
+    def decode(file: tuple[str, tuple[str, ...]]) -> None:
+        with pq.ParquetFile(file[0].removeprefix("file://")) as parquet:
+            for _ in parquet.iter_batches(columns=list(file[1])):
+                pass
+
+    def epoch() -> int:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(decode, sorted(files)))
+        return plan.num_impressions
+
+    return epoch
+
+
+def ours(dataset: DedupDataset, workers: int) -> Callable[[], int]:
+    """An epoch of our reader."""
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+    epochs = iter(range(1_000_000))
+
+    def epoch() -> int:
+        dataset.set_epoch(next(epochs))
+        return sum(batch.num_impressions for batch in loader)
+
+    return epoch
+
+
+@dataclass(frozen=True)
+class Measured:
+    """By impression: seconds, and processor time of this process."""
+
+    wall: Timing
+    processor: Timing
+
+
+def in_turn(tasks: dict[str, Callable[[], int]], rounds: int) -> dict[str, Measured]:
+    """Every task once a round, after one that is not counted."""
+    wall: dict[str, list[float]] = {name: [] for name in tasks}
+    processor: dict[str, list[float]] = {name: [] for name in tasks}
+    for number in range(rounds + 1):
+        for name, task in tasks.items():
+            start, used = time.perf_counter(), time.process_time()
+            rows = task()
+            if number:
+                wall[name].append((time.perf_counter() - start) / rows)
+                processor[name].append((time.process_time() - used) / rows)
+    return {name: Measured(Timing(tuple(wall[name])), Timing(tuple(processor[name]))) for name in tasks}
+
+
+def stored_bytes(dataset: DedupDataset) -> int:
+    """Bytes of our data files."""
+    plan = dataset.plan
+    files = {u.file.path for u in plan.units} | {r.file.path for u in plan.units for r in u.impressions}
+    return sum(Path(f.removeprefix("file://")).stat().st_size for f in files)
+
+
+def measure(report: Report, settings: Settings, place: Path, point: Point, rounds: int) -> None:
+    """One point of the sweep."""
+    dataset = DedupDataset(point.data, settings, columns=COLUMNS, batch_size=point.batch_size)
+    log = FlatLog(place / "flat" / point.data / "log", place / "forms" / point.data, point.batch_size)
+    flat = {reader.name: reader for reader in log.readers(point.workers)}
+    tasks = {"ours": ours(dataset, point.workers), "bare": bare(dataset)}
+    try:
+        measured = in_turn({**tasks, **{name: r.epoch for name, r in flat.items()}}, rounds)
+    finally:
+        for reader in flat.values():
+            reader.close()
+    report.data[point.name] = {
+        "requests": dataset.plan.num_requests, "impressions": dataset.plan.num_impressions, "flat rows": log.rows,
+        "left out": log.left_out,
+    }  # fmt: skip
+    _rows(report, point, measured, flat)
+    delivered = sum(batch.num_bytes for batch in dataset)
+    report.add(f"{point.name}: ours: bytes of a batch, per impression", delivered / dataset.plan.num_impressions, "B")
+    report.add(f"{point.name}: ours: stored, per impression", stored_bytes(dataset) / dataset.plan.num_impressions, "B")
+    for name, reader in flat.items():
+        report.add(f"{point.name}: {name}: stored, per impression", reader.stored_bytes / log.rows, "B")
+
+
+def _rows(report: Report, point: Point, measured: dict[str, Measured], flat: dict[str, FlatReader]) -> None:
+    for name, found in measured.items():
+        title = {"ours": "ours", "bare": "bare decode of our files"}.get(name, name)
+        rates = [1 / s for s in found.wall.seconds]
+        report.add(
+            f"{point.name}: {title}", 1 / found.wall.median / 1e3, "k impressions/s",
+            spread=(min(rates) / 1e3, max(rates) / 1e3),
+        )  # fmt: skip
+    wanted = {HEAD.factor: FAST, 1: ALIKE}.get(point.factor) if point.tokens == HEAD.tokens else None
+    best = min(flat, key=lambda name: measured[name].wall.median)
+    report.speedup(f"{point.name}: faster than the best ({best})", measured["ours"].wall, measured[best].wall, wanted)
+    limit = LIMIT if point.workers == 0 else None
+    report.speedup(f"{point.name}: of the bare decode", measured["ours"].wall, measured["bare"].wall, limit)
+    if point.workers == 0:
+        used, least = measured["ours"].processor, measured["bare"].processor
+        report.speedup(f"{point.name}: of the bare decode, processor time", used, least)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run it."""
+    arguments = parse(str(__doc__).splitlines()[0], argv)
+    report = Report("reader", arguments.scale)
+    report.data["threads of torch"] = torch.get_num_threads()
+    chosen = points(arguments.scale)
+    with lake({"spark.driver.memory": "2g"}) as (spark, settings, place):
+        for point in {p.data: p for p in chosen}.values():
+            write_data(spark, settings, place, point)
+        spark.stop()
+        for point in chosen:
+            measure(report, settings, place, point, arguments.rounds)
+            # The other forms of the flat log are large: keep those of one dataset at a time.
+            if not any(p.data == point.data for p in chosen[chosen.index(point) + 1 :]):
+                shutil.rmtree(place / "forms" / point.data, ignore_errors=True)
+    report.finish(arguments.json)
+
+
+if __name__ == "__main__":
+    main()
