@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-__all__ = ["COLUMNS", "FlatLog", "FlatReader"]
+__all__ = ["COLUMNS", "FlatLog", "FlatReader", "Mosaic", "mosaic_python"]
 
 COLUMNS = ("user_id", "request_id", "request_time", "hist_item_ids", "item_id", "price", "label")
 
@@ -34,13 +33,10 @@ class FlatReader:
         name: For the table.
         place: What it reads from.
         epoch: Reads everything once and returns the number of rows.
-        close: Ends its processes.
     """
 
-    def __init__(
-        self, name: str, place: Path, epoch: Callable[[], int], close: Callable[[], None] = lambda: None
-    ) -> None:
-        self.name, self.place, self.epoch, self.close = name, place, epoch, close
+    def __init__(self, name: str, place: Path, epoch: Callable[[], int]) -> None:
+        self.name, self.place, self.epoch = name, place, epoch
 
     @property
     def stored_bytes(self) -> int:
@@ -133,31 +129,28 @@ def _loader(source: Any, workers: int, *, own: bool = False, spawn: bool = False
     return lambda: sum(map(_rows, loader))
 
 
-class _Mosaic:
+class Mosaic:
     """MosaicML Streaming in an interpreter of its own, since it asks for an older NumPy than this one has."""
 
-    def __init__(self, python: str, place: Path, batch_size: int, workers: int) -> None:
-        script = str(Path(__file__).with_name("_mosaicml.py"))
-        command = [python, script, "read", str(place), str(batch_size), str(workers)]
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    def __init__(self, python: str) -> None:
         self._process = subprocess.Popen(
-            command,
+            [python, str(Path(__file__).with_name("_mosaicml.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=environment,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         )
 
-    def epoch(self) -> int:
-        """One epoch there."""
+    def ask(self, *task: str | int) -> int:
+        """Have a task done there; its number of rows."""
         asked, answered = self._pipes()
-        asked.write("epoch\n")
+        asked.write(json.dumps(task) + "\n")
         asked.flush()
         answer = answered.readline()
         if not answer:
             raise RuntimeError("MosaicML Streaming's process ended")
-        return int(json.loads(answer)["rows"])
+        return int(answer)
 
     def _pipes(self) -> tuple[IO[str], IO[str]]:
         if self._process.stdin is None or self._process.stdout is None:
@@ -184,10 +177,11 @@ class FlatLog:
         log: Directory of the log's Parquet files.
         place: Directory for the other forms.
         batch_size: Impressions of a batch.
+        mosaic: MosaicML Streaming, where it is installed.
     """
 
-    def __init__(self, log: Path, place: Path, batch_size: int) -> None:
-        self.log, self.place, self.batch_size = log, place, batch_size
+    def __init__(self, log: Path, place: Path, batch_size: int, mosaic: Mosaic | None) -> None:
+        self.log, self.place, self.batch_size, self.mosaic = log, place, batch_size, mosaic
         self.files = sorted(map(str, log.glob("*.parquet")))
         self.rows = sum(pq.ParquetFile(f).metadata.num_rows for f in self.files)
         self.left_out: dict[str, str] = {}
@@ -227,20 +221,14 @@ class FlatLog:
         return [FlatReader("Lance", target, _loader(_Lance(target, self.batch_size), workers, spawn=True))]
 
     def _mosaic(self, workers: int) -> list[FlatReader]:
-        python = mosaic_python()
-        if python is None:
+        if self.mosaic is None:
             self.left_out["MosaicML Streaming"] = (
                 "not installed: 0.13.0 needs numpy<2.2, so it takes an environment of its own; see MOSAICML_PYTHON"
             )
             return []
-        target = self.place / "mosaicml"
+        target, mosaic = self.place / "mosaicml", self.mosaic
         if not target.exists():
-            script = str(Path(__file__).with_name("_mosaicml.py"))
-            environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-            subprocess.run([python, script, "write", str(self.log), str(target)], check=True, env=environment)
-        process = _Mosaic(python, target, self.batch_size, workers)
-        return [FlatReader("MosaicML Streaming", target, process.epoch, process.close)]
-
-    def remove(self) -> None:
-        """Delete all forms."""
-        shutil.rmtree(self.place, ignore_errors=True)
+            mosaic.ask("write", str(self.log), str(target))
+        return [
+            FlatReader("MosaicML Streaming", target, lambda: mosaic.ask("epoch", str(target), self.batch_size, workers))
+        ]

@@ -1,7 +1,7 @@
 """MosaicML Streaming's part of the reader benchmark, run by an interpreter that has it.
 
-``write LOG OUT`` converts a flat Parquet log to MDS shards. ``read OUT BATCH_SIZE WORKERS`` reads an epoch for every
-line on standard input and answers with its rows.
+Each line on standard input is a JSON list: ``["write", LOG, OUT]`` converts a flat Parquet log to MDS shards, and
+``["epoch", OUT, BATCH_SIZE, WORKERS]`` reads an epoch. The answer is a line with the number of rows.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 COLUMNS = ("user_id", "request_id", "request_time", "hist_item_ids", "item_id", "price", "label")
 
 
-def write(log: str, out: str) -> None:
+def write(log: str, out: str) -> int:
     """One sample for each impression, numbers as NumPy scalars, the history as an array."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from streaming import MDSWriter
 
+    rows = 0
     kinds = {"price": "float64", "label": "int32", "hist_item_ids": "ndarray:int64"}
     with MDSWriter(out=out, columns={c: kinds.get(c, "int64") for c in COLUMNS}) as writer:
         for file in sorted(Path(log).glob("*.parquet")):
@@ -29,10 +30,12 @@ def write(log: str, out: str) -> None:
                 offsets = columns["hist_item_ids"].offsets.to_numpy()
                 history = columns["hist_item_ids"].values.to_numpy()
                 plain = {c: v.to_numpy() for c, v in columns.items() if c != "hist_item_ids"}
+                rows += batch.num_rows
                 for row in range(batch.num_rows):
                     sample = {c: v[row] for c, v in plain.items()}
                     sample["hist_item_ids"] = history[offsets[row] : offsets[row + 1]]
                     writer.write(sample)
+    return rows
 
 
 def collate(samples: list) -> dict:
@@ -47,21 +50,43 @@ def collate(samples: list) -> dict:
     return batch
 
 
-def read(out: str, batch_size: int, workers: int) -> None:
-    """Epochs on demand."""
-    from streaming import StreamingDataset
-    from torch.utils.data import DataLoader
+class Reader:
+    """Epochs of converted logs; their datasets and loaders are kept from one epoch to the next."""
 
-    data = StreamingDataset(local=out, batch_size=batch_size, shuffle=False)
-    loader = DataLoader(
-        data, batch_size=batch_size, num_workers=workers, collate_fn=collate, persistent_workers=workers > 0
-    )
-    for _ in sys.stdin:
-        print(json.dumps({"rows": sum(len(batch["item_id"]) for batch in loader)}), flush=True)
+    def __init__(self) -> None:
+        self._datasets: dict[str, object] = {}
+        self._loader: tuple[object, object] = (None, None)
+
+    def epoch(self, out: str, batch_size: int, workers: int) -> int:
+        """Read everything once."""
+        from streaming import StreamingDataset
+        from torch.utils.data import DataLoader
+
+        if out not in self._datasets:
+            self._datasets[out] = StreamingDataset(local=out, batch_size=batch_size, shuffle=False)
+        wanted = (out, workers)
+        if self._loader[0] != wanted:
+            self._loader = (None, None)
+            loader = DataLoader(
+                self._datasets[out],
+                batch_size=batch_size,
+                num_workers=workers,
+                collate_fn=collate,
+                persistent_workers=workers > 0,
+            )
+            self._loader = (wanted, loader)
+        return sum(len(batch["item_id"]) for batch in self._loader[1])
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    reader = Reader()
+    for line in sys.stdin:
+        task, *arguments = json.loads(line)
+        rows = write(*arguments) if task == "write" else reader.epoch(*arguments)
+        sys.stdout.write(f"{rows}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "write":
-        write(*sys.argv[2:4])
-    else:
-        read(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main()

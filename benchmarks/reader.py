@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks._flat_readers import COLUMNS, FlatLog, FlatReader
+from benchmarks._flat_readers import COLUMNS, FlatLog, FlatReader, Mosaic, mosaic_python
 from benchmarks._harness import Report, Timing, lake, parse
 from dedup_storage.config import Settings
 from dedup_storage.reader import DedupDataset
@@ -165,17 +165,13 @@ def stored_bytes(dataset: DedupDataset) -> int:
     return sum(Path(f.removeprefix("file://")).stat().st_size for f in files)
 
 
-def measure(report: Report, settings: Settings, place: Path, point: Point, rounds: int) -> None:
+def measure(report: Report, settings: Settings, place: Path, point: Point, rounds: int, mosaic: Mosaic | None) -> None:
     """One point of the sweep."""
     dataset = DedupDataset(point.data, settings, columns=COLUMNS, batch_size=point.batch_size)
-    log = FlatLog(place / "flat" / point.data / "log", place / "forms" / point.data, point.batch_size)
+    log = FlatLog(place / "flat" / point.data / "log", place / "forms" / point.data, point.batch_size, mosaic)
     flat = {reader.name: reader for reader in log.readers(point.workers)}
     tasks = {"ours": ours(dataset, point.workers), "bare": bare(dataset)}
-    try:
-        measured = in_turn({**tasks, **{name: r.epoch for name, r in flat.items()}}, rounds)
-    finally:
-        for reader in flat.values():
-            reader.close()
+    measured = in_turn({**tasks, **{name: r.epoch for name, r in flat.items()}}, rounds)
     report.data[point.name] = {
         "requests": dataset.plan.num_requests, "impressions": dataset.plan.num_impressions, "flat rows": log.rows,
         "left out": log.left_out,
@@ -216,11 +212,15 @@ def main(argv: list[str] | None = None) -> None:
         for point in {p.data: p for p in chosen}.values():
             write_data(spark, settings, place, point)
         spark.stop()
+        python = mosaic_python()
+        mosaic = Mosaic(python) if python is not None else None
         for point in chosen:
-            measure(report, settings, place, point, arguments.rounds)
+            measure(report, settings, place, point, arguments.rounds, mosaic)
             # The other forms of the flat log are large: keep those of one dataset at a time.
             if not any(p.data == point.data for p in chosen[chosen.index(point) + 1 :]):
                 shutil.rmtree(place / "forms" / point.data, ignore_errors=True)
+        if mosaic is not None:
+            mosaic.close()
     report.finish(arguments.json)
 
 
