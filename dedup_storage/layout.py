@@ -66,6 +66,7 @@ class TableRole(StrEnum):
     LOGS = "logs"
     QUARANTINE = "quarantine"
     FEATURES = "features"
+    LABELS = "labels"
 
 
 class TableSpec(BaseModel):

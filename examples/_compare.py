@@ -96,10 +96,8 @@ def compare(
         device: Where to compute.
         rounds: Steps of each kind and batch.
     """
-    ours, theirs, loss_gap, gradient_gap = [], [], 0.0, 0.0
+    ours, flat, loss_gap, gradient_gap = [], [], 0.0, 0.0
     pairs = [(batch, flat_batch(batch)) for batch in batches]
-    if device.type == "cuda":
-        pairs = [(batch.pin_memory(), flat.pin_memory()) for batch, flat in pairs]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     for number in range(rounds + 1):
         for batch, expanded in pairs:
@@ -111,7 +109,7 @@ def compare(
                 gradient_gap = max(gradient_gap, _greatest_gap(gradients, _gradients(model)))
                 continue
             ours.append(seconds)
-            theirs.append(flat_seconds)
+            flat.append(flat_seconds)
     number_of = len(batches)
     return Comparison(
         requests=sum(b.num_requests for b in batches) / number_of,
@@ -119,7 +117,7 @@ def compare(
         moved_bytes=sum(b.num_bytes for b in batches) / number_of,
         flat_moved_bytes=sum(f.num_bytes for _, f in pairs) / number_of,
         step_seconds=statistics.median(ours),
-        flat_step_seconds=statistics.median(theirs),
+        flat_step_seconds=statistics.median(flat),
         loss_difference=loss_gap,
         gradient_difference=gradient_gap,
     )

@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from dedup_storage import __version__
-from dedup_storage.cli import check, estimate, features, generate, infer_schema, report, tune, versions, write
+from dedup_storage.cli import (
+    backfill,
+    check,
+    estimate,
+    features,
+    forget_user,
+    generate,
+    infer_schema,
+    late_labels,
+    maintain,
+    report,
+    tune,
+    versions,
+    write,
+)
 
 __all__ = ["app", "main", "run_job"]
 
@@ -53,6 +67,10 @@ app.command("refresh-features")(features.refresh_features)
 app.command("promote-features")(features.promote_features)
 app.command("drop-features")(features.drop_features)
 app.add_typer(features.app, name="features")
+app.command("backfill")(backfill.backfill)
+app.command("late-labels")(late_labels.late_labels)
+app.command("maintain")(maintain.maintain)
+app.command("forget-user")(forget_user.forget_user)
 app.add_typer(versions.app, name="versions")
 
 

@@ -1,13 +1,13 @@
-"""Progress of jobs that read many files without Spark."""
+"""Progress of jobs that read many files without Spark, or that work in parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dedup_storage.cli.output import stderr
+from dedup_storage.cli.output import human_bytes, stderr
 
-__all__ = ["FileProgress", "file_progress"]
+__all__ = ["FileProgress", "file_progress", "part_progress"]
 
 _PLAIN_EVERY = 2_000
 
@@ -44,3 +44,24 @@ def file_progress() -> Iterator[FileProgress]:
         return
     with progress._status:
         yield progress
+
+
+@contextmanager
+def part_progress() -> Iterator[Callable[[int, int, int, int], None]]:
+    """Show finished and all segments, and bytes written so far: a bar on a terminal, plain lines elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not stderr.is_terminal:
+        yield lambda done, total, written, planned: stderr.print(
+            f"{done:,} of {total:,} segments, about {human_bytes(written)} of {human_bytes(planned)}", markup=False
+        )
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[size]}"), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, transient=True) as bar:
+        task = bar.add_task("segments", total=None, size="")
+
+        def show(done: int, total: int, written: int, planned: int) -> None:
+            size = f"{done:,} of {total:,}, about {human_bytes(written)} of {human_bytes(planned)}"
+            bar.update(task, completed=done, total=total, size=size)
+
+        yield show

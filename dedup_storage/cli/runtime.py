@@ -77,6 +77,12 @@ class Job:
             show_summary(title, summary)
         self.write_json(summary)
 
+    def shown(self, title: str, shown: Summary, summary: Summary) -> None:
+        """Print a shortened summary, and write the whole one to ``--json``."""
+        if str(self.json) != "-":
+            show_summary(title, shown)
+        self.write_json(summary)
+
     def write_json(self, summary: Summary | Sequence[Any]) -> None:
         """Write a summary to ``--json``, if given."""
         write_json(summary, self.json)

@@ -13,6 +13,7 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetExistsError, SchemaError, UsageError, VersionNotFoundError
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, propose_segments, version_tag
 from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
+from dedup_storage.spark.backfill.methods import UpkeepMethods
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.features.methods import FeatureMethods
 from dedup_storage.spark.features.read import GroupReader, source_typed
@@ -28,7 +29,7 @@ from dedup_storage.tables.protocol import Run, TableFormat
 __all__ = ["Dataset"]
 
 
-class Dataset(FeatureMethods):
+class Dataset(FeatureMethods, UpkeepMethods):
     """One logically flat training log, stored once per request.
 
     Args:

@@ -14,7 +14,6 @@ from dedup_storage.config import Settings
 from dedup_storage.layout import (
     COLUMNS_PROPERTY,
     PROMOTED_PROPERTY,
-    PROPERTY_PREFIX,
     ROLE_PROPERTY,
     SPEC_PROPERTY,
     DatasetSpec,
@@ -23,7 +22,7 @@ from dedup_storage.layout import (
     encoding_properties,
 )
 from dedup_storage.schema import DateGrain, check_name
-from dedup_storage.tables.features import DEFINITION, definition_at
+from dedup_storage.tables.iceberg_branch import RunBranch, branch_name
 from dedup_storage.tables.iceberg_publish import Publisher
 from dedup_storage.tables.metadata import DatasetMetadata, Lake, snapshot_summary
 from dedup_storage.tables.protocol import Run, Staged
@@ -148,7 +147,7 @@ class IcebergFormat:
             frame = move_to(run_session(self.spark), frame)
         frame.sparkSession.conf.set("spark.wap.id", run.attempt)
         writer = frame.select(*table.columns).writeTo(self._name(spec.name, table.name))
-        for key, value in self._facts(spec, table, run).items():
+        for key, value in self._publisher.facts(spec, table.name, run).items():
             writer = writer.option(f"snapshot-property.{key}", value)
         if presorted:
             writer = writer.option("use-table-distribution-and-ordering", "false").option("fanout-enabled", "false")
@@ -163,18 +162,6 @@ class IcebergFormat:
         else:
             writer.append()
             self._publisher.replace_segments(spec, table.name, run)
-
-    def _facts(self, spec: DatasetSpec, table: TableSpec, run: Run) -> dict[str, str]:
-        facts = {"run-id": run.run_id, "job": run.job, **run.table_facts.get(table.name, {})}
-        if table.role is TableRole.FEATURES and DEFINITION not in facts:
-            # Rows rewritten by a run that knows nothing of definitions: the group stays what it was.
-            stored = self.lake.catalog.load_table((spec.name, table.name))
-            current = stored.current_snapshot()
-            group = definition_at(stored, current.snapshot_id) if current is not None else None
-            facts |= {DEFINITION: group.to_json()} if group is not None else {}
-        if table.name == spec.anchor.name:
-            facts |= {"dates": "*" if run.dates is None else ",".join(run.dates), **run.facts}
-        return {PROPERTY_PREFIX + key: value for key, value in facts.items()}
 
     def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
         """Stage a snapshot without rows: a version's anchor where none of its rows change, or new facts of a table."""
@@ -194,6 +181,10 @@ class IcebergFormat:
             bytes=int(summary.get("added-files-size", 0)),
             files=int(summary.get("added-data-files", 0)),
         )
+
+    def branch(self, dataset: str, table: str, run_id: str) -> RunBranch:
+        """A run's branch of one table, where it keeps its finished parts."""
+        return RunBranch(self.spark, self.settings, self.lake, dataset, table, branch_name(run_id))
 
     def read(self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None) -> DataFrame:
         """Rows of a snapshot, or only those appended after the snapshot ``since``."""

@@ -27,9 +27,12 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError, ForeignCommitError, StorageError
 from dedup_storage.faults import reached
-from dedup_storage.layout import DatasetSpec, claim_tag, version_tag
+from dedup_storage.layout import PROPERTY_PREFIX, ROLE_PROPERTY, DatasetSpec, TableRole, claim_tag, version_tag
+from dedup_storage.tables.features import DEFINITION, definition_at
+from dedup_storage.tables.iceberg_branch import RunBranch, commit_again, expiring, load_java, main_id, mark
 from dedup_storage.tables.metadata import DatasetMetadata, Lake, ancestors, snapshot_summary, tags
 from dedup_storage.tables.protocol import Run
+from dedup_storage.tables.segments import encode_segments, overlap
 
 __all__ = ["UNTAGGED", "Publisher"]
 
@@ -72,7 +75,9 @@ class Publisher:
                     verified = meta.current
                 for name in members:
                     self._refuse_foreign(meta, name)
-                    if run.replaces(name):
+                    if run.segments is not None:
+                        self._restage(meta, name, run)
+                    elif run.replaces(name):
                         self._rebase(meta, name, run)
                 return self._claim_and_complete(spec, meta.current + 1, run)
         raise AssertionError("unreachable: tenacity reraises")
@@ -208,14 +213,15 @@ class Publisher:
                     raise _RaceLostError(str(error)) from error
 
     def _refuse_overlap(self, meta: DatasetMetadata, run: Run) -> None:
-        """A replacement must not overwrite what was published into its dates since it began."""
-        if run.replaced is None:
+        """A replacement must not overwrite what was published into its segments since it began."""
+        if run.replaced is None and run.segments is None:
             return
         for version in range(run.base + 1, meta.current + 1):
-            theirs = meta.claim(version).get("dates", "*")
-            if theirs == "*" or run.dates is None or set(theirs.split(",")) & set(run.dates):
+            facts, grain = meta.claim(version), meta.spec.date_grain
+            if overlap(facts, grain, dates=run.dates, segments=run.segments, reads=run.reads):
+                changed = "event dates" if run.segments is None else "segments"
                 raise ConflictError(
-                    f"version {version} of {meta.spec.name} changed event dates that this run replaces",
+                    f"version {version} of {meta.spec.name} changed {changed} that this run replaces",
                     expected=f"version {run.base} to be the last that touched them",
                     fix="Nothing was published. Run the job again.",
                 )
@@ -269,6 +275,39 @@ class Publisher:
         change.stageOnly()
         change.commit()
 
+    def facts(self, spec: DatasetSpec, name: str, run: Run) -> dict[str, str]:
+        """What a staged snapshot says of its run; on the anchor table, all that the version remembers."""
+        facts = {"run-id": run.run_id, "job": run.job, **run.table_facts.get(name, {})}
+        if name == spec.anchor.name:
+            facts |= {"dates": "*" if run.dates is None else ",".join(run.dates), **run.facts}
+            if run.segments is not None:
+                facts["segments"] = encode_segments(run.segments)
+        elif DEFINITION not in facts:
+            # Rows rewritten by a run that knows nothing of definitions: the group stays what it was.
+            stored = self.lake.catalog.load_table((spec.name, name))
+            if stored.properties.get(ROLE_PROPERTY) == TableRole.FEATURES and stored.current_snapshot() is not None:
+                group = definition_at(stored, main_id(stored) or 0)
+                facts |= {DEFINITION: group.to_json()} if group is not None else {}
+        return {PROPERTY_PREFIX + key: value for key, value in facts.items()}
+
+    def _restage(self, meta: DatasetMetadata, name: str, run: Run) -> None:
+        """Stage a run's branch as one snapshot on today's main, or for a table it leaves alone a snapshot of no files.
+
+        Nothing since the run began touched its segments, so its files fit as they are.
+        """
+        table, changes = meta.tables[name], run.segments or {}
+        staged = self._staged(table, run.attempt)
+        if staged is not None and (name not in changes or staged.parent_snapshot_id == main_id(table)):
+            return
+        facts = {"wap.id": run.attempt, **self.facts(meta.spec, name, run)}
+        java = self._java(meta.spec.name, name)
+        if name not in changes:
+            mark(java, facts)
+            return
+        parts = RunBranch(self.spark, self.settings, self.lake, meta.spec.name, name, str(run.branch))
+        parts.stage(meta.snapshots(run.base)[name], facts)
+        reached(f"publish:restaged-{name}")
+
     def _filter(self, spec: DatasetSpec, run: Run) -> Any:
         java = self.spark._jvm.org.apache.iceberg.expressions.Expressions  # type: ignore[union-attr]
         whole = java.alwaysFalse()
@@ -288,21 +327,30 @@ class Publisher:
         return getattr(java, "and")(whole, chosen)
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:
-        """Remove an attempt's staged snapshots and the files that only they hold."""
-        for name in self.lake.load(spec.name).tables:
+        """Remove an attempt's staged snapshots and the files that only they hold.
+
+        An attempt whose version is decided keeps them, whatever went wrong after that: the next run completes it.
+        """
+        meta = self.lake.load(spec.name)
+        if meta.pending is not None:
+            claimed = meta.anchor.snapshot_by_id(int(meta.claim(meta.pending)["staged"]))
+            if claimed is not None and snapshot_summary(claimed).get("wap.id") == run.attempt:
+                return
+        for name in meta.tables:
             table = self.lake.catalog.load_table((spec.name, name))
             for snapshot in table.metadata.snapshots:
                 if snapshot_summary(snapshot).get("wap.id") != run.attempt:
                     continue
                 if snapshot.snapshot_id in tags(table).values() or _holder(table, snapshot.snapshot_id) is not None:
                     continue
-                self._java(spec.name, name).expireSnapshots().expireSnapshotId(snapshot.snapshot_id).commit()
+                self._expire(spec.name, name, snapshot.snapshot_id)
+
+    def _expire(self, dataset: str, name: str, snapshot_id: int) -> None:
+        commit_again(lambda: expiring(self._java(dataset, name)).expireSnapshotId(snapshot_id).commit())
 
     def _java(self, dataset: str, table: str) -> Any:
         """The table in Iceberg's own API, freshly loaded."""
-        name = f"{self.settings.catalog.name}.{dataset}.{table}"
-        util = self.spark._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr]
-        return util.loadIcebergTable(self.spark._jsparkSession, name)
+        return load_java(self.spark, self.settings, dataset, table)
 
 
 def _holder(table: Table, staged: int) -> int | None:

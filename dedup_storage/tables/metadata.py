@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
 
-__all__ = ["DatasetMetadata", "Lake", "VersionInfo", "ancestors", "snapshot_summary", "tags"]
+__all__ = ["DatasetMetadata", "Lake", "VersionInfo", "ancestors", "live_rows", "snapshot_summary", "tags"]
 
 ANCHORS = ("requests", "logs")
+EXPIRED_PREFIX = PROPERTY_PREFIX + "expired."
 
 
 class VersionInfo(BaseModel):
@@ -81,6 +83,13 @@ def ancestors(table: Table, snapshot_id: int | None) -> list[Snapshot]:
         line.append(snapshot)
         snapshot_id = snapshot.parent_snapshot_id
     return line
+
+
+def live_rows(table: Table, snapshot_id: int | None) -> int:
+    """Rows of a snapshot, hidden ones left out, from its own counts."""
+    snapshot = table.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
+    summary = snapshot_summary(snapshot) if snapshot is not None else {}
+    return int(summary.get("total-records", 0)) - int(summary.get("total-position-deletes", 0))
 
 
 class DatasetMetadata:
@@ -143,7 +152,9 @@ class DatasetMetadata:
         staged = tags(self.anchor).get(claim_tag(version))
         snapshot = self.anchor.snapshot_by_id(staged) if staged is not None else None
         if snapshot is None:
-            return {}
+            # What maintenance remembered of an expired version.
+            facts = json.loads(self.anchor.properties.get(EXPIRED_PREFIX + version_tag(version), "{}"))
+            return {str(key): str(value) for key, value in facts.items()}
         facts = {
             key.removeprefix(PROPERTY_PREFIX): value
             for key, value in snapshot_summary(snapshot).items()

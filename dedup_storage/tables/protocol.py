@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from dedup_storage.layout import DatasetSpec, TableSpec
 from dedup_storage.tables.metadata import DatasetMetadata
+from dedup_storage.tables.segments import Segment
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+    from dedup_storage.tables.iceberg_branch import RunBranch
 
 __all__ = ["Run", "Staged", "TableFormat"]
 
@@ -29,6 +32,10 @@ class Run:
         buckets: Replace only these user buckets of the ranges; ``None`` for all.
         replaced_tables: Tables in which rows are replaced; others are only appended to. ``None`` for all.
         dates: Event dates the run touches; ``None`` when any may be touched.
+        segments: Table -> segments whose files the run swaps or marks; ``None`` for a run that only adds rows or
+            replaces whole dates. Its staged data lies on the branch ``branch`` of each of these tables.
+        reads: Further tables whose rows in these segments the run computed from.
+        branch: Name of the branch that holds the run's parts.
         facts: Further facts to keep with the version.
         table_facts: Facts to keep with the snapshots of single tables.
     """
@@ -39,6 +46,9 @@ class Run:
     base: int
     replaced: tuple[tuple[str, str], ...] | None = None
     dates: tuple[str, ...] | None = ()
+    segments: Mapping[str, frozenset[Segment]] | None = None
+    reads: tuple[str, ...] = ()
+    branch: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     buckets: tuple[int, ...] | None = None
     replaced_tables: tuple[str, ...] | None = None
@@ -112,6 +122,9 @@ class TableFormat(Protocol):
 
     def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
         """Stage a snapshot without rows: a version's anchor where none of its rows change, or new facts of a table."""
+
+    def branch(self, dataset: str, table: str, run_id: str) -> RunBranch:
+        """A run's branch of one table, where it keeps its finished parts."""
 
     def read(self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None) -> DataFrame:
         """Rows of a snapshot, or only those appended after the snapshot ``since``."""

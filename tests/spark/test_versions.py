@@ -200,3 +200,30 @@ def test_a_kept_version_survives_snapshot_expiry(spark: SparkSession, ds: Datase
         assert version_tag(1) in tags(ds.metadata().tables[table])
     assert multiset(ds.logs(1)) == multiset(log(spark, [1]).frame)
     same_rows(ds.logs(), log(spark, [1], 300).frame)
+
+
+def test_a_replaced_day_does_not_lose_what_came_into_its_month(
+    spark: SparkSession, settings: Settings, name: str
+) -> None:
+    """A day in a monthly segment carries over the other days as they were when the run began."""
+    raw = RawLog.from_frame(frame(spark, flat_rows([1, 2])), flat_schema(date_grain="month"))
+    ds = Dataset.create(spark, settings, name, raw.schema, raw)
+    ds.write(raw, run_id="first", gate=False)
+
+    def month(days: list[int], first_request: int) -> RawLog:
+        rows = flat_rows(days, first_request=first_request)
+        return RawLog.from_frame(frame(spark, rows), flat_schema(date_grain="month"))
+
+    slow = Writer(ds.tables, ds.settings, ds.spec, month([1], 500), run_id="slow", mode=Mode.REPLACE, gate=False)
+    original = slow._stage
+
+    def overtaken(*args: object, **kwargs: object) -> object:
+        staged = original(*args, **kwargs)
+        ds.write(month([2], 700), run_id="fast", mode="replace", gate=False)
+        return staged
+
+    slow._stage = overtaken  # type: ignore[method-assign]
+    with pytest.raises(ConflictError, match=r"version 2 .* changed event dates"):
+        slow.write()
+    ds.write(month([1], 500), run_id="slow", mode="replace", gate=False)
+    same_rows(ds.logs(), month([1], 500).frame.unionByName(month([2], 700).frame))

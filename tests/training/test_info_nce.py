@@ -124,16 +124,6 @@ def test_half_precision_vectors_are_masked_in_float32() -> None:
     assert half.loss.item() == pytest.approx(exact.loss.item(), rel=0.02)
 
 
-def test_works_where_only_deterministic_algorithms_are_allowed() -> None:
-    toy = Toy.make()
-    torch.use_deterministic_algorithms(True)
-    try:
-        found = [(train_step(model, toy), gradients(model)) for model in (TwoTower(), TwoTower())]
-    finally:
-        torch.use_deterministic_algorithms(False)
-    assert found[0] == found[1]
-
-
 def test_mask_by_the_formula() -> None:
     toy = Toy.make()
     users, ids = users_of(toy), toy.items.tolist()

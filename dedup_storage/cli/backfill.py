@@ -1,0 +1,141 @@
+"""``dedup-storage backfill``: new values of columns for affected users, in the one table that holds the columns."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dedup_storage.cli.options import DatasetOption, RunIdOption
+from dedup_storage.cli.progress import part_progress
+from dedup_storage.cli.runtime import Job, job
+from dedup_storage.errors import UsageError
+from dedup_storage.schema import check_name
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from dedup_storage.spark.backfill import Affected, Change
+
+__all__ = ["backfill"]
+
+_SHOWN = 20
+
+
+class _Strategy(StrEnum):
+    AUTO = "auto"
+    OVERWRITE = "overwrite"
+    COPY_ON_WRITE = "copy-on-write"
+    MERGE_ON_READ = "merge-on-read"
+
+
+@job
+def backfill(
+    job: Job,
+    dataset: DatasetOption,
+    set: Annotated[list[str] | None, typer.Option(help="COLUMN=SQL expression; may be repeated.")] = None,
+    rows: Annotated[str | None, typer.Option(help="Replacement rows: a table's name or a path.")] = None,
+    function: Annotated[str | None, typer.Option(help="A DataFrame function, module:name.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Column that --rows or --function brings; may be repeated.")
+    ] = None,
+    users: Annotated[Path | None, typer.Option(help="File of affected users, one id a line.")] = None,
+    users_table: Annotated[str | None, typer.Option(help="Affected users: a table's name or a path.")] = None,
+    where: Annotated[str | None, typer.Option(help="SQL predicate of the affected rows.")] = None,
+    changed_since: Annotated[
+        int | None, typer.Option(min=1, help="Users whose rows changed after this version.")
+    ] = None,
+    first_date: Annotated[str | None, typer.Option("--from", help="First event date (2024-01-31).")] = None,
+    last_date: Annotated[str | None, typer.Option("--to", help="Last event date, included.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="All rows are affected.")] = False,
+    strategy: Annotated[_Strategy, typer.Option(help="How segments are rewritten.")] = _Strategy.AUTO,
+    part_segments: Annotated[int, typer.Option(min=1, help="Most segments of one commit.")] = 256,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")] = False,
+    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the data before it is published.")] = True,
+    run_id: RunIdOption = None,
+) -> None:
+    """Recompute columns for affected users: plan, rewrite segment by segment, audit, publish."""
+    check_name(dataset, "dataset name")
+    expressions = _expressions(set or [])
+    conditions = (users, users_table, where, changed_since, first_date, last_date, rows)
+    if not everyone and all(value is None for value in conditions):
+        raise UsageError(
+            "it is not said which rows are affected",
+            expected="--users, --users-table, --where, --changed-since, --from, --to or --rows",
+            fix="Give --all to recompute every row.",
+        )
+    if users is not None and users_table is not None:
+        raise UsageError("users are named twice", expected="--users or --users-table")
+    with job.spark() as spark:
+        from dedup_storage.spark.backfill import Strategy
+        from dedup_storage.spark.dataset import Dataset
+
+        target = Dataset.open(spark, job.settings, dataset)
+        change = _change(spark, expressions, rows, function, tuple(column or ()))
+        who = _affected(spark, users, users_table, where, changed_since, first_date, last_date)
+        chosen = None if strategy is _Strategy.AUTO else Strategy(strategy.value)
+        if dry_run:
+            with job.step("Planning", spark):
+                plan = target.plan_backfill(change, who, chosen)
+            shown = plan.model_dump(mode="json") | {"segments": [s.model_dump() for s in plan.segments[:_SHOWN]]}
+            job.shown(f"Plan for {dataset}", shown, plan)
+            return
+        with part_progress() as progress:
+            summary = target.backfill(
+                change,
+                who,
+                run_id=run_id,
+                strategy=chosen,
+                gate=gate,
+                part_segments=part_segments,
+                progress=progress,
+            )
+    job.done(f"Backfilled {dataset}", summary)
+
+
+def _expressions(given: list[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, sign, expression = text.partition("=")
+        if not sign or not expression.strip():
+            raise UsageError("--set is not valid", expected="COLUMN=EXPRESSION", got=text[:80])
+        found[check_name(name.strip(), "column name")] = expression.strip()
+    return found
+
+
+def _change(
+    spark: SparkSession, expressions: dict[str, str], rows: str | None, function: str | None, columns: tuple[str, ...]
+) -> Change:
+    from dedup_storage.spark.backfill import Change
+    from dedup_storage.spark.sources import named_function, read_frame
+
+    return Change(
+        expressions=expressions,
+        rows=read_frame(spark, rows) if rows is not None else None,
+        function=named_function(function) if function is not None else None,
+        columns=columns,
+    )
+
+
+def _affected(
+    spark: SparkSession,
+    users: Path | None,
+    users_table: str | None,
+    where: str | None,
+    changed_since: int | None,
+    first_date: str | None,
+    last_date: str | None,
+) -> Affected:
+    from dedup_storage.spark.backfill import Affected
+    from dedup_storage.spark.sources import read_frame, read_ids
+
+    listed = read_ids(users) if users is not None else None
+    return Affected(
+        users=read_frame(spark, users_table) if users_table is not None else listed,
+        where=where,
+        changed_since=changed_since,
+        first_date=first_date,
+        last_date=last_date,
+    )

@@ -1,0 +1,45 @@
+"""``dedup-storage forget-user``: users out of every table and every kept version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dedup_storage.cli.options import DatasetOption, RunIdOption
+from dedup_storage.cli.runtime import Job, job
+from dedup_storage.errors import StorageError, UsageError
+from dedup_storage.schema import check_name
+
+__all__ = ["forget_user"]
+
+
+@job
+def forget_user(
+    job: Job,
+    dataset: DatasetOption,
+    users: Annotated[
+        Path | None, typer.Option(help="File of user ids, one a line. Ids on a command line end up in logs.")
+    ] = None,
+    users_table: Annotated[str | None, typer.Option(help="User ids: a table's name or a path.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and change nothing.")] = False,
+    run_id: RunIdOption = None,
+) -> None:
+    """Erase users from every table and every kept version, and scan the files for them."""
+    check_name(dataset, "dataset name")
+    if (users is None) == (users_table is None):
+        raise UsageError("it is not said whom to forget", expected="--users or --users-table")
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.spark.sources import read_frame, read_ids
+
+        target = Dataset.open(spark, job.settings, dataset)
+        given = read_ids(users) if users is not None else read_frame(spark, str(users_table))
+        with job.step(f"Forgetting users of {dataset}", spark):
+            summary = target.forget_users(given, run_id, dry_run=dry_run)
+    job.done(f"{'Would forget' if dry_run else 'Forgot'} users of {dataset}", summary)
+    if summary.clean is False:
+        raise StorageError(
+            "the scan still found rows of these users", fix="Run maintain to remove orphans, then this job again."
+        )

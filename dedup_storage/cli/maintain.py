@@ -1,0 +1,65 @@
+"""``dedup-storage maintain``: compaction, expiry, orphans."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dedup_storage.cli.options import DatasetOption, RunIdOption
+from dedup_storage.cli.runtime import Job, job
+from dedup_storage.schema import check_name
+
+__all__ = ["maintain"]
+
+
+class _Step(StrEnum):
+    COMPACT = "compact"
+    EXPIRE = "expire"
+    ORPHANS = "orphans"
+
+
+@job
+def maintain(
+    job: Job,
+    dataset: DatasetOption,
+    only: Annotated[list[_Step] | None, typer.Option(help="Take these steps alone; may be repeated.")] = None,
+    keep_versions: Annotated[int, typer.Option(min=1, help="Newest versions that stay.")] = 10,
+    keep_days: Annotated[float, typer.Option(min=0, help="Versions of so many last days stay.")] = 7,
+    orphan_days: Annotated[
+        float, typer.Option(min=1, help="Staged data and files that nothing names stay so long.")
+    ] = 3,
+    abandoned_days: Annotated[
+        float, typer.Option(min=0, help="Parts of runs that stopped and did nothing for so long go.")
+    ] = 7,
+    hidden_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of rows hidden by deletion vectors that counts as decay.")
+    ] = 0.02,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and change nothing.")] = False,
+    run_id: RunIdOption = None,
+) -> None:
+    """Restore the order of decayed segments, expire versions, remove orphans."""
+    check_name(dataset, "dataset name")
+    steps = set(only or _Step)
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.spark.maintain import Limits, Policy
+
+        target = Dataset.open(spark, job.settings, dataset)
+        with job.step(f"Maintaining {dataset}", spark):
+            summary = target.maintain(
+                run_id,
+                limits=Limits(hidden_share=hidden_share),
+                policy=Policy(
+                    keep_versions=keep_versions,
+                    keep_days=keep_days,
+                    orphan_days=orphan_days,
+                    abandoned_days=abandoned_days,
+                ),
+                compact=_Step.COMPACT in steps,
+                expire=_Step.EXPIRE in steps,
+                orphans=_Step.ORPHANS in steps,
+                dry_run=dry_run,
+            )
+    job.done(f"{'Would maintain' if dry_run else 'Maintained'} {dataset}", summary)

@@ -1,0 +1,90 @@
+"""What a backfill's result must be before it is published."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import ConflictError, InputError, QualityGateError
+from dedup_storage.layout import Layout, TableRole
+from dedup_storage.spark.backfill.affected import AffectedRows
+from dedup_storage.spark.backfill.target import segments_sql
+from dedup_storage.spark.rows import only_row
+from dedup_storage.tables.features import definition_at
+from dedup_storage.tables.iceberg_branch import RunBranch
+from dedup_storage.tables.metadata import DatasetMetadata, live_rows
+from dedup_storage.tables.protocol import Run
+
+__all__ = ["audit_rows", "audit_segments"]
+
+
+def audit_rows(now: DatasetMetadata, rows: AffectedRows, branch: RunBranch) -> None:
+    """A backfill changes values; rows neither come nor go. The table's own counts say so.
+
+    Args:
+        now: The dataset's tables as they are.
+        rows: What the run rewrote.
+        branch: Where it did.
+
+    Raises:
+        InputError: the function or the rows bring a key several times.
+    """
+    table = now.tables[rows.target.table]
+    before, after = live_rows(table, rows.target.snapshot_id), live_rows(table, branch.tip())
+    if before != after:
+        raise InputError(
+            f"the new values of {', '.join(rows.change.names)} would change the number of rows",
+            expected=f"{before} rows in {rows.target.table}",
+            got=str(after),
+            fix=f"Give each key ({', '.join(rows.target.keys)}) once.",
+        )
+
+
+def audit_segments(settings: Settings, rows: AffectedRows, branch: RunBranch, run: Run) -> str | None:
+    """The quality gate on the rewritten segments; where its verdict lies, ``None`` for a feature group.
+
+    Raises:
+        QualityGateError: they break a rule.
+    """
+    from dedup_storage.quality import GateFacts, require, run_gate
+
+    spec, table = rows.spec, rows.target.table
+    inside = F.expr(segments_sql(spec, rows.catalog, (run.segments or {})[table]))
+    tip = branch.tip()
+    if tip is None:
+        raise ConflictError("the branch of this run is gone", fix="Run the job again.")
+    if rows.meta.role(table) not in {t.role.value for t in spec.tables}:
+        _audit_group(rows, rows.table(table, tip).filter(inside))
+        return None
+    frames = {t.name: rows.table(t.name, tip if t.name == table else None).filter(inside) for t in spec.tables}
+    split = spec.layout is Layout.SPLIT
+    verdict = run_gate(
+        spec=spec,
+        settings=settings,
+        run_id=run.run_id,
+        # In flat layout a request's column may have been changed in some of its rows only.
+        facts=GateFacts(inconstant_requests=0 if split else None),
+        requests=frames[TableRole.REQUESTS.value] if split else None,
+        impressions=frames[TableRole.IMPRESSIONS.value] if split else None,
+        logs=None if split else frames[TableRole.LOGS.value],
+    )
+    require(verdict)
+    return verdict.docs
+
+
+def _audit_group(rows: AffectedRows, found: DataFrame) -> None:
+    """A feature group's own rule: no nulls where its definition says so."""
+    group = definition_at(rows.meta.tables[rows.target.table], rows.target.snapshot_id)
+    wanted = [c.name for c in group.columns if c.not_null and c.name in rows.change.names] if group else []
+    if not wanted:
+        return
+    counts = only_row(found.agg(*(F.count_if(F.col(c).isNull()).alias(c) for c in wanted)))
+    nulls = {c: int(counts[c]) for c in wanted if counts[c]}
+    if nulls:
+        told = ", ".join(f"{count} in {column}" for column, count in nulls.items())
+        raise QualityGateError(
+            f"the feature group {group.name if group else ''} would get nulls: {told}",
+            expected="none in columns declared not null",
+            fix="Nothing was published.",
+        )

@@ -1,0 +1,121 @@
+"""The methods of ``Dataset`` that change values of stored rows, and keep the stored rows in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.layout import DatasetSpec
+from dedup_storage.spark.backfill.labels import LateLabels, LateLabelsSummary, merge_labels
+from dedup_storage.spark.backfill.plan import BackfillPlan
+from dedup_storage.spark.backfill.request import Affected, Change, Strategy
+from dedup_storage.spark.backfill.run import Backfill
+from dedup_storage.spark.backfill.summary import BackfillSummary
+from dedup_storage.spark.errors import translated
+from dedup_storage.spark.forget import ForgetSummary, Forgetting
+from dedup_storage.spark.maintain import MaintainSummary, Maintenance
+from dedup_storage.spark.runs import named_run
+from dedup_storage.spark.sources import text_frame
+from dedup_storage.tables.protocol import TableFormat
+
+__all__ = ["UpkeepMethods"]
+
+
+class UpkeepMethods:
+    """Backfills, late labels, maintenance and erasure of a dataset."""
+
+    spark: SparkSession
+    settings: Settings
+    spec: DatasetSpec
+    tables: TableFormat
+
+    def backfill(
+        self,
+        change: Change,
+        affected: Affected | None = None,
+        *,
+        run_id: str | None = None,
+        strategy: Strategy | None = None,
+        gate: bool = True,
+        **options: Any,
+    ) -> BackfillSummary:
+        """Recompute columns for affected rows, and publish the result as one version.
+
+        Args:
+            change: What to recompute: expressions, a function, or replacement rows.
+            affected: For whom; everyone when left out.
+            run_id: Name of the run. A run that was stopped goes on; one that is published changes nothing.
+            strategy: The same for all segments; ``None`` takes the cheapest for each.
+            gate: Audit the rewritten segments before publication.
+            options: Of ``dedup_storage.spark.backfill.Backfill``, such as ``part_segments`` and ``progress``.
+
+        Raises:
+            UsageError: what to do is not clear or cannot be done; nothing was changed.
+            QualityGateError: the gate refused; nothing was published.
+            ConflictError: another run changed the same segments first; run again.
+        """
+        run_id = named_run(run_id, "backfill")
+        return self._backfill(change, affected, run_id=run_id, strategy=strategy, gate=gate, **options).run()
+
+    def plan_backfill(
+        self, change: Change, affected: Affected | None = None, strategy: Strategy | None = None
+    ) -> BackfillPlan:
+        """What ``backfill`` would rewrite and what it would cost; nothing is written."""
+        return self._backfill(change, affected, run_id="plan", strategy=strategy).plan()
+
+    def merge_labels(
+        self, rows: DataFrame, label: str, time: str, run_id: str | None = None, **options: Any
+    ) -> LateLabelsSummary:
+        """Merge labels that arrived late; the newest by label time wins, whatever the order of arrival.
+
+        Args:
+            rows: User and request columns, position or item, label, time.
+            label: The label's column.
+            time: The column of the label's event time.
+            run_id: Name of the run; publishing it twice changes nothing.
+            options: Of ``dedup_storage.spark.backfill.Backfill``.
+
+        Raises:
+            UsageError: the rows cannot be used; nothing was changed.
+            ConflictError: another run changed the same segments first; run again.
+        """
+        late, run_id = LateLabels(rows, label, time), named_run(run_id, "late-labels")
+        return merge_labels(self.spark, self.tables, self.settings, self.spec, late, run_id=run_id, **options)
+
+    def maintain(self, run_id: str | None = None, **options: Any) -> MaintainSummary:
+        """Restore the order of decayed segments, expire versions by policy, remove orphans.
+
+        Args:
+            run_id: Name of the run; the version of its compaction.
+            options: Of ``dedup_storage.spark.maintain.Maintenance``: ``limits``, ``policy``, ``dry_run`` and more.
+        """
+        run_id = named_run(run_id, "maintain")
+        return Maintenance(self.spark, self.tables, self.settings, self.spec, run_id=run_id, **options).run()
+
+    def forget_users(
+        self, users: Sequence[int | str] | DataFrame, run_id: str | None = None, *, dry_run: bool = False
+    ) -> ForgetSummary:
+        """Erase users from every table and every kept version, and scan the files for them.
+
+        Args:
+            users: Ids, or a frame with the user column (its first column when it has only one).
+            run_id: Name of the run; running it again finishes what is left.
+            dry_run: Count, change nothing.
+
+        Raises:
+            UsageError: no user is given, or a run is at work on the dataset.
+            ConflictError: another run changed the same segments first; run again.
+        """
+        run_id = named_run(run_id, "forget-user")
+        with translated():
+            if not isinstance(users, DataFrame):
+                users = text_frame(self.spark, self.spec.schema_.user, map(str, users))
+            given = (self.spark, self.tables, self.settings, self.spec, users)
+            return Forgetting(*given, run_id=run_id, dry_run=dry_run).run()
+
+    def _backfill(self, change: Change, affected: Affected | None, **options: Any) -> Backfill:
+        who = affected or Affected()
+        return Backfill(self.spark, self.tables, self.settings, self.spec, change, who, **options)

@@ -1,0 +1,271 @@
+"""One erasure: a new version without the users, the kept versions made anew, everything else removed, a final scan.
+
+Each step finds by itself what is left to do, so an erasure that was killed is finished by running it again.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from pyspark.sql import DataFrame, SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import UsageError
+from dedup_storage.faults import reached
+from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, TableRole, parse_version_tag
+from dedup_storage.spark.errors import translated
+from dedup_storage.spark.forget.rewrite import TableRewriter, Touched
+from dedup_storage.spark.forget.summary import ForgetSummary, TableErasure
+from dedup_storage.spark.maintain.compact import working_branches
+from dedup_storage.spark.maintain.expire import Expiry, Policy
+from dedup_storage.spark.sources import typed_users
+from dedup_storage.tables.features import DEFINITION, definition_at
+from dedup_storage.tables.iceberg_branch import PART, branch_name
+from dedup_storage.tables.metadata import DatasetMetadata, tags
+from dedup_storage.tables.protocol import Run, TableFormat
+from dedup_storage.tables.segments import encode_segments
+
+__all__ = ["Forgetting"]
+
+
+class Forgetting:
+    """Erases users from one dataset.
+
+    Args:
+        spark, tables, settings, spec: As for ``Backfill``.
+        users: Ids in one column (or in the user column).
+        run_id: The run; running it again finishes what is left.
+        dry_run: Count, change nothing.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        tables: TableFormat,
+        settings: Settings,
+        spec: DatasetSpec,
+        users: DataFrame,
+        *,
+        run_id: str,
+        dry_run: bool = False,
+    ) -> None:
+        self.spark, self.tables, self.settings, self.spec = spark, tables, settings, spec
+        self.run_id, self.dry_run = run_id, dry_run
+        self._given = users
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - start, 3)
+
+    def run(self) -> ForgetSummary:
+        """Do it.
+
+        Raises:
+            UsageError: no user is given, or a run is at work on the dataset, whose staged rows may be theirs.
+            ConflictError: another run changed the same segments first; run again.
+        """
+        with translated():
+            meta = self.tables.metadata(self.spec.name) if self.dry_run else self.tables.settle(self.spec)
+            meta.resolve(None)
+            anchor = self.spec.anchor.name
+            rows = self.tables.read(self.spec.name, anchor, meta.snapshots(meta.current)[anchor])
+            user = self.spec.schema_.user
+            self.users = typed_users(self._given, user, rows.schema[user].dataType).persist()
+            try:
+                return self._run(meta)
+            finally:
+                self.users.unpersist()
+
+    def _run(self, meta: DatasetMetadata) -> ForgetSummary:
+        count = self.users.count()
+        if not count:
+            raise UsageError("no user is given")
+        if not self.dry_run:
+            self._drop_own(meta)
+            meta = self.tables.metadata(self.spec.name)
+        busy = [f"{name}.{tag}" for name in meta.tables for tag in working_branches(meta, name)]
+        if busy and not self.dry_run:
+            raise UsageError(
+                f"runs are at work on {self.spec.name}, or were stopped there: {', '.join(busy)}",
+                fix="Nothing was changed. Finish them, or drop them with maintain --abandoned-days 0.",
+            )
+        run = self._new_run(meta.current)
+        rewriters = self._rewriters(meta, run)
+        with self._timed("find"):
+            found = {name: self._find(meta, name, rewriter) for name, rewriter in rewriters.items()}
+            current = meta.snapshots(meta.current)
+            rows = {n: r.count(current[n]) if n in current else 0 for n, r in rewriters.items()}
+        files = {name: {p for t in refs.values() for fs in t.values() for p in fs} for name, refs in found.items()}
+        erasures = {n: TableErasure(table=n, rows=rows[n], files=len(files[n])) for n in rewriters}
+        if self.dry_run:
+            return self._summary(count, meta.current, (), erasures, clean=None)
+        try:
+            with self._timed("current"):
+                self._current(meta, run, rewriters, found)
+            with self._timed("versions"):
+                meta = self.tables.metadata(self.spec.name)
+                again, versions = self._kept(meta, rewriters)
+        finally:
+            self.tables.discard(self.spec, run)
+        with self._timed("remove"):
+            self._remove()
+        reached("forget:removed")
+        with self._timed("scan"):
+            meta = self.tables.metadata(self.spec.name)
+            left = {n: r.left(meta.tables[n].location()) for n, r in rewriters.items()}
+        erasures = {
+            n: e.model_copy(update={"snapshots_rewritten": again[n], "rows_left": left[n]}) for n, e in erasures.items()
+        }
+        return self._summary(count, meta.current, versions, erasures, clean=not any(left.values()))
+
+    def _drop_own(self, meta: DatasetMetadata) -> None:
+        """Remove the branches that a killed attempt of this run left."""
+        for name, table in meta.tables.items():
+            ids = [self.run_id, *(f"{self.run_id}/{s.snapshot_id}" for s in table.metadata.snapshots)]
+            there = set(tags(table))
+            for run_id in ids:
+                if branch_name(run_id) in there:
+                    self.tables.branch(self.spec.name, name, run_id).drop()
+
+    def _new_run(self, base: int) -> Run:
+        attempt = f"{self.run_id}/{uuid.uuid4().hex[:12]}"
+        return Run(run_id=self.run_id, job="forget-user", attempt=attempt, base=base, branch=branch_name(self.run_id))
+
+    def _rewriters(self, meta: DatasetMetadata, run: Run) -> dict[str, TableRewriter]:
+        user, found = self.spec.schema_.user, {}
+        # The parts' own attempt: the run's attempt names what is published.
+        part = Run(run_id=run.run_id, job=run.job, attempt=f"{run.attempt}/part", base=run.base)
+        for name, table in meta.tables.items():
+            if table.metadata.snapshots and any(f.name == user for f in table.schema().fields):
+                found[name] = TableRewriter(self.spark, self.tables, self.settings, meta, name, self.users, part)
+        return found
+
+    def _find(self, meta: DatasetMetadata, name: str, rewriter: TableRewriter) -> dict[int, Touched]:
+        """Named snapshots of a table that hold rows of the users -> the files that do."""
+        found: dict[int, Touched] = {}
+        for snapshot_id in tags(meta.tables[name]).values():
+            if snapshot_id not in found:
+                found[snapshot_id] = rewriter.touched(snapshot_id)
+        return {snapshot_id: touched for snapshot_id, touched in found.items() if touched}
+
+    # -- the current version ------------------------------------------------------------------------------------
+
+    def _current(
+        self,
+        meta: DatasetMetadata,
+        run: Run,
+        rewriters: dict[str, TableRewriter],
+        found: dict[str, dict[int, Touched]],
+    ) -> None:
+        """Publish a version without the users."""
+        current = meta.snapshots(meta.current)
+        touched = {n: found[n][s] for n, s in current.items() if n in found and s in found[n]}
+        if not touched:
+            return
+        segments = {name: frozenset(t) for name, t in touched.items()}
+        run = Run(
+            run_id=run.run_id,
+            job=run.job,
+            attempt=run.attempt,
+            base=meta.current,
+            dates=tuple(sorted({s.date for listed in segments.values() for s in listed})),
+            segments=segments,
+            branch=run.branch,
+            facts={"mode": "forget"},
+        )
+        branches = {name: self.tables.branch(self.spec.name, name, self.run_id) for name in touched}
+        try:
+            for name, branch in branches.items():
+                branch.open(current[name])
+                rewriters[name].write(current[name], touched[name])
+                reached("forget:written")
+                facts = {PART: encode_segments({name: segments[name]}), PROPERTY_PREFIX + "run-id": self.run_id}
+                rewriters[name].swap(branch, touched[name], facts)
+                reached("forget:part")
+            members = list(dict.fromkeys((*touched, self.spec.anchor.name)))
+            self.tables.publish(self.spec, run, members)
+            reached("forget:published")
+        finally:
+            for branch in branches.values():
+                branch.drop()
+
+    # -- kept versions ------------------------------------------------------------------------------------------
+
+    def _kept(self, meta: DatasetMetadata, rewriters: dict[str, TableRewriter]) -> tuple[dict[str, int], list[int]]:
+        """Make every named snapshot that holds rows of the users anew, and give it the names of the old one."""
+        expiry = self._expiry()
+        expiry.remember(meta, meta.version_numbers)
+        reached("forget:remembered")
+        meta = self.tables.metadata(self.spec.name)
+        # Main is clean by now, except in tables that the current version leaves out.
+        current = meta.snapshots(meta.current)
+        again: dict[str, int] = {}
+        versions: set[int] = set()
+        for name, rewriter in rewriters.items():
+            found = self._find(meta, name, rewriter)
+            again[name] = len(found)
+            for snapshot_id, touched in found.items():
+                rewriter.write(snapshot_id, touched)
+                branch = self.tables.branch(self.spec.name, name, f"{self.run_id}/{snapshot_id}")
+                branch.open(snapshot_id)
+                rewriter.swap(branch, touched, self._facts(meta, name, snapshot_id))
+                named = [t for t, s in tags(meta.tables[name]).items() if s == snapshot_id]
+                names = [t for t in named if t != "main" or name not in current]
+                branch.hand_over(names)
+                versions |= {v for t in names if (v := parse_version_tag(t)) is not None}
+                reached("forget:renamed")
+        return again, sorted(versions)
+
+    def _facts(self, meta: DatasetMetadata, name: str, snapshot_id: int) -> dict[str, str]:
+        facts = {PROPERTY_PREFIX + "run-id": self.run_id, PROPERTY_PREFIX + "job": "forget-user"}
+        if meta.role(name) == TableRole.FEATURES:
+            # The snapshot that held the group's definition goes, and with it the rows it names.
+            group = definition_at(meta.tables[name], snapshot_id)
+            facts |= {PROPERTY_PREFIX + DEFINITION: group.to_json()} if group is not None else {}
+        return facts
+
+    def _expiry(self) -> Expiry:
+        return Expiry(self.spark, self.tables, self.settings, self.spec, Policy())
+
+    def _remove(self) -> None:
+        """Remove every snapshot that has no name, and the files that only they hold."""
+        meta, expiry = self.tables.metadata(self.spec.name), self._expiry()
+        for name, table in meta.tables.items():
+            named = set(tags(table).values())
+            unnamed = [s.snapshot_id for s in table.metadata.snapshots if s.snapshot_id not in named]
+            expiry.remove_snapshots(name, unnamed)
+
+    def _summary(
+        self,
+        count: int,
+        version: int,
+        versions: list[int] | tuple[int, ...],
+        erasures: dict[str, TableErasure],
+        *,
+        clean: bool | None,
+    ) -> ForgetSummary:
+        summary = ForgetSummary(
+            dataset=self.spec.name,
+            run_id=self.run_id,
+            dry_run=self.dry_run,
+            users=count,
+            version=version,
+            versions_rewritten=tuple(versions),
+            clean=clean,
+            tables=tuple(erasures.values()),
+            seconds=self.seconds,
+        )
+        if clean is None:
+            return summary
+        digest = sha256(summary.model_dump_json().encode()).hexdigest()
+        return summary.model_copy(update={"signed": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} sha256:{digest}"})

@@ -1,0 +1,55 @@
+"""What an erasure reports: counts, never ids."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["ForgetSummary", "TableErasure"]
+
+
+class TableErasure(BaseModel):
+    """One table.
+
+    Attributes:
+        rows: Rows of the users in the current version.
+        files: Data files, of all kept versions, that held such rows.
+        snapshots_rewritten: Kept snapshots that were made anew without them.
+        rows_left: Rows of the users that the final scan found in the table's files; ``None`` in a dry run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: str
+    rows: int
+    files: int
+    snapshots_rewritten: int = 0
+    rows_left: int | None = None
+
+
+class ForgetSummary(BaseModel):
+    """What an erasure did; with ``dry_run``, what it would do.
+
+    Attributes:
+        dataset, run_id: Which.
+        dry_run: Nothing was changed.
+        users: Ids given, each once.
+        version: The current version afterwards.
+        versions_rewritten: Earlier versions whose content was made anew without the users.
+        clean: Whether the scan of all files found none of the users; ``None`` in a dry run.
+        tables: One entry for each table with the user column.
+        signed: Time (UTC) and the digest of this report without this line, to be kept as a receipt.
+        seconds: Wall time by step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    run_id: str
+    dry_run: bool
+    users: int
+    version: int
+    versions_rewritten: tuple[int, ...] = ()
+    clean: bool | None = None
+    tables: tuple[TableErasure, ...] = ()
+    signed: str | None = None
+    seconds: dict[str, float] = {}

@@ -1,0 +1,72 @@
+"""What maintenance found, did, and gained."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["Gain", "MaintainSummary", "TableExpiry"]
+
+
+class Gain(BaseModel):
+    """One table before and after compaction; hidden rows and overlapping files are those of all its segments.
+
+    Attributes:
+        segments, decayed_segments: Of the table.
+        skipped: Why nothing was rewritten though something has decayed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: str
+    segments: int
+    decayed_segments: int
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+    hidden_rows_before: int
+    hidden_rows_after: int
+    overlapping_files_before: int
+    overlapping_files_after: int
+    skipped: str | None = None
+
+
+class TableExpiry(BaseModel):
+    """What expiry and the removal of orphans took from one table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: str
+    snapshots: int
+    orphan_files: int
+
+
+class MaintainSummary(BaseModel):
+    """What maintenance did; with ``dry_run``, what it would do.
+
+    Attributes:
+        dataset, run_id: Which.
+        version: The current version afterwards.
+        dry_run: Nothing was changed.
+        compaction: One entry for each table; in a dry run ``after`` repeats ``before``.
+        expired_versions, kept_versions: By the policy; kept for their age or number, a pin, or work on them.
+        abandoned_branches: Of runs that were stopped long ago and never went on.
+        expiry: One entry for each table.
+        stored_bytes_before, stored_bytes_after: All files that the tables' snapshots name.
+        seconds: Wall time by step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    run_id: str
+    version: int
+    dry_run: bool
+    compaction: tuple[Gain, ...] = ()
+    expired_versions: tuple[int, ...] = ()
+    kept_versions: tuple[int, ...] = ()
+    abandoned_branches: tuple[str, ...] = ()
+    expiry: tuple[TableExpiry, ...] = ()
+    stored_bytes_before: int = 0
+    stored_bytes_after: int = 0
+    seconds: dict[str, float] = {}

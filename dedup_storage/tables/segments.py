@@ -1,0 +1,120 @@
+"""Segments: what a backfill rewrites, what conflicts with what. Pure.
+
+A segment is one partition of the dataset's tables: a date part (a day, a month or nothing) and a user bucket. A run
+that changes segments names them in its version's facts, so that runs on other segments can be told apart from those
+that got in its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from dedup_storage.schema import DateGrain
+
+__all__ = ["MAINTAIN", "Segment", "date_part", "decode_segments", "encode_segments", "overlap"]
+
+_PART_LENGTH = {DateGrain.DAY: 10, DateGrain.MONTH: 7, DateGrain.NONE: 0}
+_MOST_CHARACTERS = 32_000
+_ANY = "*"
+# Fact `mode` of a version that has the rows of the one before it in other files.
+MAINTAIN = "maintain"
+
+
+class Segment(NamedTuple):
+    """One partition.
+
+    Attributes:
+        date: ``2024-01-31``, ``2024-01`` or nothing, as the dataset's date grain is.
+        bucket: User bucket.
+    """
+
+    date: str
+    bucket: int
+
+
+def date_part(date: str, grain: DateGrain) -> str:
+    """The date part of the segments that hold a date (ISO).
+
+    Example: ``date_part("2024-01-31", DateGrain.MONTH)`` -> ``"2024-01"``
+    """
+    return date[: _PART_LENGTH[grain]]
+
+
+def encode_segments(tables: Mapping[str, Iterable[Segment]]) -> str:
+    """Segments by table as one short text; a table with too many of them stands for all of its segments.
+
+    Example: ``{"impressions": [("2024-01-31", 0), ("2024-01-31", 2)]}`` -> ``"impressions=2024-01-31:0,2"``
+    """
+    parts = []
+    for table, segments in sorted(tables.items()):
+        by_date: dict[str, list[int]] = {}
+        for segment in sorted(set(segments)):
+            by_date.setdefault(segment.date, []).append(segment.bucket)
+        text = ";".join(f"{date}:{','.join(map(str, buckets))}" for date, buckets in by_date.items())
+        parts.append(f"{table}={text if len(text) <= _MOST_CHARACTERS else _ANY}")
+    return "|".join(parts)
+
+
+def decode_segments(text: str) -> dict[str, frozenset[Segment] | None]:
+    """What ``encode_segments`` wrote; ``None`` stands for all segments of a table."""
+    tables: dict[str, frozenset[Segment] | None] = {}
+    for part in filter(None, text.split("|")):
+        table, _, listed = part.partition("=")
+        if listed == _ANY:
+            tables[table] = None
+            continue
+        found: set[Segment] = set()
+        for group in filter(None, listed.split(";")):
+            date, _, buckets = group.partition(":")
+            found.update(Segment(date, int(bucket)) for bucket in buckets.split(","))
+        tables[table] = frozenset(found)
+    return tables
+
+
+def overlap(
+    facts: Mapping[str, str],
+    grain: DateGrain,
+    *,
+    dates: Iterable[str] | None,
+    segments: Mapping[str, Iterable[Segment]] | None,
+    reads: Iterable[str] = (),
+) -> bool:
+    """Whether a published version changed what a run replaces.
+
+    Args:
+        facts: The version's facts.
+        grain: Date part of a segment.
+        dates: Event dates that the run replaces, ``None`` for any.
+        segments: Segments that the run changes, by table; ``None`` for a replacement of whole dates.
+        reads: Further tables whose rows in the same segments the run computed from.
+
+    An append never gets in the way of a run that changes segments: such a run takes out the files it read and no
+    others. Compaction does not get in the way of a replacement of dates. Dates
+    are compared as segments, since a replaced day carries over the rows that share its month.
+    """
+    theirs = facts.get("dates", _ANY)
+    if segments is None:
+        if facts.get("mode") == MAINTAIN:
+            return False
+        if theirs == _ANY or dates is None:
+            return True
+        return bool(_parts(theirs.split(","), grain) & _parts(dates, grain))
+    if "segments" in facts:
+        changed = decode_segments(facts["segments"])
+        mine = frozenset(s for listed in segments.values() for s in listed)
+        return any(
+            table in changed and (changed[table] is None or bool((changed[table] or frozenset()) & mine))
+            for table in {*segments, *reads}
+        )
+    if facts.get("mode") == "append":
+        return False
+    if theirs == _ANY:
+        return True
+    return bool(_parts(theirs.split(","), grain) & {s.date for listed in segments.values() for s in listed})
+
+
+def _parts(dates: Iterable[str], grain: DateGrain) -> set[str]:
+    if grain is DateGrain.NONE:
+        return {""}
+    return {date_part(date, grain) for date in dates if date}

@@ -1,0 +1,184 @@
+"""Airflow 3 schedules of the jobs: each task is one spark-submit of a script in jobs/.
+
+Copy or link this file into the DAG folder. It reads where things are from Airflow variables, each with a default:
+
+``dedup_storage_jobs``
+    Folder of the job scripts; the one above this file.
+``dedup_storage_config``
+    Settings file given as ``--config``; none: the jobs' own default.
+``dedup_storage_dataset``
+    Dataset of the scheduled runs; every DAG also has it as a parameter.
+
+Needed in Airflow: the connection ``spark_default``, and the pools ``dedup_storage`` (some slots: jobs that may meet)
+and ``dedup_storage_exclusive`` (one slot: erasure and maintenance, which should not).
+
+Run ids follow from the data interval, so a retry, a cleared task and ``airflow backfill`` do nothing twice. Cron
+schedules have empty intervals in Airflow 3; these DAGs say theirs with ``CronDataIntervalTimetable``.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pendulum
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import DAG, Param, Variable
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+JOBS = Variable.get("dedup_storage_jobs", default=str(Path(__file__).resolve().parent.parent))
+CONFIG = Variable.get("dedup_storage_config", default="")
+DATASET = Variable.get("dedup_storage_dataset", default="clicks")
+START = pendulum.datetime(2024, 1, 1, tz="UTC")
+FIRST, LAST = "{{ data_interval_start | ds }}", "{{ (data_interval_end - macros.timedelta(seconds=1)) | ds }}"
+DEFAULTS = {"retries": 3, "retry_delay": timedelta(minutes=5), "retry_exponential_backoff": True}
+
+
+def dataset_param() -> Param:
+    """The parameter that every DAG has."""
+    return Param(DATASET, type="string", pattern="^[A-Za-z0-9_]+$", description="Name of the dataset.")
+
+
+def submit(task_id: str, job: str, *arguments: str, pool: str = "dedup_storage", **more: Any) -> SparkSubmitOperator:
+    """A task that runs one job; nothing secret is among its arguments, which Airflow and Spark log."""
+    config = ["--config", CONFIG] if CONFIG else []
+    return SparkSubmitOperator(
+        task_id=task_id,
+        application=f"{JOBS}/{job}.py",
+        name=f"{job}-{{{{ params.dataset }}}}-{FIRST}",
+        application_args=[*arguments, "--dataset", "{{ params.dataset }}", *config],
+        conn_id="spark_default",
+        pool=pool,
+        **more,
+    )
+
+
+def dag(dag_id: str, cron: str | None, description: str, params: dict[str, Param], **more: Any) -> DAG:
+    """A DAG with a true data interval, one run at a time."""
+    return DAG(
+        dag_id=dag_id,
+        description=description,
+        doc_md=description,
+        schedule=CronDataIntervalTimetable(cron, timezone="UTC") if cron else None,
+        start_date=START,
+        catchup=False,
+        max_active_runs=1,
+        default_args=DEFAULTS,
+        params={"dataset": dataset_param(), **params},
+        tags=["dedup_storage"],
+        **more,
+    )
+
+
+with dag(
+    "dedup_storage_write",
+    "0 2 * * *",
+    "Writes one day of the raw log; the day is replaced as a whole, so writing it again changes nothing.",
+    {
+        "source": Param(
+            "/data/raw/{date}",
+            type="string",
+            description="Path of one day of the raw log; {date} stands for the day, such as 2024-01-31.",
+        ),
+        "schema": Param("", type="string", description="Schema file; needed until the dataset exists."),
+    },
+) as write:
+    submit(
+        "write",
+        "write",
+        "{{ params.source.replace('{date}', data_interval_start | ds) }}",
+        "--mode",
+        "replace",
+        "--run-id",
+        f"write-{FIRST}",
+        "{% if params.schema %}--schema={{ params.schema }}{% else %}--gate{% endif %}",
+    )
+
+with dag(
+    "dedup_storage_backfill",
+    "0 4 * * *",
+    "Recomputes a column over the event dates of the data interval.",
+    {
+        "name": Param(
+            "scheduled",
+            type="string",
+            pattern="^[A-Za-z0-9_]+$",
+            description="Part of the run ids: another expression over the same interval needs another name.",
+        ),
+        "set": Param("label=label", type="string", description="COLUMN=SQL expression."),
+        "lookback_days": Param(0, type="integer", minimum=0, description="Days before the interval to recompute too."),
+    },
+) as backfill:
+    submit(
+        "backfill",
+        "backfill",
+        "--set",
+        "{{ params.set }}",
+        "--from",
+        "{{ (data_interval_start - macros.timedelta(days=params.lookback_days)) | ds }}",
+        "--to",
+        LAST,
+        "--run-id",
+        f"backfill-{{{{ params.name }}}}-{FIRST}",
+    )
+
+with dag(
+    "dedup_storage_late_labels",
+    "30 * * * *",
+    "Merges the labels that arrived in the data interval; the newest by event time wins.",
+    {
+        "source": Param("/data/labels/{hour}", type="string", description="Path; {hour} stands for 2024-01-31T05."),
+        "label": Param("label", type="string", description="The label's column."),
+        "time": Param("label_time", type="string", description="The column of the label's event time."),
+    },
+) as late_labels:
+    hour = "data_interval_start.strftime('%Y-%m-%dT%H')"
+    submit(
+        "late_labels",
+        "late_labels",
+        f"{{{{ params.source.replace('{{hour}}', {hour}) }}}}",
+        "--label",
+        "{{ params.label }}",
+        "--time",
+        "{{ params.time }}",
+        "--run-id",
+        f"late-labels-{{{{ {hour} }}}}",
+    )
+
+with dag(
+    "dedup_storage_refresh_features",
+    "0 5 * * *",
+    "Computes a feature group where its inputs are new or changed.",
+    {"group": Param("group", type="string", pattern="^[A-Za-z0-9_]+$", description="Name of the feature group.")},
+) as refresh_features:
+    submit("refresh", "refresh_features", "{{ params.group }}", "--run-id", f"refresh-{{{{ params.group }}}}-{FIRST}")
+
+with dag(
+    "dedup_storage_report",
+    "0 6 * * 1",
+    "Measures compression; fails when bytes per row have grown beyond the threshold, which alerts.",
+    {"output": Param("/tmp/dedup_storage_report.json", type="string", description="Where the report goes as JSON.")},  # noqa: S108
+) as report:
+    submit("report", "report", "--json", "{{ params.output }}", pool="dedup_storage")
+
+with dag(
+    "dedup_storage_maintain",
+    "0 3 * * 0",
+    "Restores the order of decayed segments, expires versions, removes orphans.",
+    {
+        "keep_versions": Param(10, type="integer", minimum=1, description="Newest versions that stay."),
+        "keep_days": Param(7, type="integer", minimum=0, description="Versions of so many last days stay."),
+    },
+) as maintain:
+    submit(
+        "maintain",
+        "maintain",
+        "--keep-versions",
+        "{{ params.keep_versions }}",
+        "--keep-days",
+        "{{ params.keep_days }}",
+        "--run-id",
+        f"maintain-{FIRST}",
+        pool="dedup_storage_exclusive",
+    )
