@@ -67,6 +67,7 @@ class TableRole(StrEnum):
     QUARANTINE = "quarantine"
     FEATURES = "features"
     LABELS = "labels"
+    SAMPLE = "sample"
 
 
 class TableSpec(BaseModel):

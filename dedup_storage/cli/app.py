@@ -19,6 +19,7 @@ from dedup_storage.cli import (
     late_labels,
     maintain,
     report,
+    sample,
     tune,
     versions,
     write,
@@ -71,6 +72,7 @@ app.command("backfill")(backfill.backfill)
 app.command("late-labels")(late_labels.late_labels)
 app.command("maintain")(maintain.maintain)
 app.command("forget-user")(forget_user.forget_user)
+app.add_typer(sample.app, name="sample")
 app.add_typer(versions.app, name="versions")
 
 

@@ -27,6 +27,7 @@ from dedup_storage.reader.keys import FileKeys, KeyReader, take_rows
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.reader.scan import SegmentKey, TableScan, say_segment
 from dedup_storage.reader.units import FileRuns, Unit, cut_points, unit_runs
+from dedup_storage.sampling.select import Selector
 
 __all__ = ["SegmentIndexer", "build_units"]
 
@@ -80,6 +81,7 @@ class SegmentIndexer:
         request_columns: Columns to decode of the requests.
         impression_columns: Columns to decode of the impressions.
         features: Feature groups to join.
+        selector: Which users a sample holds.
     """
 
     spec: DatasetSpec
@@ -89,6 +91,7 @@ class SegmentIndexer:
     request_columns: tuple[str, ...]
     impression_columns: tuple[str, ...]
     features: tuple[FeatureScan, ...] = ()
+    selector: Selector | None = None
 
     @property
     def flat(self) -> bool:
@@ -98,7 +101,7 @@ class SegmentIndexer:
     @property
     def key_reader(self) -> KeyReader:
         """Reads keys."""
-        return KeyReader(self.spec, self.options.filters)
+        return KeyReader(self.spec, self.options.filters, self.selector)
 
     def index(self, segment: SegmentKey) -> list[Unit]:
         """The units of one segment, in the order of its request files."""
@@ -210,9 +213,14 @@ class SegmentIndexer:
                         request_bytes=per_request,
                         impression_bytes=per_impression,
                         tokens=self._tokens(file, own),
+                        weights=self._weights(found, low + mine),
                     )
                 )
         return units
+
+    def _weights(self, found: _Candidates, chosen: Int64) -> npt.NDArray[np.float64] | None:
+        """What each request's user stands for in a sample."""
+        return None if self.selector is None else self.selector.weigh(found.columns[0].take(pa.array(chosen)))
 
     def _tokens(self, file: DataFile, rows: Int64) -> Int64 | None:
         """Elements of the list column that batches are measured in."""

@@ -18,6 +18,7 @@ from dedup_storage.dedup.runs import Int64, run_starts
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.reader.files import DataFile, RowStream, TableRef
 from dedup_storage.reader.options import Filters
+from dedup_storage.sampling.select import Selector
 
 __all__ = ["FileKeys", "KeyReader", "take_rows"]
 
@@ -61,10 +62,12 @@ class KeyReader:
     Attributes:
         spec: The dataset.
         filters: Which requests are wanted.
+        selector: Which users a sample holds.
     """
 
     spec: DatasetSpec
     filters: Filters
+    selector: Selector | None = None
 
     def read(self, ref: TableRef, file: DataFile, extra: Sequence[str] = ()) -> FileKeys:
         """Keys of one file's rows, in the file's order."""
@@ -84,6 +87,8 @@ class KeyReader:
     def wanted(self, keys: pa.Table) -> npt.NDArray[np.bool_] | None:
         """Which rows the filters keep; ``None`` for all."""
         masks = []
+        if self.selector is not None:
+            masks.append(pa.chunked_array([pa.array(self.selector.keep(keys[self.spec.schema_.user]))]))
         if self.filters.users is not None:
             column = keys[self.spec.schema_.user]
             masks.append(pc.is_in(column, value_set=pa.array(list(self.filters.users)).cast(column.type)))

@@ -23,12 +23,13 @@ from dedup_storage.reader.options import Unit as CostUnit
 from dedup_storage.reader.order import EpochOrder, OrderOptions, UnitSizes
 from dedup_storage.reader.pack import BatchPacker, Part
 from dedup_storage.reader.project import Projection, project
-from dedup_storage.reader.samples import resolve_sample
+from dedup_storage.reader.samples import resolve_sample, without_weights
 from dedup_storage.reader.scan import plan_table, with_common_segments
 from dedup_storage.reader.state import fingerprint
 from dedup_storage.reader.unit_reader import UnitReader, UnitSource
 from dedup_storage.reader.units import Unit
 from dedup_storage.reader.window import encode_window
+from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
 
 __all__ = ["ReadPlan", "make_plan"]
 
@@ -108,7 +109,8 @@ class ReadPlan:
     def empty_batch(self, progress: Progress, transform: ArrowTransform | None) -> DedupBatch:
         """A batch of no rows."""
         source = self.source
-        types = {c: ref.fields[c][1] for ref in self._tables() for c in ref.fields}
+        types = dict.fromkeys((REQUEST_WEIGHT, IMPRESSION_WEIGHT), pa.float64())
+        types |= {c: ref.fields[c][1] for ref in self._tables() for c in ref.fields}
         requests = pa.table({c: pa.array([], types[c]) for c in source.request_columns})
         impressions = pa.table({c: pa.array([], types[c]) for c in source.impression_columns})
         if transform is not None:
@@ -153,8 +155,8 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
     """
     cut = open_cut(name, settings, version)
     spec = cut.spec
-    projection = project(cut, options)
-    filters = resolve_sample(cut, options)
+    sample = resolve_sample(cut, options)
+    projection, filters = project(cut, without_weights(options)), sample.filters
     tables = [projection.requests, projection.impressions, *(g.table for g in projection.groups)]
     planned = {t.name: plan_table(spec, t, filters) for t in tables}
     names = list(planned)
@@ -169,6 +171,7 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
         projection.own_requests,
         projection.own_impressions,
         features,
+        sample.selector,
     )
     units = tuple(build_units(indexer))
     splits = options.splits if options.splits is not None else _default_splits(len(units))
@@ -178,13 +181,13 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
         own_requests=projection.own_requests,
         own_impressions=projection.own_impressions,
         features=tuple(f.without_files() for f in features),
-        request_columns=projection.request_columns,
-        impression_columns=projection.impression_columns,
+        request_columns=(*projection.request_columns, *([REQUEST_WEIGHT] if sample.selector else [])),
+        impression_columns=(*projection.impression_columns, *([IMPRESSION_WEIGHT] if sample.selector else [])),
         position=spec.position_column,
         # A quarter of a block: what a window keeps of a piece keeps all of the piece.
         piece_bytes=max(64 << 10, options.buffer_bytes // (8 * splits * options.mix)),
     )
-    return ReadPlan(spec, options, _pins(cut, options, projection, splits), source, units, splits)
+    return ReadPlan(spec, options, _pins(cut, options, projection, splits, sample.fingerprint), source, units, splits)
 
 
 def _default_splits(units: int) -> int:
@@ -195,7 +198,7 @@ def _default_splits(units: int) -> int:
     return splits
 
 
-def _pins(cut: Cut, options: ReadOptions, projection: Projection, splits: int) -> dict[str, Any]:
+def _pins(cut: Cut, options: ReadOptions, projection: Projection, splits: int, sample: str | None) -> dict[str, Any]:
     rest = options.model_dump(mode="json", exclude={"columns", "seed", "splits", "filters", "sample"})
     read = [projection.requests, projection.impressions, *(g.table for g in projection.groups)]
     return {
@@ -204,6 +207,6 @@ def _pins(cut: Cut, options: ReadOptions, projection: Projection, splits: int) -
         "seed": options.seed,
         "splits": splits,
         "columns": fingerprint({"columns": [*projection.request_columns, *projection.impression_columns]}),
-        "filters": fingerprint({**options.filters.model_dump(mode="json"), "sample": options.sample}),
+        "filters": fingerprint({**options.filters.model_dump(mode="json"), "sample": sample}),
         "options": fingerprint(rest),
     }

@@ -1,29 +1,52 @@
-"""Named samples: filters that are stored with the dataset."""
+"""Named samples: which users to read, and what each stands for."""
 
 from __future__ import annotations
 
-from pydantic import ValidationError
+from dataclasses import dataclass
 
-from dedup_storage.errors import ConfigError, known_names
-from dedup_storage.layout import PROPERTY_PREFIX
+import numpy as np
+from pydantic import ValidationError
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.expressions import EqualTo
+
+from dedup_storage.errors import ConfigError, StorageError, known_names
 from dedup_storage.reader.catalog import Cut
 from dedup_storage.reader.options import Filters, ReadOptions
+from dedup_storage.reader.retry import with_retries
+from dedup_storage.sampling.definition import Sample
+from dedup_storage.sampling.select import Selector, make_selector
+from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, SAMPLE_PREFIX, USER_WEIGHT, parse_sample
 
-__all__ = ["SAMPLE_PREFIX", "resolve_sample"]
-
-SAMPLE_PREFIX = PROPERTY_PREFIX + "sample."
+__all__ = ["SAMPLE_PREFIX", "ReadSample", "resolve_sample", "without_weights"]
 
 
-def resolve_sample(cut: Cut, options: ReadOptions) -> Filters:
+@dataclass(frozen=True)
+class ReadSample:
+    """What a sample means for a scan.
+
+    Attributes:
+        filters: Dates and buckets that leave files out.
+        selector: Tells users; ``None`` without a sample.
+        fingerprint: What a state must agree with.
+    """
+
+    filters: Filters
+    selector: Selector | None = None
+    fingerprint: str | None = None
+
+
+def resolve_sample(cut: Cut, options: ReadOptions) -> ReadSample:
     """The filters to read with: the options' own, or those of the named sample.
 
-    A sample is a property ``dedup-storage.sample.<name>`` of the anchor table that holds ``Filters`` as JSON.
+    A sample is a property ``dedup-storage.sample.<name>`` of the anchor table; its users, where they are stored, lie in
+    a table of the dataset.
 
     Raises:
-        ConfigError: there is no sample of that name, or this release cannot read it.
+        ConfigError: there is no sample of that name, this release cannot read it, or it has caps.
+        StorageError: its users cannot be read.
     """
     if options.sample is None:
-        return options.filters
+        return ReadSample(options.filters)
     properties = cut.tables[cut.spec.anchor.name].table.properties
     text = properties.get(SAMPLE_PREFIX + options.sample)
     if text is None:
@@ -34,10 +57,41 @@ def resolve_sample(cut: Cut, options: ReadOptions) -> Filters:
             fix="Name another, or leave sample out.",
         )
     try:
-        return Filters.model_validate_json(text)
+        sample = parse_sample(text)
     except ValidationError:
         raise ConfigError(
             f"the sample {options.sample} of {cut.spec.name} cannot be read by this release",
-            expected="filters on start, end, users, buckets",
             fix="Install a newer dedup_storage.",
         ) from None
+    if sample.spec.caps.given:
+        raise ConfigError(
+            f"the sample {options.sample} caps requests or impressions, which the reader does not do by itself",
+            fix="Write it out and read that: dedup-storage sample materialise.",
+        )
+    filters = Filters(start=sample.spec.start, end=sample.spec.end, buckets=sample.chosen_buckets or None)
+    return ReadSample(filters, _selector(cut, sample), sample.fingerprint)
+
+
+def without_weights(options: ReadOptions) -> ReadOptions:
+    """The options without the weights among the columns: a sample's batches always have them."""
+    if options.sample is None or options.columns is None:
+        return options
+    kept = tuple(c for c in options.columns if c not in (REQUEST_WEIGHT, IMPRESSION_WEIGHT))
+    return options.model_copy(update={"columns": kept})
+
+
+@with_retries
+def _selector(cut: Cut, sample: Sample) -> Selector:
+    if sample.table is None:
+        return make_selector(sample)
+    try:
+        table = cut.tables[cut.spec.anchor.name].table.catalog.load_table((cut.spec.name, sample.table))
+    except NoSuchTableError:
+        raise StorageError(f"the users of the sample {sample.name} are gone", fix="Make the sample again.") from None
+    fields = (cut.spec.schema_.user, USER_WEIGHT)
+    scan = table.scan(
+        row_filter=EqualTo(term="sampled", value=True), selected_fields=fields, snapshot_id=sample.snapshot
+    )
+    users = scan.to_arrow().combine_chunks()
+    weights = np.asarray(users[USER_WEIGHT].to_numpy(), dtype=np.float64)
+    return make_selector(sample, users[fields[0]].combine_chunks(), weights)

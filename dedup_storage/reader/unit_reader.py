@@ -14,6 +14,7 @@ from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.features import FeatureScan, join_impressions, join_requests
 from dedup_storage.reader.files import DataFile, RowStream, TableRef
 from dedup_storage.reader.units import RunList, Unit
+from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
 from dedup_storage.schema import Grain
 
 __all__ = ["Decoded", "UnitReader", "UnitSource"]
@@ -102,6 +103,10 @@ class UnitReader:
         lengths = unit.lengths[start:stop].astype(np.int64)
         if source.features:
             requests, impressions = self._join(requests, impressions, lengths, start, stop)
+        if unit.weights is not None:
+            weights = unit.weights[start:stop]
+            requests = requests.append_column(REQUEST_WEIGHT, pa.array(weights))
+            impressions = impressions.append_column(IMPRESSION_WEIGHT, pa.array(np.repeat(weights, lengths)))
         return Decoded(
             requests.select(list(source.request_columns)), impressions.select(list(source.impression_columns)), lengths
         )

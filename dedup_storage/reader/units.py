@@ -84,6 +84,7 @@ class Unit:
         request_bytes: Decoded bytes behind one request's own columns, estimated.
         impression_bytes: The same for one impression.
         tokens: (n,) elements of the list column that batches are measured in.
+        weights: (n,) inverse inclusion probability, in a sample.
     """
 
     segment: SegmentKey
@@ -96,6 +97,7 @@ class Unit:
     request_bytes: float
     impression_bytes: float
     tokens: Int64 | None = None
+    weights: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)

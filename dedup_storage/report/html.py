@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dedup_storage.report.model import Report
@@ -9,15 +11,13 @@ from dedup_storage.report.plots import plots
 from dedup_storage.report.summary import human_bytes
 from dedup_storage.report.text import LEFT_HEADINGS, headline, times, titled_tables
 
-__all__ = ["html"]
+__all__ = ["html", "render"]
 
 
 def html(report: Report) -> str:
     """The page's text. Names from the data are escaped; only the plots made here are not."""
-    environment = Environment(
-        loader=PackageLoader("dedup_storage.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         report=report,
         headline=headline(report),
         tiles=_tiles(report),
@@ -25,6 +25,14 @@ def html(report: Report) -> str:
         tables=list(titled_tables(report)),
         left=LEFT_HEADINGS,
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this package; names from the data are escaped."""
+    environment = Environment(
+        loader=PackageLoader("dedup_storage.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(template).render(**values)
 
 
 def _tiles(report: Report) -> list[tuple[str, str]]:

@@ -15,15 +15,15 @@ from dedup_storage.report.model import Curve, Report
 from dedup_storage.report.summary import human_bytes
 from dedup_storage.report.text import times
 
-__all__ = ["plots"]
+__all__ = ["BAR", "INK", "MUTED", "plots", "svg"]
 
 # Drawn in these two colours, replaced by CSS variables: matplotlib cannot name one.
-_INK, _BAR, _MUTED = "#010203", "#040506", "#070809"
-_VARIABLES = {_INK: "var(--ink)", _BAR: "var(--bar)", _MUTED: "var(--muted)"}
+INK, BAR, MUTED = "#010203", "#040506", "#070809"
+_VARIABLES = {INK: "var(--ink)", BAR: "var(--bar)", MUTED: "var(--muted)"}
 _MOST_COLUMNS, _MOST_BUCKETS = 16, 64
 _STYLE: Any = {
-    "font.size": 10, "font.family": "sans-serif", "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _INK,
-    "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False, "axes.spines.right": False,
+    "font.size": 10, "font.family": "sans-serif", "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
     "svg.fonttype": "none", "svg.hashsalt": "dedup_storage", "figure.facecolor": "none", "axes.facecolor": "none",
 }  # fmt: skip
 
@@ -35,28 +35,28 @@ def plots(report: Report) -> list[tuple[str, str]]:
         layouts = [("as stored now", float(report.sequence_bytes))]
         layouts += [(b.title, b.sequences.value) for b in report.baselines]
         drawn.append(
-            ("Sequence columns: stored bytes by layout (logarithmic)", _svg(_bars(layouts, log=True), len(layouts)))
+            ("Sequence columns: stored bytes by layout (logarithmic)", svg(_bars(layouts, log=True), len(layouts)))
         )
     columns = [
         (f"{c.column} ({c.table.rsplit('/', 1)[-1]})" if len(report.tables) > 1 else c.column, float(c.stored_bytes))
         for c in sorted(report.columns, key=lambda c: -c.stored_bytes)[:_MOST_COLUMNS]
     ]
-    drawn.append(("Stored bytes by column", _svg(_bars(columns), len(columns))))
+    drawn.append(("Stored bytes by column", svg(_bars(columns), len(columns))))
     for curve in report.curves:
         drawn.append(
-            (f"Ratio of the sequence columns, flat shuffled / split, against the {curve.name}", _svg(_line(curve), 7))
+            (f"Ratio of the sequence columns, flat shuffled / split, against the {curve.name}", svg(_line(curve), 7))
         )
     if len(report.buckets) > 1:
         buckets = [float(p.stored_bytes) for p in report.buckets]
         caption = f"Stored bytes by bucket (largest / mean {report.skew.get('bucket', 1):.2f})"
-        drawn.append((caption, _svg(_buckets(buckets), 7)))
+        drawn.append((caption, svg(_buckets(buckets), 7)))
     return drawn
 
 
 def _bars(rows: Sequence[tuple[str, float]], log: bool = False) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         labels, values = [r[0] for r in rows][::-1], [r[1] for r in rows][::-1]
-        bars = axes.barh(labels, values, color=_BAR, height=0.7)
+        bars = axes.barh(labels, values, color=BAR, height=0.7)
         axes.bar_label(bars, [human_bytes(v) for v in values], padding=4)
         if log and min(values) > 0:
             axes.set_xscale("log")
@@ -71,7 +71,7 @@ def _bars(rows: Sequence[tuple[str, float]], log: bool = False) -> Callable[[Axe
 
 def _line(curve: Curve) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
-        axes.plot(curve.x, curve.ratio, color=_BAR, marker="o", linewidth=2)
+        axes.plot(curve.x, curve.ratio, color=BAR, marker="o", linewidth=2)
         for x, y in zip(curve.x, curve.ratio, strict=True):
             axes.annotate(times(y), (x, y), textcoords="offset points", xytext=(0, 7), ha="center")
         axes.set_xscale("log", base=2)
@@ -80,7 +80,7 @@ def _line(curve: Curve) -> Callable[[Axes], None]:
         axes.set_ylim(0, max([*curve.ratio, 1.0]) * 1.25)
         axes.set_xlabel(curve.name)
         axes.set_ylabel("flat shuffled / split")
-        axes.grid(axis="y", color=_MUTED, linewidth=0.6)
+        axes.grid(axis="y", color=MUTED, linewidth=0.6)
         axes.set_axisbelow(True)
 
     return draw
@@ -91,8 +91,8 @@ def _buckets(values: Sequence[float]) -> Callable[[Axes], None]:
         # Many buckets become equal groups of neighbours, each shown by its largest.
         step = -(-len(values) // _MOST_BUCKETS)
         shown = [max(values[i : i + step]) for i in range(0, len(values), step)]
-        axes.bar(range(0, len(values), step), shown, width=0.8 * step, color=_BAR)
-        axes.axhline(sum(values) / len(values), color=_INK, linewidth=1, linestyle="--")
+        axes.bar(range(0, len(values), step), shown, width=0.8 * step, color=BAR)
+        axes.axhline(sum(values) / len(values), color=INK, linewidth=1, linestyle="--")
         axes.yaxis.set_major_formatter(lambda v, _: human_bytes(v))
         axes.set_xlabel("bucket" if step == 1 else f"bucket (largest of {step})")
         axes.margins(x=0.02)
@@ -100,7 +100,8 @@ def _buckets(values: Sequence[float]) -> Callable[[Axes], None]:
     return draw
 
 
-def _svg(draw: Callable[[Axes], None], rows: int) -> str:
+def svg(draw: Callable[[Axes], None], rows: int) -> str:
+    """Draw one plot, ``rows`` lines of text high, as SVG text."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.6, 0.7 + 0.36 * rows), layout="constrained")
         draw(figure.subplots())

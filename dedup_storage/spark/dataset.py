@@ -20,6 +20,7 @@ from dedup_storage.spark.features.read import GroupReader, source_typed
 from dedup_storage.spark.grains import detect_grains
 from dedup_storage.spark.raw import RawLog
 from dedup_storage.spark.runs import named_run
+from dedup_storage.spark.sampling.methods import SampleMethods, sampled
 from dedup_storage.spark.summary import WriteSummary
 from dedup_storage.spark.write import Mode, OnDuplicates, OnInconstant, Writer
 from dedup_storage.tables.iceberg import IcebergFormat
@@ -29,7 +30,11 @@ from dedup_storage.tables.protocol import Run, TableFormat
 __all__ = ["Dataset"]
 
 
+<<<<<<< HEAD
 class Dataset(FeatureMethods, UpkeepMethods):
+=======
+class Dataset(FeatureMethods, SampleMethods):
+>>>>>>> 48cdee8 (WIP sampling in Spark and the reader)
     """One logically flat training log, stored once per request.
 
     Args:
@@ -176,7 +181,9 @@ class Dataset(FeatureMethods, UpkeepMethods):
         meta = self.metadata()
         return GroupReader(self.tables, self.spec, meta, meta.resolve(version), features)
 
-    def requests(self, version: int | None = None, *, features: Sequence[str] | None = None) -> DataFrame:
+    def requests(
+        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
+    ) -> DataFrame:
         """Request rows (R): the request keys and every request-grain column, in the source's types.
 
         In flat layout they are collapsed on reading.
@@ -185,7 +192,10 @@ class Dataset(FeatureMethods, UpkeepMethods):
             version: ``None`` takes the newest.
             features: Feature groups whose columns come after the log's own, by name; ``None`` for all at request
                 grain, ``()`` for none.
+            sample: Only a named sample's requests, with ``request_weight``.
         """
+        if sample is not None:
+            return sampled(self, sample, self.requests(version, features=features), Grain.REQUEST, version)
         with translated():
             groups = self._groups(version, features)
             keys, own = self.spec.request_key, self.spec.columns_of(Grain.REQUEST)
@@ -199,13 +209,18 @@ class Dataset(FeatureMethods, UpkeepMethods):
             grouped = rows.groupBy(*keys).agg(*wide) if wide else rows.select(*keys).distinct()
             return groups.attach(grouped, Grain.REQUEST).select(*shown)
 
-    def impressions(self, version: int | None = None, *, features: Sequence[str] | None = None) -> DataFrame:
+    def impressions(
+        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
+    ) -> DataFrame:
         """Impression rows (B): the request keys, the position and every impression-grain column.
 
         Args:
             version: ``None`` takes the newest.
             features: As for ``requests``, at impression grain.
+            sample: Only a named sample's impressions, with ``impression_weight``.
         """
+        if sample is not None:
+            return sampled(self, sample, self.impressions(version, features=features), Grain.IMPRESSION, version)
         with translated():
             groups = self._groups(version, features)
             role = TableRole.IMPRESSIONS if self.spec.layout is Layout.SPLIT else TableRole.LOGS
@@ -213,13 +228,18 @@ class Dataset(FeatureMethods, UpkeepMethods):
             rows = groups.attach(groups.own(role), Grain.IMPRESSION)
             return source_typed(self.spec, rows, dict.fromkeys((*own, *groups.columns(Grain.IMPRESSION))))
 
-    def logs(self, version: int | None = None, *, features: Sequence[str] | None = None) -> DataFrame:
+    def logs(
+        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
+    ) -> DataFrame:
         """The flat log (B rows), equal to the source row for row, columns in the source's order and types.
 
         Args:
             version: ``None`` takes the newest.
             features: Feature groups whose columns come after the source's, by name; ``None`` for all, ``()`` for none.
+            sample: Only a named sample's rows, with ``impression_weight``.
         """
+        if sample is not None:
+            return sampled(self, sample, self.logs(version, features=features), None, version)
         with translated():
             groups = self._groups(version, features)
             shown = (*self.spec.source_columns, *groups.columns(Grain.REQUEST, Grain.IMPRESSION))

@@ -1,0 +1,324 @@
+"""``dedup-storage sample``: named samples of whole users."""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from dedup_storage.cli.options import DatasetOption, RunIdOption, VersionOption
+from dedup_storage.cli.output import show_table
+from dedup_storage.cli.runtime import Job, job
+from dedup_storage.errors import StorageError, UsageError
+from dedup_storage.schema import check_name
+
+if TYPE_CHECKING:
+    from dedup_storage.sampling.summary import SampleReport
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Make, read and judge samples of whole users.")
+
+Name = Annotated[str, typer.Argument(help="Name of the sample.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the hash that chooses users.")]
+
+
+class _Allocation(StrEnum):
+    PROPORTIONAL = "proportional"
+    EQUAL = "equal"
+    NEYMAN = "neyman"
+
+
+def _pairs(given: list[str] | None, what: str, kind: type) -> dict[str, Any]:
+    """``label=value`` options; the label may hold an equals sign itself."""
+    found = {}
+    for text in given or ():
+        name, _, value = text.rpartition("=")
+        try:
+            found[name] = kind(value)
+        except ValueError:
+            name = ""
+        if not name:
+            raise UsageError(f"the {what} cannot be read", expected="LABEL=NUMBER, such as country=DK=0.5", got=text)
+    return found
+
+
+def _strata(given: list[str] | None) -> list[dict[str, Any]]:
+    """``column``, ``measure:quantiles`` or ``name=sql``."""
+    from dedup_storage.sampling.definition import Measure
+
+    found: list[dict[str, Any]] = []
+    for text in given or ():
+        name, colon, parts = text.partition(":")
+        if "=" in text and not colon:
+            name, _, expression = text.partition("=")
+            found.append({"name": name, "expression": expression})
+            continue
+        if colon and not parts.isdigit():
+            raise UsageError("the stratum cannot be read", expected="COLUMN, MEASURE:PARTS or COLUMN:PARTS", got=text)
+        kind = "measure" if name in list(Measure) else "column"
+        found.append({"name": name, kind: name, **({"quantiles": int(parts)} if parts else {})})
+    return found
+
+
+def _definition(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"the definition {path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError:
+        raise UsageError(f"the definition {path} is not YAML") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"the definition {path} is not a mapping", expected="keys such as fraction, strata, caps")
+    return values
+
+
+@app.command("create")
+@job
+def create(
+    job: Job,
+    name: Name,
+    dataset: DatasetOption,
+    definition: Annotated[Path | None, typer.Option(help="The whole definition as YAML, caps among it.")] = None,
+    fraction: Annotated[float | None, typer.Option(help="Share of the users.")] = None,
+    stratum_fraction: Annotated[
+        list[str] | None, typer.Option(help="Share of one stratum: LABEL=SHARE, * for all others; repeat.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Exact users of one stratum: LABEL=USERS, * for all others; repeat.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Users in all, divided by --allocation.")] = None,
+    allocation: Annotated[_Allocation | None, typer.Option(help="How --size is divided among strata.")] = None,
+    by: Annotated[str | None, typer.Option(help="Measure whose spread Neyman allocation goes by.")] = None,
+    minimum: Annotated[int, typer.Option(min=0, help="Fewest users of a stratum, with --size.")] = 0,
+    buckets: Annotated[int | None, typer.Option(min=1, help="Whole user buckets to take.")] = None,
+    stratum: Annotated[
+        list[str] | None,
+        typer.Option("--stratum", help="COLUMN, COLUMN:PARTS, MEASURE:PARTS or NAME=SQL-AGGREGATE; repeat to cross."),
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="First event date.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last event date.")] = None,
+    seed: Seed = 0,
+    version: VersionOption = None,
+    run_id: RunIdOption = None,
+) -> None:
+    """Make a named sample; made already with the same definition, it stays as it is."""
+    given: dict[str, Any] = {
+        "fraction": fraction,
+        "fractions": _pairs(stratum_fraction, "share", float),
+        "targets": _pairs(target, "target", int),
+        "size": size,
+        "allocation": allocation.value if allocation else None,
+        "by": by,
+        "minimum": minimum or None,
+        "buckets": buckets,
+        "strata": _strata(stratum),
+        "start": start,
+        "end": end,
+        "seed": seed or None,
+    }
+    values = {**_definition(definition), **{k: v for k, v in given.items() if v not in (None, {}, [])}}
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        opened = Dataset.open(spark, job.settings, dataset)
+        with job.step(f"Sampling {dataset}", spark):
+            summary = opened.sample(name, values, version=version, run_id=run_id)
+    job.done(f"Sample {name} of {dataset}" + (": unchanged" if summary.unchanged else ""), summary)
+
+
+@app.command("split")
+@job
+def split(
+    job: Job,
+    dataset: DatasetOption,
+    share: Annotated[list[str] | None, typer.Option(help="NAME=SHARE of the users; repeat.")] = None,
+    dates: Annotated[
+        list[str] | None, typer.Option(help="NAME=FIRST:LAST event dates, either end may be empty; repeat, in order.")
+    ] = None,
+    seed: Seed = 0,
+    version: VersionOption = None,
+) -> None:
+    """Make samples without a row in common: train, validation and test by user, by time, or by both."""
+    parsed: dict[str, tuple[dt.date | None, dt.date | None]] = {}
+    for text in dates or ():
+        name, _, period = text.partition("=")
+        first, colon, last = period.partition(":")
+        try:
+            parsed[name] = tuple(dt.date.fromisoformat(d) if d else None for d in (first, last))  # type: ignore[assignment]
+        except ValueError:
+            colon = ""
+        if not colon:
+            raise UsageError("the dates cannot be read", expected="NAME=2024-01-01:2024-01-31", got=text)
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        opened = Dataset.open(spark, job.settings, dataset)
+        with job.step(f"Dividing {dataset}", spark):
+            made = opened.split_samples(
+                _pairs(share, "share", float) or None, parsed or None, seed=seed, version=version
+            )
+    if str(job.json) != "-":
+        show_table(f"Samples of {dataset}", ("sample", "users", "of"), [(s.name, s.users, s.population) for s in made])
+    job.write_json([s.model_dump(mode="json") for s in made])
+
+
+@app.command("list")
+@job
+def list_samples(job: Job, dataset: DatasetOption) -> None:
+    """List the named samples, without Spark."""
+    found = [sample for _, sample in _stored(job, dataset)]
+    if str(job.json) != "-":
+        columns = ("sample", "version", "design", "users", "of", "strata")
+        rows = [
+            (s.name, s.version, s.spec.design.value, s.users, sum(c.users for c in s.strata), len(s.strata))
+            for s in found
+        ]
+        show_table(f"Samples of {dataset}", columns, rows)
+    job.write_json([s.model_dump(mode="json") for s in found])
+
+
+@app.command("describe")
+@job
+def describe(job: Job, name: Name, dataset: DatasetOption) -> None:
+    """Show a sample's definition and counts, without Spark."""
+    from dedup_storage.errors import known_names
+    from dedup_storage.sampling.summary import summarize
+
+    stored = dict(_stored(job, dataset))
+    if name not in stored:
+        raise UsageError(f"the dataset {dataset} has no sample {name}", expected=known_names(name, stored))
+    sample = stored[name]
+    if str(job.json) != "-":
+        from dedup_storage.cli.output import show_summary
+
+        show_summary(f"Sample {name} of {dataset}", summarize(dataset, sample))
+        show_summary("Definition", sample.spec.model_dump(mode="json", exclude_defaults=True))
+    job.write_json(sample)
+
+
+def _stored(job: Job, dataset: str) -> list[tuple[str, Any]]:
+    from dedup_storage.sampling.stored import SAMPLE_PREFIX, parse_sample
+    from dedup_storage.tables.metadata import Lake
+
+    properties = Lake(job.settings).load(check_name(dataset, "dataset name")).anchor.properties
+    names = sorted(p.removeprefix(SAMPLE_PREFIX) for p in properties if p.startswith(SAMPLE_PREFIX))
+    return [(name, parse_sample(properties[SAMPLE_PREFIX + name])) for name in names]
+
+
+@app.command("plan")
+@job
+def plan(job: Job, name: Name, dataset: DatasetOption, version: VersionOption = None) -> None:
+    """Show how many bytes of files reading a sample opens."""
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        found = Dataset.open(spark, job.settings, dataset).plan_sample(name, version)
+    job.done(f"Reading sample {name} of {dataset}", found)
+
+
+@app.command("refresh")
+@job
+def refresh(
+    job: Job, name: Name, dataset: DatasetOption, version: VersionOption = None, run_id: RunIdOption = None
+) -> None:
+    """Take in the users of a newer version."""
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        opened = Dataset.open(spark, job.settings, dataset)
+        with job.step(f"Refreshing {name}", spark):
+            summary = opened.refresh_sample(name, version=version, run_id=run_id)
+    job.done(f"Sample {name} of {dataset}" + (": unchanged" if summary.unchanged else ""), summary)
+
+
+@app.command("drop")
+@job
+def drop(job: Job, name: Name, dataset: DatasetOption) -> None:
+    """Forget a sample; the dataset's rows stay as they are."""
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        Dataset.open(spark, job.settings, dataset).drop_sample(name)
+    job.done(f"Dropped sample {name}", {"dataset": dataset, "sample": name})
+
+
+@app.command("materialise")
+@job
+def materialise(
+    job: Job,
+    name: Name,
+    dataset: DatasetOption,
+    into: Annotated[str, typer.Option("--into", help="Name of the new dataset.")],
+    version: VersionOption = None,
+    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the rows before they are published.")] = True,
+    run_id: RunIdOption = None,
+) -> None:
+    """Write a sample's rows into a dataset of its own, weights as columns."""
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        opened = Dataset.open(spark, job.settings, dataset)
+        with job.step(f"Writing {into}", spark):
+            summary = opened.materialise_sample(name, into, version=version, run_id=run_id, gate=gate)
+    job.done(f"Wrote {into}", summary)
+
+
+@app.command("report")
+@job
+def report(
+    job: Job,
+    name: Name,
+    dataset: DatasetOption,
+    verify: Annotated[bool, typer.Option("--verify", help="Also compute the truth on the full data.")] = False,
+    confidence: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
+    version: VersionOption = None,
+) -> None:
+    """Report requested and realised counts, weights, and estimates with intervals."""
+    with job.spark() as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        opened = Dataset.open(spark, job.settings, dataset)
+        with job.step(f"Estimating from {name}", spark):
+            made = opened.sample_report(name, verify=verify, confidence=confidence, version=version)
+    if str(job.json) != "-":
+        _show(made)
+    if html is not None:
+        from dedup_storage.report.sampling import html as page
+
+        try:
+            html.parent.mkdir(parents=True, exist_ok=True)
+            html.write_text(page(made), encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"the report cannot be written to {html}: {error.strerror}") from None
+    job.write_json(made)
+
+
+def _show(made: SampleReport) -> None:
+    from dedup_storage.cli.output import show_summary
+
+    summary = made.summary
+    show_summary(f"Sample {summary.name} of {summary.dataset}", summary)
+    show_summary(
+        "Weights and bytes",
+        {**made.weights.model_dump(), "planned_bytes": made.planned_bytes, "all_bytes": made.all_bytes,
+         "read_bytes": made.read_bytes},
+    )  # fmt: skip
+    rows = [
+        (m.metric, f"{m.estimate:.5g}", f"{m.low:.5g} to {m.high:.5g}", _number(m.unweighted), _number(m.truth),
+         "" if m.covered is None else "yes" if m.covered else "no")
+        for m in made.metrics
+    ]  # fmt: skip
+    interval = f"{made.confidence:.0%} interval"
+    show_table("Estimates", ("metric", "estimate", interval, "unweighted", "truth", "covered"), rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"

@@ -1,0 +1,1 @@
+"""Samples of whole users in Spark: making, storing and reading them, and what they say."""
