@@ -84,14 +84,16 @@ def without_weights(options: ReadOptions) -> ReadOptions:
 def _selector(cut: Cut, sample: Sample) -> Selector:
     if sample.table is None:
         return make_selector(sample)
+    gone = StorageError(f"the users of the sample {sample.name} are gone", fix="Drop it and make it again.")
     try:
         table = cut.tables[cut.spec.anchor.name].table.catalog.load_table((cut.spec.name, sample.table))
     except NoSuchTableError:
-        raise StorageError(f"the users of the sample {sample.name} are gone", fix="Make the sample again.") from None
+        raise gone from None
+    reference = table.metadata.refs.get(str(sample.tag))
+    if reference is None:
+        raise gone
     fields = (cut.spec.schema_.user, USER_WEIGHT)
-    scan = table.scan(
-        row_filter=EqualTo(term="sampled", value=True), selected_fields=fields, snapshot_id=sample.snapshot
-    )
-    users = scan.to_arrow().combine_chunks()
+    inside = EqualTo(term="sampled", value=True)
+    users = table.scan(row_filter=inside, selected_fields=fields, snapshot_id=reference.snapshot_id).to_arrow()
     weights = np.asarray(users[USER_WEIGHT].to_numpy(), dtype=np.float64)
     return make_selector(sample, users[fields[0]].combine_chunks(), weights)

@@ -10,6 +10,8 @@ from dedup_storage.errors import UsageError, known_names
 
 __all__ = ["Allocation", "allocate", "check_targets"]
 
+_NOTHING = 1e-12
+
 
 class Allocation(StrEnum):
     """Rules that divide a sample's size n among strata of N_h users.
@@ -83,7 +85,9 @@ def _weights(rule: Allocation, users: Mapping[str, int], deviations: Mapping[str
             "Neyman allocation has nothing to go by: the measure is constant in every stratum",
             fix="Choose another measure, or the rule proportional.",
         )
-    return weights
+    # A stratum whose weight is nothing beside the others' gets what its minimum gives it.
+    top = max(weights.values())
+    return {name: value / top if value / top > _NOTHING else 0.0 for name, value in weights.items()}
 
 
 def _fill(low: Mapping[str, int], high: Mapping[str, int], weight: Mapping[str, float], size: int) -> dict[str, int]:
@@ -101,8 +105,8 @@ def _fill(low: Mapping[str, int], high: Mapping[str, int], weight: Mapping[str, 
         return {n: min(max(factor * weight[n], low[n]), high[n]) for n in high}
 
     least, most = 0.0, max((high[n] / weight[n] for n in weighted), default=0.0)
-    for _ in range(200):
-        middle = (least + most) / 2
+    # Down to neighbouring floats, however far the weights lie apart.
+    while least < (middle := (least + most) / 2) < most:
         if math.fsum(shares(middle).values()) < size:
             least = middle
         else:

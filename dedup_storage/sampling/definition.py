@@ -268,7 +268,8 @@ class Sample(_Frozen):
         created_ms: When, in milliseconds since the epoch.
         strata: Counts.
         borders: Borders of each divided stratum.
-        table, snapshot: Where the users are stored; ``None`` for a sample by hash alone.
+        table, tag: Where the users are stored, a table's tagged snapshot; ``None`` for a sample by hash alone. A tag,
+            since erasing a user rewrites snapshots and moves their tags.
         chosen_buckets: Buckets of a bucket sample.
     """
 
@@ -281,7 +282,7 @@ class Sample(_Frozen):
     strata: tuple[StratumCount, ...]
     borders: Mapping[str, tuple[float, ...]] = Field(default_factory=dict)
     table: str | None = None
-    snapshot: int | None = None
+    tag: str | None = None
     chosen_buckets: tuple[int, ...] = ()
 
     @property

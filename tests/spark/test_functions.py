@@ -30,7 +30,7 @@ from dedup_storage.spark.functions.windows import window_suffix
 
 # An example takes Spark a second, so each holds many rows and a failing one is printed without shrinking.
 EXAMPLES = hypothesis_settings(
-    max_examples=4,
+    max_examples=3,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=list(HealthCheck),

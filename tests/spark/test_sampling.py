@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConfigError, DedupStorageError, UsageError
 from dedup_storage.reader import DedupDataset
+from dedup_storage.report.sampling import html
 from dedup_storage.sampling.hashing import limit, user_points
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
@@ -134,6 +135,7 @@ def test_exact_counts_by_hash_rank_are_nested(ds: Dataset) -> None:
     assert neyman.users == 12
 
 
+@pytest.mark.slow
 def test_measures_and_quantiles(ds: Dataset) -> None:
     measures = ("requests", "impressions", "label_rate", "sequence_length", "tenure_days", "recency_days")
     for measure in measures:
@@ -319,3 +321,79 @@ def test_wrong_samples_are_named_and_nothing_is_stored(ds: Dataset, values: dict
         ds.sample("wrong", values)
     assert error.value.exit_code == 2
     assert "wrong" not in [s.name for s in ds.samples()]
+
+
+def test_report_estimates_and_verifies(ds: Dataset) -> None:
+    fractions = {"activity=1": 0.5, "activity=2": 0.9}
+    ds.sample("reported", fractions=fractions, strata=STRATA[1:], seed=8)
+    report = ds.sample_report("reported", verify=True)
+    rows, requests = ds.impressions().collect(), ds.requests().collect()
+    truth = {
+        "label rate": sum(r["y"] for r in rows) / len(rows),
+        "requests per user": len(requests) / 60,
+        "impressions per request": len(rows) / len(requests),
+        "sequence length": sum(len(r["hist"]) for r in requests) / len(requests),
+    }
+    assert {m.metric: m.truth for m in report.metrics} == pytest.approx(truth)
+    chosen = {r["user_id"]: r["user_weight"] for r in ds.sample_users("reported").collect()}
+    weights = [chosen[r["user_id"]] for r in requests if r["user_id"] in chosen]
+    by_name = {m.metric: m for m in report.metrics}
+    assert by_name["requests per user"].estimate == pytest.approx(sum(weights) / sum(chosen.values()))
+    assert by_name["requests per user"].unweighted == pytest.approx(len(weights) / len(chosen))
+    shown = [(chosen[r["user_id"]], r["y"]) for r in rows if r["user_id"] in chosen]
+    assert by_name["label rate"].estimate == pytest.approx(sum(w * y for w, y in shown) / sum(w for w, _ in shown))
+    assert all(m.low < m.estimate < m.high for m in report.metrics)
+    assert report.weights.design_effect >= 1
+    assert report.read_bytes > 0
+    page = html(report)
+    assert page.count("<svg") == 2
+    assert "activity=1" in page
+    whole = ds.sample_report("reported", confidence=0.5)
+    assert whole.metrics[0].high < by_name["label rate"].high
+
+
+def test_report_on_buckets_and_caps(ds: Dataset) -> None:
+    ds.sample("clusters", buckets=3, seed=2)
+    clusters = ds.sample_report("clusters", verify=True)
+    assert clusters.summary.design == "buckets"
+    assert all(m.standard_error > 0 for m in clusters.metrics)
+    ds.sample("everybody", fraction=1, caps={"requests": 1, "keep": "latest"})
+    found = {m.metric: m for m in ds.sample_report("everybody", verify=True).metrics}
+    assert found["requests per user"].estimate == found["requests per user"].truth == 1
+    assert found["label rate"].covered
+    ds.sample("halved", fraction=1, caps={"impressions": 2})
+    halved = {m.metric: m for m in ds.sample_report("halved", verify=True).metrics}
+    # Weights give back what the cap took, exactly, since every request keeps a negative.
+    assert halved["impressions per request"].estimate == pytest.approx(halved["impressions per request"].truth)
+    assert halved["label rate"].estimate == pytest.approx(halved["label rate"].truth)
+
+
+class _CrashError(Exception):
+    pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["sample:users-stored", "sample:before-record"])
+def test_a_crash_leaves_the_sample_before_and_the_next_run_finishes(
+    spark: SparkSession, settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    ds = written(spark, settings, name, log_rows([1], users=20))
+    ds.sample("kept", fraction=0.5, strata=STRATA[:1])
+    before = {r["user_id"] for r in ds.sample_users("kept").collect()}
+    more = RawLog.from_frame(frame(spark, log_rows([2], users=20, first_user=20)), flat_schema())
+    ds.write(more, gate=False)
+
+    def crash(reached: str) -> None:
+        if reached == point:
+            raise _CrashError
+
+    monkeypatch.setattr("dedup_storage.spark.sampling.store.reached", crash)
+    with pytest.raises(_CrashError):
+        ds.refresh_sample("kept")
+    monkeypatch.undo()
+    assert {r["user_id"] for r in ds.sample_users("kept").collect()} == before
+    assert {u for b in DedupDataset(name, settings, sample="kept") for u in b["user_id"].values.tolist()} == before
+    assert ds.refresh_sample("kept").population == 40
+    after = {r["user_id"] for r in ds.sample_users("kept").collect()}
+    assert before < after
+    assert [v.version for v in ds.versions()] == [1, 2]

@@ -257,7 +257,9 @@ def _country() -> dict[str, str]:
 def test_records_survive_json() -> None:
     spec = SampleSpec.from_dict({"fractions": {"*": 0.5}, "strata": [_country()], "caps": {"requests": 3}})
     count = StratumCount(label="country=DK", users=10, sampled=4, probability=0.5)
-    sample = Sample(name="s", spec=spec, version=2, run_id="r", created_ms=5, strata=(count,), table="sm_s", snapshot=7)
+    sample = Sample(
+        name="s", spec=spec, version=2, run_id="r", created_ms=5, strata=(count,), table="sm_s", tag="sample-7"
+    )
     assert Sample.model_validate_json(sample.model_dump_json()) == sample
     assert sample.users == 4
     assert count.weight == 2
@@ -272,7 +274,7 @@ def test_buckets_are_chosen_alike_and_nested(total: int, seed: int) -> None:
 
 def test_stored_users_are_found_with_their_weights() -> None:
     spec = SampleSpec.from_dict({"fractions": {"*": 0.5}, "strata": [_country()]})
-    sample = Sample(name="s", spec=spec, version=1, run_id="r", created_ms=0, strata=(), table="t", snapshot=1)
+    sample = Sample(name="s", spec=spec, version=1, run_id="r", created_ms=0, strata=(), table="t", tag="sample-1")
     selector = make_selector(sample, pa.array(["b", "é"]), np.array([2.0, 4.0]))
     users = pa.chunked_array([pa.array(["a", "é"]), pa.array(["b"])])
     assert selector.keep(users).tolist() == [False, True, True]

@@ -83,7 +83,7 @@ def refresh_sample(ds: Dataset, name: str, *, version: int | None, run_id: str) 
         return before, False
     made = _make(ds, store, name, before.spec, version, run_id, before)
     store.save(made)
-    store.forget_snapshot(before)
+    store.release(before)
     return made, True
 
 
@@ -103,10 +103,10 @@ def _make(
     people = people.select("*", user_point(people, ds.schema.user, spec.seed).alias(_POINT)).persist()
     try:
         plan = _plan(people, spec, before)
-        table, snapshot = store.write_users(name, _chosen(ds, people, spec, plan), f"{run_id}/{uuid.uuid4().hex[:12]}")
+        table, tag = store.write_users(name, _chosen(ds, people, spec, plan), uuid.uuid4().hex)
     finally:
         people.unpersist()
-    made = Sample.model_validate({**common, "strata": (), "borders": borders, "table": table, "snapshot": snapshot})
+    made = Sample.model_validate({**common, "strata": (), "borders": borders, "table": table, "tag": tag})
     return made.model_copy(update=_realised(ds, store, made, plan))
 
 

@@ -167,7 +167,7 @@ def _truth(
     spec = SampleSpec(fraction=1, start=sample.spec.start, end=sample.spec.end, caps=fixed)
     everybody = sample.model_copy(
         update={
-            "spec": spec, "table": None, "snapshot": None, "chosen_buckets": (),
+            "spec": spec, "table": None, "tag": None, "chosen_buckets": (),
             "strata": (StratumCount(label="all", users=0, sampled=0, probability=1.0),),
         }
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Where named samples live: a property of the anchor table, and for stored users a table ``sm_<name>``.
 
-The property is set last, in one commit, and names the users' snapshot: a crash before it leaves the sample as it was.
-A sample belongs to a version but makes none.
+The property is set last, in one commit, and names the users' snapshot by a tag: a crash before it leaves the sample
+as it was. A sample belongs to a version but makes none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dedup_storage.sampling.stored import SAMPLE_PREFIX, USER_WEIGHT, parse_samp
 from dedup_storage.schema import check_name
 from dedup_storage.spark.sampling.users import STRATUM
 from dedup_storage.tables.iceberg import quoted
-from dedup_storage.tables.metadata import snapshot_summary
+from dedup_storage.tables.metadata import snapshot_summary, tags
 
 if TYPE_CHECKING:
     from dedup_storage.spark.dataset import Dataset
@@ -107,13 +107,13 @@ class SampleStore:
     def _name(self, table: str) -> str:
         return quoted(self._catalog, self.ds.name, table)
 
-    def write_users(self, name: str, users: DataFrame, attempt: str) -> tuple[str, int]:
-        """Store the users of a sample, all strata; gives the table and the snapshot that holds them.
+    def write_users(self, name: str, users: DataFrame, attempt: str) -> tuple[str, str]:
+        """Store the users of a sample, all strata; gives the table and the tag of the snapshot that holds them.
 
         Args:
             name: The sample.
             users: Columns user, stratum, sampled, user_weight.
-            attempt: Unique; finds the snapshot again.
+            attempt: Unique; names the snapshot.
         """
         table, user = f"sm_{name}", self.ds.schema.user
         kind = users.schema[user].dataType.simpleString()
@@ -140,18 +140,24 @@ class SampleStore:
         loaded = self.ds.tables.metadata(self.ds.name).tables[table]
         for snapshot in reversed(loaded.metadata.snapshots):
             if snapshot_summary(snapshot).get(_ATTEMPT) == attempt:
-                # Expiry must not take what the record names; an earlier record's tag goes.
-                self.ds.tables.tag(self.ds.name, table, f"sample-{snapshot.snapshot_id}", snapshot.snapshot_id)
-                return table, snapshot.snapshot_id
+                tag = f"sample-{attempt}"
+                self.ds.tables.tag(self.ds.name, table, tag, snapshot.snapshot_id)
+                return table, tag
         raise StorageError(f"the users of the sample {name} are gone", fix="Make the sample again.")
 
-    def forget_snapshot(self, sample: Sample) -> None:
-        """Let expiry have the users of a record that is replaced."""
-        if sample.table is not None and sample.snapshot is not None:
-            self.ds.tables.untag(self.ds.name, sample.table, f"sample-{sample.snapshot}")
+    def release(self, sample: Sample) -> None:
+        """Let expiry have the users of a record that was replaced."""
+        if sample.table is not None and sample.tag is not None:
+            self.ds.tables.untag(self.ds.name, sample.table, sample.tag)
 
     def users(self, sample: Sample) -> DataFrame:
-        """Stored users of a sample, sampled or not: user, stratum, sampled, user_weight."""
-        if sample.table is None or sample.snapshot is None:
-            raise StorageError(f"the sample {sample.name} stores no users")
-        return self.ds.tables.read(self.ds.name, sample.table, sample.snapshot)
+        """Stored users of a sample, sampled or not: user, stratum, sampled, user_weight.
+
+        Raises:
+            StorageError: they are gone.
+        """
+        table = self.ds.metadata().tables.get(str(sample.table))
+        snapshot = tags(table).get(str(sample.tag)) if table is not None else None
+        if snapshot is None:
+            raise StorageError(f"the users of the sample {sample.name} are gone", fix="Drop it and make it again.")
+        return self.ds.tables.read(self.ds.name, str(sample.table), snapshot)
