@@ -217,7 +217,7 @@ class SampleSpec(_Frozen):
         """Range of points of a share (``None``: of ``fraction``, or all), the end exclusive; see ``hashing``."""
         share = fraction if fraction is not None else 1.0 if self.fraction is None else self.fraction
         low = limit(self.offset)
-        return low, min(low + limit(share), POINTS)
+        return low, min(limit(self.offset + share), POINTS)
 
     @property
     def stored(self) -> bool:

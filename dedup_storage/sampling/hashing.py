@@ -26,6 +26,7 @@ Int64 = npt.NDArray[np.int64]
 
 POINT_SHIFT = 11
 POINTS = 2**53
+_SHARES = 2**40
 # Spark's xxhash64 starts from this seed and takes each column's hash as the seed of the next.
 SPARK_SEED = 42
 
@@ -49,8 +50,11 @@ def check_seed(seed: int) -> int:
 
 
 def limit(share: float) -> int:
-    """First point outside a share of the users. Examples: 0 -> 0, 0.5 -> 2**52, 1 -> 2**53"""
-    return round(share * POINTS)
+    """First point outside a share of the users. Examples: 0 -> 0, 0.5 -> 2**52, 1 -> 2**53
+
+    Shares are rounded to 2**-40, so that 0.1 + 0.2 and 0.3 are one border.
+    """
+    return round(share * _SHARES) * (POINTS // _SHARES)
 
 
 def user_points(users: Any, seed: int) -> Int64:
