@@ -30,11 +30,7 @@ from dedup_storage.tables.protocol import Run, TableFormat
 __all__ = ["Dataset"]
 
 
-<<<<<<< HEAD
-class Dataset(FeatureMethods, UpkeepMethods):
-=======
-class Dataset(FeatureMethods, SampleMethods):
->>>>>>> 48cdee8 (WIP sampling in Spark and the reader)
+class Dataset(FeatureMethods, SampleMethods, UpkeepMethods):
     """One logically flat training log, stored once per request.
 
     Args:
