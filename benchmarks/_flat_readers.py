@@ -202,7 +202,8 @@ class FlatLog:
         mapped = _HuggingFace(self.files, self.batch_size, cache, False)
         return [
             FlatReader("Hugging Face datasets, streaming", self.log, _loader(streaming, workers)),
-            FlatReader("Hugging Face datasets, Arrow cache", cache, _loader(mapped, workers, own=True)),
+            # What a worker sends is copied on its way.
+            FlatReader("Hugging Face datasets, Arrow cache", cache, _loader(mapped, workers, own=workers == 0)),
         ]
 
     def _lance(self, workers: int) -> list[FlatReader]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -206,6 +207,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run it."""
     arguments = parse(str(__doc__).splitlines()[0], argv)
     report = Report("reader", arguments.scale)
+    # Tensors over Arrow's memory are only read here.
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     report.data["threads of torch"] = torch.get_num_threads()
     chosen = points(arguments.scale)
     with lake({"spark.driver.memory": "2g"}) as (spark, settings, place):

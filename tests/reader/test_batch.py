@@ -32,7 +32,7 @@ def test_lengths_offsets_and_inverse_agree(batch: DedupBatch) -> None:
     assert batch.inverse_indices.dtype == batch.lengths.dtype == torch.int64
 
 
-def test_expand_is_differentiable_and_checks_rows(batch: DedupBatch) -> None:
+def test_30_expand_is_differentiable_and_checks_rows(batch: DedupBatch) -> None:
     rows = torch.randn(batch.num_requests, 3, requires_grad=True)
     expanded = batch.expand(rows)
     assert torch.equal(expanded, torch.stack([rows[r] for r in batch.inverse_indices.tolist()]))
@@ -144,7 +144,7 @@ def test_a_batch_crosses_a_worker_as_one_tensor(lake: Lake, batches: list[DedupB
         assert left["history"].decode() == right["history"].decode()
 
 
-def test_every_tensor_is_moved_and_stream_recorded(batch: DedupBatch) -> None:
+def test_30_every_tensor_is_moved_and_stream_recorded(batch: DedupBatch) -> None:
     extended = batch.with_columns(requests={"extra": torch.ones(batch.num_requests)})
     moved = extended.to("meta")
     assert {t.device.type for t in moved.as_dict().values()} == {"meta"}
@@ -166,7 +166,7 @@ def test_every_tensor_is_moved_and_stream_recorded(batch: DedupBatch) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="pinning needs an accelerator")
-def test_every_tensor_is_pinned(batch: DedupBatch) -> None:
+def test_30_every_tensor_is_pinned(batch: DedupBatch) -> None:
     assert all(t.is_pinned() for t in batch.pin_memory().as_dict().values())
 
 

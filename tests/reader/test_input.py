@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gc
+import json
 import os
 import pickle
 import re
@@ -113,10 +114,10 @@ def test_21_an_exception_keeps_its_traceback(lake: Lake, workers: int) -> None:
     assert "fail_on_third" in text
 
 
-def test_21_a_killed_worker_does_not_hang(lake: Lake) -> None:
-    script = Path(__file__).with_name("worker_process.py")
+def test_21_29_a_worker_killed_with_kill_9_does_not_hang_and_restart_goes_on(lake: Lake, tmp_path: Path) -> None:
+    script, out = Path(__file__).with_name("worker_process.py"), tmp_path / "received.jsonl"
     ended = subprocess.run(
-        [sys.executable, str(script), str(lake.settings.warehouse), "input_tests"],
+        [sys.executable, str(script), str(lake.settings.warehouse), "input_tests", str(out)],
         env={**os.environ, "PYTHONPATH": str(script.parent.parent.parent)},
         capture_output=True,
         text=True,
@@ -125,6 +126,13 @@ def test_21_a_killed_worker_does_not_hang(lake: Lake) -> None:
     )
     assert ended.returncode == 1
     assert re.search(r"exited unexpectedly|is killed by signal", ended.stderr)
+    received = [json.loads(line) for line in out.read_text().splitlines()]
+    resumed = DedupDataset("input_tests", lake.settings, batch_size=10)
+    everything = deliver(resumed)
+    if received:
+        resumed.load_state_dict(received[-1]["state"])
+    rest = [index for index, _, _ in deliver(resumed, 1)]
+    assert [r["index"] for r in received] + rest == [index for index, _, _ in everything]
 
 
 def test_22_an_unpicklable_transform_is_named(lake: Lake) -> None:
@@ -154,7 +162,7 @@ def test_23_early_break_and_concurrent_iterators(lake: Lake) -> None:
 
 def test_25_nothing_is_left_behind_after_epochs_and_breaks(lake: Lake) -> None:
     def running() -> int:
-        return sum(t.name == "dedup-reader" for t in threading.enumerate())
+        return sum(t.name.startswith("dedup-") for t in threading.enumerate())
 
     dataset = DedupDataset("input_tests", lake.settings, batch_size=10)
     deliver(dataset)
@@ -168,7 +176,7 @@ def test_25_nothing_is_left_behind_after_epochs_and_breaks(lake: Lake) -> None:
             break
     gc.collect()
     for thread in threading.enumerate():
-        if thread.name == "dedup-reader":
+        if thread.name.startswith("dedup-"):
             thread.join(timeout=10)
     assert running() <= before
     assert len(os.listdir("/proc/self/fd")) <= handles + 2
@@ -236,9 +244,10 @@ def take_all(dataset: DedupDataset, received: list[DedupBatch]) -> list[DedupBat
     return []
 
 
-def test_a_missing_and_a_corrupted_file_are_named_with_what_was_delivered(lake: Lake, name: str) -> None:
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_missing_and_a_corrupted_file_are_named_with_what_was_delivered(lake: Lake, name: str, prefetch: int) -> None:
     lake.write(name, make_log(users=30), buckets=4, date_grain=DateGrain.NONE)
-    dataset = DedupDataset(name, lake.settings, batch_size=10, splits=1, shuffle=False, prefetch=0)
+    dataset = DedupDataset(name, lake.settings, batch_size=10, splits=1, shuffle=False, prefetch=prefetch)
     path = Path(dataset.plan.units[2].file.path.removeprefix("file://"))
     content = path.read_bytes()
     for damage, words in (("missing", "is missing"), ("corrupted", "cannot be read")):

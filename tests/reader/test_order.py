@@ -23,12 +23,12 @@ Opener = Callable[..., DedupDataset]
 
 @pytest.fixture(scope="module")
 def log() -> Log:
-    return make_log(users=40, requests_per_user=6)
+    return make_log(users=40, requests_per_user=6, days=1)
 
 
 @pytest.fixture(scope="module")
 def opened(lake: Lake, log: Log) -> Opener:
-    lake.write("order_tests", log, buckets=8, files=2, cut="requests")
+    lake.write("order_tests", log, buckets=16, files=1, cut="requests")
 
     def open_dataset(**options: object) -> DedupDataset:
         values: dict[str, object] = {"batch_size": 20, "columns": ["item_id"], "splits": 16, **options}
@@ -79,6 +79,12 @@ def test_03_same_global_batches_for_any_world_size(opened: Opener, world: int) -
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_04_same_batches_for_any_worker_count(opened: Opener, workers: int) -> None:
     assert deliver(opened(), workers) == deliver(opened())
+
+
+def test_04_same_batches_for_any_number_of_threads(opened: Opener) -> None:
+    alone = deliver(opened(prefetch=0))
+    assert deliver(opened(threads=1)) == alone
+    assert deliver(opened(threads=4, buffer_bytes=512 << 20)) == alone
 
 
 def test_05_epochs_and_seeds_differ_and_the_same_seed_repeats(opened: Opener) -> None:

@@ -1,13 +1,17 @@
-"""An epoch with two workers, one of which is killed with kill -9: ``python worker_process.py WAREHOUSE DATASET``.
+"""An epoch with two workers, one of which is killed with kill -9: ``python worker_process.py WAREHOUSE DATASET OUT``.
+
+Each batch that was received and the state after it make a line of OUT.
 
 A process of its own, because torch reports the dead worker from a signal handler, wherever the trainer happens to be.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 from torch.utils.data import DataLoader
 
@@ -22,12 +26,15 @@ def kill_worker(batch: DedupBatch) -> DedupBatch:
     return batch
 
 
-def main(warehouse: str, name: str) -> None:
+def main(warehouse: str, name: str, out: str) -> None:
     """Read the epoch; the dead worker must end it with an error."""
     dataset = DedupDataset(name, Settings(warehouse=warehouse), batch_size=10, transform=kill_worker)
-    for _ in DataLoader(dataset, batch_size=None, num_workers=2, timeout=60):
-        pass
+    loader = DataLoader(dataset, batch_size=None, num_workers=2, timeout=60)
+    with Path(out).open("w") as lines:
+        for batch in dataset.track(loader):
+            lines.write(json.dumps({"index": batch.progress.index, "state": dataset.state_dict()}) + "\n")
+            lines.flush()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:4])
