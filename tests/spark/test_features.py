@@ -73,6 +73,9 @@ def test_added_columns_are_those_computed_plainly_and_nothing_is_rewritten(
     assert ds.requests().columns[-3:] == ["length", "in_dk", "clicks"]
     assert ds.impressions().columns[-1] == "seen"
     same_rows(ds.requests(), ds.logs().select(*ds.requests().columns).distinct())
+    if layout is Layout.SPLIT:
+        for frames in (ds.requests(), ds.impressions(), ds.logs()):
+            assert "Exchange" not in frames._jdf.queryExecution().executedPlan().toString()
     same_rows(ds.logs(features=()), plain)
     assert ds.logs(features=["clicks"]).columns == [*plain.columns, "clicks"]
     same_rows(ds.logs(1), plain)
@@ -96,6 +99,9 @@ def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings
     with pytest.raises(QualityGateError, match=r"missing_keys: expected a row for every key of the log \(2 do not"):
         ds.add_features("score", given)
     ds.add_features("score", given, missing="null")
+    with pytest.raises(UsageError, match="was handed in as a frame"):
+        ds.refresh_features("score", full=True)
+    assert ds.refresh_features("score", given, full=True, gate=False).rows == 3
     wanted = plain.withColumn("price", F.expr("if(item < 20, item * 2, null)"))
     same_rows(ds.logs(), wanted.withColumn("score", F.expr("if(user_id > 1, 1.5D, null)")))
 
@@ -165,6 +171,20 @@ def test_refresh_computes_what_is_new_or_changed(
     up_to_date()
     assert ds.refresh_features("recent", full=True, gate=False).replaced
     up_to_date()
+
+
+def test_a_log_without_event_time(spark: SparkSession, settings: Settings, name: str) -> None:
+    schema = flat_schema(event_time=None, date_grain="none", columns={"country": "request", "ts": "request"})
+    first, second = (frame(spark, flat_rows([1], first_request=n)) for n in (0, 100))
+    ds = Dataset.create(spark, settings, name, schema, RawLog.from_frame(first, schema))
+    ds.write(RawLog.from_frame(first, schema), gate=False)
+    ds.add_features("age", {"length": "size(hist)"}, gate=False)
+    with pytest.raises(UsageError, match="a look-back needs event dates"):
+        ds.add_features("recent", recent, lookback=2)
+    ds.write(RawLog.from_frame(second, schema), gate=False)
+    assert ds.refresh_features("age").rows == 10
+    assert ds.refresh_features("age").up_to_date
+    same_rows(ds.logs(), first.unionByName(second).withColumn("length", F.size("hist")))
 
 
 def test_groups_that_read_other_groups(spark: SparkSession, settings: Settings, name: str) -> None:

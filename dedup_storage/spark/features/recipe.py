@@ -22,7 +22,8 @@ __all__ = ["FeatureFunction", "Lookup", "Recipe", "import_function"]
 
 FeatureFunction = Callable[..., DataFrame]
 _WORD = re.compile(r"\w+")
-_TEXT_LIMIT = 20_000
+# Every refresh keeps it once more in the metadata of the table.
+_TEXT_LIMIT = 4_000
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
