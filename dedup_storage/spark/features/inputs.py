@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.schema import Grain
-from dedup_storage.spark.features.read import attach, source_typed
+from dedup_storage.spark.features.read import attach, hashed, source_typed
 from dedup_storage.spark.features.window import Window
 from dedup_storage.tables.features import FeatureGroup, grain_table, promoted_columns
 from dedup_storage.tables.metadata import DatasetMetadata
