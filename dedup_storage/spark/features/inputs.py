@@ -122,4 +122,6 @@ class Inputs:
         for group in chosen:
             self.read.add(group.table)
         snapshots = self.meta.snapshots(self.version)
-        return attach(self.spec, rows, [(g, self._rows(g.table, self.window)) for g in chosen if g.table in snapshots])
+        snapshots = self.meta.snapshots(self.version)
+        hash_tables = {g.name for g in joined if hashed(self.meta, g, snapshots[g.table])}
+        return attach(self.spec, rows, [(g, self._rows(g.table, self.window)) for g in joined], hash_tables)
