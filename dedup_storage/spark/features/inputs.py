@@ -118,10 +118,10 @@ class Inputs:
         return window.only(rows, self.spec, self.catalog)
 
     def _with_uses(self, rows: DataFrame, grain: Grain) -> DataFrame:
-        chosen = [g for g in self.uses if g.grain is grain and g.promoted is None]
-        for group in chosen:
-            self.read.add(group.table)
-        snapshots = self.meta.snapshots(self.version)
+        used = [g for g in self.uses if g.grain is grain]
+        # The table of a promoted group has no rows, and tells when its values change.
+        self.read |= {g.table for g in used}
+        joined = [g for g in used if g.promoted is None]
         snapshots = self.meta.snapshots(self.version)
         hash_tables = {g.name for g in joined if hashed(self.meta, g, snapshots[g.table])}
         return attach(self.spec, rows, [(g, self._rows(g.table, self.window)) for g in joined], hash_tables)
