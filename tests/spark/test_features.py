@@ -344,6 +344,10 @@ def test_a_promoted_group_reads_and_refreshes_as_before(
     ds.drop_features("other")
     ds.drop_features("age")
     assert "length" not in ds.logs().columns
+    # The column stays in the table, and writes that know nothing of it go on.
+    ds.write(log(spark, [4], 400), gate=False)
+    plain = ds.logs(features=())
+    ds.refresh_features("match", gate=False)
     ds.add_features("age", {"length": "concat('n', size(hist))"}, gate=False)
     ds.promote_features("age")
     same_rows(ds.logs().select("hist", "length"), plain.select("hist", F.expr("concat('n', size(hist)) length")))
