@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.schema import Grain
-from dedup_storage.spark.features.read import attach, hashed, source_typed
+from dedup_storage.spark.features.read import attach, source_typed
 from dedup_storage.spark.features.window import Window
 from dedup_storage.tables.features import FeatureGroup, grain_table, promoted_columns
 from dedup_storage.tables.metadata import DatasetMetadata
@@ -122,6 +122,4 @@ class Inputs:
         # The table of a promoted group has no rows, and tells when its values change.
         self.read |= {g.table for g in used}
         joined = [g for g in used if g.promoted is None]
-        snapshots = self.meta.snapshots(self.version)
-        hash_tables = {g.name for g in joined if hashed(self.meta, g, snapshots[g.table])}
-        return attach(self.spec, rows, [(g, self._rows(g.table, self.window)) for g in joined], hash_tables)
+        return attach(self.spec, rows, [(g, self._rows(g.table, self.window)) for g in joined])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -11,15 +11,10 @@ from dedup_storage.errors import UsageError
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import DateGrain, Grain
 from dedup_storage.tables.features import FeatureGroup, feature_groups, find_group, promoted_columns
-from dedup_storage.tables.metadata import DatasetMetadata, snapshot_summary
+from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import TableFormat
 
-__all__ = ["GroupReader", "attach", "hashed", "source_typed"]
-
-_HASHED_ROW_BYTES = 128
-_EXPANSION = 4
-# Per file; a segment may have several, and buckets differ in size.
-_MOST_HASHED_BYTES = 64 * 1024**2
+__all__ = ["GroupReader", "attach", "source_typed"]
 
 
 def source_typed(spec: DatasetSpec, rows: DataFrame, columns: Iterable[str]) -> DataFrame:
@@ -28,22 +23,10 @@ def source_typed(spec: DatasetSpec, rows: DataFrame, columns: Iterable[str]) -> 
     return rows.select(*(F.col(c).cast(types[c]).alias(c) if c in types else F.col(c) for c in columns))
 
 
-def hashed(meta: DatasetMetadata, group: FeatureGroup, snapshot_id: int) -> bool:
-    """Whether a segment of a group's rows fits in a task's memory as a hash table, as its files' sizes tell.
-
-    A hash join sorts nothing: neither the group nor the rows it is joined to, which may carry long lists.
-    """
-    snapshot = meta.tables[group.table].snapshot_by_id(snapshot_id)
-    summary = snapshot_summary(snapshot) if snapshot is not None else {}
-    rows, size, files = (int(summary.get(f"total-{t}", 0)) for t in ("records", "files-size", "data-files"))
-    return max(rows * _HASHED_ROW_BYTES, size * _EXPANSION) <= files * _MOST_HASHED_BYTES
-
-
 def attach(
     spec: DatasetSpec,
     rows: DataFrame,
     groups: Sequence[tuple[FeatureGroup, DataFrame]],
-    hash_tables: Container[str] = (),
 ) -> DataFrame:
     """The rows with the columns of groups after their own; null where a group has no row.
 
@@ -51,7 +34,6 @@ def attach(
         spec: The dataset.
         rows: With the groups' keys, and the event date unless they come from ``requests()`` of flat layout.
         groups: Each with the rows of its table.
-        hash_tables: Names of groups to join by hash tables, instead of merging sorted rows.
     """
     for group, table in groups:
         on = list(group.key(spec))
@@ -61,8 +43,7 @@ def attach(
         types = group.types
         columns = [F.col(c).cast(types[c]).alias(c) for c in group.names]
         # Never a broadcast: Iceberg's size estimate takes a list for a few bytes.
-        how = "shuffle_hash" if group.name in hash_tables else "merge"
-        rows = rows.join(table.select(*on, *columns).hint(how), on, "left")
+        rows = rows.join(table.select(*on, *columns).hint("merge"), on, "left")
     return rows
 
 
@@ -91,7 +72,7 @@ class GroupReader:
         if isinstance(features, str):
             raise UsageError("features is one text", expected="a list of feature groups' names", got=features)
         self.tables, self.spec = tables, spec
-        self._meta, self._snapshots = meta, meta.snapshots(version)
+        self._snapshots = meta.snapshots(version)
         known: Mapping[str, FeatureGroup] = feature_groups(meta, version)
         names = known if features is None else sorted(set(features))
         self.groups = tuple(find_group(known, n, spec.name) for n in names)
@@ -115,5 +96,4 @@ class GroupReader:
         """The rows with the columns of all groups of these grains that have a table of their own."""
         chosen = [g for g in self.groups if g.grain in grains and g.promoted is None]
         read = [(g, self.tables.read(self.spec.name, g.table, self._snapshots[g.table])) for g in chosen]
-        hash_tables = {g.name for g in chosen if hashed(self._meta, g, self._snapshots[g.table])}
-        return attach(self.spec, rows, read, hash_tables)
+        return attach(self.spec, rows, read)
