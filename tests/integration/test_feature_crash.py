@@ -46,13 +46,11 @@ def log(spark: SparkSession, day: int, first_request: int = 0) -> RawLog:
 @pytest.mark.parametrize(
     ("action", "point", "decided"),
     [
-        ("add", "features:created", False),
         ("add", "features:staged-anchor", False),
         ("add", "publish:after-claim", True),
         ("add", "publish:after-pick-fg_age", True),
         ("refresh", "features:staged", False),
         ("refresh", "publish:after-tag-fg_age", True),
-        ("promote", "features:columns-added", False),
         ("promote", "features:folded", False),
         ("promote", "publish:after-pick-fg_age", True),
     ],
