@@ -36,6 +36,7 @@ class DedupDataset(IterableDataset[Any]):
         settings: Where its catalog is; ``None`` reads the environment.
         version: Version number; ``None`` takes the newest.
         columns: Columns to read, of any grain; ``None`` reads all that a tensor can hold.
+            ``user_ids()`` and ``item_ids()`` of a batch need the user and the item column.
         filters: ``Filters``, or its fields as a mapping: start, end, users, buckets.
         batch_size: Size of a batch in ``unit``; a larger request is a batch of its own.
         unit: ``impressions``, ``requests`` or ``tokens``.
@@ -50,7 +51,8 @@ class DedupDataset(IterableDataset[Any]):
             exist; may change columns, not rows.
         prefetch: Batches made ahead by a thread; 0 makes each when it is asked for and starts no thread at all.
         threads: Threads that decode, in each worker; ``None`` shares the machine's processors among the workers.
-        **options: Further fields of ``ReadOptions``.
+        **options: Further fields of ``ReadOptions``: tokens, splits, buffer_bytes, mix, oversize, drop_last, strings,
+            sample, orphans.
 
     Raises:
         DatasetNotFoundError: no such dataset.
