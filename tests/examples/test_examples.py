@@ -81,7 +81,9 @@ def test_forward_and_gradients_equal_the_expanded_ones(dataset: str, settings: S
 
 
 @pytest.mark.parametrize(
-    ("dataset", "example"), [(Source.COMPLETE_JOURNEY, "two_tower"), (Source.EBNERD, "ranker")], indirect=["dataset"]
+    ("dataset", "example"),
+    [(Source.COMPLETE_JOURNEY, "two_tower"), pytest.param(Source.EBNERD, "ranker", marks=pytest.mark.slow)],
+    indirect=["dataset"],
 )
 def test_command_trains_and_compares(dataset: str, settings: Settings, tmp_path: Path, example: str) -> None:
     summary = tmp_path / "summary.json"
