@@ -127,7 +127,7 @@ class SplitOrder:
     def windows(self) -> list[list[Block]]:
         """Blocks of each window: the next block of each of ``mix`` units, a finished unit making way for another."""
         options = self._options
-        mix = options.mix if options.shuffle else 1
+        mix = min(options.mix, max(len(self._units), 1)) if options.shuffle else 1
         # Half of the buffer is for the window at hand, half for the next.
         block_bytes = options.buffer_bytes / options.splits / mix / 2
         waiting = list(reversed(self._units))

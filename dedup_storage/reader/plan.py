@@ -184,10 +184,15 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
         request_columns=(*projection.request_columns, *([REQUEST_WEIGHT] if sample.selector else [])),
         impression_columns=(*projection.impression_columns, *([IMPRESSION_WEIGHT] if sample.selector else [])),
         position=spec.position_column,
-        # A quarter of a block: what a window keeps of a piece keeps all of the piece.
-        piece_bytes=max(64 << 10, options.buffer_bytes // (8 * splits * options.mix)),
+        piece_bytes=_piece_bytes(options, len(units), splits),
     )
     return ReadPlan(spec, options, _pins(cut, options, projection, splits, sample.fingerprint), source, units, splits)
+
+
+def _piece_bytes(options: ReadOptions, units: int, splits: int) -> int:
+    """Bytes to decode at a time: half a block, since what a window keeps of a piece keeps all of it."""
+    mix = max(min(options.mix, -(-units // splits)), 1)
+    return max(64 << 10, options.buffer_bytes // (4 * splits * mix))
 
 
 def _default_splits(units: int) -> int:
