@@ -23,6 +23,9 @@ def estimate(
     share: ShareOption = None,
     sample_mib: SampleOption = 512,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    precision: Annotated[
+        float, typer.Option(min=0.03, help="Half width of the intervals to aim at, with up to 8 times the sample.")
+    ] = 0.08,
     buckets: Annotated[int | None, typer.Option(min=1, help="Segments to assume; proposed by default.")] = None,
 ) -> None:
     """Estimate the bytes a flat log would need in each layout, from a sample of whole users; nothing is written."""
@@ -34,7 +37,7 @@ def estimate(
     with file_progress() as progress:
         savings = estimate_savings(
             input_files(source, job.settings), described, share=share, sample_bytes=sample_mib * 1024**2,
-            confidence=confidence, files=buckets, on_file=progress.files, on_step=progress.step,
+            confidence=confidence, precision=precision, files=buckets, on_file=progress.files, on_step=progress.step,
         )  # fmt: skip
     if str(job.json) != "-":
         stdout.print(savings_text(savings))

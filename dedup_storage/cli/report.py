@@ -54,12 +54,15 @@ def report(
     if raw is not None:
         _compare_raw(job, dataset, raw, version)
         return
+    # A file that cannot be read ends the job before anything is measured.
+    before = _loaded(dataset, against) if against is not None else None
     with file_progress() as progress:
         made = _measure(
             job, dataset, input, schema, version, progress, columns=tuple(column or ()), share=share,
             sample_bytes=sample_mib * 1024**2, baselines=baselines,
         )  # fmt: skip
-        before = _earlier(job, dataset, against, progress) if against is not None else None
+        if against is not None and before is None:
+            before = _measure(job, dataset, None, None, int(against), progress)
     _show(job, made, html, markdown)
     if before is not None:
         from dedup_storage.report.compare import compare, comparison_table
@@ -108,14 +111,15 @@ def _measure(
     )  # fmt: skip
 
 
-def _earlier(job: Job, dataset: str | None, against: str, progress: FileProgress) -> Report:
+def _loaded(dataset: str | None, against: str) -> Report | None:
+    """The earlier report; ``None`` for a version's number, which is measured later."""
     from dedup_storage.report.model import load_report
 
-    if against.isdecimal():
-        if dataset is None:
-            raise UsageError("only a dataset has versions", expected="--against REPORT.json", got=against)
-        return _measure(job, dataset, None, None, int(against), progress)
-    return load_report(against)
+    if not against.isdecimal():
+        return load_report(against)
+    if dataset is None:
+        raise UsageError("only a dataset has versions", expected="--against REPORT.json", got=against)
+    return None
 
 
 def _show(job: Job, made: Report, html: Path | None, markdown: Path | None) -> None:

@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.report.encoding import ICEBERG_DEFAULTS, Encoding, Written, encode
+from dedup_storage.report.counting import Written, encode
+from dedup_storage.report.encoding import ICEBERG_DEFAULTS, Encoding
 from dedup_storage.report.floor import events_once
 from dedup_storage.report.sample import LogSample
 
 __all__ = ["ALL_LAYOUTS", "BaselineLayout", "LayoutBytes", "default_tuned", "measure_layout", "measure_layouts"]
 
 _SHUFFLE_SEED = 20_240_501
-_SMALLEST_PAGE_BYTES = 64 * 1024
+_SMALLEST_PAGE_BYTES = 16 * 1024
 
 
 class BaselineLayout(StrEnum):
@@ -118,8 +119,13 @@ def measure_layout(sample: LogSample, layout: BaselineLayout, tuned: Encoding | 
         return LayoutBytes(layout, columns, requests.rows + impressions.rows, requests.seconds + impressions.seconds)
     encoding = best if layout is BaselineLayout.FLAT_SORTED_TUNED else ICEBERG_DEFAULTS
     if layout is BaselineLayout.FLAT_SHUFFLED and sample.share < 1:
-        # Fewer users make copies denser; smaller pages keep the expected copies per page (see estimate.py).
-        encoding = replace(encoding, page_bytes=max(_SMALLEST_PAGE_BYTES, round(encoding.page_bytes * sample.share)))
+        # Fewer users make copies denser; pages with as many fewer rows keep the expected copies (see estimate.py).
+        encoding = replace(
+            encoding,
+            page_bytes=max(_SMALLEST_PAGE_BYTES, round(encoding.page_bytes * sample.share)),
+            least_rows=max(1, round(encoding.least_rows * sample.share)),
+            most_rows=max(1, round(encoding.most_rows * sample.share)),
+        )
     written = encode(sample.flat(_order(sample, layout)), sample.flat_schema(), encoding)
     return LayoutBytes(layout, written.columns, written.rows, written.seconds)
 

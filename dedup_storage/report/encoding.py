@@ -1,25 +1,28 @@
-"""Writing rows the way an Iceberg writer would, only to count the bytes.
-
-pyarrow stands in for the Java writer: same page size, row-group size, dictionary limit, codec and level. Two habits
-differ: the Java writer drops a dictionary that does not pay within its first page, and looks at the page size only
-every 100 rows, so that its default pages of long lists exceed 1 MB. One is imitated: it ends a page at 90 % of the
-size or at the next look after that (parquet-java, ColumnWriteStoreBase), 94 % where it was measured.
-"""
+"""The Parquet settings of an Iceberg table, and a file in memory that follows them."""
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dedup_storage.report.footers import leaf_columns
+from dedup_storage.report.page_rule import PageRule, row_bytes
 
-__all__ = ["ICEBERG_DEFAULTS", "Encoding", "Written", "decode_seconds", "encode", "write_buffer"]
+__all__ = [
+    "ICEBERG_DEFAULTS",
+    "Encoding",
+    "decode_seconds",
+    "dictionary_pays",
+    "stored_bytes",
+    "write_buffer",
+    "writer_options",
+]
 
 _MIB = 1024**2
 _PAGE = "write.parquet.page-size-bytes"
@@ -33,8 +36,12 @@ _DICTIONARY_COLUMN = _DICTIONARY + ".column."
 _V2_ENCODINGS = {
     "INT32": "DELTA_BINARY_PACKED", "INT64": "DELTA_BINARY_PACKED", "BYTE_ARRAY": "DELTA_BYTE_ARRAY", "BOOLEAN": "RLE",
 }  # fmt: skip
-_ROWS_PER_PAGE = 20_000
-_PAGE_FILL = 0.94
+_LEAST_ROWS = "write.parquet.row-group-check-min-record-count"
+_MOST_ROWS = "write.parquet.row-group-check-max-record-count"
+# A page ends between 90 % and 100 % of its size.
+_V2_FULL = 0.95
+# More than any page: pages then end by their rows alone.
+_ENDLESS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Encoding:
         page_version: 1 or 2.
         dictionary: Whether columns use a dictionary unless ``columns`` says otherwise.
         dictionary_bytes: A larger dictionary is given up.
+        least_rows, most_rows: Rows between two looks at the size of the open pages.
         columns: Top-level column -> dictionary on or off.
     """
 
@@ -57,6 +65,8 @@ class Encoding:
     page_version: int = 1
     dictionary: bool = True
     dictionary_bytes: int = 2 * _MIB
+    least_rows: int = 100
+    most_rows: int = 10_000
     columns: Mapping[str, bool] = field(default_factory=dict)
 
     def uses_dictionary(self, column: str) -> bool:
@@ -82,6 +92,8 @@ class Encoding:
             page_version=2 if properties.get(_VERSION, "v1").lower() == "v2" else 1,
             dictionary=properties.get(_DICTIONARY, "true").lower() == "true",
             dictionary_bytes=int(properties.get(_DICTIONARY_BYTES, 2 * _MIB)),
+            least_rows=int(properties.get(_LEAST_ROWS, 100)),
+            most_rows=int(properties.get(_MOST_ROWS, 10_000)),
             columns=columns,
         )
 
@@ -99,6 +111,8 @@ class Encoding:
             _LEVEL: str(self.level),
             _VERSION: f"v{self.page_version}",
             _DICTIONARY_BYTES: str(self.dictionary_bytes),
+            _LEAST_ROWS: str(self.least_rows),
+            _MOST_ROWS: str(self.most_rows),
         }
         for column, on in sorted(self.columns.items()):
             for leaf in leaves.get(column, ()):
@@ -109,46 +123,35 @@ class Encoding:
 ICEBERG_DEFAULTS = Encoding()
 
 
-@dataclass(frozen=True)
-class Written:
-    """What writing rows came to.
+def write_buffer(table: pa.Table, encoding: Encoding, *, rows_per_group: int | None = None) -> tuple[int, pa.Buffer]:
+    """Write one column as a file in memory.
 
-    Attributes:
-        rows: Rows written.
-        columns: Top-level column -> stored bytes.
-        seconds: Processor time spent encoding.
-    """
-
-    rows: int
-    columns: Mapping[str, int]
-    seconds: float
-
-    def of(self, names: Iterable[str]) -> int:
-        """Stored bytes of some columns."""
-        return sum(self.columns.get(name, 0) for name in names)
-
-
-def encode(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, encoding: Encoding, *, rows_per_group: int | None = None
-) -> Written:
-    """Write batches to nowhere and count; memory is one row group's compressed pages.
+    Pages end where an Iceberg writer ends the first of them, and a dictionary that it would give up is not used.
 
     Args:
-        batches: Rows with ``schema``.
-        schema: Columns.
+        table: (rows,) one column.
         encoding: Settings.
         rows_per_group: Rows of a row group; ``None`` puts all into one, as Iceberg does below its row-group size.
+
+    Returns:
+        Stored bytes of the column, and the file.
     """
-    return _write(batches, schema, encoding, rows_per_group, pa.MockOutputStream())
-
-
-def write_buffer(
-    table: pa.Table, encoding: Encoding, *, rows_per_group: int | None = None
-) -> tuple[Written, pa.Buffer]:
-    """Like ``encode``, and give the file's bytes."""
+    name = table.schema.names[0]
+    rule = PageRule([name], encoding.page_bytes, encoding.least_rows, encoding.most_rows)
+    ends = rule.advance({name: row_bytes(table[name])})[name]
+    first = ends[0] if ends else table.num_rows
+    on = encoding.uses_dictionary(name) and dictionary_pays(table.slice(0, first), encoding)
+    options = writer_options(table.schema, encoding, dictionary=on)
+    if encoding.page_version == 2 and not on:
+        # The delta encodings of this version are counted as they are, encoded.
+        options |= {"data_page_size": round(_V2_FULL * encoding.page_bytes)}
+    else:
+        options |= {"max_rows_per_page": first}
     sink = pa.BufferOutputStream()
-    written = _write(table.to_batches(), table.schema, encoding, rows_per_group, sink)
-    return written, sink.getvalue()
+    collected: list[pq.FileMetaData] = []
+    with pq.ParquetWriter(sink, table.schema, metadata_collector=collected, **options) as writer:
+        writer.write_table(table.combine_chunks(), row_group_size=rows_per_group or max(1, table.num_rows))
+    return stored_bytes(collected[0]), sink.getvalue()
 
 
 def decode_seconds(buffer: pa.Buffer, *, rounds: int = 3) -> float:
@@ -161,33 +164,31 @@ def decode_seconds(buffer: pa.Buffer, *, rounds: int = 3) -> float:
     return best
 
 
-def _write(
-    batches: Iterable[pa.RecordBatch],
-    schema: pa.Schema,
-    encoding: Encoding,
-    rows_per_group: int | None,
-    sink: pa.NativeFile,
-) -> Written:
-    before = time.process_time()
+def stored_bytes(metadata: pq.FileMetaData) -> int:
+    """Stored bytes of all column chunks of a file."""
+    groups = (metadata.row_group(g) for g in range(metadata.num_row_groups))
+    return sum(group.column(c).total_compressed_size for group in groups for c in range(group.num_columns))
+
+
+def dictionary_pays(first_page: pa.Table, encoding: Encoding) -> bool:
+    """Whether an Iceberg writer keeps a column's dictionary after its first page: it must be smaller than the values.
+
+    Source: apache/parquet-java 1.17, ``FallbackValuesWriter.getBytes`` and ``DictionaryValuesWriter``.
+
+    Args:
+        first_page: (rows,) the first page of one column.
+        encoding: With the limit of a dictionary.
+    """
+    options = writer_options(first_page.schema, encoding, dictionary=True)
+    options |= {"compression": "none", "compression_level": None}
     collected: list[pq.FileMetaData] = []
-    group = rows_per_group or 2**31 - 1
-    with pq.ParquetWriter(sink, schema, metadata_collector=collected, **_options(schema, encoding)) as writer:
-        for batch in _nonempty(batches):
-            # write_batch keeps one row group open across batches; write_table would begin a new one each time.
-            writer.write_batch(batch, row_group_size=group)
-    seconds = time.process_time() - before
-    metadata = collected[0]
-    names = _leaf_names(schema)
-    columns: dict[str, int] = dict.fromkeys(schema.names, 0)
-    for g in range(metadata.num_row_groups):
-        row_group = metadata.row_group(g)
-        for c, name in enumerate(names):
-            columns[name] += row_group.column(c).total_compressed_size
-    return Written(metadata.num_rows, columns, seconds)
-
-
-def _nonempty(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    return (batch for batch in batches if batch.num_rows)
+    with pq.ParquetWriter(pa.MockOutputStream(), first_page.schema, metadata_collector=collected, **options) as writer:
+        writer.write_table(first_page, row_group_size=max(1, first_page.num_rows))
+    group = collected[0].row_group(0) if collected[0].num_row_groups else None
+    if group is None or not any(group.column(c).has_dictionary_page for c in range(group.num_columns)):
+        return False
+    encoded = sum(group.column(c).total_uncompressed_size for c in range(group.num_columns))
+    return encoded < float(row_bytes(first_page.column(0)).sum())
 
 
 @lru_cache(maxsize=256)
@@ -201,27 +202,26 @@ def _leaves(schema: pa.Schema) -> tuple[tuple[str, str, str], ...]:
     return tuple((top, leaf.path, leaf.physical_type) for top, leaf in zip(tops, leaves, strict=True))
 
 
-def _leaf_names(schema: pa.Schema) -> list[str]:
-    return [top for top, _, _ in _leaves(schema)]
+def writer_options(schema: pa.Schema, encoding: Encoding, *, dictionary: bool) -> dict[str, Any]:
+    """pyarrow's options for columns that all use a dictionary or all do not; pages without end.
 
-
-def _options(schema: pa.Schema, encoding: Encoding) -> dict[str, object]:
+    Statistics stay out of page headers and checksums go in, as parquet-java does it.
+    """
     leaves = _leaves(schema)
-    with_dictionary = [path for top, path, _ in leaves if encoding.uses_dictionary(top)]
-    options: dict[str, object] = {
+    options: dict[str, Any] = {
         "compression": "zstd",
         "compression_level": encoding.level,
-        "data_page_size": max(1, round(_PAGE_FILL * encoding.page_bytes)),
+        "data_page_size": _ENDLESS,
+        "max_rows_per_page": _ENDLESS,
         "data_page_version": f"{encoding.page_version}.0",
         "dictionary_pagesize_limit": encoding.dictionary_bytes,
-        "use_dictionary": with_dictionary or False,
+        "use_dictionary": dictionary,
         "store_schema": False,
+        "write_statistics": False,
+        "write_page_checksum": True,
     }
-    if "max_rows_per_page" in inspect.signature(pq.write_table).parameters:
-        options["max_rows_per_page"] = _ROWS_PER_PAGE
-    if encoding.page_version == 2:
-        plain = {path: _V2_ENCODINGS[kind] for top, path, kind in leaves
-                 if not encoding.uses_dictionary(top) and kind in _V2_ENCODINGS}  # fmt: skip
+    if encoding.page_version == 2 and not dictionary:
+        plain = {path: _V2_ENCODINGS[kind] for _, path, kind in leaves if kind in _V2_ENCODINGS}
         if plain:
             options["column_encoding"] = plain
     return options

@@ -1,19 +1,17 @@
 """What a log would need in each layout, from a sample of whole users, with an interval.
 
-Users are clusters of rows: a user's rows compress together, so whole users are drawn. Stored bytes y grow with a
-size x whose total X is known from footers (list elements, or rows), which makes the ratio estimator
-Y = X * sum(y) / sum(x) far better than scaling by the share of users. Its variance comes from random groups of users,
-each written on its own (W. G. Cochran, Sampling Techniques, 3rd ed. 1977, section 6.4 for the ratio estimator and
-section 9A.1 for clusters; K. Wolter, Introduction to Variance Estimation, 2nd ed. 2007, chapter 2 for random groups):
+Whole users are drawn and a total follows from known sizes (``intervals``).
 
-    se(Y) = X / sum(x) * sqrt((1 - f) * G / (G - 1) * sum_g (y_g - r * x_g)**2),    r = sum(y_g) / sum(x_g)
+The rows are counted as the Iceberg writer would store them (``counting``), in files as large as the dataset's would
+be: a dictionary is paid once in a file, and more users share it in a larger one. A sample of several files' worth is
+cut into so many; one that is smaller than a file says less. Then two halves of it show the local exponent e of
+y ~ x**e, and carrying it to the size of a real file gives one end; proportionality gives the other, since e tends to
+1 as a file grows. The estimate lies midway and the interval holds both ends. 2 % are added on both sides for what no
+sample of users shows: counting missed up to 0.2 % of what Spark stored of the same rows, and where the last pages of
+files end moved the estimate by up to 1.2 % (docs/decisions.md, 'Report and tuner').
 
-with G groups and f the share of users. The interval takes Student's t with G - 1 degrees of freedom.
-
-A file's bytes are not quite proportional to its rows: a dictionary is paid once a file, and more users share it in a
-larger file. Two halves of the sample show the local exponent e of y ~ x**e, and carrying it to the size of a real file
-gives one end; proportionality gives the other, since e tends to 1 as a file grows. The estimate lies midway and the
-interval holds both ends, and 2 % for pages that end elsewhere.
+Users differ, so a layout whose interval is wider than asked is measured again on as many more of the sample's users as
+that takes.
 
 Two layouts are estimated roughly and say so. Shuffled: a page finds fewer copies the more other users there are
 (the sample is written with its pages smaller by f, which keeps the expected copies per page), and the width of
@@ -23,11 +21,9 @@ dictionary indices jumps with the number of distinct values. The floor: its dict
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from statistics import NormalDist
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dedup_storage.dedup import gather
@@ -35,35 +31,21 @@ from dedup_storage.dedup.gather import list_parts
 from dedup_storage.errors import UsageError
 from dedup_storage.report.baselines import BaselineLayout, LayoutBytes, measure_layout
 from dedup_storage.report.encoding import Encoding
+from dedup_storage.report.hashing import mix
+from dedup_storage.report.intervals import MODEL_ERROR, Interval, ratio_interval
 from dedup_storage.report.sample import LogSample
 
-__all__ = ["Interval", "KnownTotals", "LayoutEstimate", "estimate_layouts", "ratio_interval", "student_t"]
+__all__ = ["KnownTotals", "LayoutEstimate", "estimate_layouts", "is_list"]
 
 _GROUPS = 20
 _FEWEST_GROUPS = 4
 _ROUGH = (BaselineLayout.FLAT_SHUFFLED, BaselineLayout.FLOOR)
 # Exponents outside are noise of tiny columns.
 _EXPONENTS = (0.5, 1.1)
-# Pages and blocks end elsewhere in another file; no estimate claims to know better.
-_BOUNDARIES = 0.02
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and the interval that holds the truth with the stated confidence; exact when all three agree."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def exact(self) -> bool:
-        """Whether nothing was estimated."""
-        return self.low == self.value == self.high
-
-    def __contains__(self, truth: float) -> bool:
-        return self.low <= truth <= self.high
+# A step takes at least half as many users more, since the variance is itself an estimate.
+_LEAST_EXCESS = 1.25
+# A sample not much larger than what to begin with is measured whole.
+_ALL_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -92,7 +74,8 @@ class LayoutEstimate:
         total: All columns together.
         columns: Each column.
         rough: Estimated from a part of the log for which the interval promises nothing.
-        sample: What the sample itself came to.
+        share: Share of all users that it was measured on.
+        sample: What these came to.
     """
 
     layout: BaselineLayout
@@ -100,61 +83,13 @@ class LayoutEstimate:
     total: Interval
     columns: Mapping[str, Interval]
     rough: bool
+    share: float
     sample: LayoutBytes
 
-
-def student_t(probability: float, degrees: int) -> float:
-    """Quantile of Student's t by its expansion in the normal quantile.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5; off by less than 0.01 from 4 degrees
-    of freedom at 97.5 %, and by 0.2 % at 10.
-    """
-    x = NormalDist().inv_cdf(probability)
-    terms = (
-        (x**3 + x) / 4,
-        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
-        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
-        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
-    )
-    return x + sum(term / degrees**power for power, term in enumerate(terms, start=1))
-
-
-def ratio_interval(
-    whole_y: float,
-    x: Floats,
-    y: Floats,
-    known_x: float,
-    *,
-    share: float,
-    confidence: float,
-    growth: float = 1.0,
-    boundaries: float = _BOUNDARIES,
-) -> Interval:
-    """Estimate a total.
-
-    Args:
-        whole_y: Bytes of the whole sample, written at once.
-        x: (groups,) size of each random group.
-        y: (groups,) bytes of each group, written on its own.
-        known_x: Size of the whole log.
-        share: f, the share of users drawn; 1 gives an interval of no width.
-        confidence: Of the interval, two-sided.
-        growth: Factor by which the bytes of a real file deviate from proportionality, at the far end.
-        boundaries: Part of the value that the interval is widened by.
-    """
-    sampled_x = float(x.sum())
-    if sampled_x == 0:
-        return Interval(0.0, 0.0, 0.0)
-    scale = known_x / sampled_x
-    if share >= 1 or len(x) < 2:
-        return Interval(whole_y * scale, whole_y * scale, whole_y * scale)
-    ends = sorted((whole_y * scale, whole_y * scale * growth))
-    value = sum(ends) / 2
-    residual = y - y.sum() / sampled_x * x
-    groups = len(x)
-    error = scale * float(np.sqrt((1 - share) * groups / (groups - 1) * np.sum(residual**2)))
-    width = student_t(0.5 + confidence / 2, groups - 1) * error + boundaries * value
-    return Interval(value, max(0.0, ends[0] - width), ends[1] + width)
+    @property
+    def half_width(self) -> float:
+        """Half the width of the wider of its two intervals, relative to the value."""
+        return max(self.sequences.half_width, self.total.half_width)
 
 
 def estimate_layouts(
@@ -166,6 +101,8 @@ def estimate_layouts(
     files: Mapping[BaselineLayout, int] | None = None,
     groups: int = _GROUPS,
     confidence: float = 0.95,
+    precision: float | None = None,
+    start_bytes: int | None = None,
     on_layout: Callable[[BaselineLayout], None] | None = None,
 ) -> dict[BaselineLayout, LayoutEstimate]:
     """Estimate the stored bytes of the whole log in several layouts.
@@ -175,58 +112,142 @@ def estimate_layouts(
         known: Totals of the whole log.
         layouts: Which.
         tuned: Encoding of the tuned layouts.
-        files: Layout -> files that its rows spread over; 1 where it says nothing.
+        files: Layout -> files that the whole log would spread over by user; 1 where it says nothing.
         groups: Random groups for the interval; fewer where there are few users.
         confidence: Of the intervals.
+        precision: Half width of the intervals, relative, to aim at with more of the sample's users.
+        start_bytes: Flat bytes of the users to begin with; ``None`` takes the whole sample.
         on_layout: Called before each layout, for progress.
 
     Raises:
         UsageError: the sample is a part of the log and has too few users for an interval.
     """
-    parts = [] if sample.share >= 1 else sample.groups(min(groups, max(1, sample.num_users // 2)))
-    if sample.share < 1 and len(parts) < _FEWEST_GROUPS:
-        raise UsageError(
-            "the sample has too few users for an interval", expected=f"at least {3 * _FEWEST_GROUPS}",
-            got=str(sample.num_users), fix="Ask for a larger share or sample size.",
-        )  # fmt: skip
-    halves = sample.groups(2) if parts else []
-    sizes, part_sizes = _sizes(sample, known), [_sizes(part, known) for part in parts]
-    sequences = list(sample.schema.sequence_columns)
+    begin = sample.share
+    if start_bytes is not None and flat_bytes(sample) > _ALL_AT_ONCE * start_bytes:
+        begin *= start_bytes / flat_bytes(sample)
+    drawn = {begin: _Drawn.of(_fewer(sample, begin), known, groups)}
     estimates = {}
     for layout in layouts:
         if on_layout is not None:
             on_layout(layout)
+        count, share = (files or {}).get(layout, 1), begin
+        found = drawn[begin].estimate(layout, tuned, count, confidence)
+        while precision is not None and not found.rough and found.half_width > precision and share < sample.share:
+            excess = (found.half_width - MODEL_ERROR) / max(precision - MODEL_ERROR, MODEL_ERROR / 2)
+            share = min(sample.share, share * max(excess, _LEAST_EXCESS) ** 2)
+            # Layouts that ask for about as much share one draw.
+            share = next((s for s in sorted(drawn) if share <= s <= 1.5 * share), share)
+            if share not in drawn:
+                drawn[share] = _Drawn.of(_fewer(sample, share), known, groups)
+            found = drawn[share].estimate(layout, tuned, count, confidence)
+        estimates[layout] = found
+    return estimates
+
+
+def flat_bytes(sample: LogSample) -> int:
+    """Bytes in memory of the sample's rows, each with its request's values."""
+    return int(sample.requests.nbytes * sample.num_impressions / max(1, sample.num_requests))
+
+
+def _fewer(sample: LogSample, share: float) -> LogSample:
+    """The users of a smaller share, which are among those of every larger one."""
+    if share >= sample.share:
+        return sample
+    users = np.unique(sample.users)
+    count = max(min(3 * _FEWEST_GROUPS, len(users)), round(len(users) * share / sample.share))
+    if count >= len(users):
+        return sample
+    last = np.partition(mix(users), count - 1)[count - 1]
+    return replace(sample.part(mix(sample.users) <= last), share=sample.share * count / len(users))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A sample with its random groups and halves, and the sizes of each."""
+
+    sample: LogSample
+    known: KnownTotals
+    parts: list[LogSample]
+    part_sizes: list[dict[str, tuple[int, int]]]
+    cuts: dict[int, list[LogSample]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sample: LogSample, known: KnownTotals, groups: int) -> _Drawn:
+        """Cut a sample.
+
+        Raises:
+            UsageError: it has too few users.
+        """
+        parts = sample.groups(min(groups, max(1, sample.num_users // 2)))
+        if len(parts) < _FEWEST_GROUPS:
+            if sample.share >= 1:
+                return cls(sample, known, [], [])
+            raise UsageError(
+                "the sample has too few users for an interval", expected=f"at least {3 * _FEWEST_GROUPS}",
+                got=str(sample.num_users), fix="Ask for a larger share or sample size.",
+            )  # fmt: skip
+        return cls(sample, known, parts, [_sizes(part, known) for part in parts])
+
+    def _pieces(self, count: int) -> list[LogSample]:
+        if count == 1:
+            return [self.sample]
+        if count not in self.cuts:
+            self.cuts[count] = self.sample.groups(count)
+        return self.cuts[count]
+
+    def estimate(self, layout: BaselineLayout, tuned: Encoding | None, files: int, confidence: float) -> LayoutEstimate:
+        """Write a layout in files of their real size, in random groups, and in halves where it is less than a file."""
+        sample = self.sample
+        held = sample.share * files
+        pieces = min(max(1, round(held)), max(1, sample.num_users))
+        # All rows in one file are that file, and nothing is estimated.
+        parts = [] if sample.share >= 1 and pieces == 1 else self.parts
+        halves = self._pieces(2) if parts and held < 1 else []
         measured = _Measured(
-            sizes, part_sizes,
-            measure_layout(sample, layout, tuned),
+            _sizes(sample, self.known), self.part_sizes,
+            _together([measure_layout(piece, layout, tuned) for piece in self._pieces(pieces)]),
             [measure_layout(part, layout, tuned) for part in parts],
             [measure_layout(half, layout, tuned) for half in halves],
-            sample.share, confidence, (files or {}).get(layout, 1),
+            confidence, max(1.0, 1 / held),
         )  # fmt: skip
         names = list(measured.whole.columns)
-        estimates[layout] = LayoutEstimate(
+        return LayoutEstimate(
             layout,
-            measured.interval([n for n in sequences if n in names]),
+            measured.interval([n for n in sample.schema.sequence_columns if n in names]),
             measured.interval(names),
             {name: measured.interval([name]) for name in names},
             sample.share < 1 and layout in _ROUGH,
+            sample.share,
             measured.whole,
         )
-    return estimates
+
+
+def _together(pieces: list[LayoutBytes]) -> LayoutBytes:
+    """Several files as one layout."""
+    columns: dict[str, int] = {}
+    for piece in pieces:
+        for name, size in piece.columns.items():
+            columns[name] = columns.get(name, 0) + size
+    return LayoutBytes(
+        pieces[0].layout, columns, sum(piece.rows for piece in pieces), sum(piece.seconds for piece in pieces)
+    )
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One layout of a sample: written whole, in random groups, and in halves."""
+    """One layout of a sample: written as files of a real file's size, in random groups, and in halves.
+
+    Attributes:
+        times: Rows of a real file against the rows of the sample, where the sample is smaller; else 1.
+    """
 
     sizes: Mapping[str, tuple[int, int]]
     part_sizes: list[dict[str, tuple[int, int]]]
     whole: LayoutBytes
     parts: list[LayoutBytes]
     halves: list[LayoutBytes]
-    share: float
     confidence: float
-    files: int
+    times: float
 
     def interval(self, names: list[str]) -> Interval:
         """Bytes of some columns of the whole log."""
@@ -239,11 +260,11 @@ class _Measured:
         y = np.array([part.of(names) for part in self.parts], dtype=np.float64)
         total = sum(weight[n] * self.sizes[n][1] for n in names)
         return ratio_interval(
-            self.whole.of(names), x, y, total, share=self.share, confidence=self.confidence,
-            growth=self._growth(names, total / max(1.0, float(x.sum()))),
+            self.whole.of(names), x, y, total, share=0.0, confidence=self.confidence,
+            growth=self._growth(names),
         )  # fmt: skip
 
-    def _growth(self, names: list[str], times: float) -> float:
+    def _growth(self, names: list[str]) -> float:
         """Bytes of a real file against proportionality, from the exponent between half the sample and all of it."""
         if len(self.halves) != 2:
             return 1.0
@@ -252,7 +273,7 @@ class _Measured:
         if not half or not whole:
             return 1.0
         exponent = float(np.clip(np.log2(whole / half), *_EXPONENTS))
-        return float((times / self.files) ** (exponent - 1))
+        return float(self.times ** (exponent - 1))
 
 
 def _sizes(sample: LogSample, known: KnownTotals) -> dict[str, tuple[int, int]]:

@@ -181,6 +181,8 @@ def resolve_uri(path: str) -> tuple[pafs.FileSystem, str]:
     if "://" not in path:
         return _local(), path
     scheme, _, rest = path.partition("://")
+    # Hadoop's names of an object store's address.
+    scheme = {"s3a": "s3", "s3n": "s3"}.get(scheme, scheme)
     try:
         return _remote(scheme, rest.partition("/")[0]), _inner(scheme, rest)
     except (pa.ArrowException, ValueError, OSError) as error:

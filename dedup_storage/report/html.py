@@ -49,5 +49,5 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
             about = "~" if by_layout[layout].rough else ""
             tiles.append((f"sequences {label}", about + times(by_layout[layout].sequence_ratio)))
     if "floor" in by_layout and by_layout["floor"].sequence_ratio:
-        tiles.append(("sequences against the floor", times(1 / (by_layout["floor"].sequence_ratio or 1))))
+        tiles.append(("sequences, times the floor", times(1 / (by_layout["floor"].sequence_ratio or 1))))
     return tiles

@@ -12,14 +12,15 @@ from dedup_storage.report.baselines import ALL_LAYOUTS, BaselineLayout, default_
 from dedup_storage.report.curves import curves
 from dedup_storage.report.dataset_files import DatasetFiles, TableFiles
 from dedup_storage.report.encoding import Encoding
-from dedup_storage.report.estimate import Interval, KnownTotals, LayoutEstimate, estimate_layouts, is_list
+from dedup_storage.report.estimate import KnownTotals, LayoutEstimate, estimate_layouts, is_list
 from dedup_storage.report.footers import OnFile, Totals
+from dedup_storage.report.intervals import Interval
 from dedup_storage.report.model import Baseline, ColumnReport, PartReport, Range, Report, Sampled, TableReport
 from dedup_storage.report.pages import ColumnPages, read_pages
 from dedup_storage.report.raw import element_count, raw_bytes
 from dedup_storage.report.repetition import Repetition, repetition
 from dedup_storage.report.sample import LogSample
-from dedup_storage.report.select import SAMPLE_BYTES, sample_dataset, sample_flat
+from dedup_storage.report.select import SAMPLE_BYTES, Draw, sample_dataset, sample_flat
 from dedup_storage.report.summary import read_totals
 from dedup_storage.schema import Grain, LogSchema
 
@@ -27,6 +28,8 @@ __all__ = ["Measured", "known_totals", "measure_dataset", "measure_log"]
 
 OnStep = Callable[[str], None]
 _SAMPLED = "Dedup factors come from {share:.2%} of the users, baselines are estimates with their 95 % interval."
+# Layouts whose files hold whole users.
+_BY_USER = (BaselineLayout.FLAT_SORTED, BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.SPLIT)
 _DELETES = "Deletion vectors mark {rows} rows as deleted; their bytes are still stored and counted."
 
 
@@ -72,6 +75,7 @@ def measure_dataset(
     with_curves: bool = True,
     on_file: OnFile | None = None,
     on_step: OnStep | None = None,
+    draw: Draw | None = None,
 ) -> Report:
     """Report on a version of a dataset.
 
@@ -83,6 +87,7 @@ def measure_dataset(
         columns: Report on these alone; all when empty.
         with_curves: Also measure the ratio against sequence length and candidates.
         on_file, on_step: Progress: footers read; what is being done.
+        draw: Draws the sample's rows, where there is too much to read here.
 
     Raises:
         UnknownColumnError: a column that no table has.
@@ -92,10 +97,11 @@ def measure_dataset(
     step = on_step or _silent
     step("Reading footers")
     measured = Measured.read(dataset.spec.schema_, dataset.tables, on_file)
+    _require_columns(measured, columns, dataset.spec.name)
     sample = None
     if baselines:
         step("Sampling users")
-        sample = sample_dataset(dataset, dict(measured.totals), share=share, budget_bytes=sample_bytes)
+        sample = sample_dataset(dataset, dict(measured.totals), share=share, budget_bytes=sample_bytes, draw=draw)
     encoding = Encoding.from_properties(dataset.tables[0].properties)
     return _report(
         measured, sample, encoding, baselines, columns, with_curves, step, dataset.spec.name, dataset.version,
@@ -114,18 +120,27 @@ def measure_log(
     with_curves: bool = True,
     on_file: OnFile | None = None,
     on_step: OnStep | None = None,
+    draw: Draw | None = None,
 ) -> Report:
     """Report on any flat log: a folder of Parquet files, an Iceberg or a Delta table. See ``measure_dataset``."""
     step = on_step or _silent
     step("Reading footers")
     measured = Measured.read(schema, (table,), on_file)
     schema.require_columns(measured.totals[table.name].arrow_schema.names, table.name)
+    _require_columns(measured, columns, table.name)
     sample = None
     if baselines:
         step("Sampling users")
         totals = measured.totals[table.name]
-        sample = sample_flat(table, totals, schema, share=share, budget_bytes=sample_bytes)
+        sample = sample_flat(table, totals, schema, share=share, budget_bytes=sample_bytes, draw=draw)
     return _report(measured, sample, None, baselines, columns, with_curves, step, table.name, None, "flat")
+
+
+def _require_columns(measured: Measured, only: tuple[str, ...], subject: str) -> None:
+    there = [name for totals in measured.totals.values() for name in totals.columns]
+    for name in only:
+        if name not in there:
+            raise UnknownColumnError(f"the column {name} is not in {subject}", expected=known_names(name, there))
 
 
 def _silent(_: str) -> None:
@@ -144,10 +159,6 @@ def _report(
     version: int | None,
     layout: str,
 ) -> Report:
-    there = [name for totals in measured.totals.values() for name in totals.columns]
-    for name in only:
-        if name not in there:
-            raise UnknownColumnError(f"the column {name} is not in {subject}", expected=known_names(name, there))
     stored = sum(t.size_bytes for t in measured.totals.values()) + sum(t.delete_bytes for t in measured.tables)
     factors: Mapping[str, Repetition] = {}
     found: tuple[Baseline, ...] = ()
@@ -157,9 +168,12 @@ def _report(
         factors = repetition(sample)
         known = known_totals(measured)
         tuned = encoding or default_tuned(measured.schema.sequence_columns)
+        # A part of the log is carried to files as many as the log has now; all of it is counted as one.
+        files = dict.fromkeys(_BY_USER, len(measured.tables[0].files)) if sample.share < 1 else None
         estimates = estimate_layouts(
-            sample, known, layouts=layouts, tuned=tuned, on_layout=lambda b: step(f"Writing baseline: {b.label}")
-        )
+            sample, known, layouts=layouts, tuned=tuned, files=files,
+            on_layout=lambda b: step(f"Writing baseline: {b.label}"),
+        )  # fmt: skip
         found = _baselines(measured, estimates)
         if with_curves:
             step("Measuring curves")

@@ -1,6 +1,7 @@
 """The compression report as data. Its JSON is versioned: a reader checks ``format`` and refuses what it does not know.
 
 ``format`` 1: fields are only ever added; a field that changes its meaning makes format 2. All sizes are bytes.
+``docs/compression-report.schema.json`` describes it as JSON Schema.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "Report",
     "Sampled",
     "TableReport",
+    "json_schema",
     "load_report",
 ]
 
@@ -185,6 +187,12 @@ class Report(_Frozen):
     def to_json(self) -> str:
         """The report's JSON text."""
         return self.model_dump_json(indent=2) + "\n"
+
+
+def json_schema() -> str:
+    """JSON Schema (2020-12) of a report, with the meaning of every field's model."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Report.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"
 
 
 def load_report(path: str | Path) -> Report:

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dedup_storage.report.model import Curve, Report
 from dedup_storage.report.summary import human_bytes
@@ -94,6 +95,7 @@ def _buckets(values: Sequence[float]) -> Callable[[Axes], None]:
         axes.bar(range(0, len(values), step), shown, width=0.8 * step, color=BAR)
         axes.axhline(sum(values) / len(values), color=INK, linewidth=1, linestyle="--")
         axes.yaxis.set_major_formatter(lambda v, _: human_bytes(v))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("bucket" if step == 1 else f"bucket (largest of {step})")
         axes.margins(x=0.02)
 

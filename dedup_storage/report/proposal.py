@@ -96,7 +96,7 @@ def propose(table: str, tuner: Tuner, trial: Trial, *, properties: Mapping[str, 
         stored_bytes=trial.stored_bytes,
         start_decode_seconds=start.decode_seconds,
         decode_seconds=trial.decode_seconds,
-        trials=len(tuner.trials),
+        trials=len(tuner.trials.keys() | tuner.screened.keys()),
         settings=tuple(_why_setting(tuner, trial, setting) for setting in _SETTINGS),
         columns=tuple(_column(tuner, start, trial, name) for name in trial.columns),
         properties={key: value for key, value in wanted.items() if in_use.get(key) != value},
@@ -116,7 +116,8 @@ def _start_bytes(tuner: Tuner, start: Trial) -> int:
 
 
 def _column(tuner: Tuner, start: Trial, trial: Trial, name: str) -> ColumnProposal:
-    chosen, other = trial.columns[name], trial.others[name]
+    # What came nowhere near with the settings in use was not written again.
+    chosen, other = trial.columns[name], trial.others.get(name, start.others[name])
     here, there = ("on", "off") if chosen.dictionary else ("off", "on")
     why = f"dictionary {here}: {human_bytes(chosen.stored_bytes)} against {human_bytes(other.stored_bytes)} {there}"
     if chosen.stored_bytes == other.stored_bytes:
@@ -142,20 +143,28 @@ def _ms(trial: ColumnTrial) -> str:
 
 
 def _why_setting(tuner: Tuner, trial: Trial, setting: str) -> str:
-    others = [t for p, t in tuner.trials.items() if p != trial.point and _differs_only(p, trial.point, setting)]
+    # What the search saw on the same rows with everything else equal: where it tried most.
+    others: list[Trial] = []
+    here, pool = trial, tuner.trials
+    for seen in (tuner.trials, tuner.screened):
+        for t in seen.values():
+            beside = [o for p, o in seen.items() if p != t.point and _differs_only(p, t.point, setting)]
+            if getattr(t.point, setting) == getattr(trial.point, setting) and len(beside) > len(others):
+                here, others, pool = t, beside, seen
     shown = f"{_SETTINGS[setting]} {_value(setting, trial.point)}"
-    same = [t for t in others if t.stored_bytes == trial.stored_bytes]
+    same = [t for t in others if t.stored_bytes == here.stored_bytes]
     if not others:
         return f"{shown}: nothing else was tried"
     if len(same) == len(others):
         return f"{shown}: no other value changes the sample's bytes"
-    fastest = min(t.decode_seconds for t in tuner.trials.values())
+    fastest = min(t.decode_seconds for t in pool.values())
     parts = []
     for t in sorted(others, key=lambda t: getattr(t.point, setting)):
         slow = t.decode_seconds / fastest if fastest else 1.0
         late = f", decode {slow:.1f}x the fastest" if slow > 1 + tuner.tolerance else ""
-        parts.append(f"{_value(setting, t.point)}: {human_bytes(t.stored_bytes)}{late}")
-    return f"{shown}: {human_bytes(trial.stored_bytes)} ({'; '.join(parts)})"
+        more = t.stored_bytes / max(1, here.stored_bytes) - 1
+        parts.append(f"{_value(setting, t.point)}: {more:+.1%} bytes{late}")
+    return f"{shown}: {'; '.join(parts)}"
 
 
 def _differs_only(point: Point, other: Point, setting: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +15,12 @@ from dedup_storage.errors import InputError, SchemaError, StorageError
 from dedup_storage.report.hashing import Hashes, combine, hash_column, mix
 from dedup_storage.schema import Grain, LogSchema
 
-__all__ = ["LogSample", "from_flat", "from_frames", "require_sequences", "uniform"]
+__all__ = ["PLACE", "LogSample", "from_flat", "from_frames", "require_sequences", "uniform"]
 
 _BATCH_BYTES = 32 * 1024**2
 _POSITION = "position"
+# Columns of rows that were drawn elsewhere: their file's number or hash, and their row in it.
+PLACE = ("_dedup_file", "_dedup_row")
 
 
 @dataclass(frozen=True)
@@ -175,13 +177,20 @@ def from_frames(
     return LogSample(schema, requests, impressions, inverse, arrival, users, share, position)
 
 
-def from_flat(schema: LogSchema, batches: Iterator[pa.Table] | Sequence[pa.Table], *, share: float = 1.0) -> LogSample:
+def from_flat(
+    schema: LogSchema,
+    batches: Iterator[pa.Table] | Sequence[pa.Table],
+    *,
+    share: float = 1.0,
+    files: Mapping[int, int] | None = None,
+) -> LogSample:
     """Collapse flat rows, given in order of arrival, while they stream in; each request's history is kept once.
 
     Args:
         schema: Columns without a declared grain are detected: constant inside every request is request-grain.
         batches: Rows of whole users; together at least one row.
         share: Share of the users that was asked for.
+        files: The rows stand in any order and carry their ``PLACE``: hash of a file -> its number in order of arrival.
 
     Raises:
         InputError: there are no rows.
@@ -212,7 +221,16 @@ def from_flat(schema: LogSchema, batches: Iterator[pa.Table] | Sequence[pa.Table
         position=schema.position,
         arrived=True,
     )
-    return _with_detected(sample)
+    return _with_detected(sample if files is None else _by_place(sample, files))
+
+
+def _by_place(sample: LogSample, files: Mapping[int, int]) -> LogSample:
+    """The order of arrival from the rows' places, which are then left out."""
+    hashes, rows = (sample.impressions[c].to_numpy() for c in PLACE)
+    known = np.array(sorted(files), dtype=np.int64)
+    numbers = np.array([files[int(h)] for h in known])[np.searchsorted(known, hashes)]
+    arrival = np.lexsort((rows, numbers)).astype(np.int64)
+    return replace(sample, impressions=sample.impressions.drop_columns(list(PLACE)), arrival=arrival)
 
 
 def _with_detected(sample: LogSample) -> LogSample:

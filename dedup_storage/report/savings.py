@@ -15,12 +15,13 @@ from dedup_storage.dedup.gather import list_parts
 from dedup_storage.layout import propose_segments
 from dedup_storage.report.baselines import BaselineLayout
 from dedup_storage.report.dataset_files import TableFiles
-from dedup_storage.report.estimate import Floats, Interval, estimate_layouts, is_list, ratio_interval
+from dedup_storage.report.estimate import estimate_layouts, is_list
 from dedup_storage.report.footers import OnFile
+from dedup_storage.report.intervals import Floats, Interval, ratio_interval
 from dedup_storage.report.measure import Measured, known_totals
 from dedup_storage.report.model import Range, Sampled
 from dedup_storage.report.sample import LogSample
-from dedup_storage.report.select import SAMPLE_BYTES, sample_flat
+from dedup_storage.report.select import SAMPLE_BYTES, Draw, nested_log, rows_per_request, sample_flat
 from dedup_storage.report.summary import human_bytes
 from dedup_storage.report.text import span, times
 from dedup_storage.schema import LogSchema
@@ -32,12 +33,16 @@ _LAYOUTS = (
 )  # fmt: skip
 
 
+# A sample is held with each request's values once: so many times its flat rows may be drawn, if they collapse as far.
+_MOST_TIMES = 8.0
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class LayoutSaving(_Frozen):
-    """Expected stored bytes in one layout, and how many times smaller than now."""
+    """Expected stored bytes in one layout, and how many times smaller than now; ``share``: of the users measured."""
 
     layout: str
     title: str
@@ -46,6 +51,7 @@ class LayoutSaving(_Frozen):
     sequence_saving: float | None
     total_saving: float | None
     rough: bool
+    share: float
 
 
 class Savings(_Frozen):
@@ -84,19 +90,24 @@ def estimate_savings(
     sample_bytes: int = SAMPLE_BYTES,
     confidence: float = 0.95,
     files: int | None = None,
+    precision: float = 0.08,
     on_file: OnFile | None = None,
     on_step: Callable[[str], None] | None = None,
+    draw: Draw | None = None,
 ) -> Savings:
     """Estimate from a sample of whole users, without writing a dataset.
 
     Args:
         table: The log's files.
         schema: Meaning of its columns.
-        share: Share of the users; ``None`` fits ``sample_bytes``.
-        sample_bytes: Raw bytes of the sample.
+        share: Share of the users, all of them measured; ``None`` begins with ``sample_bytes``.
+        sample_bytes: Raw bytes of the rows to begin with. Up to eight times as many are read where requests repeat
+            that often, held once a request, and measured as far as ``precision`` asks for.
         confidence: Of the intervals.
         files: Segments of the dataset to be; ``None`` proposes them from the log's size.
+        precision: Half width of the intervals to aim at, relative to the value.
         on_file, on_step: Progress.
+        draw: Draws the sample's rows, where there is too much to read here.
 
     Raises:
         SchemaError, UnknownColumnError, InputError, StorageError, UsageError: see ``sample_flat``.
@@ -107,7 +118,11 @@ def estimate_savings(
     totals = measured.totals[table.name]
     schema.require_columns(totals.arrow_schema.names, table.name)
     step("Sampling users")
-    sample = sample_flat(table, totals, schema, share=share, budget_bytes=sample_bytes)
+    if schema.candidates:
+        raise nested_log()
+    factor = 1.0 if share is not None else (rows_per_request if draw is None else draw.rows_per_request)(table, schema)
+    budget = round(sample_bytes * min(_MOST_TIMES, factor))
+    sample = sample_flat(table, totals, schema, share=share, budget_bytes=budget, on_file=on_file, draw=draw)
     segments = files or schema.buckets or propose_segments(totals.size_bytes, 0, 0)[1]
     estimates = estimate_layouts(
         sample,
@@ -115,6 +130,8 @@ def estimate_savings(
         layouts=_LAYOUTS,
         files=dict.fromkeys((b for b in _LAYOUTS if b is not BaselineLayout.FLOOR), segments),
         confidence=confidence,
+        precision=precision if share is None else None,
+        start_bytes=sample_bytes if share is None else None,
         on_layout=lambda b: step(f"Writing the sample: {b.label}"),
     )
     sequences = sum(totals.columns[c].stored_bytes for c in schema.sequence_columns)
@@ -148,6 +165,7 @@ def estimate_savings(
                     else None
                 ),
                 rough=e.rough,
+                share=e.share,
             )
             for layout, e in estimates.items()
         ),
@@ -163,7 +181,9 @@ def _requests(sample: LogSample, rows: int, confidence: float) -> Interval:
     users, index = np.unique(sample.users, return_inverse=True)
     y: Floats = np.bincount(index, minlength=len(users)).astype(np.float64)
     x: Floats = np.bincount(index[sample.inverse], minlength=len(users)).astype(np.float64)
-    return ratio_interval(float(y.sum()), x, y, float(rows), share=sample.share, confidence=confidence, boundaries=0.0)
+    return ratio_interval(
+        float(y.sum()), x, y, float(rows), share=min(1.0, sample.share), confidence=confidence, model_error=0.0
+    )
 
 
 def _wire(sample: LogSample) -> tuple[float, float]:
@@ -193,14 +213,20 @@ def savings_text(savings: Savings) -> Group:
     """The estimate for a terminal."""
     table = Table(title="Expected stored bytes", title_justify="left", box=None, pad_edge=False)
     table.add_column("stored as")
-    for heading in ("sequence columns", "smaller by", "all columns", "smaller by"):
+    for heading in ("sequence columns", "smaller by", "all columns", "smaller by", "users measured"):
         table.add_column(heading, justify="right")
-    now = (human_bytes(savings.sequence_bytes), "1", human_bytes(savings.stored_bytes), "1")
+    now = (human_bytes(savings.sequence_bytes), "1", human_bytes(savings.stored_bytes), "1", "")
     table.add_row("as it is now", *now)
     for row in savings.layouts:
         floor = row.total_saving is None
         total = "-" if floor else span(row.total, row.rough)
-        cells = (span(row.sequences, row.rough), times(row.sequence_saving), total, times(row.total_saving))
+        cells = (
+            span(row.sequences, row.rough),
+            times(row.sequence_saving),
+            total,
+            times(row.total_saving),
+            f"{row.share:.2%}",
+        )
         table.add_row(row.title, *cells)
     s = savings.sample
     drawn = f"{s.share:.2%} of the users ({s.users:,} users, {s.impressions:,} rows)"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +17,53 @@ from dedup_storage.errors import InputError, SchemaError, StorageError, UsageErr
 from dedup_storage.layout import Layout, TableRole
 from dedup_storage.report.dataset_files import DatasetFiles, TableFiles
 from dedup_storage.report.footers import DataFile, OnFile, Totals
-from dedup_storage.report.hashing import Hashes, hash_column, mix
+from dedup_storage.report.hashing import Hashes, combine, count_distinct, hash_column, mix
 from dedup_storage.report.raw import total_raw_bytes
-from dedup_storage.report.sample import LogSample, from_flat, from_frames, require_sequences, uniform
+from dedup_storage.report.sample import PLACE, LogSample, from_flat, from_frames, require_sequences, uniform
 from dedup_storage.schema import LogSchema
 
-__all__ = ["SAMPLE_BYTES", "choose_users", "sample_dataset", "sample_flat"]
+__all__ = [
+    "SAMPLE_BYTES",
+    "Draw",
+    "Drawn",
+    "choose_users",
+    "nested_log",
+    "no_users",
+    "rows_per_request",
+    "sample_dataset",
+    "sample_flat",
+]
 
 SAMPLE_BYTES = 512 * 1024**2
 _BATCH_BYTES = 32 * 1024**2
+_PROBED_FILES = 3
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Rows of chosen users, drawn from a large table into a small one by an engine that can read it.
+
+    Attributes:
+        table: The rows, each with its ``PLACE``.
+        files: Hash of a source file -> its number in order of arrival.
+    """
+
+    table: TableFiles
+    files: Mapping[int, int]
+
+
+class Draw(Protocol):
+    """Draws the rows of a share of users somewhere else; the same users in every table."""
+
+    def rows_per_request(self, table: TableFiles, schema: LogSchema) -> float:
+        """B / R of the whole table."""
+
+    def __call__(self, table: TableFiles, user: str, share: float, columns: list[str]) -> Drawn:
+        """The rows of a share of the users.
+
+        Raises:
+            InputError: the share holds no user.
+        """
 
 
 @dataclass(frozen=True)
@@ -63,6 +102,7 @@ def sample_flat(
     share: float | None = None,
     budget_bytes: int = SAMPLE_BYTES,
     on_file: OnFile | None = None,
+    draw: Draw | None = None,
 ) -> LogSample:
     """A sample of whole users of a flat log.
 
@@ -73,6 +113,7 @@ def sample_flat(
         share: Share of the users; ``None`` fits the budget.
         budget_bytes: Raw bytes of the sample's flat rows; what is held is smaller by the dedup factor.
         on_file: Called with the number of files read, for progress.
+        draw: Draws the users' rows first, where there is too much to read here.
 
     Raises:
         SchemaError: a column is missing, or there are no sequence columns.
@@ -80,20 +121,60 @@ def sample_flat(
         StorageError: names a file that cannot be read.
     """
     if schema.candidates:
-        raise UsageError("the log is nested", expected="a flat log: one row for each candidate",
-                         fix="Write it as a dataset and report on that.")  # fmt: skip
+        raise nested_log()
     if totals.rows == 0:
         raise InputError(f"the log {table.name} has no rows to measure")
     require_sequences(schema, totals.arrow_schema.names)
     share = _check_share(share, budget_bytes, total_raw_bytes(totals))
-    rows = _chosen_rows(table, _Choice(share), schema.user, list(totals.arrow_schema.names), totals, on_file)
+    columns, choice, places = list(totals.arrow_schema.names), _Choice(share), None
+    if draw is not None and share < 1:
+        drawn = draw(table, schema.user, share, columns)
+        table, choice, places, columns = drawn.table, _Choice(1.0), drawn.files, [*columns, *PLACE]
+    rows = _chosen_rows(table, choice, schema.user, columns, totals, on_file)
     try:
-        return from_flat(schema, rows, share=share)
+        return from_flat(schema, rows, share=share, files=places)
     except InputError:
-        raise _no_users(share) from None
+        raise no_users(share) from None
 
 
-def _no_users(share: float) -> InputError:
+def nested_log() -> UsageError:
+    """What to raise where only a flat log will do."""
+    return UsageError(
+        "the log is nested", expected="a flat log: one row for each candidate",
+        fix="Write it as a dataset and report on that.",
+    )  # fmt: skip
+
+
+def rows_per_request(table: TableFiles, schema: LogSchema) -> float:
+    """B / R in the first row groups of some files, from the key columns alone; too small where rows are shuffled.
+
+    Raises:
+        StorageError: names a file that cannot be read.
+    """
+    keys, rows, requests = list(schema.request_key), 0, 0
+    for file in table.files[:: max(1, len(table.files) // _PROBED_FILES)][:_PROBED_FILES]:
+        try:
+            filesystem, path = table.resolve(file.path)
+            with filesystem.open_input_file(path) as source:
+                parquet = pq.ParquetFile(source)
+                if not parquet.metadata.num_rows:
+                    continue
+                group = parquet.read_row_group(0, columns=keys)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(file, error) from None
+        rows += group.num_rows
+        requests += count_distinct(combine([hash_column(group[k]) for k in keys]))
+    return rows / max(1, requests)
+
+
+def _unreadable(file: DataFile, error: Exception) -> StorageError:
+    return StorageError(
+        f"the data file {file.path} cannot be read: {str(error).splitlines()[0]}",
+        fix="Write the file again, or restore it from a copy.",
+    )
+
+
+def no_users(share: float) -> InputError:
     return InputError(f"no user falls into a share of {share:.3g}", fix="Ask for a larger share or sample size.")
 
 
@@ -104,6 +185,7 @@ def sample_dataset(
     share: float | None = None,
     budget_bytes: int = SAMPLE_BYTES,
     on_file: OnFile | None = None,
+    draw: Draw | None = None,
 ) -> LogSample:
     """A sample of whole users of a dataset; files of other buckets are not opened.
 
@@ -113,6 +195,7 @@ def sample_dataset(
         share: Share of the users; ``None`` fits the budget.
         budget_bytes: Raw bytes of the sample's rows as a flat log.
         on_file: Called with the number of files read.
+        draw: Draws the users' rows first, where there is too much to read here.
 
     Raises:
         SchemaError: the dataset has no sequence columns.
@@ -138,9 +221,13 @@ def sample_dataset(
     def read(table: TableFiles) -> pa.Table:
         there = totals[table.name].arrow_schema.names
         columns = [c for c in (*spec.source_columns, spec.position_column) if c in there]
-        rows = list(_chosen_rows(table, choice, schema.user, columns, totals[table.name], on_file))
+        source, chosen = table, choice
+        if draw is not None and asked < 1:
+            source = replace(table, files=tuple(choice.files(table)))
+            source, chosen = draw(source, schema.user, choice.share, columns).table, _Choice(1.0)
+        rows = list(_chosen_rows(source, chosen, schema.user, columns, totals[table.name], on_file))
         if not rows:
-            raise _no_users(asked)
+            raise no_users(asked)
         return pa.concat_tables(rows)
 
     if spec.layout is Layout.FLAT:
@@ -175,10 +262,7 @@ def _chosen_rows(
         try:
             yield from _file_rows(table, file, choice, user, columns, batch_rows)
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(
-                f"the data file {file.path} cannot be read: {str(error).splitlines()[0]}",
-                fix="Write the file again, or restore it from a copy.",
-            ) from None
+            raise _unreadable(file, error) from None
         if on_file is not None:
             on_file(done)
 

@@ -2,9 +2,13 @@
 
 The rule: the smallest of the settings whose decode time is within a tolerance (10 %) of the fastest seen. Iceberg has
 one page size, row-group size, zstd level and page version for a table, and a dictionary switch for each column. The
-switch of a column touches no other column, so both positions are measured at every point; the four table-wide
-settings are searched one coordinate at a time, from the settings in use, then the neighbours of the choice. A change
-that saves less than 1 % of the table is not made, and a column below 0.5 % of the table is not tried.
+switch of a column touches no other column; the four table-wide settings are searched one coordinate at a time, from the
+settings in use, then the neighbours of the choice. A change that saves less than 1 % of the table is not made, and a
+column below 0.5 % of the table is not tried.
+
+The search runs on one file of the sample; of a single file, all rows show page size and version, at a quick zstd level,
+and a quarter of them the levels, which are what costs. Its best points alone are measured on all rows, and the rule
+decides among these. A dictionary's other position is written at the start, and again only where it came near there.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from itertools import product
 import pyarrow as pa
 
 from dedup_storage.errors import InputError
+from dedup_storage.report.counting import encode
 from dedup_storage.report.encoding import Encoding, decode_seconds, write_buffer
 
 __all__ = ["ColumnTrial", "Grid", "Point", "Trial", "Tuner", "choose"]
@@ -26,6 +31,10 @@ _MIB = 1024**2
 _SLACK_SECONDS = 0.001
 _WORTH = 0.01
 _TRIED_SHARE = 0.005
+# The search's part of the rows, its finalists, and what counts as near: sizes within a quarter of each other.
+_SCREEN_SHARE, _FINALISTS, _NEAR = 4, 2, 1.25
+# Page sizes are told apart at this level or a lower one.
+_QUICK_LEVEL = 3
 
 
 @dataclass(frozen=True, order=True)
@@ -77,7 +86,11 @@ class ColumnTrial:
 
 @dataclass(frozen=True)
 class Trial:
-    """All columns written at one point, each with the better position of its dictionary switch."""
+    """All columns written at one point, each with the better position of its dictionary switch.
+
+    Attributes:
+        others: The other position, where it was written.
+    """
 
     point: Point
     columns: Mapping[str, ColumnTrial]
@@ -119,7 +132,9 @@ class Tuner:
         tolerance: Of the rule.
         rounds: Rounds of each decode; the fastest counts.
         on_trial: Called with the number of points tried, for progress.
-        trials: Point -> what it came to.
+        both: Write both positions of every dictionary switch; else the worse one only where it came near at the start.
+        trials: Point -> what it came to on all rows.
+        screened: Point -> what it came to on the search's part of the rows.
         seconds: Processor time spent on trials so far.
     """
 
@@ -130,7 +145,9 @@ class Tuner:
     rounds: int = 3
     on_trial: Callable[[int], None] | None = None
     trials: dict[Point, Trial] = field(default_factory=dict)
+    screened: dict[Point, Trial] = field(default_factory=dict)
     seconds: float = 0.0
+    both: bool = True
     _columns: dict[tuple[str, Point, int | None, bool], ColumnTrial] = field(default_factory=dict)
     _written: dict[str, int] = field(default_factory=dict)
 
@@ -159,15 +176,23 @@ class Tuner:
                 best = choose([(t.stored_bytes, t.decode_seconds) for t in pair], self.tolerance, _SLACK_SECONDS)
                 if pair[0].stored_bytes - pair[best].stored_bytes < _WORTH * self._sample_bytes():
                     best = 0
-                columns[name], others[name] = pair[best], pair[1 - best]
+                columns[name] = pair[best]
+                if len(pair) > 1:
+                    others[name] = pair[1 - best]
             self.trials[point] = Trial(point, columns, others)
             if self.on_trial is not None:
                 self.on_trial(len(self.trials))
         return self.trials[point]
 
-    def _switch(self, name: str) -> tuple[bool, bool]:
-        """Both positions of a column's dictionary switch, the one in use first."""
+    def _switch(self, name: str) -> tuple[bool, ...]:
+        """Positions of a column's dictionary switch to write, the one in use first."""
         on = self.start.uses_dictionary(name)
+        first = self.trials.get(self.start_point)
+        if self.both or first is None or name not in first.others:
+            return on, not on
+        chosen, other = first.columns[name], first.others[name]
+        if chosen.dictionary is on and other.stored_bytes > _NEAR * chosen.stored_bytes:
+            return (on,)
         return on, not on
 
     def _tried(self) -> list[str]:
@@ -177,9 +202,11 @@ class Tuner:
     def _start_columns(self) -> Mapping[str, int]:
         """Stored bytes of each column with the encoding in use, all columns written together."""
         if not self._written:
+            before = time.process_time()
             for table in self.tables:
-                for name, size in write_buffer(table, self.start)[0].columns.items():
+                for name, size in encode(table.to_batches(), table.schema, self.start).columns.items():
                     self._written[name] = self._written.get(name, 0) + size
+            self.seconds += time.process_time() - before
         return self._written
 
     def _sample_bytes(self) -> int:
@@ -196,8 +223,8 @@ class Tuner:
             before = time.process_time()
             size, seconds = 0, 0.0
             for table in self.tables:
-                written, buffer = write_buffer(table.select([name]), encoding, rows_per_group=rows)
-                size += written.columns[name]
+                stored, buffer = write_buffer(table.select([name]), encoding, rows_per_group=rows)
+                size += stored
                 seconds += decode_seconds(buffer, rounds=self.rounds)
             self._columns[key] = ColumnTrial(dictionary, size, seconds)
             self.seconds += time.process_time() - before
@@ -219,7 +246,31 @@ class Tuner:
         return min(good, key=lambda t: (_changed(t.point, start.point), t.stored_bytes, t.point))
 
     def search(self) -> Trial:
-        """Search one setting at a time, look once more beside the choice, and give it."""
+        """Search on a part of the rows, measure the best points on all of them, and give the choice."""
+        self.both = False
+        if len(self.tables) > 1:
+            screen = self._part(list(self.tables[: max(1, len(self.tables) // _SCREEN_SHARE)]))
+            screen._walk()
+        else:
+            quick = replace(self.start_point, level=min(self.start_point.level, _QUICK_LEVEL))
+            self.trial(quick)
+            for setting in ("page_bytes", "page_version", "row_group_bytes"):
+                for point in self.grid.line(replace(self.best().point, level=quick.level), setting):
+                    self.trial(point)
+            screen = self._part([self.tables[0].slice(0, max(1, self.rows // _SCREEN_SHARE))])
+            screen.trial(self.best().point)
+            for point in self.grid.line(self.best().point, "level"):
+                screen.trial(point)
+        self.screened = screen.trials
+        finalists = screen._finalists()
+        self.trial(self.start_point)
+        for point in finalists:
+            self.trial(point)
+        self.seconds += screen.seconds
+        return self.best()
+
+    def _walk(self) -> None:
+        """One setting at a time, then once more beside the choice."""
         self.trial(self.start_point)
         for setting in ("page_bytes", "level", "page_version", "row_group_bytes"):
             for point in self.grid.line(self.best().point, setting):
@@ -227,10 +278,24 @@ class Tuner:
         for setting in ("page_bytes", "level"):
             for point in self.grid.neighbours(self.best().point, setting):
                 self.trial(point)
-        return self.best()
+
+    def _part(self, tables: list[pa.Table]) -> Tuner:
+        return Tuner(tables, self.start, self.grid, self.tolerance, rounds=2, on_trial=self.on_trial, both=False)
+
+    def _finalists(self) -> list[Point]:
+        """The choice, and the smallest of what decodes in about the time that the rule allows."""
+        limit = min(t.decode_seconds for t in self.trials.values()) * (1 + 2 * self.tolerance) + _SLACK_SECONDS
+        quick = [t for t in self.trials.values() if t.decode_seconds <= limit]
+        start = self.start_point
+        quick.sort(key=lambda t: (t.stored_bytes, _changed(t.point, start), t.point))
+        # Of points that come to the same bytes, as larger pages than a file has, the one that changes least.
+        apart = {t.stored_bytes: t.point for t in reversed([self.best(), *quick])}
+        chosen = [self.best().point, *(t.point for t in quick if apart[t.stored_bytes] == t.point)]
+        return list(dict.fromkeys(chosen))[:_FINALISTS]
 
     def exhaustive(self) -> Trial:
         """Measure the whole grid and give the choice: what ``search`` is judged by."""
+        self.both = True
         self.trial(self.start_point)
         for point in self.grid.points():
             self.trial(point)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -269,11 +268,12 @@ class Writer:
                 rows = collapse.logs(requests, impressions)
                 staged = [self._stage_one(TableRole.LOGS, rows, run, presorted=True)]
             else:
-                # Two narrow jobs share the cores; each alone leaves some idle while it plans and commits.
-                with ThreadPoolExecutor(2) as pool:
-                    b = pool.submit(self._stage_one, TableRole.IMPRESSIONS, impressions, run, presorted=True)
-                    r = pool.submit(self._stage_one, TableRole.REQUESTS, requests, run, presorted=False)
-                    staged = [r.result(), b.result()]
+                # One after the other: Parquet's writers of one process share a factory that knows only the newest
+                # file's dictionary settings, so that files of the other table would get them (decisions, 14).
+                staged = [
+                    self._stage_one(TableRole.REQUESTS, requests, run, presorted=False),
+                    self._stage_one(TableRole.IMPRESSIONS, impressions, run, presorted=True),
+                ]
         with self._timed("constancy"):
             if repeated():
                 raise DuplicateRowsError(

@@ -17,7 +17,7 @@ from dedup_storage.report.compare import RegressionError, compare, comparison_ta
 from dedup_storage.report.dataset_files import TableFiles, folder_files
 from dedup_storage.report.html import html
 from dedup_storage.report.measure import measure_log
-from dedup_storage.report.model import Report, load_report
+from dedup_storage.report.model import Report, json_schema, load_report
 from dedup_storage.report.plots import plots
 from dedup_storage.report.savings import estimate_savings, savings_text
 from dedup_storage.report.text import headline, markdown, terminal
@@ -88,6 +88,11 @@ def test_json_round_trip_and_versions(report: Report, tmp_path: Path) -> None:
     place.write_text('{"format": 1, "nonsense": 2}')
     with pytest.raises(InputError, match=r"key nonsense is unknown"):
         load_report(place)
+
+
+def test_the_documented_schema_is_that_of_the_report() -> None:
+    documented = Path(__file__).resolve().parents[2] / "docs" / "compression-report.schema.json"
+    assert documented.read_text(encoding="utf-8") == json_schema()
 
 
 class Page(HTMLParser):

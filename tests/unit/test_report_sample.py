@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -15,12 +16,12 @@ from hypothesis import strategies as st
 
 from dedup_storage.errors import InputError, SchemaError, UsageError
 from dedup_storage.report.curves import with_candidates, with_newest
-from dedup_storage.report.dataset_files import folder_files
+from dedup_storage.report.dataset_files import TableFiles, folder_files
 from dedup_storage.report.floor import events_once, new_events
 from dedup_storage.report.hashing import combine, count_distinct, hash_column
 from dedup_storage.report.repetition import repetition
-from dedup_storage.report.sample import LogSample, from_flat
-from dedup_storage.report.select import choose_users, sample_flat
+from dedup_storage.report.sample import PLACE, LogSample, from_flat
+from dedup_storage.report.select import Drawn, choose_users, sample_flat
 from dedup_storage.report.summary import read_totals
 from dedup_storage.schema import Grain, LogSchema
 
@@ -196,6 +197,46 @@ def test_a_sample_of_files_is_the_rows_of_its_users(tmp_path: Path) -> None:
     assert 0 < len(chosen) < 40
     expected = pa.Table.from_pylist([r for r in table.to_pylist() if r["user_id"] in chosen], schema=table.schema)
     assert flat_table(sample, sample.arrival).select(table.column_names).to_pylist() == expected.to_pylist()
+
+
+class Elsewhere:
+    """Draws the first users' rows into a folder, in any order, each with its place: what an engine does."""
+
+    def __init__(self, folder: Path, users: list[str]) -> None:
+        self.folder, self.users = folder, users
+
+    def rows_per_request(self, table: TableFiles, schema: LogSchema) -> float:
+        return 3.0
+
+    def __call__(self, table: TableFiles, user: str, share: float, columns: list[str]) -> Drawn:
+        pieces = []
+        for number, file in enumerate(table.files):
+            rows = pq.read_table(file.path)
+            place = pa.array(np.full(rows.num_rows, 900 - number)), pa.array(np.arange(rows.num_rows))
+            for name, values in zip(PLACE, place, strict=True):
+                rows = rows.append_column(name, values)
+            pieces.append(rows.filter(pc.is_in(rows[user], pa.array(self.users))))
+        together = pa.concat_tables(pieces)
+        mixed = together.take(np.random.default_rng(0).permutation(together.num_rows))
+        for i in range(2):
+            pq.write_table(mixed.slice(i * 7, 7 if i == 0 else None), self.folder / f"{i}.parquet")
+        return Drawn(folder_files(str(self.folder)), {900 - n: n for n in range(len(table.files))})
+
+
+def test_rows_drawn_elsewhere_stand_in_order_of_arrival(tmp_path: Path) -> None:
+    table = log(users=8, requests=3)
+    for place in ("log", "drawn"):
+        (tmp_path / place).mkdir()
+    for i in range(3):
+        pq.write_table(table.slice(i * 24, 24), tmp_path / "log" / f"{i}.parquet")
+    files = folder_files(str(tmp_path / "log"))
+    users = ["u1", "u4", "u5"]
+    sample = sample_flat(
+        files, read_totals(files), SCHEMA, share=0.4, draw=Elsewhere(tmp_path / "drawn", users)
+    )  # fmt: skip
+    expected = [r for r in table.to_pylist() if r["user_id"] in users]
+    assert flat_table(sample, sample.arrival).select(table.column_names).to_pylist() == expected
+    assert sample.share == 0.4
 
 
 def test_wrong_input_is_one_sentence_each(tmp_path: Path) -> None:
