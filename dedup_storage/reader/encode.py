@@ -17,7 +17,7 @@ from dedup_storage.dedup.runs import single_chunk
 from dedup_storage.errors import SchemaError
 from dedup_storage.reader.hashing import hash_strings
 
-__all__ = ["Scalars", "Strings", "Vocabulary", "can_be_tensor", "encode_scalars", "is_list", "is_text"]
+__all__ = ["Scalars", "Strings", "Vocabulary", "can_be_tensor", "encode_scalars", "is_list", "is_text", "tensor_type"]
 
 Strings = Literal["dictionary", "hash"]
 _TORCH = {
@@ -57,6 +57,18 @@ def can_be_tensor(type_: pa.DataType) -> bool:
     return _is_scalar(type_.value_type) if is_list(type_) else _is_scalar(type_)
 
 
+def tensor_type(dtype: np.dtype[Any]) -> torch.dtype:
+    """The tensor's dtype of an array's.
+
+    Raises:
+        SchemaError: torch has none.
+    """
+    found = _TORCH.get(dtype)
+    if found is None:
+        raise SchemaError("a column's values have no tensor form", got=str(dtype))
+    return found
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The strings behind codes."""
@@ -88,14 +100,8 @@ class Scalars:
 
     @cached_property
     def form(self) -> tuple[torch.dtype, int]:
-        """The tensor's dtype, and its bytes.
-
-        Raises:
-            SchemaError: torch has none for these values.
-        """
-        dtype = _TORCH.get(self.values.dtype)
-        if dtype is None:
-            raise SchemaError("a column's values have no tensor form", got=str(self.values.dtype))
+        """The tensor's dtype, and its bytes."""
+        dtype = tensor_type(self.values.dtype)
         return dtype, dtype.itemsize
 
     @cached_property

@@ -15,7 +15,7 @@ from torch.utils.data import get_worker_info
 from dedup_storage.dedup.expand import inverse_from_lengths, offsets_from_lengths
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.batch import INVERSE, LENGTHS, DedupBatch, FieldView, Progress
-from dedup_storage.reader.encode import Scalars, Strings
+from dedup_storage.reader.encode import Scalars, Strings, tensor_type
 from dedup_storage.reader.vocabulary import compact
 from dedup_storage.reader.window import Lists, Runs, Window
 from dedup_storage.schema import Grain
@@ -163,7 +163,9 @@ class _Buffer:
 
     def add(self, column: str, grain: Grain | None, part: str, array: Array) -> None:
         """Add a whole array."""
-        self.add_pieces(column, grain, part, [(Scalars(array), 0, len(array))])
+        end = self._end + array.nbytes
+        self._copies.append((array.view(np.uint8).data, 0, array.nbytes, self._end, end))
+        self._add_view(column, grain, part, tensor_type(array.dtype), len(array))
 
     def add_pieces(
         self, column: str, grain: Grain | None, part: str, pieces: Sequence[tuple[Scalars, int, int]]
