@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ __all__ = [
     "Settings",
     "SparkSettings",
     "WriteSettings",
+    "default_config",
     "load_settings",
 ]
 
 ENV_PREFIX = "DEDUP_STORAGE_"
 _LEVELS = "__"
+_CONFIG_HERE = Path("conf/local.yaml")
 # Read by the command line, not settings of their own.
 _NOT_SETTINGS = frozenset(ENV_PREFIX + name for name in ("CONFIG", "DATASET", "DEBUG", "RUN_ID"))
 _SECRETS = ("catalog.password", "catalog.token", "catalog.credential")
@@ -139,13 +142,14 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
     """Read settings from a file and the environment.
 
     Args:
-        path: YAML file; ``None`` takes the defaults alone.
+        path: YAML file; ``None`` takes ``default_config()``.
         environ: Environment; ``os.environ`` when not given.
 
     Raises:
         ConfigError: the file cannot be read, a key is unknown, a value has the wrong type, or a secret stands
             in the file. Never repeats a value, so no secret is printed.
     """
+    path = default_config() if path is None else path
     values = _read(path)
     for dotted in _SECRETS:
         section, key = dotted.split(".")
@@ -161,17 +165,20 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        source = f"{path} and the environment" if path else "the environment"
-        raise ConfigError(f"the settings from {source} are not valid: {explain_validation(error, Settings)}") from None
+        told = explain_validation(error, Settings)
+        raise ConfigError(f"the settings from {path} and the environment are not valid: {told}") from None
     check_name(settings.catalog.name, "catalog name")
     if settings.format not in ("iceberg", "delta"):
         raise ConfigError("the setting format is not valid", expected="iceberg or delta", got=settings.format)
     return settings
 
 
-def _read(path: str | Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
+def default_config() -> Path:
+    """``conf/local.yaml`` of the working directory when there is one, else the copy inside the package."""
+    return _CONFIG_HERE if _CONFIG_HERE.is_file() else Path(str(resources.files("dedup_storage") / "local.yaml"))
+
+
+def _read(path: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -25,9 +24,8 @@ from dedup_storage.errors import DedupStorageError, MissingDependencyError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["Job", "default_config", "job", "local_spark"]
+__all__ = ["Job", "job", "local_spark"]
 
-_CONFIG_HERE = Path("conf/local.yaml")
 _SHARED: dict[str, tuple[Any, Any]] = {
     "config": (ConfigOption, None),
     "json": (JsonOption, None),
@@ -88,11 +86,6 @@ class Job:
         write_json(summary, self.json)
 
 
-def default_config() -> Path:
-    """``conf/local.yaml`` of the working directory when there is one, else the copy inside the package."""
-    return _CONFIG_HERE if _CONFIG_HERE.is_file() else Path(str(resources.files("dedup_storage") / "local.yaml"))
-
-
 def job(function: Callable[..., None]) -> Callable[..., None]:
     """Make a command of a function whose first parameter is a ``Job``.
 
@@ -111,7 +104,7 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
     def command(**arguments: Any) -> None:
         config, json, debug = (arguments.pop(name) for name in _SHARED)
         with _exit_status(debug):
-            settings = load_settings(default_config() if config is None else config)
+            settings = load_settings(config)
             function(Job(settings, json, debug), **arguments)
 
     del command.__wrapped__

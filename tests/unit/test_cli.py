@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from dedup_storage.cli import app
 from dedup_storage.cli.output import format_value, human_bytes, show_summary
-from dedup_storage.cli.runtime import Job, default_config, job
+from dedup_storage.cli.runtime import Job, job
+from dedup_storage.config import default_config
 from dedup_storage.errors import ConflictError, DedupStorageError, InputError, QualityGateError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,8 +19,10 @@ def _file(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_defaults_without_file_and_environment() -> None:
+def test_defaults_without_file_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     settings = load_settings(None, {})
+    assert any("iceberg-spark-runtime" in package for package in settings.spark.packages)
     assert settings.warehouse == "warehouse"
     assert settings.catalog.type is CatalogType.SQLITE
     assert settings.quality.enabled
