@@ -13,6 +13,7 @@
     │   ├── DatasetExistsError
     │   ├── VersionNotFoundError
     │   ├── MissingDependencyError     an optional package or Java is not installed
+    │   ├── ShuffleRefusedError        a join that must stay inside its buckets would move rows
     │   ├── InverseIndexError          an inverse index points outside its request rows
     │   └── StateMismatchError         a reader's saved state belongs to another configuration
     ├── QualityGateError               exit status 3: refused, nothing was published
@@ -42,6 +43,7 @@ __all__ = [
     "MissingDependencyError",
     "QualityGateError",
     "SchemaError",
+    "ShuffleRefusedError",
     "StateMismatchError",
     "StorageError",
     "UnknownColumnError",
@@ -140,6 +142,10 @@ class VersionNotFoundError(UsageError, LookupError):
 
 class MissingDependencyError(UsageError, ImportError):
     """An optional package, or Java, is not installed."""
+
+
+class ShuffleRefusedError(UsageError):
+    """A join that must stay inside its buckets would move rows."""
 
 
 class InverseIndexError(UsageError, IndexError):

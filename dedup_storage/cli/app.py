@@ -16,6 +16,7 @@ from dedup_storage.cli import (
     forget_user,
     generate,
     infer_schema,
+    join,
     late_labels,
     maintain,
     report,
@@ -64,6 +65,7 @@ app.command("compression-report", hidden=True)(report.report)
 app.command("estimate")(estimate.estimate)
 app.command("tune")(tune.tune)
 app.command("check")(check.check)
+app.command("join")(join.join)
 app.command("add-features")(features.add_features)
 app.command("refresh-features")(features.refresh_features)
 app.command("promote-features")(features.promote_features)

@@ -251,6 +251,20 @@ class Dataset(FeatureMethods, SampleMethods, UpkeepMethods):
             joined = impressions.join(requests.hint("merge"), on)
             return source_typed(self.spec, joined, shown)
 
+    def join(self, left: str = "impressions", right: str = "requests", **options: Any) -> DataFrame:
+        """Two tables of the dataset joined inside their buckets, without moving a row.
+
+        Args:
+            left, right: Tables of the dataset, or any bucketed table by its full name.
+            options: Of ``dedup_storage.spark.joins.tables.join_tables``: ``on``, ``how``, ``version``, ``columns``, …
+
+        Raises:
+            ShuffleRefusedError: rows would move; says why and what to do.
+        """
+        from dedup_storage.spark.joins.tables import join_tables
+
+        return join_tables(self, left, right, **options)
+
     def compression_report(self, version: int | None = None, **options: Any) -> Any:
         """What every column of a version needs, and what the same rows would need otherwise.
 

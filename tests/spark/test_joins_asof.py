@@ -1,0 +1,179 @@
+"""As-of joins: equal to pandas.merge_asof and to a plain loop, no row from the future, wide rows left in place."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import DuplicateRowsError, SchemaError, UnknownColumnError, UsageError
+from dedup_storage.spark.joins import asof_join
+from dedup_storage.spark.joins.plan import physical_plan
+from tests.spark.helpers import multiset
+from tests.spark.join_tables import Tables
+
+EXAMPLES = hypothesis_settings(
+    max_examples=6,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+Row = tuple[Any, ...]
+
+
+def reference(
+    requests: list[Row], features: list[Row], tolerance: int | None, exact: bool
+) -> list[tuple[Any, Any, Any, Any, Any]]:
+    """(user, time, payload) and (user, time, value) -> (user, time, payload, value, matched time), by a plain loop."""
+    found = []
+    for user, time, payload in requests:
+        best: tuple[Any, Any] | None = None
+        for other, when, value in features:
+            if user is None or time is None or other != user or when is None:
+                continue
+            if when > time or (when == time and not exact) or (tolerance is not None and time - when > tolerance):
+                continue
+            if best is None or when > best[1]:
+                best = (value, when)
+        found.append((user, time, payload, *(best or (None, None))))
+    return found
+
+
+users = st.one_of(st.none(), st.integers(0, 3))
+times = st.one_of(st.none(), st.integers(-6, 12), st.sampled_from([-(2**63), 2**63 - 1]))
+asked = st.lists(st.tuples(users, times, st.integers(0, 2)), max_size=30)
+known = st.lists(
+    st.tuples(users, times, st.one_of(st.none(), st.integers(0, 9))), max_size=30, unique_by=lambda row: row[:2]
+)
+
+
+@EXAMPLES
+@given(asked, known, st.one_of(st.none(), st.integers(0, 4)), st.booleans(), st.integers(-6, 12))
+def test_every_request_gets_what_was_known(
+    spark: SparkSession, requests: list[Row], features: list[Row], tolerance: int | None, exact: bool, now: int
+) -> None:
+    left = spark.createDataFrame(requests, "u bigint, t bigint, p int")
+    options: dict[str, Any] = {"tolerance": tolerance, "allow_exact_matches": exact, "matched_time": "seen"}
+    right = spark.createDataFrame(features, "u bigint, t bigint, v bigint")
+    result = asof_join(left, right, "t", by="u", **options)
+    assert result.columns == ["u", "t", "p", "v", "seen"]
+    rows = [tuple(r) for r in result.collect()]
+    assert Counter(rows) == Counter(reference(requests, features, tolerance, exact))
+    # What happens later changes nothing: without any row after `now`, requests up to `now` see the same.
+    past = right.where(F.col("t") <= now)
+    then = asof_join(left.where(F.col("t") <= now), past, "t", by="u", **options)
+    assert multiset(then) == Counter(r for r in rows if r[1] is not None and r[1] <= now)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("tolerance", [None, dt.timedelta(hours=5), dt.timedelta(0)])
+@pytest.mark.parametrize("kind", ["timestamp", "timestamp_ntz"])
+def test_equal_to_pandas(spark: SparkSession, exact: bool, tolerance: dt.timedelta | None, kind: str) -> None:
+    base = dt.datetime(2024, 3, 31)  # clocks change in Europe
+    asked = [(f"usér {i % 5}", base + dt.timedelta(minutes=17 * (i * i % 97)), i) for i in range(80)]
+    seen = {(f"usér {i % 6}", base + dt.timedelta(minutes=17 * (i * 7 % 89))): i for i in range(90)}
+    left, right = pd.DataFrame(asked, columns=["u", "t", "p"]), pd.DataFrame(
+        [(u, t, float(v)) for (u, t), v in seen.items()], columns=["u", "s", "v"]
+    )  # fmt: skip
+    expected = pd.merge_asof(
+        left.sort_values("t"), right.sort_values("s"), left_on="t", right_on="s", by="u",
+        tolerance=None if tolerance is None else pd.Timedelta(tolerance), allow_exact_matches=exact,
+    )  # fmt: skip
+    result = asof_join(
+        spark.createDataFrame(left).withColumn("t", F.col("t").cast(kind)),
+        spark.createDataFrame(right).withColumn("s", F.col("s").cast(kind)),
+        left_on="t", right_on="s", by="u", tolerance=tolerance, allow_exact_matches=exact,
+    )  # fmt: skip
+    wanted = {int(p): None if pd.isna(v) else v for p, v in zip(expected["p"], expected["v"], strict=True)}
+    assert {r["p"]: r["v"] for r in result.collect()} == wanted
+    assert any(v is None for v in wanted.values())
+    assert any(v is not None for v in wanted.values()) or (tolerance == dt.timedelta(0) and not exact)
+
+
+def test_dates_and_several_users(spark: SparkSession) -> None:
+    day = dt.date(2024, 2, 28)
+    left = spark.createDataFrame([(1, "a", day + dt.timedelta(d)) for d in range(4)], "u int, shop string, d date")
+    right = spark.createDataFrame(
+        [(1, "a", day, 1), (1, "b", day + dt.timedelta(1), 2)], "u int, shop string, d date, v int"
+    )
+    result = asof_join(left, right, "d", by=("u", "shop"), tolerance=dt.timedelta(days=1))
+    assert [r["v"] for r in result.orderBy("d").collect()] == [1, 1, None, None]
+
+
+def test_ties_are_refused_or_decided(spark: SparkSession) -> None:
+    left = spark.createDataFrame([(1, 10), (1, 4)], "u int, t int")
+    rows = [(1, 3, 1, "x"), (1, 3, 2, "y"), (1, 3, 2, "z"), (None, 3, 1, "n"), (None, 3, 1, "n")]
+    right = spark.createDataFrame(rows, "u int, t int, n int, v string")
+    with pytest.raises(DuplicateRowsError, match="got 1 such users and times"):
+        asof_join(left, right, "t", by="u")
+    one = asof_join(left, right, "t", by="u", ties="n")
+    assert {r["n"] for r in one.collect()} == {2}
+    chosen = {r["v"] for r in one.collect()}
+    assert len(chosen) == 1
+    other_order = asof_join(left, right.orderBy(F.desc("v")).repartition(3), "t", by="u", ties=("n",))
+    assert {r["v"] for r in other_order.collect()} == chosen
+    assert {r["v"] for r in asof_join(left, right, "t", by="u", ties=("n", "v")).collect()} == {"z"}
+
+
+@pytest.fixture(scope="module")
+def tables(spark: SparkSession, settings: Settings) -> Tables:
+    return Tables(spark, settings.catalog.name)
+
+
+@pytest.mark.parametrize("partitions", ["event_date, bucket(4, user_id)", "bucket(4, user_id)"])
+def test_wide_rows_stay_in_their_buckets(tables: Tables, partitions: str) -> None:
+    spark = tables.spark
+    dated = partitions.startswith("event")
+    left = spark.table(tables("asked_day" if dated else "asked", partitions)).withColumnsRenamed(
+        {"v_asked_day": "wide", "v_asked": "wide"}
+    )
+    right = spark.table(tables("known", "bucket(8, user_id)", where="id % 4 = 1")).drop("event_date")
+    right = right.groupBy("user_id", "request_id").agg(F.max("v_known").alias("v"))
+    result = asof_join(left, right, "request_id", by="user_id", allow_exact_matches=False, tolerance=40)
+    shuffled = set(_shuffled(result))
+    assert "wide" not in shuffled
+    assert "user_id" in shuffled
+    expected = [(r[0], r[1], (r[2], r[3])) for r in left.collect()]
+    model = reference(expected, [tuple(r) for r in right.collect()], 40, False)
+    assert multiset(result) == Counter((u, t, *p, v) for u, t, p, v, _ in model)
+
+
+def _shuffled(df: DataFrame) -> Iterator[str]:
+    for node in physical_plan(df).walk():
+        if node.is_shuffle or node.is_broadcast:
+            for scan in node.scans:
+                yield from scan.columns
+
+
+def test_wrong_input_is_one_sentence(spark: SparkSession) -> None:
+    left = spark.createDataFrame([(1, 10)], "u int, t int")
+    right = spark.createDataFrame([(1, 3, 1)], "u int, t int, v int")
+    with pytest.raises(UnknownColumnError, match="the feature side has no column x"):
+        asof_join(left.withColumn("x", F.lit(1)), right, "t", by="x")
+    with pytest.raises(UnknownColumnError, match="no column when"):
+        asof_join(left, right, "when", by="u")
+    with pytest.raises(SchemaError, match=r"different types.*int and string"):
+        asof_join(left, right.withColumn("t", F.lit("3")), "t", by="u")
+    with pytest.raises(SchemaError, match=r"type that cannot be used.*got double"):
+        asof_join(left.withColumn("t", F.lit(1.0)), right.withColumn("t", F.lit(1.0)), "t", by="u")
+    for tolerance in (dt.timedelta(1), -1, 1.5, True):
+        with pytest.raises(UsageError, match="tolerance does not fit"):
+            asof_join(left, right, "t", by="u", tolerance=tolerance)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="time columns are not clear"):
+        asof_join(left, right, by="u", left_on="t")
+    with pytest.raises(UsageError, match="both sides have v"):
+        asof_join(left.withColumn("v", F.lit(1)), right, "t", by="u")
+    with pytest.raises(UsageError, match="whose rows belong together"):
+        asof_join(left, right, "t", by=())
+    with pytest.raises(UsageError, match="has a column v already"):
+        asof_join(left, right, "t", by="u", matched_time="v")
