@@ -22,12 +22,16 @@ from dedup_storage.spark.joins.plan import physical_plan
 from tests.spark.helpers import multiset
 from tests.spark.join_tables import Tables
 
-EXAMPLES = hypothesis_settings(
-    max_examples=6,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+
+def examples(count: int) -> hypothesis_settings:
+    return hypothesis_settings(
+        max_examples=count,
+        deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
 Row = tuple[Any, ...]
 
 
@@ -57,9 +61,27 @@ known = st.lists(
 )
 
 
-@EXAMPLES
-@given(asked, known, st.one_of(st.none(), st.integers(0, 4)), st.booleans(), st.integers(-6, 12))
+logs = given(asked, known, st.one_of(st.none(), st.integers(0, 4)), st.booleans(), st.integers(-6, 12))
+
+
+@examples(3)
+@logs
 def test_every_request_gets_what_was_known(
+    spark: SparkSession, requests: list[Row], features: list[Row], tolerance: int | None, exact: bool, now: int
+) -> None:
+    check_leakage(spark, requests, features, tolerance, exact, now)
+
+
+@pytest.mark.slow
+@examples(25)
+@logs
+def test_more_requests_get_what_was_known(
+    spark: SparkSession, requests: list[Row], features: list[Row], tolerance: int | None, exact: bool, now: int
+) -> None:
+    check_leakage(spark, requests, features, tolerance, exact, now)
+
+
+def check_leakage(
     spark: SparkSession, requests: list[Row], features: list[Row], tolerance: int | None, exact: bool, now: int
 ) -> None:
     left = spark.createDataFrame(requests, "u bigint, t bigint, p int")

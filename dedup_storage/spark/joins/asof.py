@@ -127,7 +127,7 @@ def _check(
     if isinstance(tolerance, timedelta):
         fits = isinstance(kind, _TIMES) and tolerance >= timedelta(0)
     else:
-        fits = isinstance(kind, T.IntegralType) and not isinstance(tolerance, bool) and tolerance >= 0
+        fits = isinstance(kind, T.IntegralType) and type(tolerance) is int and tolerance >= 0
     if not fits:
         raise UsageError(
             "the tolerance does not fit the time",

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from pyspark.sql import DataFrame, SparkSession
 
-from dedup_storage.errors import ShuffleRefusedError
 from dedup_storage.spark.errors import translated
-from dedup_storage.spark.joins.bucket import Exchange, placed
+from dedup_storage.spark.joins.bucket import settled
 from dedup_storage.spark.joins.inputs import How, as_frame, choice, join_keys, joined
 from dedup_storage.spark.joins.model import ExplainedJoin, JoinExplanation, JoinSide, PlanStep, StepKind
 from dedup_storage.spark.joins.plan import Node, Read, Scan, physical_plan
 from dedup_storage.spark.joins.reasons import moved, reasons_of
+from dedup_storage.spark.joins.settings import BUCKET_JOIN, missing
 from dedup_storage.spark.joins.sizes import ScanSize, size_of
 
 __all__ = ["explain_join"]
@@ -28,12 +28,13 @@ def explain_join(
     *,
     spark: SparkSession | None = None,
 ) -> JoinExplanation:
-    """Explain a query, or the join of two sides; runs no query, reads only metadata of the tables.
+    """Explain a query, or the bucket join of two sides; runs no query, reads only metadata of the tables.
 
     Args:
-        left: With ``right`` the join's left side, a frame or a table's name; alone the query to explain.
-        right: The right side.
-        on, how: As for ``bucket_join``; the plain join is explained, as the session would run it now.
+        left: With ``right`` the join's left side, a frame or a table's name; alone the query to explain, as its session
+            would run it now.
+        right: The right side. Then what ``bucket_join`` does is explained, or why it refuses.
+        on, how: As for ``bucket_join``.
         spark: Session that table names are looked up in; the active one by default.
 
     Returns:
@@ -50,14 +51,16 @@ def explain_join(
         second = as_frame(right, spark)
         keys = join_keys(first, second, on)
         kind = choice(How, how, "join")
-        names = {How.SEMI: "left_semi", How.ANTI: "left_anti"}
-        query = first.join(second, list(keys), names.get(kind, kind.value))
-        try:
-            placed(joined(first, second, keys, kind, None), Exchange.REFUSE)
-            ours = "bucket_join joins these two without moving a row."
-        except ShuffleRefusedError as error:
-            ours = f"bucket_join refuses: {error}"
-        return _explained(query, ours)
+        planned, blocking = settled(joined(first, second, keys, kind, None), one_side=False)
+        if blocking:
+            ours = "bucket_join refuses this join"
+        else:
+            ours = "bucket_join joins these two without moving a row"
+        lacking = missing(first.sparkSession)
+        if lacking:
+            told = ", ".join(f"{key}={BUCKET_JOIN[key]}" for key in lacking)
+            ours += f"; the session lacks {told}, which it sets for this query alone"
+        return _explained(planned, f"{ours}.")
 
 
 def _explained(query: DataFrame, ours: str | None) -> JoinExplanation:

@@ -24,7 +24,6 @@ class Cause(StrEnum):
     TYPES = "different types"
     TRANSFORMS = "different partitions"
     NOT_A_KEY = "a partition column is no join key"
-    NOT_READ = "a partition column is not read"
     SPEC_CHANGED = "the partition spec changed"
     COMPUTED_KEY = "a computed key"
     BROADCAST = "a small-looking side is broadcast"
@@ -136,7 +135,7 @@ class JoinExplanation(_Frozen):
         verdict: One sentence.
         joins: The plan's joins, deepest first.
         steps: Its shuffles, broadcasts and sorts, deepest first.
-        bucket_join: What ``bucket_join`` makes of the same two sides; ``None`` when a query was explained.
+        bucket_join: Whether ``bucket_join`` joins the two sides, with which settings; ``None`` for a query.
     """
 
     shuffle_free: bool

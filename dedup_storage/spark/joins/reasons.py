@@ -52,9 +52,9 @@ def _blocking(join: Node, spark: SparkSession, sizes: Mapping[Read, ScanSize]) -
         named = " and ".join(_named(side) for side in broadcast)
         yield Reason(
             cause=Cause.BROADCAST,
-            text=f"Spark takes {named} for small and copies it to every executor; its planner counts a list of any "
-            "length as a few bytes",
-            fix="Use bucket_join, or set spark.sql.autoBroadcastJoinThreshold to -1.",
+            text=f"{named} is copied to every executor, by a hint or because Spark takes it for small: its planner "
+            "counts a list of any length as a few bytes",
+            fix="Use bucket_join, or set spark.sql.autoBroadcastJoinThreshold to -1 and drop the hint.",
         )
         return
     for key, value in missing(spark).items():
@@ -172,13 +172,12 @@ def _differences(join: Node, left: Scan, right: Scan) -> Iterator[Reason]:
             return
     if [(pairs.get(p.column), _kind(p)) for p in ours] == [(p.column, _kind(p)) for p in theirs]:
         return
-    read = {p.column for p in ours} != {p.column for p in theirs}
-    both = {p.column for p in left.partitions} == {p.column for p in right.partitions}
+    others = ", ".join(sorted({p.column for p in (*ours, *theirs)} - {l_bucket.column, r_bucket.column}))
     yield Reason(
-        cause=Cause.NOT_READ if read and both else Cause.TRANSFORMS,
+        cause=Cause.TRANSFORMS,
         text=f"{left.table} is grouped by {_fields(ours)}, {right.table} by {_fields(theirs)}",
-        fix=f"Leave {', '.join(sorted({p.column for p in (*ours, *theirs)} - {l_bucket.column}))} out of both sides, "
-        "which groups them by bucket alone, or partition them alike and in the same order.",
+        fix=f"Partition them alike and in the same order; or leave {others} out of both sides and of the keys, where "
+        "the other keys suffice: then buckets are whole.",
     )
 
 

@@ -86,8 +86,7 @@ def size_of(spark: SparkSession, scan: Scan) -> ScanSize:
 
 
 def _metadata(spark: SparkSession, scan: Scan, name: str) -> DataFrame:
-    reader = spark.read.format("iceberg").option("snapshot-id", str(scan.snapshot_id))
-    return reader.load(f"{scan.table}.{name}")
+    return spark.read.option("versionAsOf", str(scan.snapshot_id)).table(f"{scan.table}.{name}")
 
 
 def _total(column: str, field_id: int) -> Column:
