@@ -52,10 +52,7 @@ def explain_join(
         keys = join_keys(first, second, on)
         kind = choice(How, how, "join")
         planned, blocking = settled(joined(first, second, keys, kind, None), one_side=False)
-        if blocking:
-            ours = "bucket_join refuses this join"
-        else:
-            ours = "bucket_join joins these two without moving a row"
+        ours = "bucket_join refuses this join" if blocking else "bucket_join joins these two without moving a row"
         lacking = missing(first.sparkSession)
         if lacking:
             told = ", ".join(f"{key}={BUCKET_JOIN[key]}" for key in lacking)
