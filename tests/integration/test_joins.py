@@ -19,6 +19,8 @@ from tests.spark.join_tables import exchanges, plain_join
 
 __all__ = ["source"]
 
+pytestmark = pytest.mark.slow
+
 
 def digest(df: DataFrame) -> tuple[object, ...]:
     """Number of rows, and the sum of their hashes, whatever their order."""

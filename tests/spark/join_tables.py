@@ -67,7 +67,7 @@ def same_as_plain(
 ) -> None:
     """Assert that a join's rows are those of the plain join, and that there are any."""
     expected = plain_join(left, right, on, how)
-    assert exchanges(expected) == 2
+    assert exchanges(expected) >= 2
     assert result.columns == expected.columns
     rows = multiset(expected)
     assert rows

@@ -31,7 +31,9 @@ def dataset(spark: SparkSession, settings: Settings, name: str, **options: str) 
     return ds
 
 
-@pytest.mark.parametrize("grain", ["day", "month", "none"])
+@pytest.mark.parametrize(
+    "grain", ["day", pytest.param("month", marks=pytest.mark.slow), pytest.param("none", marks=pytest.mark.slow)]
+)
 def test_tables_of_a_dataset(spark: SparkSession, settings: Settings, name: str, grain: str) -> None:
     ds = dataset(spark, settings, name, date_grain=grain)
     on = ("user_id", "request_id", "event_date")

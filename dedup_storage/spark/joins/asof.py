@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from dedup_storage.errors import DuplicateRowsError, SchemaError, UsageError
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.joins.bucket import settled
-from dedup_storage.spark.joins.inputs import How, as_frame, field_of, joined, refuse_shared, same_type
+from dedup_storage.spark.joins.inputs import How, as_frame, field_of, refuse_shared, same_type
 from dedup_storage.spark.joins.plan import physical_plan
 from dedup_storage.spark.rows import only_row
 
@@ -86,9 +86,8 @@ def asof_join(
         moments = _moments(left, users, left_time)
         matched = _matched(left.select(*moments).distinct(), known, users, left_time, right_time, values, order,
                            allow_exact_matches, tolerance, kind, matched_time)  # fmt: skip
-        plain = joined(left, matched, moments, How.LEFT, None)
         # Requests that lie in no buckets are shuffled: there is nowhere to bring the matches to.
-        result, _ = settled(plain, one_side=True)
+        result, _ = settled(left, matched, moments, How.LEFT, one_side=True)
         return result.select(*left.columns, *shown.columns)
 
 

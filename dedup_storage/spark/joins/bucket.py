@@ -25,7 +25,7 @@ from dedup_storage.spark.joins.settings import (
     missing,
 )
 
-__all__ = ["Exchange", "ShuffleWarning", "bucket_join", "placed", "settled", "top_join"]
+__all__ = ["Exchange", "ShuffleWarning", "bucket_join", "settled", "top_join"]
 
 
 class Exchange(StrEnum):
@@ -93,22 +93,12 @@ def bucket_join(
             expected="right, or left for inner joins",
         )
     with translated():
-        plain = joined(first, second, keys, kind, hash_side)
-        return placed(plain, mode)
-
-
-def placed(plain: DataFrame, mode: Exchange) -> DataFrame:
-    """A join under the settings that leave its rows where they are, or what ``mode`` says instead.
-
-    Raises:
-        ShuffleRefusedError: rows would move.
-    """
-    result, blocking = settled(plain, one_side=mode is Exchange.ONE_SIDE)
+        result, blocking = settled(first, second, keys, kind, hash_side, one_side=mode is Exchange.ONE_SIDE)
     if not blocking:
         return result
     if mode is Exchange.WARN:
         told = "; ".join(f"{r.text} ({r.fix})" for r in blocking)
-        warnings.warn(f"the join moves rows: {told}", ShuffleWarning, stacklevel=3)
+        warnings.warn(f"the join moves rows: {told}", ShuffleWarning, stacklevel=2)
         return result
     raise ShuffleRefusedError(
         "the join would move rows: " + "; ".join(r.text for r in blocking),
@@ -116,25 +106,34 @@ def placed(plain: DataFrame, mode: Exchange) -> DataFrame:
     )
 
 
-def settled(plain: DataFrame, *, one_side: bool) -> tuple[DataFrame, tuple[Reason, ...]]:
+def settled(
+    left: DataFrame, right: DataFrame, keys: Sequence[str], how: How, hash_side: str | None = None, *, one_side: bool
+) -> tuple[DataFrame, tuple[Reason, ...]]:
     """A join under the settings that leave its rows where they are, and why that did not succeed (empty: it did).
 
     Args:
-        plain: The join.
+        left, right, keys, how, hash_side: As for ``bucket_join``, checked.
         one_side: One side may move.
     """
+    plain = joined(left, right, keys, how, hash_side)
     result = in_own_session(plain, BUCKET_JOIN) if missing(plain.sparkSession) else plain
     join = top_join(physical_plan(result))
     if join is None or not any(map(moved, join.children)):
         return result, ()
     blocking = tuple(r for r in reasons_of(join, result.sparkSession) if r.blocks)
+    sides = tuple(map(_below_exchange, join.children))
     # Spark 4.1 misplaces rows above a join of unequal counts, so below it there may be nothing but reading.
-    only_reads = all(_below_exchange(side).stays for side in join.children)
-    if only_reads and {r.cause for r in blocking} == {Cause.BUCKETS}:
+    if all(side.stays for side in sides) and {r.cause for r in blocking} == {Cause.BUCKETS}:
         found = _try(plain, COMPATIBLE_COUNTS, most=0)
         if found is not None:
             return found, ()
     if one_side:
+        lying = [side.layout.startswith("keygrouped") for side in sides]
+        # Spark would keep whichever side has more partitions, be it the one that a shuffle has just made.
+        if lying == [True, False]:
+            plain = joined(left, fenced(right), keys, how, hash_side)
+        elif lying == [False, True]:
+            plain = joined(fenced(left), right, keys, how, hash_side)
         found = _try(plain, ONE_SIDE, most=1)
         if found is not None:
             return found, ()

@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.joins.bucket import settled
-from dedup_storage.spark.joins.inputs import How, as_frame, choice, join_keys, joined
+from dedup_storage.spark.joins.inputs import How, as_frame, choice, join_keys
 from dedup_storage.spark.joins.model import ExplainedJoin, JoinExplanation, JoinSide, PlanStep, StepKind
 from dedup_storage.spark.joins.plan import Node, Read, Scan, physical_plan
 from dedup_storage.spark.joins.reasons import moved, reasons_of
@@ -51,7 +51,7 @@ def explain_join(
         second = as_frame(right, spark)
         keys = join_keys(first, second, on)
         kind = choice(How, how, "join")
-        planned, blocking = settled(joined(first, second, keys, kind, None), one_side=False)
+        planned, blocking = settled(first, second, keys, kind, one_side=False)
         ours = "bucket_join refuses this join" if blocking else "bucket_join joins these two without moving a row"
         lacking = missing(first.sparkSession)
         if lacking:
