@@ -10,8 +10,9 @@ from dedup_storage.spark.errors import translated
 from dedup_storage.spark.joins.bucket import settled
 from dedup_storage.spark.joins.inputs import How, as_frame, choice, join_keys
 from dedup_storage.spark.joins.model import ExplainedJoin, JoinExplanation, JoinSide, PlanStep, StepKind
-from dedup_storage.spark.joins.plan import Node, Read, Scan, physical_plan
+from dedup_storage.spark.joins.plan import Node, physical_plan
 from dedup_storage.spark.joins.reasons import moved, reasons_of
+from dedup_storage.spark.joins.scan import Read, Scan
 from dedup_storage.spark.joins.settings import BUCKET_JOIN, missing
 from dedup_storage.spark.joins.sizes import ScanSize, size_of
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pyspark.sql import SparkSession
 
 from dedup_storage.spark.joins.model import Cause, Reason
-from dedup_storage.spark.joins.plan import Node, PartitionColumn, Read, Scan
+from dedup_storage.spark.joins.plan import Node
+from dedup_storage.spark.joins.scan import PartitionColumn, Read, Scan
 from dedup_storage.spark.joins.settings import BUCKET_JOIN, missing
 from dedup_storage.spark.joins.sizes import ScanSize
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dedup_storage.spark.joins.plan import Scan
+from dedup_storage.spark.joins.scan import Scan
 from dedup_storage.spark.rows import only_row
 
 __all__ = ["ScanSize", "size_of"]
