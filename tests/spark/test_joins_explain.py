@@ -60,6 +60,7 @@ def test_a_session_that_lacks_the_settings(tables: Tables) -> None:
     left, right = tables("a", DAILY), tables("b", DAILY)
     session = tables.spark.newSession()
     session.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")
+    session.conf.set("spark.sql.iceberg.planning.preserve-data-grouping", "false")
     query = session.table(left).join(session.table(right), [*KEYS, "event_date"])
     found = explain_join(query)
     assert causes(found) == {Cause.SETTING}
@@ -69,7 +70,7 @@ def test_a_session_that_lacks_the_settings(tables: Tables) -> None:
     assert [s.rows for s in moving] == [600, 600]
     assert "hashpartitioning" in moving[0].detail
     text = shown(found)
-    assert "preserve-data-grouping is not set" in text
+    assert "preserve-data-grouping is false" in text
     assert "19.2 kB" in text
     ours = explain_join(left, right, spark=session)
     assert ours.shuffle_free
@@ -105,7 +106,7 @@ def test_why_rows_move(tables: Tables, partitions: str, where: str, cause: Cause
     right = spark.table(tables(name, partitions, where=where))
     if not partitions.endswith(", event_date"):
         right = right.drop("event_date")
-    found = explain_join(left.drop("event_date"), right, KEYS)
+    found = explain_join(left.drop("event_date"), right, KEYS, "left")
     assert cause in causes(found)
     reason = next(r for r in found.joins[0].reasons if r.cause is cause)
     text = shown(found)
