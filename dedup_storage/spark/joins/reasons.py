@@ -65,14 +65,11 @@ def _blocking(join: Node, spark: SparkSession, sizes: Mapping[Read, ScanSize]) -
                 text=f"{key} is {'not set' if value == 'none' else value}",
                 fix=f"Use bucket_join, or set {key} to {BUCKET_JOIN[key]}.",
             )
-    scans = []
-    for side in join.children:
-        reason = _side(side)
-        if reason is not None:
-            yield reason
-        scans.append(_leading(side))
-    left, right = scans
-    if left is None or right is None:
+    alone = [reason for reason in map(_side, join.children) if reason is not None]
+    yield from alone
+    left, right = map(_leading, join.children)
+    if alone or left is None or right is None:
+        # What one side lacks explains it; the two are not compared.
         return
     for scan in (left, right):
         used = sizes.get(scan.read)
