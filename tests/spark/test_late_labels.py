@@ -1,0 +1,97 @@
+"""Late labels: any order of arrival gives what a rebuild from all rows gives; unknown keys are set aside."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.raw import RawLog
+from tests.spark.helpers import day, flat_rows, flat_schema, frame, same_rows
+
+TYPES = "user_id bigint, request_id bigint, item bigint, y int, at timestamp"
+
+
+@pytest.fixture
+def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    raw = RawLog.from_frame(frame(spark, flat_rows([1, 2], users=12)), flat_schema())
+    created = Dataset.create(spark, settings, name, raw.schema, raw)
+    created.write(raw, run_id="first", gate=False)
+    return created
+
+
+def late(number: int, seed: int = 1) -> list[tuple[Any, ...]]:
+    """Labels of known impressions, repeated and out of order, a few of them unknown."""
+    chance = random.Random(seed)
+    known = [(r[0], r[1], r[5]) for r in flat_rows([1, 2], users=12)]
+    rows = []
+    for i in range(number):
+        key = chance.choice(known) if chance.random() < 0.9 else (900 + i, i, 1)
+        rows.append((*key, chance.randint(0, 9), day(10) + dt.timedelta(hours=chance.randint(0, 20))))
+    return rows
+
+
+def rebuilt(spark: SparkSession, rows: list[tuple[Any, ...]]) -> Any:
+    """The whole log again, each label the newest of all rows (of equal times the greatest)."""
+    newest: dict[Any, tuple[Any, int]] = {}
+    for *key, label, at in rows:
+        newest[tuple(key)] = max(newest.get(tuple(key), (at, label)), (at, label))
+    log = []
+    for row in flat_rows([1, 2], users=12):
+        found = newest.get((row[0], row[1], row[5]))
+        log.append((*row[:-1], found[1] if found else row[-1]))
+    return frame(spark, log)
+
+
+def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, ds: Dataset) -> None:
+    rows = late(60)
+    before = ds.metadata().snapshots(1)["requests"]
+    parts = [rows[40:], rows[:20], rows[20:40] + rows[45:50]]
+    total = {"input_rows": 0, "unknown_rows": 0}
+    for number, part in enumerate(parts):
+        summary = ds.merge_labels(spark.createDataFrame(part, TYPES), "y", "at", run_id=f"l{number}", gate=False)
+        assert summary.input_rows == len(part)
+        for name in total:
+            total[name] += getattr(summary, name)
+        assert summary.backfill.sequence_bytes_written == 0
+    same_rows(ds.logs(), rebuilt(spark, rows))
+    meta = ds.metadata()
+    assert (
+        meta.tables["requests"].snapshot_by_id(before).summary["total-data-files"]
+        == meta.tables["requests"].snapshot_by_id(meta.snapshots(4)["requests"]).summary["total-data-files"]
+    )
+    aside = spark.read.table(f"{ds.settings.catalog.name}.{ds.name}.labels_unknown")
+    assert aside.count() == total["unknown_rows"] > 0
+    # The same run again, and the same rows by another run, change nothing.
+    assert ds.merge_labels(spark.createDataFrame(parts[0], TYPES), "y", "at", run_id="l0").backfill.already_published
+    again = ds.merge_labels(spark.createDataFrame(rows[40:], TYPES), "y", "at", run_id="again", gate=False)
+    assert again.merged_rows == 0
+    same_rows(ds.logs(), rebuilt(spark, rows))
+
+
+def test_nothing_known_publishes_the_rows_set_aside_alone(spark: SparkSession, ds: Dataset) -> None:
+    rows = [(900, 1, 1, 1, day(10)), (901, 2, 1, 0, day(10))]
+    summary = ds.merge_labels(spark.createDataFrame(rows, TYPES), "y", "at", run_id="l", gate=False)
+    assert (summary.unknown_rows, summary.merged_rows, summary.backfill.version) == (2, 0, 2)
+    same_rows(ds.logs(), ds.logs(1))
+    assert ds.merge_labels(spark.createDataFrame(rows, TYPES), "y", "at", run_id="l").backfill.already_published
+
+
+def test_rows_that_cannot_be_used(spark: SparkSession, ds: Dataset) -> None:
+    rows = spark.createDataFrame(late(3), TYPES)
+    with pytest.raises(UsageError, match="country is no label"):
+        ds.merge_labels(rows.withColumnRenamed("y", "country"), "country", "at")
+    with pytest.raises(SchemaError, match="lack the column when"):
+        ds.merge_labels(rows, "y", "when")
+    with pytest.raises(UnknownColumnError, match="which impression"):
+        ds.merge_labels(rows.drop("item"), "y", "at")
+    nothing = spark.createDataFrame([(1, 1, 31, 1, None)], TYPES)
+    with pytest.raises(UsageError, match="1 late labels have no key or no time"):
+        ds.merge_labels(nothing, "y", "at")
+    assert [v.version for v in ds.versions()] == [1]
