@@ -7,6 +7,7 @@ the same deletion vectors, held rows of the users.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -70,6 +71,12 @@ class TableRewriter:
     def _catalog(self) -> str:
         return self.settings.catalog.name
 
+    @cached_property
+    def _buckets(self) -> list[int]:
+        """Buckets of the users; the others are not looked into."""
+        bucket = bucket_column(self.spec, self._catalog).alias("b")
+        return sorted(row["b"] for row in self.users.select(bucket).distinct().collect())
+
     def rows(self, snapshot_id: int) -> DataFrame:
         """All rows of a snapshot."""
         return move_to(self.session, self.tables.read(self.dataset, self.table, snapshot_id))
@@ -80,9 +87,8 @@ class TableRewriter:
 
     def _theirs(self, snapshot_id: int) -> DataFrame:
         user = self.spec.schema_.user
-        bucket = bucket_column(self.spec, self._catalog)
-        buckets = [r["b"] for r in self.users.select(bucket.alias("b")).distinct().collect()]
-        rows = self.rows(snapshot_id).filter(bucket.isin(buckets)).select(user, "_file")
+        inside = bucket_column(self.spec, self._catalog).isin(self._buckets)
+        rows = self.rows(snapshot_id).filter(inside).select(user, "_file")
         return rows.join(F.broadcast(self.users), user, "left_semi")
 
     def touched(self, snapshot_id: int) -> Touched:
@@ -100,6 +106,7 @@ class TableRewriter:
             listed.join(F.broadcast(hit), F.col("file_path") == F.col("_file"), "left")
             .join(F.broadcast(vectors), F.col("file_path") == F.col("of"), "left")
             .filter("hit or vector is not null")
+            .filter(F.col("bucket").isin(self._buckets))
             .select("date", "bucket", "file_path", F.coalesce("vector", F.lit("")).alias("vector"), "hit")
         )
         rows = found.collect()

@@ -1,0 +1,90 @@
+"""Erasure: the users are in no version, no table and no file, and everybody else is as before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import InputError, UsageError
+from dedup_storage.spark.backfill import Affected, Change, Strategy
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.raw import RawLog
+from tests.spark.helpers import day, flat_rows, flat_schema, frame, same_rows
+
+KEPT = "user_id not in (1, 5)"
+
+
+def log(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
+    return RawLog.from_frame(frame(spark, flat_rows(days, users=12, first_request=first_request)), flat_schema())
+
+
+@pytest.fixture
+def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    """Four versions: written, backfilled by deletion vectors, late labels with an unknown one, appended."""
+    raw = log(spark, [1, 2])
+    ds = Dataset.create(spark, settings, name, raw.schema, raw)
+    ds.write(raw, run_id="first", gate=False)
+    change, some = Change(expressions={"y": "7"}), Affected(users=[1, 2])
+    ds.backfill(change, some, run_id="b", strategy=Strategy.MERGE_ON_READ, gate=False)
+    late = [(1, 1, 31, 3, day(9)), (2, 2, 12, 4, day(9)), (5, 777, 1, 1, day(9))]
+    types = "user_id bigint, request_id bigint, item bigint, y int, at timestamp"
+    ds.merge_labels(spark.createDataFrame(late, types), "y", "at", run_id="l", gate=False)
+    ds.write(log(spark, [3], 500), run_id="third", gate=False)
+    ds.pin(2, "paper")
+    return ds
+
+
+@pytest.mark.slow
+def test_users_are_gone_from_every_version_and_file(spark: SparkSession, ds: Dataset) -> None:
+    before = {n: ds.logs(n).filter(KEPT).localCheckpoint() for n in (1, 2, 3, 4)}
+    planned = ds.forget_users([1, 5], dry_run=True)
+    assert (planned.users, planned.version, planned.clean, planned.signed) == (2, 4, None, None)
+    rows = {t.table: t.rows for t in planned.tables}
+    assert rows == {"requests": 6, "impressions": 18, "label_times": 1, "labels_unknown": 1}
+    assert ds.logs().filter(f"not ({KEPT})").count() == 18
+
+    done = ds.forget_users([1, 5], "gdpr-1")
+    assert (done.version, done.versions_rewritten, done.clean) == (5, (1, 2, 3, 4), True)
+    assert done.signed is not None
+    assert all(t.rows_left == 0 for t in done.tables)
+    for number, expected in before.items():
+        same_rows(ds.logs(number), expected)
+    same_rows(ds.logs(), before[4])
+    # The plainest scan there is: every Parquet file on the disk.
+    for path in (Path(str(ds.settings.local_warehouse)) / ds.name).rglob("*.parquet"):
+        assert not {1, 5} & set(pq.read_table(path, columns=["user_id"])["user_id"].to_pylist())
+    assert [v.run_id for v in ds.versions()] == ["first", "b", "l", "third", "gdpr-1"]
+    assert ds.versions()[1].pins == ("paper",)
+    # Run ids are still known, and the dataset works on.
+    assert ds.write(log(spark, [3], 500), run_id="third").already_published
+    again = ds.forget_users([1, 5], "gdpr-1")
+    assert (again.version, again.versions_rewritten, again.clean) == (5, (), True)
+    ds.rollback(2)
+    same_rows(ds.logs(), before[2])
+    ds.write(log(spark, [4], 900), gate=False)
+    same_rows(ds.logs(), before[2].unionByName(log(spark, [4], 900).frame))
+
+
+class Stop(Exception):
+    pass
+
+
+def test_what_is_refused(spark: SparkSession, ds: Dataset) -> None:
+    with pytest.raises(UsageError, match="no user is given"):
+        ds.forget_users([])
+    with pytest.raises(InputError, match="1 of the users given are no ids") as refused:
+        ds.forget_users(["secret-name", "5"])
+    assert "secret-name" not in str(refused.value)
+
+    def stop(*_: int) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        ds.backfill(Change(expressions={"y": "1"}), Affected(), run_id="slow", part_segments=1, progress=stop)
+    with pytest.raises(UsageError, match="runs are at work"):
+        ds.forget_users([1])
+    assert ds.versions()[-1].version == 4
