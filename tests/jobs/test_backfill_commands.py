@@ -51,6 +51,7 @@ def run(spark: SparkSession, settings: Settings, monkeypatch: pytest.MonkeyPatch
     return invoke
 
 
+@pytest.mark.slow
 def test_backfill_late_labels_maintain_forget(run: Run, settings: Settings, name: str, tmp_path: Path) -> None:
     made = run("write", tmp_path / "raw", "--dataset", name, "--schema", "schema.yaml", "--run-id", "one", "--no-gate")
     assert made.exit_code == 0, made.output

@@ -25,6 +25,7 @@ def test_stored_without_outputs_and_definitions() -> None:
     assert not any(line.startswith(("def ", "class ")) for cell in code for line in cell.source.splitlines())
 
 
+@pytest.mark.slow
 def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
