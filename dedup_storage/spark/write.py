@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
@@ -30,6 +27,7 @@ from dedup_storage.spark.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.spark.raw import Form, RawLog
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.segments import segment_ranges
+from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.spark.summary import TableSummary, WriteSummary, small_segment_hint
 from dedup_storage.tables.features import FeatureGroup, feature_groups, promoted_columns
 from dedup_storage.tables.iceberg import in_ranges
@@ -42,7 +40,7 @@ __all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer"]
 _MOST_DATES = 400
 
 
-class Writer:
+class Writer(TimedSteps):
     """Writes one raw log into a dataset, once.
 
     Args:
@@ -76,14 +74,6 @@ class Writer:
         self.seconds: dict[str, float] = {}
         self._groups: dict[str, FeatureGroup] = {}
         self._inconstant = self._quarantined = self._dropped = self._left_out = 0
-
-    @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - start, 3)
 
     def write(self) -> WriteSummary:
         """Do it.

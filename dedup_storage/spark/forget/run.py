@@ -5,10 +5,7 @@ Each step finds by itself what is left to do, so an erasure that was killed is f
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -24,6 +21,7 @@ from dedup_storage.spark.forget.summary import ForgetSummary, TableErasure
 from dedup_storage.spark.maintain.compact import working_branches
 from dedup_storage.spark.maintain.expire import Expiry, Policy
 from dedup_storage.spark.sources import typed_users
+from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.tables.features import DEFINITION, definition_at
 from dedup_storage.tables.iceberg_branch import PART, branch_name
 from dedup_storage.tables.metadata import DatasetMetadata, tags
@@ -33,7 +31,7 @@ from dedup_storage.tables.segments import encode_segments
 __all__ = ["Forgetting"]
 
 
-class Forgetting:
+class Forgetting(TimedSteps):
     """Erases users from one dataset.
 
     Args:
@@ -58,14 +56,6 @@ class Forgetting:
         self.run_id, self.dry_run = run_id, dry_run
         self._given = users
         self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - start, 3)
 
     def run(self) -> ForgetSummary:
         """Do it.

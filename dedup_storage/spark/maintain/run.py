@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -17,6 +13,7 @@ from dedup_storage.spark.maintain.decay import Limits, SegmentDecay, measure_dec
 from dedup_storage.spark.maintain.expire import Expiry, Policy
 from dedup_storage.spark.maintain.summary import Gain, MaintainSummary, TableExpiry
 from dedup_storage.spark.rows import only_row
+from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.tables.iceberg_branch import branch_name
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import TableFormat
@@ -26,7 +23,7 @@ __all__ = ["Maintenance"]
 _COMPACTED = (TableRole.REQUESTS, TableRole.IMPRESSIONS, TableRole.LOGS, TableRole.FEATURES)
 
 
-class Maintenance:
+class Maintenance(TimedSteps):
     """Keeps one dataset healthy.
 
     Args:
@@ -58,14 +55,6 @@ class Maintenance:
         self.limits, self.policy = limits or Limits(), policy or Policy()
         self.compact, self.expire, self.orphans = compact, expire, orphans
         self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - start, 3)
 
     def run(self) -> MaintainSummary:
         """Do it.
