@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -12,24 +11,9 @@ from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import DatasetNotFoundError, UsageError
 from dedup_storage.layout import Layout
 from dedup_storage.schema import DateGrain, LogSchema, check_name
+from dedup_storage.spark.policies import Mode, OnDuplicates, OnInconstant
 
 __all__ = ["write"]
-
-
-class _Mode(StrEnum):
-    APPEND = "append"
-    REPLACE = "replace"
-
-
-class _Inconstant(StrEnum):
-    REFUSE = "refuse"
-    FIRST = "first"
-    QUARANTINE = "quarantine"
-
-
-class _Duplicates(StrEnum):
-    REFUSE = "refuse"
-    KEEP_ONE = "keep-one"
 
 
 @job
@@ -42,16 +26,16 @@ def write(
         str | None, typer.Option(help="The impressions, when SOURCE holds the requests alone (two frames).")
     ] = None,
     format: Annotated[LogFormat | None, typer.Option(help="Format; told by the file's name if left out.")] = None,
-    mode: Annotated[_Mode, typer.Option(help="Append, or replace the event dates that the log holds.")] = _Mode.APPEND,
+    mode: Annotated[Mode, typer.Option(help="Append, or replace the event dates that the log holds.")] = Mode.APPEND,
     layout: Annotated[Layout | None, typer.Option(help="Layout of a new dataset.")] = None,
     date_grain: Annotated[DateGrain | None, typer.Option(help="Date part of a new dataset's segments.")] = None,
     buckets: Annotated[int | None, typer.Option(min=1, help="User buckets of a new dataset.")] = None,
     on_inconstant: Annotated[
-        _Inconstant, typer.Option(help="What to do with request columns that differ inside a request.")
-    ] = _Inconstant.REFUSE,
+        OnInconstant, typer.Option(help="What to do with request columns that differ inside a request.")
+    ] = OnInconstant.REFUSE,
     on_duplicates: Annotated[
-        _Duplicates, typer.Option(help="What to do with impressions that are there twice.")
-    ] = _Duplicates.REFUSE,
+        OnDuplicates, typer.Option(help="What to do with impressions that are there twice.")
+    ] = OnDuplicates.REFUSE,
     gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the data before it is published.")] = True,
     run_id: RunIdOption = None,
 ) -> None:
