@@ -19,6 +19,7 @@ from dedup_storage.quality.expectations import Rule, zero_rule
 from dedup_storage.quality.gate import docs_directory
 from dedup_storage.quality.model import CheckResult, Verdict
 from dedup_storage.tables.features import FeatureGroup
+from dedup_storage.tables.rows import only_row
 
 __all__ = ["feature_facts", "run_feature_gate"]
 
@@ -85,8 +86,8 @@ def feature_facts(group: FeatureGroup, staged: DataFrame, keys: DataFrame) -> di
     key = keys.columns
     checked = [c.name for c in group.columns if c.not_null]
     nulls = [F.count_if(F.col(c).isNull()).alias(f"_n{i}") for i, c in enumerate(checked)]
-    have = staged.agg(*_sums(key), *nulls).collect()[0]
-    want = keys.agg(*_sums(key)).collect()[0]
+    have = only_row(staged.agg(*_sums(key), *nulls))
+    want = only_row(keys.agg(*_sums(key)))
     facts = {"feature_rows": int(have["rows"]), "log_keys": int(want["rows"])}
     if all(have[s] == want[s] for s in ("rows", "low", "high")):
         facts |= {"duplicate_keys": 0, "surplus_keys": 0, "missing_keys": 0}
@@ -110,11 +111,13 @@ def _compared(key: Sequence[str], staged: DataFrame, keys: DataFrame) -> dict[st
     have, want = F.sum("_have"), F.count_if(F.col("_have") == 0)
     counted = both.groupBy(*key).agg(have.alias("_h"), want.alias("_w"))
     h, w = F.col("_h"), F.col("_w")
-    row = counted.agg(
-        F.sum(F.when(h > 1, h - 1).otherwise(0)).alias("duplicate_keys"),
-        F.count_if((h > 0) & (w == 0)).alias("surplus_keys"),
-        F.count_if((h == 0) & (w > 0)).alias("missing_keys"),
-    ).collect()[0]
+    row = only_row(
+        counted.agg(
+            F.sum(F.when(h > 1, h - 1).otherwise(0)).alias("duplicate_keys"),
+            F.count_if((h > 0) & (w == 0)).alias("surplus_keys"),
+            F.count_if((h == 0) & (w > 0)).alias("missing_keys"),
+        )
+    )
     return {name: int(row[name] or 0) for name in ("duplicate_keys", "surplus_keys", "missing_keys")}
 
 

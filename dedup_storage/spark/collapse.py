@@ -25,8 +25,8 @@ from dedup_storage.errors import DuplicateRowsError, InputError
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain, Grain
 from dedup_storage.spark.raw import POINTER, Form, RawLog
-from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.types import fingerprint, has_hidden_nulls, orderable
+from dedup_storage.tables.rows import only_row
 
 __all__ = ["Collapse", "InputStats", "RequestKeys"]
 

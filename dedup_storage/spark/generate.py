@@ -32,4 +32,5 @@ def generate(spark: SparkSession, params: SynthParams, path: str) -> GeneratedLo
     tasks = [(table, file) for file in range(params.files) for table in params.tables]
     # An RDD rather than a DataFrame: its Python workers need not load pandas, which takes longer than a small file.
     work = spark.sparkContext.parallelize(tasks, len(tasks))
+    # What comes back is a file's name and size for each task.
     return finish(params, place, work.map(lambda task: write_file(params, place, *task)).collect())

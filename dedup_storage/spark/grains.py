@@ -12,8 +12,8 @@ from pyspark.sql import types as T
 from dedup_storage.schema import Grain, LogSchema
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.raw import Form, RawLog
-from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.types import fingerprint
+from dedup_storage.tables.rows import only_row
 
 __all__ = ["ColumnGrain", "GrainReport", "detect_grains", "varying_requests"]
 

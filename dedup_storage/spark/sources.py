@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType
 
 from dedup_storage.errors import InputError, UnknownColumnError, UsageError
-from dedup_storage.spark.rows import only_row
+from dedup_storage.tables.rows import only_row
 
 __all__ = ["named_function", "read_frame", "read_ids", "text_frame", "typed_users"]
 

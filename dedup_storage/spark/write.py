@@ -25,7 +25,6 @@ from dedup_storage.spark.collapse import COUNT, Collapse, RequestKeys
 from dedup_storage.spark.inconstant import constancy_error, example_requests, quarantine
 from dedup_storage.spark.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.spark.raw import Form, RawLog
-from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.segments import segment_ranges
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.spark.summary import TableSummary, WriteSummary, small_segment_hint
@@ -33,6 +32,7 @@ from dedup_storage.tables.features import FeatureGroup, feature_groups, promoted
 from dedup_storage.tables.iceberg import in_ranges
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import Run, Staged, TableFormat
+from dedup_storage.tables.rows import only_row
 from dedup_storage.tables.sessions import run_session
 
 __all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer"]

@@ -12,8 +12,8 @@ from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.joins import How, asof_join, bucket_join
 from dedup_storage.spark.joins.tables import table_frame
 from dedup_storage.spark.raw import RawLog
-from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.types import fingerprint
+from dedup_storage.tables.rows import only_row
 from tests.integration.test_ebnerd import SCHEMA, source
 from tests.spark.join_tables import exchanges, plain_join
 

@@ -21,7 +21,6 @@ from dedup_storage.tables.sessions import move_to
 __all__ = ["HIT", "NEW", "AffectedRows"]
 
 _FILE = "_file"
-_MOST_BUCKETS = 10_000
 NEW = "_backfill_"
 HIT = "_backfill_hit"
 
@@ -225,7 +224,8 @@ class AffectedRows:
 
     def _buckets(self, users: DataFrame) -> list[int]:
         bucket = bucket_column(self.spec, self.catalog)
-        found = users.select(bucket.alias("b")).distinct().limit(_MOST_BUCKETS).collect()
+        # At most the dataset's buckets, and all of them: rows in a bucket left out would not be found.
+        found = users.select(bucket.alias("b")).distinct().collect()
         return sorted(row["b"] for row in found if row["b"] is not None)
 
     def _checked_rows(self, given: DataFrame) -> DataFrame:

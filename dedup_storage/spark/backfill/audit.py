@@ -10,11 +10,11 @@ from dedup_storage.errors import ConflictError, InputError, QualityGateError
 from dedup_storage.layout import Layout, TableRole
 from dedup_storage.spark.backfill.affected import AffectedRows
 from dedup_storage.spark.backfill.target import segments_sql
-from dedup_storage.spark.rows import only_row
 from dedup_storage.tables.features import definition_at
 from dedup_storage.tables.iceberg_branch import RunBranch
 from dedup_storage.tables.metadata import DatasetMetadata, live_rows
 from dedup_storage.tables.protocol import Run
+from dedup_storage.tables.rows import only_row
 
 __all__ = ["audit_rows", "audit_segments"]
 

@@ -25,9 +25,9 @@ from dedup_storage.spark.backfill.run import Backfill
 from dedup_storage.spark.backfill.summary import BackfillSummary
 from dedup_storage.spark.backfill.target import bucket_column, find_target
 from dedup_storage.spark.errors import translated
-from dedup_storage.spark.rows import only_row
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import Run, TableFormat
+from dedup_storage.tables.rows import only_row
 from dedup_storage.tables.sessions import move_to
 
 __all__ = ["LabelMerge", "LateLabels", "LateLabelsSummary", "merge_labels"]
@@ -241,6 +241,7 @@ def sort_out(tables: TableFormat, meta: DatasetMetadata, version: int, late: Lat
     newest = newest.persist()
     dates = [spec.event_date_column] if spec.event_date_column else []
     own = list(dict.fromkeys([*key, *dates, *spec.impression_key]))
+    # At most the dataset's buckets.
     buckets = [r["b"] for r in newest.select(bucket_column(spec, catalog).alias("b")).distinct().collect()]
     stored = stored.filter(bucket_column(spec, catalog).isin(buckets)).select(*own, F.col(late.label).alias("_stored"))
     found = stored.join(newest, key)

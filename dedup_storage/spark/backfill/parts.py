@@ -129,6 +129,7 @@ def _swap(
     """Overwrite or copy-on-write: the files' rows written anew, sorted, then exchanged for the files."""
     target = rows.target
     old = _old_files(rows, part)
+    # The files of at most MOST_SEGMENTS segments, all of which the commit names.
     paths = [row["file_path"] for row in old.collect()]
     frame = rows.table(target.table).filter(F.expr(segments_sql(rows.spec, rows.catalog, part.names)))
     if part.strategy is Strategy.COPY_ON_WRITE:

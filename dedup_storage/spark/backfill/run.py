@@ -26,11 +26,11 @@ from dedup_storage.spark.backfill.request import Affected, Change, Strategy, dig
 from dedup_storage.spark.backfill.summary import BackfillSummary, Comparison
 from dedup_storage.spark.backfill.target import find_target
 from dedup_storage.spark.errors import translated
-from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.tables.iceberg_branch import RunBranch
 from dedup_storage.tables.metadata import DatasetMetadata, snapshot_summary
 from dedup_storage.tables.protocol import Run, TableFormat
+from dedup_storage.tables.rows import only_row
 from dedup_storage.tables.segments import MAINTAIN, Segment, overlap
 from dedup_storage.tables.sessions import run_session
 

@@ -75,6 +75,7 @@ class TableRewriter:
     def _buckets(self) -> list[int]:
         """Buckets of the users; the others are not looked into."""
         bucket = bucket_column(self.spec, self._catalog).alias("b")
+        # At most the dataset's buckets.
         return sorted(row["b"] for row in self.users.select(bucket).distinct().collect())
 
     def rows(self, snapshot_id: int) -> DataFrame:
@@ -109,6 +110,7 @@ class TableRewriter:
             .filter(F.col("bucket").isin(self._buckets))
             .select("date", "bucket", "file_path", F.coalesce("vector", F.lit("")).alias("vector"), "hit")
         )
+        # At most the files of the users' buckets, which are listed in any case to be exchanged.
         rows = found.collect()
         # A deletion vector hides rows, and leaves them in their file.
         hidden = self._hidden([row["file_path"] for row in rows if not row["hit"]])
@@ -127,6 +129,7 @@ class TableRewriter:
             place = F.element_at(F.split(F.col("_metadata.file_path"), "/"), -1)
             rows = self._parquet(*unknown).select(user, place.alias("name"))
             rows = rows.join(F.broadcast(self.users), user, "left_semi").select("name").distinct()
+            # At most a name for each of the unknown files.
             names = {row["name"] for row in rows.collect()}
             self._holds |= {path: path.rpartition("/")[2] in names for path in unknown}
         return {path for path in paths if self._holds[path]}

@@ -14,7 +14,7 @@ from dedup_storage.spark.errors import translated
 from dedup_storage.spark.joins.bucket import settled
 from dedup_storage.spark.joins.inputs import How, as_frame, field_of, refuse_shared, same_type
 from dedup_storage.spark.joins.plan import physical_plan
-from dedup_storage.spark.rows import only_row
+from dedup_storage.tables.rows import only_row
 
 __all__ = ["asof_join"]
 

@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.spark.joins.scan import Scan
-from dedup_storage.spark.rows import only_row
+from dedup_storage.tables.rows import only_row
 
 __all__ = ["ScanSize", "size_of"]
 
@@ -98,4 +98,5 @@ def _buckets(files: DataFrame, scan: Scan) -> tuple[int, ...]:
         return ()
     field = f"partition.`{scan.bucket.field}`"
     grouped = files.where(F.col("spec_id") == scan.spec_id).groupBy(F.col(field)).agg(F.sum("file_size_in_bytes"))
+    # One row for each bucket.
     return tuple(int(row[1]) for row in grouped.collect())

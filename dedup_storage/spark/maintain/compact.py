@@ -102,6 +102,7 @@ class Compactor:
             files = self.session.read.option("versionAsOf", str(target.snapshot_id)).table(
                 f"{self.settings.catalog.name}.{self.spec.name}.{target.table}.files"
             )
+            # The files of at most MOST_SEGMENTS segments.
             paths = [row["file_path"] for row in files_of(files, meta, target.table, part).collect()]
             rows = move_to(self.session, self.tables.read(self.spec.name, target.table, target.snapshot_id))
             rows = rows.filter(F.expr(segments_sql(self.spec, self.settings.catalog.name, part)))

@@ -201,7 +201,8 @@ class Expiry:
         catalog = quoted(self.settings.catalog.name)
         for start in range(0, len(snapshot_ids), _MOST_IDS):
             listed = ", ".join(f"{int(s)}L" for s in snapshot_ids[start : start + _MOST_IDS])
-            # Nothing but the snapshots named: by default Iceberg would take all that are five days old.
+            # Nothing but the snapshots named: by default Iceberg would take all that are five days old. The call gives
+            # one row of counts.
             self.spark.sql(
                 f"CALL {catalog}.system.expire_snapshots(table => '{self.spec.name}.{name}', "
                 f"snapshot_ids => ARRAY({listed}), older_than => TIMESTAMP '1970-01-02 00:00:00')"

@@ -12,11 +12,11 @@ from dedup_storage.spark.maintain.compact import Compactor, working_branches
 from dedup_storage.spark.maintain.decay import Limits, SegmentDecay, measure_decay
 from dedup_storage.spark.maintain.expire import Expiry, Policy
 from dedup_storage.spark.maintain.summary import Gain, MaintainSummary, TableExpiry
-from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.tables.iceberg_branch import branch_name
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import TableFormat
+from dedup_storage.tables.rows import only_row
 
 __all__ = ["Maintenance"]
 

@@ -16,10 +16,10 @@ from dedup_storage.sampling.allocation import Allocation, allocate, check_target
 from dedup_storage.sampling.definition import Sample, SampleSpec, StratumCount
 from dedup_storage.sampling.select import choose_buckets
 from dedup_storage.sampling.stored import USER_WEIGHT
-from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.sampling.columns import bucket_of, user_point
 from dedup_storage.spark.sampling.store import SAMPLED, SampleStore
 from dedup_storage.spark.sampling.users import STRATUM, in_dates, labelled, measured
+from dedup_storage.tables.rows import only_row
 
 if TYPE_CHECKING:
     from dedup_storage.spark.dataset import Dataset
@@ -217,6 +217,7 @@ def _chosen(ds: Dataset, people: DataFrame, spec: SampleSpec, plan: _Plan) -> Da
 def _realised(ds: Dataset, store: SampleStore, made: Sample, plan: _Plan) -> dict[str, object]:
     """Counts read back from what was stored, and the buckets that hold a sampled user unless all do."""
     bucket = bucket_of(ds.settings.catalog.name, ds.spec)
+    # One row for each stratum, of which there are _MOST_STRATA at most, with numbers of the dataset's buckets.
     rows = (
         store.users(made)
         .filter(SAMPLED)

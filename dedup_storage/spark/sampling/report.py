@@ -13,11 +13,11 @@ from dedup_storage.sampling.definition import Caps, Keep, Sample, SampleSpec, St
 from dedup_storage.sampling.estimate import Moments, effective_size, ratio
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USER_WEIGHT
 from dedup_storage.sampling.summary import MetricEstimate, SampleReport, Weights, summarize
-from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.sampling.columns import bucket_of
 from dedup_storage.spark.sampling.frames import SampledFrames
 from dedup_storage.spark.sampling.plan import bytes_read, plan_sample
 from dedup_storage.spark.sampling.users import STRATUM
+from dedup_storage.tables.rows import only_row
 
 if TYPE_CHECKING:
     from dedup_storage.spark.dataset import Dataset
@@ -146,6 +146,7 @@ def _moments(
         taken, total = len(sample.chosen_buckets), ds.spec.buckets
         stratum = StratumCount(label="all", users=total, sampled=taken, probability=taken / total)
         return {name: [_moment(row, number, stratum)] for number, name in enumerate(metrics)}
+    # One row for each stratum, of which a sample has a thousand at most.
     rows = {row[STRATUM]: row for row in totals.groupBy(STRATUM).agg(count, *_sums(metrics)).collect()}
     return {
         name: [_moment(rows[s.label], number, s) for s in sample.strata if s.label in rows]

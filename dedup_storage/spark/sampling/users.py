@@ -11,7 +11,7 @@ from pyspark.sql import types as T
 
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.sampling.definition import How, Measure, SampleSpec, Stratum
-from dedup_storage.spark.rows import only_row
+from dedup_storage.tables.rows import only_row
 
 if TYPE_CHECKING:
     from dedup_storage.spark.dataset import Dataset
