@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dedup_storage.cli.options import DatasetOption, RunIdOption, VersionOption
-from dedup_storage.cli.output import show_table
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import UsageError
-from dedup_storage.schema import Grain, check_name
+from dedup_storage.schema import Grain
 
 if TYPE_CHECKING:
     from dedup_storage.tables.features import FeatureGroup
@@ -141,10 +140,8 @@ def rename(
 def list_features(job: Job, dataset: DatasetOption, version: VersionOption = None) -> None:
     """List the feature groups of a version."""
     groups, _ = _groups(job, dataset, version)
-    if str(job.json) != "-":
-        columns = ("group", "grain", "columns", "computed by", "from version", "promoted")
-        show_table(f"Feature groups of {dataset}", columns, [_row(group) for group in groups.values()])
-    job.write_json([group.model_dump(mode="json") for group in groups.values()])
+    columns = ("group", "grain", "columns", "computed by", "from version", "promoted")
+    job.listed(f"Feature groups of {dataset}", columns, [_row(group) for group in groups.values()], groups.values())
 
 
 @app.command("describe")
@@ -164,9 +161,8 @@ def _groups(
 ) -> tuple[dict[str, FeatureGroup], list[Any]]:
     """The groups of a version, without Spark; and what of one of them is out of date."""
     from dedup_storage.tables.features import feature_groups, stale_cells
-    from dedup_storage.tables.metadata import Lake
 
-    meta = Lake(job.settings).load(check_name(dataset, "dataset name"))
+    meta = job.metadata(dataset)
     number = meta.resolve(version)
     groups = feature_groups(meta, number)
     stale = stale_cells(meta, meta.spec, number, groups[name]) if name in groups else set()

@@ -8,21 +8,25 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
+from pydantic import BaseModel
 
 from dedup_storage.cli.options import ConfigOption, DebugOption, JsonOption
-from dedup_storage.cli.output import Summary, show_error, show_summary, stderr, step, write_json
+from dedup_storage.cli.output import Summary, show_error, show_summary, show_table, stderr, step, write_json
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import DedupStorageError, MissingDependencyError
+from dedup_storage.schema import check_name
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from dedup_storage.tables.metadata import DatasetMetadata
 
 __all__ = ["Job", "job", "local_spark"]
 
@@ -80,6 +84,24 @@ class Job:
         if str(self.json) != "-":
             show_summary(title, shown)
         self.write_json(summary)
+
+    def listed(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], models: Iterable[BaseModel]
+    ) -> None:
+        """Print a table, and write the models that its rows show to ``--json``."""
+        if str(self.json) != "-":
+            show_table(title, columns, rows)
+        self.write_json([model.model_dump(mode="json") for model in models])
+
+    def metadata(self, dataset: str) -> DatasetMetadata:
+        """A dataset as the catalog shows it, without Spark.
+
+        Raises:
+            DatasetNotFoundError: names the datasets that do exist.
+        """
+        from dedup_storage.tables.metadata import Lake
+
+        return Lake(self.settings).load(check_name(dataset, "dataset name"))
 
     def write_json(self, summary: Summary | Sequence[Any]) -> None:
         """Write a summary to ``--json``, if given."""

@@ -14,7 +14,6 @@ from dedup_storage.cli.options import DatasetOption, RunIdOption, VersionOption
 from dedup_storage.cli.output import show_table
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import StorageError, UsageError
-from dedup_storage.schema import check_name
 
 if TYPE_CHECKING:
     from dedup_storage.sampling.summary import SampleReport
@@ -164,9 +163,8 @@ def split(
             made = opened.split_samples(
                 _pairs(share, "share", float) or None, parsed or None, seed=seed, version=version
             )
-    if str(job.json) != "-":
-        show_table(f"Samples of {dataset}", ("sample", "users", "of"), [(s.name, s.users, s.population) for s in made])
-    job.write_json([s.model_dump(mode="json") for s in made])
+    rows = [(s.name, s.users, s.population) for s in made]
+    job.listed(f"Samples of {dataset}", ("sample", "users", "of"), rows, made)
 
 
 @app.command("list")
@@ -174,14 +172,11 @@ def split(
 def list_samples(job: Job, dataset: DatasetOption) -> None:
     """List the named samples, without Spark."""
     found = [sample for _, sample in _stored(job, dataset)]
-    if str(job.json) != "-":
-        columns = ("sample", "version", "design", "users", "of", "strata")
-        rows = [
-            (s.name, s.version, s.spec.design.value, s.users, sum(c.users for c in s.strata), len(s.strata))
-            for s in found
-        ]
-        show_table(f"Samples of {dataset}", columns, rows)
-    job.write_json([s.model_dump(mode="json") for s in found])
+    columns = ("sample", "version", "design", "users", "of", "strata")
+    rows = [
+        (s.name, s.version, s.spec.design.value, s.users, sum(c.users for c in s.strata), len(s.strata)) for s in found
+    ]
+    job.listed(f"Samples of {dataset}", columns, rows, found)
 
 
 @app.command("describe")
@@ -205,9 +200,8 @@ def describe(job: Job, name: Name, dataset: DatasetOption) -> None:
 
 def _stored(job: Job, dataset: str) -> list[tuple[str, Any]]:
     from dedup_storage.sampling.stored import SAMPLE_PREFIX, parse_sample
-    from dedup_storage.tables.metadata import Lake
 
-    properties = Lake(job.settings).load(check_name(dataset, "dataset name")).anchor.properties
+    properties = job.metadata(dataset).anchor.properties
     names = sorted(p.removeprefix(SAMPLE_PREFIX) for p in properties if p.startswith(SAMPLE_PREFIX))
     return [(name, parse_sample(properties[SAMPLE_PREFIX + name])) for name in names]
 

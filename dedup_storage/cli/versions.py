@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dedup_storage.cli.options import DatasetOption, RunIdOption
-from dedup_storage.cli.output import show_table
 from dedup_storage.cli.runtime import Job, job
-from dedup_storage.schema import check_name
 
 if TYPE_CHECKING:
     from dedup_storage.tables.metadata import VersionInfo
@@ -26,14 +24,10 @@ Label = Annotated[str, typer.Option(help="Name of the pin: letters, digits, unde
 @job
 def list_versions(job: Job, dataset: DatasetOption) -> None:
     """List the published versions, newest first."""
-    from dedup_storage.tables.metadata import Lake
-
-    metadata = Lake(job.settings).load(check_name(dataset, "dataset name"))
+    metadata = job.metadata(dataset)
     infos = [metadata.info(version) for version in sorted(metadata.version_numbers, reverse=True)]
-    if str(job.json) != "-":
-        columns = ("version", "published (UTC)", "job", "run id", "from", "rows", "pins")
-        show_table(f"Versions of {dataset}", columns, [_row(info) for info in infos])
-    job.write_json([info.model_dump(mode="json") for info in infos])
+    columns = ("version", "published (UTC)", "job", "run id", "from", "rows", "pins")
+    job.listed(f"Versions of {dataset}", columns, [_row(info) for info in infos], infos)
 
 
 def _row(info: VersionInfo) -> tuple[object, ...]:
