@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -34,6 +34,7 @@ __all__ = [
     "free_name",
     "parse_version_tag",
     "propose_segments",
+    "sequence_properties",
     "version_tag",
 ]
 
@@ -271,16 +272,19 @@ def free_name(name: str, taken: Iterable[str]) -> str:
     return name
 
 
-def encoding_properties(spec: DatasetSpec, table: TableSpec, lists: Iterable[str] = ()) -> dict[str, str]:
+def encoding_properties(
+    spec: DatasetSpec, table: TableSpec, lists: Iterable[str] = (), dictionaries: Collection[str] = ()
+) -> dict[str, str]:
     """Parquet properties a new Iceberg table starts from.
 
-    Repetition is only found inside one page, so tables with sequences take large pages; a dictionary hurts
-    long sequences and helps ids (docs/decisions.md, 'Encodings').
+    Repetition is only found inside one page, so tables with sequences take large pages; a dictionary hurts long
+    sequences of ids and helps lists of few different values (docs/decisions.md, 'Encodings').
 
     Args:
         spec: The dataset.
         table: The table.
         lists: List columns beside the sequences that the schema names.
+        dictionaries: List columns that take a dictionary.
     """
     sequences = [c for c in table.columns if c in {*spec.schema_.sequence_columns, *lists}]
     properties = {
@@ -288,12 +292,25 @@ def encoding_properties(spec: DatasetSpec, table: TableSpec, lists: Iterable[str
         "write.parquet.row-group-size-bytes": str(128 * 1024**2),
     }
     if sequences:
-        properties["write.parquet.page-size-bytes"] = str(SEQUENCE_PAGE_BYTES)
-        properties["write.parquet.row-group-check-min-record-count"] = "16"
-        properties["write.parquet.row-group-check-max-record-count"] = "1000"
+        properties |= sequence_properties({c: c in dictionaries for c in sequences})
     for column in sequences:
-        properties[f"write.parquet.dict-encoding-enabled.column.{column}.element"] = "false"
         properties[f"write.metadata.metrics.column.{column}.element"] = "counts"
+    return properties
+
+
+def sequence_properties(dictionaries: Mapping[str, bool]) -> dict[str, str]:
+    """What makes repetition in long lists cheap: large pages, and a dictionary only where it stays small.
+
+    Args:
+        dictionaries: List column -> whether it takes a dictionary.
+    """
+    properties = {
+        "write.parquet.page-size-bytes": str(SEQUENCE_PAGE_BYTES),
+        "write.parquet.row-group-check-min-record-count": "16",
+        "write.parquet.row-group-check-max-record-count": "1000",
+    }
+    for column, on in dictionaries.items():
+        properties[f"write.parquet.dict-encoding-enabled.column.{column}.element"] = "true" if on else "false"
     return properties
 
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 import pyarrow as pa
 
+from dedup_storage.dedup import gather
+from dedup_storage.dedup.dictionary import MOST_LISTS, wants_dictionary
+from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import Int64
+from dedup_storage.layout import sequence_properties
 from dedup_storage.report.counting import Written, encode
 from dedup_storage.report.encoding import ICEBERG_DEFAULTS, Encoding
 from dedup_storage.report.floor import events_once
+from dedup_storage.report.hashing import hash_column
 from dedup_storage.report.sample import LogSample
 
-__all__ = ["ALL_LAYOUTS", "BaselineLayout", "LayoutBytes", "default_tuned", "measure_layout", "measure_layouts"]
+__all__ = [
+    "ALL_LAYOUTS",
+    "BaselineLayout",
+    "LayoutBytes",
+    "default_tuned",
+    "measure_layout",
+    "measure_layouts",
+    "starting_encoding",
+]
 
 _SHUFFLE_SEED = 20_240_501
 _SMALLEST_PAGE_BYTES = 16 * 1024
@@ -73,9 +86,18 @@ class LayoutBytes:
         return sum(self.columns.get(name, 0) for name in names)
 
 
-def default_tuned(sequences: tuple[str, ...] | list[str]) -> Encoding:
-    """What a new dataset starts from: 8 MiB pages, no dictionary for sequence columns."""
-    return Encoding(page_bytes=8 * 1024**2, columns=dict.fromkeys(sequences, False))
+def default_tuned(sequences: Sequence[str], dictionaries: Collection[str] = ()) -> Encoding:
+    """What a new dataset starts from: 8 MiB pages, no dictionary for sequence columns but those named."""
+    return Encoding.from_properties(sequence_properties({c: c in dictionaries for c in sequences}))
+
+
+def starting_encoding(sample: LogSample) -> Encoding:
+    """What a new dataset of the sample's log would start from."""
+    sequences = sample.schema.sequence_columns
+    some = np.unique(np.linspace(0, sample.num_requests - 1, MOST_LISTS).astype(np.int64))
+    lists = {name: list_parts(gather(sample.requests[name], some)) for name in sequences}
+    wanted = [name for name, (values, offsets) in lists.items() if wants_dictionary(hash_column(values), offsets)]
+    return default_tuned(sequences, wanted)
 
 
 def measure_layouts(
@@ -94,6 +116,7 @@ def measure_layouts(
         on_layout: Called before each, for progress.
     """
     measured = {}
+    tuned = tuned or starting_encoding(sample)
     for layout in layouts:
         if on_layout is not None:
             on_layout(layout)
@@ -107,7 +130,7 @@ def measure_layout(sample: LogSample, layout: BaselineLayout, tuned: Encoding | 
     The floor is written with and without dictionaries, and each column counts with the smaller: the floor must
     not look high because it was encoded badly.
     """
-    best = tuned if tuned is not None else default_tuned(sample.schema.sequence_columns)
+    best = tuned if tuned is not None else starting_encoding(sample)
     if layout is BaselineLayout.FLOOR:
         return _floor(sample, best)
     if layout is BaselineLayout.SPLIT:

@@ -29,7 +29,7 @@ import pyarrow as pa
 from dedup_storage.dedup import gather
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.errors import UsageError
-from dedup_storage.report.baselines import BaselineLayout, LayoutBytes, measure_layout
+from dedup_storage.report.baselines import BaselineLayout, LayoutBytes, measure_layout, starting_encoding
 from dedup_storage.report.encoding import Encoding
 from dedup_storage.report.hashing import mix
 from dedup_storage.report.intervals import MODEL_ERROR, Interval, ratio_interval
@@ -111,7 +111,7 @@ def estimate_layouts(
         sample: Rows of whole users.
         known: Totals of the whole log.
         layouts: Which.
-        tuned: Encoding of the tuned layouts.
+        tuned: Encoding of the tuned layouts; ``None`` takes what a new dataset starts from.
         files: Layout -> files that the whole log would spread over by user; 1 where it says nothing.
         groups: Random groups for the interval; fewer where there are few users.
         confidence: Of the intervals.
@@ -122,6 +122,7 @@ def estimate_layouts(
     Raises:
         UsageError: the sample is a part of the log and has too few users for an interval.
     """
+    tuned = tuned or starting_encoding(sample)
     begin = sample.share
     if start_bytes is not None and flat_bytes(sample) > _ALL_AT_ONCE * start_bytes:
         begin *= start_bytes / flat_bytes(sample)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from dedup_storage.errors import InputError, UnknownColumnError, known_names
 from dedup_storage.layout import TableRole
-from dedup_storage.report.baselines import ALL_LAYOUTS, BaselineLayout, default_tuned
+from dedup_storage.report.baselines import ALL_LAYOUTS, BaselineLayout, starting_encoding
 from dedup_storage.report.curves import curves
 from dedup_storage.report.dataset_files import DatasetFiles, TableFiles
 from dedup_storage.report.encoding import Encoding
@@ -167,7 +167,7 @@ def _report(
         step("Counting repetitions")
         factors = repetition(sample)
         known = known_totals(measured)
-        tuned = encoding or default_tuned(measured.schema.sequence_columns)
+        tuned = encoding or starting_encoding(sample)
         # A part of the log is carried to files as many as the log has now; all of it is counted as one.
         files = dict.fromkeys(_BY_USER, len(measured.tables[0].files)) if sample.share < 1 else None
         estimates = estimate_layouts(

@@ -17,6 +17,7 @@ from dedup_storage.spark.backfill.methods import UpkeepMethods
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.features.methods import FeatureMethods
 from dedup_storage.spark.features.read import GroupReader, source_typed
+from dedup_storage.spark.glance import dictionary_columns
 from dedup_storage.spark.grains import detect_grains
 from dedup_storage.spark.raw import RawLog
 from dedup_storage.spark.runs import named_run
@@ -108,7 +109,7 @@ class Dataset(FeatureMethods, SampleMethods, UpkeepMethods):
             columns = {**types, spec.position_column: types.get(spec.position_column, "int")}
             if spec.event_date_column:
                 columns.setdefault(spec.event_date_column, "date")
-            tables.create(spec, columns)
+            tables.create(spec, columns, dictionaries=dictionary_columns(raw, resolved))
             # Another process may have created it in the same moment; the catalog's word counts.
             return cls.open(spark, settings, name)
 

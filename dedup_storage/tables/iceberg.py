@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -77,19 +77,21 @@ class IcebergFormat:
     def _name(self, dataset: str, table: str) -> str:
         return quoted(self.settings.catalog.name, dataset, table)
 
-    def create(self, spec: DatasetSpec, columns: Mapping[str, str]) -> None:
+    def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
         """Create a dataset's tables, anchor last, so that a half-created dataset does not exist."""
         self.spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {quoted(self.settings.catalog.name, spec.name)}")
         for table in reversed(spec.tables):
-            self.create_table(spec, table, columns)
+            self.create_table(spec, table, columns, dictionaries=dictionaries)
 
-    def create_table(self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> None:
+    def create_table(
+        self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()
+    ) -> None:
         """Create one table if it is not there, with its partitions, order and encodings."""
         features = table.role is TableRole.FEATURES
         lists = [c for c in table.columns if features and columns[c].lower().startswith("array<")]
         properties = {
             **_TABLE_PROPERTIES,
-            **encoding_properties(spec, table, lists),
+            **encoding_properties(spec, table, lists, dictionaries),
             ROLE_PROPERTY: table.role.value,
         }
         if table.name == spec.anchor.name:

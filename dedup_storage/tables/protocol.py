@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -87,12 +87,13 @@ class TableFormat(Protocol):
     def settle(self, spec: DatasetSpec) -> DatasetMetadata:
         """Finish a publication that another run decided and did not complete; the tables after that."""
 
-    def create(self, spec: DatasetSpec, columns: Mapping[str, str]) -> None:
+    def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
         """Create a dataset's tables, anchor last.
 
         Args:
             spec: The dataset.
             columns: Column -> Spark DDL type, system columns included.
+            dictionaries: Sequence columns that take a dictionary, where the format lets us choose.
         """
 
     def create_table(self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> None:
