@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from dedup_storage.cli.drawing import SampleOption, ScratchOption, ShareOption, SparkOption, drawing
 from dedup_storage.cli.output import stdout
 from dedup_storage.cli.progress import file_progress
-from dedup_storage.cli.report import SampleOption, ShareOption
 from dedup_storage.cli.runtime import Job, job
 
 __all__ = ["estimate"]
@@ -27,6 +27,8 @@ def estimate(
         float, typer.Option(min=0.03, help="Half width of the intervals to aim at, with up to 8 times the sample.")
     ] = 0.08,
     buckets: Annotated[int | None, typer.Option(min=1, help="Segments to assume; proposed by default.")] = None,
+    spark: SparkOption = False,
+    scratch: ScratchOption = None,
 ) -> None:
     """Estimate the bytes a flat log would need in each layout, from a sample of whole users; nothing is written."""
     from dedup_storage.report.dataset_files import input_files
@@ -34,10 +36,11 @@ def estimate(
     from dedup_storage.schema import LogSchema
 
     described = LogSchema.from_yaml(schema)
-    with file_progress() as progress:
+    with drawing(job, spark, scratch) as draw, file_progress() as progress:
         savings = estimate_savings(
             input_files(source, job.settings), described, share=share, sample_bytes=sample_mib * 1024**2,
             confidence=confidence, precision=precision, files=buckets, on_file=progress.files, on_step=progress.step,
+            draw=draw,
         )  # fmt: skip
     if str(job.json) != "-":
         stdout.print(savings_text(savings))

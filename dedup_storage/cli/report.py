@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dedup_storage.cli.drawing import SampleOption, ScratchOption, ShareOption, SparkOption, drawing
 from dedup_storage.cli.options import SchemaOption, VersionOption
 from dedup_storage.cli.output import stdout
 from dedup_storage.cli.progress import FileProgress, file_progress
@@ -16,15 +17,14 @@ from dedup_storage.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from dedup_storage.report.model import Report
+    from dedup_storage.report.select import Draw
 
-__all__ = ["InputOption", "SampleOption", "ShareOption", "report"]
+__all__ = ["InputOption", "report"]
 
 InputOption = Annotated[
     str | None,
     typer.Option("--input", help="A flat log instead: Parquet files, a Delta table's folder, or namespace.table."),
 ]
-SampleOption = Annotated[int, typer.Option(min=1, help="Size of the sample as flat rows in memory, in MiB.")]
-ShareOption = Annotated[float | None, typer.Option(help="Share of the users to sample, instead of a size.")]
 
 
 @job
@@ -43,6 +43,8 @@ def report(
     baselines: Annotated[bool, typer.Option(help="Write a sample of users in other layouts.")] = True,
     share: ShareOption = None,
     sample_mib: SampleOption = 512,
+    spark: SparkOption = False,
+    scratch: ScratchOption = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request.")] = None,
     against: Annotated[
@@ -56,10 +58,10 @@ def report(
         return
     # A file that cannot be read ends the job before anything is measured.
     before = _loaded(dataset, against) if against is not None else None
-    with file_progress() as progress:
+    with drawing(job, spark and baselines, scratch) as draw, file_progress() as progress:
         made = _measure(
             job, dataset, input, schema, version, progress, columns=tuple(column or ()), share=share,
-            sample_bytes=sample_mib * 1024**2, baselines=baselines,
+            sample_bytes=sample_mib * 1024**2, baselines=baselines, draw=draw,
         )  # fmt: skip
         if against is not None and before is None:
             before = _measure(job, dataset, None, None, int(against), progress)
@@ -85,6 +87,7 @@ def _measure(
     share: float | None = None,
     sample_bytes: int = 0,
     baselines: bool = False,
+    draw: Draw | None = None,
 ) -> Report:
     from dedup_storage.report.baselines import ALL_LAYOUTS
     from dedup_storage.report.dataset_files import dataset_files, input_files
@@ -99,7 +102,7 @@ def _measure(
     if dataset is not None:
         return measure_dataset(
             dataset_files(job.settings, dataset, version), baselines=layouts, columns=columns, share=share,
-            sample_bytes=sample_bytes, on_file=progress.files, on_step=progress.step,
+            sample_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, draw=draw,
         )  # fmt: skip
     if schema is None:
         raise UsageError(
@@ -107,7 +110,7 @@ def _measure(
         )
     return measure_log(
         input_files(str(input), job.settings), LogSchema.from_yaml(schema), baselines=layouts, columns=columns,
-        share=share, sample_bytes=sample_bytes, on_file=progress.files, on_step=progress.step,
+        share=share, sample_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, draw=draw,
     )  # fmt: skip
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from dedup_storage.cli.drawing import SampleOption, ShareOption
 from dedup_storage.cli.options import DatasetOption, VersionOption
 from dedup_storage.cli.output import show_table, stdout
 from dedup_storage.cli.progress import file_progress
-from dedup_storage.cli.report import SampleOption, ShareOption
 from dedup_storage.cli.runtime import Job, job
 
 __all__ = ["tune"]

@@ -1,0 +1,38 @@
+"""Options of jobs that sample users, and who draws the sample: this process, or Spark where the log is large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dedup_storage.cli.runtime import Job
+
+if TYPE_CHECKING:
+    from dedup_storage.report.select import Draw
+
+__all__ = ["SampleOption", "ScratchOption", "ShareOption", "SparkOption", "drawing"]
+
+SampleOption = Annotated[int, typer.Option(min=1, help="Size of the sample as flat rows in memory, in MiB.")]
+ShareOption = Annotated[float | None, typer.Option(help="Share of the users to sample, instead of a size.")]
+SparkOption = Annotated[
+    bool, typer.Option("--spark", help="Let Spark draw the sample: for logs that are too much to read here.")
+]
+ScratchOption = Annotated[
+    str | None,
+    typer.Option(help="Folder for the rows that Spark draws, removed at the end; by default inside the warehouse."),
+]
+
+
+@contextmanager
+def drawing(job: Job, by_spark: bool, scratch: str | None) -> Iterator[Draw | None]:
+    """What draws the sample: ``None`` reads the files in this process."""
+    if not by_spark:
+        yield None
+        return
+    from dedup_storage.spark.user_sample import SparkDraw
+
+    with job.spark() as spark, SparkDraw(spark, scratch or f"{job.settings.warehouse}/_scratch") as draw:
+        yield draw
