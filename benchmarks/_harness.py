@@ -26,17 +26,20 @@ from dedup_storage.config import Settings, load_settings
 from dedup_storage.spark.session import get_spark
 
 __all__ = [
+    "Cost",
     "Report",
     "Row",
     "Timing",
+    "costs_in_turn",
     "in_turn",
     "lake",
     "parse",
+    "parse_kept",
     "peak_memory_bytes",
-    "processor_seconds",
     "read_rows",
     "reset_peak_memory",
     "shuffled_bytes",
+    "written",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -165,6 +168,35 @@ def parse(description: str, argv: Sequence[str] | None = None) -> argparse.Names
     return parser.parse_args(argv)
 
 
+def parse_kept(description: str, argv: Sequence[str] | None, **more: Sequence[str]) -> argparse.Namespace:
+    """As ``parse``, with a choice for each further name, ``--data DIR`` and ``--prepare``.
+
+    The log's tables are kept in ``--data`` for later runs; ``--prepare`` ends once they are written.
+
+    ``place`` is the directory for this scale, emptied unless an earlier run wrote all of it; see ``written``.
+    """
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--data", type=Path)
+    own.add_argument("--prepare", action="store_true")
+    for name, choices in more.items():
+        own.add_argument(f"--{name}", choices=choices, default=choices[0])
+    chosen, rest = own.parse_known_args(argv)
+    arguments = parse(description, rest)
+    arguments.place = chosen.data / arguments.scale if chosen.data else None
+    if arguments.place and not (arguments.place / "written").exists():
+        shutil.rmtree(arguments.place, ignore_errors=True)
+        arguments.place.mkdir(parents=True)
+    vars(arguments).update(vars(chosen))
+    return arguments
+
+
+def written(arguments: argparse.Namespace) -> bool:
+    """Remember that the tables are whole; gives whether the run was to write no more than these."""
+    if arguments.place:
+        (arguments.place / "written").touch()
+    return bool(arguments.prepare)
+
+
 def in_turn(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
     """Run every task once a round, in the order given, so that a busy spell of the machine hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
@@ -177,9 +209,14 @@ def in_turn(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 @contextmanager
-def lake(conf: Mapping[str, str] | None = None) -> Iterator[tuple[SparkSession, Settings, Path]]:
-    """A Spark session over a warehouse of its own, and a directory for raw logs; both are deleted in the end."""
-    place = Path(tempfile.mkdtemp(prefix="dedup-storage-benchmark-"))
+def lake(
+    conf: Mapping[str, str] | None = None, keep: Path | None = None
+) -> Iterator[tuple[SparkSession, Settings, Path]]:
+    """A Spark session over a warehouse of its own, and a directory for raw logs; both are deleted in the end.
+
+    With ``keep`` they lie in that directory and stay, so that a later run finds the tables.
+    """
+    place = keep.resolve() if keep else Path(tempfile.mkdtemp(prefix="dedup-storage-benchmark-"))
     more = {"spark.ui.showConsoleProgress": "false", "spark.sql.shuffle.partitions": "8", **(conf or {})}
     settings = load_settings(
         ROOT / "conf" / "local.yaml",
@@ -190,7 +227,8 @@ def lake(conf: Mapping[str, str] | None = None) -> Iterator[tuple[SparkSession, 
         yield spark, settings, place
     finally:
         spark.stop()
-        shutil.rmtree(place, ignore_errors=True)
+        if keep is None:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def shuffled_bytes(spark: SparkSession, task: Callable[[], object]) -> tuple[int, int]:
@@ -210,13 +248,43 @@ def read_rows(spark: SparkSession, task: Callable[[], object]) -> int:
     return sum(int(stage.inputRecords()) for stage in _stages(spark) if stage.stageId() not in before)
 
 
-def processor_seconds(spark: SparkSession, task: Callable[[], object]) -> float:
-    """Processor time of the tasks of one task's stages, from Spark's status store: other work on the machine hardly
-    shows in it."""
-    before = {stage.stageId() for stage in _stages(spark)}
-    task()
-    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
-    return sum(s.executorCpuTime() for s in _stages(spark) if s.stageId() not in before) / 1e9
+@dataclass(frozen=True)
+class Cost:
+    """What one task took.
+
+    Attributes:
+        seconds: Wall time.
+        processor: Seconds of processor time of Spark's tasks.
+        shuffled, spilled: Bytes written to shuffle files, and by operators that ran out of memory to disk.
+    """
+
+    seconds: float
+    processor: float
+    shuffled: int
+    spilled: int
+
+
+def costs_in_turn(
+    spark: SparkSession, tasks: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, tuple[Cost, ...]]:
+    """Run every task once a round, in the order given, and take of each run what Spark's status store says of it."""
+    found: dict[str, list[Cost]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            before = {stage.stageId() for stage in _stages(spark)}
+            start = time.perf_counter()
+            task()
+            seconds = time.perf_counter() - start
+            spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+            new = [stage for stage in _stages(spark) if stage.stageId() not in before]
+            cost = Cost(
+                seconds,
+                sum(s.executorCpuTime() for s in new) / 1e9,
+                sum(s.shuffleWriteBytes() for s in new),
+                sum(s.diskBytesSpilled() for s in new),
+            )
+            found[name].append(cost)
+    return {name: tuple(values) for name, values in found.items()}
 
 
 def _stages(spark: SparkSession) -> list[Any]:

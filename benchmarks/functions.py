@@ -9,8 +9,6 @@ candidate stands in the history, and how many events ago.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
@@ -18,7 +16,8 @@ from pyspark.sql import functions as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks._harness import Report, Timing, in_turn, lake, parse
+from benchmarks._harness import Report, Timing, costs_in_turn, lake, parse_kept, written
+from dedup_storage.config import Settings
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.functions import with_target_matches
 from dedup_storage.spark.generate import generate
@@ -31,7 +30,7 @@ SMALL = {
     "new_events_per_request": 20, "history": ["hist_item_ids"], "days": 1, "items": 5_000,
     "layout": SynthLayout.NESTED.value,
 }  # fmt: skip
-FULL = {**SMALL, "users": 200, "requests_per_user": 20}
+FULL = {**SMALL, "users": 1_000, "files": 8}
 HISTORY = "hist_item_ids"
 
 
@@ -47,38 +46,33 @@ def expanded(rows: DataFrame, keys: tuple[str, ...]) -> DataFrame:
     )
 
 
-def scan_metrics(spark: SparkSession, task: Callable[[], object]) -> dict[str, int]:
-    """Bytes read, bytes shuffled and processor seconds of the stages of one task, from Spark's status store."""
-    from benchmarks._harness import _stages
-
-    before = {stage.stageId() for stage in _stages(spark)}
-    task()
-    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
-    new = [stage for stage in _stages(spark) if stage.stageId() not in before]
-    return {
-        "shuffled": sum(s.shuffleWriteBytes() for s in new),
-        "cpu_ns": sum(s.executorCpuTime() for s in new),
-    }
+def _datasets(spark: SparkSession, settings: Settings, place: Path, params: SynthParams) -> dict[str, Dataset]:
+    """The log in both layouts, written unless it is there."""
+    if (place / "written").exists():
+        return {layout: Dataset.open(spark, settings, layout) for layout in ("split", "flat")}
+    raw = RawLog.read(spark, generate(spark, params, str(place / "raw")).tables["log"], schema=params.log_schema())
+    datasets = {}
+    for layout in ("split", "flat"):
+        datasets[layout] = Dataset.create(
+            spark, settings, layout, raw.schema, raw, layout=layout, date_grain="none", buckets=BUCKETS
+        )
+        datasets[layout].write(raw, gate=False)
+    return datasets
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run it."""
-    arguments = parse(str(__doc__).splitlines()[0], argv)
+    arguments = parse_kept(str(__doc__).splitlines()[0], argv)
     report = Report("functions", arguments.scale)
     params = SynthParams.from_dict(SMALL if arguments.scale == "small" else FULL)
     known = statistics(params)
     report.data["log"] = {
         "requests": known.requests, "impressions": known.impressions, "tokens": params.sequence_length
     }  # fmt: skip
-    with lake({"spark.driver.memory": "4g"}) as (spark, settings, place):
-        made = generate(spark, params, str(place / "raw"))
-        raw = RawLog.read(spark, made.tables["log"], schema=params.log_schema())
-        datasets = {}
-        for layout in ("split", "flat"):
-            datasets[layout] = Dataset.create(
-                spark, settings, layout, raw.schema, raw, layout=layout, date_grain="none", buckets=BUCKETS
-            )
-            datasets[layout].write(raw, gate=False)
+    with lake({"spark.driver.memory": "4g"}, arguments.place) as (spark, settings, place):
+        datasets = _datasets(spark, settings, place, params)
+        if written(arguments):
+            return
         split, keys = datasets["split"], tuple(datasets["split"].spec.request_key)
         ours = with_target_matches(
             split.impressions().select(*keys, "item_id"), split.requests(), keys=keys, item="item_id", history=HISTORY
@@ -88,28 +82,17 @@ def main(argv: list[str] | None = None) -> None:
         report.data["equal"] = _equal(ours, flat)
         frames = {"ours": ours, "flat": flat, "joined": joined}
         tasks = {name: df.write.format("noop").mode("overwrite").save for name, df in frames.items()}
-        costs = {name: scan_metrics(spark, task) for name, task in tasks.items()}
-        cpu: dict[str, list[float]] = {name: [] for name in tasks}
-
-        def counted(name: str, task: Callable[[], None]) -> Callable[[], None]:
-            def run() -> None:
-                cpu[name].append(scan_metrics(spark, task)["cpu_ns"] / 1e9)
-
-            return run
-
-        began = time.perf_counter()
-        timed = in_turn({name: counted(name, task) for name, task in tasks.items()}, arguments.rounds)
-        report.data["rounds_seconds"] = time.perf_counter() - began
-        used = {name: Timing(tuple(values)) for name, values in cpu.items()}
+        costs_in_turn(spark, tasks, 1)
+        costs = costs_in_turn(spark, tasks, arguments.rounds)
+        timed = {name: Timing(tuple(c.seconds for c in found)) for name, found in costs.items()}
+        used = {name: Timing(tuple(c.processor for c in found)) for name, found in costs.items()}
         for title, base in (("a flat table", "flat"), ("the split tables' logs()", "joined")):
             report.seconds(f"matches against {title}", timed["ours"], timed[base])
             report.speedup(f"faster than on {title}", timed["ours"], timed[base], 5)
             report.seconds(f"processor time against {title}", used["ours"], used[base])
             report.speedup(f"less processor time than on {title}", used["ours"], used[base])
-        report.add(
-            "bytes shuffled", costs["ours"]["shuffled"], "B", baseline=costs["flat"]["shuffled"], target="0",
-            holds=costs["ours"]["shuffled"] == 0,
-        )  # fmt: skip
+        moved = {name: max(c.shuffled for c in found) for name, found in costs.items()}
+        report.add("bytes shuffled", moved["ours"], "B", baseline=moved["flat"], target="0", holds=moved["ours"] == 0)
         matched = ours.agg(F.avg((F.col("match_count") > 0).cast("double")).alias("m")).first()
         report.data["share of candidates seen before"] = matched["m"] if matched else None
     report.finish(arguments.json)

@@ -2,7 +2,9 @@
 
 Requests carry a history of 200 random tokens, which nothing compresses; impressions and their feature group are narrow.
 Every task reads all columns of its result and drops them (Spark's noop sink). The shuffle join is Spark's own on the
-same tables, adaptive execution on, as many shuffle partitions as there are segments.
+same tables with its default settings (sort-merge, adaptive execution on), broadcasts off on both sides.
+
+`--part` runs one part alone; with `--data` the tables are written once into that directory and found there again.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pyspark.sql import functions as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks._harness import Report, in_turn, lake, parse, processor_seconds, shuffled_bytes
+from benchmarks._harness import Cost, Report, Timing, costs_in_turn, lake, parse_kept, written
 from dedup_storage.config import Settings
 from dedup_storage.spark.joins import asof_join, bucket_join
 from dedup_storage.spark.joins.settings import in_own_session
@@ -26,12 +28,17 @@ BUCKETS, DAYS, TOKENS = 8, 2, 200
 KEYS = ("user_id", "request_id", "event_date")
 # Requests, and impressions of each: about 400 MB and 1 GB a side as Spark's rows.
 SCALES = {"small": (250_000, 30), "full": (640_000, 30)}
-# Spark's own join: it knows nothing of the buckets.
+# Spark's own join, as it would be without storage-partitioned joins.
 _SHUFFLE = {
     "spark.sql.iceberg.planning.preserve-data-grouping": "false",
+    "spark.sql.sources.v2.bucketing.enabled": "false",
     "spark.sql.autoBroadcastJoinThreshold": "-1",
-    "spark.sql.shuffle.partitions": str(BUCKETS * DAYS),
+    "spark.sql.shuffle.partitions": "200",
 }
+
+
+# The sides of a join and its keys.
+Sides = tuple[DataFrame, DataFrame, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,10 @@ class Tables:
 
 
 def _table(spark: SparkSession, settings: Settings, name: str, frame: DataFrame, order: str) -> DataFrame:
-    """A table laid out as a dataset's are."""
+    """A table laid out as a dataset's are, written unless it is there."""
     table = f"{settings.catalog.name}.log.{name}"
+    if spark.catalog.tableExists(table):
+        return spark.table(table)
     columns = ", ".join(f"{f.name} {f.dataType.simpleString()}" for f in frame.schema.fields)
     spark.sql(
         f"CREATE TABLE {table} ({columns}) USING iceberg PARTITIONED BY (event_date, bucket({BUCKETS}, user_id)) "
@@ -93,31 +102,42 @@ def _run(frame: DataFrame) -> Callable[[], None]:
     return lambda: frame.select("*").write.format("noop").mode("overwrite").save()
 
 
-def _bucket_joins(report: Report, spark: SparkSession, tables: Tables, rounds: int) -> None:
-    pairs = {
-        "impressions with requests": (tables.impressions, tables.requests, KEYS),
-        "impressions with a feature group": (tables.impressions, tables.group, (*KEYS, "position")),
+def _timings(costs: dict[str, tuple[Cost, ...]]) -> tuple[dict[str, Timing], dict[str, Timing]]:
+    """Wall and processor seconds of the rounds."""
+    wall = {name: Timing(tuple(c.seconds for c in found)) for name, found in costs.items()}
+    return wall, {name: Timing(tuple(c.processor for c in found)) for name, found in costs.items()}
+
+
+def _bucket_join(report: Report, spark: SparkSession, name: str, sides: Sides, rounds: int) -> None:
+    left, right, on = sides
+    tasks = {
+        "shuffle": _run(in_own_session(left.join(right, list(on)), _SHUFFLE)),
+        "bucket": _run(bucket_join(left, right, on)),
+        "hashed": _run(bucket_join(left, right, on, hash_side="right")),
     }
-    for name, (left, right, on) in pairs.items():
-        tasks = {
-            "shuffle": _run(in_own_session(left.join(right.hint("merge"), list(on)), _SHUFFLE)),
-            "bucket": _run(bucket_join(left, right, on)),
-            "hashed": _run(bucket_join(left, right, on, hash_side="right")),
-        }
-        moved = {key: shuffled_bytes(spark, task)[0] for key, task in tasks.items()}
-        spent = {key: processor_seconds(spark, task) for key, task in tasks.items()}
-        timed = in_turn(tasks, rounds)
-        report.seconds(f"{name}: bucket join", timed["bucket"], timed["shuffle"])
-        report.seconds(f"{name}: bucket join, right side hashed", timed["hashed"], timed["shuffle"])
-        report.speedup(f"{name}: faster than the shuffle join", timed["bucket"], timed["shuffle"], 2)
-        report.speedup(f"{name}: faster, right side hashed", timed["hashed"], timed["shuffle"])
-        for key, title in (("bucket", "processor time"), ("hashed", "processor time, right side hashed")):
-            report.add(f"{name}: {title}", spent[key], "s", baseline=spent["shuffle"])
-        for key, title in (("bucket", "bytes shuffled"), ("hashed", "bytes shuffled, right side hashed")):
-            report.add(
-                f"{name}: {title}", moved[key] / 1e6, "MB", baseline=moved["shuffle"] / 1e6, target="= 0",
-                holds=moved[key] == 0,
-            )  # fmt: skip
+    costs_in_turn(spark, tasks, 1)
+    costs = costs_in_turn(spark, tasks, rounds)
+    wall, used = _timings(costs)
+    moved = {key: max(c.shuffled for c in found) for key, found in costs.items()}
+    for key, title, target in (("bucket", "bucket join", 2), ("hashed", "bucket join, right side hashed", None)):
+        report.seconds(f"{name}: {title}", wall[key], wall["shuffle"])
+        report.speedup(f"{name}: {title}, times faster than the shuffle join", wall[key], wall["shuffle"], target)
+        report.seconds(f"{name}: {title}, processor time", used[key], used["shuffle"])
+        report.add(
+            f"{name}: {title}, bytes shuffled", moved[key] / 1e6, "MB", baseline=moved["shuffle"] / 1e6, target="= 0",
+            holds=moved[key] == 0,
+        )  # fmt: skip
+    report.data[f"{name}: bytes spilled"] = {key: max(c.spilled for c in found) for key, found in costs.items()}
+
+
+def _requests(report: Report, spark: SparkSession, tables: Tables, rounds: int) -> None:
+    sides = tables.impressions, tables.requests, KEYS
+    _bucket_join(report, spark, "impressions with requests", sides, rounds)
+
+
+def _group(report: Report, spark: SparkSession, tables: Tables, rounds: int) -> None:
+    sides = tables.impressions, tables.group, (*KEYS, "position")
+    _bucket_join(report, spark, "impressions with a feature group", sides, rounds)
 
 
 def _ranked(requests: DataFrame, features: DataFrame) -> DataFrame:
@@ -145,32 +165,35 @@ def _asof_joins(report: Report, spark: SparkSession, tables: Tables, rounds: int
         "carried": _run(in_own_session(_carried(tables.requests, features), _SHUFFLE)),
         "ours": _run(asof_join(tables.requests, features, "at", by="user_id", ties="f0")),
     }
-    moved = {key: shuffled_bytes(spark, task)[0] for key, task in tasks.items()}
-    spent = {key: processor_seconds(spark, task) for key, task in tasks.items()}
-    timed = in_turn(tasks, rounds)
+    costs_in_turn(spark, tasks, 1)
+    costs = costs_in_turn(spark, tasks, rounds)
+    wall, used = _timings(costs)
+    moved = {key: max(c.shuffled for c in found) for key, found in costs.items()}
     for key, title in (("ranked", "join and row_number"), ("carried", "whole rows through one window")):
-        report.seconds(f"as-of join against {title}", timed["ours"], timed[key])
-        report.speedup(f"as-of join: faster than {title}", timed["ours"], timed[key])
-        report.add(f"as-of join: processor time, against {title}", spent["ours"], "s", baseline=spent[key])
+        report.seconds(f"as-of join against {title}", wall["ours"], wall[key])
+        report.speedup(f"as-of join: times faster than {title}", wall["ours"], wall[key])
+        report.seconds(f"as-of join: processor time, against {title}", used["ours"], used[key])
         report.add(f"as-of join: bytes shuffled, against {title}", moved["ours"] / 1e6, "MB", baseline=moved[key] / 1e6)
 
 
 # A part takes the report, the session, the tables and the number of rounds.
-PARTS = (_bucket_joins, _asof_joins)
+PARTS = {"requests": _requests, "group": _group, "asof": _asof_joins}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run it."""
-    arguments = parse(str(__doc__).splitlines()[0], argv)
+    arguments = parse_kept(str(__doc__).splitlines()[0], argv, part=("all", *PARTS))
     requests, candidates = SCALES[arguments.scale]
     report = Report("joins", arguments.scale)
     report.data |= {
         "requests": requests, "impressions": requests * candidates, "tokens": TOKENS, "buckets": BUCKETS, "days": DAYS,
         "request_row_bytes": requests * (TOKENS + 5) * 8, "impression_row_bytes": requests * candidates * 6 * 8,
     }  # fmt: skip
-    with lake({"spark.driver.memory": "6g"}) as (spark, settings, _):
+    with lake({"spark.driver.memory": "4g"}, arguments.place) as (spark, settings, _):
         tables = _make(spark, settings, requests, candidates)
-        for part in PARTS:
+        if written(arguments):
+            return
+        for part in PARTS.values() if arguments.part == "all" else (PARTS[arguments.part],):
             part(report, spark, tables, arguments.rounds)
     report.finish(arguments.json)
 
