@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +44,7 @@ def backfill(
     ] = None,
     users: Annotated[Path | None, typer.Option(help="File of affected users, one id a line.")] = None,
     users_table: Annotated[str | None, typer.Option(help="Affected users: a table's name or a path.")] = None,
+    sample: Annotated[str | None, typer.Option(help="Users and event dates of a named sample.")] = None,
     where: Annotated[str | None, typer.Option(help="SQL predicate of the affected rows.")] = None,
     changed_since: Annotated[
         int | None, typer.Option(min=1, help="Users whose rows changed after this version.")
@@ -59,22 +61,22 @@ def backfill(
     """Recompute columns for affected users: plan, rewrite segment by segment, audit, publish."""
     check_name(dataset, "dataset name")
     expressions = _expressions(set or [])
-    conditions = (users, users_table, where, changed_since, first_date, last_date, rows)
+    conditions = (users, users_table, sample, where, changed_since, first_date, last_date, rows)
     if not everyone and all(value is None for value in conditions):
         raise UsageError(
             "it is not said which rows are affected",
-            expected="--users, --users-table, --where, --changed-since, --from, --to or --rows",
+            expected="--users, --users-table, --sample, --where, --changed-since, --from, --to or --rows",
             fix="Give --all to recompute every row.",
         )
-    if users is not None and users_table is not None:
-        raise UsageError("users are named twice", expected="--users or --users-table")
+    if sum(value is not None for value in (users, users_table, sample)) > 1:
+        raise UsageError("users are named twice", expected="one of --users, --users-table and --sample")
     with job.spark() as spark:
         from dedup_storage.spark.backfill import Strategy
         from dedup_storage.spark.dataset import Dataset
 
         target = Dataset.open(spark, job.settings, dataset)
         change = _change(spark, expressions, rows, function, tuple(column or ()))
-        who = _affected(spark, users, users_table, where, changed_since, first_date, last_date)
+        who = replace(_affected(spark, users, users_table, where, changed_since, first_date, last_date), sample=sample)
         chosen = None if strategy is _Strategy.AUTO else Strategy(strategy.value)
         if dry_run:
             with job.step("Planning", spark):

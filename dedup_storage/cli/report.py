@@ -43,6 +43,9 @@ def report(
     baselines: Annotated[bool, typer.Option(help="Write a sample of users in other layouts.")] = True,
     share: ShareOption = None,
     sample_mib: SampleOption = 512,
+    sample: Annotated[
+        str | None, typer.Option("--sample", help="Measure the users of a named sample of the dataset instead.")
+    ] = None,
     spark: SparkOption = False,
     scratch: ScratchOption = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
@@ -62,6 +65,7 @@ def report(
         made = _measure(
             job, dataset, input, schema, version, progress, columns=tuple(column or ()), share=share,
             sample_bytes=sample_mib * 1024**2, baselines=baselines, draw=draw,
+            sample=sample,
         )  # fmt: skip
         if against is not None and before is None:
             before = _measure(job, dataset, None, None, int(against), progress)
@@ -86,12 +90,14 @@ def _measure(
     columns: tuple[str, ...] = (),
     share: float | None = None,
     sample_bytes: int = 0,
+    sample: str | None = None,
     baselines: bool = False,
     draw: Draw | None = None,
 ) -> Report:
     from dedup_storage.report.baselines import ALL_LAYOUTS
     from dedup_storage.report.dataset_files import dataset_files, input_files
     from dedup_storage.report.measure import measure_dataset, measure_log
+    from dedup_storage.report.named import named_users
     from dedup_storage.schema import LogSchema
 
     layouts = ALL_LAYOUTS if baselines else ()
@@ -103,7 +109,10 @@ def _measure(
         return measure_dataset(
             dataset_files(job.settings, dataset, version), baselines=layouts, columns=columns, share=share,
             sample_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, draw=draw,
+            named=named_users(job.settings, dataset, sample) if sample is not None else None,
         )  # fmt: skip
+    if sample is not None:
+        raise UsageError("a flat log has no named samples", expected="--dataset NAME beside --sample")
     if schema is None:
         raise UsageError(
             "the input has no description", expected="--schema FILE", fix="Make one: dedup-storage infer-schema."

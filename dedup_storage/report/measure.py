@@ -16,6 +16,7 @@ from dedup_storage.report.estimate import KnownTotals, LayoutEstimate, estimate_
 from dedup_storage.report.footers import OnFile, Totals
 from dedup_storage.report.intervals import Interval
 from dedup_storage.report.model import Baseline, ColumnReport, PartReport, Range, Report, Sampled, TableReport
+from dedup_storage.report.named import NamedUsers
 from dedup_storage.report.pages import ColumnPages, read_pages
 from dedup_storage.report.raw import element_count, raw_bytes
 from dedup_storage.report.repetition import Repetition, repetition
@@ -76,6 +77,7 @@ def measure_dataset(
     on_file: OnFile | None = None,
     on_step: OnStep | None = None,
     draw: Draw | None = None,
+    named: NamedUsers | None = None,
 ) -> Report:
     """Report on a version of a dataset.
 
@@ -88,6 +90,7 @@ def measure_dataset(
         with_curves: Also measure the ratio against sequence length and candidates.
         on_file, on_step: Progress: footers read; what is being done.
         draw: Draws the sample's rows, where there is too much to read here.
+        named: The users of a named sample, in place of a share (``report.named.named_users``).
 
     Raises:
         UnknownColumnError: a column that no table has.
@@ -101,7 +104,8 @@ def measure_dataset(
     sample = None
     if baselines:
         step("Sampling users")
-        sample = sample_dataset(dataset, dict(measured.totals), share=share, budget_bytes=sample_bytes, draw=draw)
+        sample = sample_dataset(dataset, dict(measured.totals), share=share, budget_bytes=sample_bytes, draw=draw,
+                                named=named)  # fmt: skip
     encoding = Encoding.from_properties(dataset.tables[0].properties)
     return _report(
         measured, sample, encoding, baselines, columns, with_curves, step, dataset.spec.name, dataset.version,

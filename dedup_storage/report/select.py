@@ -18,8 +18,10 @@ from dedup_storage.layout import Layout, TableRole
 from dedup_storage.report.dataset_files import DatasetFiles, TableFiles
 from dedup_storage.report.footers import DataFile, OnFile, Totals
 from dedup_storage.report.hashing import Hashes, combine, count_distinct, hash_column, mix
+from dedup_storage.report.named import NamedUsers
 from dedup_storage.report.raw import total_raw_bytes
 from dedup_storage.report.sample import PLACE, LogSample, from_flat, from_frames, require_sequences, uniform
+from dedup_storage.sampling.select import Selector
 from dedup_storage.schema import LogSchema
 
 __all__ = [
@@ -68,10 +70,14 @@ class Draw(Protocol):
 
 @dataclass(frozen=True)
 class _Choice:
-    """Users below a threshold of the hash, looked for in some buckets only where users lie by bucket."""
+    """Users below a threshold of the hash, or those of a named sample; in some buckets only where users lie so."""
 
     share: float
     buckets: frozenset[str] | None = None
+    named: Selector | None = None
+
+    def keep(self, users: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+        return choose_users(hash_column(users), self.share) if self.named is None else self.named.keep(users)
 
     def files(self, table: TableFiles) -> Sequence[DataFile]:
         if self.buckets is None:
@@ -186,6 +192,7 @@ def sample_dataset(
     budget_bytes: int = SAMPLE_BYTES,
     on_file: OnFile | None = None,
     draw: Draw | None = None,
+    named: NamedUsers | None = None,
 ) -> LogSample:
     """A sample of whole users of a dataset; files of other buckets are not opened.
 
@@ -196,8 +203,10 @@ def sample_dataset(
         budget_bytes: Raw bytes of the sample's rows as a flat log.
         on_file: Called with the number of files read.
         draw: Draws the users' rows first, where there is too much to read here.
+        named: The users of a named sample, in place of a share.
 
     Raises:
+        UsageError: a named sample beside a share or a draw.
         SchemaError: the dataset has no sequence columns.
         InputError: the version has no rows, or the share none of its users.
         StorageError: names a file that cannot be read.
@@ -215,8 +224,13 @@ def sample_dataset(
         requests, impressions = tables[TableRole.REQUESTS.value], tables[TableRole.IMPRESSIONS.value]
         factor = totals[impressions.name].rows / totals[requests.name].rows
         raw = round(own[requests.name] * max(1.0, factor)) + own[impressions.name]
-    asked = _check_share(share, budget_bytes, raw)
-    choice = _by_bucket(asked, anchor)
+    if named is None:
+        asked = _check_share(share, budget_bytes, raw)
+        choice = _by_bucket(asked, anchor)
+    elif share is None and draw is None:
+        asked, choice = named.share, _Choice(named.share, named.buckets, named.selector)
+    else:
+        raise UsageError("the sample is named, and is to be drawn too", expected="a named sample, or a share of users")
 
     def read(table: TableFiles) -> pa.Table:
         there = totals[table.name].arrow_schema.names
@@ -275,7 +289,7 @@ def _file_rows(
         parquet = pq.ParquetFile(source)
         there = [c for c in columns if c in parquet.schema_arrow.names]
         for group in range(parquet.num_row_groups):
-            chosen = choose_users(hash_column(parquet.read_row_group(group, columns=[user])[user]), choice.share)
+            chosen = choice.keep(parquet.read_row_group(group, columns=[user])[user])
             if not chosen.any():
                 continue
             at = 0

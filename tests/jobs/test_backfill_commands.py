@@ -67,6 +67,8 @@ def test_backfill_late_labels_maintain_forget(run: Run, settings: Settings, name
         (("--set", "z=1", "--all"), "has the column z"),
         (("--set", "y=1", "--users", "nobody.txt"), "cannot be read"),
         (("--set", "y=1", "--users-table", "late.parquet", "--where", "nothing = 1"), "nothing"),
+        (("--set", "y=1", "--sample", "tenth"), "has no sample tenth"),
+        (("--set", "y=1", "--sample", "tenth", "--users", "users.txt"), "users are named twice"),
         (("--set", "y=1", "--from", "2024-02-30x"), "event date is not valid"),
         (("--set", "y=1", "--from", "2024-02-02", "--to", "2024-02-01"), "comes before the first"),
         (("--function", "nothing:at_all", "--column", "y", "--all"), "cannot be loaded"),

@@ -72,6 +72,15 @@ def test_every_command(run: Run, dataset: str) -> None:
     assert "<svg" in Path("out/half.html").read_text()
     assert json.loads(Path("report.json").read_text())["summary"]["users"] == users
 
+    measured = CliRunner().invoke(
+        app, ["report", "--dataset", dataset, "--sample", "half", "--json", "compression.json"]
+    )
+    assert measured.exit_code == 0, measured.output
+    assert json.loads(Path("compression.json").read_text())["sample"]["users"] == users
+    refused = CliRunner().invoke(app, ["report", "--dataset", dataset, "--sample", "capped"])
+    assert refused.exit_code == 2
+    assert "does not stand for all users alike" in refused.output
+
     written = run("materialise", "capped", "--into", f"{dataset}_capped", "--no-gate")
     assert written.exit_code == 0, written.output
     assert run("refresh", "half").exit_code == 0

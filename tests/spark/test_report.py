@@ -10,10 +10,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import InputError, StorageError, UnsafeNameError
+from dedup_storage.errors import InputError, StorageError, UnsafeNameError, UsageError
 from dedup_storage.report.apply import apply_properties
 from dedup_storage.report.dataset_files import DatasetFiles, dataset_files
 from dedup_storage.report.measure import measure_dataset
+from dedup_storage.report.named import named_users
 from dedup_storage.report.pages import read_pages
 from dedup_storage.report.select import sample_dataset
 from dedup_storage.report.summary import read_totals
@@ -30,8 +31,8 @@ def _raw(spark: SparkSession, rows: list[tuple[Any, ...]]) -> RawLog:
     return RawLog(flat_schema(), Form.FLAT, frame(spark, rows))
 
 
-def _write(spark: SparkSession, settings: Settings, name: str, layout: str) -> Dataset:
-    raw = _raw(spark, flat_rows([1, 2, 3], users=12))
+def _write(spark: SparkSession, settings: Settings, name: str, layout: str, users: int = 12) -> Dataset:
+    raw = _raw(spark, flat_rows([1, 2, 3], users=users))
     dataset = Dataset.create(spark, settings, name, flat_schema(), raw, layout=layout)
     dataset.write(raw, gate=False)
     return dataset
@@ -68,6 +69,38 @@ def test_a_dataset_s_report(spark: SparkSession, settings: Settings, name: str, 
     sample = sample_dataset(files, {t.name: read_totals(t) for t in files.tables})
     assert (sample.num_users, sample.num_requests, sample.num_impressions) == (12, 36, 108)
     assert sorted(map(str, sample.requests["hist"].to_pylist())) == sorted(str(list(range(r % 7))) for r in range(36))
+
+
+@pytest.mark.parametrize("layout", ["split", pytest.param("flat", marks=pytest.mark.slow)])
+def test_a_named_sample_is_what_is_measured(spark: SparkSession, settings: Settings, name: str, layout: str) -> None:
+    ds = _write(spark, settings, name, layout, users=22)
+    ds.sample("most", fraction=0.75, seed=4)
+    ds.sample("stored", targets={"*": 3}, strata=[{"name": "country", "column": "country"}])
+    if ds.spec.buckets > 1:
+        ds.sample("bucket", buckets=1)
+    files = dataset_files(settings, name)
+    totals = {t.name: read_totals(t) for t in files.tables}
+    for sample in ds.samples():
+        wanted = {row["user_id"] for row in ds.sample_users(sample.name).collect()}
+        opened: list[int] = []
+        found = sample_dataset(
+            files, totals, named=named_users(settings, name, sample.name), on_file=opened.append
+        )  # fmt: skip
+        assert set(found.requests["user_id"].to_pylist()) == wanted
+        assert found.num_impressions == ds.logs(sample=sample.name).count()
+        if sample.name == "bucket":
+            assert opened[-1] < max(len(t.files) for t in files.tables)
+    report = ds.compression_report(sample="most", with_curves=False)
+    assert report.sample is not None
+    assert 12 <= report.sample.users < 22
+    assert report.sample.users == ds.sample_users("most").count()
+    ds.sample("uneven", fractions={"country=DK": 0.5, "*": 1}, strata=[{"name": "country", "column": "country"}])
+    ds.sample("late", fraction=0.5, start="2024-01-02")
+    for named, words in (("uneven", "2 chances"), ("late", "caps or dates"), ("none", "has no sample none")):
+        with pytest.raises(UsageError, match=words):
+            ds.compression_report(sample=named)
+    with pytest.raises(UsageError, match="the sample is named, and is to be drawn too"):
+        ds.compression_report(sample="most", share=0.5)
 
 
 def test_a_share_opens_the_files_of_its_buckets_alone(spark: SparkSession, settings: Settings, name: str) -> None:

@@ -246,7 +246,11 @@ def test_a_bucket_sample_opens_its_buckets_alone(spark: SparkSession, settings: 
     summary = ds.sample("two", buckets=2, seed=9)
     assert summary.strata[0].weight == 8
     plan = ds.plan_sample("two")
-    assert plan.pruned_by == ("buckets",)
+    assert (plan.pruned_by, plan.note) == (("buckets",), "")
+    ds.sample("hashed", fraction=0.2)
+    whole = ds.plan_sample("hashed")
+    assert (whole.pruned_by, whole.bytes) == ((), whole.all_bytes)
+    assert whole.note.startswith("No file is left out: users are chosen by a hash of their own")
     assert [(t.files, t.all_files) for t in plan.tables] == [(2, 16), (2, 16)]
     full, all_bytes = bytes_read(spark, lambda: users_of(ds.logs()))
     kept, some_bytes = bytes_read(spark, lambda: users_of(ds.logs(sample="two")))

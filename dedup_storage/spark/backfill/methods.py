@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -18,8 +18,12 @@ from dedup_storage.spark.errors import translated
 from dedup_storage.spark.forget import ForgetSummary, Forgetting
 from dedup_storage.spark.maintain import MaintainSummary, Maintenance
 from dedup_storage.spark.runs import named_run
+from dedup_storage.spark.sampling.affected import affected_by_sample
 from dedup_storage.spark.sources import text_frame
 from dedup_storage.tables.protocol import TableFormat
+
+if TYPE_CHECKING:
+    from dedup_storage.spark.dataset import Dataset
 
 __all__ = ["UpkeepMethods"]
 
@@ -118,4 +122,6 @@ class UpkeepMethods:
 
     def _backfill(self, change: Change, affected: Affected | None, **options: Any) -> Backfill:
         who = affected or Affected()
+        if who.sample is not None:
+            who = affected_by_sample(cast("Dataset", self), who)
         return Backfill(self.spark, self.tables, self.settings, self.spec, change, who, **options)

@@ -96,6 +96,7 @@ class Affected:
         where: SQL predicate over the table's columns.
         changed_since: Users with rows in files that a later version than this one brought.
         first_date, last_date: Event dates (ISO), both included.
+        sample: A named sample of the dataset: its users, and its event dates where it has any.
     """
 
     users: Sequence[int | str] | DataFrame | None = None
@@ -103,6 +104,7 @@ class Affected:
     changed_since: int | None = None
     first_date: str | None = None
     last_date: str | None = None
+    sample: str | None = None
 
     def __post_init__(self) -> None:
         for date in (self.first_date, self.last_date):
@@ -134,6 +136,7 @@ class Affected:
             "where": self.where,
             "changed_since": self.changed_since,
             "dates": [self.first_date, self.last_date],
+            **({"sample": self.sample} if self.sample is not None else {}),
         }
 
 

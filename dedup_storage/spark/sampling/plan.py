@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["SamplePlan", "TablePlan", "bytes_read", "plan_sample"]
 
 T = TypeVar("T")
+_WHOLE = (
+    "No file is left out: users are chosen by a hash of their own, so each bucket and each file holds some of them. "
+    "A sample of whole buckets (buckets=k), one with event dates, or one of so few users that buckets are empty "
+    "leaves files out; or materialise this one."
+)
 
 
 class TablePlan(BaseModel):
@@ -43,6 +48,7 @@ class SamplePlan(BaseModel):
         all_bytes: Without the sample.
         share: bytes / all_bytes.
         pruned_by: What leaves files out.
+        note: Why nothing does, where nothing does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +61,7 @@ class SamplePlan(BaseModel):
     all_bytes: int
     share: float
     pruned_by: tuple[str, ...]
+    note: str = ""
 
 
 def plan_sample(ds: Dataset, sample: Sample, version: int | None) -> SamplePlan:
@@ -89,6 +96,7 @@ def plan_sample(ds: Dataset, sample: Sample, version: int | None) -> SamplePlan:
         all_bytes=everything,
         share=round(total / everything, 6) if everything else 0.0,
         pruned_by=tuple(by),
+        note="" if by else _WHOLE,
     )
 
 
