@@ -161,11 +161,12 @@ def _groups(
 ) -> tuple[dict[str, FeatureGroup], list[Any]]:
     """The groups of a version, without Spark; and what of one of them is out of date."""
     from dedup_storage.tables.features import feature_groups, stale_cells
+    from dedup_storage.tables.metadata import Lake
 
     meta = job.metadata(dataset)
     number = meta.resolve(version)
     groups = feature_groups(meta, number)
-    stale = stale_cells(meta, meta.spec, number, groups[name]) if name in groups else set()
+    stale = stale_cells(meta, meta.spec, number, groups[name], Lake(job.settings).state) if name in groups else set()
     return groups, sorted((cell.to_list() for cell in stale), key=str)
 
 

@@ -93,6 +93,17 @@ class Verdict(BaseModel):
         """The checks that do not hold."""
         return tuple(check for check in self.checks if not check.passed)
 
+    def with_group(self, name: str, verdict: Verdict) -> Verdict:
+        """This verdict and that on a feature group in one."""
+        facts = {f"features.{name}.{fact}": value for fact, value in verdict.facts.items()}
+        return self.model_copy(
+            update={
+                "passed": self.passed and verdict.passed,
+                "checks": (*self.checks, *verdict.checks),
+                "facts": {**self.facts, **facts},
+            }
+        )
+
     def save(self, directory: Path) -> Path:
         """Write ``verdict.json`` whole or not at all; return its path."""
         path = directory / "verdict.json"

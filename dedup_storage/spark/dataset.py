@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetExistsError, SchemaError, UsageError, VersionNotFoundError
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, propose_segments, version_tag
-from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
+from dedup_storage.schema import DateGrain, LogSchema, check_name
 from dedup_storage.spark.backfill.methods import UpkeepMethods
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.features.methods import FeatureMethods
-from dedup_storage.spark.features.read import GroupReader, source_typed
 from dedup_storage.spark.glance import dictionary_columns
 from dedup_storage.spark.grains import detect_grains
 from dedup_storage.spark.raw import RawLog
+from dedup_storage.spark.reading import ReadMethods
 from dedup_storage.spark.runs import named_run
-from dedup_storage.spark.sampling.methods import SampleMethods, sampled
+from dedup_storage.spark.sampling.methods import SampleMethods
 from dedup_storage.spark.summary import WriteSummary
 from dedup_storage.spark.write import Mode, OnDuplicates, OnInconstant, Writer
 from dedup_storage.tables.iceberg import IcebergFormat
-from dedup_storage.tables.metadata import DatasetMetadata, VersionInfo
+from dedup_storage.tables.metadata import VersionInfo
 from dedup_storage.tables.protocol import Run, TableFormat
 
 __all__ = ["Dataset"]
 
 
-class Dataset(FeatureMethods, SampleMethods, UpkeepMethods):
+class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods):
     """One logically flat training log, stored once per request.
 
     Args:
@@ -163,124 +163,6 @@ class Dataset(FeatureMethods, SampleMethods, UpkeepMethods):
             )
             return writer.write()
 
-    # -- reading ------------------------------------------------------------------------------------------------
-
-    def metadata(self) -> DatasetMetadata:
-        """The dataset's tables as the catalog shows them now."""
-        return self.tables.metadata(self.name)
-
-    def _table(self, role: TableRole, version: int | None) -> DataFrame:
-        meta = self.metadata()
-        table = self.spec.table(role).name
-        return self.tables.read(self.name, table, meta.snapshots(meta.resolve(version))[table])
-
-    def _groups(self, version: int | None, features: Sequence[str] | None) -> GroupReader:
-        meta = self.metadata()
-        return GroupReader(self.tables, self.spec, meta, meta.resolve(version), features)
-
-    def requests(
-        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
-    ) -> DataFrame:
-        """Request rows (R): the request keys and every request-grain column, in the source's types.
-
-        In flat layout they are collapsed on reading.
-
-        Args:
-            version: ``None`` takes the newest.
-            features: Feature groups whose columns come after the log's own, by name; ``None`` for all at request
-                grain, ``()`` for none.
-            sample: Only a named sample's requests, with ``request_weight``.
-        """
-        if sample is not None:
-            return sampled(self, sample, self.requests(version, features=features), Grain.REQUEST, version)
-        with translated():
-            groups = self._groups(version, features)
-            keys, own = self.spec.request_key, self.spec.columns_of(Grain.REQUEST)
-            shown = (*keys, *own, *groups.columns(Grain.REQUEST))
-            if self.spec.layout is Layout.SPLIT:
-                rows = groups.attach(groups.own(TableRole.REQUESTS), Grain.REQUEST)
-                return source_typed(self.spec, rows, shown)
-            stored = (*own, *groups.promoted(Grain.REQUEST))
-            rows = source_typed(self.spec, groups.own(TableRole.LOGS), (*keys, *stored))
-            wide = [F.first(c).alias(c) for c in stored]
-            grouped = rows.groupBy(*keys).agg(*wide) if wide else rows.select(*keys).distinct()
-            return groups.attach(grouped, Grain.REQUEST).select(*shown)
-
-    def impressions(
-        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
-    ) -> DataFrame:
-        """Impression rows (B): the request keys, the position and every impression-grain column.
-
-        Args:
-            version: ``None`` takes the newest.
-            features: As for ``requests``, at impression grain.
-            sample: Only a named sample's impressions, with ``impression_weight``.
-        """
-        if sample is not None:
-            return sampled(self, sample, self.impressions(version, features=features), Grain.IMPRESSION, version)
-        with translated():
-            groups = self._groups(version, features)
-            role = TableRole.IMPRESSIONS if self.spec.layout is Layout.SPLIT else TableRole.LOGS
-            own = (*self.spec.impression_key, *self.spec.columns_of(Grain.IMPRESSION))
-            rows = groups.attach(groups.own(role), Grain.IMPRESSION)
-            return source_typed(self.spec, rows, dict.fromkeys((*own, *groups.columns(Grain.IMPRESSION))))
-
-    def logs(
-        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
-    ) -> DataFrame:
-        """The flat log (B rows), equal to the source row for row, columns in the source's order and types.
-
-        Args:
-            version: ``None`` takes the newest.
-            features: Feature groups whose columns come after the source's, by name; ``None`` for all, ``()`` for none.
-            sample: Only a named sample's rows, with ``impression_weight``.
-        """
-        if sample is not None:
-            return sampled(self, sample, self.logs(version, features=features), None, version)
-        with translated():
-            groups = self._groups(version, features)
-            shown = (*self.spec.source_columns, *groups.columns(Grain.REQUEST, Grain.IMPRESSION))
-            if self.spec.layout is Layout.FLAT:
-                rows = groups.attach(groups.own(TableRole.LOGS), Grain.REQUEST, Grain.IMPRESSION)
-                return source_typed(self.spec, rows, shown)
-            requests = groups.attach(groups.own(TableRole.REQUESTS), Grain.REQUEST)
-            impressions = groups.attach(groups.own(TableRole.IMPRESSIONS), Grain.IMPRESSION)
-            on = list(self.spec.request_key)
-            if self.spec.event_date_column:
-                on.append(self.spec.event_date_column)
-            # Never a broadcast: Iceberg's size estimate takes a list for a few bytes.
-            joined = impressions.join(requests.hint("merge"), on)
-            return source_typed(self.spec, joined, shown)
-
-    def join(self, left: str = "impressions", right: str = "requests", **options: Any) -> DataFrame:
-        """Two tables of the dataset joined inside their buckets, without moving a row.
-
-        Args:
-            left, right: Tables of the dataset, or any bucketed table by its full name.
-            options: Of ``dedup_storage.spark.joins.tables.join_tables``: ``on``, ``how``, ``version``, ``columns``, …
-
-        Raises:
-            ShuffleRefusedError: rows would move; says why and what to do.
-        """
-        from dedup_storage.spark.joins.tables import join_tables
-
-        return join_tables(self, left, right, **options)
-
-    def compression_report(self, version: int | None = None, **options: Any) -> Any:
-        """What every column of a version needs, and what the same rows would need otherwise.
-
-        Args:
-            version: ``None`` takes the newest.
-            options: Of ``dedup_storage.report.measure.measure_dataset``, such as ``baselines=()`` for footers alone.
-
-        Returns:
-            A ``dedup_storage.report.model.Report``.
-        """
-        from dedup_storage.report.dataset_files import dataset_files
-        from dedup_storage.report.measure import measure_dataset
-
-        return measure_dataset(dataset_files(self.settings, self.name, version), **options)
-
     # -- versions -----------------------------------------------------------------------------------------------
 
     def versions(self) -> list[VersionInfo]:
@@ -333,14 +215,18 @@ class Dataset(FeatureMethods, SampleMethods, UpkeepMethods):
                     self.tables.untag(self.name, table, f"pin-{version_tag(info.version)}-{label}")
 
     def check(self, version: int | None = None) -> Any:
-        """Run the quality suite on a published version; gives the verdict."""
+        """Run the quality suite on a published version and its feature groups; gives the verdict.
+
+        Rows of a group that a refresh would compute anyway are not judged.
+        """
         from dedup_storage.quality import GateFacts, run_gate
+        from dedup_storage.spark.features.verify import verify_groups
 
         with translated():
             meta = self.metadata()
             version = meta.resolve(version)
             split = self.spec.layout is Layout.SPLIT
-            return run_gate(
+            verdict = run_gate(
                 spec=self.spec,
                 settings=self.settings,
                 run_id=f"check-v{version}",
@@ -349,6 +235,13 @@ class Dataset(FeatureMethods, SampleMethods, UpkeepMethods):
                 impressions=self._table(TableRole.IMPRESSIONS, version) if split else None,
                 logs=None if split else self._table(TableRole.LOGS, version),
             )
+            about = (self.tables, self.settings, self.spec, meta, version, verdict.run_id)
+            groups = list(verify_groups(*about))
+            for name, found in groups:
+                verdict = verdict.with_group(name, found)
+            if groups:
+                verdict.save(Path(verdict.docs))
+            return verdict
 
 
 def _tables(spark: SparkSession, settings: Settings) -> IcebergFormat:

@@ -196,6 +196,7 @@ class Writer(TimedSteps):
             attempt=_attempt(self.run_id),
             base=meta.current,
             replaced=replaced,
+            tables=tuple(table.name for table in self.spec.tables),
             dates=dates if len(dates) <= _MOST_DATES else None,
             facts={"mode": self.mode.value, "input-rows": str(keys.stats.rows)},
         )

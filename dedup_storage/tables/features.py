@@ -8,7 +8,7 @@ keeps that of the snapshot it was made from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from enum import StrEnum
@@ -98,12 +98,14 @@ class Coverage(_Frozen):
         start, end: Half-open range of event dates (ISO); an empty text is no bound.
         version: The version that was read.
         snapshots: Its snapshot of each input table.
+        lookups: State of each further table that was looked up in, ``namespace.table`` (see ``Lake.state``).
     """
 
     start: str = ""
     end: str = ""
     version: int
     snapshots: Mapping[str, int]
+    lookups: Mapping[str, int] = Field(default_factory=dict)
 
 
 class FeatureGroup(_Frozen):
@@ -259,11 +261,30 @@ def find_group(groups: Mapping[str, FeatureGroup], name: str, dataset: str) -> F
     return groups[name]
 
 
-def stale_cells(meta: DatasetMetadata, spec: DatasetSpec, version: int, group: FeatureGroup) -> set[Cell]:
+def stale_cells(
+    meta: DatasetMetadata,
+    spec: DatasetSpec,
+    version: int,
+    group: FeatureGroup,
+    state: Callable[[str], int | None] | None = None,
+) -> set[Cell]:
     """Event dates and buckets of a group whose inputs changed between what they were computed from and a version.
 
-    A changed row concerns its own date and the days after it whose rows look back on it.
+    A changed row concerns its own date and the days after it whose rows look back on it. A changed row of a looked up
+    table may concern any row of the group.
+
+    Args:
+        meta: The dataset's tables.
+        spec: The dataset.
+        version: The version.
+        group: The group.
+        state: Today's state of a looked up table (``Lake.state``); left out, such tables are not looked at.
     """
+    table = group.source.table if group.source.kind is SourceKind.JOIN else None
+    if state is not None and table is not None:
+        today = state(table)
+        if any(part.lookups.get(table) != today for part in group.coverage):
+            return set(_ALL)
     now, own = meta.snapshots(version), grain_table(spec, group.grain).name
     cells: set[Cell] = set()
     for part in group.coverage:

@@ -70,6 +70,10 @@ class IcebergFormat:
         """The dataset's tables now."""
         return self.lake.load(dataset)
 
+    def state(self, table: str) -> int | None:
+        """The newest snapshot of any table of the catalog that changed its rows."""
+        return self.lake.state(table)
+
     def settle(self, spec: DatasetSpec) -> DatasetMetadata:
         """Finish a publication that another run decided and did not complete; the tables after that."""
         return self._publisher.complete_pending(spec)

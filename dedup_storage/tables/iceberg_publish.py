@@ -218,7 +218,7 @@ class Publisher:
             return
         for version in range(run.base + 1, meta.current + 1):
             facts, grain = meta.claim(version), meta.spec.date_grain
-            if overlap(facts, grain, dates=run.dates, segments=run.segments, reads=run.reads):
+            if overlap(facts, grain, dates=run.dates, segments=run.segments, reads=run.reads, tables=run.tables):
                 changed = "event dates" if run.segments is None else "segments"
                 raise ConflictError(
                     f"version {version} of {meta.spec.name} changed {changed} that this run replaces",
@@ -280,6 +280,8 @@ class Publisher:
         facts = {"run-id": run.run_id, "job": run.job, **run.table_facts.get(name, {})}
         if name == spec.anchor.name:
             facts |= {"dates": "*" if run.dates is None else ",".join(run.dates), **run.facts}
+            if run.tables is not None:
+                facts["tables"] = ",".join(run.tables)
             if run.segments is not None:
                 facts["segments"] = encode_segments(run.segments)
         elif DEFINITION not in facts:

@@ -257,6 +257,21 @@ class Lake:
                     tables[identifier[-1]] = table
         return DatasetMetadata(spec, tables)
 
+    def state(self, table: str) -> int | None:
+        """The newest snapshot of a table that changed its rows, as ``namespace.table``; ``None`` where there is none.
+
+        Compaction by whatever tool is passed over.
+        """
+        from pyiceberg.exceptions import NoSuchTableError
+
+        try:
+            found = self.catalog.load_table(tuple(table.split(".")))
+        except NoSuchTableError:
+            return None
+        line = ancestors(found, found.metadata.current_snapshot_id)
+        changed = [s for s in line if snapshot_summary(s).get("operation") != "replace"] or line[-1:]
+        return changed[0].snapshot_id if changed else None
+
     def load(self, dataset: str) -> DatasetMetadata:
         """A dataset's tables.
 

@@ -31,6 +31,7 @@ class Run:
             range text stands for no bound; ``None`` for an append.
         buckets: Replace only these user buckets of the ranges; ``None`` for all.
         replaced_tables: Tables in which rows are replaced; others are only appended to. ``None`` for all.
+        tables: Tables whose rows the run changes; ``None`` when it does not say, so that it may be any.
         dates: Event dates the run touches; ``None`` when any may be touched.
         segments: Table -> segments whose files the run swaps or marks; ``None`` for a run that only adds rows or
             replaces whole dates. Its staged data lies on the branch ``branch`` of each of these tables.
@@ -52,6 +53,7 @@ class Run:
     facts: Mapping[str, str] = field(default_factory=dict)
     buckets: tuple[int, ...] | None = None
     replaced_tables: tuple[str, ...] | None = None
+    tables: tuple[str, ...] | None = None
     table_facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def replaces(self, table: str) -> bool:
@@ -83,6 +85,9 @@ class TableFormat(Protocol):
 
     def metadata(self, dataset: str) -> DatasetMetadata:
         """The dataset's tables now."""
+
+    def state(self, table: str) -> int | None:
+        """The newest state of any table of the catalog, ``namespace.table``; ``None`` when it is empty or not there."""
 
     def settle(self, spec: DatasetSpec) -> DatasetMetadata:
         """Finish a publication that another run decided and did not complete; the tables after that."""

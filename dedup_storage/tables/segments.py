@@ -79,6 +79,7 @@ def overlap(
     dates: Iterable[str] | None,
     segments: Mapping[str, Iterable[Segment]] | None,
     reads: Iterable[str] = (),
+    tables: Iterable[str] | None = None,
 ) -> bool:
     """Whether a published version changed what a run replaces.
 
@@ -88,16 +89,28 @@ def overlap(
         dates: Event dates that the run replaces, ``None`` for any.
         segments: Segments that the run changes, by table; ``None`` for a replacement of whole dates.
         reads: Further tables whose rows in the same segments the run computed from.
+        tables: Tables whose rows a replacement changes; ``None`` when it does not say.
+
+    Where both sides name their tables, only a table in common counts: a new feature group has none with a backfill of
+    another column. Of a table in common whose dates one side does not name, any row may have changed.
 
     An append never gets in the way of a run that changes segments: such a run takes out the files it read and no
-    others. Compaction does not get in the way of a replacement of dates. Dates
-    are compared as segments, since a replaced day carries over the rows that share its month.
+    others. Compaction does not get in the way of a replacement of dates. Dates are compared as segments, since a
+    replaced day carries over the rows that share its month.
     """
     theirs = facts.get("dates", _ANY)
+    own = {*segments, *reads} if segments is not None else None if tables is None else set(tables)
+    touched = _changed_tables(facts)
+    named = own is not None and touched is not None
+    if own is not None and touched is not None and not own & touched:
+        return False
     if segments is None:
         if facts.get("mode") == MAINTAIN:
             return False
         if theirs == _ANY or dates is None:
+            return True
+        dates = tuple(dates)
+        if named and not (theirs and dates):
             return True
         return bool(_parts(theirs.split(","), grain) & _parts(dates, grain))
     if "segments" in facts:
@@ -109,12 +122,17 @@ def overlap(
         )
     if facts.get("mode") == "append":
         return False
-    if theirs == _ANY:
+    if theirs == _ANY or (named and not theirs):
         return True
     return bool(_parts(theirs.split(","), grain) & {s.date for listed in segments.values() for s in listed})
 
 
+def _changed_tables(facts: Mapping[str, str]) -> set[str] | None:
+    """Tables whose rows a version changed; ``None`` when it does not say."""
+    if "tables" in facts:
+        return set(filter(None, facts["tables"].split(",")))
+    return set(decode_segments(facts["segments"])) if "segments" in facts else None
+
+
 def _parts(dates: Iterable[str], grain: DateGrain) -> set[str]:
-    if grain is DateGrain.NONE:
-        return {""}
     return {date_part(date, grain) for date in dates if date}

@@ -181,6 +181,27 @@ def test_users_changed_since_a_version(spark: SparkSession, ds: Dataset) -> None
 
 
 @pytest.mark.slow
+def test_a_named_sample(spark: SparkSession, ds: Dataset) -> None:
+    ds.sample("half", fraction=0.5, seed=1)
+    ds.sample("late", fraction=0.5, seed=1, start="2024-01-02")
+    chosen = {row["user_id"] for row in ds.sample_users("half").collect()}
+    assert 0 < len(chosen) < USERS
+    inside = f"user_id in ({', '.join(map(str, chosen))})"
+    ds.backfill(Change(expressions={"y": "y + 1"}), Affected(sample="half"), gate=False)
+    plain = with_y(log(spark, [1, 2]).frame, inside, "y + 1")
+    same_rows(ds.logs(), plain)
+    ds.backfill(Change(expressions={"y": "9"}), Affected(sample="late"), gate=False)
+    same_rows(ds.logs(), with_y(plain, f"{inside} and date(ts) = '2024-01-02'", "9"))
+    ds.sample("capped", fraction=0.5, caps={"requests": 1})
+    for who, words in (
+        (Affected(sample="capped"), "the sample capped caps users"),
+        (Affected(sample="half", users=[1]), "users are named twice"),
+        (Affected(sample="whole"), "has no sample whole"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            ds.plan_backfill(Change(expressions={"y": "1"}), who)
+
+
 def test_string_users_by_a_table(spark: SparkSession, settings: Settings, name: str) -> None:
     types = "user_id string, request_id bigint, ts timestamp, country string, hist array<bigint>, item bigint, y int"
     rows = [(f"u'{r[0]}", *r[1:]) for r in flat_rows([1, 2], users=USERS)]
@@ -258,7 +279,8 @@ def test_a_stopped_run_starts_anew_when_its_segments_changed(spark: SparkSession
 
 def overtake(ds: Dataset, inner: Any, **given: Any) -> Backfill:
     """A backfill that another run overtakes after it has rewritten its segments."""
-    slow = Backfill(ds.spark, ds.tables, ds.settings, ds.spec, run_id="slow", gate=False, **given)
+    given = {"run_id": "slow", **given}
+    slow = Backfill(ds.spark, ds.tables, ds.settings, ds.spec, gate=False, **given)
     original = slow._audit_rows
 
     def audit(*args: Any) -> None:
@@ -306,6 +328,35 @@ def test_other_segments_and_appends_do_not_conflict(spark: SparkSession, ds: Dat
     expected = expected.withColumn("country", F.expr("if(user_id = 2, 'NO', country)"))
     same_rows(ds.logs(), expected.unionByName(appended.frame))
     assert left_behind(ds) == []
+
+
+@pytest.mark.parametrize("date_grain", ["none", pytest.param("day", marks=SLOW)])
+def test_feature_runs_on_the_same_dates_do_not_conflict(
+    spark: SparkSession, settings: Settings, name: str, date_grain: str
+) -> None:
+    ds = make(spark, settings, name, date_grain=date_grain)
+    ds.add_features("size", {"n": "size(hist)"}, gate=False)
+    plain = log(spark, [1, 2]).frame.withColumn("n", F.size("hist"))
+
+    def features() -> None:
+        ds.add_features("other", {"one": "1"}, gate=False)
+        ds.refresh_features("size", full=True, gate=False)
+        ds.rename_features("other", "another")
+
+    slow = overtake(ds, features, change=Change(expressions={"y": "y + 1"}), affected=Affected(users=[1]))
+    assert slow.run().version == 6
+    plain = with_y(plain, "user_id = 1", "y + 1").withColumn("one", F.lit(1))
+    same_rows(ds.logs(), plain.select(*ds.logs().columns))
+
+    def refresh() -> None:
+        ds.refresh_features("size", full=True, gate=False)
+
+    # The group's own column is another matter.
+    change = Change(expressions={"n": "n + 1"})
+    slow = overtake(ds, refresh, change=change, affected=Affected(users=[1]), run_id="slower")
+    with pytest.raises(ConflictError):
+        slow.run()
+    same_rows(ds.logs(), plain.select(*ds.logs().columns))
 
 
 @pytest.mark.slow

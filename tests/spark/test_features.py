@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,6 +105,28 @@ def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings
     assert ds.refresh_features("score", given, full=True, gate=False).rows == 3
     wanted = plain.withColumn("price", F.expr("if(item < 20, item * 2, null)"))
     same_rows(ds.logs(), wanted.withColumn("score", F.expr("if(user_id > 1, 1.5D, null)")))
+
+
+def test_a_changed_lookup_table_makes_the_group_stale(spark: SparkSession, settings: Settings, name: str) -> None:
+    ds = make(spark, settings, name, [1])
+    table = f"{settings.catalog.name}.{name}.prices"
+    spark.sql(f"CREATE TABLE {table} USING iceberg AS SELECT id item, id * 2 price FROM range(20)")
+    lookup = Lookup(f"{name}.prices", {"item": "item"}, {"price": "price"})
+    ds.add_features("price", lookup, grain="impression", gate=False)
+    state = ds.tables.state(f"{name}.prices")
+    assert ds.features()["price"].coverage[0].lookups == {f"{name}.prices": state}
+    assert ds.refresh_features("price", gate=False).up_to_date
+    # A new day is computed alone, compaction changes nothing, another price concerns every row.
+    ds.write(log(spark, [2], 100), gate=False)
+    assert ds.refresh_features("price", gate=False).dates == (("2024-01-02", "2024-01-03"),)
+    spark.sql(f"CALL {settings.catalog.name}.system.rewrite_data_files(table => '{name}.prices', "
+              "options => map('rewrite-all', 'true'))")  # fmt: skip
+    assert ds.refresh_features("price", gate=False).up_to_date
+    spark.sql(f"UPDATE {table} SET price = price + 1")
+    refreshed = ds.refresh_features("price", gate=False)
+    assert (refreshed.dates, refreshed.replaced) == ((("", ""),), True)
+    same_rows(ds.logs(), ds.logs(features=()).withColumn("price", F.expr("if(item < 20, item * 2 + 1, null)")))
+    assert ds.refresh_features("price", gate=False).up_to_date
 
 
 def test_rollback_rename_and_drop_are_versions(spark: SparkSession, settings: Settings, name: str) -> None:
@@ -353,3 +376,25 @@ def test_a_promoted_group_reads_and_refreshes_as_before(
     same_rows(ds.logs().select("hist", "length"), plain.select("hist", F.expr("concat('n', size(hist)) length")))
     ds.rollback(4)
     assert multiset(ds.logs()) == before
+
+
+def test_the_check_of_a_version_judges_its_groups(spark: SparkSession, settings: Settings, name: str) -> None:
+    ds = make(spark, settings, name, [1])
+    ds.add_features("age", {"length": "size(hist)"}, not_null=True, gate=False)
+    ds.add_features("seen", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
+    ds.add_features("bad", {"x": "if(user_id = 1, null, 1)"}, not_null=True, gate=False)
+    verdict = ds.check()
+    assert [c.name for c in verdict.failures] == ["features.bad.x.not_null"]
+    assert {c.name.split(".")[1] for c in verdict.checks if c.name.startswith("features.")} == {"age", "seen", "bad"}
+    assert (verdict.facts["features.seen.log_keys"], verdict.facts["features.age.feature_rows"]) == (15, 5)
+    assert verdict == type(verdict).model_validate_json((Path(verdict.docs) / "verdict.json").read_text())
+    ds.drop_features("bad")
+    # A day without values yet is no fault, and where the values lie makes no difference.
+    ds.write(log(spark, [2], 100), gate=False)
+    ds.promote_features("age")
+    verdict = ds.check()
+    assert verdict.passed
+    assert verdict.facts["features.seen.log_keys"] == 15
+    ds.refresh_features("age", gate=False)
+    assert ds.check().facts["features.age.feature_rows"] == 10
+    assert [c for c in ds.check(2).checks if c.name.startswith("features.seen")] == []

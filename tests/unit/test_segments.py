@@ -65,3 +65,43 @@ def test_what_conflicts_with_a_replacement() -> None:
     assert not conflicts("2024-02-05", DateGrain.MONTH)
     assert conflicts("2024-06-06", DateGrain.NONE)
     assert conflicts("*", DateGrain.DAY)
+
+
+@pytest.mark.parametrize("grain", list(DateGrain))
+@pytest.mark.parametrize(
+    ("facts", "tables", "expected"),
+    [
+        ({"tables": "fg_a", "dates": ""}, {"impressions"}, False),
+        ({"tables": "fg_a", "dates": ""}, {"fg_a"}, True),
+        ({"tables": "", "dates": ""}, {"fg_a"}, False),
+        ({"tables": "fg_a,impressions", "dates": "*"}, {"impressions"}, True),
+        ({"tables": "fg_a,impressions", "dates": "*"}, {"fg_b"}, False),
+        ({"tables": "impressions,requests", "mode": "replace", "dates": "2024-01-01"}, {"fg_a"}, False),
+        ({"tables": "impressions,requests", "mode": "append", "dates": "2024-01-01"}, {"impressions"}, None),
+        # Of a release that did not name tables.
+        ({"dates": ""}, {"fg_a"}, False),
+        ({"dates": "*"}, {"fg_a"}, True),
+    ],
+)
+def test_tables_in_common_decide(
+    facts: dict[str, str], tables: set[str], expected: bool | None, grain: DateGrain
+) -> None:
+    """As a run on segments, as a feature group's replacement of its own rows, and as one of any date."""
+    day = Segment(date_part("2024-01-01", grain), 0)
+    on_segments = overlap(facts, grain, dates=(), segments=dict.fromkeys(tables, frozenset({day})))
+    own_rows = overlap(facts, grain, dates=(), segments=None, tables=tables)
+    any_date = overlap(facts, grain, dates=None, segments=None, tables=tables)
+    if expected is None:
+        # Appended rows stay beside swapped files, and are lost under a replaced table.
+        assert (on_segments, own_rows, any_date) == (False, True, True)
+    else:
+        assert (on_segments, own_rows) == (expected, expected)
+        assert any_date is (expected or "tables" not in facts)
+
+
+def test_a_backfill_and_a_refresh_of_one_group_conflict() -> None:
+    facts = {"segments": "fg_a=2024-01-01:0", "mode": "backfill", "dates": "2024-01-01"}
+    assert overlap(facts, DateGrain.DAY, dates=(), segments=None, tables={"fg_a"})
+    assert not overlap(facts, DateGrain.DAY, dates=(), segments=None, tables={"fg_b"})
+    moved = facts | {"mode": "maintain"}
+    assert not overlap(moved, DateGrain.DAY, dates=(), segments=None, tables={"fg_a"})

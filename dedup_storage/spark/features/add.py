@@ -120,11 +120,11 @@ class Adder(FeatureJob):
         frame = with_dates(frame, inputs.keys(EVERYTHING), inputs.key, inputs.dates)
         keys = inputs.keys(EVERYTHING)
         types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
-        coverage = (Coverage(version=meta.current, snapshots=inputs.snapshots),)
+        coverage = (Coverage(version=meta.current, snapshots=inputs.snapshots, lookups=inputs.lookups),)
         group = group.model_copy(update={"table": self._free_table(meta, group, types), "coverage": coverage})
         self.tables.create_table(self.spec, group_table(self.spec, group), types)
         reached("features:created")
-        run = self.run(meta)
+        run = self.run(meta, group.table)
         try:
             with self.timed("stage"), explained(self.name, told(group)):
                 staged = self.stage(group, typed(frame, types), run)

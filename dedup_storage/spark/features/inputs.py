@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.layout import DatasetSpec, Layout
@@ -49,6 +49,7 @@ class Inputs:
         self.tables, self.spec, self.meta, self.version, self.catalog = tables, spec, meta, version, catalog
         self.grain, self.groups, self.uses, self.window = grain, groups, tuple(uses), window
         self.read = {grain_table(spec, grain).name}
+        self.lookups: dict[str, int] = {}
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -73,6 +74,16 @@ class Inputs:
             return ()
         groups = [g for g in (*self.uses, *self.groups.values()) if g.grain is Grain.REQUEST]
         return (*self.spec.columns_of(Grain.REQUEST), *(c for g in groups for c in g.names))
+
+    def looked_up(self, table: str, spark: SparkSession) -> DataFrame:
+        """A table of the same catalog that is no part of the dataset, ``namespace.table``, at the state remembered."""
+        state = self.tables.state(table)
+        namespace, _, name = table.partition(".")
+        if state is None:
+            # Spark's own words where there is no such table; an empty one has no snapshot to name.
+            return spark.read.table(f"{self.catalog}.{table}")
+        self.lookups[table] = state
+        return self.tables.read(namespace, name, state)
 
     def keys(self, window: Window) -> DataFrame:
         """The keys that the grain's table has inside a window, the event date beside them; each once."""

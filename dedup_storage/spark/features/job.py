@@ -106,9 +106,9 @@ class FeatureJob:
             window=window.with_history(group.lookback),
         )
 
-    def run(self, meta: DatasetMetadata, **more: Any) -> Run:
-        """The attempt; feature groups touch no event date of the log."""
-        return Run(run_id=self.run_id, job=self.job, attempt=self.attempt, base=meta.current, **more)
+    def run(self, meta: DatasetMetadata, *tables: str, **more: Any) -> Run:
+        """The attempt, and the tables whose rows it changes; feature groups touch no event date of the log."""
+        return Run(run_id=self.run_id, job=self.job, attempt=self.attempt, base=meta.current, tables=tables, **more)
 
     def stage(self, group: FeatureGroup, frame: DataFrame | None, run: Run) -> Staged:
         """Stage rows of a group (``None``: none) with its definition, and an empty snapshot of the anchor.

@@ -50,7 +50,7 @@ def drop(job: FeatureJob) -> FeatureSummary:
         return done
     group = job.find(meta)
     _refuse_used(group, feature_groups(meta, meta.current), "dropped")
-    run = job.run(meta, facts={UNTAGGED: group.table})
+    run = job.run(meta, group.table, facts={UNTAGGED: group.table})
     job.tables.stage_nothing(job.spec, job.spec.anchor, run)
 
     def verify(now: Mapping[str, FeatureGroup]) -> None:

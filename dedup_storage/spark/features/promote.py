@@ -40,8 +40,8 @@ def promote(job: FeatureJob) -> FeatureSummary:
     snapshots = meta.snapshots(meta.current)
     values = job.tables.read(job.spec.name, group.table, snapshots[group.table])
     promoted = group.model_copy(update={"promoted": grain_table(job.spec, group.grain).name, "run_id": job.run_id})
-    run = job.run(meta, replaced=EVERYTHING.ranges, dates=None)
-    run = replace(run, replaced_tables=(str(promoted.promoted), group.table))
+    tables = (str(promoted.promoted), group.table)
+    run = job.run(meta, *tables, replaced=EVERYTHING.ranges, replaced_tables=tables, dates=None)
     try:
         with job.timed("stage"):
             staged = fold(job, meta, promoted, values, EVERYTHING, run)

@@ -124,7 +124,7 @@ class Recipe:
     def _looked_up(self, inputs: Inputs, key: list[str]) -> DataFrame:
         source = self.source
         rows = _rows(inputs, {name.lower() for name in source.on})
-        table = rows.sparkSession.read.table(f"{inputs.catalog}.{source.table}")
+        table = inputs.looked_up(str(source.table), rows.sparkSession)
         wanted = {**{f"_on_{i}": theirs for i, theirs in enumerate(source.on.values())}, **source.columns}
         table = table.select(*(F.col(quoted(theirs)).alias(ours) for ours, theirs in wanted.items()))
         matches = [rows[ours] == table[f"_on_{i}"] for i, ours in enumerate(source.on)]

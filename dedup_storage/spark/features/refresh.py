@@ -69,7 +69,7 @@ class Refresher(FeatureJob):
             return done
         group = self.find(meta)
         with self.timed("changes"):
-            target = EVERYTHING if self.full else stale_window(meta, self.spec, meta.current, group)
+            target = EVERYTHING if self.full else self._stale(meta, group)
         if target is None:
             return self.summary(meta.current, group, up_to_date=True)
         recipe = Recipe.stored(group.source) if self.source is None else Recipe.of(self.source)
@@ -82,11 +82,16 @@ class Refresher(FeatureJob):
         types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
         frame = typed(with_dates(frame, keys, inputs.key, inputs.dates), types)
         frame = target.only(frame, self.spec, inputs.catalog)
-        coverage = (Coverage(version=meta.current, snapshots=inputs.snapshots),)
+        # Rows that are not computed now keep what they were looked up from.
+        lookups = inputs.lookups if target == EVERYTHING else group.coverage[0].lookups
+        coverage = (Coverage(version=meta.current, snapshots=inputs.snapshots, lookups=lookups),)
         updated = group.model_copy(update={"coverage": coverage, "run_id": self.run_id, "source": recipe.source})
         if group.promoted is not None:
             return self._fold(meta, updated, frame, keys, target)
         return self._write(meta, group, updated, frame, keys, target)
+
+    def _stale(self, meta: DatasetMetadata, group: FeatureGroup) -> Window | None:
+        return stale_window(meta, self.spec, meta.current, group, self.tables.state)
 
     def _fold(
         self, meta: DatasetMetadata, updated: FeatureGroup, frame: DataFrame, keys: DataFrame, target: Window
@@ -97,7 +102,9 @@ class Refresher(FeatureJob):
         segments = target.whole_segments(self.spec)
         values = self._with_carried(meta, table, frame, target, segments)
         buckets = segments.buckets if segments.buckets is not None else tuple(range(self.spec.buckets))
-        run = self.run(meta, replaced=segments.ranges, buckets=buckets, replaced_tables=(table,), dates=None)
+        run = self.run(
+            meta, table, updated.table, replaced=segments.ranges, buckets=buckets, replaced_tables=(table,), dates=None
+        )
         try:
             with self.timed("stage"), explained(updated.name, told(updated)):
                 staged = fold(self, meta, updated, values, segments, run, changed=target)
@@ -143,13 +150,14 @@ class Refresher(FeatureJob):
         target: Window,
     ) -> FeatureSummary:
         replaced = overlaps_stored(meta, self.spec, group, meta.current, target)
-        run = self.run(meta)
+        run = self.run(meta, group.table)
         if replaced:
             segments = target.whole_segments(self.spec)
             frame = self._with_carried(meta, group.table, frame, target, segments)
             buckets = segments.buckets if segments.buckets is not None else tuple(range(self.spec.buckets))
             run = self.run(
                 meta,
+                group.table,
                 replaced=segments.ranges,
                 buckets=buckets,
                 replaced_tables=(group.table,),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.features.window import Window
 from dedup_storage.tables.changes import stored_cells
@@ -11,9 +13,15 @@ from dedup_storage.tables.metadata import DatasetMetadata
 __all__ = ["overlaps_stored", "stale_window"]
 
 
-def stale_window(meta: DatasetMetadata, spec: DatasetSpec, version: int, group: FeatureGroup) -> Window | None:
-    """Rows to compute so that the group follows from a version; ``None`` when it does already."""
-    cells = stale_cells(meta, spec, version, group)
+def stale_window(
+    meta: DatasetMetadata,
+    spec: DatasetSpec,
+    version: int,
+    group: FeatureGroup,
+    state: Callable[[str], int | None] | None = None,
+) -> Window | None:
+    """Rows to compute so that the group follows from a version and today's looked up tables; ``None`` when it does."""
+    cells = stale_cells(meta, spec, version, group, state)
     return Window.of(cells, spec) if cells else None
 
 
