@@ -101,6 +101,7 @@ class DatasetSpec(BaseModel):
         event_date_column: Column of type date, derived from event time (UTC) unless the source has it; ``None`` without
             an event time. Present at every date grain: it costs next to nothing and lets days be replaced and read.
         position_column: The candidate's ordinal; assigned at write unless the source has it.
+        adopted: The log lies as it was found, not in segments.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -115,6 +116,7 @@ class DatasetSpec(BaseModel):
     source_types: tuple[str, ...]
     event_date_column: str | None
     position_column: str
+    adopted: bool = False
 
     @property
     def assigns_position(self) -> bool:
@@ -191,6 +193,9 @@ class DatasetSpec(BaseModel):
         """The property's value."""
         values: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
         values["schema"] = self.schema_.to_dict()
+        if not self.adopted:
+            # Unsaid where it says nothing, so that older releases read the rest.
+            del values["adopted"]
         return json.dumps(values, separators=(",", ":"), sort_keys=True)
 
     @classmethod

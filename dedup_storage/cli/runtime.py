@@ -99,9 +99,9 @@ class Job:
         Raises:
             DatasetNotFoundError: names the datasets that do exist.
         """
-        from dedup_storage.tables.metadata import Lake
+        from dedup_storage.tables.lakes import open_lake
 
-        return Lake(self.settings).load(check_name(dataset, "dataset name"))
+        return open_lake(self.settings).load(check_name(dataset, "dataset name"))
 
     def write_json(self, summary: Summary | Sequence[Any]) -> None:
         """Write a summary to ``--json``, if given."""

@@ -46,8 +46,8 @@ def audit_staged(
 
 def staged_rows(tables: TableFormat, spec: DatasetSpec, staged: Staged, run: Run) -> DataFrame:
     """The rows a run staged, alone."""
+    rows = tables.staged_rows(spec, staged, run)
     if run.replaced is None:
-        return tables.read(spec.name, staged.table, staged.snapshot_id, since=staged.parent_id)
-    rows = tables.read(spec.name, staged.table, staged.snapshot_id)
+        return rows
     dates = [F.lit(d).cast("date") for d in run.dates or ()]
     return rows.filter(F.col(str(spec.event_date_column)).isin(*dates)) if dates else rows

@@ -77,13 +77,13 @@ class Collapse:
     Attributes:
         spec: The dataset.
         raw: The log.
-        catalog: Catalog name, for the bucket function.
+        user_bucket: The row's user bucket, as the tables are partitioned.
         pointer_max_requests: Most requests whose pointers are broadcast.
     """
 
     spec: DatasetSpec
     raw: RawLog
-    catalog: str
+    user_bucket: Column
     pointer_max_requests: int
 
     def event_date(self) -> Column:
@@ -94,13 +94,8 @@ class Collapse:
             return F.col(self.spec.event_date_column)
         return F.to_date(F.col(str(self.spec.schema_.event_time)))
 
-    def bucket(self) -> Column:
-        """Iceberg's bucket of the row's user."""
-        name = f"{self.catalog}.system.bucket"
-        return F.call_function(name, F.lit(self.spec.buckets), F.col(self.spec.schema_.user))
-
     def _segment(self) -> list[Column]:
-        parts = [self.bucket()]
+        parts = [self.user_bucket]
         if self.spec.event_date_column and self.spec.date_grain is not DateGrain.NONE:
             date = F.col(self.spec.event_date_column)
             parts.insert(0, date if self.spec.date_grain is DateGrain.DAY else F.trunc(date, "month"))

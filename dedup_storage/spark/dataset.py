@@ -11,11 +11,12 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetExistsError, SchemaError, UsageError, VersionNotFoundError
-from dedup_storage.layout import DatasetSpec, Layout, TableRole, propose_segments, version_tag
+from dedup_storage.layout import DatasetSpec, Layout, TableRole, propose_segments
 from dedup_storage.schema import DateGrain, LogSchema, check_name
 from dedup_storage.spark.backfill.methods import UpkeepMethods
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.features.methods import FeatureMethods
+from dedup_storage.spark.formats import table_format
 from dedup_storage.spark.glance import dictionary_columns
 from dedup_storage.spark.grains import detect_grains
 from dedup_storage.spark.raw import RawLog
@@ -24,7 +25,6 @@ from dedup_storage.spark.runs import named_run
 from dedup_storage.spark.sampling.methods import SampleMethods
 from dedup_storage.spark.summary import WriteSummary
 from dedup_storage.spark.write import Mode, OnDuplicates, OnInconstant, Writer
-from dedup_storage.tables.iceberg import IcebergFormat
 from dedup_storage.tables.metadata import VersionInfo
 from dedup_storage.tables.protocol import Run, TableFormat
 
@@ -91,9 +91,9 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods):
         form: Layout | None = _choice(Layout, layout, "layout")
         wanted = _choice(DateGrain, date_grain, "date grain") or schema.date_grain
         wanted_buckets = buckets or schema.buckets
-        tables = _tables(spark, settings)
+        tables = table_format(spark, settings)
         with translated():
-            found = tables.lake.find(name)
+            found = tables.find(name)
             if found is not None:
                 _agree(found.spec, form, wanted, wanted_buckets, schema)
                 return cls(spark, settings, found.spec, tables)
@@ -120,7 +120,7 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods):
         Raises:
             DatasetNotFoundError: names the datasets that do exist.
         """
-        tables = _tables(spark, settings)
+        tables = table_format(spark, settings)
         return cls(spark, settings, tables.metadata(name).spec, tables)
 
     def write(
@@ -194,10 +194,8 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods):
         with translated():
             meta = self.metadata()
             version = meta.resolve(version)
-            snapshots = meta.snapshots(version)
-            for table, snapshot_id in reversed(snapshots.items()):
-                self.tables.tag(self.name, table, f"pin-{version_tag(version)}-{label}", snapshot_id)
-            return {"dataset": self.name, "version": version, "label": label, "snapshots": snapshots}
+            self.tables.pin(self.spec, version, label)
+            return {"dataset": self.name, "version": version, "label": label, "snapshots": meta.snapshots(version)}
 
     def unpin(self, label: str) -> None:
         """Let expiry have a pinned version again.
@@ -211,8 +209,7 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods):
             if not pinned:
                 raise VersionNotFoundError(f"no version of {self.name} is pinned as {label}")
             for info in pinned:
-                for table in info.snapshots:
-                    self.tables.untag(self.name, table, f"pin-{version_tag(info.version)}-{label}")
+                self.tables.unpin(self.spec, info.version, label)
 
     def check(self, version: int | None = None) -> Any:
         """Run the quality suite on a published version and its feature groups; gives the verdict.
@@ -242,12 +239,6 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods):
             if groups:
                 verdict.save(Path(verdict.docs))
             return verdict
-
-
-def _tables(spark: SparkSession, settings: Settings) -> IcebergFormat:
-    if settings.format != "iceberg":
-        raise UsageError(f"the table format {settings.format} is not available", expected="iceberg")
-    return IcebergFormat(spark, settings)
 
 
 def _choice(kind: Any, value: Any, what: str) -> Any:

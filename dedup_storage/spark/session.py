@@ -13,9 +13,38 @@ from dedup_storage.errors import ConfigError
 from dedup_storage.tables.catalog import spark_catalog_conf
 from dedup_storage.tables.sessions import SESSION_DEFAULTS
 
-__all__ = ["get_spark"]
+__all__ = ["DELTA_PACKAGE", "get_spark"]
 
 _ICEBERG_EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
+DELTA_PACKAGE = "io.delta:delta-spark_4.1_2.13:4.4.0"
+_DELTA_EXTENSIONS = "io.delta.sql.DeltaSparkSessionExtension"
+_DELTA_CATALOG = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
+_SESSION_CATALOG = "spark.sql.catalog.spark_catalog"
+# What delta-spark names as its dependencies and Spark brings itself, in the versions that it needs.
+_DELTA_EXCLUDES = (
+    "com.fasterxml.jackson.core:jackson-annotations",
+    "com.fasterxml.jackson.core:jackson-core",
+    "com.fasterxml.jackson.core:jackson-databind",
+    "com.fasterxml.jackson.datatype:jackson-datatype-jdk8",
+    "com.github.luben:zstd-jni",
+    "com.google.code.findbugs:jsr305",
+    "commons-pool:commons-pool",
+    "io.airlift:aircompressor",
+    "io.unitycatalog:unitycatalog-client",
+    "io.unitycatalog:unitycatalog-hadoop",
+    "javax.annotation:javax.annotation-api",
+    "org.apache.hadoop:hadoop-client-api",
+    "org.apache.hadoop:hadoop-client-runtime",
+    "org.apache.logging.log4j:log4j-api",
+    "org.apache.logging.log4j:log4j-core",
+    "org.apache.logging.log4j:log4j-slf4j2-impl",
+    "org.apache.parquet:parquet-column",
+    "org.apache.parquet:parquet-hadoop",
+    "org.locationtech.jts:jts-core",
+    "org.roaringbitmap:RoaringBitmap",
+    "org.slf4j:slf4j-api",
+    "org.xerial.snappy:snappy-java",
+)
 
 
 def get_spark(settings: Settings, app_name: str = "dedup_storage") -> SparkSession:
@@ -29,13 +58,24 @@ def get_spark(settings: Settings, app_name: str = "dedup_storage") -> SparkSessi
     catalog = spark_catalog_conf(settings)
     running = SparkSession.getActiveSession()
     if running is not None and not running.sparkContext._jsc.sc().isStopped():
-        return _adopt(running, catalog)
+        return _adopt(running, catalog, settings)
     builder = SparkSession.builder.appName(app_name)
     if settings.spark.master:
         builder = builder.master(settings.spark.master)
-    conf = {**SESSION_DEFAULTS, "spark.sql.extensions": _ICEBERG_EXTENSIONS, **catalog, **settings.spark.conf}
+    conf = {**SESSION_DEFAULTS, "spark.sql.extensions": _ICEBERG_EXTENSIONS, **catalog}
+    if _uses_delta(settings):
+        conf["spark.sql.extensions"] = f"{_ICEBERG_EXTENSIONS},{_DELTA_EXTENSIONS}"
+        conf[_SESSION_CATALOG] = _DELTA_CATALOG
+        # Delta's default of 50 tasks for a table's log suits logs of millions of files.
+        conf["spark.databricks.delta.snapshotPartitions"] = "4"
+    conf |= settings.spark.conf
     if settings.spark.packages:
-        conf["spark.jars.packages"] = ",".join(settings.spark.packages)
+        packages = list(settings.spark.packages)
+        if _uses_delta(settings):
+            if not any(_is_delta(p) for p in packages):
+                packages.append(DELTA_PACKAGE)
+            conf.setdefault("spark.jars.excludes", ",".join(_DELTA_EXCLUDES))
+        conf["spark.jars.packages"] = ",".join(packages)
         # Java takes the home directory from the user database, not from $HOME.
         conf.setdefault("spark.jars.ivy", str(Path.home() / ".ivy2"))
     for key, value in conf.items():
@@ -45,8 +85,22 @@ def get_spark(settings: Settings, app_name: str = "dedup_storage") -> SparkSessi
     return spark
 
 
-def _adopt(spark: SparkSession, catalog: dict[str, str]) -> SparkSession:
+def _uses_delta(settings: Settings) -> bool:
+    return settings.format == "delta" or any(map(_is_delta, settings.spark.packages))
+
+
+def _is_delta(package: str) -> bool:
+    return ":delta-spark_" in package
+
+
+def _adopt(spark: SparkSession, catalog: dict[str, str], settings: Settings) -> SparkSession:
     """Define the catalog in a session somebody else started (a notebook, spark-submit)."""
+    if settings.format == "delta" and spark.conf.get(_SESSION_CATALOG, None) != _DELTA_CATALOG:
+        raise ConfigError(
+            "the running Spark session is not set up for Delta",
+            expected=f"spark.sql.extensions with {_DELTA_EXTENSIONS} and {_SESSION_CATALOG}={_DELTA_CATALOG}",
+            fix="Set both where the session is started.",
+        )
     for key, value in catalog.items():
         present = spark.conf.get(key, None)
         if present is None:

@@ -94,7 +94,9 @@ class Writer(TimedSteps):
 
             check_gate_settings(spec=self.spec, settings=self.settings, run_id=self.run_id)
             warm_up()
-        collapse = Collapse(self.spec, self.raw, self.settings.catalog.name, self.settings.write.pointer_max_requests)
+        collapse = Collapse(
+            self.spec, self.raw, self.tables.bucket(self.spec), self.settings.write.pointer_max_requests
+        )
         if self.on_duplicates is OnDuplicates.KEEP_ONE:
             collapse = collapse.one_row_each()
         with self._timed("keys"):
@@ -184,6 +186,11 @@ class Writer(TimedSteps):
         dates = keys.stats.dates
         replaced = None
         if self.mode is Mode.REPLACE:
+            if self.spec.adopted:
+                raise UsageError(
+                    f"event dates of {self.spec.name} cannot be replaced: its log lies as it was adopted",
+                    fix="Convert it: dedup-storage convert.",
+                )
             if self.spec.event_date_column is None:
                 raise UsageError(
                     "event dates cannot be replaced in a dataset without event time",

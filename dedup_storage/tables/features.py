@@ -19,7 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, Layout, TableRole, TableSpec
 from dedup_storage.schema import Grain, explain_validation
-from dedup_storage.tables.changes import Cell, changed_cells, stored_cells
+from dedup_storage.tables.cells import Cell
+from dedup_storage.tables.changes import changed_cells, stored_cells
+from dedup_storage.tables.delta_changes import delta_changed_cells, delta_stored_cells
+from dedup_storage.tables.delta_metadata import DeltaMetadata
 from dedup_storage.tables.metadata import DatasetMetadata, ancestors, snapshot_summary
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ __all__ = [
     "FeatureGroup",
     "FeatureSource",
     "SourceKind",
+    "cells_of",
     "definition_at",
     "feature_groups",
     "find_group",
@@ -239,7 +243,11 @@ def feature_groups(meta: DatasetMetadata, version: int) -> dict[str, FeatureGrou
     for name, snapshot_id in meta.snapshots(version).items():
         if meta.role(name) != TableRole.FEATURES:
             continue
-        group = definition_at(meta.tables[name], snapshot_id)
+        if isinstance(meta, DeltaMetadata):
+            text = meta.definition(version, name)
+            group = FeatureGroup.from_json(text) if text else None
+        else:
+            group = definition_at(meta.tables[name], snapshot_id)
         if group is not None:
             found[group.name] = group
     return dict(sorted(found.items()))
@@ -292,7 +300,7 @@ def stale_cells(
         end = date.fromisoformat(part.end) - timedelta(days=1) if part.end else None
         for table, snapshot_id in part.snapshots.items():
             # A table that is gone held a group that this one reads; computing says so by name.
-            changed = changed_cells(meta.tables[table], spec, snapshot_id, now[table]) if table in now else _ALL
+            changed = _changed(meta, spec, table, snapshot_id, now[table]) if table in now else _ALL
             for cell in changed:
                 reached = cell.stretched(group.lookback)
                 reached = replace(reached, bucket=None) if group.across_users else reached
@@ -300,7 +308,20 @@ def stale_cells(
                     cells.add(reached)
     if not group.coverage:
         return set(_ALL)
-    return _up_to_the_last(cells, stored_cells(meta.tables[own], spec, now[own])) if cells else cells
+    return _up_to_the_last(cells, cells_of(meta, spec, own, now[own])) if cells else cells
+
+
+def cells_of(meta: DatasetMetadata, spec: DatasetSpec, table: str, snapshot_id: int) -> set[Cell]:
+    """Where a snapshot of one of a dataset's tables has rows."""
+    if isinstance(meta, DeltaMetadata):
+        return delta_stored_cells(meta.tables[table], spec, snapshot_id)
+    return stored_cells(meta.tables[table], spec, snapshot_id)
+
+
+def _changed(meta: DatasetMetadata, spec: DatasetSpec, table: str, old: int, new: int) -> set[Cell]:
+    if isinstance(meta, DeltaMetadata):
+        return delta_changed_cells(meta.tables[table], spec, old, new)
+    return changed_cells(meta.tables[table], spec, old, new)
 
 
 def _up_to_the_last(cells: Iterable[Cell], stored: Iterable[Cell]) -> set[Cell]:

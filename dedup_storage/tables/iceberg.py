@@ -11,6 +11,7 @@ from pyspark.sql.readwriter import DataFrameWriterV2
 from pyspark.sql.types import ByteType, ShortType
 
 from dedup_storage.config import Settings
+from dedup_storage.errors import InputError, UsageError
 from dedup_storage.layout import (
     COLUMNS_PROPERTY,
     PROMOTED_PROPERTY,
@@ -20,8 +21,10 @@ from dedup_storage.layout import (
     TableRole,
     TableSpec,
     encoding_properties,
+    version_tag,
 )
-from dedup_storage.schema import DateGrain, check_name
+from dedup_storage.schema import DateGrain, LogSchema, check_name
+from dedup_storage.tables.iceberg_adopt import adopt_table, describe_adopted, table_partitions
 from dedup_storage.tables.iceberg_branch import RunBranch, branch_name
 from dedup_storage.tables.iceberg_publish import Publisher
 from dedup_storage.tables.metadata import DatasetMetadata, Lake, snapshot_summary
@@ -61,10 +64,49 @@ class IcebergFormat:
         settings: Settings of that catalog.
     """
 
+    name = "iceberg"
+
     def __init__(self, spark: SparkSession, settings: Settings) -> None:
         self.spark, self.settings = spark, settings
         self.lake = Lake(settings)
         self._publisher = Publisher(spark, settings, self.lake)
+
+    def require(self, what: str, spec: DatasetSpec | None = None) -> None:
+        """Iceberg has every operation; a log that lies as it was found has no segments to work on.
+
+        Raises:
+            UsageError: the dataset was adopted.
+        """
+        if spec is not None and spec.adopted:
+            raise UsageError(
+                f"{what} needs segments, and the log of {spec.name} lies as it was adopted",
+                fix="Convert it: dedup-storage convert.",
+            )
+
+    def partitions_of(self, kind: str, place: str, schema: LogSchema) -> tuple[DateGrain, int]:
+        """Date grain and user buckets of a log that is to be adopted."""
+        if kind != "iceberg":
+            return DateGrain.NONE, 1
+        return table_partitions(self.lake.catalog.load_table(place), place, schema)
+
+    def adopt(self, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run) -> None:
+        """Make a log that is there version 1 of a dataset."""
+        self.spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {quoted(self.settings.catalog.name, spec.name)}")
+        adopt_table(self.spark, self.settings, spec, kind, place, columns)
+        snapshot = self.lake.catalog.load_table((spec.name, spec.anchor.name)).current_snapshot()
+        if snapshot is None:
+            raise InputError(f"the log {place} holds no rows")
+        self._publisher.tag(spec.name, spec.anchor.name, version_tag(1), snapshot.snapshot_id)
+        describe_adopted(self.spark, self.settings, spec, run, snapshot.timestamp_ms)
+
+    def find(self, dataset: str) -> DatasetMetadata | None:
+        """The dataset's tables, or ``None`` when there is no such dataset."""
+        return self.lake.find(dataset)
+
+    def bucket(self, spec: DatasetSpec) -> Column:
+        """Iceberg's bucket of the row's user."""
+        function = f"{check_name(self.settings.catalog.name, 'catalog name')}.system.bucket"
+        return F.call_function(function, F.lit(spec.buckets), F.col(spec.schema_.user))
 
     def metadata(self, dataset: str) -> DatasetMetadata:
         """The dataset's tables now."""
@@ -188,6 +230,11 @@ class IcebergFormat:
             files=int(summary.get("added-data-files", 0)),
         )
 
+    def staged_rows(self, spec: DatasetSpec, staged: Staged, run: Run) -> DataFrame:
+        """The rows an attempt staged, alone; of a replacement the whole table as it would be."""
+        since = staged.parent_id if run.replaced is None else None
+        return self.read(spec.name, staged.table, staged.snapshot_id, since=since)
+
     def branch(self, dataset: str, table: str, run_id: str) -> RunBranch:
         """A run's branch of one table, where it keeps its finished parts."""
         return RunBranch(self.spark, self.settings, self.lake, dataset, table, branch_name(run_id))
@@ -218,6 +265,16 @@ class IcebergFormat:
         anchor = spec.anchor
         self.stage_nothing(spec, anchor, run)
         return self._publisher.publish(spec, run, [anchor.name], None)
+
+    def pin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Keep a version through expiry: a tag on every table, the anchor's last."""
+        for table, snapshot_id in reversed(self.lake.load(spec.name).snapshots(version).items()):
+            self.tag(spec.name, table, f"pin-{version_tag(version)}-{label}", snapshot_id)
+
+    def unpin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Let expiry have a version again."""
+        for table in self.lake.load(spec.name).snapshots(version):
+            self.untag(spec.name, table, f"pin-{version_tag(version)}-{label}")
 
     def tag(self, dataset: str, table: str, name: str, snapshot_id: int) -> None:
         """Name a snapshot so that expiry keeps it."""

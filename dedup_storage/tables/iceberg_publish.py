@@ -31,13 +31,10 @@ from dedup_storage.layout import PROPERTY_PREFIX, ROLE_PROPERTY, DatasetSpec, Ta
 from dedup_storage.tables.features import DEFINITION, definition_at
 from dedup_storage.tables.iceberg_branch import RunBranch, commit_again, expiring, load_java, main_id, mark
 from dedup_storage.tables.metadata import DatasetMetadata, Lake, ancestors, snapshot_summary, tags
-from dedup_storage.tables.protocol import Run
+from dedup_storage.tables.protocol import UNTAGGED, Run
 from dedup_storage.tables.segments import encode_segments, overlap
 
-__all__ = ["UNTAGGED", "Publisher"]
-
-# Claim fact: tables that the version leaves out, comma-separated.
-UNTAGGED = "untagged"
+__all__ = ["Publisher"]
 
 _JAVA_ERRORS = (Py4JJavaError, PySparkException)
 

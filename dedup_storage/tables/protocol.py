@@ -1,4 +1,4 @@
-"""What the toolkit asks of a table format. Iceberg implements it; Delta is the next."""
+"""What the toolkit asks of a table format; Iceberg and Delta give it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from dedup_storage.layout import DatasetSpec, TableSpec
-from dedup_storage.tables.metadata import DatasetMetadata
+from dedup_storage.schema import DateGrain, LogSchema
+from dedup_storage.tables.history import DatasetMetadata
 from dedup_storage.tables.segments import Segment
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
     from dedup_storage.tables.iceberg_branch import RunBranch
 
-__all__ = ["Run", "Staged", "TableFormat"]
+__all__ = ["UNTAGGED", "Run", "Staged", "TableFormat"]
+
+# Claim fact: tables that the version leaves out, comma-separated.
+UNTAGGED = "untagged"
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,27 @@ class Staged:
 
 
 class TableFormat(Protocol):
-    """Tables of one format: stage data unseen, publish it together, read any version."""
+    """Tables of one format: stage data unseen, publish it together, read any version.
+
+    Attributes:
+        name: ``iceberg`` or ``delta``.
+    """
+
+    name: str
+
+    def require(self, what: str, spec: DatasetSpec | None = None) -> None:
+        """Refuse an operation that the format, or a dataset, does not have.
+
+        Args:
+            what: The operation, for the message.
+            spec: The dataset.
+
+        Raises:
+            UsageError: it does not have it.
+        """
+
+    def find(self, dataset: str) -> DatasetMetadata | None:
+        """The dataset's tables, or ``None`` when there is no such dataset."""
 
     def metadata(self, dataset: str) -> DatasetMetadata:
         """The dataset's tables now."""
@@ -91,6 +115,27 @@ class TableFormat(Protocol):
 
     def settle(self, spec: DatasetSpec) -> DatasetMetadata:
         """Finish a publication that another run decided and did not complete; the tables after that."""
+
+    def bucket(self, spec: DatasetSpec) -> Column:
+        """The user bucket of a row, as the tables are partitioned."""
+
+    def partitions_of(self, kind: str, place: str, schema: LogSchema) -> tuple[DateGrain, int]:
+        """Date grain and user buckets by which a log that is to be adopted is partitioned; 1 without buckets.
+
+        Raises:
+            InputError: it is partitioned by something else.
+        """
+
+    def adopt(self, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run) -> None:
+        """Make a log that is there version 1 of a dataset, without copying it.
+
+        Args:
+            spec: The dataset, in flat layout.
+            kind: ``iceberg``, ``delta`` or ``parquet``.
+            place: ``namespace.table``, or the folder.
+            columns: Column -> Spark DDL type.
+            run: The run, for the version's facts.
+        """
 
     def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
         """Create a dataset's tables, anchor last.
@@ -129,6 +174,10 @@ class TableFormat(Protocol):
     def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
         """Stage a snapshot without rows: a version's anchor where none of its rows change, or new facts of a table."""
 
+    def staged_rows(self, spec: DatasetSpec, staged: Staged, run: Run) -> DataFrame:
+        """The rows of a table as the attempt would leave them: of an append the new rows alone, of a replacement at
+        least those of the segments it replaces."""
+
     def branch(self, dataset: str, table: str, run_id: str) -> RunBranch:
         """A run's branch of one table, where it keeps its finished parts."""
 
@@ -156,6 +205,12 @@ class TableFormat(Protocol):
 
     def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:
         """Publish a new version with the content of an older one; gives its number."""
+
+    def pin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Keep a version through expiry under a label; twice is once."""
+
+    def unpin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Remove a version's label, if it is there."""
 
     def tag(self, dataset: str, table: str, name: str, snapshot_id: int) -> None:
         """Name a snapshot so that expiry keeps it; naming it twice is once."""

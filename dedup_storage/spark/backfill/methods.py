@@ -86,6 +86,7 @@ class UpkeepMethods:
             UsageError: the rows cannot be used; nothing was changed.
             ConflictError: another run changed the same segments first; run again.
         """
+        self.tables.require("merging late labels", self.spec)
         late, run_id = LateLabels(rows, label, time), named_run(run_id, "late-labels")
         return merge_labels(self.spark, self.tables, self.settings, self.spec, late, run_id=run_id, **options)
 
@@ -97,7 +98,20 @@ class UpkeepMethods:
             options: Of ``dedup_storage.spark.maintain.Maintenance``: ``limits``, ``policy``, ``dry_run`` and more.
         """
         run_id = named_run(run_id, "maintain")
+        if self.tables.name == "delta":
+            return self._maintain_delta(run_id, **options)
+        self.tables.require("maintenance", self.spec)
         return Maintenance(self.spark, self.tables, self.settings, self.spec, run_id=run_id, **options).run()
+
+    def _maintain_delta(self, run_id: str, **options: Any) -> MaintainSummary:
+        from dedup_storage.spark.maintain.delta import DeltaMaintenance
+        from dedup_storage.tables.delta import DeltaFormat
+
+        options.pop("limits", None)
+        if options.pop("compact", False):
+            self.tables.require("compaction (maintain --only expire --only orphans leaves it out)", self.spec)
+        tables = cast(DeltaFormat, self.tables)
+        return DeltaMaintenance(tables, self.settings, self.spec, run_id=run_id, **options).run()
 
     def forget_users(
         self, users: Sequence[int | str] | DataFrame, run_id: str | None = None, *, dry_run: bool = False
@@ -113,6 +127,7 @@ class UpkeepMethods:
             UsageError: no user is given, or a run is at work on the dataset.
             ConflictError: another run changed the same segments first; run again.
         """
+        self.tables.require("erasing users", self.spec)
         run_id = named_run(run_id, "forget-user")
         with translated():
             if not isinstance(users, DataFrame):
@@ -121,6 +136,7 @@ class UpkeepMethods:
             return Forgetting(*given, run_id=run_id, dry_run=dry_run).run()
 
     def _backfill(self, change: Change, affected: Affected | None, **options: Any) -> Backfill:
+        self.tables.require("a backfill", self.spec)
         who = affected or Affected()
         if who.sample is not None:
             who = affected_by_sample(cast("Dataset", self), who)

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
-from dedup_storage.layout import COLUMNS_PROPERTY, DatasetSpec, parse_version_tag
+from dedup_storage.layout import COLUMNS_PROPERTY, DatasetSpec
 from dedup_storage.schema import Grain
 from dedup_storage.spark.features.checks import (
     check_group_name,
@@ -34,7 +34,7 @@ from dedup_storage.tables.features import (
     group_table,
     table_name,
 )
-from dedup_storage.tables.metadata import DatasetMetadata, tags
+from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import TableFormat
 
 __all__ = ["Adder", "told"]
@@ -128,7 +128,7 @@ class Adder(FeatureJob):
         try:
             with self.timed("stage"), explained(self.name, told(group)):
                 staged = self.stage(group, typed(frame, types), run)
-            rows = self.tables.read(self.spec.name, group.table, staged.snapshot_id)
+            rows = self.tables.staged_rows(self.spec, staged, run)
             verdict = self.audit(group, rows, keys)
             reached("features:audited")
         except BaseException:
@@ -157,9 +157,8 @@ class Adder(FeatureJob):
         """A table that no version names: a new one, or one of these columns that an attempt left behind."""
         wanted = ", ".join(f"{c} {types[c]}" for c in group_table(self.spec, group).columns)
         taken = []
-        for name, table in meta.tables.items():
-            named = any(parse_version_tag(t) or t.startswith("pin-") for t in tags(table))
-            if named or table.properties.get(COLUMNS_PROPERTY) != wanted:
+        for name in meta.tables:
+            if meta.is_named(name) or meta.properties(name).get(COLUMNS_PROPERTY) != wanted:
                 taken.append(name)
         return table_name(self.name, taken)
 

@@ -126,7 +126,7 @@ class Inputs:
     def _rows(self, table: str, window: Window) -> DataFrame:
         self.read.add(table)
         rows = self.tables.read(self.spec.name, table, self.meta.snapshots(self.version)[table])
-        return window.only(rows, self.spec, self.catalog)
+        return window.only(rows, self.spec, self.tables.bucket(self.spec))
 
     def _with_uses(self, rows: DataFrame, grain: Grain) -> DataFrame:
         used = [g for g in self.uses if g.grain is grain]

@@ -9,7 +9,7 @@ from dedup_storage.spark.features.checks import check_group_name
 from dedup_storage.spark.features.job import FeatureJob
 from dedup_storage.spark.features.summary import FeatureSummary
 from dedup_storage.tables.features import FeatureGroup, feature_groups
-from dedup_storage.tables.iceberg_publish import UNTAGGED
+from dedup_storage.tables.protocol import UNTAGGED
 
 __all__ = ["drop", "rename"]
 

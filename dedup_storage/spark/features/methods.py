@@ -133,6 +133,7 @@ class FeatureMethods:
             ConflictError: another run published a version meanwhile; run again.
         """
         with translated():
+            self.tables.require("promoting a feature group", self.spec)
             return promote(self._feature_job(name, "promote-features", run_id))
 
     def _feature_job(self, name: str, job: str, run_id: str | None) -> FeatureJob:

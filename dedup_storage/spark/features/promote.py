@@ -88,7 +88,7 @@ def fold(
     own = grain_table(spec, group.grain)
     kept = (*own.columns, *promoted_columns(others, own.name))
     rows = job.tables.read(spec.name, own.name, meta.snapshots(meta.current)[own.name]).select(*kept)
-    rows = attach(spec, segments.only(rows, spec, job.settings.catalog.name), [(group, values)])
+    rows = attach(spec, segments.only(rows, spec, job.tables.bucket(spec)), [(group, values)])
     job.tables.add_columns(spec, own.name, group.types)
     table = TableSpec(role=own.role, name=own.name, columns=(*kept, *group.names), sort_columns=own.sort_columns)
     reached("features:columns-added")

@@ -22,7 +22,7 @@ from dedup_storage.spark.features.window import EVERYTHING, Window
 from dedup_storage.spark.types import ddl
 from dedup_storage.tables.features import Coverage, FeatureGroup
 from dedup_storage.tables.metadata import DatasetMetadata
-from dedup_storage.tables.protocol import Staged, TableFormat
+from dedup_storage.tables.protocol import Run, Staged, TableFormat
 
 if TYPE_CHECKING:
     from dedup_storage.quality.model import Verdict
@@ -81,7 +81,7 @@ class Refresher(FeatureJob):
         keys = inputs.keys(target)
         types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
         frame = typed(with_dates(frame, keys, inputs.key, inputs.dates), types)
-        frame = target.only(frame, self.spec, inputs.catalog)
+        frame = target.only(frame, self.spec, self.tables.bucket(self.spec))
         # Rows that are not computed now keep what they were looked up from.
         lookups = inputs.lookups if target == EVERYTHING else group.coverage[0].lookups
         coverage = (Coverage(version=meta.current, snapshots=inputs.snapshots, lookups=lookups),)
@@ -165,7 +165,7 @@ class Refresher(FeatureJob):
         try:
             with self.timed("stage"), explained(group.name, told(group)):
                 staged = self.stage(updated, frame, run)
-            verdict = self.audit(updated, self._computed(group, staged, target, replaced=replaced), keys)
+            verdict = self.audit(updated, self._computed(staged, target, run), keys)
             reached("features:audited")
         except BaseException:
             self.tables.discard(self.spec, run)
@@ -179,19 +179,18 @@ class Refresher(FeatureJob):
         """The computed rows, and those of other dates in the segments that are replaced whole."""
         if segments == target:
             return frame
-        catalog = self.settings.catalog.name
+        bucket = self.tables.bucket(self.spec)
         old = self.tables.read(self.spec.name, table, meta.snapshots(meta.current)[table])
-        inside = target.condition(self.spec, catalog)
+        inside = target.condition(self.spec, bucket)
         if inside is None:
             return frame
-        old = segments.only(old, self.spec, catalog).filter(~F.coalesce(inside, F.lit(False)))
+        old = segments.only(old, self.spec, bucket).filter(~F.coalesce(inside, F.lit(False)))
         return frame.unionByName(old.select(*frame.columns))
 
-    def _computed(self, group: FeatureGroup, staged: Staged, target: Window, *, replaced: bool) -> DataFrame:
+    def _computed(self, staged: Staged, target: Window, run: Run) -> DataFrame:
         """The rows that this run computed, as they are staged."""
-        since = None if replaced else staged.parent_id
-        rows = self.tables.read(self.spec.name, group.table, staged.snapshot_id, since=since)
-        return target.only(rows, self.spec, self.settings.catalog.name)
+        rows = self.tables.staged_rows(self.spec, staged, run)
+        return target.only(rows, self.spec, self.tables.bucket(self.spec))
 
     def _agree(self, frame: DataFrame, group: FeatureGroup) -> None:
         """Check that the frame has the group's key and columns, in types as before."""

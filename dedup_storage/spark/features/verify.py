@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
@@ -45,7 +45,7 @@ def verify_groups(
         keys = inputs.keys(EVERYTHING)
         rows = _rows(tables, spec, meta, version, group)
         if stale is not None:
-            keys, rows = (_outside(frame, stale, spec, catalog) for frame in (keys, rows))
+            keys, rows = (_outside(frame, stale, spec, tables.bucket(spec)) for frame in (keys, rows))
         named = f"{run_id}-{group.name}"
         verdict = run_feature_gate(spec=spec, settings=settings, run_id=named, group=group, staged=rows, keys=keys)
         yield group.name, verdict
@@ -65,6 +65,6 @@ def _rows(
     return rows.dropDuplicates(list(group.key(spec)))
 
 
-def _outside(frame: DataFrame, window: Window, spec: DatasetSpec, catalog: str) -> DataFrame:
-    inside = window.condition(spec, catalog)
+def _outside(frame: DataFrame, window: Window, spec: DatasetSpec, bucket: Column) -> DataFrame:
+    inside = window.condition(spec, bucket)
     return frame if inside is None else frame.filter(~F.coalesce(inside, F.lit(False)))

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
 
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain
 from dedup_storage.tables.changes import Cell
-from dedup_storage.tables.iceberg import in_ranges, quoted
+from dedup_storage.tables.iceberg import in_ranges
 
 __all__ = ["EVERYTHING", "Window"]
 
@@ -80,21 +79,20 @@ class Window:
             found += [Cell(first, last, b) for b in (self.buckets if self.buckets is not None else (None,))]
         return found
 
-    def condition(self, spec: DatasetSpec, catalog: str) -> Column | None:
-        """The rows inside, in terms that Iceberg prunes files by; ``None`` when that is all."""
+    def condition(self, spec: DatasetSpec, bucket: Column) -> Column | None:
+        """The rows inside, in terms that the table format prunes files by; ``None`` when that is all."""
         parts = []
         if not self.all_dates and spec.event_date_column is not None:
             parts.append(in_ranges(spec.event_date_column, self.ranges))
         if self.buckets is not None:
-            bucket = f"{quoted(catalog)}.system.bucket({spec.buckets}, {quoted(spec.schema_.user)})"
-            parts.append(F.expr(f"{bucket} IN ({', '.join(map(str, self.buckets)) or '-1'})"))
+            parts.append(bucket.isin(list(self.buckets) or [-1]))
         if not parts:
             return None
         return parts[0] if len(parts) == 1 else parts[0] & parts[1]
 
-    def only(self, frame: DataFrame, spec: DatasetSpec, catalog: str) -> DataFrame:
+    def only(self, frame: DataFrame, spec: DatasetSpec, bucket: Column) -> DataFrame:
         """The rows of a frame that lie inside; the frame needs the user key and the event date."""
-        condition = self.condition(spec, catalog)
+        condition = self.condition(spec, bucket)
         return frame if condition is None else frame.filter(condition)
 
 

@@ -40,6 +40,7 @@ class SampleStore:
     """
 
     def __init__(self, ds: Dataset) -> None:
+        ds.tables.require("a named sample", ds.spec)
         self.ds = ds
         self._catalog = ds.settings.catalog.name
 

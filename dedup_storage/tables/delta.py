@@ -1,0 +1,288 @@
+"""Delta through Spark: tables, staged writes, reads of any version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import NoReturn
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import DatasetExistsError, InputError, UsageError
+from dedup_storage.layout import COLUMNS_PROPERTY, ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole, TableSpec
+from dedup_storage.schema import DateGrain, LogSchema
+from dedup_storage.tables.delta_files import live_files, parquet_actions
+from dedup_storage.tables.delta_layout import (
+    bucket_expression,
+    file_properties,
+    generated_columns,
+    not_null,
+    partition_columns,
+    quoted,
+)
+from dedup_storage.tables.delta_log import TableLog
+from dedup_storage.tables.delta_metadata import DeltaLake, DeltaMetadata
+from dedup_storage.tables.delta_publish import APP, DeltaPublisher
+from dedup_storage.tables.delta_stage import StagedFiles
+from dedup_storage.tables.delta_versions import load_delta, refuse_unreadable
+from dedup_storage.tables.folders import child_folders
+from dedup_storage.tables.history import DatasetMetadata
+from dedup_storage.tables.protocol import Run, Staged
+from dedup_storage.tables.sessions import move_to, run_session
+
+__all__ = ["DELTA_WRITES", "DeltaFormat"]
+
+# Delta takes the codec and the timestamps' type from the session that writes, not from the table.
+DELTA_WRITES = {
+    "spark.sql.parquet.compression.codec": "zstd",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+}
+
+
+class DeltaFormat:
+    """The ``TableFormat`` of Delta.
+
+    Args:
+        spark: Session with Delta's extension and catalog.
+        settings: Where the warehouse is.
+    """
+
+    name = "delta"
+
+    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+        self.spark, self.settings = spark, settings
+        self.lake = DeltaLake(settings)
+        self._publisher = DeltaPublisher(spark, self.lake)
+
+    def partitions_of(self, kind: str, place: str, schema: LogSchema) -> tuple[DateGrain, int]:
+        """Date grain of a log that is to be adopted; Delta has no buckets of its own."""
+        if kind != "delta":
+            return DateGrain.NONE, 1
+        loaded = load_delta(place, self.lake.options)
+        refuse_unreadable(loaded, place)
+        partitions = loaded.metadata().partition_columns
+        if partitions not in ([], ["event_date"]):
+            raise InputError(
+                f"the table {place} is partitioned by {', '.join(partitions)}",
+                expected="event_date, or no partitions",
+                fix="Write it into a dataset: dedup-storage write.",
+            )
+        return (DateGrain.DAY if partitions else DateGrain.NONE), 1
+
+    def adopt(self, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run) -> None:
+        """Make a log that is there version 1 of a dataset: a table that names its files where they lie."""
+        name, anchor = self._path(spec.name, spec.anchor.name), spec.anchor.name
+        if kind == "parquet":
+            fields = ", ".join(f"{quoted(c)} {columns[c]}" for c in spec.source_columns)
+            self.spark.sql(f"CREATE TABLE IF NOT EXISTS {name} ({fields}) USING delta")
+            actions = parquet_actions(place, self.settings.catalog.properties)
+            self._publisher.log(spec.name, anchor).commit(actions, APP, 1)
+        else:
+            self.spark.sql(f"CREATE TABLE IF NOT EXISTS {name} SHALLOW CLONE delta.`{place.replace('`', '``')}`")
+        properties = {**file_properties(spec, spec.anchor), ROLE_PROPERTY: spec.anchor.role.value}
+        # Named again, it would have Delta rewrite every file.
+        del properties["delta.columnMapping.mode"]
+        self._set(name, properties)
+        log, ref = self.lake.log(spec.name), self.lake.ref(spec.name, anchor)
+        log.create()
+        log.claim(1, {"run-id": run.run_id, "job": run.job, "staged-tables": "", "dates": "*", "parent": "0"})
+        number = ref.load().version()
+        log.publish(1, {"snapshots": {anchor: number}, "rows": {anchor: live_files(ref, number).rows}})
+        # Last: from here on there is a dataset.
+        self._set(name, {SPEC_PROPERTY: spec.to_json()})
+
+    def _set(self, name: str, properties: Mapping[str, str]) -> None:
+        listed = ", ".join(f"'{key}' = '{_literal(value)}'" for key, value in properties.items())
+        self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed})")
+
+    def require(self, what: str, spec: DatasetSpec | None = None) -> None:
+        """Refuse what is not done on Delta.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"{what} is not available on Delta tables",
+            expected="a dataset of format iceberg",
+            fix="Convert the dataset: dedup-storage convert.",
+        )
+
+    def find(self, dataset: str) -> DeltaMetadata | None:
+        """The dataset's tables, or ``None`` when there is no such dataset."""
+        return self.lake.find(dataset)
+
+    def metadata(self, dataset: str) -> DeltaMetadata:
+        """The dataset's tables now."""
+        return self.lake.load(dataset)
+
+    def settle(self, spec: DatasetSpec) -> DeltaMetadata:
+        """Finish a publication that another run decided and did not complete; the tables after that."""
+        return self._publisher.complete_pending(spec)
+
+    def state(self, table: str) -> int | None:
+        """Not done on Delta."""
+        self.require(f"looking up columns in {table}")
+        return None
+
+    def bucket(self, spec: DatasetSpec) -> Column:
+        """The user bucket of a row."""
+        return F.expr(bucket_expression(spec))
+
+    def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
+        """Create a dataset's tables, anchor last, so that a half-created dataset does not exist.
+
+        Raises:
+            DatasetExistsError: the folder holds tables of another format.
+        """
+        root = self.lake.uri(spec.name)
+        others = [n for n in child_folders(root, self.settings.catalog.properties) if n[:1] not in "_."]
+        foreign = [n for n in others if not self.lake.is_table(f"{root}/{n}")]
+        if foreign:
+            raise DatasetExistsError(
+                f"the folder of dataset {spec.name} holds a table {foreign[0]} that is no Delta table",
+                fix="Choose another name.",
+            )
+        self.lake.log(spec.name).create()
+        for table in reversed(spec.tables):
+            self.create_table(spec, table, columns, dictionaries=dictionaries)
+
+    def create_table(
+        self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()
+    ) -> None:
+        """Create one table if it is not there, with its partitions and file settings."""
+        features = table.role is TableRole.FEATURES
+        lists = [c for c in table.columns if features and columns[c].lower().startswith("array<")]
+        properties = {**file_properties(spec, table, lists, dictionaries), ROLE_PROPERTY: table.role.value}
+        if table.name == spec.anchor.name:
+            properties[SPEC_PROPERTY] = spec.to_json()
+        if features:
+            properties[COLUMNS_PROPERTY] = ", ".join(f"{c} {columns[c]}" for c in table.columns)
+        needed = not_null(spec, table)
+        fields = [f"{quoted(c)} {columns[c]}" + (" NOT NULL" if c in needed else "") for c in table.columns]
+        made = generated_columns(spec)
+        fields += [f"{quoted(c)} {kind} GENERATED ALWAYS AS ({sql})" for c, (kind, sql) in made.items()]
+        partitions = ", ".join(map(quoted, partition_columns(spec)))
+        listed = ", ".join(f"'{key}' = '{_literal(value)}'" for key, value in properties.items())
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {self._path(spec.name, table.name)} ({', '.join(fields)}) USING delta "
+            f"PARTITIONED BY ({partitions}) TBLPROPERTIES ({listed})"
+        )
+
+    def _path(self, dataset: str, table: str) -> str:
+        return f"delta.`{self.lake.uri(dataset, table).replace('`', '``')}`"
+
+    def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
+        """Not done on Delta."""
+        self.require("adding columns to a table")
+
+    def stage(
+        self, spec: DatasetSpec, table: TableSpec, frame: DataFrame, run: Run, *, presorted: bool = False
+    ) -> Staged:
+        """Write rows into files that no version of the table names, described beside the tables."""
+        if frame.sparkSession is self.spark:
+            frame = move_to(run_session(self.spark), frame)
+        session = frame.sparkSession
+        for key, value in DELTA_WRITES.items():
+            session.conf.set(key, value)
+        spec = _own(spec, table)
+        made = {name: F.expr(sql).cast(kind) for name, (kind, sql) in generated_columns(spec).items()}
+        rows = frame.select(*table.columns).withColumns(made)
+        partitions = partition_columns(spec)
+        if not presorted:
+            rows = rows.hint("rebalance", *partitions)
+        rows = rows.sortWithinPartitions(*dict.fromkeys((*partitions, *table.sort_columns)))
+        actions = TableLog(session, self.lake.uri(spec.name, table.name)).write(rows)
+        staged = StagedFiles(
+            table=table.name,
+            actions=tuple(actions),
+            replaced=run.replaced if run.replaces(table.name) else None,
+            buckets=run.buckets,
+            facts=run.table_facts.get(table.name),
+        )
+        return self._staged(spec, staged, run)
+
+    def _staged(self, spec: DatasetSpec, staged: StagedFiles, run: Run) -> Staged:
+        self._publisher.store(spec.name).put(run.attempt, staged)
+        return Staged(
+            table=staged.table,
+            snapshot_id=-1,
+            parent_id=None,
+            rows=staged.rows,
+            bytes=staged.size_bytes,
+            files=len(staged.actions),
+        )
+
+    def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
+        """Stage no file: a version's anchor where none of its rows change, or new facts of a table."""
+        return self._staged(spec, StagedFiles(table.name, facts=run.table_facts.get(table.name)), run)
+
+    def staged_rows(self, spec: DatasetSpec, staged: Staged, run: Run) -> DataFrame:
+        """The rows that an attempt staged in a table, alone."""
+        uri = self.lake.uri(spec.name, staged.table)
+        rows = self.spark.read.format("delta").load(uri)
+        found = self._publisher.store(spec.name).get(run.attempt, staged.table)
+        if found is not None and found.actions:
+            files = [f"{uri}/{path}" for path in found.paths]
+            rows = self.spark.read.schema(rows.schema).option("basePath", uri).parquet(*files)
+        else:
+            rows = rows.limit(0)
+        return rows.drop(*generated_columns(spec))
+
+    def branch(self, dataset: str, table: str, run_id: str) -> NoReturn:
+        """Not done on Delta."""
+        self.require("a run in parts")
+        raise AssertionError("unreachable")
+
+    def read(self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None) -> DataFrame:
+        """Rows of a Delta version, without generated columns."""
+        if since is not None:
+            self.require("reading appended rows alone")
+        spec = self.lake.load(dataset).spec
+        reader = self.spark.read.format("delta").option("versionAsOf", str(snapshot_id))
+        return reader.load(self.lake.uri(dataset, table)).drop(*generated_columns(spec))
+
+    def publish(
+        self,
+        spec: DatasetSpec,
+        run: Run,
+        members: Sequence[str],
+        verify: Callable[[DatasetMetadata], None] | None = None,
+    ) -> int:
+        """Make an attempt's staged data visible in all tables at once; gives the version."""
+        return self._publisher.publish(spec, run, members, verify)
+
+    def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:
+        """Publish a new version with the content of an older one; gives its number."""
+        facts = {"parent": str(target), "kind": "rollback"}
+        return self._publisher.publish(spec, replace(run, facts={**run.facts, **facts}, dates=None), (), None)
+
+    def pin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Keep a version through expiry; twice is once."""
+        self.lake.log(spec.name).pin(version, label)
+
+    def unpin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Let expiry have a version again."""
+        self.lake.log(spec.name).unpin(version, label)
+
+    def tag(self, dataset: str, table: str, name: str, snapshot_id: int) -> None:
+        """Not done on Delta: versions and pins are events."""
+        self.require("naming a snapshot")
+
+    def untag(self, dataset: str, table: str, name: str) -> None:
+        """Not done on Delta."""
+        self.require("naming a snapshot")
+
+    def discard(self, spec: DatasetSpec, run: Run) -> None:
+        """Remove an attempt's staged data."""
+        self._publisher.discard(spec, run)
+
+
+def _own(spec: DatasetSpec, table: TableSpec) -> DatasetSpec:
+    """The spec by which a table is partitioned: rows that were set aside need not have an event date."""
+    return spec.model_copy(update={"date_grain": DateGrain.NONE}) if table.role is TableRole.QUARANTINE else spec
+
+
+def _literal(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "\\'")

@@ -1,0 +1,160 @@
+"""Which files a Delta version has, from the log alone, and which of them a run replaces."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dedup_storage.layout import DatasetSpec
+from dedup_storage.schema import DateGrain
+from dedup_storage.tables.delta_layout import bucket_column, partition_columns
+from dedup_storage.tables.delta_metadata import DeltaRef
+from dedup_storage.tables.delta_stage import StagedFiles
+from dedup_storage.tables.folders import list_files, open_folder
+
+__all__ = ["LiveFiles", "live_files", "parquet_actions", "replaced_files", "restored_actions"]
+
+_PARTITION = "partition."
+
+
+@dataclass(frozen=True)
+class LiveFiles:
+    """The files of one Delta version.
+
+    Attributes:
+        table: One row a file: ``path``, ``size_bytes``, ``num_records``, ``partition.<column>``, ``min.<column>``, ….
+    """
+
+    table: pa.Table
+
+    @property
+    def paths(self) -> list[str]:
+        """Their places in the table's folder."""
+        found: list[str] = self.table["path"].to_pylist()
+        return found
+
+    @property
+    def rows(self) -> int:
+        """Rows of all of them."""
+        return int(pc.sum(self.table["num_records"]).as_py() or 0) if self.table.num_rows else 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all of them."""
+        return int(pc.sum(self.table["size_bytes"]).as_py() or 0) if self.table.num_rows else 0
+
+    @cached_property
+    def partitions(self) -> list[dict[str, Any]]:
+        """Partition values of each file."""
+        names = [n for n in self.table.column_names if n.startswith(_PARTITION)]
+        return [{n.removeprefix(_PARTITION): r[n] for n in names} for r in self.table.select(names).to_pylist()]
+
+    def where(self, mask: pa.Array) -> LiveFiles:
+        """Some of them."""
+        return LiveFiles(self.table.filter(mask))
+
+    def removals(self) -> list[str]:
+        """The actions that take them out, as JSON."""
+        rows = zip(self.paths, self.partitions, self.table["size_bytes"].to_pylist(), strict=True)
+        return [_removal(path, _texts(partition), size) for path, partition, size in rows]
+
+
+def live_files(ref: DeltaRef, version: int | None = None) -> LiveFiles:
+    """The files of a Delta version (``None``: the newest)."""
+    return LiveFiles(pa.table(ref.load(version).get_add_actions(flatten=True)))
+
+
+def _removal(path: str, partition: dict[str, str | None], size: int) -> str:
+    """The action that takes a file out of the table, as JSON."""
+    return json.dumps(
+        {
+            "remove": {
+                "path": path,
+                "deletionTimestamp": time.time_ns() // 1_000_000,
+                "dataChange": True,
+                "extendedFileMetadata": True,
+                "partitionValues": partition,
+                "size": size,
+            }
+        }
+    )
+
+
+def _texts(partition: Mapping[str, Any]) -> dict[str, str | None]:
+    return {name: None if value is None else str(value) for name, value in partition.items()}
+
+
+def replaced_files(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles) -> list[str]:
+    """The actions that take out the newest version's files in the ranges and buckets that an attempt replaces."""
+    files = live_files(ref)
+    if not files.table.num_rows:
+        return []
+    mask = pa.array([False] * files.table.num_rows)
+    for low, high in staged.replaced or ():
+        mask = pc.or_(mask, _inside(spec, files.table, low, high))
+    if staged.buckets is not None:
+        bucket = files.table[_PARTITION + bucket_column(spec)].combine_chunks()
+        mask = pc.and_(mask, pc.is_in(bucket, pa.array(staged.buckets, bucket.type)))
+    return files.where(mask).removals()
+
+
+def _inside(spec: DatasetSpec, table: pa.Table, low: str, high: str) -> pa.Array:
+    """Whether each file's date part lies in a range; ranges are whole parts."""
+    mask = pa.array([True] * table.num_rows)
+    if spec.event_date_column is None or spec.date_grain is DateGrain.NONE:
+        return mask
+    # As text a day or a month sorts as it does in time; a month is before its own first day.
+    part = table[_PARTITION + partition_columns(spec)[0]].combine_chunks().cast(pa.string())
+    length = 10 if spec.date_grain is DateGrain.DAY else 7
+    if low:
+        mask = pc.and_(mask, pc.greater_equal(part, low[:length]))
+    if high:
+        mask = pc.and_(mask, pc.less(part, high[:length]))
+    return mask
+
+
+def restored_actions(ref: DeltaRef, target: Iterable[str]) -> list[str]:
+    """The actions that give the newest version the files of another.
+
+    Args:
+        ref: The table.
+        target: The actions that add the files wanted, as JSON.
+    """
+    wanted = {json.loads(action)["add"]["path"]: action for action in target}
+    now = live_files(ref)
+    if not now.table.num_rows:
+        return list(wanted.values())
+    gone = now.where(pc.invert(pc.is_in(now.table["path"].combine_chunks(), pa.array(list(wanted), pa.string()))))
+    have = set(now.paths)
+    return [*gone.removals(), *(action for path, action in wanted.items() if path not in have)]
+
+
+def parquet_actions(folder: str, properties: Mapping[str, str]) -> list[str]:
+    """The actions that add a folder's Parquet files where they lie, with their rows from the footers, as JSON."""
+    filesystem, _ = open_folder(folder, properties)
+    scheme = folder.split("://", 1)[0] + "://" if "://" in folder else "file://"
+    found = []
+    for file in sorted(list_files(folder, properties), key=lambda f: f.path):
+        if file.base_name[:1] in "._":
+            continue
+        with filesystem.open_input_file(file.path) as stream:
+            rows = pq.read_metadata(stream).num_rows
+        add = {
+            "path": scheme + quote(file.path),
+            "partitionValues": {},
+            "size": file.size,
+            "modificationTime": file.mtime_ns // 1_000_000,
+            "dataChange": True,
+            "stats": json.dumps({"numRecords": rows}),
+        }
+        found.append(json.dumps({"add": add}))
+    return found

@@ -1,0 +1,174 @@
+"""What is known of a dataset of Delta tables, read with ``deltalake``: no Spark, no data files.
+
+There is no catalog server: a dataset is a folder of the warehouse with a folder for each table, and the table of
+events that makes its versions (``delta_versions``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import DatasetNotFoundError, known_names
+from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec
+from dedup_storage.schema import check_name
+from dedup_storage.tables.delta_versions import VERSIONS_TABLE, VersionLog, Versions, load_delta, storage_options
+from dedup_storage.tables.folders import child_folders, open_folder
+from dedup_storage.tables.history import DatasetMetadata
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["DeltaLake", "DeltaMetadata", "DeltaRef"]
+
+_ANCHORS = ("requests", "logs")
+
+
+@dataclass(frozen=True)
+class DeltaRef:
+    """Where a Delta table lies.
+
+    Attributes:
+        name: Table name.
+        uri: Its folder.
+        properties: Its table properties.
+        options: Of ``deltalake``.
+    """
+
+    name: str
+    uri: str
+    properties: Mapping[str, str]
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, path: str) -> str:
+        """Where a file of the table lies; the log of a shallow clone names files of another table by their address."""
+        path = unquote(path)
+        if path.startswith("file:"):
+            return "/" + path.removeprefix("file:").lstrip("/")
+        return path if "://" in path or path.startswith("/") else f"{self.uri}/{path}"
+
+    def load(self, version: int | None = None) -> DeltaTable:
+        """The table at a Delta version; ``None`` takes the newest."""
+        return load_delta(self.uri, self.options, version)
+
+
+class DeltaMetadata(DatasetMetadata):
+    """A dataset's Delta tables: versions are events, each naming the Delta version of every table."""
+
+    def __init__(self, spec: DatasetSpec, tables: Mapping[str, DeltaRef], versions: Versions) -> None:
+        super().__init__(spec, tables)
+        self.versions = versions
+
+    @cached_property
+    def version_numbers(self) -> list[int]:
+        """See ``DatasetMetadata``."""
+        return sorted(self.versions.published)
+
+    @property
+    def pending(self) -> int | None:
+        """See ``DatasetMetadata``."""
+        newest = max(self.versions.claims, default=0)
+        return newest if newest and newest not in self.versions.published and newest > self.current else None
+
+    def snapshots(self, version: int) -> dict[str, int]:
+        """Table name -> Delta version, anchor first."""
+        found = self.versions.published.get(version, {}).get("snapshots", {})
+        return dict(sorted(found.items(), key=lambda item: item[0] != self.spec.anchor.name))
+
+    def properties(self, table: str) -> Mapping[str, str]:
+        """See ``DatasetMetadata``."""
+        found: Mapping[str, str] = self.tables[table].properties
+        return found
+
+    def claim(self, version: int) -> dict[str, str]:
+        """See ``DatasetMetadata``."""
+        return dict(self.versions.claims.get(version, {}))
+
+    def rows(self, version: int) -> dict[str, int]:
+        """See ``DatasetMetadata``."""
+        return dict(self.versions.published.get(version, {}).get("rows", {}))
+
+    def definition(self, version: int, table: str) -> str | None:
+        """The feature group that a table holds in a version, as JSON."""
+        found: str | None = self.versions.published.get(version, {}).get("definitions", {}).get(table)
+        return found
+
+    def is_named(self, table: str) -> bool:
+        """Whether a version names a table."""
+        return any(table in body.get("snapshots", {}) for body in self.versions.published.values())
+
+    def pins(self, version: int) -> tuple[str, ...]:
+        """See ``DatasetMetadata``."""
+        return tuple(sorted(self.versions.pins.get(version, ())))
+
+
+class DeltaLake:
+    """The warehouse of one configuration, seen through ``deltalake``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.options = storage_options(settings.catalog.properties)
+
+    def uri(self, dataset: str, table: str | None = None) -> str:
+        """Folder of a dataset, or of one of its tables."""
+        place = f"{self.settings.warehouse_uri.rstrip('/')}/{check_name(dataset, 'dataset name')}"
+        return place if table is None else f"{place}/{table}"
+
+    def log(self, dataset: str) -> VersionLog:
+        """The dataset's table of events."""
+        return VersionLog(self.uri(dataset), self.options)
+
+    def _folders(self, uri: str) -> list[str]:
+        return child_folders(uri, self.settings.catalog.properties)
+
+    def is_table(self, uri: str) -> bool:
+        """Whether a folder is a Delta table."""
+        filesystem, path = open_folder(f"{uri}/_delta_log", self.settings.catalog.properties)
+        return bool(filesystem.get_file_info(path).type.name == "Directory")
+
+    def ref(self, dataset: str, table: str) -> DeltaRef:
+        """One table."""
+        uri = self.uri(dataset, table)
+        return DeltaRef(table, uri, load_delta(uri, self.options).metadata().configuration, self.options)
+
+    def datasets(self) -> list[str]:
+        """Names of the datasets in the warehouse."""
+        root = self.settings.warehouse_uri.rstrip("/")
+        return [name for name in self._folders(root) if self.is_table(f"{root}/{name}/{VERSIONS_TABLE}")]
+
+    def find(self, dataset: str) -> DeltaMetadata | None:
+        """A dataset's tables, or ``None`` when there is no such dataset."""
+        root = self.uri(dataset)
+        if not self.is_table(f"{root}/{VERSIONS_TABLE}"):
+            return None
+        # The events are read after the tables: a version never names a table that was not seen.
+        names = [n for n in self._folders(root) if n != VERSIONS_TABLE and self.is_table(f"{root}/{n}")]
+        found = {name: self.ref(dataset, name) for name in names}
+        anchor = next((found[n] for n in _ANCHORS if n in found and SPEC_PROPERTY in found[n].properties), None)
+        if anchor is None:
+            return None
+        versions = self.log(dataset).load()
+        late = {n for body in versions.published.values() for n in body.get("snapshots", {})} - found.keys()
+        found |= {name: self.ref(dataset, name) for name in sorted(late)}
+        spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
+        return DeltaMetadata(spec, {n: t for n, t in found.items() if ROLE_PROPERTY in t.properties}, versions)
+
+    def load(self, dataset: str) -> DeltaMetadata:
+        """A dataset's tables.
+
+        Raises:
+            DatasetNotFoundError: names the datasets that do exist.
+        """
+        found = self.find(dataset)
+        if found is None:
+            others = self.datasets()
+            raise DatasetNotFoundError(
+                f"there is no dataset {dataset} of format delta in {self.settings.warehouse}",
+                expected=known_names(dataset, others) if others else None,
+                fix="Create it with: dedup-storage write.",
+            )
+        return found

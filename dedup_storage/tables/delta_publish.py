@@ -1,0 +1,271 @@
+"""Publication on Delta: many tables, one atomic step, no lock, no server.
+
+A run's data lies in files that no version of a table names (``delta_stage``). To publish version N+1:
+
+1. finish whatever another run decided but did not complete;
+2. check that nothing published since the run began contradicts it;
+3. append the event ``claim`` N+1 to the table of events, naming the attempt. Delta accepts it from exactly one
+   writer, so this decides the version;
+4. commit each table's staged files to its log, once, marked by Delta's application transaction N+1, the anchor last;
+   then append ``published`` N+1 with the Delta version of every table. Readers see the version from here on.
+
+Steps 1 and 4 are the same code, safe to repeat and safe to run twice at once: a crash after 3 is finished by the
+next run, whoever it is; a crash before 3 leaves only files that nobody names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pyspark.sql import SparkSession
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from dedup_storage.errors import ConflictError, ForeignCommitError, StorageError
+from dedup_storage.faults import reached
+from dedup_storage.layout import DatasetSpec
+from dedup_storage.tables.delta_files import live_files, replaced_files, restored_actions
+from dedup_storage.tables.delta_log import LostRaceError, TableLog
+from dedup_storage.tables.delta_metadata import DeltaLake, DeltaMetadata, DeltaRef
+from dedup_storage.tables.delta_stage import StagedStore
+from dedup_storage.tables.features import DEFINITION
+from dedup_storage.tables.history import DatasetMetadata
+from dedup_storage.tables.protocol import UNTAGGED, Run
+from dedup_storage.tables.segments import encode_segments, overlap
+
+__all__ = ["APP", "DeltaPublisher"]
+
+# Delta's application id of publications; its version is the dataset's version.
+APP = "dedup-storage"
+# Operations of Delta's history that change no row.
+_HARMLESS = (
+    "OPTIMIZE",
+    "REORG",
+    "VACUUM",
+    "SET TBLPROPERTIES",
+    "UNSET TBLPROPERTIES",
+    "ADD CONSTRAINT",
+    "DROP CONSTRAINT",
+    "DROP FEATURE",
+    "REMOVE COLUMN MAPPING",
+    "UPGRADE PROTOCOL",
+    "DOMAIN METADATA",
+    "Deletion Vector Tombstones",
+    "Empty Commit",
+)
+
+
+class DeltaPublisher:
+    """Publishes staged files of one warehouse."""
+
+    def __init__(self, spark: SparkSession, lake: DeltaLake) -> None:
+        self.spark, self.lake = spark, lake
+
+    def store(self, dataset: str) -> StagedStore:
+        """Where attempts are described."""
+        return StagedStore(self.lake.uri(dataset), self.lake.settings.catalog.properties)
+
+    def log(self, dataset: str, table: str) -> TableLog:
+        """One table's log."""
+        return TableLog(self.spark, self.lake.uri(dataset, table))
+
+    def publish(
+        self,
+        spec: DatasetSpec,
+        run: Run,
+        members: Sequence[str],
+        verify: Callable[[DatasetMetadata], None] | None,
+    ) -> int:
+        """See ``TableFormat.publish``."""
+        verified = run.base
+        for attempt in self._retrying():
+            with attempt:
+                meta = self.complete_pending(spec)
+                done = meta.version_of_run(run.run_id)
+                if done is not None:
+                    self.discard(spec, run)
+                    return done
+                if meta.current != verified:
+                    _refuse_overlap(meta, run)
+                    if verify is not None:
+                        verify(meta)
+                    verified = meta.current
+                for name in members:
+                    self._refuse_foreign(meta, name)
+                return self._claim_and_complete(spec, meta.current + 1, run, members)
+        raise AssertionError("unreachable: tenacity reraises")
+
+    def _retrying(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(LostRaceError),
+            stop=stop_after_attempt(self.lake.settings.write.conflict_retries + 1),
+            wait=wait_random_exponential(multiplier=0.05, max=2),
+            retry_error_callback=_give_up,
+        )
+
+    def _claim_and_complete(self, spec: DatasetSpec, version: int, run: Run, members: Sequence[str]) -> int:
+        facts = {
+            "run-id": run.run_id,
+            "job": run.job,
+            "attempt": run.attempt,
+            "staged-tables": ",".join(sorted({*members, *self.store(spec.name).tables(run.attempt)})),
+            "dates": "*" if run.dates is None else ",".join(run.dates),
+            **run.facts,
+        }
+        if run.segments is not None:
+            facts["segments"] = encode_segments(run.segments)
+        if run.tables is not None:
+            facts["tables"] = ",".join(run.tables)
+        reached("publish:before-claim")
+        if not self.lake.log(spec.name).claim(version, facts):
+            raise LostRaceError(f"version {version} was decided by another run")
+        reached("publish:after-claim")
+        self.complete(self.lake.load(spec.name), version)
+        return version
+
+    def complete_pending(self, spec: DatasetSpec) -> DeltaMetadata:
+        """Finish the version that is decided but not complete, if there is one; gives the tables as they are then."""
+        meta = self.lake.load(spec.name)
+        while meta.pending is not None:
+            self.complete(meta, meta.pending)
+            meta = self.lake.load(spec.name)
+        return meta
+
+    def complete(self, meta: DeltaMetadata, version: int) -> None:
+        """Commit a decided version's files to the tables' logs, the anchor last, and say so."""
+        facts, dataset, anchor = meta.claim(version), meta.spec.name, meta.spec.anchor.name
+        body: dict[str, dict[str, Any]] = {"snapshots": {}, "rows": {}}
+        if version > 1:
+            before = meta.versions.published[version - 1]
+            body = {key: dict(values) for key, values in before.items()}
+        if facts.get("kind") == "rollback":
+            body = {key: dict(values) for key, values in meta.versions.published[int(facts["parent"])].items()}
+            changed = list(body["snapshots"])
+        else:
+            changed = [name for name in facts["staged-tables"].split(",") if name]
+        for name in sorted(changed, key=lambda n: (n == anchor, n)):
+            ref = meta.tables[name] if name in meta.tables else self.lake.ref(dataset, name)
+            definition = None
+            if facts.get("kind") == "rollback":
+                number = self._restore(dataset, ref, body["snapshots"][name], version)
+            else:
+                applied = self._apply(meta.spec, ref, facts["attempt"], version)
+                if applied is None:
+                    return  # another run completed it meanwhile
+                number, definition = applied
+            reached(f"publish:after-pick-{name}")
+            body["snapshots"][name] = number
+            body["rows"][name] = live_files(ref, number).rows
+            if definition is not None:
+                body.setdefault("definitions", {})[name] = definition
+        for name in filter(None, facts.get(UNTAGGED, "").split(",")):
+            for values in body.values():
+                values.pop(name, None)
+        self.lake.log(dataset).publish(version, body)
+        reached(f"publish:after-tag-{anchor}")
+        if "attempt" in facts:
+            self.store(dataset).forget(facts["attempt"])
+        self.lake.log(dataset).tidy()
+
+    def _apply(self, spec: DatasetSpec, ref: DeltaRef, attempt: str, version: int) -> tuple[int, str | None] | None:
+        """Commit an attempt's staged files to a table once; gives the Delta version that has them, and the definition
+        that was staged with them; ``None`` when another run completed the version."""
+        for retry in self._retrying():
+            with retry:
+                staged = self.store(spec.name).get(attempt, ref.name)
+                if staged is None:
+                    if version in self.lake.log(spec.name).load().published:
+                        return None
+                    raise StorageError(
+                        f"the staged data of table {ref.name} is gone",
+                        fix="Roll back: dedup-storage versions rollback N, then run the job again.",
+                    )
+                if _applied(ref, version) is None:
+                    removed = replaced_files(spec, ref, staged) if staged.replaced is not None else []
+                    self.log(spec.name, ref.name).commit([*removed, *staged.actions], APP, version)
+                found = _applied(ref, version)
+                if found is None:
+                    raise LostRaceError(f"version {version} is not in the log of {ref.name}")
+                return found, (staged.facts or {}).get(DEFINITION)
+        return None
+
+    def _restore(self, dataset: str, ref: DeltaRef, target: int, version: int) -> int:
+        """Give a table the content of an older Delta version, as a new one."""
+        for retry in self._retrying():
+            with retry:
+                log = self.log(dataset, ref.name)
+                if _applied(ref, version) is None:
+                    log.commit(restored_actions(ref, log.files_at(target)), APP, version)
+                found = _applied(ref, version)
+                if found is None:
+                    raise LostRaceError(f"version {version} is not in the log of {ref.name}")
+                return found
+        raise AssertionError("unreachable: tenacity reraises")
+
+    def _refuse_foreign(self, meta: DeltaMetadata, name: str) -> None:
+        """A table must hold the current version: a commit from elsewhere belongs to no version."""
+        ref = meta.tables[name]
+        table, expected = ref.load(), meta.snapshots(meta.current).get(name) if meta.current else None
+        if expected is None:
+            foreign = live_files(ref).paths
+        else:
+            newer = table.history(table.version() - expected) if table.version() > expected else []
+            foreign = [e for e in newer if not str(e.get("operation", "")).startswith(_HARMLESS)]
+        if not foreign:
+            return
+        if meta.current + 1 in self.lake.log(meta.spec.name).load().claims:
+            raise LostRaceError("another version was decided")
+        raise ForeignCommitError(
+            f"the table {meta.spec.name}.{name} was changed outside the toolkit",
+            expected=f"its log at version {meta.current}",
+            got=f"Delta version {table.version()}",
+            fix="Write through dedup_storage, or return to a version: dedup-storage versions rollback N.",
+        )
+
+    def discard(self, spec: DatasetSpec, run: Run) -> None:
+        """Remove an attempt's staged files, unless its version is decided."""
+        meta = self.lake.find(spec.name)
+        if meta is None:
+            return
+        if meta.pending is not None and meta.claim(meta.pending).get("attempt") == run.attempt:
+            return
+        if any(facts.get("attempt") == run.attempt for facts in meta.versions.claims.values()):
+            return
+        self.store(spec.name).discard(run.attempt)
+
+
+def _applied(ref: DeltaRef, version: int) -> int | None:
+    """The Delta version whose commit brought a dataset's version; ``None`` when none did."""
+    table = ref.load()
+    if (table.transaction_version(APP) or 0) < version:
+        return None
+    number = table.version()
+    while number > 0 and (ref.load(number - 1).transaction_version(APP) or 0) >= version:
+        number -= 1
+    return int(number)
+
+
+def _refuse_overlap(meta: DatasetMetadata, run: Run) -> None:
+    """A replacement must not overwrite what was published into its segments since it began."""
+    if run.replaced is None and run.segments is None:
+        return
+    for version in range(run.base + 1, meta.current + 1):
+        facts: Mapping[str, str] = meta.claim(version)
+        if overlap(
+            facts, meta.spec.date_grain, dates=run.dates, segments=run.segments, reads=run.reads, tables=run.tables
+        ):
+            changed = "event dates" if run.segments is None else "segments"
+            raise ConflictError(
+                f"version {version} of {meta.spec.name} changed {changed} that this run replaces",
+                expected=f"version {run.base} to be the last that touched them",
+                fix="Nothing was published. Run the job again.",
+            )
+
+
+def _give_up(state: Any) -> None:
+    error = state.outcome.exception()
+    raise ConflictError(
+        f"the publication lost the race for the table of versions {state.attempt_number} times",
+        got=str(error).splitlines()[0][:200],
+        fix="Nothing was published by this run. Run the job again.",
+    ) from error

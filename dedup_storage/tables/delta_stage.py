@@ -1,0 +1,116 @@
+"""Staged files of Delta tables: what an attempt wrote, kept beside the tables until its version names it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from dedup_storage.tables.folders import delete_files, delete_folder, list_files, read_text, write_text
+
+__all__ = ["STAGED_FOLDER", "StagedFiles", "StagedStore"]
+
+STAGED_FOLDER = "_staged"
+
+
+@dataclass(frozen=True)
+class StagedFiles:
+    """What an attempt staged in one table.
+
+    Attributes:
+        table: Table name.
+        actions: Delta's actions that add the files, as JSON.
+        replaced: Half-open ranges of event dates (ISO) whose files they replace; ``None`` for an append.
+        buckets: Only these user buckets of the ranges; ``None`` for all.
+        facts: Facts to keep with the table's part of the version.
+    """
+
+    table: str
+    actions: tuple[str, ...] = ()
+    replaced: tuple[tuple[str, str], ...] | None = None
+    buckets: tuple[int, ...] | None = None
+    facts: Mapping[str, str] | None = None
+
+    def _adds(self) -> list[Mapping[str, Any]]:
+        return [json.loads(a)["add"] for a in self.actions]
+
+    @property
+    def paths(self) -> list[str]:
+        """Places of the files in the table's folder."""
+        return [str(a["path"]) for a in self._adds()]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the files."""
+        return sum(int(json.loads(a["stats"])["numRecords"]) for a in self._adds())
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the files."""
+        return sum(int(a["size"]) for a in self._adds())
+
+
+class StagedStore:
+    """Descriptions of staged files, one small file for each attempt and table.
+
+    Args:
+        uri: The dataset's folder.
+        properties: Catalog properties.
+    """
+
+    def __init__(self, uri: str, properties: Mapping[str, str]) -> None:
+        self.uri, self._properties = uri, properties
+
+    def _folder(self, attempt: str) -> str:
+        # A run id may hold characters that paths may not.
+        return f"{self.uri}/{STAGED_FOLDER}/{sha256(attempt.encode()).hexdigest()[:20]}"
+
+    def put(self, attempt: str, staged: StagedFiles) -> None:
+        """Remember what an attempt staged in a table."""
+        write_text(f"{self._folder(attempt)}/{staged.table}.json", json.dumps(asdict(staged)), self._properties)
+
+    def get(self, attempt: str, table: str) -> StagedFiles | None:
+        """What an attempt staged in a table."""
+        return self._read(f"{self._folder(attempt)}/{table}.json")
+
+    def _read(self, place: str) -> StagedFiles | None:
+        text = read_text(place, self._properties)
+        if text is None:
+            return None
+        found = json.loads(text)
+        ranges = found["replaced"]
+        return StagedFiles(
+            table=found["table"],
+            actions=tuple(found["actions"]),
+            replaced=None if ranges is None else tuple((low, high) for low, high in ranges),
+            buckets=None if found["buckets"] is None else tuple(found["buckets"]),
+            facts=found["facts"],
+        )
+
+    def tables(self, attempt: str) -> list[str]:
+        """Tables that an attempt staged something in."""
+        found = list_files(self._folder(attempt), self._properties)
+        return sorted(f.base_name.removesuffix(".json") for f in found)
+
+    def paths(self, table: str, newer_than_ms: float = 0) -> list[str]:
+        """Places of the staged files of a table, of attempts that were described after a moment."""
+        found = []
+        for file in list_files(f"{self.uri}/{STAGED_FOLDER}", self._properties):
+            if file.base_name == f"{table}.json" and file.mtime_ns >= newer_than_ms * 1e6:
+                staged = self._read(f"{self.uri}/{STAGED_FOLDER}/{file.path.rsplit('/', 2)[-2]}/{file.base_name}")
+                found += staged.paths if staged is not None else []
+        return found
+
+    def forget(self, attempt: str) -> None:
+        """Remove the descriptions; the files stay."""
+        delete_folder(self._folder(attempt), self._properties)
+
+    def discard(self, attempt: str) -> None:
+        """Remove an attempt's files and their descriptions."""
+        for table in self.tables(attempt):
+            staged = self.get(attempt, table)
+            if staged is not None:
+                delete_files(f"{self.uri}/{table}", staged.paths, self._properties)
+        self.forget(attempt)

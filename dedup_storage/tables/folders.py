@@ -1,0 +1,95 @@
+"""Folders and small files of a warehouse that no catalog lists, by pyarrow's file systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pyarrow.fs as pafs
+
+from dedup_storage.errors import StorageError
+
+__all__ = ["child_folders", "delete_files", "delete_folder", "list_files", "open_folder", "read_text", "write_text"]
+
+_S3 = {"s3.endpoint": "endpoint_override", "s3.access-key-id": "access_key", "s3.secret-access-key": "secret_key"}
+
+
+def open_folder(uri: str, properties: Mapping[str, str] | None = None) -> tuple[pafs.FileSystem, str]:
+    """The file system of an address and the path inside it.
+
+    Args:
+        uri: Absolute path, or an address with its scheme.
+        properties: Catalog properties; keys of S3 are used.
+    """
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), uri
+    given = {name: (properties or {})[key] for key, name in _S3.items() if key in (properties or {})}
+    if uri.startswith(("s3://", "s3a://")) and given:
+        return pafs.S3FileSystem(region=(properties or {}).get("s3.region"), **given), uri.split("://", 1)[1]
+    found: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(uri.replace("s3a://", "s3://", 1))
+    return found
+
+
+def child_folders(uri: str, properties: Mapping[str, str] | None = None) -> list[str]:
+    """Names of the folders directly inside a folder; none when it is not there."""
+    filesystem, path = open_folder(uri, properties)
+    entries = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return sorted(e.base_name for e in entries if e.type is pafs.FileType.Directory)
+
+
+def list_files(uri: str, properties: Mapping[str, str] | None = None) -> list[pafs.FileInfo]:
+    """Every file below a folder; none when it is not there."""
+    filesystem, path = open_folder(uri, properties)
+    entries = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
+    return [e for e in entries if e.is_file]
+
+
+def write_text(uri: str, text: str, properties: Mapping[str, str] | None = None) -> None:
+    """Write a small file; what it held before is gone.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    filesystem, path = open_folder(uri, properties)
+    try:
+        if isinstance(filesystem, pafs.LocalFileSystem):
+            filesystem.create_dir(path.rsplit("/", 1)[0])
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(text.encode())
+    except OSError as error:
+        raise StorageError(f"the file {uri} cannot be written: {error}") from error
+
+
+def read_text(uri: str, properties: Mapping[str, str] | None = None) -> str | None:
+    """A small file's text; ``None`` when it is not there.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    filesystem, path = open_folder(uri, properties)
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read()).decode()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"the file {uri} cannot be read: {error}") from error
+
+
+def delete_files(uri: str, paths: Iterable[str], properties: Mapping[str, str] | None = None) -> int:
+    """Delete files of a folder by their place in it; gives how many were there."""
+    filesystem, root = open_folder(uri, properties)
+    gone = 0
+    for path in paths:
+        try:
+            filesystem.delete_file(f"{root}/{path}")
+            gone += 1
+        except FileNotFoundError:
+            continue
+    return gone
+
+
+def delete_folder(uri: str, properties: Mapping[str, str] | None = None) -> None:
+    """Delete a folder with everything in it, if it is there."""
+    filesystem, path = open_folder(uri, properties)
+    if filesystem.get_file_info(path).type is pafs.FileType.Directory:
+        filesystem.delete_dir(path)

@@ -1,0 +1,189 @@
+"""Delta without Spark: the table of events, staged files, names and settings."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from dedup_storage.config import load_settings
+from dedup_storage.errors import DatasetNotFoundError
+from dedup_storage.layout import DatasetSpec, Layout, TableRole, encoding_properties
+from dedup_storage.schema import DateGrain, LogSchema
+from dedup_storage.tables.delta_files import live_files, replaced_files, restored_actions
+from dedup_storage.tables.delta_layout import (
+    bucket_column,
+    file_properties,
+    generated_columns,
+    iceberg_names,
+    not_null,
+    partition_columns,
+)
+from dedup_storage.tables.delta_metadata import DeltaLake, DeltaRef
+from dedup_storage.tables.delta_stage import StagedFiles, StagedStore
+from dedup_storage.tables.delta_versions import VersionLog
+from dedup_storage.tables.folders import delete_files, list_files, read_text, write_text
+
+
+def spec(grain: DateGrain = DateGrain.DAY, layout: Layout = Layout.SPLIT, **more: str) -> DatasetSpec:
+    schema = LogSchema.from_dict(
+        {
+            "user": "u",
+            "request": "r",
+            "item": "i",
+            "event_time": "t",
+            "sequences": [{"column": "h"}],
+            "columns": {"t": "request", **dict.fromkeys(more, "request")},
+        }
+    )
+    source = {"u": "bigint", "r": "bigint", "t": "timestamp", "h": "array<bigint>", "i": "int", **more}
+    return DatasetSpec.build("d", schema, source, layout=layout, date_grain=grain, buckets=4)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> VersionLog:
+    made = VersionLog(str(tmp_path))
+    made.create()
+    made.create()
+    return made
+
+
+def test_each_version_is_decided_by_one_writer(log: VersionLog) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda i: log.claim(1, {"run-id": f"run-{i}"}), range(8)))
+    assert won.count(True) == 1
+    facts = log.load().claims[1]
+    assert facts["run-id"] == f"run-{won.index(True)}"
+    assert int(facts["created-ms"]) > 0
+    assert not log.claim(1, {"run-id": "late"})
+    assert not log.claim(3, {"run-id": "early"})
+    assert log.publish(1, {"snapshots": {"requests": 3}})
+    assert not log.publish(1, {"snapshots": {"requests": 4}})
+    assert log.load().published == {1: {"snapshots": {"requests": 3}}}
+
+
+def test_pins_and_expiry(log: VersionLog) -> None:
+    for number in (1, 2):
+        assert log.claim(number, {"run-id": f"r{number}"})
+        assert log.publish(number, {"snapshots": {}})
+    log.pin(1, "kept")
+    log.pin(1, "kept")
+    log.pin(1, "paper")
+    assert log.load().pins == {1: {"kept", "paper"}}
+    log.unpin(1, "kept")
+    assert log.load().pins == {1: {"paper"}}
+    log.forget([1])
+    found = log.load()
+    assert (set(found.published), set(found.claims), found.pins) == ({2}, {1, 2}, {})
+    # Versions go on where they were, though events are gone.
+    assert not log.claim(2, {})
+    assert log.claim(3, {})
+
+
+def test_many_events_are_joined(log: VersionLog) -> None:
+    for number in range(1, 33):
+        log.claim(number, {"run-id": str(number)})
+        log.publish(number, {"snapshots": {}})
+        log.tidy()
+    assert len(DeltaTable(log.uri).file_uris()) < 10
+    found = log.load()
+    assert sorted(found.published) == list(range(1, 33))
+    assert [found.claims[n]["run-id"] for n in range(1, 33)] == [str(n) for n in range(1, 33)]
+
+
+def test_staged_files_are_remembered_and_discarded(tmp_path: Path) -> None:
+    store = StagedStore(str(tmp_path), {})
+    place = "event_date=2024-01-01/user_bucket=0/part-1.parquet"
+    add = {"path": place, "size": 5, "stats": json.dumps({"numRecords": 3}), "partitionValues": {}}
+    staged = StagedFiles("requests", (json.dumps({"add": add}),), (("2024-01-01", ""),), (1, 2), {"k": "v"})
+    store.put("run/1", staged)
+    store.put("run/2", StagedFiles("impressions"))
+    assert store.get("run/1", "requests") == staged
+    assert store.get("run/1", "impressions") is None
+    assert (staged.paths, staged.rows, staged.size_bytes) == ([place], 3, 5)
+    assert store.paths("requests") == [place]
+    assert store.tables("run/1") == ["requests"]
+    write_text(f"{tmp_path}/requests/{place}", "data")
+    store.discard("run/1")
+    assert store.tables("run/1") == []
+    assert [f.base_name for f in list_files(str(tmp_path))] == ["impressions.json"]
+    assert read_text(f"{tmp_path}/nothing") is None
+    assert delete_files(str(tmp_path), ["nothing"]) == 0
+
+
+def test_partitions_and_generated_columns() -> None:
+    assert partition_columns(spec()) == ("event_date", "user_bucket")
+    assert partition_columns(spec(DateGrain.MONTH)) == ("event_month", "user_bucket")
+    assert partition_columns(spec(DateGrain.NONE)) == ("user_bucket",)
+    assert bucket_column(spec(user_bucket="int")) == "_user_bucket"
+    assert generated_columns(spec())["user_bucket"] == ("int", "pmod(hash(`u`), 4)")
+    assert set(generated_columns(spec(DateGrain.MONTH))) == {"user_bucket", "event_month"}
+    adopted = spec().model_copy(update={"adopted": True})
+    assert (generated_columns(adopted), partition_columns(adopted)) == ({}, ("event_date",))
+    assert DatasetSpec.from_json(adopted.to_json()) == adopted
+    assert "adopted" not in spec().to_json()
+    flat = spec(layout=Layout.FLAT)
+    assert not_null(flat, flat.anchor) == {"u", "r", "event_date", "position"}
+    assert not_null(spec(), spec().table(TableRole.REQUESTS)) == {"u", "r", "event_date"}
+
+
+def test_file_settings_are_those_of_iceberg_by_other_names() -> None:
+    table = spec().table(TableRole.REQUESTS)
+    properties = file_properties(spec(), table)
+    assert properties["parquet.page.size"] == str(8 * 1024**2)
+    assert properties["parquet.enable.dictionary#h.list.element"] == "false"
+    wanted = {k: v for k, v in encoding_properties(spec(), table).items() if k.startswith("write.parquet")}
+    back = iceberg_names(properties)
+    assert {k: back.get(k) for k in wanted if "codec" not in k} == {k: v for k, v in wanted.items() if "codec" not in k}
+
+
+def _table(place: Path, days: list[str]) -> DeltaRef:
+    rows = pa.table(
+        {
+            "u": pa.array(range(len(days)), pa.int64()),
+            "event_date": pa.array(days).cast(pa.date32()),
+            "user_bucket": pa.array([i % 2 for i in range(len(days))], pa.int32()),
+        }
+    )
+    write_deltalake(str(place), rows, partition_by=["event_date", "user_bucket"], mode="append")
+    return DeltaRef("requests", str(place), {})
+
+
+def test_a_replacement_takes_out_the_files_of_its_segments(tmp_path: Path) -> None:
+    ref = _table(tmp_path / "t", ["2024-01-01", "2024-01-01", "2024-01-02", "2024-02-01"])
+
+    def gone(replaced: tuple[tuple[str, str], ...], buckets: tuple[int, ...] | None = None) -> set[tuple[str, str]]:
+        actions = replaced_files(spec(), ref, StagedFiles("requests", (), replaced, buckets))
+        values = [json.loads(a)["remove"]["partitionValues"] for a in actions]
+        return {(v["event_date"], v["user_bucket"]) for v in values}
+
+    assert gone((("2024-01-01", "2024-01-02"),)) == {("2024-01-01", "0"), ("2024-01-01", "1")}
+    assert gone((("2024-01-01", ""),), (1,)) == {("2024-01-01", "1"), ("2024-02-01", "1")}
+    assert len(gone((("", ""),))) == 4
+    assert gone((("2024-03-01", ""),)) == set()
+
+
+def test_a_restore_takes_out_and_names_again(tmp_path: Path) -> None:
+    ref = _table(tmp_path / "t", ["2024-01-01", "2024-01-02"])
+    old = live_files(ref)
+    wanted = [json.dumps({"add": {"path": p}}) for p in old.paths[:1]] + [json.dumps({"add": {"path": "other"}})]
+    actions = [json.loads(a) for a in restored_actions(ref, wanted)]
+    assert [a["remove"]["path"] for a in actions if "remove" in a] == old.paths[1:]
+    assert [a["add"]["path"] for a in actions if "add" in a] == ["other"]
+    assert (old.rows, old.where(pa.array([False, False])).rows) == (2, 0)
+
+
+def test_a_lake_without_the_dataset(tmp_path: Path) -> None:
+    settings = load_settings(
+        Path("conf/local.yaml"), {"DEDUP_STORAGE_WAREHOUSE": str(tmp_path), "DEDUP_STORAGE_FORMAT": "delta"}
+    )
+    lake = DeltaLake(settings)
+    assert lake.datasets() == []
+    (tmp_path / "clicks" / "requests").mkdir(parents=True)
+    assert lake.find("clicks") is None
+    with pytest.raises(DatasetNotFoundError, match="no dataset clicks of format delta"):
+        lake.load("clicks")
