@@ -1,7 +1,8 @@
-"""Opening one version of a dataset through PyIceberg."""
+"""Opening one version of a dataset without Spark."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyiceberg.catalog import Catalog, load_catalog
@@ -10,23 +11,47 @@ from pyiceberg.table import Table
 from sqlalchemy.exc import OperationalError
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import DatasetNotFoundError, StorageError, VersionNotFoundError, known_names
+from dedup_storage.errors import ConfigError, DatasetNotFoundError, StorageError, VersionNotFoundError, known_names
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole, parse_version_tag, version_tag
 from dedup_storage.reader.retry import with_retries
 from dedup_storage.schema import check_name
 from dedup_storage.tables.catalog import pyiceberg_properties
+from dedup_storage.tables.delta_layout import generated_columns
+from dedup_storage.tables.delta_metadata import DeltaLake, DeltaRef
 
 __all__ = ["Cut", "CutTable", "open_cut"]
 
 
 @dataclass(frozen=True)
 class CutTable:
-    """One table at the snapshot that a version names."""
+    """One table at the snapshot that a version names.
+
+    Attributes:
+        name, role: Which table.
+        table: As PyIceberg or ``deltalake`` finds it.
+        snapshot_id: Iceberg's snapshot or Delta's version.
+        definition: Feature group that the table holds, as JSON; of a Delta table alone.
+        generated: Columns that the format makes for its partitions, no columns of the log.
+    """
 
     name: str
     role: TableRole
-    table: Table
+    table: Table | DeltaRef
     snapshot_id: int
+    definition: str | None = None
+    generated: frozenset[str] = frozenset()
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """The table's properties now."""
+        return self.table.properties
+
+    @property
+    def iceberg(self) -> Table:
+        """The table, where it is known to be an Iceberg table."""
+        if isinstance(self.table, DeltaRef):
+            raise ConfigError(f"the table {self.name} is no Iceberg table", got=self.table.uri)
+        return self.table
 
 
 @dataclass(frozen=True)
@@ -67,6 +92,8 @@ def open_cut(name: str, settings: Settings, version: int | None = None) -> Cut:
         StorageError: the catalog cannot be read.
     """
     check_name(name, "dataset name")
+    if settings.format == "delta":
+        return _delta_cut(name, settings, version)
     try:
         catalog = load_catalog(settings.catalog.name, **pyiceberg_properties(settings))
         loaded = _load_tables(catalog, name)
@@ -100,6 +127,20 @@ def open_cut(name: str, settings: Settings, version: int | None = None) -> Cut:
                 fix="Run the job that wrote it again; it completes the version.",
             )
     return Cut(spec=spec, version=number, tables=tables)
+
+
+@with_retries
+def _delta_cut(name: str, settings: Settings, version: int | None) -> Cut:
+    meta = DeltaLake(settings).load(name)
+    number = meta.resolve(version)
+    tables = {}
+    for table, snapshot_id in meta.snapshots(number).items():
+        role = TableRole(meta.role(table) or "")
+        if role is not TableRole.QUARANTINE:
+            hidden = frozenset(generated_columns(meta.spec))
+            definition = meta.definition(number, table)
+            tables[table] = CutTable(table, role, meta.tables[table], snapshot_id, definition, hidden)
+    return Cut(spec=meta.spec, version=number, tables=tables)
 
 
 @with_retries

@@ -29,7 +29,8 @@ class TableRef:
         name: Its name.
         location: Where it lies.
         io: Properties of its file system.
-        fields: Field id and Arrow type of each column, in the table's order.
+        fields: Field id and Arrow type of each column, in the table's order; an id of -1 stands for a format whose
+            files name columns as the table does.
     """
 
     name: str
@@ -51,12 +52,14 @@ class DataFile:
         path: Its address.
         physical_rows: Rows in the file, deleted ones included.
         deleted: Positions of deleted rows, ascending; ``None`` when there are none.
+        constants: Columns that a file of this partition need not hold, each with its one value.
     """
 
     table: str
     path: str
     physical_rows: int
     deleted: Int64 | None = field(default=None, compare=False)
+    constants: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def rows(self) -> int:
@@ -89,12 +92,16 @@ def open_parquet(io: FileIO, path: str) -> pq.ParquetFile:
 
 def physical_columns(file: pq.ParquetFile, table: TableRef, columns: Sequence[str]) -> dict[str, str | None]:
     """Name in the file of each column, found by field id; ``None`` where the file is older than the column."""
+    there = set(file.schema_arrow.names)
     by_id = {}
     for place in file.schema_arrow:
         metadata = place.metadata if place.metadata is not None else {}
         if _FIELD_ID in metadata:
             by_id[int(metadata[_FIELD_ID])] = place.name
-    return {c: by_id.get(table.fields[c][0]) for c in columns}
+    # Files that were not written for their table carry no ids.
+    named = not by_id
+    ids = {c: table.fields[c][0] for c in columns}
+    return {c: by_id.get(i) if i >= 0 and not named else c if c in there else None for c, i in ids.items()}
 
 
 def decoded_bytes(file: pq.ParquetFile, columns: Sequence[str]) -> float:
@@ -240,15 +247,25 @@ class RowStream:
             if batch is None:
                 arrays.append(pa.array([], target))
             elif physical is None:
-                arrays.append(pa.nulls(rows, target))
+                value = pa.scalar(self._file.constants.get(name), target)
+                arrays.append(pa.repeat(value, rows))
             else:
                 arrays.append(conform(batch.column(physical), target))
         return pa.Table.from_arrays(arrays, names=self._columns)
 
 
 def conform(array: pa.Array, target: pa.DataType) -> pa.Array:
-    """Promote an older file's narrower type; large and plain strings and lists are left as they are."""
-    return array if _alike(array.type, target) else array.cast(target)
+    """Promote an older file's narrower type; large and plain strings and lists are left as they are.
+
+    Old Parquet writers store timestamps as nanoseconds without a zone, which mean UTC.
+    """
+    return array if _alike(array.type, target) else array.cast(target, safe=not _has_timestamps(target))
+
+
+def _has_timestamps(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _has_timestamps(kind.value_type)
+    return bool(pa.types.is_timestamp(kind))
 
 
 def _alike(have: pa.DataType, want: pa.DataType) -> bool:
@@ -261,5 +278,5 @@ def _alike(have: pa.DataType, want: pa.DataType) -> bool:
     if any(t(have) for t in text) and any(t(want) for t in text):
         return True
     if pa.types.is_timestamp(have) and pa.types.is_timestamp(want):
-        return True
+        return bool(have.unit == want.unit and (have.tz is None) == (want.tz is None))
     return bool(have == want)

@@ -10,9 +10,11 @@ from pyiceberg.io.pyarrow import schema_to_pyarrow
 from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
 from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, Layout, TableRole
 from dedup_storage.reader.catalog import Cut, CutTable
+from dedup_storage.reader.delta import delta_types
 from dedup_storage.reader.encode import can_be_tensor
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.schema import Grain
+from dedup_storage.tables.delta_metadata import DeltaRef
 from dedup_storage.tables.features import FeatureGroup, definition_at
 
 __all__ = ["Group", "Projection", "project", "snapshot_types"]
@@ -52,6 +54,8 @@ class Projection:
 
 def snapshot_types(table: CutTable) -> dict[str, pa.DataType]:
     """Arrow type of each column of a table at its snapshot."""
+    if isinstance(table.table, DeltaRef):
+        return delta_types(table)
     schema = table.table.scan(snapshot_id=table.snapshot_id).projection()
     arrow = schema_to_pyarrow(schema, include_field_ids=False)
     return {field.name: field.type for field in arrow}
@@ -72,7 +76,7 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
     grains = _grains(spec) | {c: g.grain for g in groups for c in g.names}
     # Columns that a group of another version was promoted to stay in the table and belong to no group of this one.
     promoted = {c for g in groups if g.promoted is not None for c in g.names}
-    listed = {c for t in (requests, impressions) for c in t.table.properties.get(PROMOTED_PROPERTY, "").split(",")}
+    listed = {c for t in (requests, impressions) for c in t.properties.get(PROMOTED_PROPERTY, "").split(",")}
     hidden = listed - promoted
     # Column -> (type, grain, table), requests before impressions before feature groups.
     known: dict[str, tuple[pa.DataType, Grain, CutTable]] = {}
@@ -119,7 +123,10 @@ def _groups(cut: Cut) -> tuple[list[CutTable], list[FeatureGroup]]:
     """Tables of the feature groups to join, in the order of the groups' names; and all definitions."""
     named, groups = [], []
     for table in cut.by_role(TableRole.FEATURES):
-        group = definition_at(table.table, table.snapshot_id)
+        if isinstance(table.table, DeltaRef):
+            group = FeatureGroup.from_json(table.definition) if table.definition else None
+        else:
+            group = definition_at(table.table, table.snapshot_id)
         if group is not None:
             groups.append(group)
         if group is None or group.promoted is None:

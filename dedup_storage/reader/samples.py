@@ -47,7 +47,7 @@ def resolve_sample(cut: Cut, options: ReadOptions) -> ReadSample:
     """
     if options.sample is None:
         return ReadSample(options.filters)
-    properties = cut.tables[cut.spec.anchor.name].table.properties
+    properties = cut.tables[cut.spec.anchor.name].properties
     text = properties.get(SAMPLE_PREFIX + options.sample)
     if text is None:
         names = [p.removeprefix(SAMPLE_PREFIX) for p in properties if p.startswith(SAMPLE_PREFIX)]
@@ -86,7 +86,7 @@ def _selector(cut: Cut, sample: Sample) -> Selector:
         return make_selector(sample)
     gone = StorageError(f"the users of the sample {sample.name} are gone", fix="Drop it and make it again.")
     try:
-        table = cut.tables[cut.spec.anchor.name].table.catalog.load_table((cut.spec.name, sample.table))
+        table = cut.tables[cut.spec.anchor.name].iceberg.catalog.load_table((cut.spec.name, sample.table))
     except NoSuchTableError:
         raise gone from None
     reference = table.metadata.refs.get(str(sample.tag))

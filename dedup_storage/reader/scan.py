@@ -23,9 +23,11 @@ from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import ConfigError, StorageError
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.reader.catalog import CutTable
+from dedup_storage.reader.delta import plan_delta
 from dedup_storage.reader.files import DataFile, TableRef
 from dedup_storage.reader.options import Filters
 from dedup_storage.reader.retry import with_retries
+from dedup_storage.tables.delta_metadata import DeltaRef
 
 __all__ = ["SegmentKey", "TableScan", "plan_table", "say_segment", "with_common_segments"]
 
@@ -98,6 +100,9 @@ def plan_table(spec: DatasetSpec, table: CutTable, filters: Filters) -> TableSca
     Raises:
         StorageError: a manifest cannot be read, or a file is no Parquet.
     """
+    if isinstance(table.table, DeltaRef):
+        ref, found = plan_delta(spec, table, filters)
+        return TableScan(ref, found)
     iceberg = table.table
     scan = iceberg.scan(row_filter=row_filter(spec, filters), snapshot_id=table.snapshot_id)
     try:

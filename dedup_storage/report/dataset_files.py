@@ -15,6 +15,10 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import InputError, MissingDependencyError, StorageError, UsageError
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.report.footers import DataFile, Resolve, resolve_uri
+from dedup_storage.tables.delta_files import live_files
+from dedup_storage.tables.delta_layout import iceberg_names, partition_columns
+from dedup_storage.tables.delta_metadata import DeltaMetadata, DeltaRef
+from dedup_storage.tables.lakes import open_lake
 from dedup_storage.tables.metadata import DatasetMetadata, Lake
 
 if TYPE_CHECKING:
@@ -76,7 +80,7 @@ def dataset_files(settings: Settings, dataset: str, version: int | None = None) 
         DatasetNotFoundError, VersionNotFoundError: names those that exist.
         StorageError: the catalog or a manifest cannot be read.
     """
-    metadata = Lake(settings).load(dataset)
+    metadata = open_lake(settings).load(dataset)
     number = metadata.resolve(version)
     tables = tuple(_members(metadata, number))
     return DatasetFiles(metadata.spec, number, tables)
@@ -85,8 +89,26 @@ def dataset_files(settings: Settings, dataset: str, version: int | None = None) 
 def _members(metadata: DatasetMetadata, version: int) -> Iterator[TableFiles]:
     for name, snapshot_id in metadata.snapshots(version).items():
         role = metadata.role(name) or name
-        if role in _DATA_ROLES:
+        if role not in _DATA_ROLES:
+            continue
+        if isinstance(metadata, DeltaMetadata):
+            yield _delta_table(metadata.spec, metadata.tables[name], role, snapshot_id)
+        else:
             yield table_files(metadata.tables[name], name, role, snapshot_id)
+
+
+def _delta_table(spec: DatasetSpec, ref: DeltaRef, role: str, version: int) -> TableFiles:
+    """The files of a dataset's Delta table, partitions named as those of an Iceberg table."""
+    files = live_files(ref, version)
+    columns = () if spec.adopted else partition_columns(spec)
+    names = dict(zip(columns, (str(spec.event_date_column), "bucket")[2 - len(columns) :], strict=True))
+    found = [
+        DataFile(ref.place(path), size, {names.get(key, key): str(value) for key, value in partition.items()})
+        for path, size, partition in zip(
+            files.paths, files.table["size_bytes"].to_pylist(), files.partitions, strict=True
+        )
+    ]
+    return TableFiles(ref.name, role, tuple(found), iceberg_names(ref.properties))
 
 
 def table_files(
