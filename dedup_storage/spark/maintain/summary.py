@@ -32,13 +32,20 @@ class Gain(BaseModel):
 
 
 class TableExpiry(BaseModel):
-    """What expiry and the removal of orphans took from one table."""
+    """What expiry and the removal of orphans took from one table.
+
+    Attributes:
+        snapshots: Iceberg snapshots.
+        expired_files: Files that only expired versions named (Delta; Iceberg counts snapshots).
+        orphan_files: Files that nothing named.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     table: str
     snapshots: int
     orphan_files: int
+    expired_files: int = 0
 
 
 class MaintainSummary(BaseModel):

@@ -1,0 +1,149 @@
+"""Maintenance of Delta tables: versions expire by policy, files that no kept version names are deleted.
+
+Delta's own VACUUM goes by the age of a removal and knows nothing of versions, so the tables keep everything and this
+decides. Segments are not compacted.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from dedup_storage.config import Settings
+from dedup_storage.faults import reached
+from dedup_storage.layout import DatasetSpec
+from dedup_storage.spark.errors import translated
+from dedup_storage.spark.maintain.expire import Policy
+from dedup_storage.spark.maintain.summary import MaintainSummary, TableExpiry
+from dedup_storage.spark.steps import TimedSteps
+from dedup_storage.tables.delta import DeltaFormat
+from dedup_storage.tables.delta_files import live_files
+from dedup_storage.tables.delta_metadata import DeltaMetadata, DeltaRef
+from dedup_storage.tables.delta_stage import StagedStore
+from dedup_storage.tables.folders import delete_files, list_files, open_folder
+
+__all__ = ["DeltaMaintenance"]
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class _Unneeded:
+    """Files of one table that may go: places in its folder."""
+
+    expired: tuple[str, ...]
+    orphans: tuple[str, ...]
+
+
+class DeltaMaintenance(TimedSteps):
+    """Keeps one Delta dataset healthy.
+
+    Args:
+        tables, settings, spec: The dataset.
+        run_id: Name of the run.
+        policy: Which versions stay, and how long files that nothing names do.
+        expire, orphans: Which steps to take.
+        dry_run: Tell, change nothing.
+    """
+
+    def __init__(
+        self,
+        tables: DeltaFormat,
+        settings: Settings,
+        spec: DatasetSpec,
+        *,
+        run_id: str,
+        policy: Policy | None = None,
+        expire: bool = True,
+        orphans: bool = True,
+        dry_run: bool = False,
+    ) -> None:
+        self.tables, self.settings, self.spec, self.run_id = tables, settings, spec, run_id
+        self.policy, self.expire, self.orphans, self.dry_run = policy or Policy(), expire, orphans, dry_run
+        self.seconds: dict[str, float] = {}
+        self._now_ms = int(time.time() * 1000)
+
+    def run(self) -> MaintainSummary:
+        """Do it.
+
+        Raises:
+            VersionNotFoundError: the dataset holds no version yet.
+        """
+        with translated():
+            meta = self.tables.metadata(self.spec.name) if self.dry_run else self.tables.settle(self.spec)
+            meta.resolve(None)
+            stored = self._stored_bytes(meta)
+            expired = self.expired_versions(meta) if self.expire else []
+            with self._timed("files"):
+                unneeded = {name: self._unneeded(meta, ref, expired) for name, ref in meta.tables.items()}
+            if not self.dry_run:
+                if expired:
+                    # The versions cease to exist before their files do.
+                    self.tables.lake.log(self.spec.name).forget(expired)
+                reached("maintain:unnamed")
+                with self._timed("delete"):
+                    for name, files in unneeded.items():
+                        self._delete(meta.tables[name], (*files.expired, *files.orphans))
+                meta = self.tables.metadata(self.spec.name)
+            return MaintainSummary(
+                dataset=self.spec.name,
+                run_id=self.run_id,
+                version=meta.current,
+                dry_run=self.dry_run,
+                expired_versions=tuple(expired),
+                kept_versions=tuple(n for n in meta.version_numbers if n not in expired),
+                expiry=tuple(
+                    TableExpiry(table=name, snapshots=0, expired_files=len(u.expired), orphan_files=len(u.orphans))
+                    for name, u in unneeded.items()
+                ),
+                stored_bytes_before=stored,
+                stored_bytes_after=stored if self.dry_run else self._stored_bytes(meta),
+                seconds=self.seconds,
+            )
+
+    def expired_versions(self, meta: DeltaMetadata) -> list[int]:
+        """Versions that the policy lets go, oldest first; pinned ones stay."""
+        numbers = meta.version_numbers
+        recent = set(numbers[-self.policy.keep_versions :])
+        young = self._now_ms - self.policy.keep_days * _DAY_MS
+        infos = [meta.info(n) for n in numbers if n not in recent]
+        return [i.version for i in infos if i.created_ms < young and not i.pins]
+
+    def _unneeded(self, meta: DeltaMetadata, ref: DeltaRef, expired: list[int]) -> _Unneeded:
+        """What expired versions alone name, and what nothing names for long enough."""
+        kept = [n for n in meta.version_numbers if n not in expired]
+        needed = set(live_files(ref).paths)
+        for snapshot in {meta.snapshots(n)[ref.name] for n in kept if ref.name in meta.snapshots(n)}:
+            needed |= set(live_files(ref, snapshot).paths)
+        old = self._now_ms - self.policy.orphan_days * _DAY_MS
+        needed |= set(self._store().paths(ref.name, old))
+        gone: set[str] = set()
+        for snapshot in {meta.snapshots(n)[ref.name] for n in expired if ref.name in meta.snapshots(n)}:
+            gone |= set(live_files(ref, snapshot).paths)
+        _, root = open_folder(ref.uri, self.settings.catalog.properties)
+        orphans = []
+        for file in list_files(ref.uri, self.settings.catalog.properties) if self.orphans else []:
+            place = file.path[len(root) :].strip("/")
+            hidden = any(part[:1] in "._" for part in place.split("/"))
+            if not hidden and place not in needed and place not in gone and file.mtime_ns < old * 1_000_000:
+                orphans.append(place)
+        # Files of a log that was adopted lie outside and are never deleted.
+        inside = (p for p in gone - needed if "://" not in p and not p.startswith(("/", "file:")))
+        return _Unneeded(tuple(sorted(inside)), tuple(sorted(orphans)))
+
+    def _store(self) -> StagedStore:
+        return StagedStore(self.tables.lake.uri(self.spec.name), self.settings.catalog.properties)
+
+    def _delete(self, ref: DeltaRef, places: tuple[str, ...]) -> None:
+        delete_files(ref.uri, places, self.settings.catalog.properties)
+
+    def _stored_bytes(self, meta: DeltaMetadata) -> int:
+        """Bytes of all files that versions name; one that several name counts once."""
+        total = 0
+        for ref in meta.tables.values():
+            sizes: dict[str, int] = {}
+            for snapshot in {meta.snapshots(n).get(ref.name) for n in meta.version_numbers} - {None}:
+                files = live_files(ref, snapshot)
+                sizes |= dict(zip(files.paths, files.table["size_bytes"].to_pylist(), strict=True))
+            total += sum(sizes.values())
+        return total
