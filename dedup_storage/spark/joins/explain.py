@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.joins.bucket import settled
+from dedup_storage.spark.joins.delta_scan import DeltaScan
 from dedup_storage.spark.joins.inputs import How, as_frame, choice, join_keys
 from dedup_storage.spark.joins.model import ExplainedJoin, JoinExplanation, JoinSide, PlanStep, StepKind
 from dedup_storage.spark.joins.plan import Node, physical_plan
@@ -67,7 +68,7 @@ def _explained(query: DataFrame, ours: str | None) -> JoinExplanation:
     sizes: Sizes = {}
     for scan in plan.scans:
         if scan.read not in sizes:
-            sizes[scan.read] = size_of(spark, scan)
+            sizes[scan.read] = scan.size() if isinstance(scan, DeltaScan) else size_of(spark, scan)
     joins = tuple(_join(node, spark, sizes) for node in plan.walk() if node.is_join)
     steps = tuple(_step(node, sizes) for node in plan.walk() if _kind(node) is not None)
     moving = [s for s in steps if s.kind is not StepKind.SORT]

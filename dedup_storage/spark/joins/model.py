@@ -18,6 +18,7 @@ class Cause(StrEnum):
 
     SETTING = "missing setting"
     NOT_ICEBERG = "not an Iceberg table"
+    DELTA = "a Delta table"
     UNBUCKETED = "one side is not bucketed"
     EMPTY = "an empty side"
     BUCKETS = "different bucket counts"
@@ -64,7 +65,7 @@ class JoinSide(_Frozen):
     """One input of a join.
 
     Attributes:
-        tables: Iceberg tables it reads, with their catalog.
+        tables: Iceberg tables it reads, with their catalog, and Delta tables by their folder.
         partitions: Partition fields of the first table, such as ``bucket[16] of user_id``.
         buckets: Bucket count of the table, when it has one.
         columns: Columns read.

@@ -8,6 +8,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
+from dedup_storage.spark.joins.delta_scan import delta_scan_of
 from dedup_storage.spark.joins.scan import Scan, items, scan_of
 
 __all__ = ["Node", "physical_plan"]
@@ -89,17 +90,19 @@ class Node:
 
     @cached_property
     def scan(self) -> Scan | None:
-        """The Iceberg read that this operator is."""
+        """The Iceberg or Delta read that this operator is."""
+        if self.name == "FileSourceScanExec":
+            return delta_scan_of(self.java)
         return scan_of(self.java) if self.name == "BatchScanExec" else None
 
     @property
     def scans(self) -> tuple[Scan, ...]:
-        """Iceberg reads here and below."""
+        """Reads of tables here and below."""
         return tuple(node.scan for node in self.walk() if node.scan is not None)
 
     @property
     def reads_else(self) -> bool:
-        """Whether something that is no Iceberg table is read here or below."""
+        """Whether something that is neither an Iceberg nor a Delta table is read here or below."""
         return any(not node.children and node.scan is None for node in self.walk())
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from pyspark.sql import SparkSession
 
+from dedup_storage.spark.joins.delta_scan import DeltaScan
 from dedup_storage.spark.joins.model import Cause, Reason
 from dedup_storage.spark.joins.plan import Node
 from dedup_storage.spark.joins.scan import PartitionColumn, Read, Scan
@@ -106,6 +107,12 @@ def _side(side: Node) -> Reason | None:
             cause=Cause.NOT_ICEBERG,
             text="one side reads no Iceberg table",
             fix="Pass exchange='one-side' to shuffle only that side, or write it to a bucketed table.",
+        )
+    if isinstance(scan, DeltaScan):
+        return Reason(
+            cause=Cause.DELTA,
+            text=f"{scan.table} is a Delta table, which tells Spark nothing of its buckets, so its rows are shuffled",
+            fix="Convert the dataset to Iceberg (dedup-storage convert), or take the shuffle: exchange='warn'.",
         )
     if scan.empty:
         return Reason(

@@ -11,13 +11,13 @@ from pyspark.sql import functions as F
 from dedup_storage.spark.joins.scan import Scan
 from dedup_storage.tables.rows import only_row
 
-__all__ = ["ScanSize", "size_of"]
+__all__ = ["FIXED_WIDTHS", "SLOT", "TEXT", "ScanSize", "size_of"]
 
 # Bytes of a value in Spark's row format: a slot of 8 for each column, a list's elements at their own width. Text is
 # taken for 16 bytes beside its slot, which no metadata tells.
-_SLOT = 8
-_TEXT = 16
-_WIDTHS = {"boolean": 1, "int": 4, "float": 4, "date": 4}
+SLOT = 8
+TEXT = 16
+FIXED_WIDTHS = {"boolean": 1, "int": 4, "float": 4, "date": 4}
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def size_of(spark: SparkSession, scan: Scan) -> ScanSize:
     for number, kind, repeated in leaves:
         stored += int(row[f"s{number}"] or 0)
         values = int(row[f"v{number}"] or rows)
-        width = _WIDTHS.get(kind, _SLOT + (_TEXT if kind in ("string", "binary") else 0))
-        wide += values * (width if repeated else max(width, _SLOT))
+        width = FIXED_WIDTHS.get(kind, SLOT + (TEXT if kind in ("string", "binary") else 0))
+        wide += values * (width if repeated else max(width, SLOT))
     known = any(row[f"s{number}"] for number, _, _ in leaves)
     return ScanSize(
         rows=rows,
