@@ -9,8 +9,10 @@ import typer
 
 from dedup_storage import __version__
 from dedup_storage.cli import (
+    adopt,
     backfill,
     check,
+    convert,
     estimate,
     features,
     forget_user,
@@ -73,6 +75,8 @@ app.command("drop-features")(features.drop_features)
 app.add_typer(features.app, name="features")
 app.command("backfill")(backfill.backfill)
 app.command("late-labels")(late_labels.late_labels)
+app.command("adopt")(adopt.adopt)
+app.command("convert")(convert.convert)
 app.command("maintain")(maintain.maintain)
 app.command("forget-user")(forget_user.forget_user)
 app.add_typer(sample.app, name="sample")

@@ -14,6 +14,7 @@ from dedup_storage.errors import DatasetExistsError, SchemaError, UsageError, Ve
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, propose_segments
 from dedup_storage.schema import DateGrain, LogSchema, check_name
 from dedup_storage.spark.backfill.methods import UpkeepMethods
+from dedup_storage.spark.convert.methods import ConvertMethods
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.features.methods import FeatureMethods
 from dedup_storage.spark.formats import table_format
@@ -31,7 +32,7 @@ from dedup_storage.tables.protocol import Run, TableFormat
 __all__ = ["Dataset"]
 
 
-class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods):
+class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods, ConvertMethods):
     """One logically flat training log, stored once per request.
 
     Args:

@@ -85,6 +85,14 @@ def translate(error: BaseException) -> DedupStorageError:
         return InputError(root_message(error), fix="Check the table's name and the catalog.")
     if classes & {"CommitFailedException", "ValidationException", "CommitStateUnknownException"}:
         return ConflictError(f"another writer was faster: {root_message(error)}", fix="Run the job again.")
+    if any(name.startswith(("Concurrent", "DeltaConcurrent")) for name in classes):
+        return ConflictError(f"another writer was faster: {root_message(error)}", fix="Run the job again.")
+    if "DeltaInvariantViolationException" in classes:
+        return InputError(f"a row breaks a constraint of its table: {root_message(error)}")
+    if "find the data source: delta" in low or ("ClassNotFoundException" in classes and "delta" in low):
+        return MissingDependencyError(
+            "Spark does not find Delta", fix="Set format: delta in the configuration that the session is started with."
+        )
     if "ClassNotFoundException" in classes and "iceberg" in low:
         return MissingDependencyError(
             "Spark does not find Iceberg", fix="Name iceberg-spark-runtime in spark.packages of the configuration."

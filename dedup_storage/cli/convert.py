@@ -1,0 +1,61 @@
+"""``dedup-storage convert``: a dataset in another layout or table format."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dedup_storage.cli.options import DatasetOption, RunIdOption, VersionOption
+from dedup_storage.cli.progress import part_progress
+from dedup_storage.cli.runtime import Job, job, local_spark
+from dedup_storage.layout import Layout
+from dedup_storage.schema import DateGrain, check_name
+
+__all__ = ["convert"]
+
+
+class TableFormatName(StrEnum):
+    """Table formats."""
+
+    ICEBERG = "iceberg"
+    DELTA = "delta"
+
+
+@job
+def convert(
+    job: Job,
+    target: Annotated[str, typer.Argument(help="Name of the dataset to write; one that this run began goes on.")],
+    dataset: DatasetOption,
+    to_format: Annotated[TableFormatName | None, typer.Option(help="Table format; the configured one.")] = None,
+    layout: Annotated[Layout | None, typer.Option(help="Layout; that of the source.")] = None,
+    date_grain: Annotated[DateGrain | None, typer.Option(help="Date part of a segment; that of the source.")] = None,
+    buckets: Annotated[int | None, typer.Option(min=1, help="User buckets; those of the source.")] = None,
+    version: VersionOption = None,
+    drop_features: Annotated[bool, typer.Option("--drop-features", help="Leave feature groups behind.")] = False,
+    run_id: RunIdOption = None,
+) -> None:
+    """Write a dataset into another layout or table format, verified part by part; stopped runs go on."""
+    check_name(target, "dataset name")
+    both = job.settings
+    if to_format is TableFormatName.DELTA:
+        # A session that knows Delta knows Iceberg too.
+        both = both.model_copy(update={"format": "delta"})
+    with local_spark(both, debug=job.debug) as spark:
+        from dedup_storage.spark.dataset import Dataset
+
+        source = Dataset.open(spark, job.settings, dataset)
+        with part_progress() as progress:
+            summary = source.convert(
+                target,
+                format=None if to_format is None else to_format.value,
+                layout=layout,
+                date_grain=date_grain,
+                buckets=buckets,
+                version=version,
+                drop_features=drop_features,
+                run_id=run_id,
+                progress=progress,
+            )
+    job.shown(f"Converted {dataset} to {target}", summary.model_copy(update={"parts": ()}), summary)
