@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -26,11 +27,16 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of an embedded lake that lives as long as the test run."""
+    from dedup_storage.spark.session import DELTA_PACKAGE
+
+    packages = load_settings(ROOT / "conf" / "local.yaml", {}).spark.packages
     warehouse = tmp_path_factory.mktemp("lake") / "warehouse"
     return load_settings(
         ROOT / "conf" / "local.yaml",
         {
             "DEDUP_STORAGE_WAREHOUSE": str(warehouse),
+            # Both table formats in the one session.
+            "DEDUP_STORAGE_SPARK__PACKAGES": json.dumps([*packages, DELTA_PACKAGE]),
             "DEDUP_STORAGE_SPARK__MASTER": "local[2]",
             "DEDUP_STORAGE_SPARK__CONF": "{spark.sql.shuffle.partitions: '2', spark.ui.enabled: 'false', "
             "spark.driver.memory: 2g, spark.default.parallelism: '2', spark.ui.showConsoleProgress: 'false'}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -36,18 +37,22 @@ AFTER_DECISION = [
 ]
 
 
-def start(settings: Settings, *arguments: str, fault: str = "") -> subprocess.Popen[str]:
-    """Start ``writer.py`` on the suite's lake."""
+def start(
+    settings: Settings, *arguments: str, fault: str = "", module: str = "tests.integration.writer"
+) -> subprocess.Popen[str]:
+    """Start a process on the suite's lake, by default ``writer.py``."""
     environ = {
         **os.environ,
         "DEDUP_STORAGE_WAREHOUSE": settings.warehouse,
+        "DEDUP_STORAGE_FORMAT": settings.format,
+        "DEDUP_STORAGE_SPARK__PACKAGES": json.dumps(settings.spark.packages),
         "DEDUP_STORAGE_SPARK__MASTER": "local[1]",
         "DEDUP_STORAGE_SPARK__CONF": "{spark.sql.shuffle.partitions: '1', spark.ui.enabled: 'false', "
         "spark.driver.memory: 1g, spark.ui.showConsoleProgress: 'false'}",
         VARIABLE: fault,
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-m", "tests.integration.writer", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

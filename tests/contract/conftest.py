@@ -1,0 +1,48 @@
+"""Every test of this folder runs once for each table format.
+
+What other suites show on Iceberg every day is slow here; so is what takes long on Delta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.raw import RawLog
+from tests.spark.helpers import flat_rows, flat_schema, frame
+
+FORMATS = [pytest.param("iceberg", marks=pytest.mark.slow), "delta"]
+MakeLog = Callable[..., RawLog]
+
+
+@pytest.fixture(params=FORMATS)
+def table_format(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def lake(settings: Settings, table_format: str) -> Settings:
+    """The suite's settings with the format at hand; both formats lie in one warehouse."""
+    return settings.model_copy(update={"format": table_format})
+
+
+@pytest.fixture
+def make_log(spark: SparkSession) -> MakeLog:
+    def made(days: list[int], first_request: int = 0, **changes: Any) -> RawLog:
+        return RawLog.from_frame(frame(spark, flat_rows(days, first_request=first_request)), flat_schema(**changes))
+
+    return made
+
+
+@pytest.fixture
+def ds(spark: SparkSession, lake: Settings, name: str, make_log: MakeLog) -> Dataset:
+    """A split dataset of one day, version 1."""
+    raw = make_log([1])
+    created = Dataset.create(spark, lake, name, raw.schema, raw)
+    created.write(raw, run_id="day-1", gate=False)
+    return created

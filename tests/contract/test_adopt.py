@@ -1,0 +1,111 @@
+"""Adoption: a log that is there becomes version 1, its files where they lie; what cannot be adopted is told why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import DatasetExistsError, DedupStorageError, DuplicateRowsError, InputError, UsageError
+from dedup_storage.layout import Layout
+from dedup_storage.reader import DedupDataset
+from dedup_storage.report.dataset_files import dataset_files
+from dedup_storage.schema import LogSchema
+from dedup_storage.spark.adopt import adopt
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.raw import RawLog
+from tests.contract.test_reader import rows_of
+from tests.integration.test_reader_spark import read
+from tests.spark.helpers import FLAT_TYPES, flat_rows, flat_schema, frame, same_rows
+
+
+def numbered(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
+    """A log with its own position and event date."""
+    rows = [(*r[:6], r[6], i % 3) for i, r in enumerate(flat_rows(days, first_request=first_request))]
+    df = frame(spark, rows, f"{FLAT_TYPES}, position int").withColumn("event_date", F.to_date("ts"))
+    return RawLog.from_frame(df, schema())
+
+
+def schema() -> LogSchema:
+    columns = {"country": "request", "event_date": "request"}
+    return flat_schema(position="position", columns=columns, date_grain=None, buckets=None)
+
+
+def lay(spark: SparkSession, lake: Settings, kind: str, name: str, tmp_path: Path) -> str:
+    """A log as somebody else wrote it, rows in no order; gives its source."""
+    df = numbered(spark, [1, 2]).frame.orderBy(F.xxhash64("request_id", "item")).repartition(2)
+    if kind == "parquet":
+        df.write.parquet(str(tmp_path / "log"))
+        return str(tmp_path / "log")
+    if lake.format == "delta":
+        df.write.format("delta").option("delta.enableDeletionVectors", "false").partitionBy("event_date").save(
+            str(tmp_path / "log")
+        )
+        return str(tmp_path / "log")
+    spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {lake.catalog.name}.{name}_old")
+    df.writeTo(f"{lake.catalog.name}.{name}_old.log").partitionedBy("event_date").create()
+    return f"{name}_old.log"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["parquet", "table"])
+def test_an_adopted_log_is_read_written_to_and_converted(
+    spark: SparkSession, lake: Settings, name: str, tmp_path: Path, kind: str
+) -> None:
+    source = lay(spark, lake, kind, name, tmp_path)
+    before = sorted(tmp_path.rglob("*.parquet"))
+    summary = adopt(spark, lake, name, schema(), source, "take")
+    assert (summary.version, summary.rows, summary.dated) == (1, 30, True)
+    assert sorted(tmp_path.rglob("*.parquet")) == before
+    ds = Dataset.open(spark, lake, name)
+    first = numbered(spark, [1, 2])
+    same_rows(ds.logs(), first.frame)
+    assert ds.requests().count() == 10
+    files = [f.path for t in dataset_files(lake, name).tables for f in t.files]
+    assert len(files) == summary.files
+    if kind == "parquet":
+        assert {f.rsplit("/", 1)[-1] for f in files} == {p.name for p in before}
+    assert read(DedupDataset(name, lake)) == rows_of(ds)
+    with pytest.raises(DatasetExistsError):
+        adopt(spark, lake, name, schema(), source)
+
+    more = numbered(spark, [3], 100)
+    assert ds.write(more, run_id="more", gate=False).version == 2
+    same_rows(ds.logs(), first.frame.unionByName(more.frame))
+    assert read(DedupDataset(name, lake, version=2)) == rows_of(ds, 2)
+    with pytest.raises(UsageError, match="cannot be replaced"):
+        ds.write(more, mode="replace", gate=False)
+    with pytest.raises(UsageError):
+        ds.maintain()
+    done = ds.convert(f"{name}_b", layout=Layout.SPLIT, buckets=4, run_id="turn")
+    assert (done.requests, done.impressions) == (15, 45)
+    same_rows(Dataset.open(spark, lake, f"{name}_b").logs(), ds.logs())
+
+
+def test_what_cannot_be_adopted(spark: SparkSession, lake: Settings, name: str, tmp_path: Path) -> None:
+    place = str(tmp_path / "log")
+    numbered(spark, [1]).frame.write.parquet(place)
+    with pytest.raises(InputError, match="no usable key: the schema names no position"):
+        adopt(spark, lake, name, flat_schema(columns={"country": "request", "event_date": "request"}), place)
+    twice = schema().model_copy(update={"position": "y"})
+    with pytest.raises(DedupStorageError, match="no usable key"):
+        adopt(spark, lake, name, twice.model_copy(update={"labels": ()}), place)
+    pq.write_table(pa.table({"user_id": ["a"], "item": [1]}), f"{place}/the-other.parquet")
+    with pytest.raises(InputError, match=r"different schemas: user_id is int64 in .* and string in the-other"):
+        adopt(spark, lake, name, schema(), place)
+    with pytest.raises(InputError, match="there is no folder"):
+        adopt(spark, lake, name, schema(), f"{place}-not-there")
+    split = str(tmp_path / "split")
+    numbered(spark, [1]).frame.write.partitionBy("country").parquet(split)
+    with pytest.raises(InputError, match="keeps columns in its paths"):
+        adopt(spark, lake, name, schema(), split)
+    numbered(spark, [1]).frame.unionByName(numbered(spark, [1]).frame).write.parquet(str(tmp_path / "double"))
+    with pytest.raises(DuplicateRowsError, match="30 rows share theirs"):
+        adopt(spark, lake, name, schema(), str(tmp_path / "double"))
+    with pytest.raises(DedupStorageError):
+        Dataset.open(spark, lake, name)

@@ -1,0 +1,85 @@
+"""Conversion: to the other format and back, flat to split, killed and gone on with."""
+
+from __future__ import annotations
+
+import pytest
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import DatasetExistsError, StorageError
+from dedup_storage.layout import Layout
+from dedup_storage.reader import DedupDataset
+from dedup_storage.spark.convert import run as module
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.raw import RawLog
+from tests.contract.conftest import MakeLog
+from tests.integration.test_reader_spark import read
+from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
+
+OTHER = {"iceberg": "delta", "delta": "iceberg"}
+
+
+class StoppedError(Exception):
+    """In place of a process's death."""
+
+
+@pytest.mark.slow
+def test_there_and_back_is_the_same(
+    spark: SparkSession,
+    lake: Settings,
+    settings: Settings,
+    name: str,
+    make_log: MakeLog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Flat to the other format's split layout, stopped after a part and gone on with, then back to flat."""
+    raw = make_log([1, 2])
+    ds = Dataset.create(spark, lake, name, raw.schema, raw, layout=Layout.FLAT)
+    ds.write(raw, gate=False)
+
+    def stop(point: str) -> None:
+        if point == "convert:part-0":
+            raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "reached", stop)
+        with pytest.raises(StoppedError):
+            ds.convert(f"{name}_b", format=OTHER[lake.format], layout=Layout.SPLIT, run_id="turn")
+    other = settings.model_copy(update={"format": OTHER[lake.format]})
+    assert Dataset.open(spark, other, f"{name}_b").metadata().current == 1
+    # Written meanwhile; the run goes on with the version that it began with.
+    ds.write(make_log([3], 500), gate=False)
+    with pytest.raises(DatasetExistsError, match="not begun by this run"):
+        ds.convert(f"{name}_b", format=OTHER[lake.format], layout=Layout.SPLIT, run_id="other")
+    done = ds.convert(f"{name}_b", format=OTHER[lake.format], layout=Layout.SPLIT, run_id="turn")
+    assert (done.source_version, done.version, done.already_done) == (1, 2, 1)
+    assert (done.requests, done.impressions, len(done.parts)) == (10, 30, 2)
+    assert (done.source_format, done.target_format) == (lake.format, OTHER[lake.format])
+    turned = Dataset.open(spark, other, f"{name}_b")
+    same_rows(turned.logs(), raw.frame)
+    assert read(DedupDataset(f"{name}_b", other)) == read(DedupDataset(name, lake, version=1))
+    assert all(not v.pins for v in ds.versions())
+
+    back = turned.convert(f"{name}_c", format=lake.format, layout=Layout.FLAT, run_id="back")
+    assert {p.part: p for p in back.parts} == {p.part: p for p in done.parts}
+    same_rows(Dataset.open(spark, lake, f"{name}_c").logs(), raw.frame)
+    assert back.source_bytes == done.target_bytes > 0
+
+
+@pytest.mark.slow
+def test_requests_without_impressions_do_not_get_lost(spark: SparkSession, lake: Settings, name: str) -> None:
+    """Split layout keeps them by bucket; flat layout has no row for them, and the run says so."""
+    schema = flat_schema(date_grain="none", buckets=2)
+    rows = frame(spark, flat_rows([1]))
+    requests = rows.select("user_id", "request_id", "ts", "country", "hist").distinct()
+    impressions = rows.filter("request_id > 0").select("user_id", "request_id", "item", "y")
+    raw = RawLog.from_frame(requests, schema, impressions)
+    ds = Dataset.create(spark, lake, name, schema, raw)
+    ds.write(raw, gate=False)
+    done = ds.convert(f"{name}_b", run_id="one")
+    assert (done.requests, done.impressions, [p.part for p in done.parts]) == (5, 12, ["bucket-0", "bucket-1"])
+    copied = Dataset.open(spark, lake, f"{name}_b")
+    same_rows(copied.requests(), ds.requests())
+    same_rows(copied.impressions(), ds.impressions())
+    with pytest.raises(StorageError, match="differs"):
+        ds.convert(f"{name}_c", layout=Layout.FLAT, run_id="flat")

@@ -1,0 +1,33 @@
+"""The report: files, bytes and columns of a version."""
+
+from __future__ import annotations
+
+from dedup_storage.config import Settings
+from dedup_storage.report.dataset_files import dataset_files
+from dedup_storage.spark.dataset import Dataset
+from tests.contract.conftest import MakeLog
+
+
+def test_files_of_a_version(lake: Settings, ds: Dataset, make_log: MakeLog) -> None:
+    ds.write(make_log([2], 100), gate=False)
+    for version, days in ((1, {"2024-01-01"}), (None, {"2024-01-01", "2024-01-02"})):
+        found = dataset_files(lake, ds.name, version)
+        assert [t.role for t in found.tables] == ["requests", "impressions"]
+        for table in found.tables:
+            assert {f.partition["event_date"] for f in table.files} == days
+            assert {int(f.partition["bucket"]) for f in table.files} <= set(range(4))
+            assert table.size_bytes == sum(table.resolve(f.path)[0].get_file_info(table.resolve(f.path)[1]).size
+                                           for f in table.files)  # fmt: skip
+
+
+def test_columns_are_measured_and_written_as_the_layout_asks(ds: Dataset) -> None:
+    report = ds.compression_report(baselines=())
+    columns = {(c.table, c.column): c for c in report.columns}
+    assert report.dedup_factor == 3.0
+    assert columns["requests", "hist"].rows == 5
+    assert columns["impressions", "item"].rows == 15
+    assert all(set(c.codecs) == {"ZSTD"} for c in report.columns)
+    # No dictionary for sequences: the footers tell.
+    assert not any("DICTIONARY" in e for e in columns["requests", "hist"].encodings)
+    assert report.buckets
+    assert [d.value for d in report.dates] == ["2024-01-01"]

@@ -1,0 +1,111 @@
+"""Versions: published together, read as of, rolled back, pinned, by many writers at once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import ConflictError, ForeignCommitError, VersionNotFoundError
+from dedup_storage.spark.dataset import Dataset
+from tests.contract.conftest import MakeLog
+from tests.spark.helpers import same_rows
+
+
+def test_every_version_stays_readable(ds: Dataset, make_log: MakeLog) -> None:
+    ds.write(make_log([2], 100), run_id="day-2", gate=False)
+    ds.write(make_log([1], 200), run_id="day-1-again", mode="replace", gate=False)
+    first, second, third = make_log([1]).frame, make_log([2], 100).frame, make_log([1], 200).frame
+    same_rows(ds.logs(1), first)
+    same_rows(ds.logs(2), first.unionByName(second))
+    same_rows(ds.logs(), second.unionByName(third))
+    found = ds.versions()
+    assert [(v.version, v.run_id, v.job, v.parent) for v in found] == [
+        (1, "day-1", "write", 0),
+        (2, "day-2", "write", 1),
+        (3, "day-1-again", "write", 2),
+    ]
+    assert [v.rows for v in found] == [{"requests": n, "impressions": 3 * n} for n in (5, 10, 10)]
+    assert all(v.created_ms > 0 for v in found)
+
+
+@pytest.mark.slow
+def test_rollback_is_a_new_version_and_later_writes_build_on_it(ds: Dataset, make_log: MakeLog) -> None:
+    ds.write(make_log([2], 100), run_id="day-2", gate=False)
+    info = ds.rollback(1, run_id="undo")
+    assert (info.version, info.job, info.parent) == (3, "rollback", 1)
+    same_rows(ds.logs(), make_log([1]).frame)
+    same_rows(ds.logs(2), make_log([1]).frame.unionByName(make_log([2], 100).frame))
+    # The undone run is no part of today's content, so it may be done again; its id is not spent.
+    assert not ds.write(make_log([2], 100), run_id="day-2", gate=False).already_published
+    same_rows(ds.logs(), make_log([1]).frame.unionByName(make_log([2], 100).frame))
+    assert ds.rollback(1, run_id="undo").version == 3
+
+
+def test_a_version_that_does_not_exist(ds: Dataset) -> None:
+    with pytest.raises(VersionNotFoundError, match="no version 7; expected 1 to 1"):
+        ds.logs(7)
+    with pytest.raises(VersionNotFoundError):
+        ds.rollback(7)
+
+
+def test_a_pin_names_the_version_for_good(ds: Dataset) -> None:
+    pinned = ds.pin(1, "paper")
+    assert pinned["version"] == 1
+    assert set(pinned["snapshots"]) == {"requests", "impressions"}
+    assert ds.versions()[0].pins == ("paper",)
+    assert ds.pin(1, "paper") == pinned
+    ds.unpin("paper")
+    assert ds.versions()[0].pins == ()
+    with pytest.raises(VersionNotFoundError, match="pinned as paper"):
+        ds.unpin("paper")
+
+
+@pytest.mark.slow
+def test_parallel_appends_all_succeed(ds: Dataset, make_log: MakeLog) -> None:
+    def append(i: int) -> int:
+        return ds.write(make_log([1 + i % 3], 1000 + 10 * i), run_id=f"run-{i}", gate=False).version
+
+    with ThreadPoolExecutor(3) as pool:
+        versions = list(pool.map(append, range(4)))
+    assert sorted(versions) == list(range(2, 6))
+    expected = make_log([1]).frame
+    for i in range(4):
+        expected = expected.unionByName(make_log([1 + i % 3], 1000 + 10 * i).frame)
+    same_rows(ds.logs(), expected)
+
+
+def test_two_replacements_of_one_day_cannot_both_win(
+    spark: SparkSession, ds: Dataset, make_log: MakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second began before the first was published, and touches what it replaced."""
+    from dedup_storage.spark import write as module
+
+    def published_meanwhile(point: str) -> None:
+        if point == "write:staged":
+            monkeypatch.setattr(module, "reached", lambda _: None)
+            ds.write(make_log([1], 300), run_id="faster", mode="replace", gate=False)
+
+    monkeypatch.setattr(module, "reached", published_meanwhile)
+    with pytest.raises(ConflictError, match="changed event dates"):
+        ds.write(make_log([1], 400), run_id="slower", mode="replace", gate=False)
+    same_rows(ds.logs(), make_log([1], 300).frame)
+    assert [v.run_id for v in ds.versions()] == ["day-1", "faster"]
+
+
+@pytest.mark.slow
+def test_a_commit_from_elsewhere_is_noticed(
+    spark: SparkSession, lake: Settings, ds: Dataset, make_log: MakeLog
+) -> None:
+    if lake.format == "delta":
+        spark.sql(f"DELETE FROM delta.`{lake.warehouse_uri}/{ds.name}/requests` WHERE request_id = 0")
+    else:
+        spark.sql(f"DELETE FROM {lake.catalog.name}.{ds.name}.requests WHERE request_id = 0")
+    same_rows(ds.logs(), make_log([1]).frame)
+    with pytest.raises(ForeignCommitError, match="changed outside the toolkit"):
+        ds.write(make_log([2], 100), gate=False)
+    ds.rollback(1)
+    ds.write(make_log([2], 100), gate=False)
+    same_rows(ds.logs(), make_log([1]).frame.unionByName(make_log([2], 100).frame))
