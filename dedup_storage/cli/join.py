@@ -49,7 +49,7 @@ def join(
 
         opened = Dataset.open(spark, job.settings, dataset)
         if explain:
-            explanation = explain_tables(opened, left, right, on, how, version=version, columns=column)
+            explanation = explain_tables(opened, left, right, on=on, how=how, version=version, columns=column)
             if str(job.json) != "-":
                 stdout.print(explanation)
             job.write_json(explanation)

@@ -1,4 +1,4 @@
-"""Bucket and as-of joins on two public logs, against the plain joins."""
+"""Bucket and as-of joins on two public logs and a generated one, against the plain joins."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.demo.complete_journey import log_schema, write_log
 from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.generate import generate
 from dedup_storage.spark.joins import How, asof_join, bucket_join
 from dedup_storage.spark.joins.tables import table_frame
 from dedup_storage.spark.raw import RawLog
 from dedup_storage.spark.types import fingerprint
+from dedup_storage.synth import SynthParams
 from dedup_storage.tables.rows import only_row
 from tests.integration.test_ebnerd import SCHEMA, source
 from tests.spark.join_tables import exchanges, plain_join
@@ -20,6 +22,11 @@ from tests.spark.join_tables import exchanges, plain_join
 __all__ = ["source"]
 
 pytestmark = pytest.mark.slow
+# Text ids, a few users with half of the rows, labels that are null.
+HOT = {
+    "users": 60, "requests_per_user": 3, "requests_distribution": "geometric", "hot_users": 0.05, "hot_factor": 20,
+    "string_ids": True, "late_labels": 0.2, "days": 5, "candidates_distribution": "geometric",
+}  # fmt: skip
 
 
 def digest(df: DataFrame) -> tuple[object, ...]:
@@ -32,7 +39,7 @@ def digest(df: DataFrame) -> tuple[object, ...]:
 def datasets(
     spark: SparkSession, settings: Settings, source: tuple[str, object], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Dataset]:
-    """Both logs, by day and by month, with different bucket counts."""
+    """All logs, by day, by month and undated, with different bucket counts."""
     raw = RawLog.read(spark, source[0], schema=SCHEMA)
     ebnerd = Dataset.create(spark, settings, "joins_ebnerd", SCHEMA, raw)
     ebnerd.write(raw, gate=False)
@@ -42,10 +49,15 @@ def datasets(
     raw = RawLog.read(spark, str(place), schema=schema)
     journey = Dataset.create(spark, settings, "joins_journey", schema, raw, date_grain="month", buckets=4)
     journey.write(raw, gate=False)
-    return {"ebnerd": ebnerd, "journey": journey}
+    params = SynthParams.from_dict(HOT)
+    raw = RawLog.read(spark, generate(spark, params, str(tmp_path_factory.mktemp("generated"))).tables["log"],
+                      schema=params.log_schema())  # fmt: skip
+    generated = Dataset.create(spark, settings, "joins_generated", raw.schema, raw, date_grain="none", buckets=5)
+    generated.write(raw, gate=False)
+    return {"ebnerd": ebnerd, "journey": journey, "generated": generated}
 
 
-@pytest.mark.parametrize("log", ["ebnerd", "journey"])
+@pytest.mark.parametrize("log", ["ebnerd", "journey", "generated"])
 def test_bucket_joins(datasets: dict[str, Dataset], log: str) -> None:
     ds = datasets[log]
     assert exchanges(ds.logs()) == 0
@@ -64,7 +76,7 @@ def test_bucket_joins(datasets: dict[str, Dataset], log: str) -> None:
         )
 
 
-@pytest.mark.parametrize("log", ["ebnerd", "journey"])
+@pytest.mark.parametrize("log", ["ebnerd", "journey", "generated"])
 def test_asof_joins(datasets: dict[str, Dataset], log: str) -> None:
     """The user's previous request, found as a feature row, is the one that a window over the requests gives."""
     ds = datasets[log]

@@ -108,27 +108,36 @@ def join_tables(
         ShuffleRefusedError: rows would move.
         UsageError: no such table or column.
     """
-    first, second = _sides(dataset, left, right, version, columns)
+    first, second = _sides(dataset, left, right, version=version, columns=columns)
     return bucket_join(first, second, on, how, **options)
 
 
 def explain_tables(
     dataset: Dataset,
-    left: str = "impressions",
-    right: str = "requests",
-    on: Sequence[str] | None = None,
-    how: How | str = How.INNER,
-    *,
+    *tables: str,
     version: int | None = None,
     columns: Sequence[str] | None = None,
+    **options: Any,
 ) -> JoinExplanation:
-    """Explain the join of two tables of a dataset; parameters as for ``join_tables``."""
-    first, second = _sides(dataset, left, right, version, columns)
-    return explain_join(first, second, on, how)
+    """Explain what ``join_tables`` does with the same arguments.
+
+    Args:
+        dataset: The dataset.
+        tables: Left and right; impressions and requests when left out.
+        version, columns: As there.
+        options: ``on`` and ``how``.
+    """
+    first, second = _sides(dataset, *tables, version=version, columns=columns)
+    return explain_join(first, second, **options)
 
 
 def _sides(
-    dataset: Dataset, left: str, right: str, version: int | None, columns: Sequence[str] | None
+    dataset: Dataset,
+    left: str = "impressions",
+    right: str = "requests",
+    *,
+    version: int | None,
+    columns: Sequence[str] | None,
 ) -> tuple[DataFrame, DataFrame]:
     first, second = table_frame(dataset, left, version), table_frame(dataset, right, version)
     if columns is None:
