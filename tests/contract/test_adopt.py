@@ -80,8 +80,8 @@ def test_an_adopted_log_is_read_written_to_and_converted(
     assert read(DedupDataset(name, lake, version=2)) == rows_of(ds, 2)
     with pytest.raises(UsageError, match="cannot be replaced"):
         ds.write(more, mode="replace", gate=False)
-    with pytest.raises(UsageError):
-        ds.maintain()
+    with pytest.raises(UsageError, match="dedup-storage convert"):
+        ds.forget_users([1])
     done = ds.convert(f"{name}_b", layout=Layout.SPLIT, buckets=4, run_id="turn")
     assert (done.requests, done.impressions) == (15, 45)
     same_rows(Dataset.open(spark, lake, f"{name}_b").logs(), ds.logs())

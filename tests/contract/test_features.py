@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import QualityGateError, UnknownColumnError, UsageError
-from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
-from dedup_storage.schema import DateGrain
 from dedup_storage.spark.dataset import Dataset
 from tests.contract.conftest import MakeLog
 from tests.spark.helpers import multiset, same_rows
@@ -21,18 +19,12 @@ def length(ds: Dataset) -> DataFrame:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layout", "grain"), [("split", "day"), ("flat", "month")])
-def test_a_group_lives_through_versions(
-    spark: SparkSession, lake: Settings, name: str, make_log: MakeLog, layout: str, grain: str
-) -> None:
-    raw = make_log([1])
-    ds = Dataset.create(spark, lake, name, raw.schema, raw, layout=Layout(layout), date_grain=DateGrain(grain))
-    ds.write(raw, gate=False)
+def test_a_group_lives_through_versions(lake: Settings, ds: Dataset, make_log: MakeLog) -> None:
     added = ds.add_features("length", {"n": "size(hist)"}, run_id="add")
     assert (added.version, added.rows, added.gate) == (2, 5, "passed")
     assert ds.add_features("length", {"n": "size(hist)"}, run_id="add").version == 2
     assert multiset(ds.requests()) == multiset(length(ds))
-    assert ds.logs(1).columns == raw.frame.columns
+    assert ds.logs(1).columns == make_log([1]).frame.columns
     ds.add_features("seen", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
 
     ds.write(make_log([2], 100), gate=False)
@@ -49,7 +41,7 @@ def test_a_group_lives_through_versions(
     same_rows(ds.logs(), expected.withColumn("seen", F.expr("array_contains(hist, item)")))
 
     delivered = {}
-    for batch in DedupDataset(name, lake):
+    for batch in DedupDataset(ds.name, lake):
         delivered.update(zip(batch["request_id"].decode(), batch["n"].decode(), strict=True))
         assert batch.grains["seen"].value == "impression"
     assert delivered == {r["request_id"]: r["n"] for r in ds.requests().collect()}
