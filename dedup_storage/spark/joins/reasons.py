@@ -29,6 +29,12 @@ def moved(side: Node) -> bool:
     return side.is_shuffle or side.is_broadcast
 
 
+_LOOK = (
+    "Look at the plan with explain(). In a session without the settings, give frames that nothing has looked at yet: "
+    "a table's handle keeps the settings of the session that first planned with it."
+)
+
+
 def reasons_of(join: Node, spark: SparkSession, sizes: Mapping[Read, ScanSize] | None = None) -> tuple[Reason, ...]:
     """The reasons of one join, those that explain a movement first.
 
@@ -42,7 +48,7 @@ def reasons_of(join: Node, spark: SparkSession, sizes: Mapping[Read, ScanSize] |
         found = list(_blocking(join, spark, sizes or {}))
         if not found:
             text = "Spark plans it so for a reason that neither the tables nor the session show"
-            found = [Reason(cause=Cause.UNKNOWN, text=text, fix="Look at the plan with explain().")]
+            found = [Reason(cause=Cause.UNKNOWN, text=text, fix=_LOOK)]
     for scan in dict.fromkeys(s.table for s in join.scans):
         found += _skew(next(s for s in join.scans if s.table == scan), sizes or {})
     return tuple(found)
