@@ -147,6 +147,8 @@ def merge_labels(
         meta = tables.settle(spec)
         done = meta.version_of_run(run_id)
         if done is not None:
+            # Killed between publication and clean-up, the run left its branch behind.
+            tables.branch(spec.name, find_target(meta, meta.current, [late.label]).table, run_id).drop()
             summary = BackfillSummary(dataset=spec.name, run_id=run_id, version=done, already_published=True)
             zero = dict.fromkeys(("input_rows", "superseded_rows", "stale_rows", "unknown_rows", "merged_rows"), 0)
             return LateLabelsSummary(**zero, backfill=summary)

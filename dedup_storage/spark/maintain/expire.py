@@ -139,6 +139,7 @@ class Expiry:
                 # The version after the current one may be in the middle of its publication.
                 if match and int(match.group(1)) <= meta.current and int(match.group(1)) not in there:
                     self.tables.untag(self.spec.name, name, tag)
+                    reached("maintain:untagged")
 
     def abandoned(self, meta: DatasetMetadata) -> list[tuple[str, str]]:
         """(table, branch) of runs that stopped long ago."""

@@ -6,6 +6,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.faults import reached
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.maintain.compact import Compactor, working_branches
@@ -150,6 +151,7 @@ class Maintenance(TimedSteps):
             if unneeded and not self.dry_run:
                 with self._timed("expire"):
                     expiry.remove_snapshots(name, unneeded)
+                reached("maintain:cleaned")
             orphans = 0
             if self.orphans:
                 with self._timed("orphans"):
