@@ -28,7 +28,7 @@ from dedup_storage.errors import ConflictError, StorageError
 from dedup_storage.layout import PROPERTY_PREFIX
 from dedup_storage.tables.metadata import Lake, ancestors, snapshot_summary, tags
 
-__all__ = ["Files", "RunBranch", "branch_name", "commit_again", "expiring", "load_java", "main_id", "mark"]
+__all__ = ["Files", "RunBranch", "branch_name", "commit_again", "expiring", "iterate", "load_java", "main_id", "mark"]
 
 PART = PROPERTY_PREFIX + "part"
 BRANCH_PREFIX = "run-"
@@ -197,7 +197,7 @@ class RunBranch:
         Rows appended to the same segments in between lie in other files and stay.
         """
         java = self._java()
-        self.exchange(_iterate(java.snapshot(staged_id).addedDataFiles(java.io())), removed, facts)
+        self.exchange(iterate(java.snapshot(staged_id).addedDataFiles(java.io())), removed, facts)
         commit_again(lambda: expiring(self._java()).expireSnapshotId(staged_id).commit())
 
     def exchange(self, added: Iterable[Any], removed: Iterable[str], facts: Mapping[str, str]) -> None:
@@ -239,7 +239,7 @@ class RunBranch:
         found = 0
         tasks = java.newScan().useRef(self.name).planFiles()
         try:
-            for task in _iterate(tasks):
+            for task in iterate(tasks):
                 if str(task.file().location()) in wanted:
                     found += 1
                     yield task.file()
@@ -310,7 +310,7 @@ def _gone(dataset: str, table: str) -> ConflictError:
     )
 
 
-def _iterate(iterable: Any) -> Iterator[Any]:
+def iterate(iterable: Any) -> Iterator[Any]:
     iterator = iterable.iterator()
     while iterator.hasNext():
         yield iterator.next()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from pyiceberg.conversions import from_bytes
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
@@ -13,7 +14,7 @@ from dedup_storage.errors import InputError, UsageError
 from dedup_storage.spark.backfill import Affected, Change, Strategy
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
-from tests.spark.helpers import day, flat_rows, flat_schema, frame, same_rows
+from tests.spark.helpers import day, flat_rows, flat_schema, frame, multiset, same_rows
 
 KEPT = "user_id not in (1, 5)"
 
@@ -38,6 +39,30 @@ def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     return ds
 
 
+def manifests(ds: Dataset) -> set[str]:
+    """Names of the manifests that snapshots name."""
+    found = set()
+    for table in ds.metadata().tables.values():
+        for snapshot in table.metadata.snapshots:
+            found |= {m.manifest_path.rpartition("/")[2] for m in snapshot.manifests(table.io)}
+    return found
+
+
+def bounds(ds: Dataset) -> tuple[set[int], set[str]]:
+    """Least and greatest user ids that the snapshots' manifests tell of; names of the manifests on the disk."""
+    told: set[int] = set()
+    for table in ds.metadata().tables.values():
+        field = table.schema().find_field("user_id")
+        for snapshot in table.metadata.snapshots:
+            for manifest in snapshot.manifests(table.io):
+                for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
+                    for values in (entry.data_file.lower_bounds, entry.data_file.upper_bounds):
+                        if values and field.field_id in values:
+                            told.add(from_bytes(field.field_type, values[field.field_id]))
+    root = Path(str(ds.settings.local_warehouse)) / ds.name
+    return told, {p.name for p in root.rglob("*.avro") if not p.name.startswith("snap-")}
+
+
 @pytest.mark.slow
 def test_users_are_gone_from_every_version_and_file(spark: SparkSession, ds: Dataset) -> None:
     before = {n: ds.logs(n).filter(KEPT).localCheckpoint() for n in (1, 2, 3, 4)}
@@ -50,13 +75,18 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, ds: Dat
     done = ds.forget_users([1, 5], "gdpr-1")
     assert (done.version, done.versions_rewritten, done.clean) == (5, (1, 2, 3, 4), True)
     assert done.signed is not None
-    assert all(t.rows_left == 0 for t in done.tables)
+    assert all((t.rows_left, t.snapshots_left) == (0, 0) for t in done.tables)
     for number, expected in before.items():
         same_rows(ds.logs(number), expected)
     same_rows(ds.logs(), before[4])
     # The plainest scan there is: every Parquet file on the disk.
     for path in (Path(str(ds.settings.local_warehouse)) / ds.name).rglob("*.parquet"):
         assert not {1, 5} & set(pq.read_table(path, columns=["user_id"])["user_id"].to_pylist())
+    # Nor does Iceberg's own bookkeeping keep them, as the least or the greatest id of a file that is gone.
+    told, on_disk = bounds(ds)
+    assert not {1, 5} & told
+    assert {0, 11} <= told
+    assert on_disk == manifests(ds)
     assert [v.run_id for v in ds.versions()] == ["first", "b", "l", "third", "gdpr-1"]
     assert ds.versions()[1].pins == ("paper",)
     # Run ids are still known, and the dataset works on.
@@ -67,6 +97,23 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, ds: Dat
     same_rows(ds.logs(), before[2])
     ds.write(log(spark, [4], 900), gate=False)
     same_rows(ds.logs(), before[2].unionByName(log(spark, [4], 900).frame))
+
+
+@pytest.mark.slow
+def test_a_user_in_a_sample(spark: SparkSession, ds: Dataset) -> None:
+    """The stored users of a sample lose the erased one; the others keep their stratum and their weight."""
+    ds.sample("some", size=8, allocation="equal", strata=[{"name": "country", "column": "country"}])
+    stored = spark.read.table(f"{ds.settings.catalog.name}.{ds.name}.sm_some")
+    before = multiset(stored.filter(KEPT))
+    assert stored.filter(f"not ({KEPT})").count() == 2
+    rows = multiset(ds.logs(sample="some").filter(KEPT))
+    done = ds.forget_users([1, 5])
+    assert done.clean is True
+    assert {t.table: t.rows_left for t in done.tables}["sm_some"] == 0
+    assert multiset(spark.read.table(f"{ds.settings.catalog.name}.{ds.name}.sm_some")) == before
+    assert multiset(ds.logs(sample="some")) == rows
+    for path in (Path(str(ds.settings.local_warehouse)) / ds.name / "sm_some").rglob("*.parquet"):
+        assert not {1, 5} & set(pq.read_table(path, columns=["user_id"])["user_id"].to_pylist())
 
 
 class Stop(Exception):

@@ -19,12 +19,15 @@ from dedup_storage.schema import DateGrain
 from dedup_storage.spark.backfill.target import bucket_column, files_by_segment, segments_sql
 from dedup_storage.spark.sources import text_frame
 from dedup_storage.tables.iceberg_branch import RunBranch, load_java
+from dedup_storage.tables.iceberg_manifests import lay_anew
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import Run, TableFormat
 from dedup_storage.tables.segments import Segment
 from dedup_storage.tables.sessions import move_to, run_session
 
 __all__ = ["TableRewriter", "Touched"]
+
+STAGING = "write.wap.enabled"
 
 # Segment -> its data files that hold rows of the users, each with its deletion vector.
 Touched = Mapping[Segment, frozenset[tuple[str, str]]]
@@ -153,8 +156,12 @@ class TableRewriter:
         columns = self._spec_of_table.columns
         rows = rows.select(*columns, "_file").join(listed, F.col("_file") == F.col("_path"), "left_semi")
         rows = rows.join(F.broadcast(self.users), user, "left_anti").select(*columns)
-        staged = self.tables.stage(self.spec, self._spec_of_table, move_to(run_session(self.session), rows), self.run)
         java = load_java(self.spark, self.settings, self.dataset, self.table)
+        if java.properties().get(STAGING) != "true":
+            # A table of a sample made by an earlier release: its rows would be appended for all to see.
+            java.updateProperties().set(STAGING, "true").commit()
+        staged = self.tables.stage(self.spec, self._spec_of_table, move_to(run_session(self.session), rows), self.run)
+        java.refresh()
         spec = java.spec()
         by_segment: dict[Segment, list[Any]] = {segment: [] for segment in needed}
         iterator = java.snapshot(staged.snapshot_id).addedDataFiles(java.io()).iterator()
@@ -166,9 +173,16 @@ class TableRewriter:
 
     def swap(self, branch: RunBranch, touched: Touched, facts: Mapping[str, str]) -> None:
         """Put the files written anew in place of the touched ones on a branch, in one commit."""
+        branch.exchange(*self._exchanged(touched), facts)
+
+    def lay_anew(self, branch: RunBranch, snapshot_id: int, touched: Touched, facts: Mapping[str, str]) -> None:
+        """Make a snapshot anew on a branch, where nothing tells of the touched files, nor of any taken out before."""
+        lay_anew(branch, snapshot_id, *self._exchanged(touched), facts)
+
+    def _exchanged(self, touched: Touched) -> tuple[list[Any], list[str]]:
+        """New files, and places of those they replace."""
         added = [file for key in touched.items() for file in self._written[key]]
-        removed = [path for files in touched.values() for path, _ in files]
-        branch.exchange(added, removed, facts)
+        return added, [path for files in touched.values() for path, _ in files]
 
     def left(self, location: str) -> int:
         """Rows of the users in the Parquet files below a place, whether or not a snapshot names them."""

@@ -14,16 +14,19 @@ from pyspark.sql import DataFrame, SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
-from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, TableRole, parse_version_tag
+from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec
 from dedup_storage.spark.errors import translated
+from dedup_storage.spark.forget.kept import KeptVersions, find_touched, telling
 from dedup_storage.spark.forget.rewrite import TableRewriter, Touched
 from dedup_storage.spark.forget.summary import ForgetSummary, TableErasure
 from dedup_storage.spark.maintain.compact import working_branches
 from dedup_storage.spark.maintain.expire import Expiry, Policy
 from dedup_storage.spark.sources import typed_users
 from dedup_storage.spark.steps import TimedSteps
-from dedup_storage.tables.features import DEFINITION, definition_at
-from dedup_storage.tables.iceberg_branch import PART, branch_name
+from dedup_storage.tables.iceberg_branch import (
+    PART,
+    branch_name,
+)
 from dedup_storage.tables.metadata import DatasetMetadata, tags
 from dedup_storage.tables.protocol import Run, TableFormat
 from dedup_storage.tables.segments import encode_segments
@@ -92,19 +95,20 @@ class Forgetting(TimedSteps):
         run = self._new_run(meta.current)
         rewriters = self._rewriters(meta, run)
         with self._timed("find"):
-            found = {name: self._find(meta, name, rewriter) for name, rewriter in rewriters.items()}
+            found = {name: find_touched(meta, name, rewriter) for name, rewriter in rewriters.items()}
             current = meta.snapshots(meta.current)
             rows = {n: r.count(current[n]) if n in current else 0 for n, r in rewriters.items()}
         files = {name: {p for t in refs.values() for fs in t.values() for p in fs} for name, refs in found.items()}
         erasures = {n: TableErasure(table=n, rows=rows[n], files=len(files[n])) for n in rewriters}
         if self.dry_run:
             return self._summary(count, meta.current, (), erasures, clean=None)
+        kept = KeptVersions(self.spark, self.tables, self.settings, self.spec, self.run_id)
         try:
             with self._timed("current"):
                 self._current(meta, run, rewriters, found)
             with self._timed("versions"):
                 meta = self.tables.metadata(self.spec.name)
-                again, versions = self._kept(meta, rewriters)
+                again, versions = kept.make_anew(meta, rewriters)
         finally:
             self.tables.discard(self.spec, run)
         with self._timed("remove"):
@@ -112,11 +116,17 @@ class Forgetting(TimedSteps):
         reached("forget:removed")
         with self._timed("scan"):
             meta = self.tables.metadata(self.spec.name)
-            left = {n: r.left(meta.tables[n].location()) for n, r in rewriters.items()}
-        erasures = {
-            n: e.model_copy(update={"snapshots_rewritten": again[n], "rows_left": left[n]}) for n, e in erasures.items()
-        }
-        return self._summary(count, meta.current, versions, erasures, clean=not any(left.values()))
+            found_left = {
+                n: {
+                    "snapshots_rewritten": again[n],
+                    "rows_left": r.left(meta.tables[n].location()),
+                    "snapshots_left": len(telling(meta, n)),
+                }
+                for n, r in rewriters.items()
+            }
+        erasures = {n: e.model_copy(update=found_left[n]) for n, e in erasures.items()}
+        clean = not any(e.rows_left or e.snapshots_left for e in erasures.values())
+        return self._summary(count, meta.current, versions, erasures, clean=clean)
 
     def _drop_own(self, meta: DatasetMetadata) -> None:
         """Remove the branches that a killed attempt of this run left."""
@@ -139,14 +149,6 @@ class Forgetting(TimedSteps):
             if table.metadata.snapshots and any(f.name == user for f in table.schema().fields):
                 found[name] = TableRewriter(self.spark, self.tables, self.settings, meta, name, self.users, part)
         return found
-
-    def _find(self, meta: DatasetMetadata, name: str, rewriter: TableRewriter) -> dict[int, Touched]:
-        """Named snapshots of a table that hold rows of the users -> the files that do."""
-        found: dict[int, Touched] = {}
-        for snapshot_id in tags(meta.tables[name]).values():
-            if snapshot_id not in found:
-                found[snapshot_id] = rewriter.touched(snapshot_id)
-        return {snapshot_id: touched for snapshot_id, touched in found.items() if touched}
 
     # -- the current version ------------------------------------------------------------------------------------
 
@@ -189,51 +191,15 @@ class Forgetting(TimedSteps):
             for branch in branches.values():
                 branch.drop()
 
-    # -- kept versions ------------------------------------------------------------------------------------------
-
-    def _kept(self, meta: DatasetMetadata, rewriters: dict[str, TableRewriter]) -> tuple[dict[str, int], list[int]]:
-        """Make every named snapshot that holds rows of the users anew, and give it the names of the old one."""
-        expiry = self._expiry()
-        expiry.remember(meta, meta.version_numbers)
-        reached("forget:remembered")
-        meta = self.tables.metadata(self.spec.name)
-        # Main is clean by now, except in tables that the current version leaves out.
-        current = meta.snapshots(meta.current)
-        again: dict[str, int] = {}
-        versions: set[int] = set()
-        for name, rewriter in rewriters.items():
-            found = self._find(meta, name, rewriter)
-            again[name] = len(found)
-            for snapshot_id, touched in found.items():
-                rewriter.write(snapshot_id, touched)
-                branch = self.tables.branch(self.spec.name, name, f"{self.run_id}/{snapshot_id}")
-                branch.open(snapshot_id)
-                rewriter.swap(branch, touched, self._facts(meta, name, snapshot_id))
-                named = [t for t, s in tags(meta.tables[name]).items() if s == snapshot_id]
-                names = [t for t in named if t != "main" or name not in current]
-                branch.hand_over(names)
-                versions |= {v for t in names if (v := parse_version_tag(t)) is not None}
-                reached("forget:renamed")
-        return again, sorted(versions)
-
-    def _facts(self, meta: DatasetMetadata, name: str, snapshot_id: int) -> dict[str, str]:
-        facts = {PROPERTY_PREFIX + "run-id": self.run_id, PROPERTY_PREFIX + "job": "forget-user"}
-        if meta.role(name) == TableRole.FEATURES:
-            # The snapshot that held the group's definition goes, and with it the rows it names.
-            group = definition_at(meta.tables[name], snapshot_id)
-            facts |= {PROPERTY_PREFIX + DEFINITION: group.to_json()} if group is not None else {}
-        return facts
-
-    def _expiry(self) -> Expiry:
-        return Expiry(self.spark, self.tables, self.settings, self.spec, Policy())
-
     def _remove(self) -> None:
         """Remove every snapshot that has no name, and the files that only they hold."""
-        meta, expiry = self.tables.metadata(self.spec.name), self._expiry()
+        meta = self.tables.metadata(self.spec.name)
+        expiry = Expiry(self.spark, self.tables, self.settings, self.spec, Policy())
         for name, table in meta.tables.items():
             named = set(tags(table).values())
             unnamed = [s.snapshot_id for s in table.metadata.snapshots if s.snapshot_id not in named]
             expiry.remove_snapshots(name, unnamed)
+            reached("forget:cleared")
 
     def _summary(
         self,

@@ -15,6 +15,8 @@ class TableErasure(BaseModel):
         files: Data files, of all kept versions, that held such rows.
         snapshots_rewritten: Kept snapshots that were made anew without them.
         rows_left: Rows of the users that the final scan found in the table's files; ``None`` in a dry run.
+        snapshots_left: Kept snapshots whose manifests list removed files, with bounds that may be ids; ``None`` in a
+            dry run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,6 +26,7 @@ class TableErasure(BaseModel):
     files: int
     snapshots_rewritten: int = 0
     rows_left: int | None = None
+    snapshots_left: int | None = None
 
 
 class ForgetSummary(BaseModel):

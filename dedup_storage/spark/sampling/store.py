@@ -123,6 +123,8 @@ class SampleStore:
             "format-version": "3",
             "write.parquet.compression-codec": "zstd",
             "write.delete.mode": "merge-on-read",
+            # Rows can be staged, as erasure does.
+            "write.wap.enabled": "true",
         }
         listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
         self.ds.spark.sql(
