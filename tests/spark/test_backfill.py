@@ -88,6 +88,7 @@ def test_each_strategy_gives_the_plain_result(spark: SparkSession, ds: Dataset, 
     actual = {c.quantity: (c.planned, c.actual) for c in summary.planned_and_actual}
     assert actual["rows"][0] == actual["rows"][1]
     assert actual["segments"][0] == actual["segments"][1]
+    assert actual["bytes_read"][1] > 0
     if strategy is Strategy.MERGE_ON_READ:
         assert actual["rows"][1] == 2 * 2 * 3
         assert actual["deletion_vectors"][0] == actual["deletion_vectors"][1]

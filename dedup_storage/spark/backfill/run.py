@@ -26,6 +26,7 @@ from dedup_storage.spark.backfill.request import Affected, Change, Strategy, dig
 from dedup_storage.spark.backfill.summary import BackfillSummary, Comparison
 from dedup_storage.spark.backfill.target import find_target
 from dedup_storage.spark.errors import translated
+from dedup_storage.spark.reads import counted_reads
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.tables.iceberg_branch import RunBranch
 from dedup_storage.tables.metadata import DatasetMetadata, snapshot_summary
@@ -83,6 +84,7 @@ class Backfill(TimedSteps):
         self.part_segments, self.progress, self.beside = part_segments, progress, beside
         self.session = run_session(spark)
         self.seconds: dict[str, float] = {}
+        self._read_bytes = 0
 
     def plan(self) -> BackfillPlan:
         """What the run would do to the current version; nothing is written.
@@ -259,8 +261,9 @@ class Backfill(TimedSteps):
 
     def _part(self, rows: AffectedRows, branch: RunBranch, run: Run, part: Part, request: str) -> None:
         try:
-            with translated():
+            with translated(), counted_reads(self.session) as reads:
                 run_part(self.tables, rows, branch, run, part, request)
+            self._read_bytes += reads.bytes
         except ConflictError:
             # The same run at work in another process has done this part.
             if not set(part.names) <= done_segments(branch):
@@ -284,7 +287,10 @@ class Backfill(TimedSteps):
         touched = len(plan.segments)
         written = int(actual.get("added-files-size", 0))
         merged = sum(s.affected_files for s in plan.segments if s.strategy is Strategy.MERGE_ON_READ)
+        # Some file systems count nothing; parts that an earlier attempt did are not counted here.
+        read = [("bytes_read", plan.read_bytes, self._read_bytes)] if self._read_bytes and not resumed else []
         pairs = (
+            *read,
             ("segments", touched, int(actual.get("changed-partition-count", 0))),
             ("rows", plan.rows_written, int(actual.get("added-records", 0))),
             ("deletion_vectors", merged, int(actual.get("added-dvs", 0))),

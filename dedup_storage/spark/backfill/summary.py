@@ -28,7 +28,8 @@ class BackfillSummary(BaseModel):
         base: The version it started from.
         resumed_segments: Segments that an earlier attempt of the run had finished.
         strategies: Strategy -> number of segments.
-        planned_and_actual: Rows, files and bytes. Rows whose new value equals the old one are planned and not
+        planned_and_actual: Rows, files, bytes, and where the file system counts them bytes read, planned from whole
+            files and less when columns were left out. Rows whose new value equals the old one are planned and not
             written by merge-on-read.
         sequence_bytes_written: Bytes written to tables with sequence columns.
         gate: ``passed``, ``off``, or ``not needed`` when nothing was published.
