@@ -3,14 +3,18 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Airflow's dependencies and Spark's never share an environment. AIRFLOW_CONSTRAINTS: Airflow's published ones, a file or URL.
+AIRFLOW_VENV ?= .venv-airflow
+AIRFLOW_CONSTRAINTS ?=
 FULL ?=
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-slow bench lint format clean env
+.PHONY: help demo test test-slow test-airflow bench lint format clean env
 
 help:
 	@echo "make demo          raw shop log -> dataset -> compression summary -> PyTorch batches (FULL=1: all rows)"
 	@echo "make test          the tests (PYTEST_ARGS=... for pytest); make test-slow runs the slow ones"
+	@echo "make test-airflow  the DAGs in a real Airflow, in an environment of its own"
 	@echo "make bench         the benchmarks"
 	@echo "make lint          ruff, mypy, import directions"
 	@echo "make clean         removes the environment and everything generated"
@@ -32,6 +36,16 @@ test-slow: $(STAMP)
 	@scripts/check_machine.sh >/dev/null
 	$(BIN)/python -m pytest -m "slow and not airflow" $(PYTEST_ARGS)
 
+test-airflow: $(STAMP) $(AIRFLOW_VENV)/.installed
+	@scripts/check_machine.sh >/dev/null
+	AIRFLOW_PYTHON="$(abspath $(AIRFLOW_VENV))/bin/python" $(BIN)/python -m pytest -m airflow tests/airflow $(PYTEST_ARGS)
+
+$(AIRFLOW_VENV)/.installed: setup.cfg | $(STAMP)
+	$(BIN)/python -m venv $(AIRFLOW_VENV)
+	$(BIN)/uv pip install --quiet --python $(AIRFLOW_VENV)/bin/python --requirements setup.cfg --extra airflow \
+	    $(if $(AIRFLOW_CONSTRAINTS),--constraints $(AIRFLOW_CONSTRAINTS))
+	@touch $@
+
 bench: $(STAMP)
 	@scripts/check_machine.sh >/dev/null
 	@set -e; mkdir -p out/benchmarks; for file in benchmarks/[a-z]*.py; do \
@@ -49,6 +63,6 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist out warehouse spark-warehouse metastore_db derby.log *.egg-info \
+	rm -rf $(VENV) $(AIRFLOW_VENV) build dist out warehouse spark-warehouse metastore_db derby.log *.egg-info \
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,17 +8,22 @@ Copy or link this file into the DAG folder. It reads where things are from Airfl
     Settings file given as ``--config``; none: the jobs' own default.
 ``dedup_storage_dataset``
     Dataset of the scheduled runs; every DAG also has it as a parameter.
+``dedup_storage_reports``
+    Folder for reports, shared by the workers; ``dedup_storage_reports`` in Airflow's home.
 
-Needed in Airflow: the connection ``spark_default``, and the pools ``dedup_storage`` (some slots: jobs that may meet)
-and ``dedup_storage_exclusive`` (one slot: erasure and maintenance, which should not).
+Needed on the workers: a ``spark-submit`` that finds dedup_storage and Iceberg's jars (``spark.jars.packages`` in
+spark-defaults.conf, or an image with them). Needed in Airflow: the connection ``spark_default``, and the pools
+``dedup_storage`` (some slots: jobs that may meet) and ``dedup_storage_exclusive`` (one slot: erasure and maintenance,
+which should not).
 
 Run ids follow from the data interval, so a retry, a cleared task and ``airflow backfill`` do nothing twice. Cron
-schedules have empty intervals in Airflow 3; these DAGs say theirs with ``CronDataIntervalTimetable``.
+schedules have empty intervals in Airflow 3; these DAGs say theirs with ``CronDataIntervalTimetable``. The delay before
+a retry is Airflow's own setting (``core.default_task_retry_delay``), doubled each time.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +35,13 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 JOBS = Variable.get("dedup_storage_jobs", default=str(Path(__file__).resolve().parent.parent))
 CONFIG = Variable.get("dedup_storage_config", default="")
 DATASET = Variable.get("dedup_storage_dataset", default="clicks")
+HOME = Path(os.environ.get("AIRFLOW_HOME", Path.home() / "airflow"))
+REPORTS = Variable.get("dedup_storage_reports", default=str(HOME / "dedup_storage_reports"))
 START = pendulum.datetime(2024, 1, 1, tz="UTC")
-FIRST, LAST = "{{ data_interval_start | ds }}", "{{ (data_interval_end - macros.timedelta(seconds=1)) | ds }}"
-DEFAULTS = {"retries": 3, "retry_delay": timedelta(minutes=5), "retry_exponential_backoff": True}
+# A schedule's hour lies inside a day, and each interval stands for the days that begin in it: no day belongs to two.
+FIRST = "{{ data_interval_start | ds }}"
+LAST = "{{ [data_interval_start, data_interval_end - macros.timedelta(days=1)] | max | ds }}"
+DEFAULTS = {"retries": 3, "retry_exponential_backoff": True}
 
 
 def dataset_param() -> Param:
@@ -157,10 +166,25 @@ with dag(
 with dag(
     "dedup_storage_report",
     "0 6 * * 1",
-    "Measures compression; fails when bytes per row have grown beyond the threshold, which alerts.",
-    {"output": Param("/tmp/dedup_storage_report.json", type="string", description="Where the report goes as JSON.")},  # noqa: S108
+    "Measures compression; fails when bytes per row have grown beyond the threshold since the last interval's report.",
+    {
+        "output": Param(REPORTS, type="string", description="Folder of the reports, one JSON file an interval."),
+        "threshold": Param(0.05, type="number", minimum=0, description="Growth of bytes per row that fails the task."),
+    },
+    user_defined_macros={"is_file": os.path.isfile},
 ) as report:
-    submit("report", "report", "--json", "{{ params.output }}", pool="dedup_storage")
+    reports = "{{ params.output }}/{{ params.dataset }}-"
+    last = "{% set last = params.output ~ '/' ~ params.dataset ~ '-' ~ (data_interval_start | ds) ~ '.json' %}"
+    submit(
+        "report",
+        "report",
+        "--json",
+        f"{reports}{{{{ data_interval_end | ds }}}}.json",
+        last + "{% if is_file(last) %}--against={{ last }}{% else %}--baselines{% endif %}",
+        "--threshold",
+        "{{ params.threshold }}",
+        retries=1,
+    )
 
 with dag(
     "dedup_storage_maintain",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.airflow.conftest import Airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
 
@@ -37,20 +38,10 @@ print("RESULT" + json.dumps({"errors": dict(bag.import_errors), "dags": found}))
 
 
 @pytest.fixture(scope="module")
-def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def parsed(airflow: Airflow) -> dict[str, Any]:
     """What Airflow makes of the DAG folder."""
-    python = os.environ.get("AIRFLOW_PYTHON")
-    if not python:
-        pytest.skip("AIRFLOW_PYTHON does not name the interpreter of an Airflow environment")
-    home = tmp_path_factory.mktemp("airflow")
-    environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    }
-    for command in (["-m", "airflow", "db", "migrate"], ["-c", PARSE, str(ROOT / "jobs" / "dags")]):
-        done = subprocess.run([python, *command], env=environ, capture_output=True, text=True, timeout=550, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+    told = airflow.python_code(PARSE, str(ROOT / "jobs" / "dags"))
+    line = next(line for line in told.splitlines() if line.startswith("RESULT"))
     found: dict[str, Any] = json.loads(line.removeprefix("RESULT"))
     return found
 
