@@ -19,8 +19,8 @@ __all__ = ["MOST_ELEMENTS", "MOST_LISTS", "wants_dictionary"]
 # Enough to judge by: lists, and elements of each.
 MOST_LISTS, MOST_ELEMENTS = 64, 4096
 # Measured on synthetic lists of 50 to 2,000 elements and on three logs: below, a dictionary took 0.1 to 1.3 times the
-# bytes of plain values, above, 0.4 to 3.1 times.
-_FEW_BITS = 10.0
+# bytes of plain values, above, 0.5 to 3.1 times.
+_FEW_BITS = 18.0
 # Short lists have few elements of any kind, and indices of more bits than this are as good as bytes.
 _FEW_SHARE, _MOST_BITS = 0.1, 6.0
 
@@ -30,8 +30,8 @@ Numbers = npt.NDArray[np.int64] | npt.NDArray[np.uint64]
 def wants_dictionary(values: Numbers, offsets: Int64) -> bool:
     """Whether the elements that occur once in their list are few, the fewer the less the values repeat.
 
-    Of the lists that are at least half as long as the longest, the mean number of elements that occur once in their
-    list, times the entropy of a list's values in bits, must be below 10; the entropy itself below 6 bits.
+    Of the lists that are at least half as long as the longest, the median number of elements that occur once in their
+    list, times the mean entropy of a list's values in bits, must be below 18; the entropy itself below 6 bits.
 
     Args:
         values: (elements,) the lists' elements or their hashes.
@@ -53,6 +53,7 @@ def wants_dictionary(values: Numbers, offsets: Int64) -> bool:
     new = np.concatenate([[True], (values[1:] != values[:-1]) | (lists[1:] != lists[:-1])])
     first = np.flatnonzero(new)
     counts = np.diff(first, append=len(values))
-    once = int((counts == 1).sum())
+    once = np.bincount(lists[first[counts == 1]], minlength=len(chosen))
     bits = float((counts * np.log2(lengths[lists[first]] / counts)).sum()) / len(values)
-    return once <= _FEW_SHARE * len(values) and bits < _MOST_BITS and bits * once / len(chosen) < _FEW_BITS
+    few = float(np.median(once)) * bits < _FEW_BITS
+    return bool(once.sum() <= _FEW_SHARE * len(values)) and bits < _MOST_BITS and few

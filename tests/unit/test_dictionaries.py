@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 
 import numpy as np
@@ -23,16 +24,16 @@ DICTIONARY = "write.parquet.dict-encoding-enabled.column."
 def _plain(lists: list[list[int]]) -> bool:
     longest = max(map(len, lists), default=0)
     chosen = [x for x in lists if x and 2 * len(x) >= longest]
-    once = elements = 0
-    bits = 0.0
+    once: list[int] = []
+    elements, bits = 0, 0.0
     for values in chosen:
         counts = Counter(values)
-        once += sum(n == 1 for n in counts.values())
+        once.append(sum(n == 1 for n in counts.values()))
         elements += len(values)
         bits -= sum(n * math.log2(n / len(values)) for n in counts.values())
-    if not chosen or 10 * once > elements:
+    if not chosen or 10 * sum(once) > elements:
         return False
-    return bits / elements < 6 and bits / elements * once / len(chosen) < 10
+    return bits / elements < 6 and bits / elements * statistics.median(once) < 18
 
 
 def _wants(lists: list[list[int]]) -> bool:
