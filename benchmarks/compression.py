@@ -1,9 +1,10 @@
 """Stored bytes of one log in every layout, the estimate against the truth, the tuner against the whole grid.
 
 Every layout but the floor is written by Spark into Iceberg, as it would be in use: the flat ones partitioned and
-sorted as a flat dataset is, or in the raw log's order with Iceberg's defaults. The floor is counted by pyarrow, each
-column in its better encoding. ``small`` runs the preset ``bench``; ``full`` adds ``long`` and the Complete Journey;
-``--log NAME`` runs one of the three.
+sorted as a flat dataset is, or in the raw log's order with Iceberg's defaults (``_layouts``). The floor is counted by
+pyarrow, each column in its better encoding. ``small`` runs the preset ``bench``; ``full`` adds ``long`` and the
+Complete Journey; ``--log NAME`` runs one log, ``--stage NAME`` one stage. With ``--data DIR`` logs and tables stay
+there, and what is there is not written again.
 """
 
 from __future__ import annotations
@@ -17,19 +18,28 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._harness import Report, lake, parse
-from dedup_storage.config import Settings
+from benchmarks._layouts import (
+    ARRIVAL,
+    BUCKETS,
+    FLAT,
+    SHUFFLED,
+    SORTED,
+    SPLIT,
+    TRUTHS,
+    TUNED,
+    RawFiles,
+    Stored,
+    raw_files,
+    write_layouts,
+)
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import single_chunk
-from dedup_storage.demo import complete_journey
-from dedup_storage.report.apply import apply_properties
 from dedup_storage.report.baselines import BaselineLayout, measure_layout
-from dedup_storage.report.dataset_files import TableFiles, dataset_files, folder_files, input_files
+from dedup_storage.report.dataset_files import DatasetFiles, folder_files
 from dedup_storage.report.encoding import Encoding
 from dedup_storage.report.estimate import KnownTotals, estimate_layouts
 from dedup_storage.report.footers import Totals
@@ -39,110 +49,51 @@ from dedup_storage.report.savings import estimate_savings
 from dedup_storage.report.select import sample_dataset
 from dedup_storage.report.summary import read_totals
 from dedup_storage.report.tune import Tuner
-from dedup_storage.report.tuning import sample_tables, tune_dataset
+from dedup_storage.report.tuning import sample_tables
 from dedup_storage.schema import LogSchema
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
-from dedup_storage.synth import SynthParams, write_log
 
-BUCKETS = 4
-# Flat rows in one shuffled file: sorted in memory by a task.
-ROWS_PER_SHUFFLED_FILE = 100_000
 # Samples that the estimate is judged by, besides the command's own: share of the users, number of samples.
 SAMPLES = {"bench": (0.4, 10), "long": (0.6, 10), "journey": (0.3, 3)}
 TUNER_BYTES = 512 * 1024**2
 SMALL_FILES = 10_000
 LOGS = ("bench", "long", "journey")
-TRUTHS = {BaselineLayout.FLAT_SORTED_TUNED: "flat dataset", BaselineLayout.SPLIT: "split dataset"}
-TARGETS = {"bench": {"split": 70.0, "flat dataset": 40.0, "floor": 1.3}}
+STAGES = ("layouts", "estimate", "tuner")
+TARGETS = {"bench": {SPLIT: 70.0, TUNED: 70.0, FLAT: 40.0, "floor": 1.3}}
 
 
 def _sequence_bytes(totals: list[Totals], schema: LogSchema) -> int:
     return sum(t.columns[c].stored_bytes for t in totals for c in schema.sequence_columns if c in t.columns)
 
 
-def _iceberg(spark: SparkSession, settings: Settings, name: str, frame: DataFrame) -> TableFiles:
-    """The frame's rows in its own order, with Iceberg's default properties."""
-    spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {settings.catalog.name}.plain")
-    frame.writeTo(f"{settings.catalog.name}.plain.{name}").using("iceberg").tableProperty(
-        "write.distribution-mode", "none"
-    ).create()
-    return input_files(f"plain.{name}", settings)
-
-
-def _dataset(
-    spark: SparkSession, settings: Settings, name: str, schema: LogSchema, raw: RawLog, layout: str,
-    properties: dict[str, dict[str, str]] | None = None,
-) -> list[TableFiles]:  # fmt: skip
-    dataset = Dataset.create(spark, settings, name, schema, raw, layout=layout, date_grain="none", buckets=BUCKETS)
-    for table, values in (properties or {}).items():
-        apply_properties(spark, settings, name, table, values)
-    dataset.write(raw, gate=False)
-    return list(dataset_files(settings, name).tables)
-
-
-def layouts(
-    report: Report, spark: SparkSession, settings: Settings, log: str, source: str, schema: LogSchema
-) -> tuple[LogSample, Totals]:
-    """Write the log in every layout; the rows of the table, the estimate follows, and a sample for the tuner."""
-    raw = RawLog.read(spark, source, schema=schema)
-    keys = list(schema.request_key)
-    by_user = raw.frame.repartition(BUCKETS, schema.user).sortWithinPartitions(*keys)
-    pieces = max(BUCKETS, raw.frame.count() // ROWS_PER_SHUFFLED_FILE)
-    shuffled = raw.frame.withColumn("_order", F.rand(7)).repartition(pieces, "_order").sortWithinPartitions("_order")
-    stored = {
-        "flat, order of arrival, Iceberg defaults": [_iceberg(spark, settings, f"{log}_arrival", raw.frame)],
-        "flat, shuffled, Iceberg defaults": [_iceberg(spark, settings, f"{log}_shuffled", shuffled.drop("_order"))],
-        "flat, sorted, Iceberg defaults": [_iceberg(spark, settings, f"{log}_sorted", by_user)],
-        "flat dataset": _dataset(spark, settings, f"{log}_flat", schema, raw, "flat"),
-        "split dataset": _dataset(spark, settings, f"{log}_split", schema, raw, "split"),
-    }
-    split = dataset_files(settings, f"{log}_split")
-    proposals = tune_dataset(split)
-    chosen = {p.table: dict(p.properties) for p in proposals}
-    stored["split dataset, tuner's choice"] = _dataset(spark, settings, f"{log}_tuned", schema, raw, "split", chosen)
-    totals = {name: [read_totals(t) for t in tables] for name, tables in stored.items()}
+def layouts(report: Report, raw: RawFiles, stored: Stored, sample: LogSample) -> None:
+    """Bytes of every layout, against the shuffled log and the floor."""
+    log, schema = raw.log, raw.schema
+    totals = {name: stored.totals(name) for name in (ARRIVAL, SHUFFLED, SORTED, FLAT, SPLIT, TUNED)}
     sequences = {name: _sequence_bytes(t, schema) for name, t in totals.items()}
-    whole = {name: sum(t.size_bytes for t in found) for name, found in totals.items()}
-    base = sequences["flat, shuffled, Iceberg defaults"]
     for name, size in sequences.items():
         report.add(f"{log}: {name}: sequence columns", size / 1e6, "MB")
-        report.add(f"{log}: {name}: all files", whole[name] / 1e6, "MB")
+        report.add(f"{log}: {name}: all files", sum(t.size_bytes for t in totals[name]) / 1e6, "MB")
     targets = TARGETS.get(log, {})
-    for name in ("flat dataset", "split dataset", "split dataset, tuner's choice"):
-        goal = targets.get(name.split()[0] if name.startswith("split") else name)
-        ratio = base / sequences[name]
+    for name in (FLAT, SPLIT, TUNED):
+        goal, ratio = targets.get(name), sequences[SHUFFLED] / sequences[name]
         report.add(
             f"{log}: {name}: sequence columns smaller than flat, shuffled", ratio, "x",
             target=None if goal is None else f">= {goal:g}", holds=None if goal is None else ratio >= goal,
         )  # fmt: skip
-    _exact(report, log, settings, split.version)
-    split_totals = {t.name: read_totals(t) for t in split.tables}
-    sample = sample_dataset(split, split_totals, share=1.0)
+    split = stored.split
+    _exact(report, log, split)
     floor = measure_layout(sample, BaselineLayout.FLOOR, Encoding.from_properties(split.tables[0].properties))
     size = floor.of(schema.sequence_columns)
     report.add(f"{log}: floor, every event of every user once: sequence columns", size / 1e6, "MB")
-    for name in ("split dataset", "split dataset, tuner's choice"):
-        goal = targets.get("floor")
-        above = sequences[name] / size
+    for name in (SPLIT, TUNED):
+        goal, above = targets.get("floor"), sequences[name] / size
         report.add(
             f"{log}: {name}: sequence columns, times the floor", above, "x",
             target=None if goal is None else f"<= {goal:g}", holds=None if goal is None else above <= goal,
         )  # fmt: skip
-    truths = {
-        layout: (sequences[name], sum(t.column_bytes for t in totals[name]))
-        for layout, name in (
-            (BaselineLayout.FLAT_SORTED_TUNED, "flat dataset"),
-            (BaselineLayout.SPLIT, "split dataset"),
-        )
-    }
-    _estimate(report, log, source, schema, truths)
-    _coverage(report, log, sample, truths)
-    return sample_dataset(split, split_totals, budget_bytes=TUNER_BYTES), split_totals["requests"]
 
 
-def _exact(report: Report, log: str, settings: Settings, version: int) -> None:
-    files = dataset_files(settings, f"{log}_split", version)
+def _exact(report: Report, log: str, files: DatasetFiles) -> None:
     made = measure_dataset(files, baselines=())
     by_footer = 0
     for table in files.tables:
@@ -157,6 +108,14 @@ def _exact(report: Report, log: str, settings: Settings, version: int) -> None:
 
 
 Truths = dict[BaselineLayout, tuple[int, int]]
+
+
+def estimate(report: Report, raw: RawFiles, stored: Stored, sample: LogSample) -> None:
+    """The estimate, by its defaults and from other samples, against what Spark stored."""
+    totals = {layout: stored.totals(name) for layout, name in TRUTHS.items()}
+    truths = {b: (_sequence_bytes(t, raw.schema), sum(x.column_bytes for x in t)) for b, t in totals.items()}
+    _estimate(report, raw.log, raw.source, raw.schema, truths)
+    _coverage(report, raw.log, sample, truths)
 
 
 def _estimate(report: Report, log: str, source: str, schema: LogSchema, truths: Truths) -> None:
@@ -241,7 +200,7 @@ def _own_peak_bytes(*, reset: bool = False) -> int:
 def many_files(report: Report, place: Path) -> None:
     """Footers of ten thousand small files."""
     folder = place / "many"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     table = pa.table({"user_id": [1] * 8, "hist": [[1, 2, 3]] * 8, "item": list(range(8)), "country": ["DE"] * 8})
     for i in range(SMALL_FILES):
         pq.write_table(table, folder / f"{i}.parquet", compression="zstd")
@@ -255,30 +214,41 @@ def many_files(report: Report, place: Path) -> None:
     report.add(f"footers of {totals.files:,} files: memory grown", grown, "MB", target="<= 100", holds=grown <= 100)
 
 
-def _raw_log(report: Report, log: str, place: Path) -> tuple[str, LogSchema]:
-    if log == "journey":
-        summary = complete_journey.write_log(place / log, share=1.0, max_length=512)
-        report.data[log] = summary.model_dump()
-        return str(place / log), complete_journey.log_schema()
-    params = SynthParams.preset(log)
-    write_log(params, place / log)
-    return str(place / log / "log"), params.log_schema()
+def _run(report: Report, raw: RawFiles, stored: Stored, stages: tuple[str, ...]) -> None:
+    split = stored.split
+    totals = {t.name: read_totals(t) for t in split.tables}
+    if {"layouts", "estimate"} & {*stages}:
+        whole = sample_dataset(split, totals, share=1.0)
+        if "layouts" in stages:
+            layouts(report, raw, stored, whole)
+        if "estimate" in stages:
+            estimate(report, raw, stored, whole)
+        del whole
+    if "tuner" in stages:
+        requests = totals["requests"]
+        tuner(report, raw.log, sample_dataset(split, totals, budget_bytes=TUNER_BYTES), requests.rows / requests.files)
 
 
 def main() -> None:
     """Run the benchmark."""
     more = argparse.ArgumentParser(add_help=False)
     more.add_argument("--log", choices=LOGS)
+    more.add_argument("--stage", choices=STAGES)
+    more.add_argument("--data", type=Path)
     chosen, rest = more.parse_known_args()
     arguments = parse(__doc__ or "", rest)
     names = (chosen.log,) if chosen.log else LOGS if arguments.scale == "full" else LOGS[:1]
+    stages = (chosen.stage,) if chosen.stage else STAGES
     report = Report("compression", arguments.scale)
-    with lake({"spark.driver.memory": "3g"}) as (spark, settings, place):
+    with lake({"spark.driver.memory": "4g"}, keep=chosen.data) as (spark, settings, place):
         for log in names:
-            source, schema = _raw_log(report, log, place)
-            sample, requests = layouts(report, spark, settings, log, source, schema)
-            tuner(report, log, sample, requests.rows / requests.files)
-        many_files(report, place)
+            raw = raw_files(log, place)
+            start = time.perf_counter()
+            stored = write_layouts(spark, settings, raw)
+            report.data[log] = {"writing_seconds": stored.seconds, "seconds": time.perf_counter() - start}
+            _run(report, raw, stored, stages)
+        if "bench" in names:
+            many_files(report, place)
     report.finish(arguments.json)
 
 
