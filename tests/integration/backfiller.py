@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
-from pyspark.sql import SparkSession
-
-from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import ConflictError
-from dedup_storage.faults import VARIABLE
 from dedup_storage.spark.backfill import Affected, Change, Strategy
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.maintain import Policy
-from dedup_storage.spark.session import get_spark
+from tests.integration.processes import opened
 from tests.spark.helpers import day
 
-ROOT = Path(__file__).resolve().parents[2]
 LATE_TYPES = "user_id bigint, request_id bigint, item bigint, y int, at timestamp"
 MODULUS = 1_000_003
 LATE = [(1, 1, 31, 3, day(9)), (2, 2, 12, 4, day(9)), (5, 777, 1, 1, day(9))]
@@ -60,23 +50,6 @@ def rounds(ds: Dataset, number: int, count: int) -> None:
         print(f"RAN {run_id} {outcome}", flush=True)  # noqa: T201
 
 
-def start(settings: Settings, *arguments: str, fault: str = "", memory: str = "1g") -> subprocess.Popen[str]:
-    """Start this module on the suite's lake; ``fault`` names the point at which the process is killed."""
-    environ = {
-        **os.environ,
-        "DEDUP_STORAGE_WAREHOUSE": settings.warehouse,
-        "DEDUP_STORAGE_SPARK__MASTER": "local[1]",
-        # Most of such a process is starting up, which the JVM's first compiler does fastest.
-        "DEDUP_STORAGE_SPARK__CONF": "{spark.sql.shuffle.partitions: '1', spark.ui.enabled: 'false', "
-        f"spark.driver.memory: {memory}, spark.ui.showConsoleProgress: 'false', "
-        "spark.driver.extraJavaOptions: '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'}",
-        VARIABLE: fault,
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-m", "tests.integration.backfiller", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def main() -> None:
     """Do ``--action`` to ``--dataset`` under ``--run-id``, or ``--rounds`` backfills as writer ``--number``."""
     parser = argparse.ArgumentParser()
@@ -86,16 +59,12 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=0)
     given = parser.parse_args()
-    settings = load_settings(ROOT / "conf" / "local.yaml", os.environ)
-    spark: SparkSession = get_spark(settings, given.action)
-    ds = Dataset.open(spark, settings, given.dataset)
-    work: Callable[[], object] = (
-        (lambda: rounds(ds, given.number, given.rounds))
-        if given.action == "rounds"
-        else (lambda: act(ds, given.action, given.run_id))
-    )
-    work()
-    spark.stop()
+    ds = opened(given.dataset, given.action)
+    if given.action == "rounds":
+        rounds(ds, given.number, given.rounds)
+    else:
+        act(ds, given.action, given.run_id)
+    ds.spark.stop()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,7 +14,8 @@ from dedup_storage.spark.backfill import Affected, Change, Strategy
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
 from dedup_storage.tables.metadata import tags
-from tests.integration.backfiller import LATE, act, start
+from tests.integration.backfiller import LATE, act
+from tests.integration.processes import kill
 from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -38,11 +38,9 @@ def written(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     return ds
 
 
-def kill(ds: Dataset, action: str, point: str) -> None:
+def die(ds: Dataset, action: str, point: str) -> None:
     """Run an action in a process that dies at a point."""
-    process = start(ds.settings, "--dataset", ds.name, "--action", action, "--run-id", action, fault=point)
-    output, _ = process.communicate(timeout=500)
-    assert process.returncode == -signal.SIGKILL, output[-3000:]
+    kill(ds.settings, "backfiller", "--dataset", ds.name, "--action", action, "--run-id", action, point=point)
 
 
 def branches(ds: Dataset) -> list[str]:
@@ -82,7 +80,7 @@ def test_backfill(
     """``resumed`` segments were finished before the kill; ``None`` when the version was decided already."""
     ds, plain = written(spark, settings, name), log(spark, [1, 2]).frame
     expected = with_y(plain, HIT, "y + 10")
-    kill(ds, action, point)
+    die(ds, action, point)
     same_rows(ds.logs(1), plain)
     same_rows(ds.logs(), expected if point == "backfill:published" else plain)
 
@@ -104,7 +102,7 @@ def test_late_labels(spark: SparkSession, settings: Settings, name: str, point: 
         at = f"user_id = {user} and request_id = {request} and item = {item}"
         assert plain.filter(at).count() == 1
         expected = with_y(expected, at, str(label))
-    kill(ds, "late-labels", point)
+    die(ds, "late-labels", point)
     same_rows(ds.logs(), plain)
     act(ds, "late-labels", "late-labels")
     same_rows(ds.logs(), expected)
@@ -136,7 +134,7 @@ def test_maintain(spark: SparkSession, settings: Settings, name: str, point: str
         change, some = Change(expressions={"y": "y + 10"}), Affected(users=[1, 5])
         ds.backfill(change, some, run_id=f"b{number}", strategy=Strategy.MERGE_ON_READ, gate=False)
     expected = with_y(plain, HIT, "y + 20")
-    kill(ds, "maintain", point)
+    die(ds, "maintain", point)
     same_rows(ds.logs(), expected)
 
     done = act(ds, "maintain", "maintain")
@@ -174,7 +172,7 @@ def test_forget(spark: SparkSession, settings: Settings, name: str, point: str) 
     ds.backfill(change, some, run_id="b", strategy=Strategy.MERGE_ON_READ, gate=False)
     ds.pin(1, "paper")
     before = {n: multiset(ds.logs(n).filter(f"not ({HIT})")) for n in (1, 2)}
-    kill(ds, "forget-user", point)
+    die(ds, "forget-user", point)
     for number, expected in before.items():
         assert multiset(ds.logs(number).filter(f"not ({HIT})")) == expected
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.faults import VARIABLE
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
+from tests.integration.processes import kill, start
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).resolve().parents[2]
 BEFORE_DECISION = [
     "write:staged-impressions",
     "write:staged-requests",
@@ -37,25 +29,6 @@ AFTER_DECISION = [
 ]
 
 
-def start(
-    settings: Settings, *arguments: str, fault: str = "", module: str = "tests.integration.writer"
-) -> subprocess.Popen[str]:
-    """Start a process on the suite's lake, by default ``writer.py``."""
-    environ = {
-        **os.environ,
-        "DEDUP_STORAGE_WAREHOUSE": settings.warehouse,
-        "DEDUP_STORAGE_FORMAT": settings.format,
-        "DEDUP_STORAGE_SPARK__PACKAGES": json.dumps(settings.spark.packages),
-        "DEDUP_STORAGE_SPARK__MASTER": "local[1]",
-        "DEDUP_STORAGE_SPARK__CONF": "{spark.sql.shuffle.partitions: '1', spark.ui.enabled: 'false', "
-        "spark.driver.memory: 1g, spark.ui.showConsoleProgress: 'false'}",
-        VARIABLE: fault,
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def first_day(spark: SparkSession, settings: Settings, name: str) -> tuple[Dataset, RawLog]:
     raw = RawLog.from_frame(frame(spark, flat_rows([1])), flat_schema())
     ds = Dataset.create(spark, settings, name, raw.schema, raw)
@@ -68,9 +41,8 @@ def first_day(spark: SparkSession, settings: Settings, name: str) -> tuple[Datas
 def test_kill_9_at_every_step(spark: SparkSession, settings: Settings, name: str, point: str, mode: str) -> None:
     ds, first = first_day(spark, settings, name)
     day = 1 if mode == "replace" else 2
-    process = start(settings, "--dataset", name, "--run-id", "second", "--mode", mode, "--day", str(day), fault=point)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == -signal.SIGKILL, output[-2000:]
+    arguments = ("--dataset", name, "--run-id", "second", "--mode", mode, "--day", str(day))
+    kill(settings, "writer", *arguments, point=point)
 
     same_rows(ds.logs(1), first.frame)
     if point != AFTER_DECISION[-1]:
@@ -90,7 +62,16 @@ def test_five_processes_of_ten_appends_each(spark: SparkSession, settings: Setti
     ds, first = first_day(spark, settings, name)
     jobs = [
         start(
-            settings, "--dataset", name, "--run-id", f"w{i}", "--first-request", str(1000 * (i + 1)), "--appends", "10"
+            settings,
+            "writer",
+            "--dataset",
+            name,
+            "--run-id",
+            f"w{i}",
+            "--first-request",
+            str(1000 * (i + 1)),
+            "--appends",
+            "10",
         )
         for i in range(5)
     ]

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
-from dedup_storage.faults import VARIABLE
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
+from tests.integration.processes import kill
 from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def kill(settings: Settings, dataset: str, action: str, point: str) -> None:
-    """Run an action in a process that dies at a point."""
-    environ = {
-        **os.environ,
-        "DEDUP_STORAGE_WAREHOUSE": settings.warehouse,
-        "DEDUP_STORAGE_SPARK__MASTER": "local[1]",
-        "DEDUP_STORAGE_SPARK__CONF": "{spark.sql.shuffle.partitions: '1', spark.ui.enabled: 'false', "
-        "spark.driver.memory: 1g, spark.ui.showConsoleProgress: 'false'}",
-        VARIABLE: point,
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-m", "tests.integration.feature_process", "--dataset", dataset, "--action", action]
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=600)
-    assert done.returncode == -signal.SIGKILL, (done.stdout + done.stderr)[-2000:]
 
 
 def log(spark: SparkSession, day: int, first_request: int = 0) -> RawLog:
@@ -67,7 +43,7 @@ def test_kill_9_at_every_step(
     if action == "promote":
         ds.refresh_features("age", run_id="refresh", gate=False)
     before, versions = multiset(ds.logs()), [v.run_id for v in ds.versions()]
-    kill(settings, name, action, point)
+    kill(settings, "feature_process", "--dataset", name, "--action", action, point=point)
     assert [v.run_id for v in ds.versions()] == versions
     assert multiset(ds.logs()) == before
 

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
-from dedup_storage.config import load_settings
-from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
-from dedup_storage.spark.session import get_spark
+from tests.integration.processes import opened
 from tests.spark.helpers import flat_rows, flat_schema, frame
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
@@ -26,9 +20,8 @@ def main() -> None:
     parser.add_argument("--appends", type=int, default=1)
     parser.add_argument("--gate", action="store_true")
     given = parser.parse_args()
-    settings = load_settings(ROOT / "conf" / "local.yaml", os.environ)
-    spark = get_spark(settings, given.run_id)
-    dataset = Dataset.open(spark, settings, given.dataset)
+    dataset = opened(given.dataset, given.run_id)
+    spark = dataset.spark
     for i in range(given.appends):
         rows = flat_rows([given.day], first_request=given.first_request + 10 * i)
         run_id = given.run_id if given.appends == 1 else f"{given.run_id}-{i}"

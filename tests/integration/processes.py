@@ -1,0 +1,64 @@
+"""Processes of their own on the suite's lake: killed at a point, or many at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from dedup_storage.config import Settings, load_settings
+from dedup_storage.faults import VARIABLE
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.session import get_spark
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(
+    settings: Settings, module: str, *arguments: str, fault: str = "", memory: str = "1g"
+) -> subprocess.Popen[str]:
+    """Start a module of this folder on the suite's lake; ``fault`` names the point at which the process is killed."""
+    environ = {
+        **os.environ,
+        "DEDUP_STORAGE_WAREHOUSE": settings.warehouse,
+        "DEDUP_STORAGE_FORMAT": settings.format,
+        "DEDUP_STORAGE_SPARK__PACKAGES": json.dumps(settings.spark.packages),
+        "DEDUP_STORAGE_SPARK__MASTER": "local[1]",
+        # Most of such a process is starting up, which the JVM's first compiler does fastest.
+        "DEDUP_STORAGE_SPARK__CONF": "{spark.sql.shuffle.partitions: '1', spark.ui.enabled: 'false', "
+        f"spark.driver.memory: {memory}, spark.ui.showConsoleProgress: 'false', "
+        "spark.driver.extraJavaOptions: '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'}",
+        VARIABLE: fault,
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", f"tests.integration.{module}", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def kill(settings: Settings, module: str, *arguments: str, point: str) -> None:
+    """Run a module of this folder until it dies at a point, as it must."""
+    process = start(settings, module, *arguments, fault=point)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == -signal.SIGKILL, output[-3000:]
+
+
+def opened(name: str, app: str) -> Dataset:
+    """In such a process: a dataset of the suite's lake, in a session of its own."""
+    settings = load_settings(ROOT / "conf" / "local.yaml", os.environ)
+    return Dataset.open(get_spark(settings, app), settings, name)
+
+
+def run_action(actions: Mapping[str, Callable[[Dataset], object]]) -> None:
+    """The whole of a process that does ``--action`` to ``--dataset``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--action", choices=sorted(actions), required=True)
+    given = parser.parse_args()
+    dataset = opened(given.dataset, given.action)
+    actions[given.action](dataset)
+    dataset.spark.stop()
