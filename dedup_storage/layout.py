@@ -30,7 +30,9 @@ __all__ = [
     "TableRole",
     "TableSpec",
     "claim_tag",
+    "describing_properties",
     "encoding_properties",
+    "feature_lists",
     "free_name",
     "parse_version_tag",
     "propose_segments",
@@ -45,6 +47,8 @@ ROLE_PROPERTY = PROPERTY_PREFIX + "role"
 COLUMNS_PROPERTY = PROPERTY_PREFIX + "columns"
 # Columns that feature groups were ever promoted to, comma-separated; a version's groups say which of them count.
 PROMOTED_PROPERTY = PROPERTY_PREFIX + "promoted-columns"
+# Snapshot fact, and property of a table whose snapshots were expired: the definition of the feature group it holds.
+DEFINITION = "feature-group"
 
 TARGET_SEGMENT_BYTES = 256 * 1024**2
 SMALL_SEGMENT_BYTES = 16 * 1024**2
@@ -301,6 +305,29 @@ def encoding_properties(
     for column in sequences:
         properties[f"write.metadata.metrics.column.{column}.element"] = "counts"
     return properties
+
+
+def describing_properties(spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> dict[str, str]:
+    """Table properties by which tables say what they are; the anchor describes the dataset.
+
+    Args:
+        spec: The dataset.
+        table: The table.
+        columns: Column -> Spark DDL type.
+    """
+    properties = {ROLE_PROPERTY: table.role.value}
+    if table.name == spec.anchor.name:
+        properties[SPEC_PROPERTY] = spec.to_json()
+    if table.role is TableRole.FEATURES:
+        properties[COLUMNS_PROPERTY] = ", ".join(f"{c} {columns[c]}" for c in table.columns)
+    return properties
+
+
+def feature_lists(table: TableSpec, columns: Mapping[str, str]) -> list[str]:
+    """List columns of a feature group's table, which the log's schema does not know."""
+    if table.role is not TableRole.FEATURES:
+        return []
+    return [c for c in table.columns if columns[c].lower().startswith("array<")]
 
 
 def sequence_properties(dictionaries: Mapping[str, bool]) -> dict[str, str]:

@@ -17,7 +17,9 @@ from dedup_storage.reader.retry import with_retries
 from dedup_storage.schema import check_name
 from dedup_storage.tables.catalog import pyiceberg_properties
 from dedup_storage.tables.delta_layout import generated_columns
-from dedup_storage.tables.delta_metadata import DeltaLake, DeltaRef
+from dedup_storage.tables.delta_metadata import DeltaLake
+from dedup_storage.tables.delta_ref import DeltaRef
+from dedup_storage.tables.iceberg_snapshots import definition_text
 
 __all__ = ["Cut", "CutTable", "open_cut"]
 
@@ -30,7 +32,7 @@ class CutTable:
         name, role: Which table.
         table: As PyIceberg or ``deltalake`` finds it.
         snapshot_id: Iceberg's snapshot or Delta's version.
-        definition: Feature group that the table holds, as JSON; of a Delta table alone.
+        definition: Feature group that the table holds, as JSON.
         generated: Columns that the format makes for its partitions, no columns of the log.
     """
 
@@ -118,7 +120,8 @@ def open_cut(name: str, settings: Settings, version: int | None = None) -> Cut:
         reference = table.metadata.refs.get(version_tag(number))
         if role is None or reference is None or role == TableRole.QUARANTINE:
             continue
-        tables[table_name] = CutTable(table_name, TableRole(role), table, reference.snapshot_id)
+        definition = definition_text(table, reference.snapshot_id) if role == TableRole.FEATURES else None
+        tables[table_name] = CutTable(table_name, TableRole(role), table, reference.snapshot_id, definition)
     for needed in spec.tables:
         if needed.name not in tables:
             raise VersionNotFoundError(

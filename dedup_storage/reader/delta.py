@@ -14,7 +14,7 @@ from dedup_storage.reader.files import DataFile, TableRef
 from dedup_storage.reader.options import Filters
 from dedup_storage.tables.delta_files import LiveFiles
 from dedup_storage.tables.delta_layout import bucket_column, partition_columns
-from dedup_storage.tables.delta_metadata import DeltaRef
+from dedup_storage.tables.delta_ref import DeltaRef
 from dedup_storage.tables.delta_versions import refuse_unreadable
 
 if TYPE_CHECKING:

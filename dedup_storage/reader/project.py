@@ -14,8 +14,8 @@ from dedup_storage.reader.delta import delta_types
 from dedup_storage.reader.encode import can_be_tensor
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.schema import Grain
-from dedup_storage.tables.delta_metadata import DeltaRef
-from dedup_storage.tables.features import FeatureGroup, definition_at
+from dedup_storage.tables.delta_ref import DeltaRef
+from dedup_storage.tables.features import FeatureGroup
 
 __all__ = ["Group", "Projection", "project", "snapshot_types"]
 
@@ -123,10 +123,7 @@ def _groups(cut: Cut) -> tuple[list[CutTable], list[FeatureGroup]]:
     """Tables of the feature groups to join, in the order of the groups' names; and all definitions."""
     named, groups = [], []
     for table in cut.by_role(TableRole.FEATURES):
-        if isinstance(table.table, DeltaRef):
-            group = FeatureGroup.from_json(table.definition) if table.definition else None
-        else:
-            group = definition_at(table.table, table.snapshot_id)
+        group = FeatureGroup.from_json(table.definition) if table.definition else None
         if group is not None:
             groups.append(group)
         if group is None or group.promoted is None:

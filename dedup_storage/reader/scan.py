@@ -27,7 +27,7 @@ from dedup_storage.reader.delta import plan_delta
 from dedup_storage.reader.files import DataFile, TableRef
 from dedup_storage.reader.options import Filters
 from dedup_storage.reader.retry import with_retries
-from dedup_storage.tables.delta_metadata import DeltaRef
+from dedup_storage.tables.delta_ref import DeltaRef
 
 __all__ = ["SegmentKey", "TableScan", "plan_table", "say_segment", "with_common_segments"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import UnsafeNameError
-from dedup_storage.schema import check_name
+from dedup_storage.tables.sql import listed, quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -35,10 +35,8 @@ def apply_properties(
     """
     if not properties:
         return
-    pairs = []
     for key, value in sorted(properties.items()):
         if not _KEY.fullmatch(key) or not _VALUE.fullmatch(value):
             raise UnsafeNameError(f"the table property {key[:80]!r} cannot be set", expected="write.parquet.NAME=VALUE")
-        pairs.append(f"'{key}'='{value}'")
-    name = ".".join(f"`{check_name(part)}`" for part in (settings.catalog.name, dataset, table))
-    spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({', '.join(pairs)})")
+    name = quoted(settings.catalog.name, dataset, table)
+    spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")

@@ -14,10 +14,12 @@ import pyarrow.fs as pafs
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError, MissingDependencyError, StorageError, UsageError
 from dedup_storage.layout import DatasetSpec, TableRole
-from dedup_storage.report.footers import DataFile, Resolve, resolve_uri
+from dedup_storage.report.footers import DataFile, Resolve
 from dedup_storage.tables.delta_files import live_files
 from dedup_storage.tables.delta_layout import iceberg_names, partition_columns
-from dedup_storage.tables.delta_metadata import DeltaMetadata, DeltaRef
+from dedup_storage.tables.delta_metadata import DeltaMetadata
+from dedup_storage.tables.delta_ref import DeltaRef
+from dedup_storage.tables.folders import is_delta_table, is_hidden, resolve_uri
 from dedup_storage.tables.lakes import open_lake
 from dedup_storage.tables.metadata import DatasetMetadata, Lake
 
@@ -196,8 +198,7 @@ def input_files(path: str, settings: Settings | None = None) -> TableFiles:
     """
     if settings is not None and "/" not in path and "." in path and not path.endswith(".parquet"):
         return _catalog_table(path, settings)
-    filesystem, inner = resolve_uri(path)
-    if filesystem.get_file_info(f"{inner.rstrip('/')}/_delta_log").type is pafs.FileType.Directory:
+    if is_delta_table(path):
         return _delta_files(path)
     return folder_files(path)
 
@@ -218,8 +219,7 @@ def folder_files(path: str) -> TableFiles:
     found = []
     for entry in filesystem.get_file_info(pafs.FileSelector(inner, recursive=True)):
         relative = entry.path[len(inner.rstrip("/")) :]
-        hidden = any(part[:1] in ("_", ".") for part in relative.split("/"))
-        if entry.is_file and entry.base_name.endswith((".parquet", ".pq")) and not hidden:
+        if entry.is_file and entry.base_name.endswith((".parquet", ".pq")) and not is_hidden(relative):
             keys = {key: unquote(value) for key, value in _HIVE_KEY.findall(relative)}
             found.append(DataFile(prefix + relative, entry.size, keys))
     if not found:

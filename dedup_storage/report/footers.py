@@ -6,7 +6,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from dedup_storage.errors import StorageError
+from dedup_storage.tables.folders import resolve_uri
 
 __all__ = [
     "ColumnTotals",
@@ -24,7 +24,6 @@ __all__ = [
     "iter_footers",
     "leaf_columns",
     "read_footer",
-    "resolve_uri",
 ]
 
 Resolve = Callable[[str], tuple[pafs.FileSystem, str]]
@@ -168,40 +167,6 @@ class PartitionTotals:
         self.rows += footer.rows
         self.size_bytes += footer.size_bytes
         self.column_bytes.update({name: column.stored_bytes for name, column in footer.columns.items()})
-
-
-def resolve_uri(path: str) -> tuple[pafs.FileSystem, str]:
-    """File system and inner path of a path or URI (``s3://``, ``gs://``, ``hdfs://``, ``file:``, or none).
-
-    Raises:
-        StorageError: the scheme is not known to this machine's Arrow.
-    """
-    if path.startswith("file:"):
-        return _local(), "/" + path.removeprefix("file:").lstrip("/")
-    if "://" not in path:
-        return _local(), path
-    scheme, _, rest = path.partition("://")
-    # Hadoop's names of an object store's address.
-    scheme = {"s3a": "s3", "s3n": "s3"}.get(scheme, scheme)
-    try:
-        return _remote(scheme, rest.partition("/")[0]), _inner(scheme, rest)
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise StorageError(f"the address {path} cannot be opened: {_one_line(error)}") from None
-
-
-@lru_cache(maxsize=1)
-def _local() -> pafs.FileSystem:
-    return pafs.LocalFileSystem()
-
-
-@lru_cache(maxsize=64)
-def _remote(scheme: str, authority: str) -> pafs.FileSystem:
-    return pafs.FileSystem.from_uri(f"{scheme}://{authority}/")[0]
-
-
-def _inner(scheme: str, rest: str) -> str:
-    # HDFS paths start after the name node; object stores keep the bucket as their first level.
-    return "/" + rest.partition("/")[2] if scheme in ("hdfs", "viewfs") else rest
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from dedup_storage.errors import StorageError
-from dedup_storage.report.footers import DataFile, Resolve, resolve_uri
+from dedup_storage.report.footers import DataFile, Resolve
+from dedup_storage.tables.folders import resolve_uri
 
 __all__ = ["ColumnPages", "read_pages", "read_struct"]
 

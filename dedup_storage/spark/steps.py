@@ -15,7 +15,8 @@ class TimedSteps:
     seconds: dict[str, float]
 
     @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the seconds of a step."""
         start = time.perf_counter()
         try:
             yield

@@ -19,12 +19,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.report.dataset_files import TableFiles, folder_files
-from dedup_storage.report.footers import resolve_uri
 from dedup_storage.report.hashing import hash_column
 from dedup_storage.report.sample import PLACE
 from dedup_storage.report.select import Drawn, choose_users, no_users
 from dedup_storage.schema import LogSchema
 from dedup_storage.spark.errors import translated
+from dedup_storage.tables.folders import resolve_uri
 from dedup_storage.tables.rows import only_row
 from dedup_storage.tables.sessions import run_session
 

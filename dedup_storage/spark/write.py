@@ -99,7 +99,7 @@ class Writer(TimedSteps):
         )
         if self.on_duplicates is OnDuplicates.KEEP_ONE:
             collapse = collapse.one_row_each()
-        with self._timed("keys"):
+        with self.timed("keys"):
             keys = collapse.keys()
         try:
             if not keys.stats.requests:
@@ -127,7 +127,7 @@ class Writer(TimedSteps):
         except BaseException:
             self.tables.discard(self.spec, run)
             raise
-        with self._timed("publish"):
+        with self.timed("publish"):
             members = [s.table for s in staged]
             version = self.tables.publish(self.spec, run, members, lambda now: self._verify(now, keys, run))
         tables = tuple(TableSummary(table=s.table, rows=s.rows, bytes=s.bytes, files=s.files) for s in staged)
@@ -222,7 +222,7 @@ class Writer(TimedSteps):
         return keys.frame.join(rows.select(*names), names, "left_semi")
 
     def _refuse_existing(self, meta: DatasetMetadata, keys: RequestKeys) -> RequestKeys:
-        with self._timed("existing keys"):
+        with self.timed("existing keys"):
             found = self._existing(meta, keys)
             row = only_row(found.agg(F.count(F.lit(1)).alias("n"), F.sum(COUNT).alias("rows")))
             if not row["n"]:
@@ -261,7 +261,7 @@ class Writer(TimedSteps):
         limited = keys if keys.restricted or first else None
         keep_one = self.on_duplicates is OnDuplicates.KEEP_ONE
         impressions, repeated = collapse.impressions(limited, keep_one=keep_one)
-        with self._timed("stage"):
+        with self.timed("stage"):
             if self.spec.layout is Layout.FLAT:
                 rows = collapse.logs(requests, impressions)
                 staged = [self._stage_one(TableRole.LOGS, rows, run, presorted=True)]
@@ -272,7 +272,7 @@ class Writer(TimedSteps):
                     self._stage_one(TableRole.REQUESTS, requests, run, presorted=False),
                     self._stage_one(TableRole.IMPRESSIONS, impressions, run, presorted=True),
                 ]
-        with self._timed("constancy"):
+        with self.timed("constancy"):
             if repeated():
                 raise DuplicateRowsError(
                     f"{repeated()} impressions of the log have the key of another one",
@@ -308,7 +308,7 @@ class Writer(TimedSteps):
         return rows.filter(inside).join(F.broadcast(dates), [str(self.spec.event_date_column)], "left_anti")
 
     def _resolve_inconstant(self, collapse: Collapse, keys: RequestKeys, run: Run) -> tuple[Collapse, RequestKeys]:
-        with self._timed("diagnosis"):
+        with self.timed("diagnosis"):
             bad = collapse.varying(keys).persist()
             self._inconstant = bad.count()
             if not self._inconstant:  # two rows had one pointer
@@ -349,7 +349,7 @@ class Writer(TimedSteps):
             inconstant_requests=0,
             empty_requests=0 if self.raw.form is Form.FLAT else None,
         )
-        with self._timed("gate"):
+        with self.timed("gate"):
             return audit_staged(self.tables, self.settings, self.spec, run, staged, facts)
 
     def _carries(self, run: Run) -> bool:

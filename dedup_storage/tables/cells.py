@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
-__all__ = ["Cell"]
+__all__ = ["Cell", "whole_month"]
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,8 @@ class Cell:
         below = self.high is not None and other.low is not None and self.high < other.low
         above = self.low is not None and other.high is not None and self.low > other.high
         return not (below or above)
+
+
+def whole_month(first: date) -> tuple[date, date]:
+    """The first and the last day of a month, of its first."""
+    return first, (first + timedelta(days=32)).replace(day=1) - timedelta(days=1)

@@ -17,8 +17,8 @@ from pyiceberg.transforms import BucketTransform, IdentityTransform, MonthTransf
 from pyiceberg.types import DateType
 
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec
-from dedup_storage.tables.cells import Cell
-from dedup_storage.tables.metadata import ancestors, snapshot_summary
+from dedup_storage.tables.cells import Cell, whole_month
+from dedup_storage.tables.iceberg_snapshots import ancestors, snapshot_summary
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile, ManifestEntry
@@ -149,5 +149,4 @@ def _day(value: Any) -> date:
 
 
 def _month(value: int) -> tuple[date, date]:
-    first = date(1970 + value // 12, value % 12 + 1, 1)
-    return first, (first + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+    return whole_month(date(1970 + value // 12, value % 12 + 1, 1))

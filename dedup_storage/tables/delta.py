@@ -11,7 +11,15 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetExistsError, InputError, UsageError
-from dedup_storage.layout import COLUMNS_PROPERTY, ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole, TableSpec
+from dedup_storage.layout import (
+    ROLE_PROPERTY,
+    SPEC_PROPERTY,
+    DatasetSpec,
+    TableRole,
+    TableSpec,
+    describing_properties,
+    feature_lists,
+)
 from dedup_storage.schema import DateGrain, LogSchema
 from dedup_storage.tables.delta_files import live_files, parquet_actions
 from dedup_storage.tables.delta_layout import (
@@ -20,7 +28,6 @@ from dedup_storage.tables.delta_layout import (
     generated_columns,
     not_null,
     partition_columns,
-    quoted,
 )
 from dedup_storage.tables.delta_log import TableLog
 from dedup_storage.tables.delta_metadata import DeltaLake, DeltaMetadata
@@ -31,6 +38,7 @@ from dedup_storage.tables.folders import child_folders
 from dedup_storage.tables.history import DatasetMetadata
 from dedup_storage.tables.protocol import Run, Staged
 from dedup_storage.tables.sessions import move_to, run_session
+from dedup_storage.tables.sql import listed, quoted
 
 __all__ = ["DELTA_WRITES", "DeltaFormat"]
 
@@ -94,8 +102,7 @@ class DeltaFormat:
         self._set(name, {SPEC_PROPERTY: spec.to_json()})
 
     def _set(self, name: str, properties: Mapping[str, str]) -> None:
-        listed = ", ".join(f"'{key}' = '{_literal(value)}'" for key, value in properties.items())
-        self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed})")
+        self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")
 
     def require(self, what: str, spec: DatasetSpec | None = None) -> None:
         """Refuse what is not done on Delta.
@@ -152,22 +159,18 @@ class DeltaFormat:
         self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()
     ) -> None:
         """Create one table if it is not there, with its partitions and file settings."""
-        features = table.role is TableRole.FEATURES
-        lists = [c for c in table.columns if features and columns[c].lower().startswith("array<")]
-        properties = {**file_properties(spec, table, lists, dictionaries), ROLE_PROPERTY: table.role.value}
-        if table.name == spec.anchor.name:
-            properties[SPEC_PROPERTY] = spec.to_json()
-        if features:
-            properties[COLUMNS_PROPERTY] = ", ".join(f"{c} {columns[c]}" for c in table.columns)
+        properties = {
+            **file_properties(spec, table, feature_lists(table, columns), dictionaries),
+            **describing_properties(spec, table, columns),
+        }
         needed = not_null(spec, table)
         fields = [f"{quoted(c)} {columns[c]}" + (" NOT NULL" if c in needed else "") for c in table.columns]
         made = generated_columns(spec)
         fields += [f"{quoted(c)} {kind} GENERATED ALWAYS AS ({sql})" for c, (kind, sql) in made.items()]
         partitions = ", ".join(map(quoted, partition_columns(spec)))
-        listed = ", ".join(f"'{key}' = '{_literal(value)}'" for key, value in properties.items())
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {self._path(spec.name, table.name)} ({', '.join(fields)}) USING delta "
-            f"PARTITIONED BY ({partitions}) TBLPROPERTIES ({listed})"
+            f"PARTITIONED BY ({partitions}) TBLPROPERTIES ({listed(properties)})"
         )
 
     def _path(self, dataset: str, table: str) -> str:
@@ -282,7 +285,3 @@ class DeltaFormat:
 def _own(spec: DatasetSpec, table: TableSpec) -> DatasetSpec:
     """The spec by which a table is partitioned: rows that were set aside need not have an event date."""
     return spec.model_copy(update={"date_grain": DateGrain.NONE}) if table.role is TableRole.QUARANTINE else spec
-
-
-def _literal(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("'", "\\'")

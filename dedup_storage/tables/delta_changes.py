@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain
-from dedup_storage.tables.cells import Cell
+from dedup_storage.tables.cells import Cell, whole_month
 from dedup_storage.tables.delta_files import LiveFiles, live_files
 from dedup_storage.tables.delta_layout import bucket_column, partition_columns
-from dedup_storage.tables.delta_metadata import DeltaRef
+from dedup_storage.tables.delta_ref import DeltaRef
 
 __all__ = ["delta_changed_cells", "delta_stored_cells"]
 
@@ -70,5 +70,4 @@ def _cells(files: LiveFiles, spec: DatasetSpec) -> Iterator[Cell]:
 def _month(text: str | None) -> tuple[date | None, date | None]:
     if text is None:
         return None, None
-    first = date.fromisoformat(f"{text}-01")
-    return first, (first + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+    return whole_month(date.fromisoformat(f"{text}-01"))

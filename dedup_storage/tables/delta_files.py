@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain
 from dedup_storage.tables.delta_layout import bucket_column, partition_columns
-from dedup_storage.tables.delta_metadata import DeltaRef
+from dedup_storage.tables.delta_ref import DeltaRef
 from dedup_storage.tables.delta_stage import StagedFiles
-from dedup_storage.tables.folders import list_files, open_folder
+from dedup_storage.tables.folders import is_hidden, list_files, open_folder
+from dedup_storage.tables.segments import date_part
 
 __all__ = ["LiveFiles", "live_files", "parquet_actions", "replaced_files", "restored_actions"]
 
@@ -114,11 +115,10 @@ def _inside(spec: DatasetSpec, table: pa.Table, low: str, high: str) -> pa.Array
         return mask
     # As text a day or a month sorts as it does in time; a month is before its own first day.
     part = table[_PARTITION + partition_columns(spec)[0]].combine_chunks().cast(pa.string())
-    length = 10 if spec.date_grain is DateGrain.DAY else 7
     if low:
-        mask = pc.and_(mask, pc.greater_equal(part, low[:length]))
+        mask = pc.and_(mask, pc.greater_equal(part, date_part(low, spec.date_grain)))
     if high:
-        mask = pc.and_(mask, pc.less(part, high[:length]))
+        mask = pc.and_(mask, pc.less(part, date_part(high, spec.date_grain)))
     return mask
 
 
@@ -140,11 +140,11 @@ def restored_actions(ref: DeltaRef, target: Iterable[str]) -> list[str]:
 
 def parquet_actions(folder: str, properties: Mapping[str, str]) -> list[str]:
     """The actions that add a folder's Parquet files where they lie, with their rows from the footers, as JSON."""
-    filesystem, _ = open_folder(folder, properties)
+    filesystem, root = open_folder(folder, properties)
     scheme = folder.split("://", 1)[0] + "://" if "://" in folder else "file://"
     found = []
     for file in sorted(list_files(folder, properties), key=lambda f: f.path):
-        if file.base_name[:1] in "._":
+        if is_hidden(file.path[len(root) :].strip("/")):
             continue
         with filesystem.open_input_file(file.path) as stream:
             rows = pq.read_metadata(stream).num_rows

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec, encoding_properties, free_name
-from dedup_storage.schema import DateGrain, check_name
+from dedup_storage.schema import DateGrain
+from dedup_storage.tables.sql import quoted
 
 __all__ = [
     "bucket_column",
@@ -20,7 +21,6 @@ __all__ = [
     "iceberg_names",
     "not_null",
     "partition_columns",
-    "quoted",
 ]
 
 _FOREVER = "interval 36500 days"
@@ -33,11 +33,6 @@ _WRITER_NAMES = {
 }
 _DICTIONARY = "write.parquet.dict-encoding-enabled.column."
 _WRITER_DICTIONARY = "parquet.enable.dictionary#"
-
-
-def quoted(name: str) -> str:
-    """A checked, back-quoted identifier."""
-    return f"`{check_name(name, 'identifier')}`"
 
 
 def bucket_column(spec: DatasetSpec) -> str:

@@ -15,14 +15,12 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["LostRaceError", "TableLog"]
+from dedup_storage.tables.publishing import LostRaceError
+
+__all__ = ["TableLog"]
 
 # Delta's words for a commit that others' commits refuse.
 _RACES = ("ConcurrentTransactionException", "ConcurrentDeleteDeleteException", "ConcurrentDeleteReadException")
-
-
-class LostRaceError(Exception):
-    """Another writer's commit came first; look again and go on."""
 
 
 class TableLog:

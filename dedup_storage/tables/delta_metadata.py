@@ -7,53 +7,19 @@ events that makes its versions (``delta_versions``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import DatasetNotFoundError, known_names
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec
 from dedup_storage.schema import check_name
+from dedup_storage.tables.cells import Cell
+from dedup_storage.tables.delta_changes import delta_changed_cells, delta_stored_cells
+from dedup_storage.tables.delta_ref import DeltaRef
 from dedup_storage.tables.delta_versions import VERSIONS_TABLE, VersionLog, Versions, load_delta, storage_options
-from dedup_storage.tables.folders import child_folders, open_folder
-from dedup_storage.tables.history import DatasetMetadata
+from dedup_storage.tables.folders import child_folders, is_delta_table
+from dedup_storage.tables.history import ANCHORS, DatasetMetadata, no_dataset
 
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
-
-__all__ = ["DeltaLake", "DeltaMetadata", "DeltaRef"]
-
-_ANCHORS = ("requests", "logs")
-
-
-@dataclass(frozen=True)
-class DeltaRef:
-    """Where a Delta table lies.
-
-    Attributes:
-        name: Table name.
-        uri: Its folder.
-        properties: Its table properties.
-        options: Of ``deltalake``.
-    """
-
-    name: str
-    uri: str
-    properties: Mapping[str, str]
-    options: Mapping[str, str] = field(default_factory=dict)
-
-    def place(self, path: str) -> str:
-        """Where a file of the table lies; the log of a shallow clone names files of another table by their address."""
-        path = unquote(path)
-        if path.startswith("file:"):
-            return "/" + path.removeprefix("file:").lstrip("/")
-        return path if "://" in path or path.startswith("/") else f"{self.uri}/{path}"
-
-    def load(self, version: int | None = None) -> DeltaTable:
-        """The table at a Delta version; ``None`` takes the newest."""
-        return load_delta(self.uri, self.options, version)
+__all__ = ["DeltaLake", "DeltaMetadata"]
 
 
 class DeltaMetadata(DatasetMetadata):
@@ -93,9 +59,17 @@ class DeltaMetadata(DatasetMetadata):
         return dict(self.versions.published.get(version, {}).get("rows", {}))
 
     def definition(self, version: int, table: str) -> str | None:
-        """The feature group that a table holds in a version, as JSON."""
+        """See ``DatasetMetadata``."""
         found: str | None = self.versions.published.get(version, {}).get("definitions", {}).get(table)
         return found
+
+    def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
+        """See ``DatasetMetadata``; from the files that came and went."""
+        return delta_changed_cells(self.tables[table], self.spec, old, new)
+
+    def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
+        """See ``DatasetMetadata``."""
+        return delta_stored_cells(self.tables[table], self.spec, snapshot_id)
 
     def is_named(self, table: str) -> bool:
         """Whether a version names a table."""
@@ -127,8 +101,7 @@ class DeltaLake:
 
     def is_table(self, uri: str) -> bool:
         """Whether a folder is a Delta table."""
-        filesystem, path = open_folder(f"{uri}/_delta_log", self.settings.catalog.properties)
-        return bool(filesystem.get_file_info(path).type.name == "Directory")
+        return is_delta_table(uri, self.settings.catalog.properties)
 
     def ref(self, dataset: str, table: str) -> DeltaRef:
         """One table."""
@@ -148,7 +121,7 @@ class DeltaLake:
         # The events are read after the tables: a version never names a table that was not seen.
         names = [n for n in self._folders(root) if n != VERSIONS_TABLE and self.is_table(f"{root}/{n}")]
         found = {name: self.ref(dataset, name) for name in names}
-        anchor = next((found[n] for n in _ANCHORS if n in found and SPEC_PROPERTY in found[n].properties), None)
+        anchor = next((found[n] for n in ANCHORS if n in found and SPEC_PROPERTY in found[n].properties), None)
         if anchor is None:
             return None
         versions = self.log(dataset).load()
@@ -165,10 +138,5 @@ class DeltaLake:
         """
         found = self.find(dataset)
         if found is None:
-            others = self.datasets()
-            raise DatasetNotFoundError(
-                f"there is no dataset {dataset} of format delta in {self.settings.warehouse}",
-                expected=known_names(dataset, others) if others else None,
-                fix="Create it with: dedup-storage write.",
-            )
+            raise no_dataset(dataset, f"of format delta in {self.settings.warehouse}", self.datasets())
         return found

@@ -15,23 +15,21 @@ next run, whoever it is; a crash before 3 leaves only files that nobody names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pyspark.sql import SparkSession
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from dedup_storage.errors import ConflictError, ForeignCommitError, StorageError
+from dedup_storage.errors import ForeignCommitError, StorageError
 from dedup_storage.faults import reached
-from dedup_storage.layout import DatasetSpec
+from dedup_storage.layout import DEFINITION, DatasetSpec
 from dedup_storage.tables.delta_files import live_files, replaced_files, restored_actions
-from dedup_storage.tables.delta_log import LostRaceError, TableLog
-from dedup_storage.tables.delta_metadata import DeltaLake, DeltaMetadata, DeltaRef
+from dedup_storage.tables.delta_log import TableLog
+from dedup_storage.tables.delta_metadata import DeltaLake, DeltaMetadata
+from dedup_storage.tables.delta_ref import DeltaRef
 from dedup_storage.tables.delta_stage import StagedStore
-from dedup_storage.tables.features import DEFINITION
-from dedup_storage.tables.history import DatasetMetadata
 from dedup_storage.tables.protocol import UNTAGGED, Run
-from dedup_storage.tables.segments import encode_segments, overlap
+from dedup_storage.tables.publishing import LostRaceError, PublisherBase, version_facts
 
 __all__ = ["APP", "DeltaPublisher"]
 
@@ -55,11 +53,14 @@ _HARMLESS = (
 )
 
 
-class DeltaPublisher:
+class DeltaPublisher(PublisherBase[DeltaMetadata]):
     """Publishes staged files of one warehouse."""
 
+    lake: DeltaLake
+    raced_for = "table of versions"
+
     def __init__(self, spark: SparkSession, lake: DeltaLake) -> None:
-        self.spark, self.lake = spark, lake
+        self.spark, self.settings, self.lake = spark, lake.settings, lake
 
     def store(self, dataset: str) -> StagedStore:
         """Where attempts are described."""
@@ -69,67 +70,18 @@ class DeltaPublisher:
         """One table's log."""
         return TableLog(self.spark, self.lake.uri(dataset, table))
 
-    def publish(
-        self,
-        spec: DatasetSpec,
-        run: Run,
-        members: Sequence[str],
-        verify: Callable[[DatasetMetadata], None] | None,
-    ) -> int:
-        """See ``TableFormat.publish``."""
-        verified = run.base
-        for attempt in self._retrying():
-            with attempt:
-                meta = self.complete_pending(spec)
-                done = meta.version_of_run(run.run_id)
-                if done is not None:
-                    self.discard(spec, run)
-                    return done
-                if meta.current != verified:
-                    _refuse_overlap(meta, run)
-                    if verify is not None:
-                        verify(meta)
-                    verified = meta.current
-                for name in members:
-                    self._refuse_foreign(meta, name)
-                return self._claim_and_complete(spec, meta.current + 1, run, members)
-        raise AssertionError("unreachable: tenacity reraises")
-
-    def _retrying(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception_type(LostRaceError),
-            stop=stop_after_attempt(self.lake.settings.write.conflict_retries + 1),
-            wait=wait_random_exponential(multiplier=0.05, max=2),
-            retry_error_callback=_give_up,
-        )
-
     def _claim_and_complete(self, spec: DatasetSpec, version: int, run: Run, members: Sequence[str]) -> int:
         facts = {
-            "run-id": run.run_id,
-            "job": run.job,
+            **version_facts(run),
             "attempt": run.attempt,
             "staged-tables": ",".join(sorted({*members, *self.store(spec.name).tables(run.attempt)})),
-            "dates": "*" if run.dates is None else ",".join(run.dates),
-            **run.facts,
         }
-        if run.segments is not None:
-            facts["segments"] = encode_segments(run.segments)
-        if run.tables is not None:
-            facts["tables"] = ",".join(run.tables)
         reached("publish:before-claim")
         if not self.lake.log(spec.name).claim(version, facts):
             raise LostRaceError(f"version {version} was decided by another run")
         reached("publish:after-claim")
         self.complete(self.lake.load(spec.name), version)
         return version
-
-    def complete_pending(self, spec: DatasetSpec) -> DeltaMetadata:
-        """Finish the version that is decided but not complete, if there is one; gives the tables as they are then."""
-        meta = self.lake.load(spec.name)
-        while meta.pending is not None:
-            self.complete(meta, meta.pending)
-            meta = self.lake.load(spec.name)
-        return meta
 
     def complete(self, meta: DeltaMetadata, version: int) -> None:
         """Commit a decided version's files to the tables' logs, the anchor last, and say so."""
@@ -243,29 +195,3 @@ def _applied(ref: DeltaRef, version: int) -> int | None:
     while number > 0 and (ref.load(number - 1).transaction_version(APP) or 0) >= version:
         number -= 1
     return int(number)
-
-
-def _refuse_overlap(meta: DatasetMetadata, run: Run) -> None:
-    """A replacement must not overwrite what was published into its segments since it began."""
-    if run.replaced is None and run.segments is None:
-        return
-    for version in range(run.base + 1, meta.current + 1):
-        facts: Mapping[str, str] = meta.claim(version)
-        if overlap(
-            facts, meta.spec.date_grain, dates=run.dates, segments=run.segments, reads=run.reads, tables=run.tables
-        ):
-            changed = "event dates" if run.segments is None else "segments"
-            raise ConflictError(
-                f"version {version} of {meta.spec.name} changed {changed} that this run replaces",
-                expected=f"version {run.base} to be the last that touched them",
-                fix="Nothing was published. Run the job again.",
-            )
-
-
-def _give_up(state: Any) -> None:
-    error = state.outcome.exception()
-    raise ConflictError(
-        f"the publication lost the race for the table of versions {state.attempt_number} times",
-        got=str(error).splitlines()[0][:200],
-        fix="Nothing was published by this run. Run the job again.",
-    ) from error

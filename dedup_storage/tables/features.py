@@ -17,25 +17,21 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
-from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, Layout, TableRole, TableSpec
+from dedup_storage.layout import DatasetSpec, Layout, TableRole, TableSpec
 from dedup_storage.schema import Grain, explain_validation
 from dedup_storage.tables.cells import Cell
-from dedup_storage.tables.changes import changed_cells, stored_cells
-from dedup_storage.tables.delta_changes import delta_changed_cells, delta_stored_cells
-from dedup_storage.tables.delta_metadata import DeltaMetadata
-from dedup_storage.tables.metadata import DatasetMetadata, ancestors, snapshot_summary
+from dedup_storage.tables.history import DatasetMetadata
+from dedup_storage.tables.iceberg_snapshots import definition_text
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 __all__ = [
-    "DEFINITION",
     "Coverage",
     "FeatureColumn",
     "FeatureGroup",
     "FeatureSource",
     "SourceKind",
-    "cells_of",
     "definition_at",
     "feature_groups",
     "find_group",
@@ -47,7 +43,6 @@ __all__ = [
     "table_name",
 ]
 
-DEFINITION = "feature-group"
 _PREFIX = "fg_"
 _ALL = (Cell(None, None, None),)
 
@@ -220,18 +215,8 @@ def member_tables(spec: DatasetSpec, groups: Iterable[FeatureGroup]) -> tuple[Ta
 
 
 def definition_at(table: Table, snapshot_id: int) -> FeatureGroup | None:
-    """The definition that a snapshot of a group's table has, its own or that of the snapshot it was made from."""
-    key = PROPERTY_PREFIX + DEFINITION
-    for snapshot in ancestors(table, snapshot_id):
-        summary = snapshot_summary(snapshot)
-        picked = summary.get("source-snapshot-id")
-        if key not in summary and picked is not None:
-            # Iceberg's cherry-pick leaves the picked snapshot's properties behind.
-            source = table.snapshot_by_id(int(picked))
-            summary = {**summary, **(snapshot_summary(source) if source is not None else {})}
-        if key in summary:
-            return FeatureGroup.from_json(summary[key])
-    text = table.properties.get(key)
+    """The definition that a snapshot of a group's Iceberg table has."""
+    text = definition_text(table, snapshot_id)
     return FeatureGroup.from_json(text) if text else None
 
 
@@ -240,15 +225,12 @@ def feature_groups(meta: DatasetMetadata, version: int) -> dict[str, FeatureGrou
     if version == 0:
         return {}
     found = {}
-    for name, snapshot_id in meta.snapshots(version).items():
+    for name in meta.snapshots(version):
         if meta.role(name) != TableRole.FEATURES:
             continue
-        if isinstance(meta, DeltaMetadata):
-            text = meta.definition(version, name)
-            group = FeatureGroup.from_json(text) if text else None
-        else:
-            group = definition_at(meta.tables[name], snapshot_id)
-        if group is not None:
+        text = meta.definition(version, name)
+        if text:
+            group = FeatureGroup.from_json(text)
             found[group.name] = group
     return dict(sorted(found.items()))
 
@@ -300,7 +282,7 @@ def stale_cells(
         end = date.fromisoformat(part.end) - timedelta(days=1) if part.end else None
         for table, snapshot_id in part.snapshots.items():
             # A table that is gone held a group that this one reads; computing says so by name.
-            changed = _changed(meta, spec, table, snapshot_id, now[table]) if table in now else _ALL
+            changed = meta.changed_cells(table, snapshot_id, now[table]) if table in now else _ALL
             for cell in changed:
                 reached = cell.stretched(group.lookback)
                 reached = replace(reached, bucket=None) if group.across_users else reached
@@ -308,20 +290,7 @@ def stale_cells(
                     cells.add(reached)
     if not group.coverage:
         return set(_ALL)
-    return _up_to_the_last(cells, cells_of(meta, spec, own, now[own])) if cells else cells
-
-
-def cells_of(meta: DatasetMetadata, spec: DatasetSpec, table: str, snapshot_id: int) -> set[Cell]:
-    """Where a snapshot of one of a dataset's tables has rows."""
-    if isinstance(meta, DeltaMetadata):
-        return delta_stored_cells(meta.tables[table], spec, snapshot_id)
-    return stored_cells(meta.tables[table], spec, snapshot_id)
-
-
-def _changed(meta: DatasetMetadata, spec: DatasetSpec, table: str, old: int, new: int) -> set[Cell]:
-    if isinstance(meta, DeltaMetadata):
-        return delta_changed_cells(meta.tables[table], spec, old, new)
-    return changed_cells(meta.tables[table], spec, old, new)
+    return _up_to_the_last(cells, meta.stored_cells(own, now[own])) if cells else cells
 
 
 def _up_to_the_last(cells: Iterable[Cell], stored: Iterable[Cell]) -> set[Cell]:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from dedup_storage.errors import StorageError
 
-__all__ = ["child_folders", "delete_files", "delete_folder", "list_files", "open_folder", "read_text", "write_text"]
+__all__ = [
+    "child_folders",
+    "delete_files",
+    "delete_folder",
+    "is_delta_table",
+    "is_hidden",
+    "list_files",
+    "open_folder",
+    "read_text",
+    "resolve_uri",
+    "write_text",
+]
 
 _S3 = {"s3.endpoint": "endpoint_override", "s3.access-key-id": "access_key", "s3.secret-access-key": "secret_key"}
 
@@ -20,13 +33,56 @@ def open_folder(uri: str, properties: Mapping[str, str] | None = None) -> tuple[
         uri: Absolute path, or an address with its scheme.
         properties: Catalog properties; keys of S3 are used.
     """
-    if "://" not in uri:
-        return pafs.LocalFileSystem(), uri
     given = {name: (properties or {})[key] for key, name in _S3.items() if key in (properties or {})}
     if uri.startswith(("s3://", "s3a://")) and given:
         return pafs.S3FileSystem(region=(properties or {}).get("s3.region"), **given), uri.split("://", 1)[1]
-    found: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(uri.replace("s3a://", "s3://", 1))
-    return found
+    return resolve_uri(uri)
+
+
+def resolve_uri(path: str) -> tuple[pafs.FileSystem, str]:
+    """File system and inner path of a path or URI (``s3://``, ``gs://``, ``hdfs://``, ``file:``, or none).
+
+    Raises:
+        StorageError: the scheme is not known to this machine's Arrow.
+    """
+    if path.startswith("file:"):
+        return _local(), "/" + path.removeprefix("file:").lstrip("/")
+    if "://" not in path:
+        return _local(), path
+    scheme, _, rest = path.partition("://")
+    # Hadoop's names of an object store's address.
+    scheme = {"s3a": "s3", "s3n": "s3"}.get(scheme, scheme)
+    try:
+        return _remote(scheme, rest.partition("/")[0]), _inner(scheme, rest)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")[:300]
+        raise StorageError(f"the address {path} cannot be opened: {reason}") from None
+
+
+@lru_cache(maxsize=1)
+def _local() -> pafs.FileSystem:
+    return pafs.LocalFileSystem()
+
+
+@lru_cache(maxsize=64)
+def _remote(scheme: str, authority: str) -> pafs.FileSystem:
+    return pafs.FileSystem.from_uri(f"{scheme}://{authority}/")[0]
+
+
+def _inner(scheme: str, rest: str) -> str:
+    # HDFS paths start after the name node; object stores keep the bucket as their first level.
+    return "/" + rest.partition("/")[2] if scheme in ("hdfs", "viewfs") else rest
+
+
+def is_hidden(place: str) -> bool:
+    """Whether Spark would not read a file at this place in a folder: a part of it begins with ``_`` or a dot."""
+    return any(part[:1] in ("_", ".") for part in place.split("/"))
+
+
+def is_delta_table(uri: str, properties: Mapping[str, str] | None = None) -> bool:
+    """Whether a folder is a Delta table."""
+    filesystem, path = open_folder(f"{uri.rstrip('/')}/_delta_log", properties)
+    return bool(filesystem.get_file_info(path).type is pafs.FileType.Directory)
 
 
 def child_folders(uri: str, properties: Mapping[str, str] | None = None) -> list[str]:

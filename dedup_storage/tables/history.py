@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dedup_storage.errors import VersionNotFoundError
+from dedup_storage.errors import DatasetNotFoundError, VersionNotFoundError, known_names
 from dedup_storage.layout import ROLE_PROPERTY, DatasetSpec
+from dedup_storage.tables.cells import Cell
 
-__all__ = ["DatasetMetadata", "VersionInfo"]
+__all__ = ["ANCHORS", "DatasetMetadata", "VersionInfo", "no_dataset"]
+
+# Tables that may describe a dataset.
+ANCHORS = ("requests", "logs")
+
+
+def no_dataset(dataset: str, where: str, others: Sequence[str]) -> DatasetNotFoundError:
+    """The error for a dataset that is not there.
+
+    Args:
+        dataset: Its name.
+        where: Where it was looked for.
+        others: Names of those that are there.
+    """
+    return DatasetNotFoundError(
+        f"there is no dataset {dataset} {where}",
+        expected=known_names(dataset, others) if others else None,
+        fix="Create it with: dedup-storage write.",
+    )
 
 
 class VersionInfo(BaseModel):
@@ -83,6 +102,18 @@ class DatasetMetadata(ABC):
     @abstractmethod
     def rows(self, version: int) -> dict[str, int]:
         """Rows of each table of a version, where the catalog knows them."""
+
+    @abstractmethod
+    def definition(self, version: int, table: str) -> str | None:
+        """The feature group that a table holds in a version, as JSON."""
+
+    @abstractmethod
+    def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
+        """Where a table's rows changed between two of its snapshots (``None``: before the first)."""
+
+    @abstractmethod
+    def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
+        """Where a snapshot of a table has rows."""
 
     @abstractmethod
     def is_named(self, table: str) -> bool:

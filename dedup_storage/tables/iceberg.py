@@ -13,14 +13,12 @@ from pyspark.sql.types import ByteType, ShortType
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError, UsageError
 from dedup_storage.layout import (
-    COLUMNS_PROPERTY,
     PROMOTED_PROPERTY,
-    ROLE_PROPERTY,
-    SPEC_PROPERTY,
     DatasetSpec,
-    TableRole,
     TableSpec,
+    describing_properties,
     encoding_properties,
+    feature_lists,
     version_tag,
 )
 from dedup_storage.schema import DateGrain, LogSchema, check_name
@@ -30,8 +28,9 @@ from dedup_storage.tables.iceberg_publish import Publisher
 from dedup_storage.tables.metadata import DatasetMetadata, Lake, snapshot_summary
 from dedup_storage.tables.protocol import Run, Staged
 from dedup_storage.tables.sessions import move_to, run_session
+from dedup_storage.tables.sql import listed, quoted
 
-__all__ = ["IcebergFormat", "in_ranges", "quoted"]
+__all__ = ["IcebergFormat", "in_ranges"]
 
 _TABLE_PROPERTIES = {
     "format-version": "3",
@@ -45,15 +44,6 @@ _TABLE_PROPERTIES = {
     # A segment is one task's work: one sorted run of files instead of several overlapping ones.
     "write.spark.advisory-partition-size-bytes": str(1024**3),
 }
-
-
-def quoted(*parts: str) -> str:
-    """A checked, back-quoted identifier.
-
-    Raises:
-        UnsafeNameError: a part that could not be an identifier.
-    """
-    return ".".join(f"`{check_name(part, 'identifier')}`" for part in parts)
 
 
 class IcebergFormat:
@@ -133,24 +123,17 @@ class IcebergFormat:
         self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()
     ) -> None:
         """Create one table if it is not there, with its partitions, order and encodings."""
-        features = table.role is TableRole.FEATURES
-        lists = [c for c in table.columns if features and columns[c].lower().startswith("array<")]
         properties = {
             **_TABLE_PROPERTIES,
-            **encoding_properties(spec, table, lists, dictionaries),
-            ROLE_PROPERTY: table.role.value,
+            **encoding_properties(spec, table, feature_lists(table, columns), dictionaries),
+            **describing_properties(spec, table, columns),
         }
-        if table.name == spec.anchor.name:
-            properties[SPEC_PROPERTY] = spec.to_json()
-        if features:
-            properties[COLUMNS_PROPERTY] = ", ".join(f"{c} {columns[c]}" for c in table.columns)
         fields = ", ".join(f"{quoted(c)} {columns[c]}" for c in table.columns)
         partitions = ", ".join(self._partitions(spec))
-        listed = ", ".join(f"'{key}' = '{_literal(value)}'" for key, value in properties.items())
         name = self._name(spec.name, table.name)
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {name} ({fields}) USING iceberg "
-            f"PARTITIONED BY ({partitions}) TBLPROPERTIES ({listed})"
+            f"PARTITIONED BY ({partitions}) TBLPROPERTIES ({listed(properties)})"
         )
         order = ", ".join(quoted(c) for c in table.sort_columns)
         self.spark.sql(f"ALTER TABLE {name} WRITE DISTRIBUTED BY PARTITION LOCALLY ORDERED BY {order}")
@@ -173,9 +156,9 @@ class IcebergFormat:
                 self.spark.sql(f"ALTER TABLE {name} DROP COLUMN {quoted(field.name)}")
             self.spark.sql(f"ALTER TABLE {name} ADD COLUMN {quoted(field.name)} {kind}")
         # Set before any row has them, so that a reader knows them for what they are.
-        listed = self.lake.catalog.load_table((spec.name, table)).properties.get(PROMOTED_PROPERTY, "")
-        names = ",".join(sorted({*filter(None, listed.split(",")), *columns}))
-        self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('{PROMOTED_PROPERTY}' = '{names}')")
+        promoted = self.lake.catalog.load_table((spec.name, table)).properties.get(PROMOTED_PROPERTY, "")
+        names = ",".join(sorted({*filter(None, promoted.split(",")), *columns}))
+        self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed({PROMOTED_PROPERTY: names})})")
 
     def _partitions(self, spec: DatasetSpec) -> list[str]:
         bucket = f"bucket({spec.buckets}, {quoted(spec.schema_.user)})"
@@ -262,9 +245,9 @@ class IcebergFormat:
         """Publish a new version with the content of an older one; gives its number."""
         facts = {"parent": str(target), "kind": "rollback"}
         run = replace(run, facts={**run.facts, **facts}, dates=None)
-        anchor = spec.anchor
-        self.stage_nothing(spec, anchor, run)
-        return self._publisher.publish(spec, run, [anchor.name], None)
+        self.stage_nothing(spec, spec.anchor, run)
+        # No member: a rollback is the way out where a table, the anchor too, was changed from elsewhere.
+        return self._publisher.publish(spec, run, (), None)
 
     def pin(self, spec: DatasetSpec, version: int, label: str) -> None:
         """Keep a version through expiry: a tag on every table, the anchor's last."""
@@ -300,7 +283,3 @@ def in_ranges(column: str, ranges: Sequence[tuple[str, str]]) -> Column:
             part = part & (F.col(column) < F.lit(high).cast("date"))
         condition = part if condition is None else condition | part
     return F.lit(False) if condition is None else condition
-
-
-def _literal(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("'", "\\'")

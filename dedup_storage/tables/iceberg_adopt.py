@@ -12,9 +12,10 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, version_tag
-from dedup_storage.schema import DateGrain, LogSchema, check_name
+from dedup_storage.schema import DateGrain, LogSchema
 from dedup_storage.tables.metadata import EXPIRED_PREFIX
 from dedup_storage.tables.protocol import Run
+from dedup_storage.tables.sql import listed, literal, quoted
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -46,8 +47,7 @@ def table_partitions(table: Table, place: str, schema: LogSchema) -> tuple[DateG
 
 
 def _name(settings: Settings, spec: DatasetSpec) -> str:
-    parts = (settings.catalog.name, spec.name, spec.anchor.name)
-    return ".".join(f"`{check_name(p, 'identifier')}`" for p in parts)
+    return quoted(settings.catalog.name, spec.name, spec.anchor.name)
 
 
 def adopt_table(
@@ -56,14 +56,13 @@ def adopt_table(
     """Give the dataset a table of the log's files: the table itself under a new name, or a new one that names them."""
     name, catalog = _name(settings, spec), settings.catalog.name
     if kind == "iceberg":
-        own = ".".join(f"`{check_name(p, 'identifier')}`" for p in (catalog, *place.split(".")))
-        spark.sql(f"ALTER TABLE {own} RENAME TO `{spec.name}`.`{spec.anchor.name}`")
+        spark.sql(f"ALTER TABLE {quoted(catalog, *place.split('.'))} RENAME TO `{spec.name}`.`{spec.anchor.name}`")
     else:
-        fields = ", ".join(f"`{check_name(c, 'column name')}` {kind_}" for c, kind_ in columns.items())
+        fields = ", ".join(f"{quoted(c)} {kind_}" for c, kind_ in columns.items())
         spark.sql(f"CREATE TABLE {name} ({fields}) USING iceberg TBLPROPERTIES ('format-version' = '2')")
-        folder = _literal(f"`parquet`.`{place.replace('`', '``')}`")
+        folder = literal(f"`parquet`.`{place.replace('`', '``')}`")
         target = f"{spec.name}.{spec.anchor.name}"
-        procedure = f"`{check_name(catalog, 'catalog name')}`.system.add_files"
+        procedure = f"{quoted(catalog)}.system.add_files"
         spark.sql(f"CALL {procedure}(table => '{target}', source_table => '{folder}')")
     properties = {
         ROLE_PROPERTY: spec.anchor.role.value,
@@ -86,9 +85,4 @@ def describe_adopted(spark: SparkSession, settings: Settings, spec: DatasetSpec,
 
 
 def _set(spark: SparkSession, name: str, properties: Mapping[str, str]) -> None:
-    listed = ", ".join(f"'{_literal(k)}' = '{_literal(v)}'" for k, v in properties.items())
-    spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed})")
-
-
-def _literal(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("'", "\\'")
+    spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")

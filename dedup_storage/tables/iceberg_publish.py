@@ -14,7 +14,7 @@ next run, whoever it is; a crash before 3 leaves only unreferenced data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -22,72 +22,46 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError, ForeignCommitError, StorageError
+from dedup_storage.errors import ForeignCommitError, StorageError
 from dedup_storage.faults import reached
-from dedup_storage.layout import PROPERTY_PREFIX, ROLE_PROPERTY, DatasetSpec, TableRole, claim_tag, version_tag
-from dedup_storage.tables.features import DEFINITION, definition_at
+from dedup_storage.layout import (
+    DEFINITION,
+    PROPERTY_PREFIX,
+    ROLE_PROPERTY,
+    DatasetSpec,
+    TableRole,
+    claim_tag,
+    version_tag,
+)
+from dedup_storage.tables.features import definition_at
 from dedup_storage.tables.iceberg_branch import RunBranch, commit_again, expiring, load_java, main_id, mark
-from dedup_storage.tables.metadata import DatasetMetadata, Lake, ancestors, snapshot_summary, tags
+from dedup_storage.tables.metadata import IcebergMetadata, Lake, ancestors, snapshot_summary, tags
 from dedup_storage.tables.protocol import UNTAGGED, Run
-from dedup_storage.tables.segments import encode_segments, overlap
+from dedup_storage.tables.publishing import LostRaceError, PublisherBase, version_facts
 
 __all__ = ["Publisher"]
 
 _JAVA_ERRORS = (Py4JJavaError, PySparkException)
 
 
-class _RaceLostError(Exception):
-    """Another writer's commit came first; look again and go on."""
-
-
-class Publisher:
+class Publisher(PublisherBase[IcebergMetadata]):
     """Publishes staged snapshots of one catalog."""
+
+    lake: Lake
+    raced_for = "catalog"
 
     def __init__(self, spark: SparkSession, settings: Settings, lake: Lake) -> None:
         self.spark, self.settings, self.lake = spark, settings, lake
 
-    def publish(
-        self,
-        spec: DatasetSpec,
-        run: Run,
-        members: Sequence[str],
-        verify: Callable[[DatasetMetadata], None] | None,
-    ) -> int:
-        """See ``TableFormat.publish``."""
-        verified = run.base
-        for attempt in self._retrying():
-            with attempt:
-                meta = self.complete_pending(spec)
-                done = meta.version_of_run(run.run_id)
-                if done is not None:
-                    self.discard(spec, run)
-                    return done
-                if meta.current != verified:
-                    self._refuse_overlap(meta, run)
-                    if verify is not None:
-                        verify(meta)
-                    verified = meta.current
-                for name in members:
-                    self._refuse_foreign(meta, name)
-                    if run.segments is not None:
-                        self._restage(meta, name, run)
-                    elif run.replaces(name):
-                        self._rebase(meta, name, run)
-                return self._claim_and_complete(spec, meta.current + 1, run)
-        raise AssertionError("unreachable: tenacity reraises")
+    def _prepare(self, meta: IcebergMetadata, name: str, run: Run) -> None:
+        if run.segments is not None:
+            self._restage(meta, name, run)
+        elif run.replaces(name):
+            self._rebase(meta, name, run)
 
-    def _retrying(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception_type(_RaceLostError),
-            stop=stop_after_attempt(self.settings.write.conflict_retries + 1),
-            wait=wait_random_exponential(multiplier=0.05, max=2),
-            retry_error_callback=_give_up,
-        )
-
-    def _claim_and_complete(self, spec: DatasetSpec, version: int, run: Run) -> int:
+    def _claim_and_complete(self, spec: DatasetSpec, version: int, run: Run, members: Sequence[str]) -> int:
         anchor = self.lake.catalog.load_table((spec.name, spec.anchor.name))
         staged = self.find_staged(anchor, run.attempt)
         reached("publish:before-claim")
@@ -98,20 +72,12 @@ class Publisher:
         except _JAVA_ERRORS as error:
             meta = self.lake.load(spec.name)
             if tags(meta.anchor).get(claim_tag(version)) != staged.snapshot_id:
-                raise _RaceLostError(str(error)) from error
+                raise LostRaceError(str(error)) from error
         reached("publish:after-claim")
         self.complete(self.lake.load(spec.name), version)
         return version
 
-    def complete_pending(self, spec: DatasetSpec) -> DatasetMetadata:
-        """Finish the version that is decided but not complete, if there is one; gives the tables as they are then."""
-        meta = self.lake.load(spec.name)
-        while meta.pending is not None:
-            self.complete(meta, meta.pending)
-            meta = self.lake.load(spec.name)
-        return meta
-
-    def complete(self, meta: DatasetMetadata, version: int) -> None:
+    def complete(self, meta: IcebergMetadata, version: int) -> None:
         """Bring a decided version's snapshots onto main and tag them, the anchor last."""
         facts = meta.claim(version)
         anchor, dataset = meta.spec.anchor.name, meta.spec.name
@@ -170,7 +136,7 @@ class Publisher:
                     table = self.lake.catalog.load_table((dataset, name))
                 holder = _holder(table, staged.snapshot_id)
                 if holder is None:
-                    raise _RaceLostError(str(lost)) from lost
+                    raise LostRaceError(str(lost)) from lost
                 return holder
         return None
 
@@ -183,7 +149,7 @@ class Publisher:
                 try:
                     self._java(dataset, name).manageSnapshots().removeTag(tag).commit()
                 except _JAVA_ERRORS as error:
-                    raise _RaceLostError(str(error)) from error
+                    raise LostRaceError(str(error)) from error
 
     def tag(self, dataset: str, name: str, tag: str, snapshot_id: int) -> None:
         """Create a tag, or find it there."""
@@ -194,7 +160,7 @@ class Publisher:
                 try:
                     self._java(dataset, name).manageSnapshots().createTag(tag, snapshot_id).commit()
                 except _JAVA_ERRORS as error:
-                    raise _RaceLostError(str(error)) from error
+                    raise LostRaceError(str(error)) from error
 
     def _restore(self, dataset: str, name: str, snapshot_id: int, version: int) -> None:
         """Set main back and tag it in one commit, so that a slow helper cannot set main back a second time."""
@@ -207,23 +173,9 @@ class Publisher:
                     change = self._java(dataset, name).manageSnapshots()
                     change.setCurrentSnapshot(snapshot_id).createTag(tag, snapshot_id).commit()
                 except _JAVA_ERRORS as error:
-                    raise _RaceLostError(str(error)) from error
+                    raise LostRaceError(str(error)) from error
 
-    def _refuse_overlap(self, meta: DatasetMetadata, run: Run) -> None:
-        """A replacement must not overwrite what was published into its segments since it began."""
-        if run.replaced is None and run.segments is None:
-            return
-        for version in range(run.base + 1, meta.current + 1):
-            facts, grain = meta.claim(version), meta.spec.date_grain
-            if overlap(facts, grain, dates=run.dates, segments=run.segments, reads=run.reads, tables=run.tables):
-                changed = "event dates" if run.segments is None else "segments"
-                raise ConflictError(
-                    f"version {version} of {meta.spec.name} changed {changed} that this run replaces",
-                    expected=f"version {run.base} to be the last that touched them",
-                    fix="Nothing was published. Run the job again.",
-                )
-
-    def _refuse_foreign(self, meta: DatasetMetadata, name: str) -> None:
+    def _refuse_foreign(self, meta: IcebergMetadata, name: str) -> None:
         """Main must hold the current version: a commit from elsewhere belongs to no version."""
         expected = meta.snapshots(meta.current).get(name) if meta.current else None
         for snapshot in ancestors(meta.tables[name], meta.tables[name].metadata.current_snapshot_id):
@@ -239,13 +191,13 @@ class Publisher:
                     fix="Write through dedup_storage, or return to a version: dedup-storage versions rollback N.",
                 )
 
-    def _refuse_stale(self, meta: DatasetMetadata) -> None:
+    def _refuse_stale(self, meta: IcebergMetadata) -> None:
         """A version decided after ``meta`` was read explains what looks foreign in it."""
         anchor = self.lake.catalog.load_table((meta.spec.name, meta.spec.anchor.name))
         if claim_tag(meta.current + 1) in tags(anchor):
-            raise _RaceLostError("another version was decided")
+            raise LostRaceError("another version was decided")
 
-    def _rebase(self, meta: DatasetMetadata, name: str, run: Run) -> None:
+    def _rebase(self, meta: IcebergMetadata, name: str, run: Run) -> None:
         """Stage a replacement again on today's main, from the same files; Iceberg picks none across a commit."""
         table = meta.tables[name]
         staged = self.find_staged(table, run.attempt)
@@ -276,11 +228,7 @@ class Publisher:
         """What a staged snapshot says of its run; on the anchor table, all that the version remembers."""
         facts = {"run-id": run.run_id, "job": run.job, **run.table_facts.get(name, {})}
         if name == spec.anchor.name:
-            facts |= {"dates": "*" if run.dates is None else ",".join(run.dates), **run.facts}
-            if run.tables is not None:
-                facts["tables"] = ",".join(run.tables)
-            if run.segments is not None:
-                facts["segments"] = encode_segments(run.segments)
+            facts |= version_facts(run)
         elif DEFINITION not in facts:
             # Rows rewritten by a run that knows nothing of definitions: the group stays what it was.
             stored = self.lake.catalog.load_table((spec.name, name))
@@ -289,7 +237,7 @@ class Publisher:
                 facts |= {DEFINITION: group.to_json()} if group is not None else {}
         return {PROPERTY_PREFIX + key: value for key, value in facts.items()}
 
-    def _restage(self, meta: DatasetMetadata, name: str, run: Run) -> None:
+    def _restage(self, meta: IcebergMetadata, name: str, run: Run) -> None:
         """Stage a run's branch as one snapshot on today's main, or for a table it leaves alone a snapshot of no files.
 
         Nothing since the run began touched its segments, so its files fit as they are.
@@ -358,12 +306,3 @@ def _holder(table: Table, staged: int) -> int | None:
         if snapshot.snapshot_id == staged or snapshot_summary(snapshot).get("source-snapshot-id") == str(staged):
             return snapshot.snapshot_id
     return None
-
-
-def _give_up(state: Any) -> None:
-    error = state.outcome.exception()
-    raise ConflictError(
-        f"the publication lost the race for the catalog {state.attempt_number} times",
-        got=str(error).splitlines()[0][:200],
-        fix="Nothing was published by this run. Run the job again.",
-    ) from error

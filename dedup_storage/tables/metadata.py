@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import DatasetNotFoundError, StorageError, known_names
+from dedup_storage.errors import StorageError
 from dedup_storage.layout import (
     PROPERTY_PREFIX,
     ROLE_PROPERTY,
@@ -20,12 +20,14 @@ from dedup_storage.layout import (
 )
 from dedup_storage.schema import check_name
 from dedup_storage.tables.catalog import pyiceberg_properties
-from dedup_storage.tables.history import DatasetMetadata, VersionInfo
+from dedup_storage.tables.cells import Cell
+from dedup_storage.tables.changes import changed_cells, stored_cells
+from dedup_storage.tables.history import ANCHORS, DatasetMetadata, VersionInfo, no_dataset
+from dedup_storage.tables.iceberg_snapshots import ancestors, definition_text, live_rows, snapshot_summary, tags
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
-    from pyiceberg.table.snapshots import Snapshot
 
 __all__ = [
     "DatasetMetadata",
@@ -38,38 +40,7 @@ __all__ = [
     "tags",
 ]
 
-ANCHORS = ("requests", "logs")
 EXPIRED_PREFIX = PROPERTY_PREFIX + "expired."
-
-
-def tags(table: Table) -> dict[str, int]:
-    """Tag and branch name -> snapshot id."""
-    return {name: ref.snapshot_id for name, ref in table.metadata.refs.items()}
-
-
-def snapshot_summary(snapshot: Snapshot) -> dict[str, str]:
-    """A snapshot's summary with its operation."""
-    if snapshot.summary is None:
-        return {}
-    return {"operation": snapshot.summary.operation.value, **snapshot.summary.additional_properties}
-
-
-def ancestors(table: Table, snapshot_id: int | None) -> list[Snapshot]:
-    """The snapshot and those it was made from, newest first, as far as they are kept."""
-    by_id = {s.snapshot_id: s for s in table.metadata.snapshots}
-    line = []
-    while snapshot_id is not None and snapshot_id in by_id:
-        snapshot = by_id[snapshot_id]
-        line.append(snapshot)
-        snapshot_id = snapshot.parent_snapshot_id
-    return line
-
-
-def live_rows(table: Table, snapshot_id: int | None) -> int:
-    """Rows of a snapshot, hidden ones left out, from its own counts."""
-    snapshot = table.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
-    summary = snapshot_summary(snapshot) if snapshot is not None else {}
-    return int(summary.get("total-records", 0)) - int(summary.get("total-position-deletes", 0))
 
 
 class IcebergMetadata(DatasetMetadata):
@@ -122,6 +93,18 @@ class IcebergMetadata(DatasetMetadata):
             if total is not None:
                 rows[name] = int(total)
         return rows
+
+    def definition(self, version: int, table: str) -> str | None:
+        """See ``DatasetMetadata``."""
+        return definition_text(self.tables[table], tags(self.tables[table])[version_tag(version)])
+
+    def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
+        """See ``DatasetMetadata``."""
+        return changed_cells(self.tables[table], self.spec, old, new)
+
+    def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
+        """See ``DatasetMetadata``."""
+        return stored_cells(self.tables[table], self.spec, snapshot_id)
 
     def is_named(self, table: str) -> bool:
         """See ``DatasetMetadata``."""
@@ -212,10 +195,5 @@ class Lake:
         """
         found = self.find(dataset)
         if found is None:
-            others = self.datasets()
-            raise DatasetNotFoundError(
-                f"there is no dataset {dataset} in the catalog {self.settings.catalog.name}",
-                expected=known_names(dataset, others) if others else None,
-                fix="Create it with: dedup-storage write.",
-            )
+            raise no_dataset(dataset, f"in the catalog {self.settings.catalog.name}", self.datasets())
         return found

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
@@ -14,7 +15,7 @@ from dedup_storage.config import load_settings
 from dedup_storage.errors import DatasetNotFoundError
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, encoding_properties
 from dedup_storage.schema import DateGrain, LogSchema
-from dedup_storage.tables.delta_files import live_files, replaced_files, restored_actions
+from dedup_storage.tables.delta_files import live_files, parquet_actions, replaced_files, restored_actions
 from dedup_storage.tables.delta_layout import (
     bucket_column,
     file_properties,
@@ -23,7 +24,8 @@ from dedup_storage.tables.delta_layout import (
     not_null,
     partition_columns,
 )
-from dedup_storage.tables.delta_metadata import DeltaLake, DeltaRef
+from dedup_storage.tables.delta_metadata import DeltaLake
+from dedup_storage.tables.delta_ref import DeltaRef
 from dedup_storage.tables.delta_stage import StagedFiles, StagedStore
 from dedup_storage.tables.delta_versions import VersionLog
 from dedup_storage.tables.folders import delete_files, list_files, read_text, write_text
@@ -165,6 +167,15 @@ def test_a_replacement_takes_out_the_files_of_its_segments(tmp_path: Path) -> No
     assert gone((("2024-01-01", ""),), (1,)) == {("2024-01-01", "1"), ("2024-02-01", "1")}
     assert len(gone((("", ""),))) == 4
     assert gone((("2024-03-01", ""),)) == set()
+
+
+def test_files_that_spark_does_not_read_are_not_adopted(tmp_path: Path) -> None:
+    for place in ("a b.parquet", "part/b.parquet", "_tmp/c.parquet", ".d.parquet", "_SUCCESS"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"i": [1, 2, 3]}), tmp_path / place)
+    added = [json.loads(action)["add"] for action in parquet_actions(str(tmp_path), {})]
+    assert [a["path"] for a in added] == [f"file://{tmp_path}/a%20b.parquet", f"file://{tmp_path}/part/b.parquet"]
+    assert [json.loads(a["stats"])["numRecords"] for a in added] == [3, 3]
 
 
 def test_a_restore_takes_out_and_names_again(tmp_path: Path) -> None:

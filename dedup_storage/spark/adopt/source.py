@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -17,6 +18,7 @@ from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
 from dedup_storage.spark.grains import detect_grains, varying_requests
 from dedup_storage.spark.raw import Form, RawLog
+from dedup_storage.tables.folders import is_delta_table, is_hidden, open_folder
 from dedup_storage.tables.rows import only_row
 
 __all__ = ["Kind", "Source", "adopted_spec", "find_source"]
@@ -63,16 +65,17 @@ def find_source(spark: SparkSession, settings: Settings, source: str) -> Source:
         if len(parts) != 2:
             raise InputError(f"{source} is no table's name", expected="namespace.table, or a path with a slash in it")
         return Source(Kind.ICEBERG, ".".join(parts), spark.read.table(".".join((settings.catalog.name, *parts))))
-    place = source.rstrip("/")
-    filesystem, inner = pafs.FileSystem.from_uri(place) if "://" in place else (pafs.LocalFileSystem(), place)
-    if filesystem.get_file_info(f"{inner}/_delta_log").type is pafs.FileType.Directory:
+    # Files are named by their full address, wherever the dataset is read from.
+    place = source.rstrip("/") if "://" in source else str(Path(source).absolute())
+    properties = settings.catalog.properties
+    if is_delta_table(place, properties):
         if settings.format != "delta":
             raise InputError(
                 f"{source} is a Delta table, and the configured format is {settings.format}",
                 fix="Set format: delta, adopt it there, and convert it.",
             )
         return Source(Kind.DELTA, place, spark.read.format("delta").load(place))
-    _refuse_mixed(filesystem, inner, source)
+    _refuse_mixed(*open_folder(place, properties), source)
     return Source(Kind.PARQUET, place, spark.read.parquet(place))
 
 
@@ -84,7 +87,7 @@ def _refuse_mixed(filesystem: pafs.FileSystem, inner: str, source: str) -> None:
     entries = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True))
     for entry in sorted(entries, key=lambda e: e.path):
         relative = entry.path[len(inner) :].strip("/")
-        if not entry.is_file or any(p[:1] in "._" for p in relative.split("/")):
+        if not entry.is_file or is_hidden(relative):
             continue
         if "=" in relative:
             raise InputError(

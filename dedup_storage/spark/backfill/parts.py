@@ -15,12 +15,12 @@ from dedup_storage.spark.backfill.affected import HIT, NEW, AffectedRows
 from dedup_storage.spark.backfill.plan import BackfillPlan, SegmentPlan
 from dedup_storage.spark.backfill.request import Strategy
 from dedup_storage.spark.backfill.target import Target, files_by_segment, segments_sql
-from dedup_storage.tables.iceberg import quoted
 from dedup_storage.tables.iceberg_branch import PART, RunBranch
 from dedup_storage.tables.metadata import DatasetMetadata, snapshot_summary
 from dedup_storage.tables.protocol import Run, TableFormat
 from dedup_storage.tables.segments import Segment, decode_segments, encode_segments
 from dedup_storage.tables.sessions import move_to, run_session
+from dedup_storage.tables.sql import quoted
 
 __all__ = ["MOST_SEGMENTS", "Part", "done_segments", "files_of", "parts_of", "run_part", "swap_rows"]
 

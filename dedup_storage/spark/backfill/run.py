@@ -158,7 +158,7 @@ class Backfill(TimedSteps):
 
                 check_gate_settings(spec=self.spec, settings=self.settings, run_id=self.run_id)
                 warm_up()
-            with self._timed("plan"):
+            with self.timed("plan"):
                 rows, plan, branch = self._begin(meta)
             if not plan.segments and self.beside is None:
                 return self._summary(plan, meta.current, {}, docs=None, gate="not needed", resumed=0)
@@ -204,7 +204,7 @@ class Backfill(TimedSteps):
         resumed = len(finished)
         run = self._describe(rows, plan, branch, finished)
         request = digest(self.change, self.affected)
-        with self._timed("rewrite"):
+        with self.timed("rewrite"):
             written = 0
             for part in parts_of(plan, finished, self.part_segments):
                 self._part(rows, branch, run, part, request)
@@ -218,7 +218,7 @@ class Backfill(TimedSteps):
         if plan.segments:
             self._audit_rows(rows, branch)
             if self.gate:
-                with self._timed("gate"):
+                with self.timed("gate"):
                     docs = audit_segments(self.settings, rows, branch, run)
         reached("backfill:audited")
         try:
@@ -226,7 +226,7 @@ class Backfill(TimedSteps):
             reached("backfill:beside")
             if not plan.segments and not beside:
                 return self._summary(plan, plan.base, {}, docs=None, gate="not needed", resumed=resumed)
-            with self._timed("publish"):
+            with self.timed("publish"):
                 version = self._publish(run, beside)
         finally:
             # What was published is held by its version; the rest of the attempt is of no use to anyone.

@@ -13,9 +13,9 @@ from dedup_storage.errors import UnknownColumnError, UsageError, known_names
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import DateGrain
 from dedup_storage.tables.features import feature_groups
-from dedup_storage.tables.iceberg import quoted
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.segments import Segment
+from dedup_storage.tables.sql import quoted
 
 __all__ = ["Target", "bucket_column", "date_column", "files_by_segment", "find_target", "segments_sql", "table_of"]
 

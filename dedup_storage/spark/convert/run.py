@@ -79,7 +79,7 @@ class Conversion(TimedSteps):
         target = self._target()
         self.source.tables.pin(self.source.spec, version, self._pin)
         rows = self._rows(self.source, meta, version)
-        with self._timed("parts"):
+        with self.timed("parts"):
             parts = find_parts(rows, self.source.spec.buckets)
         reached("convert:begun")
         planned = _stored(self.source, version)
@@ -161,15 +161,15 @@ class Conversion(TimedSteps):
 
     def _convert(self, rows: PartRows, target: Dataset, part: Part) -> tuple[PartCheck, bool]:
         """Write a part unless it is there, and compare; also whether it was there."""
-        with self._timed("check"):
+        with self.timed("check"):
             wanted = rows.check(part)
         if not wanted.requests:
             return wanted, False
-        with self._timed("write"):
+        with self.timed("write"):
             summary = target.write(rows.raw(part), run_id=f"{self.run_id}.{part.name}", gate=False)
         self._written += sum(t.bytes for t in summary.tables)
         if not summary.already_published:
-            with self._timed("check"):
+            with self.timed("check"):
                 now = target.metadata()
                 found = self._rows(target, now, summary.version or now.current).check(part)
             if found != wanted:

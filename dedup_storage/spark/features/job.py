@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +12,12 @@ from pyspark.sql import DataFrame
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError, DedupStorageError, UsageError
 from dedup_storage.faults import reached
-from dedup_storage.layout import DatasetSpec
+from dedup_storage.layout import DEFINITION, DatasetSpec
 from dedup_storage.spark.features.inputs import Inputs
 from dedup_storage.spark.features.summary import FeatureSummary
 from dedup_storage.spark.features.window import Window
-from dedup_storage.tables.features import DEFINITION, FeatureGroup, feature_groups, find_group, group_table
+from dedup_storage.spark.steps import TimedSteps
+from dedup_storage.tables.features import FeatureGroup, feature_groups, find_group, group_table
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import Run, Staged, TableFormat
 from dedup_storage.tables.sessions import move_to, run_session
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["FeatureJob"]
 
 
-class FeatureJob:
+class FeatureJob(TimedSteps):
     """One run on one feature group.
 
     Args:
@@ -58,15 +57,6 @@ class FeatureJob:
         self.gate = gate and settings.quality.enabled
         self.attempt = f"{run_id}/{uuid.uuid4().hex[:12]}"
         self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Add the seconds of a step."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - start, 3)
 
     def begin(self) -> tuple[DatasetMetadata, FeatureSummary | None]:
         """The tables, other runs' unfinished publications finished; and the summary if this run is done already.

@@ -16,7 +16,7 @@ from dedup_storage.errors import UsageError
 from dedup_storage.schema import check_name
 from dedup_storage.spark.features.inputs import Inputs
 from dedup_storage.tables.features import FeatureGroup, FeatureSource, SourceKind
-from dedup_storage.tables.iceberg import quoted
+from dedup_storage.tables.sql import quoted
 
 __all__ = ["FeatureFunction", "Lookup", "Recipe", "import_function"]
 

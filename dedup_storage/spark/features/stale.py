@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.features.window import Window
-from dedup_storage.tables.features import FeatureGroup, cells_of, stale_cells
+from dedup_storage.tables.features import FeatureGroup, stale_cells
 from dedup_storage.tables.metadata import DatasetMetadata
 
 __all__ = ["overlaps_stored", "stale_window"]
@@ -28,5 +28,5 @@ def overlaps_stored(
     meta: DatasetMetadata, spec: DatasetSpec, group: FeatureGroup, version: int, window: Window
 ) -> bool:
     """Whether the group has rows inside the window already."""
-    stored = cells_of(meta, spec, group.table, meta.snapshots(version)[group.table])
+    stored = meta.stored_cells(group.table, meta.snapshots(version)[group.table])
     return any(a.overlaps(b) for a in window.cells() for b in stored)

@@ -15,10 +15,10 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError
 from dedup_storage.faults import reached
-from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, TableRole, parse_version_tag
+from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec, TableRole, parse_version_tag
 from dedup_storage.spark.forget.rewrite import TableRewriter, Touched
 from dedup_storage.spark.maintain.expire import Expiry, Policy
-from dedup_storage.tables.features import DEFINITION, definition_at
+from dedup_storage.tables.features import definition_at
 from dedup_storage.tables.iceberg_branch import commit_again, load_java, main_id
 from dedup_storage.tables.iceberg_manifests import lists_removed, rewrite_main
 from dedup_storage.tables.metadata import DatasetMetadata, ancestors, snapshot_summary, tags

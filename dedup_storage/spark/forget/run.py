@@ -94,7 +94,7 @@ class Forgetting(TimedSteps):
             )
         run = self._new_run(meta.current)
         rewriters = self._rewriters(meta, run)
-        with self._timed("find"):
+        with self.timed("find"):
             found = {name: find_touched(meta, name, rewriter) for name, rewriter in rewriters.items()}
             current = meta.snapshots(meta.current)
             rows = {n: r.count(current[n]) if n in current else 0 for n, r in rewriters.items()}
@@ -104,17 +104,17 @@ class Forgetting(TimedSteps):
             return self._summary(count, meta.current, (), erasures, clean=None)
         kept = KeptVersions(self.spark, self.tables, self.settings, self.spec, self.run_id)
         try:
-            with self._timed("current"):
+            with self.timed("current"):
                 self._current(meta, run, rewriters, found)
-            with self._timed("versions"):
+            with self.timed("versions"):
                 meta = self.tables.metadata(self.spec.name)
                 again, versions = kept.make_anew(meta, rewriters)
         finally:
             self.tables.discard(self.spec, run)
-        with self._timed("remove"):
+        with self.timed("remove"):
             self._remove()
         reached("forget:removed")
-        with self._timed("scan"):
+        with self.timed("scan"):
             meta = self.tables.metadata(self.spec.name)
             found_left = {
                 n: {

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from dedup_storage.spark.joins.scan import PartitionColumn, Scan, items
 from dedup_storage.spark.joins.sizes import FIXED_WIDTHS, SLOT, TEXT, ScanSize
 from dedup_storage.tables.delta_files import LiveFiles, live_files
-from dedup_storage.tables.delta_metadata import DeltaRef
+from dedup_storage.tables.delta_ref import DeltaRef
 from dedup_storage.tables.folders import open_folder
 
 __all__ = ["DeltaScan", "delta_scan_of"]

@@ -13,18 +13,17 @@ from dedup_storage.config import Settings
 from dedup_storage.faults import reached
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.errors import translated
-from dedup_storage.spark.maintain.expire import Policy
+from dedup_storage.spark.maintain.expire import DAY_MS, Policy
 from dedup_storage.spark.maintain.summary import MaintainSummary, TableExpiry
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.tables.delta import DeltaFormat
 from dedup_storage.tables.delta_files import live_files
-from dedup_storage.tables.delta_metadata import DeltaMetadata, DeltaRef
+from dedup_storage.tables.delta_metadata import DeltaMetadata
+from dedup_storage.tables.delta_ref import DeltaRef
 from dedup_storage.tables.delta_stage import StagedStore
-from dedup_storage.tables.folders import delete_files, list_files, open_folder
+from dedup_storage.tables.folders import delete_files, is_hidden, list_files, open_folder
 
 __all__ = ["DeltaMaintenance"]
-
-_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,14 @@ class DeltaMaintenance(TimedSteps):
             meta.resolve(None)
             stored = self._stored_bytes(meta)
             expired = self.expired_versions(meta) if self.expire else []
-            with self._timed("files"):
+            with self.timed("files"):
                 unneeded = {name: self._unneeded(meta, ref, expired) for name, ref in meta.tables.items()}
             if not self.dry_run:
                 if expired:
                     # The versions cease to exist before their files do.
                     self.tables.lake.log(self.spec.name).forget(expired)
                 reached("maintain:unnamed")
-                with self._timed("delete"):
+                with self.timed("delete"):
                     for name, files in unneeded.items():
                         self._delete(meta.tables[name], (*files.expired, *files.orphans))
                 meta = self.tables.metadata(self.spec.name)
@@ -103,11 +102,7 @@ class DeltaMaintenance(TimedSteps):
 
     def expired_versions(self, meta: DeltaMetadata) -> list[int]:
         """Versions that the policy lets go, oldest first; pinned ones stay."""
-        numbers = meta.version_numbers
-        recent = set(numbers[-self.policy.keep_versions :])
-        young = self._now_ms - self.policy.keep_days * _DAY_MS
-        infos = [meta.info(n) for n in numbers if n not in recent]
-        return [i.version for i in infos if i.created_ms < young and not i.pins]
+        return [info.version for info in self.policy.outdated(meta, self._now_ms)]
 
     def _unneeded(self, meta: DeltaMetadata, ref: DeltaRef, expired: list[int]) -> _Unneeded:
         """What expired versions alone name, and what nothing names for long enough."""
@@ -115,7 +110,7 @@ class DeltaMaintenance(TimedSteps):
         needed = set(live_files(ref).paths)
         for snapshot in {meta.snapshots(n)[ref.name] for n in kept if ref.name in meta.snapshots(n)}:
             needed |= set(live_files(ref, snapshot).paths)
-        old = self._now_ms - self.policy.orphan_days * _DAY_MS
+        old = self._now_ms - self.policy.orphan_days * DAY_MS
         needed |= set(self._store().paths(ref.name, old))
         gone: set[str] = set()
         for snapshot in {meta.snapshots(n)[ref.name] for n in expired if ref.name in meta.snapshots(n)}:
@@ -124,8 +119,7 @@ class DeltaMaintenance(TimedSteps):
         orphans = []
         for file in list_files(ref.uri, self.settings.catalog.properties) if self.orphans else []:
             place = file.path[len(root) :].strip("/")
-            hidden = any(part[:1] in "._" for part in place.split("/"))
-            if not hidden and place not in needed and place not in gone and file.mtime_ns < old * 1_000_000:
+            if not is_hidden(place) and place not in needed and place not in gone and file.mtime_ns < old * 1_000_000:
                 orphans.append(place)
         # Files of a log that was adopted lie outside and are never deleted.
         inside = (p for p in gone - needed if "://" not in p and not p.startswith(("/", "file:")))

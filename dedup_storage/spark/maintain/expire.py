@@ -22,21 +22,22 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.faults import reached
-from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, claim_tag, version_tag
-from dedup_storage.tables.features import DEFINITION
-from dedup_storage.tables.iceberg import quoted
+from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec, claim_tag, version_tag
 from dedup_storage.tables.iceberg_branch import BRANCH_PREFIX, PART, commit_again, load_java
 from dedup_storage.tables.metadata import (
     EXPIRED_PREFIX,
     DatasetMetadata,
+    VersionInfo,
     ancestors,
     snapshot_summary,
     tags,
 )
 from dedup_storage.tables.protocol import TableFormat
+from dedup_storage.tables.sql import quoted
 
-__all__ = ["Expiry", "Policy"]
+__all__ = ["DAY_MS", "Expiry", "Policy"]
 
+DAY_MS = 86_400_000
 _VERSION_OF_TAG = re.compile(r"(?:claim-)?v([1-9][0-9]*)")
 _MOST_CHARACTERS = 1_000
 _MOST_IDS = 500
@@ -59,6 +60,12 @@ class Policy(BaseModel):
     orphan_days: float = Field(default=3.0, ge=1)
     abandoned_days: float = Field(default=7.0, ge=0)
 
+    def outdated(self, meta: DatasetMetadata, now_ms: int) -> list[VersionInfo]:
+        """Versions that are neither among the newest, nor young, nor pinned; oldest first."""
+        young = now_ms - self.keep_days * DAY_MS
+        older = (meta.info(number) for number in meta.version_numbers[: -self.keep_versions])
+        return [info for info in older if info.created_ms < young and not info.pins]
+
 
 class Expiry:
     """Expiry of one dataset.
@@ -76,9 +83,6 @@ class Expiry:
 
     def expired_versions(self, meta: DatasetMetadata) -> list[int]:
         """Versions that the policy lets go, oldest first; pinned ones stay."""
-        numbers = meta.version_numbers
-        recent = set(numbers[-self.policy.keep_versions :])
-        young = self._now_ms - self.policy.keep_days * 86_400_000
         kept_snapshots: set[tuple[str, int | None]] = {
             (name, snapshot_id)
             for name, table in meta.tables.items()
@@ -92,15 +96,12 @@ class Expiry:
             for tag in tags(table)
             if tag.startswith(BRANCH_PREFIX)
         }
-        found = []
-        for number in numbers:
-            info = meta.info(number)
-            # Whatever else names a snapshot of the version keeps it: a pin, a sample, somebody's own tag.
-            named = any((name, sid) in kept_snapshots for name, sid in info.snapshots.items())
-            if number in recent or info.created_ms >= young or info.pins or named:
-                continue
-            found.append(number)
-        return found
+        # Whatever else names a snapshot of the version keeps it: a pin, a sample, somebody's own tag.
+        return [
+            info.version
+            for info in self.policy.outdated(meta, self._now_ms)
+            if kept_snapshots.isdisjoint(info.snapshots.items())
+        ]
 
     def expire(self, meta: DatasetMetadata, versions: Iterable[int]) -> None:
         """Remove versions' names, the anchor's first."""
@@ -143,7 +144,7 @@ class Expiry:
 
     def abandoned(self, meta: DatasetMetadata) -> list[tuple[str, str]]:
         """(table, branch) of runs that stopped long ago."""
-        old = self._now_ms - self.policy.abandoned_days * 86_400_000
+        old = self._now_ms - self.policy.abandoned_days * DAY_MS
         found = []
         for name, table in meta.tables.items():
             for tag, snapshot_id in tags(table).items():
@@ -167,7 +168,7 @@ class Expiry:
     def unneeded(self, meta: DatasetMetadata, name: str) -> list[int]:
         """Snapshots of a table that no version, pin or branch names, and no run can be about to publish."""
         table = meta.tables[name]
-        old = self._now_ms - self.policy.orphan_days * 86_400_000
+        old = self._now_ms - self.policy.orphan_days * DAY_MS
         kept = set(tags(table).values())
         for tag, snapshot_id in tags(table).items():
             if tag.startswith(BRANCH_PREFIX):

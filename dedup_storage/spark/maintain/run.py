@@ -74,13 +74,13 @@ class Maintenance(TimedSteps):
             stored = self._stored_bytes(meta)
             gains: tuple[Gain, ...] = ()
             if self.compact:
-                with self._timed("compact"):
+                with self.timed("compact"):
                     gains = self._compact(meta)
             meta = self.tables.metadata(self.spec.name)
             expired: list[int] = []
             abandoned: list[tuple[str, str]] = []
             if self.expire:
-                with self._timed("expire"):
+                with self.timed("expire"):
                     expired, abandoned = self._expire(meta)
             expiry = self._clean(self.tables.metadata(self.spec.name))
             meta = self.tables.metadata(self.spec.name)
@@ -149,12 +149,12 @@ class Maintenance(TimedSteps):
         for name in meta.tables:
             unneeded = expiry.unneeded(meta, name) if self.expire else []
             if unneeded and not self.dry_run:
-                with self._timed("expire"):
+                with self.timed("expire"):
                     expiry.remove_snapshots(name, unneeded)
                 reached("maintain:cleaned")
             orphans = 0
             if self.orphans:
-                with self._timed("orphans"):
+                with self.timed("orphans"):
                     orphans = expiry.orphans(name, dry_run=self.dry_run)
             found.append(TableExpiry(table=name, snapshots=len(unneeded), orphan_files=orphans))
         return tuple(found)

@@ -19,8 +19,8 @@ from dedup_storage.sampling.definition import Sample
 from dedup_storage.sampling.stored import SAMPLE_PREFIX, USER_WEIGHT, parse_sample
 from dedup_storage.schema import check_name
 from dedup_storage.spark.sampling.users import STRATUM
-from dedup_storage.tables.iceberg import quoted
 from dedup_storage.tables.metadata import snapshot_summary, tags
+from dedup_storage.tables.sql import listed, quoted
 
 if TYPE_CHECKING:
     from dedup_storage.spark.dataset import Dataset
@@ -126,11 +126,10 @@ class SampleStore:
             # Rows can be staged, as erasure does.
             "write.wap.enabled": "true",
         }
-        listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
         self.ds.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {self._name(table)} ({quoted(user)} {kind}, {STRATUM} string, "
             f"{SAMPLED} boolean, {USER_WEIGHT} double) USING iceberg "
-            f"PARTITIONED BY (bucket({self.ds.spec.buckets}, {quoted(user)})) TBLPROPERTIES ({listed})"
+            f"PARTITIONED BY (bucket({self.ds.spec.buckets}, {quoted(user)})) TBLPROPERTIES ({listed(properties)})"
         )
         # Sampled users first: a reader skips the row groups behind them.
         self.ds.spark.sql(

@@ -1,0 +1,59 @@
+"""What snapshots of an Iceberg table say, as PyIceberg loads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
+
+__all__ = ["ancestors", "definition_text", "live_rows", "snapshot_summary", "tags"]
+
+
+def tags(table: Table) -> dict[str, int]:
+    """Tag and branch name -> snapshot id."""
+    return {name: ref.snapshot_id for name, ref in table.metadata.refs.items()}
+
+
+def snapshot_summary(snapshot: Snapshot) -> dict[str, str]:
+    """A snapshot's summary with its operation."""
+    if snapshot.summary is None:
+        return {}
+    return {"operation": snapshot.summary.operation.value, **snapshot.summary.additional_properties}
+
+
+def ancestors(table: Table, snapshot_id: int | None) -> list[Snapshot]:
+    """The snapshot and those it was made from, newest first, as far as they are kept."""
+    by_id = {s.snapshot_id: s for s in table.metadata.snapshots}
+    line = []
+    while snapshot_id is not None and snapshot_id in by_id:
+        snapshot = by_id[snapshot_id]
+        line.append(snapshot)
+        snapshot_id = snapshot.parent_snapshot_id
+    return line
+
+
+def live_rows(table: Table, snapshot_id: int | None) -> int:
+    """Rows of a snapshot, hidden ones left out, from its own counts."""
+    snapshot = table.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
+    summary = snapshot_summary(snapshot) if snapshot is not None else {}
+    return int(summary.get("total-records", 0)) - int(summary.get("total-position-deletes", 0))
+
+
+def definition_text(table: Table, snapshot_id: int) -> str | None:
+    """The definition (JSON) that a snapshot of a feature group's table has, its own or that of the one it was made
+    from."""
+    key = PROPERTY_PREFIX + DEFINITION
+    for snapshot in ancestors(table, snapshot_id):
+        summary = snapshot_summary(snapshot)
+        picked = summary.get("source-snapshot-id")
+        if key not in summary and picked is not None:
+            # Iceberg's cherry-pick leaves the picked snapshot's properties behind.
+            source = table.snapshot_by_id(int(picked))
+            summary = {**summary, **(snapshot_summary(source) if source is not None else {})}
+        if key in summary:
+            return summary[key]
+    return table.properties.get(key) or None
