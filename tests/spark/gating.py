@@ -12,23 +12,13 @@ from dedup_storage.config import Settings
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.quality import GateFacts, Verdict, run_gate
 from dedup_storage.schema import DateGrain, LogSchema
+from tests.audited import AUDITED_SCHEMA, AUDITED_TYPES
 
 __all__ = ["FLAT_DDL", "NOON", "USERS", "Gate", "failed", "frame", "spec_of"]
 
 
 # Identifiers that no count, name or page could hold by chance.
 USERS = ("wanda-7f3e", "bruno-91ac")
-SOURCE = {
-    "user_id": "string",
-    "request_id": "bigint",
-    "ts": "timestamp",
-    "country": "string",
-    "hist": "array<bigint>",
-    "hist_ts": "array<timestamp>",
-    "item": "bigint",
-    "price": "double",
-    "y": "int",
-}
 REQUEST_DDL = (
     "user_id string, request_id bigint, event_date date, ts timestamp, country string, "
     "hist array<bigint>, hist_ts array<timestamp>"
@@ -36,16 +26,7 @@ REQUEST_DDL = (
 IMPRESSION_DDL = "user_id string, request_id bigint, event_date date, position int, item bigint, price double, y int"
 FLAT_DDL = REQUEST_DDL + ", position int, item bigint, price double, y int"
 SCHEMA = {
-    "user": "user_id",
-    "request": "request_id",
-    "item": "item",
-    "event_time": "ts",
-    "labels": "y",
-    "columns": {"country": "request", "price": "impression"},
-    "sequences": [
-        {"column": "hist", "group": "h", "max_length": 3},
-        {"column": "hist_ts", "group": "h", "times": True},
-    ],
+    **AUDITED_SCHEMA,
     "checks": {
         "price": {"minimum": 0, "maximum": 10},
         "y": {"allowed": [0, 1], "not_null": True},
@@ -59,7 +40,7 @@ Row = dict[str, Any]
 def spec_of(layout: Layout) -> DatasetSpec:
     """The dataset that the frames belong to."""
     schema = LogSchema.from_dict(SCHEMA)
-    return DatasetSpec.build("gated", schema, SOURCE, layout=layout, date_grain=DateGrain.DAY, buckets=4)
+    return DatasetSpec.build("gated", schema, AUDITED_TYPES, layout=layout, date_grain=DateGrain.DAY, buckets=4)
 
 
 def clean_requests() -> list[Row]:

@@ -1,4 +1,4 @@
-"""Versions: published together or not at all, read as of, pinned, rolled back, by many writers at once."""
+"""Versions on Iceberg: unfinished publications, conflicts, expiry; what both formats do is in ``tests/contract``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError, DedupStorageError, ForeignCommitError, VersionNotFoundError
+from dedup_storage.errors import ConflictError, DedupStorageError, ForeignCommitError
 from dedup_storage.layout import claim_tag, version_tag
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
@@ -27,54 +27,6 @@ def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     created = Dataset.create(spark, settings, name, raw.schema, raw)
     created.write(raw, run_id="day-1", gate=False)
     return created
-
-
-def test_every_version_stays_readable(spark: SparkSession, ds: Dataset) -> None:
-    ds.write(log(spark, [2], 100), run_id="day-2", gate=False)
-    ds.write(log(spark, [1], 200), run_id="day-1-again", mode="replace", gate=False)
-    first, second, third = log(spark, [1]).frame, log(spark, [2], 100).frame, log(spark, [1], 200).frame
-    same_rows(ds.logs(1), first)
-    same_rows(ds.logs(2), first.unionByName(second))
-    same_rows(ds.logs(), second.unionByName(third))
-    found = ds.versions()
-    assert [(v.version, v.run_id, v.job, v.parent) for v in found] == [
-        (1, "day-1", "write", 0),
-        (2, "day-2", "write", 1),
-        (3, "day-1-again", "write", 2),
-    ]
-    assert found[1].rows == {"requests": 10, "impressions": 30}
-
-
-def test_rollback_is_a_new_version_and_later_writes_build_on_it(spark: SparkSession, ds: Dataset) -> None:
-    ds.write(log(spark, [2], 100), run_id="day-2", gate=False)
-    info = ds.rollback(1, run_id="undo")
-    assert (info.version, info.job, info.parent) == (3, "rollback", 1)
-    same_rows(ds.logs(), log(spark, [1]).frame)
-    same_rows(ds.logs(2), log(spark, [1]).frame.unionByName(log(spark, [2], 100).frame))
-    # The undone run is no part of today's content, so it may be done again; its id is not spent.
-    assert not ds.write(log(spark, [2], 100), run_id="day-2", gate=False).already_published
-    same_rows(ds.logs(), log(spark, [1]).frame.unionByName(log(spark, [2], 100).frame))
-    assert ds.rollback(1, run_id="undo").version == 3
-    assert ds.rollback(1, run_id="undo-again").version == 5
-
-
-def test_a_version_that_does_not_exist(ds: Dataset) -> None:
-    with pytest.raises(VersionNotFoundError, match="no version 7; expected 1 to 1"):
-        ds.logs(7)
-    with pytest.raises(VersionNotFoundError):
-        ds.rollback(7)
-
-
-def test_a_pin_names_the_version_for_good(ds: Dataset) -> None:
-    pinned = ds.pin(1, "paper")
-    assert pinned["version"] == 1
-    assert set(pinned["snapshots"]) == {"requests", "impressions"}
-    assert ds.versions()[0].pins == ("paper",)
-    assert ds.pin(1, "paper") == pinned
-    ds.unpin("paper")
-    assert ds.versions()[0].pins == ()
-    with pytest.raises(VersionNotFoundError, match="pinned as paper"):
-        ds.unpin("paper")
 
 
 def test_an_unfinished_publication_is_finished_by_the_next_run(spark: SparkSession, ds: Dataset) -> None:
@@ -99,19 +51,6 @@ def test_an_unfinished_publication_is_finished_by_the_next_run(spark: SparkSessi
     assert [v.run_id for v in ds.versions()] == ["day-1", "died", "next"]
     same_rows(ds.logs(2), log(spark, [1]).frame.unionByName(raw.frame))
     assert ds.write(raw, run_id="died", gate=False).version == 2
-
-
-def test_parallel_appends_all_succeed(spark: SparkSession, ds: Dataset) -> None:
-    def append(i: int) -> int:
-        return ds.write(log(spark, [1 + i % 3], 1000 + 10 * i), run_id=f"run-{i}", gate=False).version
-
-    with ThreadPoolExecutor(4) as pool:
-        versions = list(pool.map(append, range(8)))
-    assert sorted(versions) == list(range(2, 10))
-    expected = log(spark, [1]).frame
-    for i in range(8):
-        expected = expected.unionByName(log(spark, [1 + i % 3], 1000 + 10 * i).frame)
-    same_rows(ds.logs(), expected)
 
 
 def test_replacements_of_different_days_both_succeed(spark: SparkSession, ds: Dataset) -> None:

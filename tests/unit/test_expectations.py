@@ -17,35 +17,14 @@ from dedup_storage.quality.expectations import build_rules
 from dedup_storage.quality.gate import docs_directory
 from dedup_storage.quality.own import SUPPORTED, own_rules
 from dedup_storage.schema import DateGrain, Grain, LogSchema
+from tests.audited import AUDITED_SCHEMA, AUDITED_TYPES
 
-SOURCE = {
-    "user_id": "bigint",
-    "request_id": "bigint",
-    "ts": "timestamp",
-    "country": "string",
-    "hist": "array<bigint>",
-    "hist_ts": "array<timestamp>",
-    "item": "bigint",
-    "price": "double",
-    "y": "int",
-}
+SOURCE = {**AUDITED_TYPES, "user_id": "bigint"}
 
 
 def spec_of(layout: Layout = Layout.SPLIT, source: dict[str, str] | None = None, **changes: Any) -> DatasetSpec:
     """A dataset with two parallel histories, one of them of times."""
-    values = {
-        "user": "user_id",
-        "request": "request_id",
-        "item": "item",
-        "event_time": "ts",
-        "labels": "y",
-        "columns": {"country": "request", "price": "impression"},
-        "sequences": [
-            {"column": "hist", "group": "h", "max_length": 3},
-            {"column": "hist_ts", "group": "h", "times": True},
-        ],
-    }
-    schema = LogSchema.from_dict({**values, **changes})
+    schema = LogSchema.from_dict({**AUDITED_SCHEMA, **changes})
     return DatasetSpec.build("logs", schema, source or SOURCE, layout=layout, date_grain=DateGrain.DAY, buckets=4)
 
 
