@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -133,11 +134,12 @@ class Mosaic:
     """MosaicML Streaming in an interpreter of its own, since it asks for an older NumPy than this one has."""
 
     def __init__(self, python: str) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process)
         self._process = subprocess.Popen(
             [python, str(Path(__file__).with_name("_mosaicml.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             text=True,
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         )
@@ -149,7 +151,9 @@ class Mosaic:
         asked.flush()
         answer = answered.readline()
         if not answer:
-            raise RuntimeError("MosaicML Streaming's process ended")
+            self._process.wait(timeout=30)
+            self._errors.seek(0)
+            raise RuntimeError(f"MosaicML Streaming's process ended: {self._errors.read()[-2000:]}")
         return int(answer)
 
     def _pipes(self) -> tuple[IO[str], IO[str]]:
@@ -161,6 +165,7 @@ class Mosaic:
         """End it."""
         self._pipes()[0].close()
         self._process.wait(timeout=30)
+        self._errors.close()
 
 
 def mosaic_python() -> str | None:

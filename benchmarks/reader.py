@@ -33,8 +33,10 @@ from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams, write_log
 
-OURS_BYTES, OURS_IMPRESSIONS = 64 << 20, 800_000
+OURS_BYTES, OURS_IMPRESSIONS = 512 << 20, 4_000_000
 FLAT_BYTES, FLAT_IMPRESSIONS = 80 << 20, 100_000
+# Epochs follow one another until so much time has passed: one of a small log is mostly start and end.
+LEAST_SECONDS = 1.0
 # Smaller than the default, so that windows follow one another as they do in logs larger than the buffer.
 BUFFER_BYTES = 128 << 20
 FAST, LIMIT, ALIKE = 25, 0.7, 0.9
@@ -152,8 +154,9 @@ def in_turn(tasks: dict[str, Callable[[], int]], rounds: int) -> dict[str, Measu
     processor: dict[str, list[float]] = {name: [] for name in tasks}
     for number in range(rounds + 1):
         for name, task in tasks.items():
-            start, used = time.perf_counter(), time.process_time()
-            rows = task()
+            start, used, rows = time.perf_counter(), time.process_time(), 0
+            while time.perf_counter() - start < LEAST_SECONDS:
+                rows += task()
             if number:
                 wall[name].append((time.perf_counter() - start) / rows)
                 processor[name].append((time.process_time() - used) / rows)
