@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NoReturn
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -21,8 +20,11 @@ from dedup_storage.layout import (
     feature_lists,
 )
 from dedup_storage.schema import DateGrain, LogSchema
+from dedup_storage.tables.branch import branch_name
+from dedup_storage.tables.delta_branch import DeltaBranch, branches_of
 from dedup_storage.tables.delta_files import live_files, parquet_actions
 from dedup_storage.tables.delta_layout import (
+    bucket_column,
     bucket_expression,
     file_properties,
     generated_columns,
@@ -32,11 +34,13 @@ from dedup_storage.tables.delta_layout import (
 from dedup_storage.tables.delta_log import TableLog
 from dedup_storage.tables.delta_metadata import DeltaLake, DeltaMetadata
 from dedup_storage.tables.delta_publish import APP, DeltaPublisher
+from dedup_storage.tables.delta_segments import file_of_row, files_frame, segments_condition
 from dedup_storage.tables.delta_stage import StagedFiles
 from dedup_storage.tables.delta_versions import load_delta, refuse_unreadable
 from dedup_storage.tables.folders import child_folders
 from dedup_storage.tables.history import DatasetMetadata
 from dedup_storage.tables.protocol import Run, Staged
+from dedup_storage.tables.segments import Segment
 from dedup_storage.tables.sessions import move_to, run_session
 from dedup_storage.tables.sql import listed, quoted
 
@@ -48,6 +52,19 @@ DELTA_WRITES = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
 }
 
+# What the format does not have, by the words of a refusal.
+_ABSENT = (
+    "a named sample",
+    "adding columns to a table",
+    "compaction",
+    "erasing users",
+    "looking up columns in a table",
+    "merging late labels",
+    "naming a snapshot",
+    "promoting a feature group",
+    "reading appended rows alone",
+)
+
 
 class DeltaFormat:
     """The ``TableFormat`` of Delta.
@@ -57,7 +74,7 @@ class DeltaFormat:
         settings: Where the warehouse is.
     """
 
-    name = "delta"
+    name, marks_rows = "delta", False
 
     def __init__(self, spark: SparkSession, settings: Settings) -> None:
         self.spark, self.settings = spark, settings
@@ -105,16 +122,22 @@ class DeltaFormat:
         self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")
 
     def require(self, what: str, spec: DatasetSpec | None = None) -> None:
-        """Refuse what is not done on Delta.
+        """Refuse what is not done on Delta, or on a log that lies as it was found.
 
         Raises:
-            UsageError: always.
+            UsageError: it is not done.
         """
-        raise UsageError(
-            f"{what} is not available on Delta tables",
-            expected="a dataset of format iceberg",
-            fix="Convert the dataset: dedup-storage convert.",
-        )
+        if spec is not None and spec.adopted:
+            raise UsageError(
+                f"{what} needs segments, and the log of {spec.name} lies as it was adopted",
+                fix="Convert it: dedup-storage convert.",
+            )
+        if what.partition(" (")[0] in _ABSENT:
+            raise UsageError(
+                f"{what} is not available on Delta tables",
+                expected="a dataset of format iceberg",
+                fix="Convert the dataset: dedup-storage convert.",
+            )
 
     def find(self, dataset: str) -> DeltaMetadata | None:
         """The dataset's tables, or ``None`` when there is no such dataset."""
@@ -130,7 +153,7 @@ class DeltaFormat:
 
     def state(self, table: str) -> int | None:
         """Not done on Delta."""
-        self.require(f"looking up columns in {table}")
+        self.require("looking up columns in a table")
         return None
 
     def bucket(self, spec: DatasetSpec) -> Column:
@@ -215,6 +238,7 @@ class DeltaFormat:
             rows=staged.rows,
             bytes=staged.size_bytes,
             files=len(staged.actions),
+            attempt=run.attempt,
         )
 
     def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
@@ -233,18 +257,43 @@ class DeltaFormat:
             rows = rows.limit(0)
         return rows.drop(*generated_columns(spec))
 
-    def branch(self, dataset: str, table: str, run_id: str) -> NoReturn:
-        """Not done on Delta."""
-        self.require("a run in parts")
-        raise AssertionError("unreachable")
+    def branch(self, dataset: str, table: str, run_id: str) -> DeltaBranch:
+        """A run's branch of one table, where it keeps its finished parts."""
+        return DeltaBranch(self.spark, self.lake, dataset, table, branch_name(run_id))
 
-    def read(self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None) -> DataFrame:
-        """Rows of a Delta version, without generated columns."""
+    def branches(self, dataset: str, table: str) -> list[str]:
+        """Names of the branches of runs that are at work on a table, or were stopped there."""
+        return branches_of(self.lake, dataset, table)
+
+    def read(
+        self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None, hidden: bool = False
+    ) -> DataFrame:
+        """Rows of a Delta version, without generated columns unless ``hidden``."""
         if since is not None:
             self.require("reading appended rows alone")
-        spec = self.lake.load(dataset).spec
         reader = self.spark.read.format("delta").option("versionAsOf", str(snapshot_id))
-        return reader.load(self.lake.uri(dataset, table)).drop(*generated_columns(spec))
+        rows = reader.load(self.lake.uri(dataset, table))
+        return rows if hidden else rows.drop(*self.hidden(self.lake.load(dataset).spec))
+
+    def hidden(self, spec: DatasetSpec) -> Mapping[str, str]:
+        """Generated columns -> the SQL expression that makes them."""
+        return {name: f"CAST({sql} AS {kind})" for name, (kind, sql) in generated_columns(spec).items()}
+
+    def inside(self, spec: DatasetSpec, segments: Iterable[Segment]) -> str:
+        """A SQL condition on the partition columns that holds for the rows of the segments."""
+        return segments_condition(spec, segments)
+
+    def in_buckets(self, spec: DatasetSpec, buckets: Collection[int]) -> Column:
+        """Whether a row lies in some user buckets."""
+        return F.col(bucket_column(spec)).isin(list(buckets))
+
+    def file(self, spec: DatasetSpec) -> Column:
+        """The data file of a row that was just read."""
+        return file_of_row(spec)
+
+    def files(self, meta: DatasetMetadata, table: str, snapshot_id: int) -> DataFrame:
+        """Files of a Delta version, from its log."""
+        return files_frame(self.spark, meta.spec, live_files(meta.tables[table], snapshot_id))
 
     def publish(
         self,

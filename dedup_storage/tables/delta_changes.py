@@ -16,7 +16,7 @@ from dedup_storage.tables.delta_files import LiveFiles, live_files
 from dedup_storage.tables.delta_layout import bucket_column, partition_columns
 from dedup_storage.tables.delta_ref import DeltaRef
 
-__all__ = ["delta_changed_cells", "delta_stored_cells"]
+__all__ = ["delta_changed_cells", "delta_stored_cells", "files_without"]
 
 
 def delta_changed_cells(ref: DeltaRef, spec: DatasetSpec, old: int | None, new: int) -> set[Cell]:
@@ -34,7 +34,7 @@ def delta_changed_cells(ref: DeltaRef, spec: DatasetSpec, old: int | None, new: 
     if old is None:
         return set(_cells(after, spec))
     before = live_files(ref, old)
-    return {*_cells(_without(before, after), spec), *_cells(_without(after, before), spec)}
+    return {*_cells(files_without(before, after), spec), *_cells(files_without(after, before), spec)}
 
 
 def delta_stored_cells(ref: DeltaRef, spec: DatasetSpec, version: int) -> set[Cell]:
@@ -42,7 +42,8 @@ def delta_stored_cells(ref: DeltaRef, spec: DatasetSpec, version: int) -> set[Ce
     return set(_cells(live_files(ref, version), spec))
 
 
-def _without(files: LiveFiles, others: LiveFiles) -> LiveFiles:
+def files_without(files: LiveFiles, others: LiveFiles) -> LiveFiles:
+    """Those of some files that are not among others."""
     if not files.table.num_rows:
         return files
     known = pa.array(others.paths, pa.string())

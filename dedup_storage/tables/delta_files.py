@@ -63,6 +63,12 @@ class LiveFiles:
         """Some of them."""
         return LiveFiles(self.table.filter(mask))
 
+    def at(self, paths: Iterable[str]) -> LiveFiles:
+        """Those at some places; fewer than the places when one of them is not live."""
+        if not self.table.num_rows:
+            return self
+        return self.where(pc.is_in(self.table["path"].combine_chunks(), pa.array(list(paths), pa.string())))
+
     def removals(self) -> list[str]:
         """The actions that take them out, as JSON."""
         rows = zip(self.paths, self.partitions, self.table["size_bytes"].to_pylist(), strict=True)

@@ -13,11 +13,13 @@ from dedup_storage.config import Settings
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec
 from dedup_storage.schema import check_name
 from dedup_storage.tables.cells import Cell
-from dedup_storage.tables.delta_changes import delta_changed_cells, delta_stored_cells
+from dedup_storage.tables.delta_changes import delta_changed_cells, delta_stored_cells, files_without
+from dedup_storage.tables.delta_files import live_files
+from dedup_storage.tables.delta_layout import generated_columns
 from dedup_storage.tables.delta_ref import DeltaRef
 from dedup_storage.tables.delta_versions import VERSIONS_TABLE, VersionLog, Versions, load_delta, storage_options
 from dedup_storage.tables.folders import child_folders, is_delta_table
-from dedup_storage.tables.history import ANCHORS, DatasetMetadata, no_dataset
+from dedup_storage.tables.history import ANCHORS, Added, DatasetMetadata, Totals, no_dataset
 
 __all__ = ["DeltaLake", "DeltaMetadata"]
 
@@ -70,6 +72,25 @@ class DeltaMetadata(DatasetMetadata):
     def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
         """See ``DatasetMetadata``."""
         return delta_stored_cells(self.tables[table], self.spec, snapshot_id)
+
+    def columns(self, table: str, snapshot_id: int) -> tuple[str, ...]:
+        """See ``DatasetMetadata``."""
+        made = generated_columns(self.spec)
+        fields = self.tables[table].load(snapshot_id).schema().fields
+        return tuple(field.name for field in fields if field.name not in made)
+
+    def totals(self, table: str, snapshot_id: int) -> Totals:
+        """See ``DatasetMetadata``."""
+        files = live_files(self.tables[table], snapshot_id)
+        return Totals(files=files.table.num_rows, bytes=files.size_bytes, rows=files.rows)
+
+    def added(self, table: str, snapshot_id: int) -> Added:
+        """See ``DatasetMetadata``; each publication is one Delta version."""
+        ref = self.tables[table]
+        after, before = live_files(ref, snapshot_id), live_files(ref, max(snapshot_id - 1, 0))
+        new, old = files_without(after, before), files_without(before, after)
+        places = {tuple(p.items()) for p in (*new.partitions, *old.partitions)}
+        return Added(segments=len(places), rows=new.rows, bytes=new.size_bytes)
 
     def is_named(self, table: str) -> bool:
         """Whether a version names a table."""

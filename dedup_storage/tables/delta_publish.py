@@ -23,11 +23,12 @@ from pyspark.sql import SparkSession
 from dedup_storage.errors import ForeignCommitError, StorageError
 from dedup_storage.faults import reached
 from dedup_storage.layout import DEFINITION, DatasetSpec
+from dedup_storage.tables.delta_branch import BRANCH_FACT, DeltaBranch
 from dedup_storage.tables.delta_files import live_files, replaced_files, restored_actions
 from dedup_storage.tables.delta_log import TableLog
 from dedup_storage.tables.delta_metadata import DeltaLake, DeltaMetadata
 from dedup_storage.tables.delta_ref import DeltaRef
-from dedup_storage.tables.delta_stage import StagedStore
+from dedup_storage.tables.delta_stage import StagedFiles, StagedStore
 from dedup_storage.tables.protocol import UNTAGGED, Run
 from dedup_storage.tables.publishing import LostRaceError, PublisherBase, version_facts
 
@@ -70,12 +71,26 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         """One table's log."""
         return TableLog(self.spark, self.lake.uri(dataset, table))
 
+    def _prepare(self, meta: DeltaMetadata, name: str, run: Run) -> None:
+        """Stage what a run's branch changes in a table; in one that it leaves alone no file, unless it staged some."""
+        if run.segments is None:
+            return
+        dataset, facts = meta.spec.name, run.table_facts.get(name)
+        if name in run.segments:
+            branch = DeltaBranch(self.spark, self.lake, dataset, name, str(run.branch))
+            branch.stage(meta.snapshots(run.base)[name], run.attempt, facts)
+            reached(f"publish:restaged-{name}")
+        elif self.store(dataset).get(run.attempt, name) is None:
+            self.store(dataset).put(run.attempt, StagedFiles(name, facts=facts))
+
     def _claim_and_complete(self, spec: DatasetSpec, version: int, run: Run, members: Sequence[str]) -> int:
         facts = {
             **version_facts(run),
             "attempt": run.attempt,
             "staged-tables": ",".join(sorted({*members, *self.store(spec.name).tables(run.attempt)})),
         }
+        if run.branch is not None:
+            facts[BRANCH_FACT] = run.branch
         reached("publish:before-claim")
         if not self.lake.log(spec.name).claim(version, facts):
             raise LostRaceError(f"version {version} was decided by another run")
@@ -133,7 +148,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                         fix="Roll back: dedup-storage versions rollback N, then run the job again.",
                     )
                 if _applied(ref, version) is None:
-                    removed = replaced_files(spec, ref, staged) if staged.replaced is not None else []
+                    removed = _taken_out(spec, ref, staged)
                     self.log(spec.name, ref.name).commit([*removed, *staged.actions], APP, version)
                 found = _applied(ref, version)
                 if found is None:
@@ -184,6 +199,21 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         if any(facts.get("attempt") == run.attempt for facts in meta.versions.claims.values()):
             return
         self.store(spec.name).discard(run.attempt)
+
+
+def _taken_out(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles) -> list[str]:
+    """The actions that take out what an attempt replaces."""
+    if staged.replaced is not None:
+        return replaced_files(spec, ref, staged)
+    if not staged.removed:
+        return []
+    live = live_files(ref).at(staged.removed)
+    if live.table.num_rows != len(staged.removed):
+        raise StorageError(
+            f"files of table {ref.name} that a decided version replaces were taken out by another tool",
+            fix="Roll back: dedup-storage versions rollback N, then run the job again.",
+        )
+    return live.removals()
 
 
 def _applied(ref: DeltaRef, version: int) -> int | None:

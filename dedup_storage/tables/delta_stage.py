@@ -25,6 +25,8 @@ class StagedFiles:
         replaced: Half-open ranges of event dates (ISO) whose files they replace; ``None`` for an append.
         buckets: Only these user buckets of the ranges; ``None`` for all.
         facts: Facts to keep with the table's part of the version.
+        removed: Places of files that they replace one by one, all of which must be there.
+        borrowed: The files belong to a run's branch as well, which goes on without this attempt.
     """
 
     table: str
@@ -32,6 +34,8 @@ class StagedFiles:
     replaced: tuple[tuple[str, str], ...] | None = None
     buckets: tuple[int, ...] | None = None
     facts: Mapping[str, str] | None = None
+    removed: tuple[str, ...] = ()
+    borrowed: bool = False
 
     def _adds(self) -> list[Mapping[str, Any]]:
         return [json.loads(a)["add"] for a in self.actions]
@@ -87,6 +91,8 @@ class StagedStore:
             replaced=None if ranges is None else tuple((low, high) for low, high in ranges),
             buckets=None if found["buckets"] is None else tuple(found["buckets"]),
             facts=found["facts"],
+            removed=tuple(found.get("removed", ())),
+            borrowed=found.get("borrowed", False),
         )
 
     def tables(self, attempt: str) -> list[str]:
@@ -111,6 +117,6 @@ class StagedStore:
         """Remove an attempt's files and their descriptions."""
         for table in self.tables(attempt):
             staged = self.get(attempt, table)
-            if staged is not None:
+            if staged is not None and not staged.borrowed:
                 delete_files(f"{self.uri}/{table}", staged.paths, self._properties)
         self.forget(attempt)

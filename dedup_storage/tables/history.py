@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +13,7 @@ from dedup_storage.errors import DatasetNotFoundError, VersionNotFoundError, kno
 from dedup_storage.layout import ROLE_PROPERTY, DatasetSpec
 from dedup_storage.tables.cells import Cell
 
-__all__ = ["ANCHORS", "DatasetMetadata", "VersionInfo", "no_dataset"]
+__all__ = ["ANCHORS", "Added", "DatasetMetadata", "Totals", "VersionInfo", "no_dataset"]
 
 # Tables that may describe a dataset.
 ANCHORS = ("requests", "logs")
@@ -59,6 +60,36 @@ class VersionInfo(BaseModel):
     rows: Mapping[str, int]
     pins: tuple[str, ...] = ()
     summary: Mapping[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What one snapshot of a table holds.
+
+    Attributes:
+        files, bytes: Of its data files.
+        rows: Without those that are hidden.
+    """
+
+    files: int
+    bytes: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Added:
+    """What one snapshot of a table brought.
+
+    Attributes:
+        segments: Partitions in which files came or went.
+        rows, bytes: Of the new files.
+        marks: New deletion vectors.
+    """
+
+    segments: int
+    rows: int
+    bytes: int
+    marks: int = 0
 
 
 class DatasetMetadata(ABC):
@@ -114,6 +145,18 @@ class DatasetMetadata(ABC):
     @abstractmethod
     def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
         """Where a snapshot of a table has rows."""
+
+    @abstractmethod
+    def columns(self, table: str, snapshot_id: int) -> tuple[str, ...]:
+        """A table's columns as a snapshot has them, without those that readers leave out; it may have more by now."""
+
+    @abstractmethod
+    def totals(self, table: str, snapshot_id: int) -> Totals:
+        """What a snapshot of a table holds."""
+
+    @abstractmethod
+    def added(self, table: str, snapshot_id: int) -> Added:
+        """What a published snapshot of a table brought, beside the one before it."""
 
     @abstractmethod
     def is_named(self, table: str) -> bool:

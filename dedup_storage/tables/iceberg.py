@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -22,11 +22,14 @@ from dedup_storage.layout import (
     version_tag,
 )
 from dedup_storage.schema import DateGrain, LogSchema, check_name
+from dedup_storage.tables.branch import BRANCH_PREFIX, branch_name
 from dedup_storage.tables.iceberg_adopt import adopt_table, describe_adopted, table_partitions
-from dedup_storage.tables.iceberg_branch import RunBranch, branch_name
+from dedup_storage.tables.iceberg_branch import RunBranch
+from dedup_storage.tables.iceberg_files import bucket_sql, files_by_segment, partition_fields, segments_sql
 from dedup_storage.tables.iceberg_publish import Publisher
-from dedup_storage.tables.metadata import DatasetMetadata, Lake, snapshot_summary
+from dedup_storage.tables.metadata import DatasetMetadata, Lake, snapshot_summary, tags
 from dedup_storage.tables.protocol import Run, Staged
+from dedup_storage.tables.segments import Segment
 from dedup_storage.tables.sessions import move_to, run_session
 from dedup_storage.tables.sql import listed, quoted
 
@@ -54,7 +57,7 @@ class IcebergFormat:
         settings: Settings of that catalog.
     """
 
-    name = "iceberg"
+    name, marks_rows = "iceberg", True
 
     def __init__(self, spark: SparkSession, settings: Settings) -> None:
         self.spark, self.settings = spark, settings
@@ -211,6 +214,7 @@ class IcebergFormat:
             rows=int(summary.get("added-records", 0)),
             bytes=int(summary.get("added-files-size", 0)),
             files=int(summary.get("added-data-files", 0)),
+            attempt=run.attempt,
         )
 
     def staged_rows(self, spec: DatasetSpec, staged: Staged, run: Run) -> DataFrame:
@@ -222,14 +226,43 @@ class IcebergFormat:
         """A run's branch of one table, where it keeps its finished parts."""
         return RunBranch(self.spark, self.settings, self.lake, dataset, table, branch_name(run_id))
 
-    def read(self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None) -> DataFrame:
-        """Rows of a snapshot, or only those appended after the snapshot ``since``."""
+    def branches(self, dataset: str, table: str) -> list[str]:
+        """Names of the branches of runs that are at work on a table, or were stopped there."""
+        names = tags(self.lake.catalog.load_table((dataset, table)))
+        return [name for name in names if name.startswith(BRANCH_PREFIX)]
+
+    def read(
+        self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None, hidden: bool = False
+    ) -> DataFrame:
+        """Rows of a snapshot, or only those appended after the snapshot ``since``; no column is hidden."""
         reader = self.spark.read
         if since is None:
             reader = reader.option("versionAsOf", str(snapshot_id))
         else:
             reader = reader.option("start-snapshot-id", since).option("end-snapshot-id", snapshot_id)
         return reader.table(f"{self.settings.catalog.name}.{dataset}.{table}")
+
+    def hidden(self, spec: DatasetSpec) -> Mapping[str, str]:
+        """None: Iceberg's partitions are functions of the rows' columns."""
+        return {}
+
+    def inside(self, spec: DatasetSpec, segments: Iterable[Segment]) -> str:
+        """A SQL condition that holds for the rows of the segments."""
+        return segments_sql(spec, self.settings.catalog.name, segments)
+
+    def in_buckets(self, spec: DatasetSpec, buckets: Collection[int]) -> Column:
+        """Whether a row lies in some user buckets."""
+        return F.expr(bucket_sql(spec, self.settings.catalog.name)).isin(list(buckets))
+
+    def file(self, spec: DatasetSpec) -> Column:
+        """The data file of a row that was just read."""
+        return F.col("_file")
+
+    def files(self, meta: DatasetMetadata, table: str, snapshot_id: int) -> DataFrame:
+        """Files of a snapshot, from Iceberg's ``files`` table."""
+        name = f"{self.settings.catalog.name}.{meta.spec.name}.{table}.files"
+        listed = self.spark.read.option("versionAsOf", str(snapshot_id)).table(name)
+        return files_by_segment(listed, partition_fields(meta.tables[table]), bounds_of=meta.spec.schema_.user)
 
     def publish(
         self,

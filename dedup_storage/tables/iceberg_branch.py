@@ -13,32 +13,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError, StorageError
 from dedup_storage.layout import PROPERTY_PREFIX
-from dedup_storage.tables.metadata import Lake, ancestors, snapshot_summary, tags
+from dedup_storage.tables import branch as neutral
+from dedup_storage.tables.branch import BRANCH_PREFIX, BranchPart, branch_gone, branch_name
+from dedup_storage.tables.iceberg_merge import merge_into
+from dedup_storage.tables.metadata import Lake, ancestors, live_rows, snapshot_summary, tags
+from dedup_storage.tables.protocol import Staged
+from dedup_storage.tables.segments import Segment
 
-__all__ = ["Files", "RunBranch", "branch_name", "commit_again", "expiring", "iterate", "load_java", "main_id", "mark"]
+__all__ = [
+    "BRANCH_PREFIX",
+    "Files",
+    "RunBranch",
+    "branch_name",
+    "commit_again",
+    "expiring",
+    "iterate",
+    "load_java",
+    "main_id",
+    "mark",
+]
 
-PART = PROPERTY_PREFIX + "part"
-BRANCH_PREFIX = "run-"
+PART = PROPERTY_PREFIX + neutral.PART
 _JAVA_ERRORS = (Py4JJavaError, PySparkException)
 _RACES = ("CommitFailedException", "SQLITE_BUSY")
-
-
-def branch_name(run_id: str) -> str:
-    """Name of a run's branch; a run id may hold characters that SQL identifiers may not."""
-    return BRANCH_PREFIX + sha256(run_id.encode()).hexdigest()[:20]
 
 
 def load_java(spark: SparkSession, settings: Settings, dataset: str, table: str) -> Any:
@@ -119,7 +128,7 @@ def _apply(into: dict[str, Any], against: dict[str, Any], files: Any) -> None:
 
 
 class RunBranch:
-    """One run's branch of one table.
+    """One run's branch of one table: the ``Branch`` of Iceberg.
 
     Args:
         spark, settings, lake: Where the table is.
@@ -148,9 +157,20 @@ class RunBranch:
         """The branch's snapshot; ``None`` when there is no branch."""
         return tags(self._load()).get(self.name)
 
-    def parts(self) -> list[Snapshot]:
-        """The branch's own snapshots, oldest first."""
-        return self._parts(self._load())
+    def exists(self) -> bool:
+        """See ``Branch``."""
+        return self.tip() is not None
+
+    def begun_at(self) -> int | None:
+        """See ``Branch``."""
+        parts = self._parts(self._load())
+        return parts[0].parent_snapshot_id if parts else None
+
+    def parts(self) -> list[BranchPart]:
+        """See ``Branch``; each is a snapshot of its own."""
+        listed = (snapshot_summary(s) for s in self._parts(self._load()))
+        own = ({k.removeprefix(PROPERTY_PREFIX): v for k, v in facts.items()} for facts in listed)
+        return [BranchPart(facts) for facts in own]
 
     def _parts(self, table: Table) -> list[Snapshot]:
         found = []
@@ -173,7 +193,7 @@ class RunBranch:
 
     def drop(self) -> None:
         """Remove the branch, its snapshots, and the files that only they hold."""
-        parts = self.parts()
+        parts = self._parts(self._load())
 
         def remove() -> None:
             if self.tip() is not None:
@@ -191,14 +211,42 @@ class RunBranch:
         if parts:
             commit_again(expire)
 
-    def swap(self, staged_id: int, removed: Iterable[str], facts: Mapping[str, str]) -> None:
+    def swap(self, staged: Staged, removed: Iterable[str], facts: Mapping[str, str]) -> None:
         """Commit a part: a staged snapshot's new files in place of the files at the places named.
 
         Rows appended to the same segments in between lie in other files and stay.
         """
-        java = self._java()
-        self.exchange(iterate(java.snapshot(staged_id).addedDataFiles(java.io())), removed, facts)
+        java, staged_id = self._java(), staged.snapshot_id
+        added = iterate(java.snapshot(staged_id).addedDataFiles(java.io()))
+        self.exchange(added, removed, _prefixed(facts))
         commit_again(lambda: expiring(self._java()).expireSnapshotId(staged_id).commit())
+
+    def merge(
+        self,
+        values: DataFrame,
+        keys: Iterable[str],
+        changed: Mapping[str, str],
+        segments: Iterable[Segment],
+        facts: Mapping[str, str],
+    ) -> None:
+        """Commit a part by Spark's MERGE; the table's own merge mode makes it deletion vectors."""
+        spec, before = self.lake.load(self.dataset).spec, self.tip()
+        merge_into(self.identifier, spec, self.settings.catalog.name, values, keys, changed, segments, _prefixed(facts))
+        if self.tip() == before:
+            self.mark(_prefixed(facts))
+
+    def rows(self) -> DataFrame:
+        """See ``Branch``."""
+        tip = self.tip()
+        if tip is None:
+            raise branch_gone(self.dataset, self.table)
+        name = f"{self.settings.catalog.name}.{self.dataset}.{self.table}"
+        return self.spark.read.option("versionAsOf", str(tip)).table(name)
+
+    def count(self) -> int:
+        """See ``Branch``."""
+        table = self._load()
+        return live_rows(table, tags(table).get(self.name))
 
     def exchange(self, added: Iterable[Any], removed: Iterable[str], facts: Mapping[str, str]) -> None:
         """Commit a part: Iceberg's files ``added`` in place of those at the places named."""
@@ -267,7 +315,7 @@ class RunBranch:
         parts = self._parts(table)
         tip = tags(table).get(self.name)
         if not parts or parts[0].parent_snapshot_id != base:
-            raise _gone(self.dataset, self.table)
+            raise branch_gone(self.dataset, self.table)
         files = Files.of(java, [p.snapshot_id for p in parts])
         change = java.newRowDelta().validateFromSnapshot(base).validateDeletedFiles()
         for file in files.added.values():
@@ -296,7 +344,7 @@ class RunBranch:
         # The files stay as long as one snapshot holds them. Until now that was the branch: had the same run in
         # another process dropped it before this commit, they could be gone.
         if self.tip() != tip:
-            raise _gone(self.dataset, self.table)
+            raise branch_gone(self.dataset, self.table)
 
 
 def expiring(java: Any) -> Any:
@@ -304,10 +352,8 @@ def expiring(java: Any) -> Any:
     return java.expireSnapshots().expireOlderThan(1)
 
 
-def _gone(dataset: str, table: str) -> ConflictError:
-    return ConflictError(
-        f"the branch of this run on {dataset}.{table} is gone", fix="Nothing was published. Run the job again."
-    )
+def _prefixed(facts: Mapping[str, str]) -> dict[str, str]:
+    return {PROPERTY_PREFIX + key: value for key, value in facts.items()}
 
 
 def iterate(iterable: Any) -> Iterator[Any]:

@@ -22,7 +22,7 @@ from dedup_storage.schema import check_name
 from dedup_storage.tables.catalog import pyiceberg_properties
 from dedup_storage.tables.cells import Cell
 from dedup_storage.tables.changes import changed_cells, stored_cells
-from dedup_storage.tables.history import ANCHORS, DatasetMetadata, VersionInfo, no_dataset
+from dedup_storage.tables.history import ANCHORS, Added, DatasetMetadata, Totals, VersionInfo, no_dataset
 from dedup_storage.tables.iceberg_snapshots import ancestors, definition_text, live_rows, snapshot_summary, tags
 
 if TYPE_CHECKING:
@@ -105,6 +105,36 @@ class IcebergMetadata(DatasetMetadata):
     def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
         """See ``DatasetMetadata``."""
         return stored_cells(self.tables[table], self.spec, snapshot_id)
+
+    def columns(self, table: str, snapshot_id: int) -> tuple[str, ...]:
+        """See ``DatasetMetadata``."""
+        stored = self.tables[table]
+        snapshot = stored.snapshot_by_id(snapshot_id)
+        own = stored.schemas().get(snapshot.schema_id) if snapshot and snapshot.schema_id is not None else None
+        return tuple(field.name for field in (own or stored.schema()).fields)
+
+    def totals(self, table: str, snapshot_id: int) -> Totals:
+        """See ``DatasetMetadata``."""
+        summary = self._summary(table, snapshot_id)
+        return Totals(
+            files=int(summary.get("total-data-files", 0)),
+            bytes=int(summary.get("total-files-size", 0)),
+            rows=live_rows(self.tables[table], snapshot_id),
+        )
+
+    def added(self, table: str, snapshot_id: int) -> Added:
+        """See ``DatasetMetadata``."""
+        summary = self._summary(table, snapshot_id)
+        return Added(
+            segments=int(summary.get("changed-partition-count", 0)),
+            rows=int(summary.get("added-records", 0)),
+            bytes=int(summary.get("added-files-size", 0)),
+            marks=int(summary.get("added-dvs", 0)),
+        )
+
+    def _summary(self, table: str, snapshot_id: int) -> dict[str, str]:
+        snapshot = self.tables[table].snapshot_by_id(snapshot_id)
+        return snapshot_summary(snapshot) if snapshot is not None else {}
 
     def is_named(self, table: str) -> bool:
         """See ``DatasetMetadata``."""

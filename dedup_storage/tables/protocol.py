@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,7 +14,7 @@ from dedup_storage.tables.segments import Segment
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from dedup_storage.tables.iceberg_branch import RunBranch
+    from dedup_storage.tables.branch import Branch
 
 __all__ = ["UNTAGGED", "Run", "Staged", "TableFormat"]
 
@@ -74,6 +74,7 @@ class Staged:
         snapshot_id: The staged snapshot.
         parent_id: The snapshot it was made on, ``None`` for an empty table.
         rows, bytes, files: What was added.
+        attempt: The attempt that staged it.
     """
 
     table: str
@@ -82,6 +83,7 @@ class Staged:
     rows: int
     bytes: int
     files: int
+    attempt: str = ""
 
 
 class TableFormat(Protocol):
@@ -89,9 +91,11 @@ class TableFormat(Protocol):
 
     Attributes:
         name: ``iceberg`` or ``delta``.
+        marks_rows: Whether rows can be hidden without writing their file anew (merge-on-read).
     """
 
     name: str
+    marks_rows: bool
 
     def require(self, what: str, spec: DatasetSpec | None = None) -> None:
         """Refuse an operation that the format, or a dataset, does not have.
@@ -178,11 +182,38 @@ class TableFormat(Protocol):
         """The rows of a table as the attempt would leave them: of an append the new rows alone, of a replacement at
         least those of the segments it replaces."""
 
-    def branch(self, dataset: str, table: str, run_id: str) -> RunBranch:
+    def branch(self, dataset: str, table: str, run_id: str) -> Branch:
         """A run's branch of one table, where it keeps its finished parts."""
 
-    def read(self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None) -> DataFrame:
-        """Rows of a snapshot, or only those appended after the snapshot ``since``."""
+    def branches(self, dataset: str, table: str) -> list[str]:
+        """Names of the branches of runs that are at work on a table, or were stopped there."""
+
+    def read(
+        self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None, hidden: bool = False
+    ) -> DataFrame:
+        """Rows of a snapshot, or only those appended after the snapshot ``since``; ``hidden``: with the columns of
+        ``hidden``, by which its segments are found."""
+
+    def hidden(self, spec: DatasetSpec) -> Mapping[str, str]:
+        """Stored columns that readers leave out -> the SQL expression that makes them."""
+
+    def inside(self, spec: DatasetSpec, segments: Iterable[Segment]) -> str:
+        """A SQL condition that holds for the rows of the segments and opens no other segment's files; for rows with
+        the columns of ``hidden``."""
+
+    def in_buckets(self, spec: DatasetSpec, buckets: Collection[int]) -> Column:
+        """The same for user buckets of whatever date."""
+
+    def file(self, spec: DatasetSpec) -> Column:
+        """The data file of a row that was just read, as ``files`` names it."""
+
+    def files(self, meta: DatasetMetadata, table: str, snapshot_id: int) -> DataFrame:
+        """Files of a snapshot.
+
+        Returns:
+            ``date`` string and ``bucket`` int (the segment), ``content`` (0 data, else deletes), ``file_path``,
+            ``rows``, ``bytes``; ``low`` and ``high``, the least and the greatest user.
+        """
 
     def publish(
         self,

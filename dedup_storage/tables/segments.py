@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dedup_storage.schema import DateGrain
 
-__all__ = ["MAINTAIN", "Segment", "date_part", "decode_segments", "encode_segments", "overlap"]
+__all__ = ["MAINTAIN", "Segment", "by_buckets", "date_part", "decode_segments", "encode_segments", "overlap"]
 
 _PART_LENGTH = {DateGrain.DAY: 10, DateGrain.MONTH: 7, DateGrain.NONE: 0}
 _MOST_CHARACTERS = 32_000
@@ -39,6 +39,21 @@ def date_part(date: str, grain: DateGrain) -> str:
     Example: ``date_part("2024-01-31", DateGrain.MONTH)`` -> ``"2024-01"``
     """
     return date[: _PART_LENGTH[grain]]
+
+
+def by_buckets(segments: Iterable[Segment]) -> dict[tuple[int, ...], list[str]]:
+    """Date parts by the buckets that are named with them: few conditions instead of many.
+
+    Example: ``[("2024-01-30", 0), ("2024-01-31", 0), ("2024-01-31", 2)]`` ->
+    ``{(0,): ["2024-01-30"], (0, 2): ["2024-01-31"]}``
+    """
+    by_date: dict[str, set[int]] = {}
+    for segment in segments:
+        by_date.setdefault(segment.date, set()).add(segment.bucket)
+    found: dict[tuple[int, ...], list[str]] = {}
+    for part, buckets in sorted(by_date.items()):
+        found.setdefault(tuple(sorted(buckets)), []).append(part)
+    return found
 
 
 def encode_segments(tables: Mapping[str, Iterable[Segment]]) -> str:

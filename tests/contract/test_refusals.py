@@ -9,14 +9,12 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import UsageError
-from dedup_storage.spark.backfill import Change
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
 CALLS: dict[str, Callable[[Dataset], object]] = {
     "a named sample": lambda ds: ds.sample("half", fraction=0.5),
-    "a backfill": lambda ds: ds.backfill(Change(expressions={"country": "'XX'"})),
     "merging late labels": lambda ds: ds.merge_labels(ds.spark.range(1), "y", "t"),
     "erasing users": lambda ds: ds.forget_users([1]),
     "compaction .maintain --only expire --only orphans leaves it out.": lambda ds: ds.maintain(compact=True),

@@ -14,8 +14,7 @@ from dedup_storage.config import Settings
 from dedup_storage.reader import DedupDataset
 from dedup_storage.spark.backfill import Affected, Backfill, Change, Strategy
 from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.maintain import Maintenance, Policy, compact
-from dedup_storage.spark.maintain import run as maintain_run
+from dedup_storage.spark.maintain import Maintenance, Policy, compact, restore
 from dedup_storage.spark.raw import RawLog
 from dedup_storage.tables.metadata import tags
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
@@ -118,7 +117,7 @@ def test_a_backfill_that_meets_a_compaction_begins_anew(
         audit(*given)
         if not met:
             with monkeypatch.context() as patch:
-                patch.setattr(maintain_run, "working_branches", lambda *_: [])
+                patch.setattr(restore, "working_branches", lambda *_: [])
                 met.append(ds.maintain("m", expire=False, orphans=False).version)
 
     slow._audit_rows = meet  # type: ignore[method-assign]

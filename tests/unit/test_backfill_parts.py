@@ -33,7 +33,7 @@ def segment(
         affected_files=affected_files,
         affected_rows=affected,
         affected_bytes=bytes_ * affected_files // files,
-        strategy=None,
+        choices=list(Strategy),
     )
 
 
@@ -55,7 +55,7 @@ def test_the_chosen_strategy_is_the_cheapest(bytes_: int, rows: int, data: st.Da
     for strategy in Strategy:
         other = _segment(
             "", 0, files=1, rows=rows, stored_rows=rows, bytes_=bytes_, affected_files=1, affected_rows=affected,
-            affected_bytes=bytes_, strategy=strategy,
+            affected_bytes=bytes_, choices=[strategy],
         )  # fmt: skip
         assert chosen.cost <= other.cost
     assert chosen.write_bytes >= chosen.fixed_bytes

@@ -11,16 +11,16 @@ from pyspark.sql import functions as F
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.layout import Layout
 from dedup_storage.spark.backfill.request import Affected, Change
-from dedup_storage.spark.backfill.target import Target, bucket_column, table_of
+from dedup_storage.spark.backfill.target import Target, table_of
 from dedup_storage.spark.sources import text_frame, typed_users
 from dedup_storage.tables.features import feature_groups
-from dedup_storage.tables.metadata import DatasetMetadata
+from dedup_storage.tables.history import DatasetMetadata
 from dedup_storage.tables.protocol import TableFormat
 from dedup_storage.tables.sessions import move_to
 
-__all__ = ["HIT", "NEW", "AffectedRows"]
+__all__ = ["FILE", "HIT", "NEW", "AffectedRows"]
 
-_FILE = "_file"
+FILE = "_file"
 NEW = "_backfill_"
 HIT = "_backfill_hit"
 
@@ -31,7 +31,6 @@ class AffectedRows:
     Args:
         tables: The table format.
         session: Session that the frames belong to.
-        catalog: Catalog name.
         meta: The dataset's tables.
         version: The version to start from.
         target: The table.
@@ -43,34 +42,32 @@ class AffectedRows:
         self,
         tables: TableFormat,
         session: SparkSession,
-        catalog: str,
         meta: DatasetMetadata,
         version: int,
         target: Target,
         change: Change,
         affected: Affected,
     ) -> None:
-        self.tables, self.session, self.catalog = tables, session, catalog
+        self.tables, self.session = tables, session
         self.meta, self.spec, self.version = meta, meta.spec, version
         self.target, self.change, self.affected = target, change, affected
         self.reads: tuple[str, ...] = ()
         self.replacement = None if change.rows is None else self._checked_rows(change.rows)
         self._users = self._user_frame()
 
-    def table(self, name: str, snapshot_id: int | None = None) -> DataFrame:
-        """All rows of a table of the version, or of another snapshot."""
-        if snapshot_id is None:
-            snapshot_id = self.meta.snapshots(self.version)[name]
-        return move_to(self.session, self.tables.read(self.spec.name, name, snapshot_id))
+    def table(self, name: str) -> DataFrame:
+        """All rows of a table of the version, with the columns by which segments are found."""
+        snapshot_id = self.meta.snapshots(self.version)[name]
+        return move_to(self.session, self.tables.read(self.spec.name, name, snapshot_id, hidden=True))
 
     def rows(self, columns: Iterable[str]) -> DataFrame:
-        """The affected rows of the table: keys, the columns named, and ``_file``."""
-        wanted = dict.fromkeys((*self.target.keys, *self._dates(), *columns))
+        """The affected rows of the table: keys, place, the columns named, and ``_file``."""
+        wanted = dict.fromkeys((*self.target.keys, *self._place(), *columns))
         frame = self.table(self.target.table)
         if self._users is not None:
             buckets = self._buckets(self._users)
             if len(buckets) < self.spec.buckets:
-                frame = frame.filter(bucket_column(self.spec, self.catalog).isin(buckets))
+                frame = frame.filter(self.tables.in_buckets(self.spec, buckets))
         low, high = self.affected.first_date, self.affected.last_date
         date = self.spec.event_date_column
         if low or high:
@@ -84,7 +81,7 @@ class AffectedRows:
                 frame = frame.filter(F.col(date) <= F.lit(high).cast("date"))
         if self.affected.where:
             frame = frame.filter(F.expr(self.affected.where))
-        frame = frame.select(*wanted, _FILE)
+        frame = frame.select(*wanted, self.tables.file(self.spec).alias(FILE))
         if self._users is not None:
             frame = frame.join(self._users, self.spec.schema_.user, "left_semi")
         if self.replacement is not None:
@@ -96,22 +93,27 @@ class AffectedRows:
         date = self.spec.event_date_column
         return (date,) if date and date in self.target.columns else ()
 
+    def _place(self) -> tuple[str, ...]:
+        """Columns of the table that say in which segment a row lies."""
+        return (*self._dates(), *self.tables.hidden(self.spec))
+
     # -- new values ---------------------------------------------------------------------------------------------
 
     def values(self) -> DataFrame:
-        """Key columns, date column, and ``_backfill_<column>`` in the table's types, of every affected row.
+        """Key columns, place, and ``_backfill_<column>`` in the table's types, of every affected row.
 
         Raises:
             UnknownColumnError: an expression or the function's result names a column that is not there.
         """
-        kept = [*self.target.keys, *self._dates()]
+        kept = [*self.target.keys, *self._place()]
         if self.replacement is not None:
             base = self.rows(())
-            frame = base.join(self.replacement, list(self.target.keys)).drop(_FILE)
+            frame = base.join(self.replacement, list(self.target.keys)).drop(FILE)
             return frame.select(*kept, *(self._typed(frame, c, c) for c in self.change.names))
         if self.change.function is not None:
             inputs = self.change.inputs or self.target.columns
-            made = self.change.function(self._wide(inputs))
+            hidden = self.tables.hidden(self.spec)
+            made = self.change.function(self._wide(inputs).drop(*hidden))
             if not isinstance(made, DataFrame):
                 raise UsageError("the function gave no DataFrame", got=type(made).__name__)
             for name in (*self.target.keys, *self.change.names):
@@ -120,8 +122,9 @@ class AffectedRows:
                         f"the function's result lacks the column {name}", expected=known_names(name, made.columns)
                     )
             if self._dates() and self._dates()[0] not in made.columns:
-                dates = self.rows(()).select(*kept)
+                dates = self.rows(()).select(*self.target.keys, *self._dates())
                 made = made.join(dates, list(self.target.keys))
+            made = made.withColumns({c: F.expr(sql) for c, sql in hidden.items()})
             return made.select(*kept, *(self._typed(made, c, c) for c in self.change.names))
         frame = self._wide(self._named(self.change.expressions.values()))
         for name, expression in self.change.expressions.items():
@@ -161,12 +164,12 @@ class AffectedRows:
                     f"no table of the dataset {self.spec.name} has the column {name} at this grain",
                     expected=known_names(name, (*self.target.columns, *others)),
                 )
-        frame = self.rows([n for n in names if n in self.target.columns]).drop(_FILE)
+        frame = self.rows([n for n in names if n in self.target.columns]).drop(FILE)
         used = dict.fromkeys(others[n] for n in names if n not in self.target.columns)
         self.reads = tuple(used)
         for table in used:
             other = table_of(self.meta, self.version, table)
-            on = [*other.keys, *(c for c in self._dates() if c in other.columns)]
+            on = [*other.keys, *(c for c in self._place() if c in (*other.columns, *self.tables.hidden(self.spec)))]
             brought = [n for n in names if others.get(n) == table and n not in self.target.columns]
             frame = frame.join(self.table(table).select(*on, *brought), on, "left")
         return frame
@@ -205,11 +208,10 @@ class AffectedRows:
             own = name == self.target.table and self.meta.role(name) == "features"
             if own or self.meta.role(name) in ("quarantine", "labels") or before.get(name) == snapshot_id:
                 continue
-            files = self.files(name, snapshot_id).filter("content = 0").select("file_path")
+            files = self.files(name, snapshot_id)
             if name in before:
-                old = self.files(name, before[name]).select("file_path")
-                files = files.join(old, "file_path", "left_anti")
-            rows = self.table(name).select(user, F.col(_FILE).alias("file_path"))
+                files = files.join(self.files(name, before[name]), "file_path", "left_anti")
+            rows = self.table(name).select(user, self.tables.file(self.spec).alias("file_path"))
             users = rows.join(F.broadcast(files), "file_path", "left_semi").select(user)
             found = users if found is None else found.unionByName(users)
         if found is None:
@@ -217,15 +219,13 @@ class AffectedRows:
         return found
 
     def files(self, table: str, snapshot_id: int) -> DataFrame:
-        """Iceberg's ``files`` table of one snapshot."""
-        return self.session.read.option("versionAsOf", str(snapshot_id)).table(
-            f"{self.catalog}.{self.spec.name}.{table}.files"
-        )
+        """Places of a snapshot's data files."""
+        files = move_to(self.session, self.tables.files(self.meta, table, snapshot_id))
+        return files.filter("content = 0").select("file_path")
 
     def _buckets(self, users: DataFrame) -> list[int]:
-        bucket = bucket_column(self.spec, self.catalog)
         # At most the dataset's buckets, and all of them: rows in a bucket left out would not be found.
-        found = users.select(bucket.alias("b")).distinct().collect()
+        found = users.select(self.tables.bucket(self.spec).alias("b")).distinct().collect()
         return sorted(row["b"] for row in found if row["b"] is not None)
 
     def _checked_rows(self, given: DataFrame) -> DataFrame:

@@ -6,32 +6,29 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError, InputError, QualityGateError
+from dedup_storage.errors import InputError, QualityGateError
 from dedup_storage.layout import Layout, TableRole
 from dedup_storage.spark.backfill.affected import AffectedRows
-from dedup_storage.spark.backfill.target import segments_sql
-from dedup_storage.tables.features import definition_at
-from dedup_storage.tables.iceberg_branch import RunBranch
-from dedup_storage.tables.metadata import DatasetMetadata, live_rows
+from dedup_storage.tables.branch import Branch
+from dedup_storage.tables.features import FeatureGroup
 from dedup_storage.tables.protocol import Run
 from dedup_storage.tables.rows import only_row
+from dedup_storage.tables.sessions import move_to
 
 __all__ = ["audit_rows", "audit_segments"]
 
 
-def audit_rows(now: DatasetMetadata, rows: AffectedRows, branch: RunBranch) -> None:
+def audit_rows(rows: AffectedRows, branch: Branch) -> None:
     """A backfill changes values; rows neither come nor go. The table's own counts say so.
 
     Args:
-        now: The dataset's tables as they are.
         rows: What the run rewrote.
         branch: Where it did.
 
     Raises:
         InputError: the function or the rows bring a key several times.
     """
-    table = now.tables[rows.target.table]
-    before, after = live_rows(table, rows.target.snapshot_id), live_rows(table, branch.tip())
+    before, after = rows.meta.totals(rows.target.table, rows.target.snapshot_id).rows, branch.count()
     if before != after:
         raise InputError(
             f"the new values of {', '.join(rows.change.names)} would change the number of rows",
@@ -41,7 +38,7 @@ def audit_rows(now: DatasetMetadata, rows: AffectedRows, branch: RunBranch) -> N
         )
 
 
-def audit_segments(settings: Settings, rows: AffectedRows, branch: RunBranch, run: Run) -> str | None:
+def audit_segments(settings: Settings, rows: AffectedRows, branch: Branch, run: Run) -> str | None:
     """The quality gate on the rewritten segments; where its verdict lies, ``None`` for a feature group.
 
     Raises:
@@ -50,14 +47,17 @@ def audit_segments(settings: Settings, rows: AffectedRows, branch: RunBranch, ru
     from dedup_storage.quality import GateFacts, require, run_gate
 
     spec, table = rows.spec, rows.target.table
-    inside = F.expr(segments_sql(spec, rows.catalog, (run.segments or {})[table]))
-    tip = branch.tip()
-    if tip is None:
-        raise ConflictError("the branch of this run is gone", fix="Run the job again.")
+    inside = F.expr(rows.tables.inside(spec, (run.segments or {})[table]))
+    changed = move_to(rows.session, branch.rows())
+
+    def judged(name: str) -> DataFrame:
+        frame = changed if name == table else rows.table(name)
+        return frame.filter(inside).drop(*rows.tables.hidden(spec))
+
     if rows.meta.role(table) not in {t.role.value for t in spec.tables}:
-        _audit_group(rows, rows.table(table, tip).filter(inside))
+        _audit_group(rows, judged(table))
         return None
-    frames = {t.name: rows.table(t.name, tip if t.name == table else None).filter(inside) for t in spec.tables}
+    frames = {t.name: judged(t.name) for t in spec.tables}
     split = spec.layout is Layout.SPLIT
     verdict = run_gate(
         spec=spec,
@@ -75,7 +75,8 @@ def audit_segments(settings: Settings, rows: AffectedRows, branch: RunBranch, ru
 
 def _audit_group(rows: AffectedRows, found: DataFrame) -> None:
     """A feature group's own rule: no nulls where its definition says so."""
-    group = definition_at(rows.meta.tables[rows.target.table], rows.target.snapshot_id)
+    text = rows.meta.definition(rows.version, rows.target.table)
+    group = FeatureGroup.from_json(text) if text else None
     wanted = [c.name for c in group.columns if c.not_null and c.name in rows.change.names] if group else []
     if not wanted:
         return

@@ -23,9 +23,9 @@ from dedup_storage.schema import DateGrain
 from dedup_storage.spark.backfill.request import Affected, Change
 from dedup_storage.spark.backfill.run import Backfill
 from dedup_storage.spark.backfill.summary import BackfillSummary
-from dedup_storage.spark.backfill.target import bucket_column, find_target
+from dedup_storage.spark.backfill.target import find_target
 from dedup_storage.spark.errors import translated
-from dedup_storage.tables.metadata import DatasetMetadata
+from dedup_storage.tables.history import DatasetMetadata
 from dedup_storage.tables.protocol import Run, TableFormat
 from dedup_storage.tables.rows import only_row
 from dedup_storage.tables.sessions import move_to
@@ -152,7 +152,7 @@ def merge_labels(
             summary = BackfillSummary(dataset=spec.name, run_id=run_id, version=done, already_published=True)
             zero = dict.fromkeys(("input_rows", "superseded_rows", "stale_rows", "unknown_rows", "merged_rows"), 0)
             return LateLabelsSummary(**zero, backfill=summary)
-        merge = sort_out(tables, meta, meta.resolve(None), late, settings.catalog.name)
+        merge = sort_out(tables, meta, meta.resolve(None), late)
         try:
             backfill = Backfill(
                 spark,
@@ -208,7 +208,7 @@ def _unknown_rows(spec: DatasetSpec, rows: DataFrame, late: LateLabels, run_id: 
     )
 
 
-def sort_out(tables: TableFormat, meta: DatasetMetadata, version: int, late: LateLabels, catalog: str) -> LabelMerge:
+def sort_out(tables: TableFormat, meta: DatasetMetadata, version: int, late: LateLabels) -> LabelMerge:
     """Find what the late rows change in a version.
 
     Raises:
@@ -224,7 +224,7 @@ def sort_out(tables: TableFormat, meta: DatasetMetadata, version: int, late: Lat
         )
     target = find_target(meta, version, [late.label])
     read = meta.snapshots(version)
-    stored = tables.read(spec.name, target.table, read[target.table])
+    stored = tables.read(spec.name, target.table, read[target.table], hidden=True)
     place = _place(spec, late.rows)
     key = [*spec.request_key, place]
     for name in (*key, late.label, late.time):
@@ -244,8 +244,8 @@ def sort_out(tables: TableFormat, meta: DatasetMetadata, version: int, late: Lat
     dates = [spec.event_date_column] if spec.event_date_column else []
     own = list(dict.fromkeys([*key, *dates, *spec.impression_key]))
     # At most the dataset's buckets.
-    buckets = [r["b"] for r in newest.select(bucket_column(spec, catalog).alias("b")).distinct().collect()]
-    stored = stored.filter(bucket_column(spec, catalog).isin(buckets)).select(*own, F.col(late.label).alias("_stored"))
+    buckets = [r["b"] for r in newest.select(tables.bucket(spec).alias("b")).distinct().collect()]
+    stored = stored.filter(tables.in_buckets(spec, buckets)).select(*own, F.col(late.label).alias("_stored"))
     found = stored.join(newest, key)
     if TIMES in read:
         times = tables.read(spec.name, TIMES, read[TIMES]).filter(F.col("label") == late.label)

@@ -7,28 +7,22 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import MapType
 
 from dedup_storage.faults import reached
-from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, TableRole, TableSpec
-from dedup_storage.spark.backfill.affected import HIT, NEW, AffectedRows
+from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
+from dedup_storage.spark.backfill.affected import FILE, HIT, NEW, AffectedRows
 from dedup_storage.spark.backfill.plan import BackfillPlan, SegmentPlan
 from dedup_storage.spark.backfill.request import Strategy
-from dedup_storage.spark.backfill.target import Target, files_by_segment, segments_sql
-from dedup_storage.tables.iceberg_branch import PART, RunBranch
-from dedup_storage.tables.metadata import DatasetMetadata, snapshot_summary
+from dedup_storage.spark.backfill.target import Target
+from dedup_storage.tables.branch import BASE, PART, REQUEST, RUN_ID, Branch
 from dedup_storage.tables.protocol import Run, TableFormat
-from dedup_storage.tables.segments import Segment, decode_segments, encode_segments
+from dedup_storage.tables.segments import Segment, encode_segments
 from dedup_storage.tables.sessions import move_to, run_session
-from dedup_storage.tables.sql import quoted
 
 __all__ = ["MOST_SEGMENTS", "Part", "done_segments", "files_of", "parts_of", "run_part", "swap_rows"]
 
 MOST_SEGMENTS = 256
 PART_BYTES = 4 * 1024**3
-REQUEST = PROPERTY_PREFIX + "request"
-BASE = PROPERTY_PREFIX + "base"
-_SOURCE = "_backfill_source"
 
 
 @dataclass(frozen=True)
@@ -67,60 +61,30 @@ def parts_of(plan: BackfillPlan, done: Iterable[Segment], most_segments: int = M
             yield Part(strategy, tuple(chosen))
 
 
-def done_segments(branch: RunBranch) -> set[Segment]:
+def done_segments(branch: Branch) -> set[Segment]:
     """Segments that the branch's parts hold already."""
-    found: set[Segment] = set()
-    for snapshot in branch.parts():
-        for segments in decode_segments(snapshot_summary(snapshot)[PART]).values():
-            found |= segments or frozenset()
-    return found
+    return {segment for part in branch.parts() for segment in part.segments}
 
 
-def run_part(tables: TableFormat, rows: AffectedRows, branch: RunBranch, run: Run, part: Part, request: str) -> None:
+def run_part(tables: TableFormat, rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str) -> None:
     """Compute and commit one part."""
     facts = {
         PART: encode_segments({rows.target.table: part.names}),
         REQUEST: request,
         BASE: str(run.base),
-        PROPERTY_PREFIX + "run-id": run.run_id,
+        RUN_ID: run.run_id,
     }
-    inside = segments_sql(rows.spec, rows.catalog, part.names)
-    values = rows.values().filter(F.expr(inside))
+    values = rows.values().filter(F.expr(tables.inside(rows.spec, part.names)))
     if part.strategy is Strategy.MERGE_ON_READ:
-        _merge(rows, branch, part, values, facts)
+        branch.merge(values, rows.target.keys, {c: NEW + c for c in rows.change.names}, part.names, facts)
     else:
         _swap(tables, rows, branch, run, part, values, facts)
-
-
-def _merge(rows: AffectedRows, branch: RunBranch, part: Part, values: DataFrame, facts: Mapping[str, str]) -> None:
-    """Merge-on-read: Spark's MERGE on the branch. The table's own merge mode says so."""
-    session = run_session(rows.session)
-    for key, value in facts.items():
-        session.conf.set(f"spark.sql.iceberg.snapshot-property.{key}", value)
-    move_to(session, values).createOrReplaceTempView(_SOURCE)
-    keys = " AND ".join(f"t.{quoted(k)} = s.{quoted(k)}" for k in rows.target.keys)
-    inside = segments_sql(rows.spec, rows.catalog, part.names, alias="t")
-    types = values.schema
-    # A row that has its new value already is left alone. Maps cannot be compared.
-    changes = [
-        "TRUE" if isinstance(types[NEW + c].dataType, MapType) else f"NOT (t.{quoted(c)} <=> s.{quoted(NEW + c)})"
-        for c in rows.change.names
-    ]
-    updates = ", ".join(f"t.{quoted(c)} = s.{quoted(NEW + c)}" for c in rows.change.names)
-    before = branch.tip()
-    session.sql(
-        f"MERGE INTO {branch.identifier} AS t USING {_SOURCE} AS s ON {keys} AND {inside} "
-        f"WHEN MATCHED AND ({' OR '.join(changes)}) THEN UPDATE SET {updates}"
-    )
-    session.catalog.dropTempView(_SOURCE)
-    if branch.tip() == before:
-        branch.mark(facts)
 
 
 def _swap(
     tables: TableFormat,
     rows: AffectedRows,
-    branch: RunBranch,
+    branch: Branch,
     run: Run,
     part: Part,
     values: DataFrame,
@@ -131,10 +95,11 @@ def _swap(
     old = _old_files(rows, part)
     # The files of at most MOST_SEGMENTS segments, all of which the commit names.
     paths = [row["file_path"] for row in old.collect()]
-    frame = rows.table(target.table).filter(F.expr(segments_sql(rows.spec, rows.catalog, part.names)))
+    frame = rows.table(target.table).filter(F.expr(tables.inside(rows.spec, part.names)))
     if part.strategy is Strategy.COPY_ON_WRITE:
         listed = F.broadcast(old.select(F.col("file_path").alias("_path")))
-        frame = frame.select(*target.columns, "_file").join(listed, F.col("_file") == F.col("_path"), "left_semi")
+        frame = frame.select(*target.columns, tables.file(rows.spec).alias(FILE))
+        frame = frame.join(listed, F.col(FILE) == F.col("_path"), "left_semi")
     new = values.select(*target.keys, *(NEW + c for c in rows.change.names), F.lit(True).alias(HIT))
     joined = frame.select(*target.columns).join(new, list(target.keys), "left")
     changed = set(rows.change.names)
@@ -151,7 +116,7 @@ def swap_rows(
     tables: TableFormat,
     spec: DatasetSpec,
     session: SparkSession,
-    branch: RunBranch,
+    branch: Branch,
     run: Run,
     target: Target,
     result: DataFrame,
@@ -163,25 +128,29 @@ def swap_rows(
     part_run = Run(run_id=run.run_id, job=run.job, attempt=f"{run.attempt}/part", base=run.base)
     staged = tables.stage(spec, table, move_to(run_session(session), result), part_run)
     reached(f"{run.job}:part-staged")
-    branch.swap(staged.snapshot_id, paths, facts)
+    branch.swap(staged, paths, facts)
 
 
-def files_of(tables_files: DataFrame, meta: DatasetMetadata, table: str, segments: Iterable[Segment]) -> DataFrame:
-    """Places of a table's data files in some segments."""
-    fields = [(f.name, str(f.transform)) for f in meta.tables[table].spec().fields]
+def files_of(files: DataFrame, segments: Iterable[Segment]) -> DataFrame:
+    """Places of the data files that lie in some segments.
+
+    Args:
+        files: Of ``TableFormat.files``.
+        segments: Which.
+    """
     buckets: dict[str, set[int]] = {}
     for segment in segments:
         buckets.setdefault(segment.date, set()).add(segment.bucket)
     inside = F.lit(False)
     for date, found in buckets.items():
         inside = inside | ((F.col("date") == date) & F.col("bucket").isin(found))
-    return files_by_segment(tables_files, fields).filter((F.col("content") == 0) & inside).select("file_path")
+    return files.filter((F.col("content") == 0) & inside).select("file_path")
 
 
 def _old_files(rows: AffectedRows, part: Part) -> DataFrame:
     """Places of the data files that a part takes out."""
     if part.strategy is Strategy.COPY_ON_WRITE:
-        inside = segments_sql(rows.spec, rows.catalog, part.names)
-        return rows.rows(()).filter(F.expr(inside)).select(F.col("_file").alias("file_path")).distinct()
-    files = rows.files(rows.target.table, rows.target.snapshot_id)
-    return files_of(files, rows.meta, rows.target.table, part.names)
+        inside = F.expr(rows.tables.inside(rows.spec, part.names))
+        return rows.rows(()).filter(inside).select(F.col(FILE).alias("file_path")).distinct()
+    files = rows.tables.files(rows.meta, rows.target.table, rows.target.snapshot_id)
+    return files_of(move_to(rows.session, files), part.names)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 from pyspark.sql import functions as F
 
-from dedup_storage.spark.backfill.affected import AffectedRows
+from dedup_storage.errors import UsageError
+from dedup_storage.spark.backfill.affected import FILE, AffectedRows
 from dedup_storage.spark.backfill.request import Strategy
-from dedup_storage.spark.backfill.target import bucket_column, date_column, files_by_segment
-from dedup_storage.tables.metadata import snapshot_summary
+from dedup_storage.spark.backfill.target import date_column
 from dedup_storage.tables.segments import Segment
+from dedup_storage.tables.sessions import move_to
 
 __all__ = ["BackfillPlan", "SegmentPlan", "Untouched", "make_plan"]
 
@@ -114,10 +115,20 @@ def make_plan(rows: AffectedRows, strategy: Strategy | None = None) -> BackfillP
     Args:
         rows: The affected rows.
         strategy: The same for every segment; ``None`` takes the cheapest for each.
+
+    Raises:
+        UsageError: the table format does not have the strategy.
     """
-    spec, target = rows.spec, rows.target
-    fields = [(f.name, str(f.transform)) for f in rows.meta.tables[target.table].spec().fields]
-    files = files_by_segment(rows.files(target.table, target.snapshot_id), fields)
+    spec, target, tables = rows.spec, rows.target, rows.tables
+    choices = [s for s in Strategy if tables.marks_rows or s is not Strategy.MERGE_ON_READ]
+    if strategy is not None and strategy not in choices:
+        raise UsageError(
+            f"{strategy.value} is not available on {tables.name.title()} tables: it would hide rows by deletion "
+            "vectors, which reading without Spark does not apply",
+            expected=" or ".join(choices),
+            fix="Leave the strategy out to take the cheapest for each segment.",
+        )
+    files = move_to(rows.session, tables.files(rows.meta, target.table, target.snapshot_id))
     data = F.col("content") == 0
     stored = files.groupBy("date", "bucket").agg(
         F.count_if(data).alias("files"),
@@ -127,13 +138,13 @@ def make_plan(rows: AffectedRows, strategy: Strategy | None = None) -> BackfillP
     )
     touched = (
         rows.rows(())
-        .select(date_column(spec).alias("date"), bucket_column(spec, rows.catalog).alias("bucket"), "_file")
-        .groupBy("date", "bucket", "_file")
+        .select(date_column(spec).alias("date"), tables.bucket(spec).alias("bucket"), FILE)
+        .groupBy("date", "bucket", FILE)
         .agg(F.count(F.lit(1)).alias("n"))
     )
-    sizes = files.filter(data).select(F.col("file_path").alias("_file"), F.col("bytes").alias("file_bytes"))
+    sizes = files.filter(data).select(F.col("file_path").alias(FILE), F.col("bytes").alias("file_bytes"))
     affected = (
-        touched.join(F.broadcast(sizes), "_file", "left")
+        touched.join(F.broadcast(sizes), FILE, "left")
         .groupBy("date", "bucket")
         .agg(
             F.count(F.lit(1)).alias("affected_files"),
@@ -156,7 +167,7 @@ def make_plan(rows: AffectedRows, strategy: Strategy | None = None) -> BackfillP
                     affected_files=row["affected_files"],
                     affected_rows=row["affected_rows"],
                     affected_bytes=row["affected_bytes"],
-                    strategy=strategy,
+                    choices=choices if strategy is None else [strategy],
                 )
                 for row in listed
                 if row["affected_rows"]
@@ -195,7 +206,7 @@ def _segment(
     affected_files: int,
     affected_rows: int,
     affected_bytes: int,
-    strategy: Strategy | None,
+    choices: Sequence[Strategy],
 ) -> SegmentPlan:
     share = affected_rows / stored_rows if stored_rows else 0.0
     fixed = SMALL_FILE_BYTES + affected_files * DELETION_VECTOR_BYTES
@@ -209,7 +220,7 @@ def _segment(
     cost = {s: reads[s] + WRITE_WEIGHT * writes[s] for s in Strategy}
     cost[Strategy.MERGE_ON_READ] += int(READS_BEFORE_MAINTENANCE * bytes_ * share)
     # Equal costs fall to the one that restores the most order.
-    chosen = strategy or min(Strategy, key=lambda s: cost[s])
+    chosen = min(choices, key=lambda s: cost[s])
     return SegmentPlan(
         date=date,
         bucket=bucket,
@@ -228,15 +239,8 @@ def _segment(
 
 def _untouched(rows: AffectedRows) -> tuple[Untouched, ...]:
     found: list[Untouched] = []
-    names: Sequence[str] = [n for n in rows.meta.snapshots(rows.version) if n != rows.target.table]
-    for name in names:
-        snapshot = rows.meta.tables[name].snapshot_by_id(rows.meta.snapshots(rows.version)[name])
-        summary = snapshot_summary(snapshot) if snapshot else {}
-        found.append(
-            Untouched(
-                table=name,
-                files=int(summary.get("total-data-files", 0)),
-                bytes=int(summary.get("total-files-size", 0)),
-            )
-        )
+    for name, snapshot_id in rows.meta.snapshots(rows.version).items():
+        if name != rows.target.table:
+            totals = rows.meta.totals(name, snapshot_id)
+            found.append(Untouched(table=name, files=totals.files, bytes=totals.bytes))
     return tuple(found)

@@ -20,7 +20,7 @@ from dedup_storage.faults import reached
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.backfill.affected import AffectedRows
 from dedup_storage.spark.backfill.audit import audit_rows, audit_segments
-from dedup_storage.spark.backfill.parts import BASE, MOST_SEGMENTS, REQUEST, Part, done_segments, parts_of, run_part
+from dedup_storage.spark.backfill.parts import MOST_SEGMENTS, Part, done_segments, parts_of, run_part
 from dedup_storage.spark.backfill.plan import BackfillPlan, make_plan
 from dedup_storage.spark.backfill.request import Affected, Change, Strategy, digest
 from dedup_storage.spark.backfill.summary import BackfillSummary, Comparison
@@ -28,8 +28,8 @@ from dedup_storage.spark.backfill.target import find_target
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.reads import counted_reads
 from dedup_storage.spark.steps import TimedSteps
-from dedup_storage.tables.iceberg_branch import RunBranch
-from dedup_storage.tables.metadata import DatasetMetadata, snapshot_summary
+from dedup_storage.tables.branch import BASE, REQUEST, Branch
+from dedup_storage.tables.history import Added, DatasetMetadata
 from dedup_storage.tables.protocol import Run, TableFormat
 from dedup_storage.tables.rows import only_row
 from dedup_storage.tables.segments import MAINTAIN, Segment, overlap
@@ -98,8 +98,7 @@ class Backfill(TimedSteps):
 
     def _rows(self, meta: DatasetMetadata, version: int) -> AffectedRows:
         target = find_target(meta, version, self.change.names)
-        catalog = self.settings.catalog.name
-        rows = AffectedRows(self.tables, self.session, catalog, meta, version, target, self.change, self.affected)
+        rows = AffectedRows(self.tables, self.session, meta, version, target, self.change, self.affected)
         # Analyses every expression, so that what cannot be computed is refused before anything is written.
         _ = rows.values().schema
         _ = rows.rows(()).schema
@@ -161,7 +160,7 @@ class Backfill(TimedSteps):
             with self.timed("plan"):
                 rows, plan, branch = self._begin(meta)
             if not plan.segments and self.beside is None:
-                return self._summary(plan, meta.current, {}, docs=None, gate="not needed", resumed=0)
+                return self._summary(plan, meta.current, None, docs=None, gate="not needed", resumed=0)
             try:
                 with translated():
                     return self._run(rows, plan, branch)
@@ -169,14 +168,14 @@ class Backfill(TimedSteps):
                 branch.drop()
                 raise
 
-    def _begin(self, meta: DatasetMetadata) -> tuple[AffectedRows, BackfillPlan, RunBranch]:
+    def _begin(self, meta: DatasetMetadata) -> tuple[AffectedRows, BackfillPlan, Branch]:
         """Go on where an earlier attempt of this run stopped, or begin at the current version."""
         table = find_target(meta, meta.current, self.change.names).table
         branch = self.tables.branch(self.spec.name, table, self.run_id)
         request = digest(self.change, self.affected)
         parts = branch.parts()
         if parts:
-            facts = snapshot_summary(parts[-1])
+            facts = parts[-1].facts
             if facts[REQUEST] != request:
                 raise UsageError(
                     f"the run {self.run_id} was begun with another change or other rows",
@@ -187,7 +186,7 @@ class Backfill(TimedSteps):
                 plan = make_plan(rows, self.strategy)
             except VersionNotFoundError:
                 plan = None
-            if plan is not None and parts[0].parent_snapshot_id == rows.target.snapshot_id:
+            if plan is not None and branch.begun_at() == rows.target.snapshot_id:
                 segments = {table: frozenset(s.segment for s in plan.segments) | done_segments(branch)}
                 later = range(plan.base + 1, meta.current + 1)
                 grain = self.spec.date_grain
@@ -199,7 +198,7 @@ class Backfill(TimedSteps):
             branch.open(rows.target.snapshot_id)
         return rows, plan, branch
 
-    def _run(self, rows: AffectedRows, plan: BackfillPlan, branch: RunBranch) -> BackfillSummary:
+    def _run(self, rows: AffectedRows, plan: BackfillPlan, branch: Branch) -> BackfillSummary:
         finished = done_segments(branch)
         resumed = len(finished)
         run = self._describe(rows, plan, branch, finished)
@@ -225,7 +224,7 @@ class Backfill(TimedSteps):
             beside = self.beside(run) if self.beside is not None else []
             reached("backfill:beside")
             if not plan.segments and not beside:
-                return self._summary(plan, plan.base, {}, docs=None, gate="not needed", resumed=resumed)
+                return self._summary(plan, plan.base, None, docs=None, gate="not needed", resumed=resumed)
             with self.timed("publish"):
                 version = self._publish(run, beside)
         finally:
@@ -240,7 +239,7 @@ class Backfill(TimedSteps):
         members = dict.fromkeys((*(run.segments or {}), *beside, self.spec.anchor.name))
         return self.tables.publish(self.spec, run, list(members))
 
-    def _describe(self, rows: AffectedRows, plan: BackfillPlan, branch: RunBranch, finished: set[Segment]) -> Run:
+    def _describe(self, rows: AffectedRows, plan: BackfillPlan, branch: Branch, finished: set[Segment]) -> Run:
         segments = frozenset(s.segment for s in plan.segments) | finished
         return Run(
             run_id=self.run_id,
@@ -259,7 +258,7 @@ class Backfill(TimedSteps):
             },
         )
 
-    def _part(self, rows: AffectedRows, branch: RunBranch, run: Run, part: Part, request: str) -> None:
+    def _part(self, rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str) -> None:
         try:
             with translated(), counted_reads(self.session) as reads:
                 run_part(self.tables, rows, branch, run, part, request)
@@ -269,35 +268,35 @@ class Backfill(TimedSteps):
             if not set(part.names) <= done_segments(branch):
                 raise
 
-    def _audit_rows(self, rows: AffectedRows, branch: RunBranch) -> None:
-        audit_rows(self.tables.metadata(self.spec.name), rows, branch)
+    def _audit_rows(self, rows: AffectedRows, branch: Branch) -> None:
+        audit_rows(rows, branch)
 
     # -- summary ------------------------------------------------------------------------------------------------
 
-    def _actual(self, plan: BackfillPlan, version: int) -> dict[str, str]:
+    def _actual(self, plan: BackfillPlan, version: int) -> Added | None:
         if not plan.segments:
-            return {}
+            return None
         meta = self.tables.metadata(self.spec.name)
-        snapshot = meta.tables[plan.table].snapshot_by_id(meta.snapshots(version)[plan.table])
-        return snapshot_summary(snapshot) if snapshot else {}
+        return meta.added(plan.table, meta.snapshots(version)[plan.table])
 
     def _summary(
-        self, plan: BackfillPlan, version: int, actual: dict[str, str], *, docs: str | None, gate: str, resumed: int
+        self, plan: BackfillPlan, version: int, actual: Added | None, *, docs: str | None, gate: str, resumed: int
     ) -> BackfillSummary:
+        actual = actual or Added(segments=0, rows=0, bytes=0)
         touched = len(plan.segments)
-        written = int(actual.get("added-files-size", 0))
         merged = sum(s.affected_files for s in plan.segments if s.strategy is Strategy.MERGE_ON_READ)
         # Some file systems count nothing; parts that an earlier attempt did are not counted here.
         read = [("bytes_read", plan.read_bytes, self._read_bytes)] if self._read_bytes and not resumed else []
         pairs = (
             *read,
-            ("segments", touched, int(actual.get("changed-partition-count", 0))),
-            ("rows", plan.rows_written, int(actual.get("added-records", 0))),
-            ("deletion_vectors", merged, int(actual.get("added-dvs", 0))),
-            ("bytes", plan.write_bytes, written),
+            ("segments", touched, actual.segments),
+            ("rows", plan.rows_written, actual.rows),
+            ("deletion_vectors", merged, actual.marks),
+            ("bytes", plan.write_bytes, actual.bytes),
         )
         sequences = set(self.spec.schema_.sequence_columns)
-        fields = self.tables.metadata(self.spec.name).tables[plan.table].schema().fields
+        meta = self.tables.metadata(self.spec.name)
+        columns = meta.columns(plan.table, meta.snapshots(meta.current)[plan.table])
         return BackfillSummary(
             dataset=self.spec.name,
             run_id=self.run_id,
@@ -308,7 +307,7 @@ class Backfill(TimedSteps):
             resumed_segments=resumed,
             strategies=plan.strategies,
             planned_and_actual=tuple(Comparison(quantity=q, planned=p, actual=a) for q, p, a in pairs),
-            sequence_bytes_written=written if sequences & {f.name for f in fields} else 0,
+            sequence_bytes_written=actual.bytes if sequences & set(columns) else 0,
             gate=gate,
             docs=docs,
             seconds=self.seconds,

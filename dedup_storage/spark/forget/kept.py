@@ -8,6 +8,7 @@ itself, so that nobody who publishes meanwhile is undone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from pyiceberg.table import Table
 from pyspark.sql import SparkSession
@@ -19,7 +20,7 @@ from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec, Table
 from dedup_storage.spark.forget.rewrite import TableRewriter, Touched
 from dedup_storage.spark.maintain.expire import Expiry, Policy
 from dedup_storage.tables.features import definition_at
-from dedup_storage.tables.iceberg_branch import commit_again, load_java, main_id
+from dedup_storage.tables.iceberg_branch import RunBranch, commit_again, load_java, main_id
 from dedup_storage.tables.iceberg_manifests import lists_removed, rewrite_main
 from dedup_storage.tables.metadata import DatasetMetadata, ancestors, snapshot_summary, tags
 from dedup_storage.tables.protocol import TableFormat
@@ -91,7 +92,7 @@ class KeptVersions:
         if not names:
             return
         rewriter.write(snapshot_id, touched)
-        branch = self.tables.branch(self.spec.name, rewriter.table, f"{self.run_id}/{snapshot_id}")
+        branch = cast(RunBranch, self.tables.branch(self.spec.name, rewriter.table, f"{self.run_id}/{snapshot_id}"))
         rewriter.lay_anew(branch, snapshot_id, touched, self._facts(meta, rewriter.table, snapshot_id))
         reached("forget:made")
         branch.hand_over(names)

@@ -16,9 +16,9 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
-from dedup_storage.spark.backfill.target import bucket_column, files_by_segment, segments_sql
 from dedup_storage.spark.sources import text_frame
 from dedup_storage.tables.iceberg_branch import RunBranch, load_java
+from dedup_storage.tables.iceberg_files import files_by_segment, partition_fields, segments_sql
 from dedup_storage.tables.iceberg_manifests import lay_anew
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import Run, TableFormat
@@ -56,7 +56,7 @@ class TableRewriter:
     ) -> None:
         self.tables, self.settings, self.table, self.run = tables, settings, table, run
         self.spark, self.session = spark, run_session(spark)
-        self._fields = [(f.name, str(f.transform)) for f in meta.tables[table].spec().fields]
+        self._fields = partition_fields(meta.tables[table])
         dated = any(transform in ("identity", "month") for _, transform in self._fields)
         # Rows set aside lie in segments without dates.
         undated = meta.spec.model_copy(update={"date_grain": DateGrain.NONE})
@@ -77,7 +77,7 @@ class TableRewriter:
     @cached_property
     def _buckets(self) -> list[int]:
         """Buckets of the users; the others are not looked into."""
-        bucket = bucket_column(self.spec, self._catalog).alias("b")
+        bucket = self.tables.bucket(self.spec).alias("b")
         # At most the dataset's buckets.
         return sorted(row["b"] for row in self.users.select(bucket).distinct().collect())
 
@@ -91,7 +91,7 @@ class TableRewriter:
 
     def _theirs(self, snapshot_id: int) -> DataFrame:
         user = self.spec.schema_.user
-        inside = bucket_column(self.spec, self._catalog).isin(self._buckets)
+        inside = self.tables.in_buckets(self.spec, self._buckets)
         rows = self.rows(snapshot_id).filter(inside).select(user, "_file")
         return rows.join(F.broadcast(self.users), user, "left_semi")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import cast
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -25,6 +26,7 @@ from dedup_storage.spark.sources import typed_users
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.tables.iceberg_branch import (
     PART,
+    RunBranch,
     branch_name,
 )
 from dedup_storage.tables.metadata import DatasetMetadata, tags
@@ -86,7 +88,7 @@ class Forgetting(TimedSteps):
         if not self.dry_run:
             self._drop_own(meta)
             meta = self.tables.metadata(self.spec.name)
-        busy = [f"{name}.{tag}" for name in meta.tables for tag in working_branches(meta, name)]
+        busy = [f"{name}.{tag}" for name in meta.tables for tag in working_branches(self.tables, self.spec.name, name)]
         if busy and not self.dry_run:
             raise UsageError(
                 f"runs are at work on {self.spec.name}, or were stopped there: {', '.join(busy)}",
@@ -175,7 +177,7 @@ class Forgetting(TimedSteps):
             branch=run.branch,
             facts={"mode": "forget"},
         )
-        branches = {name: self.tables.branch(self.spec.name, name, self.run_id) for name in touched}
+        branches = {n: cast(RunBranch, self.tables.branch(self.spec.name, n, self.run_id)) for n in touched}
         try:
             for name, branch in branches.items():
                 branch.open(current[name])

@@ -13,17 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError, StorageError
 from dedup_storage.faults import reached
-from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec
+from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.backfill.parts import MOST_SEGMENTS, done_segments, files_of, swap_rows
-from dedup_storage.spark.backfill.target import Target, segments_sql, table_of
+from dedup_storage.spark.backfill.target import Target, table_of
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.maintain.decay import SegmentDecay
+from dedup_storage.tables.branch import PART, RUN_ID, Branch
 from dedup_storage.tables.changes import ROWS_KEPT
-from dedup_storage.tables.iceberg_branch import BRANCH_PREFIX, PART, RunBranch
-from dedup_storage.tables.metadata import DatasetMetadata, live_rows, tags
+from dedup_storage.tables.history import DatasetMetadata
 from dedup_storage.tables.protocol import Run, TableFormat
 from dedup_storage.tables.segments import MAINTAIN, Segment, encode_segments
 from dedup_storage.tables.sessions import move_to, run_session
@@ -33,23 +32,21 @@ __all__ = ["Compactor", "working_branches"]
 PART_BYTES = 4 * 1024**3
 
 
-def working_branches(meta: DatasetMetadata, table: str, own: str = "") -> list[str]:
-    """Branches of runs that are at work on a table, or were stopped there."""
-    return [tag for tag in tags(meta.tables[table]) if tag.startswith(BRANCH_PREFIX) and tag != own]
+def working_branches(tables: TableFormat, dataset: str, table: str, own: str = "") -> list[str]:
+    """Branches of other runs that are at work on a table, or were stopped there."""
+    return [name for name in tables.branches(dataset, table) if name != own]
 
 
 class Compactor:
     """Rewrites segments of one dataset.
 
     Args:
-        spark, tables, settings, spec: As for ``Backfill``.
+        spark, tables, spec: As for ``Backfill``.
         run_id: The run; parts that an earlier attempt finished are kept.
     """
 
-    def __init__(
-        self, spark: SparkSession, tables: TableFormat, settings: Settings, spec: DatasetSpec, run_id: str
-    ) -> None:
-        self.tables, self.settings, self.spec, self.run_id = tables, settings, spec, run_id
+    def __init__(self, spark: SparkSession, tables: TableFormat, spec: DatasetSpec, run_id: str) -> None:
+        self.tables, self.spec, self.run_id = tables, spec, run_id
         self.session = run_session(spark)
 
     def compact(self, meta: DatasetMetadata, decayed: Mapping[str, Sequence[SegmentDecay]]) -> int | None:
@@ -90,30 +87,26 @@ class Compactor:
         return found
 
     def _rewrite(
-        self, meta: DatasetMetadata, run: Run, target: Target, branch: RunBranch, decayed: Sequence[SegmentDecay]
+        self, meta: DatasetMetadata, run: Run, target: Target, branch: Branch, decayed: Sequence[SegmentDecay]
     ) -> None:
-        parts = branch.parts()
         finished: set[Segment] = set()
-        if parts and parts[0].parent_snapshot_id == target.snapshot_id:
+        if branch.begun_at() == target.snapshot_id:
             finished = done_segments(branch)
         else:
             branch.open(target.snapshot_id)
         for part in _parts(s for s in decayed if s.segment not in finished):
-            files = self.session.read.option("versionAsOf", str(target.snapshot_id)).table(
-                f"{self.settings.catalog.name}.{self.spec.name}.{target.table}.files"
-            )
+            files = move_to(self.session, self.tables.files(meta, target.table, target.snapshot_id))
             # The files of at most MOST_SEGMENTS segments.
-            paths = [row["file_path"] for row in files_of(files, meta, target.table, part).collect()]
-            rows = move_to(self.session, self.tables.read(self.spec.name, target.table, target.snapshot_id))
-            rows = rows.filter(F.expr(segments_sql(self.spec, self.settings.catalog.name, part)))
-            facts = {PART: encode_segments({target.table: part}), PROPERTY_PREFIX + "run-id": self.run_id}
+            paths = [row["file_path"] for row in files_of(files, part).collect()]
+            rows = self.tables.read(self.spec.name, target.table, target.snapshot_id, hidden=True)
+            rows = move_to(self.session, rows).filter(F.expr(self.tables.inside(self.spec, part)))
+            facts = {PART: encode_segments({target.table: part}), RUN_ID: self.run_id}
             swap_rows(self.tables, self.spec, self.session, branch, run, target, rows, paths, facts)
             reached("maintain:part")
-        self._same_rows(target, branch)
+        self._same_rows(meta, target, branch)
 
-    def _same_rows(self, target: Target, branch: RunBranch) -> None:
-        table = self.tables.metadata(self.spec.name).tables[target.table]
-        before, after = live_rows(table, target.snapshot_id), live_rows(table, branch.tip())
+    def _same_rows(self, meta: DatasetMetadata, target: Target, branch: Branch) -> None:
+        before, after = meta.totals(target.table, target.snapshot_id).rows, branch.count()
         if before != after:
             raise StorageError(
                 f"compaction of {target.table} would change the number of rows",

@@ -1,4 +1,4 @@
-"""How far segments have decayed, measured from Iceberg's metadata: no data file is opened.
+"""How far segments have decayed, measured from the tables' metadata: no data file is opened.
 
 A fresh segment is one run of files sorted by user. Later runs leave files whose user ranges overlap, deletion vectors
 that hide rows, and small files.
@@ -6,14 +6,10 @@ that hide rows, and small files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import BaseModel, ConfigDict, Field
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from dedup_storage.layout import DatasetSpec
-from dedup_storage.spark.backfill.target import files_by_segment
 from dedup_storage.tables.segments import Segment
 
 __all__ = ["Limits", "SegmentDecay", "measure_decay"]
@@ -68,27 +64,16 @@ class SegmentDecay(BaseModel):
         return Segment(self.date, self.bucket)
 
 
-def measure_decay(
-    files: DataFrame, spec: DatasetSpec, table: str, fields: Sequence[tuple[str, str]], limits: Limits
-) -> list[SegmentDecay]:
+def measure_decay(files: DataFrame, table: str, limits: Limits) -> list[SegmentDecay]:
     """Measure every segment of a table.
 
     Args:
-        files: Iceberg's ``files`` table of a snapshot.
-        spec: The dataset.
+        files: Of ``TableFormat.files``.
         table: Its name.
-        fields: Partition field -> transform.
         limits: What counts as decayed.
     """
-    bounds = F.col("readable_metrics").getField(spec.schema_.user)
-    ranges = files.select(
-        F.col("file_path").alias("path"),
-        bounds.getField("lower_bound").alias("low"),
-        bounds.getField("upper_bound").alias("high"),
-    )
-    listed = files_by_segment(files, fields)
-    data = listed.filter("content = 0").join(ranges, F.col("file_path") == F.col("path"))
-    order = Window.partitionBy("date", "bucket").orderBy("low", "high", "path")
+    data = files.filter("content = 0")
+    order = Window.partitionBy("date", "bucket").orderBy("low", "high", "file_path")
     before = F.max("high").over(order.rowsBetween(Window.unboundedPreceding, -1))
     data = data.withColumn("overlaps", F.coalesce(F.col("low") < before, F.lit(False)))
     stored = data.groupBy("date", "bucket").agg(
@@ -98,7 +83,7 @@ def measure_decay(
         F.count_if("overlaps").alias("overlapping"),
     )
     hidden = (
-        listed.filter("content <> 0")
+        files.filter("content <> 0")
         .groupBy("date", "bucket")
         .agg(F.sum("rows").alias("hidden"), F.count(F.lit(1)).alias("vectors"))
     )

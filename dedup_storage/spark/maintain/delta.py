@@ -17,6 +17,7 @@ from dedup_storage.spark.maintain.expire import DAY_MS, Policy
 from dedup_storage.spark.maintain.summary import MaintainSummary, TableExpiry
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.tables.delta import DeltaFormat
+from dedup_storage.tables.delta_branch import DeltaBranch
 from dedup_storage.tables.delta_files import live_files
 from dedup_storage.tables.delta_metadata import DeltaMetadata
 from dedup_storage.tables.delta_ref import DeltaRef
@@ -72,6 +73,10 @@ class DeltaMaintenance(TimedSteps):
             meta = self.tables.metadata(self.spec.name) if self.dry_run else self.tables.settle(self.spec)
             meta.resolve(None)
             stored = self._stored_bytes(meta)
+            abandoned = self._abandoned(meta) if self.expire else []
+            if not self.dry_run:
+                for _, branch in abandoned:
+                    branch.drop()
             expired = self.expired_versions(meta) if self.expire else []
             with self.timed("files"):
                 unneeded = {name: self._unneeded(meta, ref, expired) for name, ref in meta.tables.items()}
@@ -91,6 +96,7 @@ class DeltaMaintenance(TimedSteps):
                 dry_run=self.dry_run,
                 expired_versions=tuple(expired),
                 kept_versions=tuple(n for n in meta.version_numbers if n not in expired),
+                abandoned_branches=tuple(f"{table}.{branch.name}" for table, branch in abandoned),
                 expiry=tuple(
                     TableExpiry(table=name, snapshots=0, expired_files=len(u.expired), orphan_files=len(u.orphans))
                     for name, u in unneeded.items()
@@ -101,17 +107,33 @@ class DeltaMaintenance(TimedSteps):
             )
 
     def expired_versions(self, meta: DeltaMetadata) -> list[int]:
-        """Versions that the policy lets go, oldest first; pinned ones stay."""
-        return [info.version for info in self.policy.outdated(meta, self._now_ms)]
+        """Versions that the policy lets go, oldest first; pinned ones stay, and those that runs at work began at."""
+        begun = {(name, branch.held()[0]) for name in meta.tables for branch in self._branches(name)}
+        outdated = self.policy.outdated(meta, self._now_ms)
+        return [info.version for info in outdated if begun.isdisjoint(info.snapshots.items())]
+
+    def _branches(self, table: str) -> list[DeltaBranch]:
+        """Branches of runs that are at work on a table, or were stopped there."""
+        lake, dataset = self.tables.lake, self.spec.name
+        names = self.tables.branches(dataset, table)
+        return [DeltaBranch(self.tables.spark, lake, dataset, table, name) for name in names]
+
+    def _abandoned(self, meta: DeltaMetadata) -> list[tuple[str, DeltaBranch]]:
+        """(table, branch) of runs that stopped long ago."""
+        old = self._now_ms - self.policy.abandoned_days * DAY_MS
+        return [(name, b) for name in meta.tables for b in self._branches(name) if b.last_ms() < old]
 
     def _unneeded(self, meta: DeltaMetadata, ref: DeltaRef, expired: list[int]) -> _Unneeded:
         """What expired versions alone name, and what nothing names for long enough."""
         kept = [n for n in meta.version_numbers if n not in expired]
-        needed = set(live_files(ref).paths)
+        old = self._now_ms - self.policy.orphan_days * DAY_MS
+        # What runs hold is looked at before what the table holds: it goes from the one to the other.
+        needed = set(self._store().paths(ref.name, old))
+        for branch in self._branches(ref.name):
+            needed |= branch.held()[1]
+        needed |= set(live_files(ref).paths)
         for snapshot in {meta.snapshots(n)[ref.name] for n in kept if ref.name in meta.snapshots(n)}:
             needed |= set(live_files(ref, snapshot).paths)
-        old = self._now_ms - self.policy.orphan_days * DAY_MS
-        needed |= set(self._store().paths(ref.name, old))
         gone: set[str] = set()
         for snapshot in {meta.snapshots(n)[ref.name] for n in expired if ref.name in meta.snapshots(n)}:
             gone |= set(live_files(ref, snapshot).paths)

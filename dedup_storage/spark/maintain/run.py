@@ -7,21 +7,18 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.faults import reached
-from dedup_storage.layout import DatasetSpec, TableRole
+from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.errors import translated
-from dedup_storage.spark.maintain.compact import Compactor, working_branches
-from dedup_storage.spark.maintain.decay import Limits, SegmentDecay, measure_decay
+from dedup_storage.spark.maintain.decay import Limits
 from dedup_storage.spark.maintain.expire import Expiry, Policy
+from dedup_storage.spark.maintain.restore import Restoring
 from dedup_storage.spark.maintain.summary import Gain, MaintainSummary, TableExpiry
 from dedup_storage.spark.steps import TimedSteps
-from dedup_storage.tables.iceberg_branch import branch_name
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import TableFormat
 from dedup_storage.tables.rows import only_row
 
 __all__ = ["Maintenance"]
-
-_COMPACTED = (TableRole.REQUESTS, TableRole.IMPRESSIONS, TableRole.LOGS, TableRole.FEATURES)
 
 
 class Maintenance(TimedSteps):
@@ -66,16 +63,15 @@ class Maintenance(TimedSteps):
         with translated():
             meta = self.tables.metadata(self.spec.name) if self.dry_run else self.tables.settle(self.spec)
             meta.resolve(None)
+            restoring = Restoring(self.spark, self.tables, self.spec, self.run_id, self.limits)
             if not self.dry_run and meta.version_of_run(self.run_id) is not None:
-                # Killed between publication and clean-up, the run left its branches behind.
-                for name in meta.tables:
-                    self.tables.branch(self.spec.name, name, self.run_id).drop()
+                restoring.drop_own(meta)
                 meta = self.tables.metadata(self.spec.name)
             stored = self._stored_bytes(meta)
             gains: tuple[Gain, ...] = ()
             if self.compact:
                 with self.timed("compact"):
-                    gains = self._compact(meta)
+                    gains = restoring.run(meta, dry_run=self.dry_run)
             meta = self.tables.metadata(self.spec.name)
             expired: list[int] = []
             abandoned: list[tuple[str, str]] = []
@@ -99,34 +95,6 @@ class Maintenance(TimedSteps):
                 stored_bytes_after=stored if self.dry_run else self._stored_bytes(meta),
                 seconds=self.seconds,
             )
-
-    # -- compaction ---------------------------------------------------------------------------------------------
-
-    def _compact(self, meta: DatasetMetadata) -> tuple[Gain, ...]:
-        before = self._measure(meta)
-        decayed = {name: [s for s in listed if s.reasons] for name, listed in before.items()}
-        own, skipped = branch_name(self.run_id), {}
-        for name, listed in decayed.items():
-            if listed and working_branches(meta, name, own):
-                skipped[name] = "a run is at work on the table"
-        chosen = {name: listed for name, listed in decayed.items() if listed and name not in skipped}
-        after = before
-        if chosen and not self.dry_run:
-            version = Compactor(self.spark, self.tables, self.settings, self.spec, self.run_id).compact(meta, chosen)
-            if version is None:
-                skipped |= dict.fromkeys(chosen, "another run changed the segments meanwhile")
-            after = self._measure(self.tables.metadata(self.spec.name))
-        return tuple(_gain(name, before[name], after[name], skipped.get(name)) for name in before)
-
-    def _measure(self, meta: DatasetMetadata) -> dict[str, list[SegmentDecay]]:
-        found = {}
-        for name, snapshot_id in meta.snapshots(meta.current).items():
-            if meta.role(name) not in _COMPACTED:
-                continue
-            files = self.spark.read.option("versionAsOf", str(snapshot_id)).table(self._name(name, "files"))
-            fields = [(f.name, str(f.transform)) for f in meta.tables[name].spec().fields]
-            found[name] = measure_decay(files, self.spec, name, fields, self.limits)
-        return found
 
     def _name(self, table: str, metadata_table: str) -> str:
         return f"{self.settings.catalog.name}.{self.spec.name}.{table}.{metadata_table}"
@@ -167,20 +135,3 @@ class Maintenance(TimedSteps):
             row = only_row(files.distinct().agg(F.coalesce(F.sum("file_size_in_bytes"), F.lit(0)).alias("b")))
             total += int(row["b"])
         return total
-
-
-def _gain(name: str, before: list[SegmentDecay], after: list[SegmentDecay], skipped: str | None) -> Gain:
-    return Gain(
-        table=name,
-        segments=len(before),
-        decayed_segments=sum(1 for s in before if s.reasons),
-        files_before=sum(s.files for s in before),
-        files_after=sum(s.files for s in after),
-        bytes_before=sum(s.bytes for s in before),
-        bytes_after=sum(s.bytes for s in after),
-        hidden_rows_before=sum(s.hidden_rows for s in before),
-        hidden_rows_after=sum(s.hidden_rows for s in after),
-        overlapping_files_before=sum(s.overlapping_files for s in before),
-        overlapping_files_after=sum(s.overlapping_files for s in after),
-        skipped=skipped,
-    )

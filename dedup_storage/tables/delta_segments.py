@@ -1,0 +1,86 @@
+"""Segments of Delta tables: conditions on the partition columns, and files by segment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.layout import DatasetSpec
+from dedup_storage.schema import DateGrain
+from dedup_storage.tables.delta_files import LiveFiles
+from dedup_storage.tables.delta_layout import bucket_column, partition_columns
+from dedup_storage.tables.segments import Segment, by_buckets
+from dedup_storage.tables.sql import literal, quoted
+
+__all__ = ["file_of_row", "files_frame", "segments_condition"]
+
+_FILES = pa.schema(
+    [
+        ("date", pa.string()),
+        ("bucket", pa.int32()),
+        ("content", pa.int32()),
+        ("file_path", pa.string()),
+        ("rows", pa.int64()),
+        ("bytes", pa.int64()),
+    ]
+)
+
+
+def segments_condition(spec: DatasetSpec, segments: Iterable[Segment]) -> str:
+    """A SQL condition on the partition columns that holds for the rows of the segments."""
+    bucket, clauses = quoted(bucket_column(spec)), []
+    for listed, parts in by_buckets(segments).items():
+        inside = f"{bucket} IN ({', '.join(map(str, listed))})"
+        clauses.append(f"({_dates_condition(spec, parts)} AND {inside})")
+    return "(" + " OR ".join(clauses) + ")" if clauses else "FALSE"
+
+
+def _dates_condition(spec: DatasetSpec, parts: Sequence[str]) -> str:
+    if spec.event_date_column is None or spec.date_grain is DateGrain.NONE:
+        return "TRUE"
+    column = quoted(partition_columns(spec)[0])
+    clauses = [f"{column} IS NULL"] if "" in parts else []
+    dated = [p for p in parts if p]
+    if dated and spec.date_grain is DateGrain.DAY:
+        dates = ", ".join(f"DATE'{date.fromisoformat(p)}'" for p in dated)
+        clauses.append(f"{column} IN ({dates})")
+    elif dated:
+        months = ", ".join(f"'{literal(p)}'" for p in dated)
+        clauses.append(f"{column} IN ({months})")
+    return "(" + " OR ".join(clauses) + ")"
+
+
+def file_of_row(spec: DatasetSpec) -> Column:
+    """The data file of a row that was just read, by its place in the table's folder, as the log has it."""
+    levels = len(partition_columns(spec))
+    return F.regexp_extract(F.col("_metadata.file_path"), f"((?:[^/]+/){{{levels}}}[^/]+)$", 1)
+
+
+def files_frame(spark: SparkSession, spec: DatasetSpec, files: LiveFiles) -> DataFrame:
+    """The files of a Delta version with their segment, as ``TableFormat.files`` gives them."""
+    table, count = files.table, files.table.num_rows
+    names = partition_columns(spec)
+    nothing = pa.array([""] * count)
+    listed = [
+        pc.fill_null(pc.cast(_partition(table, names[0]), pa.string()), "") if len(names) > 1 else nothing,
+        pc.cast(_partition(table, names[-1]), pa.int32()),
+        pa.array([0] * count, pa.int32()),
+        table["path"].combine_chunks().cast(pa.string()),
+        table["num_records"].combine_chunks().cast(pa.int64()),
+        table["size_bytes"].combine_chunks().cast(pa.int64()),
+    ]
+    columns = dict(zip(_FILES.names, listed, strict=True))
+    for end, name in (("low", f"min.{spec.schema_.user}"), ("high", f"max.{spec.schema_.user}")):
+        # Of text, Delta keeps the first characters; the end of a range is then a little greater than its last value.
+        known = name in table.column_names
+        columns[end] = table[name].combine_chunks() if known else pa.nulls(count, pa.string())
+    return spark.createDataFrame(pa.table(columns))
+
+
+def _partition(table: pa.Table, name: str) -> pa.Array:
+    return table[f"partition.{name}"].combine_chunks()

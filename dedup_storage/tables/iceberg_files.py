@@ -1,0 +1,95 @@
+"""Segments of Iceberg tables: conditions that prune partitions, and data files by segment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from dedup_storage.layout import DatasetSpec
+from dedup_storage.schema import DateGrain
+from dedup_storage.tables.segments import Segment, by_buckets
+from dedup_storage.tables.sql import quoted
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+__all__ = ["bucket_sql", "files_by_segment", "partition_fields", "segments_sql"]
+
+
+def partition_fields(table: Table) -> list[tuple[str, str]]:
+    """Partition field -> its transform."""
+    return [(f.name, str(f.transform)) for f in table.spec().fields]
+
+
+def bucket_sql(spec: DatasetSpec, catalog: str, prefix: str = "") -> str:
+    """A row's user bucket as SQL, the same function as the partition's."""
+    return f"{quoted(catalog)}.system.bucket({spec.buckets}, {prefix}{quoted(spec.schema_.user)})"
+
+
+def segments_sql(spec: DatasetSpec, catalog: str, segments: Iterable[Segment], alias: str = "") -> str:
+    """A SQL condition that holds for the rows of the segments, in a form that Iceberg prunes partitions by."""
+    prefix = f"{quoted(alias)}." if alias else ""
+    bucket = bucket_sql(spec, catalog, prefix)
+    clauses = []
+    for listed, parts in by_buckets(segments).items():
+        inside = f"{bucket} IN ({', '.join(map(str, listed))})"
+        clauses.append(f"({_dates_sql(spec, parts, prefix)} AND {inside})")
+    return "(" + " OR ".join(clauses) + ")" if clauses else "FALSE"
+
+
+def _dates_sql(spec: DatasetSpec, parts: Sequence[str], prefix: str) -> str:
+    if spec.event_date_column is None or spec.date_grain is DateGrain.NONE:
+        return "TRUE"
+    column = prefix + quoted(spec.event_date_column)
+    clauses = [f"{column} IS NULL"] if "" in parts else []
+    dated = [p for p in parts if p]
+    if dated and spec.date_grain is DateGrain.DAY:
+        listed = ", ".join(f"DATE'{date.fromisoformat(p)}'" for p in dated)
+        clauses.append(f"{column} IN ({listed})")
+    elif dated:
+        for part in dated:
+            low = date.fromisoformat(part + "-01")
+            high = (low + timedelta(days=32)).replace(day=1)
+            clauses.append(f"({column} >= DATE'{low}' AND {column} < DATE'{high}')")
+    return "(" + " OR ".join(clauses) + ")"
+
+
+def files_by_segment(frame: DataFrame, fields: Sequence[tuple[str, str]], *, bounds_of: str | None = None) -> DataFrame:
+    """Data files of Iceberg's ``files`` table with their segment.
+
+    Args:
+        frame: The ``files`` metadata table of one snapshot.
+        fields: Partition field -> its transform.
+        bounds_of: Column whose least and greatest value in each file are given as well.
+
+    Returns:
+        ``date`` string, ``bucket`` int, ``content`` (0 data, 1 deletes), ``file_path``, ``rows``, ``bytes``, and
+        ``low`` and ``high`` if asked for.
+    """
+    when, bucket = F.lit(""), F.lit(0)
+    for name, transform in fields:
+        value = F.col("partition").getField(name)
+        if transform == "identity":
+            when = F.date_format(value, "yyyy-MM-dd")
+        elif transform == "month":
+            when = F.date_format(F.add_months(F.lit("1970-01-01").cast("date"), value.cast("int")), "yyyy-MM")
+        elif transform.startswith("bucket"):
+            bucket = value.cast("int")
+    size = F.when(F.col("content") == 0, F.col("file_size_in_bytes")).otherwise(
+        F.coalesce(F.col("content_size_in_bytes"), F.col("file_size_in_bytes"))
+    )
+    bounds = F.col("readable_metrics").getField(bounds_of) if bounds_of else None
+    ends = {"low": "lower_bound", "high": "upper_bound"} if bounds is not None else {}
+    return frame.select(
+        F.coalesce(when, F.lit("")).alias("date"),
+        bucket.alias("bucket"),
+        "content",
+        "file_path",
+        F.col("record_count").alias("rows"),
+        size.alias("bytes"),
+        *(bounds.getField(field).alias(name) for name, field in ends.items() if bounds is not None),
+    )
