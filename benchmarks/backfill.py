@@ -31,7 +31,6 @@ from benchmarks._harness import Report, Timing, in_turn, lake, parse
 from dedup_storage.config import Settings
 from dedup_storage.reader import DedupDataset
 from dedup_storage.spark.backfill import Affected, BackfillSummary, Change
-from dedup_storage.spark.backfill.target import bucket_column
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.generate import generate
 from dedup_storage.spark.raw import RawLog
@@ -99,7 +98,7 @@ def _users(ds: Dataset, number: int, *, seed: int = 0, bucket: int | None = None
     """Some users, the same at every call."""
     users = ds.requests(features=()).select("user_id").distinct()
     if bucket is not None:
-        users = users.filter(bucket_column(ds.spec, ds.settings.catalog.name) == bucket)
+        users = users.filter(ds.tables.bucket(ds.spec) == bucket)
     return users.orderBy(F.xxhash64("user_id", F.lit(seed))).limit(number).localCheckpoint()
 
 
