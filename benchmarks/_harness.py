@@ -121,11 +121,16 @@ class Report:
             base = "" if row.baseline is None else _text(row.baseline)
             table.add_row(row.metric, _text(row.value), row.unit, spread, base, row.target or "", holds)
         Console(width=None if sys.stdout.isatty() else 160).print(table)
-        if path:
-            found = {"machine": facts, "versions": versions(), "data": {"scale": self.scale, **self.data}}
-            place = Path(path)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(json.dumps({**found, "rows": [asdict(r) for r in self.rows]}, indent=2) + "\n")
+        self.save(path)
+
+    def save(self, path: str | None) -> None:
+        """Write JSON when a path is given; after each part, so that a run that is stopped leaves what it measured."""
+        if path is None:
+            return
+        found = {"machine": machine(), "versions": versions(), "data": {"scale": self.scale, **self.data}}
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps({**found, "rows": [asdict(r) for r in self.rows]}, indent=2) + "\n")
 
 
 def _text(value: float) -> str:

@@ -268,7 +268,9 @@ def main(argv: list[str] | None = None) -> None:
         report.data |= {**LOG, "users": users, "impressions": users * 200}
         ds, raw, labels = _dataset(spark, settings, place, users)
         _backfills(report, ds, users, arguments.rounds)
+        report.save(arguments.json)
         _reader(report, ds, users, arguments.rounds)
+        report.save(arguments.json)
         _labels(report, spark, ds, raw, labels)
     report.finish(arguments.json)
 

@@ -33,10 +33,10 @@ from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams, write_log
 
-OURS_BYTES, OURS_IMPRESSIONS = 512 << 20, 4_000_000
+OURS_BYTES, OURS_IMPRESSIONS = 256 << 20, 2_000_000
 FLAT_BYTES, FLAT_IMPRESSIONS = 80 << 20, 100_000
 # Epochs follow one another until so much time has passed: one of a small log is mostly start and end.
-LEAST_SECONDS = 1.0
+LEAST_SECONDS = 0.5
 # Smaller than the default, so that windows follow one another as they do in logs larger than the buffer.
 BUFFER_BYTES = 128 << 20
 FAST, LIMIT, ALIKE = 25, 0.7, 0.9
@@ -229,6 +229,7 @@ def main(argv: list[str] | None = None) -> None:
         mosaic = Mosaic(python) if python is not None else None
         for point in chosen:
             measure(report, settings, place, point, arguments.rounds, mosaic)
+            report.save(arguments.json)
             # The other forms of the flat log are large: keep those of one dataset at a time.
             if not any(p.data == point.data for p in chosen[chosen.index(point) + 1 :]):
                 shutil.rmtree(place / "forms" / point.data, ignore_errors=True)
