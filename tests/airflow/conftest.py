@@ -176,7 +176,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Air
         "AIRFLOW_VAR_DEDUP_STORAGE_CONFIG": str(ROOT / "conf" / "local.yaml"),
         "DEDUP_STORAGE_WAREHOUSE": settings.warehouse,
         "DEDUP_STORAGE_SPARK__MASTER": "local[1]",
-        "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
+        # `airflow standalone` starts its parts by the name `airflow`.
+        "PATH": f"{home / 'bin'}:{Path(python).parent}:{os.environ['PATH']}",
     }
     made = Airflow(python, home, environ)
     made.run("db", "migrate")
