@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
-_PACKAGES = ("pyspark", "pyiceberg", "pyarrow", "numpy", "torch", "great-expectations")
+_PACKAGES = ("pyspark", "pyiceberg", "delta-spark", "deltalake", "pyarrow", "numpy", "torch", "great-expectations")
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def in_turn(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
 
 @contextmanager
 def lake(
-    conf: Mapping[str, str] | None = None, keep: Path | None = None
+    conf: Mapping[str, str] | None = None, keep: Path | None = None, table_format: str = "iceberg"
 ) -> Iterator[tuple[SparkSession, Settings, Path]]:
     """A Spark session over a warehouse of its own, and a directory for raw logs; both are deleted in the end.
 
@@ -225,7 +225,11 @@ def lake(
     more = {"spark.ui.showConsoleProgress": "false", "spark.sql.shuffle.partitions": "8", **(conf or {})}
     settings = load_settings(
         ROOT / "conf" / "local.yaml",
-        {"DEDUP_STORAGE_WAREHOUSE": str(place / "warehouse"), "DEDUP_STORAGE_SPARK__CONF": json.dumps(more)},
+        {
+            "DEDUP_STORAGE_WAREHOUSE": str(place / "warehouse"),
+            "DEDUP_STORAGE_SPARK__CONF": json.dumps(more),
+            "DEDUP_STORAGE_FORMAT": table_format,
+        },
     )
     spark = get_spark(settings, "dedup_storage benchmark")
     try:
