@@ -59,7 +59,6 @@ _ABSENT = (
     "compaction",
     "erasing users",
     "looking up columns in a table",
-    "merging late labels",
     "naming a snapshot",
     "promoting a feature group",
     "reading appended rows alone",
@@ -333,4 +332,5 @@ class DeltaFormat:
 
 def _own(spec: DatasetSpec, table: TableSpec) -> DatasetSpec:
     """The spec by which a table is partitioned: rows that were set aside need not have an event date."""
-    return spec.model_copy(update={"date_grain": DateGrain.NONE}) if table.role is TableRole.QUARANTINE else spec
+    undated = table.role is TableRole.QUARANTINE or spec.event_date_column not in table.columns
+    return spec.model_copy(update={"date_grain": DateGrain.NONE}) if undated else spec

@@ -64,17 +64,13 @@ def file_of_row(spec: DatasetSpec) -> Column:
 def files_frame(spark: SparkSession, spec: DatasetSpec, files: LiveFiles) -> DataFrame:
     """The files of a Delta version with their segment, as ``TableFormat.files`` gives them."""
     table, count = files.table, files.table.num_rows
-    names = partition_columns(spec)
-    nothing = pa.array([""] * count)
     listed = [
-        pc.fill_null(pc.cast(_partition(table, names[0]), pa.string()), "") if len(names) > 1 else nothing,
-        pc.cast(_partition(table, names[-1]), pa.int32()),
+        pc.fill_null(_partition(table, *partition_columns(spec)[:-1]).cast(pa.string()), ""),
+        _partition(table, bucket_column(spec)).cast(pa.int32()),
         pa.array([0] * count, pa.int32()),
-        table["path"].combine_chunks().cast(pa.string()),
-        table["num_records"].combine_chunks().cast(pa.int64()),
-        table["size_bytes"].combine_chunks().cast(pa.int64()),
+        *(table[name].combine_chunks() for name in ("path", "num_records", "size_bytes")),
     ]
-    columns = dict(zip(_FILES.names, listed, strict=True))
+    columns = {field.name: values.cast(field.type) for field, values in zip(_FILES, listed, strict=True)}
     for end, name in (("low", f"min.{spec.schema_.user}"), ("high", f"max.{spec.schema_.user}")):
         # Of text, Delta keeps the first characters; the end of a range is then a little greater than its last value.
         known = name in table.column_names
@@ -82,5 +78,9 @@ def files_frame(spark: SparkSession, spec: DatasetSpec, files: LiveFiles) -> Dat
     return spark.createDataFrame(pa.table(columns))
 
 
-def _partition(table: pa.Table, name: str) -> pa.Array:
-    return table[f"partition.{name}"].combine_chunks()
+def _partition(table: pa.Table, *names: str) -> pa.Array:
+    """Values of the one partition column named, if there is one and the table is divided by it; else nulls."""
+    for name in names:
+        if f"partition.{name}" in table.column_names:
+            return table[f"partition.{name}"].combine_chunks()
+    return pa.nulls(table.num_rows)

@@ -12,7 +12,7 @@ from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
-__all__ = ["files", "left_behind", "log", "made"]
+__all__ = ["USERS", "files", "left_behind", "log", "made"]
 
 USERS = 8
 

@@ -26,10 +26,10 @@ def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     return created
 
 
-def late(number: int, seed: int = 1) -> list[tuple[Any, ...]]:
+def late(number: int, seed: int = 1, users: int = 12) -> list[tuple[Any, ...]]:
     """Labels of known impressions, repeated and out of order, a few of them unknown."""
     chance = random.Random(seed)
-    known = [(r[0], r[1], r[5]) for r in flat_rows([1, 2], users=12)]
+    known = [(r[0], r[1], r[5]) for r in flat_rows([1, 2], users=users)]
     rows = []
     for i in range(number):
         key = chance.choice(known) if chance.random() < 0.9 else (900 + i, i, 1)
@@ -37,13 +37,13 @@ def late(number: int, seed: int = 1) -> list[tuple[Any, ...]]:
     return rows
 
 
-def rebuilt(spark: SparkSession, rows: list[tuple[Any, ...]]) -> Any:
+def rebuilt(spark: SparkSession, rows: list[tuple[Any, ...]], users: int = 12) -> Any:
     """The whole log again, each label the newest of all rows (of equal times the greatest)."""
     newest: dict[Any, tuple[Any, int]] = {}
     for *key, label, at in rows:
         newest[tuple(key)] = max(newest.get(tuple(key), (at, label)), (at, label))
     log = []
-    for row in flat_rows([1, 2], users=12):
+    for row in flat_rows([1, 2], users=users):
         found = newest.get((row[0], row[1], row[5]))
         log.append((*row[:-1], found[1] if found else row[-1]))
     return frame(spark, log)
