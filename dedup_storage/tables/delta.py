@@ -56,7 +56,6 @@ DELTA_WRITES = {
 _ABSENT = (
     "a named sample",
     "adding columns to a table",
-    "compaction",
     "erasing users",
     "looking up columns in a table",
     "naming a snapshot",

@@ -6,6 +6,7 @@ events that makes its versions (``delta_versions``).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from dedup_storage.config import Settings
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec
 from dedup_storage.schema import check_name
 from dedup_storage.tables.cells import Cell
+from dedup_storage.tables.changes import CHANGED, ROWS_KEPT
 from dedup_storage.tables.delta_changes import delta_changed_cells, delta_stored_cells, files_without
 from dedup_storage.tables.delta_files import live_files
 from dedup_storage.tables.delta_layout import generated_columns
@@ -21,7 +23,10 @@ from dedup_storage.tables.delta_versions import VERSIONS_TABLE, VersionLog, Vers
 from dedup_storage.tables.folders import child_folders, is_delta_table
 from dedup_storage.tables.history import ANCHORS, Added, DatasetMetadata, Totals, no_dataset
 
-__all__ = ["DeltaLake", "DeltaMetadata"]
+__all__ = ["TABLE_FACTS", "DeltaLake", "DeltaMetadata"]
+
+# What a version says of single tables' changes, in the body of its event: table -> facts.
+TABLE_FACTS = "facts"
 
 
 class DeltaMetadata(DatasetMetadata):
@@ -66,8 +71,32 @@ class DeltaMetadata(DatasetMetadata):
         return found
 
     def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
-        """See ``DatasetMetadata``; from the files that came and went."""
-        return delta_changed_cells(self.tables[table], self.spec, old, new)
+        """See ``DatasetMetadata``; from the files that came and went, where no version between says more."""
+        ref = self.tables[table]
+        steps = self._steps(table, old, new) if old is not None else []
+        if not any(said for _, said in steps):
+            return delta_changed_cells(ref, self.spec, old, new)
+        found: set[Cell] = set()
+        for snapshot, said in steps:
+            if CHANGED in said:
+                found |= {Cell.from_list(values) for values in json.loads(said[CHANGED])}
+            elif ROWS_KEPT not in said:
+                # Each publication is one Delta version; what other tools did before it moved rows and changed none.
+                found |= delta_changed_cells(ref, self.spec, snapshot - 1, snapshot)
+        return found
+
+    def _steps(self, table: str, old: int, new: int) -> list[tuple[int, Mapping[str, str]]]:
+        """What each version between two snapshots of a table says of its change; nothing, where one has expired."""
+        of = {v: body["snapshots"][table] for v, body in self.versions.published.items() if table in body["snapshots"]}
+        first = [v for v, snapshot in of.items() if snapshot == old]
+        last = [v for v, snapshot in of.items() if snapshot == new]
+        if not first or not last:
+            return []
+        between = range(max(first) + 1, min(last) + 1)
+        if not all(v in of for v in between):
+            return []
+        said = {v: self.versions.published[v].get(TABLE_FACTS, {}).get(table, {}) for v in between}
+        return [(of[v], said[v]) for v in between if of[v] != of[v - 1]]
 
     def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
         """See ``DatasetMetadata``."""

@@ -15,7 +15,7 @@ next run, whoever it is; a crash before 3 leaves only files that nobody names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -23,10 +23,11 @@ from pyspark.sql import SparkSession
 from dedup_storage.errors import ForeignCommitError, StorageError
 from dedup_storage.faults import reached
 from dedup_storage.layout import DEFINITION, DatasetSpec
+from dedup_storage.tables.changes import CHANGED, ROWS_KEPT
 from dedup_storage.tables.delta_branch import BRANCH_FACT, DeltaBranch
 from dedup_storage.tables.delta_files import live_files, replaced_files, restored_actions
 from dedup_storage.tables.delta_log import TableLog
-from dedup_storage.tables.delta_metadata import DeltaLake, DeltaMetadata
+from dedup_storage.tables.delta_metadata import TABLE_FACTS, DeltaLake, DeltaMetadata
 from dedup_storage.tables.delta_ref import DeltaRef
 from dedup_storage.tables.delta_stage import StagedFiles, StagedStore
 from dedup_storage.tables.protocol import UNTAGGED, Run
@@ -110,21 +111,25 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             changed = list(body["snapshots"])
         else:
             changed = [name for name in facts["staged-tables"].split(",") if name]
+        # What a version says of its own tables is not said of the next one's.
+        body.pop(TABLE_FACTS, None)
         for name in sorted(changed, key=lambda n: (n == anchor, n)):
             ref = meta.tables[name] if name in meta.tables else self.lake.ref(dataset, name)
-            definition = None
+            own: Mapping[str, str] = {}
             if facts.get("kind") == "rollback":
                 number = self._restore(dataset, ref, body["snapshots"][name], version)
             else:
                 applied = self._apply(meta.spec, ref, facts["attempt"], version)
                 if applied is None:
                     return  # another run completed it meanwhile
-                number, definition = applied
+                number, own = applied
             reached(f"publish:after-pick-{name}")
             body["snapshots"][name] = number
             body["rows"][name] = live_files(ref, number).rows
-            if definition is not None:
-                body.setdefault("definitions", {})[name] = definition
+            if DEFINITION in own:
+                body.setdefault("definitions", {})[name] = own[DEFINITION]
+            if said := {key: own[key] for key in (ROWS_KEPT, CHANGED) if key in own}:
+                body.setdefault(TABLE_FACTS, {})[name] = said
         for name in filter(None, facts.get(UNTAGGED, "").split(",")):
             for values in body.values():
                 values.pop(name, None)
@@ -134,9 +139,11 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             self.store(dataset).forget(facts["attempt"])
         self.lake.log(dataset).tidy()
 
-    def _apply(self, spec: DatasetSpec, ref: DeltaRef, attempt: str, version: int) -> tuple[int, str | None] | None:
-        """Commit an attempt's staged files to a table once; gives the Delta version that has them, and the definition
-        that was staged with them; ``None`` when another run completed the version."""
+    def _apply(
+        self, spec: DatasetSpec, ref: DeltaRef, attempt: str, version: int
+    ) -> tuple[int, Mapping[str, str]] | None:
+        """Commit an attempt's staged files to a table once; gives the Delta version that has them, and the facts that
+        were staged with them; ``None`` when another run completed the version."""
         for retry in self._retrying():
             with retry:
                 staged = self.store(spec.name).get(attempt, ref.name)
@@ -153,7 +160,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                 found = _applied(ref, version)
                 if found is None:
                     raise LostRaceError(f"version {version} is not in the log of {ref.name}")
-                return found, (staged.facts or {}).get(DEFINITION)
+                return found, staged.facts or {}
         return None
 
     def _restore(self, dataset: str, ref: DeltaRef, target: int, version: int) -> int:

@@ -1,4 +1,4 @@
-"""Kept versions: they survive the format's own cleaning; expiry takes the others, and the files that only they name."""
+"""Kept versions survive the format's own cleaning and expiry takes the others; compaction restores the order."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import time
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import VersionNotFoundError
+from dedup_storage.spark.backfill import Affected, Change
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.maintain.expire import Policy
 from dedup_storage.tables import delta_files
 from tests.contract.conftest import MakeLog
+from tests.contract.upkeep import files, left_behind, log, made
+from tests.integration.processes import kill
 from tests.spark.helpers import same_rows
+from tests.spark.test_backfill_runs import Stop
 
 MONTH_NS = 30 * 86_400 * 10**9
 
@@ -88,3 +93,66 @@ def test_expiry_takes_versions_and_what_only_they_name(lake: Settings, ds: Datas
     # A run id stays spent, though its version is gone.
     assert ds.write(make_log([1]), run_id="day-1", gate=False).already_published
     assert ds.write(make_log([2], 300), gate=False).version == 4
+
+
+def decayed(spark: SparkSession, lake: Settings, name: str) -> tuple[Dataset, DataFrame]:
+    """Three appends into one month, two buckets; and the rows."""
+    ds, rows = made(spark, lake, name, date_grain="month", buckets=2), log(spark, [1, 2]).frame
+    for number in (3, 4):
+        raw = log(spark, [number], 100 * number)
+        ds.write(raw, gate=False)
+        rows = rows.unionByName(raw.frame)
+    return ds, rows
+
+
+def test_compaction_restores_the_order_and_changes_no_row(spark: SparkSession, lake: Settings, name: str) -> None:
+    ds, expected = decayed(spark, lake, name)
+    ds.add_features("length", {"n": "size(hist)"}, gate=False)
+    steps = {"expire": False, "orphans": False}
+    planned = {g.table: g for g in ds.maintain(dry_run=True, **steps).compaction}
+    assert {t: g.decayed_segments for t, g in planned.items()} == {"requests": 2, "impressions": 2, "fg_length": 0}
+    assert (ds.metadata().current, planned["requests"].files_before) == (4, 6)
+    # A table that a run is at work on is left alone, and the run goes on.
+    some, more = Affected(users=[1]), Change(expressions={"y": "y + 10"})
+
+    def stop(*_: int) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        ds.backfill(more, some, run_id="work", progress=stop, gate=False)
+    first = {g.table: g for g in ds.maintain("m1", **steps).compaction}
+    assert (first["requests"].files_after, first["requests"].overlapping_files_after) == (2, 0)
+    assert first["impressions"].skipped == "a run is at work on the table"
+    assert ds.backfill(more, some, run_id="work", gate=False).resumed_segments == 1
+    expected = expected.withColumn("y", F.expr("if(user_id = 1, y + 10, y)"))
+    requests = files(ds, "requests", 6)
+    done = {g.table: g for g in ds.maintain("m2", **steps).compaction}
+    assert (done["impressions"].files_after, done["impressions"].overlapping_files_after) == (2, 0)
+    assert files(ds, "requests", 7) == requests
+    for version in (6, 7):
+        same_rows(ds.logs(version, features=()), expected)
+    same_rows(ds.logs(1), log(spark, [1, 2]).frame)
+    # Inside a segment the rows lie in the sort order again.
+    for path in (
+        p for p in (folder(lake, ds) / "impressions").rglob("*.parquet") if p.name in files(ds, "impressions", 7)
+    ):
+        keys = [tuple(r) for r in spark.read.parquet(str(path)).select("user_id", "request_id", "position").collect()]
+        assert keys == sorted(keys)
+    # What was computed from the rows still follows from them.
+    assert ds.refresh_features("length").up_to_date
+    assert ds.maintain("m2", **steps).version == 7
+    assert left_behind(ds) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["maintain:part", "publish:after-claim"])
+def test_a_killed_compaction_goes_on(spark: SparkSession, lake: Settings, name: str, point: str) -> None:
+    ds, expected = decayed(spark, lake, name)
+    kill(lake, "backfiller", "--dataset", ds.name, "--action", "maintain", "--run-id", "m", point=point)
+    same_rows(ds.logs(), expected)
+    done = ds.maintain("m", expire=False, orphans=False)
+    assert done.version == 4
+    assert all(g.files_after == 2 for g in done.compaction)
+    same_rows(ds.logs(), expected)
+    assert [v.run_id for v in ds.versions()][-1] == "m"
+    assert not any(ds.tables.branches(ds.name, table) for table in ("requests", "impressions"))

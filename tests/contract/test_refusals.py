@@ -16,7 +16,6 @@ from tests.spark.helpers import flat_rows, flat_schema, frame
 CALLS: dict[str, Callable[[Dataset], object]] = {
     "a named sample": lambda ds: ds.sample("half", fraction=0.5),
     "erasing users": lambda ds: ds.forget_users([1]),
-    "compaction .maintain --only expire --only orphans leaves it out.": lambda ds: ds.maintain(compact=True),
 }
 
 

@@ -107,9 +107,9 @@ class UpkeepMethods:
         from dedup_storage.spark.maintain.delta import DeltaMaintenance
         from dedup_storage.tables.delta import DeltaFormat
 
-        options.pop("limits", None)
-        if options.pop("compact", False):
-            self.tables.require("compaction (maintain --only expire --only orphans leaves it out)", self.spec)
+        if self.spec.adopted:
+            # Versions expire all the same.
+            options["compact"] = False
         tables = cast(DeltaFormat, self.tables)
         return DeltaMaintenance(tables, self.settings, self.spec, run_id=run_id, **options).run()
 

@@ -1,7 +1,7 @@
 """Maintenance of Delta tables: versions expire by policy, files that no kept version names are deleted.
 
 Delta's own VACUUM goes by the age of a removal and knows nothing of versions, so the tables keep everything and this
-decides. Segments are not compacted.
+decides.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from dedup_storage.config import Settings
 from dedup_storage.faults import reached
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.errors import translated
+from dedup_storage.spark.maintain.decay import Limits
 from dedup_storage.spark.maintain.expire import DAY_MS, Policy
-from dedup_storage.spark.maintain.summary import MaintainSummary, TableExpiry
+from dedup_storage.spark.maintain.restore import Restoring
+from dedup_storage.spark.maintain.summary import Gain, MaintainSummary, TableExpiry
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.tables.delta import DeltaFormat
 from dedup_storage.tables.delta_branch import DeltaBranch
@@ -40,9 +42,10 @@ class DeltaMaintenance(TimedSteps):
 
     Args:
         tables, settings, spec: The dataset.
-        run_id: Name of the run.
+        run_id: Names the version of the compaction.
+        limits: What counts as decayed.
         policy: Which versions stay, and how long files that nothing names do.
-        expire, orphans: Which steps to take.
+        compact, expire, orphans: Which steps to take.
         dry_run: Tell, change nothing.
     """
 
@@ -53,13 +56,16 @@ class DeltaMaintenance(TimedSteps):
         spec: DatasetSpec,
         *,
         run_id: str,
+        limits: Limits | None = None,
         policy: Policy | None = None,
+        compact: bool = True,
         expire: bool = True,
         orphans: bool = True,
         dry_run: bool = False,
     ) -> None:
         self.tables, self.settings, self.spec, self.run_id = tables, settings, spec, run_id
-        self.policy, self.expire, self.orphans, self.dry_run = policy or Policy(), expire, orphans, dry_run
+        self.limits, self.policy = limits or Limits(), policy or Policy()
+        self.compact, self.expire, self.orphans, self.dry_run = compact, expire, orphans, dry_run
         self.seconds: dict[str, float] = {}
         self._now_ms = int(time.time() * 1000)
 
@@ -73,6 +79,14 @@ class DeltaMaintenance(TimedSteps):
             meta = self.tables.metadata(self.spec.name) if self.dry_run else self.tables.settle(self.spec)
             meta.resolve(None)
             stored = self._stored_bytes(meta)
+            restoring = Restoring(self.tables.spark, self.tables, self.spec, self.run_id, self.limits)
+            if not self.dry_run and meta.version_of_run(self.run_id) is not None:
+                restoring.drop_own(meta)
+            gains: tuple[Gain, ...] = ()
+            if self.compact:
+                with self.timed("compact"):
+                    gains = restoring.run(meta, dry_run=self.dry_run)
+                meta = self.tables.lake.load(self.spec.name)
             abandoned = self._abandoned(meta) if self.expire else []
             if not self.dry_run:
                 for _, branch in abandoned:
@@ -94,6 +108,7 @@ class DeltaMaintenance(TimedSteps):
                 run_id=self.run_id,
                 version=meta.current,
                 dry_run=self.dry_run,
+                compaction=gains,
                 expired_versions=tuple(expired),
                 kept_versions=tuple(n for n in meta.version_numbers if n not in expired),
                 abandoned_branches=tuple(f"{table}.{branch.name}" for table, branch in abandoned),
