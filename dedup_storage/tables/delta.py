@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetExistsError, InputError, UsageError
 from dedup_storage.layout import (
+    PROMOTED_PROPERTY,
     ROLE_PROPERTY,
     SPEC_PROPERTY,
     DatasetSpec,
@@ -19,7 +20,7 @@ from dedup_storage.layout import (
     describing_properties,
     feature_lists,
 )
-from dedup_storage.schema import DateGrain, LogSchema
+from dedup_storage.schema import DateGrain, LogSchema, check_name
 from dedup_storage.tables.branch import branch_name
 from dedup_storage.tables.delta_branch import DeltaBranch, branches_of
 from dedup_storage.tables.delta_files import live_files, parquet_actions
@@ -33,7 +34,7 @@ from dedup_storage.tables.delta_layout import (
 )
 from dedup_storage.tables.delta_log import TableLog
 from dedup_storage.tables.delta_metadata import DeltaLake, DeltaMetadata
-from dedup_storage.tables.delta_publish import APP, DeltaPublisher
+from dedup_storage.tables.delta_publish import APP, HARMLESS, DeltaPublisher
 from dedup_storage.tables.delta_segments import file_of_row, files_frame, segments_condition
 from dedup_storage.tables.delta_stage import StagedFiles
 from dedup_storage.tables.delta_versions import load_delta, refuse_unreadable
@@ -55,12 +56,8 @@ DELTA_WRITES = {
 # What the format does not have, by the words of a refusal.
 _ABSENT = (
     "a named sample",
-    "adding columns to a table",
     "erasing users",
-    "looking up columns in a table",
     "naming a snapshot",
-    "promoting a feature group",
-    "reading appended rows alone",
 )
 
 
@@ -150,9 +147,14 @@ class DeltaFormat:
         return self._publisher.complete_pending(spec)
 
     def state(self, table: str) -> int | None:
-        """Not done on Delta."""
-        self.require("looking up columns in a table")
-        return None
+        """The newest version of any Delta table of the warehouse that changed its rows."""
+        namespace, _, name = table.partition(".")
+        uri = self.lake.uri(check_name(namespace, "namespace"), check_name(name, "table name"))
+        if not self.lake.is_table(uri):
+            return None
+        history = load_delta(uri, self.lake.options).history()
+        changed = [int(e["version"]) for e in history if not str(e.get("operation", "")).startswith(HARMLESS)]
+        return max(changed, default=None)
 
     def bucket(self, spec: DatasetSpec) -> Column:
         """The user bucket of a row."""
@@ -198,8 +200,30 @@ class DeltaFormat:
         return f"delta.`{self.lake.uri(dataset, table).replace('`', '``')}`"
 
     def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
-        """Not done on Delta."""
-        self.require("adding columns to a table")
+        """Add columns to a table, null in every row; those that are there with the same type stay.
+
+        Raises:
+            UsageError: one is there with another type; without column mapping, Delta takes no column away.
+        """
+        name = self._path(spec.name, table)
+        stored = self.spark.read.format("delta").load(self.lake.uri(spec.name, table)).schema
+        there = {f.name: f.dataType for f in stored.fields}
+        wanted = self.spark.createDataFrame([], ", ".join(f"{quoted(c)} {t}" for c, t in columns.items())).schema
+        for field in wanted.fields:
+            if field.name in there and there[field.name] != field.dataType:
+                raise UsageError(
+                    f"the table {table} has a column {field.name} of another type, left by a feature group of before",
+                    expected=there[field.name].simpleString(),
+                    got=field.dataType.simpleString(),
+                    fix="Give the group's column another name, or leave the group in its own table.",
+                )
+        new = ", ".join(f"{quoted(c)} {t}" for c, t in columns.items() if c not in there)
+        # Set before any row has them, so that a reader knows them for what they are.
+        promoted = self.lake.ref(spec.name, table).properties.get(PROMOTED_PROPERTY, "")
+        names = ",".join(sorted({*filter(None, promoted.split(",")), *columns}))
+        self._set(name, {PROMOTED_PROPERTY: names})
+        if new:
+            self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({new})")
 
     def stage(
         self, spec: DatasetSpec, table: TableSpec, frame: DataFrame, run: Run, *, presorted: bool = False
@@ -263,15 +287,13 @@ class DeltaFormat:
         """Names of the branches of runs that are at work on a table, or were stopped there."""
         return branches_of(self.lake, dataset, table)
 
-    def read(
-        self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None, hidden: bool = False
-    ) -> DataFrame:
+    def read(self, dataset: str, table: str, snapshot_id: int, *, hidden: bool = False) -> DataFrame:
         """Rows of a Delta version, without generated columns unless ``hidden``."""
-        if since is not None:
-            self.require("reading appended rows alone")
         reader = self.spark.read.format("delta").option("versionAsOf", str(snapshot_id))
         rows = reader.load(self.lake.uri(dataset, table))
-        return rows if hidden else rows.drop(*self.hidden(self.lake.load(dataset).spec))
+        # A looked up table need not be a dataset's.
+        meta = None if hidden else self.lake.find(dataset)
+        return rows if meta is None else rows.drop(*self.hidden(meta.spec))
 
     def hidden(self, spec: DatasetSpec) -> Mapping[str, str]:
         """Generated columns -> the SQL expression that makes them."""

@@ -20,7 +20,12 @@ from dedup_storage.tables.publishing import LostRaceError
 __all__ = ["TableLog"]
 
 # Delta's words for a commit that others' commits refuse.
-_RACES = ("ConcurrentTransactionException", "ConcurrentDeleteDeleteException", "ConcurrentDeleteReadException")
+_RACES = (
+    "ConcurrentTransactionException",
+    "ConcurrentDeleteDeleteException",
+    "ConcurrentDeleteReadException",
+    "MetadataChangedException",
+)
 
 
 class TableLog:

@@ -33,17 +33,18 @@ from dedup_storage.tables.delta_stage import StagedFiles, StagedStore
 from dedup_storage.tables.protocol import UNTAGGED, Run
 from dedup_storage.tables.publishing import LostRaceError, PublisherBase, version_facts
 
-__all__ = ["APP", "DeltaPublisher"]
+__all__ = ["APP", "HARMLESS", "DeltaPublisher"]
 
 # Delta's application id of publications; its version is the dataset's version.
 APP = "dedup-storage"
 # Operations of Delta's history that change no row.
-_HARMLESS = (
+HARMLESS = (
     "OPTIMIZE",
     "REORG",
     "VACUUM",
     "SET TBLPROPERTIES",
     "UNSET TBLPROPERTIES",
+    "ADD COLUMNS",
     "ADD CONSTRAINT",
     "DROP CONSTRAINT",
     "DROP FEATURE",
@@ -184,7 +185,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             foreign = live_files(ref).paths
         else:
             newer = table.history(table.version() - expected) if table.version() > expected else []
-            foreign = [e for e in newer if not str(e.get("operation", "")).startswith(_HARMLESS)]
+            foreign = [e for e in newer if not str(e.get("operation", "")).startswith(HARMLESS)]
         if not foreign:
             return
         if meta.current + 1 in self.lake.log(meta.spec.name).load().claims:

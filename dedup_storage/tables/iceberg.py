@@ -219,8 +219,10 @@ class IcebergFormat:
 
     def staged_rows(self, spec: DatasetSpec, staged: Staged, run: Run) -> DataFrame:
         """The rows an attempt staged, alone; of a replacement the whole table as it would be."""
-        since = staged.parent_id if run.replaced is None else None
-        return self.read(spec.name, staged.table, staged.snapshot_id, since=since)
+        if run.replaced is not None or staged.parent_id is None:
+            return self.read(spec.name, staged.table, staged.snapshot_id)
+        reader = self.spark.read.option("start-snapshot-id", staged.parent_id)
+        return reader.option("end-snapshot-id", staged.snapshot_id).table(self._plain(spec.name, staged.table))
 
     def branch(self, dataset: str, table: str, run_id: str) -> RunBranch:
         """A run's branch of one table, where it keeps its finished parts."""
@@ -231,16 +233,12 @@ class IcebergFormat:
         names = tags(self.lake.catalog.load_table((dataset, table)))
         return [name for name in names if name.startswith(BRANCH_PREFIX)]
 
-    def read(
-        self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None, hidden: bool = False
-    ) -> DataFrame:
-        """Rows of a snapshot, or only those appended after the snapshot ``since``; no column is hidden."""
-        reader = self.spark.read
-        if since is None:
-            reader = reader.option("versionAsOf", str(snapshot_id))
-        else:
-            reader = reader.option("start-snapshot-id", since).option("end-snapshot-id", snapshot_id)
-        return reader.table(f"{self.settings.catalog.name}.{dataset}.{table}")
+    def read(self, dataset: str, table: str, snapshot_id: int, *, hidden: bool = False) -> DataFrame:
+        """Rows of a snapshot; no column is hidden."""
+        return self.spark.read.option("versionAsOf", str(snapshot_id)).table(self._plain(dataset, table))
+
+    def _plain(self, dataset: str, table: str) -> str:
+        return f"{self.settings.catalog.name}.{dataset}.{table}"
 
     def hidden(self, spec: DatasetSpec) -> Mapping[str, str]:
         """None: Iceberg's partitions are functions of the rows' columns."""

@@ -188,11 +188,8 @@ class TableFormat(Protocol):
     def branches(self, dataset: str, table: str) -> list[str]:
         """Names of the branches of runs that are at work on a table, or were stopped there."""
 
-    def read(
-        self, dataset: str, table: str, snapshot_id: int, *, since: int | None = None, hidden: bool = False
-    ) -> DataFrame:
-        """Rows of a snapshot, or only those appended after the snapshot ``since``; ``hidden``: with the columns of
-        ``hidden``, by which its segments are found."""
+    def read(self, dataset: str, table: str, snapshot_id: int, *, hidden: bool = False) -> DataFrame:
+        """Rows of a snapshot; ``hidden``: with the columns of ``hidden``, by which its segments are found."""
 
     def hidden(self, spec: DatasetSpec) -> Mapping[str, str]:
         """Stored columns that readers leave out -> the SQL expression that makes them."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import QualityGateError, UnknownColumnError, UsageError
 from dedup_storage.reader import DedupDataset
+from dedup_storage.spark.backfill import Affected, Change
 from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.features import Lookup
 from tests.contract.conftest import MakeLog
 from tests.spark.helpers import multiset, same_rows
 
@@ -66,3 +68,63 @@ def test_what_a_group_may_not_be(ds: Dataset) -> None:
     with pytest.raises(QualityGateError):
         ds.add_features("some", some)
     assert ds.metadata().current == 1
+
+
+@pytest.mark.slow
+def test_a_promoted_group_reads_and_refreshes_as_before(
+    spark: SparkSession, lake: Settings, name: str, make_log: MakeLog
+) -> None:
+    raw = make_log([1, 2], date_grain="month")
+    ds = Dataset.create(spark, lake, name, raw.schema, raw)
+    ds.write(raw, gate=False)
+    ds.add_features("age", {"length": "size(hist)"}, gate=False)
+    ds.add_features("match", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
+    before = multiset(ds.logs())
+    assert ds.promote_features("age", run_id="p").rows == 10
+    assert ds.promote_features("age", run_id="p").version == 4
+    ds.promote_features("match")
+    assert multiset(ds.logs()) == before
+    assert "length" in ds.requests(2).columns
+    assert "length" not in ds.requests(1).columns
+    for group in ("age", "match"):
+        assert ds.refresh_features(group).up_to_date, group
+    # New and replaced days come without the values, which a refresh writes into their segments.
+    ds.write(make_log([3], 100), gate=False)
+    ds.write(make_log([2], 200), mode="replace", gate=False)
+    assert ds.logs().filter("length is null").count() == 30
+    for group in ("age", "match"):
+        assert ds.refresh_features(group).dates == (("2024-01-01", "2024-01-04"),), group
+    plain = ds.logs(features=())
+    wanted = plain.withColumn("length", F.size("hist")).withColumn("seen", F.array_contains("hist", F.col("item")))
+    same_rows(ds.logs(), wanted)
+    read = {}
+    for batch in DedupDataset(ds.name, lake):
+        read.update(zip(batch["request_id"].decode(), batch["length"].decode(), strict=True))
+    assert read == {r["request_id"]: r["length"] for r in ds.requests().collect()}
+    # A backfill of the promoted column rewrites the table that holds it.
+    ds.backfill(Change(expressions={"length": "length + 1"}), Affected(users=[1]), gate=False)
+    same_rows(ds.logs(), wanted.withColumn("length", F.expr("if(user_id = 1, length + 1, length)")))
+    ds.drop_features("age")
+    assert "length" not in ds.logs().columns
+    assert "length" not in next(iter(DedupDataset(ds.name, lake)))
+    ds.write(make_log([4], 400), gate=False)
+    ds.rollback(3)
+    assert multiset(ds.logs()) == before
+
+
+@pytest.mark.slow
+def test_a_changed_lookup_table_makes_the_group_stale(
+    spark: SparkSession, lake: Settings, ds: Dataset, make_log: MakeLog
+) -> None:
+    uri = f"{lake.warehouse_uri}/{ds.name}/prices"
+    table = f"delta.`{uri}`" if lake.format == "delta" else f"{lake.catalog.name}.{ds.name}.prices"
+    spark.sql(f"CREATE TABLE {table} USING {lake.format} AS SELECT id item, id * 2 price FROM range(20)")
+    lookup = Lookup(f"{ds.name}.prices", {"item": "item"}, {"price": "price"})
+    ds.add_features("price", lookup, grain="impression", gate=False)
+    assert ds.refresh_features("price", gate=False).up_to_date
+    ds.write(make_log([2], 100), gate=False)
+    assert ds.refresh_features("price", gate=False).dates == (("2024-01-02", "2024-01-03"),)
+    spark.sql(f"UPDATE {table} SET price = price + 1")
+    assert ds.refresh_features("price", gate=False).dates == (("", ""),)
+    same_rows(ds.logs(), ds.logs(features=()).withColumn("price", F.expr("if(item < 20, item * 2 + 1, null)")))
+    assert ds.refresh_features("price", gate=False).up_to_date
