@@ -12,7 +12,6 @@ the files it marks or takes out are still there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -28,18 +27,17 @@ from dedup_storage.layout import PROPERTY_PREFIX
 from dedup_storage.tables import branch as neutral
 from dedup_storage.tables.branch import BRANCH_PREFIX, BranchPart, branch_gone, branch_name
 from dedup_storage.tables.iceberg_merge import merge_into
+from dedup_storage.tables.iceberg_net import Files, iterate
 from dedup_storage.tables.metadata import Lake, ancestors, live_rows, snapshot_summary, tags
 from dedup_storage.tables.protocol import Staged
 from dedup_storage.tables.segments import Segment
 
 __all__ = [
     "BRANCH_PREFIX",
-    "Files",
     "RunBranch",
     "branch_name",
     "commit_again",
     "expiring",
-    "iterate",
     "load_java",
     "main_id",
     "mark",
@@ -84,47 +82,6 @@ def mark(java: Any, facts: Mapping[str, str]) -> None:
         change.set(key, value)
     change.stageOnly()
     change.commit()
-
-
-@dataclass
-class Files:
-    """Net change of several commits: Iceberg's file objects by their place.
-
-    A file that one commit added and a later one took out again counts as neither. A deletion vector's place is its
-    file and offset, for several lie in one file.
-    """
-
-    added: dict[str, Any] = field(default_factory=dict)
-    removed: dict[str, Any] = field(default_factory=dict)
-    marks: dict[str, Any] = field(default_factory=dict)
-    unmarked: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, java: Any, snapshot_ids: Iterable[int]) -> Files:
-        """What the snapshots changed, oldest first."""
-        net, io = cls(), java.io()
-        for snapshot_id in snapshot_ids:
-            snapshot = java.snapshot(snapshot_id)
-            _apply(net.removed, net.added, snapshot.removedDataFiles(io))
-            _apply(net.added, net.removed, snapshot.addedDataFiles(io))
-            _apply(net.unmarked, net.marks, snapshot.removedDeleteFiles(io))
-            _apply(net.marks, net.unmarked, snapshot.addedDeleteFiles(io))
-        for place in [p for p, dv in net.marks.items() if str(dv.referencedDataFile()) in net.removed]:
-            del net.marks[place]
-        return net
-
-
-def _apply(into: dict[str, Any], against: dict[str, Any], files: Any) -> None:
-    iterator = files.iterator()
-    while iterator.hasNext():
-        file = iterator.next()
-        place = str(file.location())
-        if str(file.content()) != "DATA":
-            place = f"{place}@{file.contentOffset()}"
-        if place in against:
-            del against[place]
-        else:
-            into[place] = file
 
 
 class RunBranch:
@@ -354,9 +311,3 @@ def expiring(java: Any) -> Any:
 
 def _prefixed(facts: Mapping[str, str]) -> dict[str, str]:
     return {PROPERTY_PREFIX + key: value for key, value in facts.items()}
-
-
-def iterate(iterable: Any) -> Iterator[Any]:
-    iterator = iterable.iterator()
-    while iterator.hasNext():
-        yield iterator.next()

@@ -13,7 +13,8 @@ from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 from pyspark.sql import SparkSession
 
-from dedup_storage.tables.iceberg_branch import RunBranch, iterate, load_java
+from dedup_storage.tables.iceberg_branch import RunBranch, load_java
+from dedup_storage.tables.iceberg_net import iterate
 
 __all__ = ["lay_anew", "lists_removed", "rewrite_main"]
 

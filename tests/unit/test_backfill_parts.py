@@ -14,7 +14,8 @@ from dedup_storage.spark.backfill.plan import BackfillPlan, SegmentPlan, _segmen
 from dedup_storage.spark.backfill.request import Affected, Change, Strategy, digest
 from dedup_storage.spark.forget.rewrite import _segment_of
 from dedup_storage.spark.maintain.decay import Limits, SegmentDecay, _judged
-from dedup_storage.tables.iceberg_branch import Files, branch_name
+from dedup_storage.tables.branch import branch_name
+from dedup_storage.tables.iceberg_net import Files
 from dedup_storage.tables.segments import Segment
 
 MB = 1_000_000
