@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
-from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pydantic import BaseModel, ConfigDict, Field
 from pyiceberg.table import Table
-from pyspark.sql import SparkSession
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from dedup_storage.config import Settings
 from dedup_storage.faults import reached
@@ -203,22 +205,32 @@ class Expiry:
         catalog = quoted(self.settings.catalog.name)
         for start in range(0, len(snapshot_ids), _MOST_IDS):
             listed = ", ".join(f"{int(s)}L" for s in snapshot_ids[start : start + _MOST_IDS])
-            # Nothing but the snapshots named: by default Iceberg would take all that are five days old. The call gives
-            # one row of counts.
-            self.spark.sql(
+            # Nothing but the snapshots named: by default Iceberg would take all that are five days old.
+            self._call(
                 f"CALL {catalog}.system.expire_snapshots(table => '{self.spec.name}.{name}', "
                 f"snapshot_ids => ARRAY({listed}), older_than => TIMESTAMP '1970-01-02 00:00:00')"
-            ).collect()
+            )
 
     def orphans(self, name: str, *, dry_run: bool) -> int:
         """Remove files of a table's folder that no snapshot names, if older than the safe age; gives their number."""
         before = datetime.now(UTC) - timedelta(days=self.policy.orphan_days)
         catalog = quoted(self.settings.catalog.name)
-        rows: Any = self.spark.sql(
+        rows = self._call(
             f"CALL {catalog}.system.remove_orphan_files(table => '{self.spec.name}.{name}', "
             f"older_than => TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}', dry_run => {str(dry_run).lower()})"
         )
         return int(rows.count())
+
+    def _call(self, sql: str) -> DataFrame:
+        """Run a procedure that looks at every snapshot, again when one of them went meanwhile: runs drop their own."""
+        for attempt in Retrying(retry=retry_if_exception(_gone), stop=stop_after_attempt(5), reraise=True):
+            with attempt:
+                return self.spark.sql(sql)
+        raise AssertionError("unreachable: tenacity reraises")
+
+
+def _gone(error: BaseException) -> bool:
+    return isinstance(error, (Py4JJavaError, PySparkException)) and "NotFoundException" in str(error)
 
 
 def _beginning(table: Table, branch: str) -> int | None:
