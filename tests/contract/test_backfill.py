@@ -13,7 +13,7 @@ from dedup_storage.errors import ConflictError, QualityGateError, UsageError
 from dedup_storage.reader import DedupDataset
 from dedup_storage.spark.backfill import Affected, Change, Strategy
 from tests.contract.test_reader import rows_of
-from tests.contract.upkeep import files, left_behind, log, made
+from tests.contract.upkeep import DELTA_ALONE, files, left_behind, log, made
 from tests.integration.processes import kill
 from tests.integration.test_reader_spark import read
 from tests.spark.backfilling import with_y
@@ -23,7 +23,10 @@ from tests.spark.test_backfill_runs import Stop, overtake
 MORE = Change(expressions={"y": "y + 10"})
 
 
-@pytest.mark.parametrize(("strategy", "date_grain"), [(Strategy.OVERWRITE, "day"), (Strategy.COPY_ON_WRITE, "month")])
+@pytest.mark.parametrize(
+    ("strategy", "date_grain"),
+    [(Strategy.OVERWRITE, "day"), pytest.param(Strategy.COPY_ON_WRITE, "month", marks=pytest.mark.slow)],
+)
 def test_one_table_is_rewritten_where_users_are_affected(
     spark: SparkSession, lake: Settings, name: str, strategy: Strategy, date_grain: str
 ) -> None:
@@ -75,6 +78,7 @@ def test_a_stopped_run_goes_on(spark: SparkSession, lake: Settings, name: str) -
 
 
 @pytest.mark.slow
+@DELTA_ALONE
 @pytest.mark.parametrize(("point", "resumed"), [("backfill:part", 2), ("publish:after-claim", None)])
 def test_a_killed_run_goes_on(spark: SparkSession, lake: Settings, name: str, point: str, resumed: int | None) -> None:
     ds, plain = made(spark, lake, name), log(spark, [1, 2]).frame
@@ -88,6 +92,7 @@ def test_a_killed_run_goes_on(spark: SparkSession, lake: Settings, name: str, po
     assert left_behind(ds) == []
 
 
+@pytest.mark.slow
 def test_runs_that_meet(spark: SparkSession, lake: Settings, name: str) -> None:
     """The same segments conflict by name and leave nothing; other segments, tables and appends do not conflict."""
     ds, plain, appended = made(spark, lake, name), log(spark, [1, 2]).frame, log(spark, [2, 3], 500)

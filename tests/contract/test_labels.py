@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.spark.dataset import Dataset
-from tests.contract.upkeep import USERS, files, left_behind, log, made
+from tests.contract.upkeep import DELTA_ALONE, USERS, files, left_behind, log, made
 from tests.integration.backfiller import LATE
 from tests.integration.processes import kill
 from tests.spark.helpers import same_rows
@@ -20,9 +20,8 @@ def aside(ds: Dataset) -> DataFrame:
     return ds.tables.read(ds.name, "labels_unknown", meta.snapshots(meta.current)["labels_unknown"])
 
 
-@pytest.mark.parametrize("date_grain", ["day", pytest.param("month", marks=pytest.mark.slow)])
-def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settings, name: str, date_grain: str) -> None:
-    ds, rows = made(spark, lake, name, date_grain=date_grain), late(40, users=USERS)
+def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settings, name: str) -> None:
+    ds, rows = made(spark, lake, name), late(40, users=USERS)
     before = files(ds, "requests", 1)
     unknown = 0
     for number, part in enumerate((rows[20:], rows[:25])):
@@ -50,11 +49,21 @@ def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["backfill:beside", "publish:after-pick-label_times"])
-def test_a_killed_run_goes_on(spark: SparkSession, lake: Settings, name: str, point: str) -> None:
+@DELTA_ALONE
+def test_a_killed_run_goes_on(spark: SparkSession, lake: Settings, name: str) -> None:
     """The labels, their times and the rows set aside become visible together, each once."""
     ds, plain = made(spark, lake, name), log(spark, [1, 2]).frame
-    kill(lake, "backfiller", "--dataset", ds.name, "--action", "late-labels", "--run-id", "l", point=point)
+    kill(
+        lake,
+        "backfiller",
+        "--dataset",
+        ds.name,
+        "--action",
+        "late-labels",
+        "--run-id",
+        "l",
+        point="publish:after-pick-label_times",
+    )
     same_rows(ds.logs(), plain)
     ds.merge_labels(spark.createDataFrame(LATE, TYPES), "y", "at", run_id="l", gate=False)
     same_rows(ds.logs(), rebuilt(spark, LATE, users=USERS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
@@ -12,9 +13,11 @@ from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
-__all__ = ["USERS", "files", "left_behind", "log", "made"]
+__all__ = ["DELTA_ALONE", "USERS", "files", "left_behind", "log", "made"]
 
 USERS = 8
+# On Iceberg, tests/integration kills at every step.
+DELTA_ALONE = pytest.mark.parametrize("table_format", ["delta"], indirect=True)
 
 
 def log(spark: SparkSession, days: list[int], first_request: int = 0, **schema: Any) -> RawLog:
