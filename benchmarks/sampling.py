@@ -25,7 +25,6 @@ from dedup_storage.sampling.stored import USER_WEIGHT
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.generate import generate
 from dedup_storage.spark.raw import RawLog
-from dedup_storage.spark.sampling.columns import bucket_of
 from dedup_storage.spark.sampling.plan import bytes_read
 from dedup_storage.spark.sampling.store import SAMPLED, SampleStore
 from dedup_storage.spark.sampling.users import STRATUM
@@ -54,7 +53,7 @@ def _without_pruning(ds: Dataset, name: str, like: str) -> None:
     """A sample of the same users that says nothing of their buckets."""
     store = SampleStore(ds)
     sample = store.load(like)
-    inside = bucket_of(ds.settings.catalog.name, ds.spec).isin(*sample.chosen_buckets)
+    inside = ds.tables.bucket(ds.spec).isin(*sample.chosen_buckets)
     users = ds.requests().select(ds.schema.user).distinct().filter(inside)
     rows = users.select(ds.schema.user, F.lit("all").alias(STRATUM), F.lit(True).alias(SAMPLED),
                         F.lit(128.0).alias(USER_WEIGHT))  # fmt: skip
@@ -106,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
         plan = ds.plan_sample("one")
         chosen = SampleStore(ds).load("one").chosen_buckets
         # As text: Spark takes a sum with 0 apart and gives Iceberg the bucket to prune by.
-        bucket = F.concat(F.lit("b"), bucket_of(settings.catalog.name, ds.spec).cast("string"))
+        bucket = F.concat(F.lit("b"), ds.tables.bucket(ds.spec).cast("string"))
         opaque = bucket.isin(*(f"b{b}" for b in chosen))
         frames = {"ours": ds.logs(sample="one"), "baseline": ds.logs().filter(opaque)}
         rows = {name: df.count() for name, df in frames.items()}

@@ -199,11 +199,9 @@ def describe(job: Job, name: Name, dataset: DatasetOption) -> None:
 
 
 def _stored(job: Job, dataset: str) -> list[tuple[str, Any]]:
-    from dedup_storage.sampling.stored import SAMPLE_PREFIX, parse_sample
+    from dedup_storage.sampling.stored import parse_sample
 
-    properties = job.metadata(dataset).anchor.properties
-    names = sorted(p.removeprefix(SAMPLE_PREFIX) for p in properties if p.startswith(SAMPLE_PREFIX))
-    return [(name, parse_sample(properties[SAMPLE_PREFIX + name])) for name in names]
+    return [(name, parse_sample(text)) for name, text in sorted(job.metadata(dataset).samples.items())]
 
 
 @app.command("plan")

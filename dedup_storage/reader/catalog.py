@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
@@ -20,6 +20,7 @@ from dedup_storage.tables.delta_layout import generated_columns
 from dedup_storage.tables.delta_metadata import DeltaLake
 from dedup_storage.tables.delta_ref import DeltaRef
 from dedup_storage.tables.iceberg_snapshots import definition_text
+from dedup_storage.tables.stored_users import StoredUsers, iceberg_users, sample_records
 
 __all__ = ["Cut", "CutTable", "open_cut"]
 
@@ -64,11 +65,15 @@ class Cut:
         spec: The dataset's description.
         version: Its number.
         tables: The tables by name, feature groups included.
+        samples: Named sample -> its record, of the dataset and no version.
+        users: The stored users of named samples.
     """
 
     spec: DatasetSpec
     version: int
     tables: dict[str, CutTable]
+    samples: Mapping[str, str] = field(default_factory=dict)
+    users: StoredUsers = field(default_factory=StoredUsers)
 
     @property
     def snapshots(self) -> dict[str, int]:
@@ -129,7 +134,8 @@ def open_cut(name: str, settings: Settings, version: int | None = None) -> Cut:
                 expected=f"a tag {version_tag(number)} on every table",
                 fix="Run the job that wrote it again; it completes the version.",
             )
-    return Cut(spec=spec, version=number, tables=tables)
+    samples = sample_records(anchor.properties)
+    return Cut(spec=spec, version=number, tables=tables, samples=samples, users=iceberg_users(loaded))
 
 
 @with_retries
@@ -143,7 +149,7 @@ def _delta_cut(name: str, settings: Settings, version: int | None) -> Cut:
             hidden = frozenset(generated_columns(meta.spec))
             definition = meta.definition(number, table)
             tables[table] = CutTable(table, role, meta.tables[table], snapshot_id, definition, hidden)
-    return Cut(spec=meta.spec, version=number, tables=tables)
+    return Cut(spec=meta.spec, version=number, tables=tables, samples=meta.samples, users=meta.stored_users)
 
 
 @with_retries

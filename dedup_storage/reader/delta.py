@@ -12,10 +12,10 @@ from dedup_storage.layout import DatasetSpec
 from dedup_storage.reader.catalog import CutTable
 from dedup_storage.reader.files import DataFile, TableRef
 from dedup_storage.reader.options import Filters
-from dedup_storage.tables.delta_files import LiveFiles
-from dedup_storage.tables.delta_layout import bucket_column, partition_columns
+from dedup_storage.tables.delta_files import LiveFiles, file_bounds, touched_files
+from dedup_storage.tables.delta_layout import partition_columns
+from dedup_storage.tables.delta_open import refuse_unreadable
 from dedup_storage.tables.delta_ref import DeltaRef
-from dedup_storage.tables.delta_versions import refuse_unreadable
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -64,22 +64,11 @@ def plan_delta(
 
 def _kept(spec: DatasetSpec, table: pa.Table, filters: Filters) -> pa.Array:
     """Which files the filters can touch, by partition values and the log's statistics."""
-    mask = pa.array([True] * table.num_rows)
-    date = spec.event_date_column
-    if filters.start is not None or filters.end is not None:
-        if date is None:
-            raise ConfigError(f"the dataset {spec.name} has no event date to filter on", fix="Leave start and end out.")
-        low, high = _bounds(table, date)
-        if filters.start is not None and high is not None:
-            mask = pc.and_(mask, pc.fill_null(pc.greater_equal(high, pa.scalar(filters.start)), True))
-        if filters.end is not None and low is not None:
-            mask = pc.and_(mask, pc.fill_null(pc.less_equal(low, pa.scalar(filters.end)), True))
-    bucket = f"partition.{bucket_column(spec)}"
-    if filters.buckets is not None and bucket in table.column_names:
-        values = table[bucket].combine_chunks()
-        mask = pc.and_(mask, pc.is_in(values, pa.array(list(filters.buckets), values.type)))
+    if spec.event_date_column is None and (filters.start is not None or filters.end is not None):
+        raise ConfigError(f"the dataset {spec.name} has no event date to filter on", fix="Leave start and end out.")
+    mask = touched_files(spec, table, filters.start, filters.end, filters.buckets)
     if filters.users:
-        low, high = _bounds(table, spec.schema_.user)
+        low, high = file_bounds(table, spec.schema_.user)
         if low is not None and high is not None and not pa.types.is_string(low.type):
             touched = pc.and_(
                 pc.less_equal(low, pa.scalar(max(filters.users), low.type)),
@@ -87,15 +76,3 @@ def _kept(spec: DatasetSpec, table: pa.Table, filters: Filters) -> pa.Array:
             )
             mask = pc.and_(mask, pc.fill_null(touched, True))
     return mask
-
-
-def _bounds(table: pa.Table, column: str) -> tuple[pa.Array | None, pa.Array | None]:
-    """Least and greatest value of a column in each file, where they are known."""
-    if f"partition.{column}" in table.column_names:
-        values = table[f"partition.{column}"].combine_chunks()
-        return values, values
-    names = [f"min.{column}", f"max.{column}"]
-    if not set(names) <= set(table.column_names):
-        return None, None
-    low, high = (table[n].combine_chunks() for n in names)
-    return low, high

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydantic import ValidationError
-from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import EqualTo
 
 from dedup_storage.errors import ConfigError, StorageError, known_names
 from dedup_storage.reader.catalog import Cut
@@ -15,9 +13,9 @@ from dedup_storage.reader.options import Filters, ReadOptions
 from dedup_storage.reader.retry import with_retries
 from dedup_storage.sampling.definition import Sample
 from dedup_storage.sampling.select import Selector, make_selector
-from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, SAMPLE_PREFIX, USER_WEIGHT, parse_sample
+from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USER_WEIGHT, parse_sample
 
-__all__ = ["SAMPLE_PREFIX", "ReadSample", "resolve_sample", "without_weights"]
+__all__ = ["ReadSample", "resolve_sample", "without_weights"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,7 @@ class ReadSample:
 def resolve_sample(cut: Cut, options: ReadOptions) -> ReadSample:
     """The filters to read with: the options' own, or those of the named sample.
 
-    A sample is a property ``dedup-storage.sample.<name>`` of the anchor table; its users, where they are stored, lie in
-    a table of the dataset.
+    Its users, where they are stored, lie in a table of the dataset.
 
     Raises:
         ConfigError: there is no sample of that name, this release cannot read it, or it has caps.
@@ -47,10 +44,8 @@ def resolve_sample(cut: Cut, options: ReadOptions) -> ReadSample:
     """
     if options.sample is None:
         return ReadSample(options.filters)
-    properties = cut.tables[cut.spec.anchor.name].properties
-    text = properties.get(SAMPLE_PREFIX + options.sample)
+    text, names = cut.samples.get(options.sample), list(cut.samples)
     if text is None:
-        names = [p.removeprefix(SAMPLE_PREFIX) for p in properties if p.startswith(SAMPLE_PREFIX)]
         raise ConfigError(
             f"the dataset {cut.spec.name} has no sample {options.sample}",
             expected=known_names(options.sample, names) if names else "a stored sample; there is none",
@@ -84,16 +79,9 @@ def without_weights(options: ReadOptions) -> ReadOptions:
 def _selector(cut: Cut, sample: Sample) -> Selector:
     if sample.table is None:
         return make_selector(sample)
-    gone = StorageError(f"the users of the sample {sample.name} are gone", fix="Drop it and make it again.")
-    try:
-        table = cut.tables[cut.spec.anchor.name].iceberg.catalog.load_table((cut.spec.name, sample.table))
-    except NoSuchTableError:
-        raise gone from None
-    reference = table.metadata.refs.get(str(sample.tag))
-    if reference is None:
-        raise gone
     fields = (cut.spec.schema_.user, USER_WEIGHT)
-    inside = EqualTo(term="sampled", value=True)
-    users = table.scan(row_filter=inside, selected_fields=fields, snapshot_id=reference.snapshot_id).to_arrow()
+    users = cut.users.read(sample.table, str(sample.tag), "sampled", fields)
+    if users is None:
+        raise StorageError(f"the users of the sample {sample.name} are gone", fix="Drop it and make it again.")
     weights = np.asarray(users[USER_WEIGHT].to_numpy(), dtype=np.float64)
     return make_selector(sample, users[fields[0]].combine_chunks(), weights)

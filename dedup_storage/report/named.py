@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydantic import ValidationError
-from pyiceberg.expressions import EqualTo
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import StorageError, UsageError, known_names
 from dedup_storage.sampling.definition import Sample
 from dedup_storage.sampling.select import Selector, make_selector
-from dedup_storage.sampling.stored import SAMPLE_PREFIX, USER_WEIGHT, parse_sample
-from dedup_storage.tables.metadata import DatasetMetadata, Lake, tags
+from dedup_storage.sampling.stored import USER_WEIGHT, parse_sample
+from dedup_storage.tables.history import DatasetMetadata
+from dedup_storage.tables.lakes import open_lake
 
 __all__ = ["NamedUsers", "named_users"]
 
@@ -45,11 +45,9 @@ def named_users(settings: Settings, dataset: str, name: str) -> NamedUsers:
         UsageError: there is no such sample, or its users do not stand for all users alike.
         StorageError: its users are gone.
     """
-    meta = Lake(settings).load(dataset)
-    properties = meta.anchor.properties
-    text = properties.get(SAMPLE_PREFIX + name)
+    meta = open_lake(settings).load(dataset)
+    text, names = meta.samples.get(name), list(meta.samples)
     if text is None:
-        names = [p.removeprefix(SAMPLE_PREFIX) for p in properties if p.startswith(SAMPLE_PREFIX)]
         raise UsageError(
             f"the dataset {dataset} has no sample {name}",
             expected=known_names(name, names) if names else "a stored sample; there is none",
@@ -85,11 +83,8 @@ def _require_plain(sample: Sample) -> None:
 def _selector(meta: DatasetMetadata, sample: Sample) -> Selector:
     if sample.table is None:
         return make_selector(sample)
-    table = meta.tables.get(sample.table)
-    snapshot_id = tags(table).get(str(sample.tag)) if table is not None else None
-    if table is None or snapshot_id is None:
-        raise StorageError(f"the users of the sample {sample.name} are gone", fix="Drop it and make it again.")
     user = meta.spec.schema_.user
-    inside = EqualTo(term="sampled", value=True)
-    rows = table.scan(row_filter=inside, selected_fields=(user, USER_WEIGHT), snapshot_id=snapshot_id).to_arrow()
+    rows = meta.stored_users.read(sample.table, str(sample.tag), "sampled", (user, USER_WEIGHT))
+    if rows is None:
+        raise StorageError(f"the users of the sample {sample.name} are gone", fix="Drop it and make it again.")
     return make_selector(sample, rows[user].combine_chunks(), np.asarray(rows[USER_WEIGHT].to_numpy()))

@@ -32,36 +32,24 @@ from dedup_storage.tables.delta_layout import (
     not_null,
     partition_columns,
 )
-from dedup_storage.tables.delta_log import TableLog
+from dedup_storage.tables.delta_log import DELTA_WRITES, TableLog
 from dedup_storage.tables.delta_metadata import DeltaLake, DeltaMetadata
+from dedup_storage.tables.delta_open import load_delta, refuse_unreadable
 from dedup_storage.tables.delta_publish import APP, HARMLESS, DeltaPublisher
+from dedup_storage.tables.delta_samples import DeltaSamples
 from dedup_storage.tables.delta_segments import file_of_row, files_frame, segments_condition
 from dedup_storage.tables.delta_stage import StagedFiles
-from dedup_storage.tables.delta_versions import load_delta, refuse_unreadable
 from dedup_storage.tables.folders import child_folders
 from dedup_storage.tables.history import DatasetMetadata
-from dedup_storage.tables.protocol import Run, Staged
+from dedup_storage.tables.protocol import Run, Staged, require_segments
 from dedup_storage.tables.segments import Segment
 from dedup_storage.tables.sessions import move_to, run_session
 from dedup_storage.tables.sql import listed, quoted
 
 __all__ = ["DELTA_WRITES", "DeltaFormat"]
 
-# Delta takes the codec and the timestamps' type from the session that writes, not from the table.
-DELTA_WRITES = {
-    "spark.sql.parquet.compression.codec": "zstd",
-    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-}
 
-# What the format does not have, by the words of a refusal.
-_ABSENT = (
-    "a named sample",
-    "erasing users",
-    "naming a snapshot",
-)
-
-
-class DeltaFormat:
+class DeltaFormat(DeltaSamples):
     """The ``TableFormat`` of Delta.
 
     Args:
@@ -122,12 +110,8 @@ class DeltaFormat:
         Raises:
             UsageError: it is not done.
         """
-        if spec is not None and spec.adopted:
-            raise UsageError(
-                f"{what} needs segments, and the log of {spec.name} lies as it was adopted",
-                fix="Convert it: dedup-storage convert.",
-            )
-        if what.partition(" (")[0] in _ABSENT:
+        require_segments(what, spec)
+        if what == "erasing users":
             raise UsageError(
                 f"{what} is not available on Delta tables",
                 expected="a dataset of format iceberg",
@@ -337,14 +321,6 @@ class DeltaFormat:
     def unpin(self, spec: DatasetSpec, version: int, label: str) -> None:
         """Let expiry have a version again."""
         self.lake.log(spec.name).unpin(version, label)
-
-    def tag(self, dataset: str, table: str, name: str, snapshot_id: int) -> None:
-        """Not done on Delta: versions and pins are events."""
-        self.require("naming a snapshot")
-
-    def untag(self, dataset: str, table: str, name: str) -> None:
-        """Not done on Delta."""
-        self.require("naming a snapshot")
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged data."""

@@ -21,9 +21,9 @@ from dedup_storage.errors import ConflictError, StorageError, UsageError
 from dedup_storage.tables.branch import BranchPart, branch_gone
 from dedup_storage.tables.delta_files import live_files
 from dedup_storage.tables.delta_metadata import DeltaLake
+from dedup_storage.tables.delta_open import load_delta
 from dedup_storage.tables.delta_segments import file_of_row
 from dedup_storage.tables.delta_stage import StagedFiles, StagedStore
-from dedup_storage.tables.delta_versions import load_delta
 from dedup_storage.tables.folders import child_folders, delete_files, delete_folder, is_delta_table, list_files
 from dedup_storage.tables.protocol import Staged
 from dedup_storage.tables.segments import Segment

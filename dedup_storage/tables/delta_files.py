@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +23,15 @@ from dedup_storage.tables.delta_stage import StagedFiles
 from dedup_storage.tables.folders import is_hidden, list_files, open_folder
 from dedup_storage.tables.segments import date_part
 
-__all__ = ["LiveFiles", "live_files", "parquet_actions", "replaced_files", "restored_actions"]
+__all__ = [
+    "LiveFiles",
+    "file_bounds",
+    "live_files",
+    "parquet_actions",
+    "replaced_files",
+    "restored_actions",
+    "touched_files",
+]
 
 _PARTITION = "partition."
 
@@ -78,6 +87,47 @@ class LiveFiles:
 def live_files(ref: DeltaRef, version: int | None = None) -> LiveFiles:
     """The files of a Delta version (``None``: the newest)."""
     return LiveFiles(pa.table(ref.load(version).get_add_actions(flatten=True)))
+
+
+def touched_files(
+    spec: DatasetSpec,
+    table: pa.Table,
+    start: date | None,
+    end: date | None,
+    buckets: Collection[int] | None,
+) -> pa.Array:
+    """Which files may hold rows of some event dates (``None``: no bound) and user buckets (``None``: all).
+
+    Args:
+        spec: The dataset.
+        table: As of ``LiveFiles``.
+        start, end: First and last event date.
+        buckets: User buckets.
+    """
+    mask = pa.array([True] * table.num_rows)
+    if spec.event_date_column is not None:
+        low, high = file_bounds(table, spec.event_date_column)
+        if start is not None and high is not None:
+            mask = pc.and_(mask, pc.fill_null(pc.greater_equal(high, pa.scalar(start)), True))
+        if end is not None and low is not None:
+            mask = pc.and_(mask, pc.fill_null(pc.less_equal(low, pa.scalar(end)), True))
+    bucket = _PARTITION + bucket_column(spec)
+    if buckets is not None and bucket in table.column_names:
+        values = table[bucket].combine_chunks()
+        mask = pc.and_(mask, pc.is_in(values, pa.array(list(buckets), values.type)))
+    return mask
+
+
+def file_bounds(table: pa.Table, column: str) -> tuple[pa.Array | None, pa.Array | None]:
+    """Least and greatest value of a column in each file, where they are known."""
+    if _PARTITION + column in table.column_names:
+        values = table[_PARTITION + column].combine_chunks()
+        return values, values
+    names = [f"min.{column}", f"max.{column}"]
+    if not set(names) <= set(table.column_names):
+        return None, None
+    low, high = (table[n].combine_chunks() for n in names)
+    return low, high
 
 
 def _removal(path: str, partition: dict[str, str | None], size: int) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "file_properties",
     "generated_columns",
     "iceberg_names",
+    "kept_forever",
     "not_null",
     "partition_columns",
 ]
@@ -87,14 +88,7 @@ def file_properties(
         lists: List columns beside the sequences that the schema names.
         dictionaries: List columns that take a dictionary.
     """
-    properties = {
-        # The package that reads Delta without Spark knows neither of the two.
-        "delta.enableDeletionVectors": "false",
-        "delta.columnMapping.mode": "none",
-        # Kept versions decide what is deleted, not the age of a file: a plain VACUUM removes nothing of theirs.
-        "delta.deletedFileRetentionDuration": _FOREVER,
-        "delta.logRetentionDuration": _FOREVER,
-    }
+    properties = kept_forever()
     for key, value in encoding_properties(spec, table, lists, dictionaries).items():
         if key in _WRITER_NAMES:
             properties[_WRITER_NAMES[key]] = value
@@ -102,6 +96,18 @@ def file_properties(
             path = key.removeprefix(_DICTIONARY).removesuffix(".element")
             properties[f"{_WRITER_DICTIONARY}{path}.list.element"] = value
     return properties
+
+
+def kept_forever() -> dict[str, str]:
+    """Properties of every table: its files are read without Spark, and removed by versions alone."""
+    return {
+        # The package that reads Delta without Spark knows neither of the two.
+        "delta.enableDeletionVectors": "false",
+        "delta.columnMapping.mode": "none",
+        # Kept versions decide what is deleted, not the age of a file: a plain VACUUM removes nothing of theirs.
+        "delta.deletedFileRetentionDuration": _FOREVER,
+        "delta.logRetentionDuration": _FOREVER,
+    }
 
 
 def iceberg_names(properties: Mapping[str, str]) -> dict[str, str]:

@@ -17,7 +17,13 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.tables.publishing import LostRaceError
 
-__all__ = ["TableLog"]
+__all__ = ["DELTA_WRITES", "TableLog"]
+
+# Delta takes the codec and the timestamps' type from the session that writes, not from the table.
+DELTA_WRITES = {
+    "spark.sql.parquet.compression.codec": "zstd",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+}
 
 # Delta's words for a commit that others' commits refuse.
 _RACES = (

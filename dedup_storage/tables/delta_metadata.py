@@ -7,7 +7,8 @@ events that makes its versions (``delta_versions``).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import date
 from functools import cached_property
 
 from dedup_storage.config import Settings
@@ -16,12 +17,15 @@ from dedup_storage.schema import check_name
 from dedup_storage.tables.cells import Cell
 from dedup_storage.tables.changes import CHANGED, ROWS_KEPT
 from dedup_storage.tables.delta_changes import delta_changed_cells, delta_stored_cells, files_without
-from dedup_storage.tables.delta_files import live_files
+from dedup_storage.tables.delta_events import Versions
+from dedup_storage.tables.delta_files import live_files, touched_files
 from dedup_storage.tables.delta_layout import generated_columns
+from dedup_storage.tables.delta_open import load_delta, storage_options
 from dedup_storage.tables.delta_ref import DeltaRef
-from dedup_storage.tables.delta_versions import VERSIONS_TABLE, VersionLog, Versions, load_delta, storage_options
+from dedup_storage.tables.delta_versions import VERSIONS_TABLE, VersionLog
 from dedup_storage.tables.folders import child_folders, is_delta_table
-from dedup_storage.tables.history import ANCHORS, Added, DatasetMetadata, Totals, no_dataset
+from dedup_storage.tables.history import ANCHORS, Added, DatasetMetadata, FileShare, Totals, no_dataset
+from dedup_storage.tables.stored_users import StoredUsers
 
 __all__ = ["TABLE_FACTS", "DeltaLake", "DeltaMetadata"]
 
@@ -128,6 +132,31 @@ class DeltaMetadata(DatasetMetadata):
     def pins(self, version: int) -> tuple[str, ...]:
         """See ``DatasetMetadata``."""
         return tuple(sorted(self.versions.pins.get(version, ())))
+
+    @property
+    def samples(self) -> Mapping[str, str]:
+        """See ``DatasetMetadata``."""
+        return self.versions.samples
+
+    @property
+    def stored_users(self) -> StoredUsers:
+        """See ``DatasetMetadata``."""
+        return StoredUsers(self.tables, self.versions.tags)
+
+    def share_of_files(
+        self, table: str, snapshot_id: int, dates: tuple[date | None, date | None], buckets: Collection[int]
+    ) -> FileShare:
+        """See ``DatasetMetadata``."""
+        every = live_files(self.tables[table], snapshot_id)
+        kept = every.where(touched_files(self.spec, every.table, *dates, buckets or None)) if every.paths else every
+        return FileShare(len(kept.paths), len(every.paths), kept.size_bytes, every.size_bytes)
+
+    def kept(self, table: str, without: Collection[int] = ()) -> set[int]:
+        """Delta versions of a table that a version, unless it is among those left out, or a tag names."""
+        named = {
+            self.snapshots(n)[table] for n in self.version_numbers if n not in without and table in self.snapshots(n)
+        }
+        return named | {snapshot for (name, _), snapshot in self.versions.tags.items() if name == table}
 
 
 class DeltaLake:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from dedup_storage.tables.delta_versions import load_delta
+from dedup_storage.tables.delta_open import load_delta
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

@@ -9,6 +9,10 @@ table, appended by one atomic commit:
     version N is complete: its body has the Delta version of every table. Readers look at these alone.
 ``pin`` N
     a label that keeps version N.
+``tag`` N
+    the name ``table/name`` of a table's Delta version N, outside of the dataset's versions; the greatest N counts.
+``sample`` N
+    the N-th record of a named sample; the greatest N counts.
 
 Exactly one ``claim`` of a number is accepted: each carries Delta's own application transaction, and of two commits
 with the same one, made from one state of the log, the later is refused.
@@ -17,30 +21,25 @@ with the same one, made from one state of the log, the later is refused.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from dedup_storage.errors import MissingDependencyError, StorageError
+from dedup_storage.errors import UsageError
 from dedup_storage.schema import check_name
+from dedup_storage.tables.delta_events import Versions, fold
+from dedup_storage.tables.delta_open import load_delta
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["VERSIONS_TABLE", "VersionLog", "Versions", "load_delta", "refuse_unreadable", "storage_options"]
+__all__ = ["VERSIONS_TABLE", "VersionLog"]
 
 VERSIONS_TABLE = "_versions"
-_COLUMN_MAPPING = "delta.columnMapping.mode"
-# Reader features that change nothing of how a file is read.
-_READABLE = {"timestampNtz", "vacuumProtocolCheck", "v2Checkpoint"}
-_FIXES = {
-    "deletionVectors": "ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'false'); "
-    "REORG TABLE delta.`{uri}` APPLY (PURGE); ALTER TABLE delta.`{uri}` DROP FEATURE deletionVectors",
-    "columnMapping": "ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('delta.columnMapping.mode' = 'none')",
-}
 _SCHEMA = pa.schema(
     [
         ("event", pa.string()),
@@ -53,76 +52,6 @@ _SCHEMA = pa.schema(
 _FOREVER = "interval 36500 days"
 # Small files of the table itself, one an event, before they are joined.
 _MOST_FILES = 64
-_S3 = {
-    "s3.endpoint": "AWS_ENDPOINT_URL",
-    "s3.access-key-id": "AWS_ACCESS_KEY_ID",
-    "s3.secret-access-key": "AWS_SECRET_ACCESS_KEY",
-    "s3.session-token": "AWS_SESSION_TOKEN",
-    "s3.region": "AWS_REGION",
-}
-
-
-def storage_options(properties: Mapping[str, str]) -> dict[str, str]:
-    """Catalog properties as the ``deltalake`` package names them."""
-    return {name: properties[key] for key, name in _S3.items() if key in properties}
-
-
-def load_delta(uri: str, options: Mapping[str, str] | None = None, version: int | None = None) -> DeltaTable:
-    """Open a Delta table without Spark.
-
-    Raises:
-        MissingDependencyError: ``deltalake`` is not installed.
-        StorageError: it cannot be read.
-    """
-    try:
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError
-    except ImportError:
-        raise MissingDependencyError(
-            "reading Delta tables needs the package deltalake",
-            fix="Install it with: pip install 'dedup_storage[delta]'.",
-        ) from None
-    try:
-        return DeltaTable(uri, version=version, storage_options=dict(options or {}))
-    except (DeltaError, OSError) as error:
-        text = str(error).splitlines()[0][:300]
-        raise StorageError(f"the Delta table {uri} cannot be read: {text}") from error
-
-
-def refuse_unreadable(table: DeltaTable, uri: str) -> None:
-    """Refuse a table whose files do not hold its rows as they are.
-
-    Raises:
-        StorageError: names the features, and the command that makes the table readable.
-    """
-    features = set(table.protocol().reader_features or ()) - _READABLE
-    mode = table.metadata().configuration.get(_COLUMN_MAPPING, "none")
-    features.discard("columnMapping")
-    if mode != "none":
-        features.add("columnMapping")
-    if features:
-        known = "; ".join(_FIXES[f].format(uri=uri) for f in sorted(features) if f in _FIXES)
-        ways_out = f"Run in Spark: {known}. What is published after that is readable."
-        raise StorageError(
-            f"the Delta table {uri} uses {' and '.join(sorted(features))}, which reading without Spark does not know",
-            expected="plain Parquet files",
-            fix=ways_out if known else "Rewrite it as a plain table.",
-        )
-
-
-@dataclass
-class Versions:
-    """What the events say.
-
-    Attributes:
-        claims: Version -> facts of the run that decided it.
-        published: Version -> body: ``snapshots`` (table -> Delta version), ``rows``, ``definitions``.
-        pins: Version -> labels.
-    """
-
-    claims: dict[int, dict[str, str]] = field(default_factory=dict)
-    published: dict[int, dict[str, Any]] = field(default_factory=dict)
-    pins: dict[int, set[str]] = field(default_factory=dict)
 
 
 class VersionLog:
@@ -153,16 +82,7 @@ class VersionLog:
         return self._fold(load_delta(self.uri, self._options))
 
     def _fold(self, table: DeltaTable) -> Versions:
-        found = Versions()
-        for row in table.to_pyarrow_table().to_pylist():
-            number = row["version"]
-            if row["event"] == "claim":
-                found.claims[number] = {**json.loads(row["body"]), "created-ms": str(row["at_ms"])}
-            elif row["event"] == "published":
-                found.published[number] = json.loads(row["body"])
-            elif row["event"] == "pin":
-                found.pins.setdefault(number, set()).add(row["label"])
-        return found
+        return fold(table.to_pyarrow_table().to_pylist())
 
     def claim(self, version: int, facts: Mapping[str, str]) -> bool:
         """Decide a version; ``False`` when another run decided it, or this one would leave a gap."""
@@ -195,15 +115,46 @@ class VersionLog:
 
     def unpin(self, version: int, label: str) -> None:
         """Remove a version's label."""
-        check_name(label, "pin label")
-        table = load_delta(self.uri, self._options)
-        table.delete(f"event = 'pin' AND version = {int(version)} AND label = '{label}'")
+        self._delete(f"event = 'pin' AND version = {int(version)} AND label = '{check_name(label, 'pin label')}'")
 
     def forget(self, versions: list[int]) -> None:
         """Take published versions back; what was decided of them stays known."""
-        table = load_delta(self.uri, self._options)
         listed = ", ".join(str(int(v)) for v in versions)
-        table.delete(f"event IN ('published', 'pin') AND version IN ({listed})")
+        self._delete(f"event IN ('published', 'pin') AND version IN ({listed})")
+
+    def tag(self, table: str, name: str, snapshot_id: int) -> None:
+        """Name a Delta version of a table; twice is once."""
+        events = load_delta(self.uri, self._options)
+        if self._fold(events).tags.get((table, name), -1) < snapshot_id:
+            self._write(events, "tag", snapshot_id, f"{table}/{name}", {}, None)
+
+    def untag(self, table: str, name: str) -> None:
+        """Remove a name, if it is there."""
+        if (table, name) in self.load().tags:
+            self._delete(f"event = 'tag' AND label = '{_checked(table)}/{_checked(name)}'")
+
+    def record_sample(self, name: str, text: str) -> None:
+        """Set a sample's record."""
+        events = load_delta(self.uri, self._options)
+        number = self._fold(events).sample_numbers.get(check_name(name, "sample name"), 0) + 1
+        self._write(events, "sample", number, name, {"record": text}, None)
+
+    def drop_sample(self, name: str) -> None:
+        """Remove a sample's records."""
+        self._delete(f"event = 'sample' AND label = '{check_name(name, 'sample name')}'")
+
+    def _delete(self, where: str) -> None:
+        """Take events back; appends in between are no reason to fail."""
+        from deltalake.exceptions import CommitFailedError
+
+        for attempt in Retrying(
+            retry=retry_if_exception_type(CommitFailedError),
+            stop=stop_after_attempt(30),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            reraise=True,
+        ):
+            with attempt:
+                load_delta(self.uri, self._options).delete(where)
 
     def tidy(self) -> None:
         """Join the table's own small files when there are many."""
@@ -226,3 +177,10 @@ class VersionLog:
         row = {"event": event, "version": version, "at_ms": now, "label": label, "body": json.dumps(body)}
         rows = pa.Table.from_pylist([row], schema=_SCHEMA)
         write_deltalake(table, rows, mode="append", commit_properties=properties)
+
+
+def _checked(text: str) -> str:
+    """A part of a tag's label, for a condition."""
+    if re.fullmatch(r"[A-Za-z0-9_-]+", text) is None:
+        raise UsageError("a name holds characters that it may not", expected="letters, digits, _ and -", got=text[:80])
+    return text

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from dedup_storage.errors import DatasetNotFoundError, VersionNotFoundError, known_names
 from dedup_storage.layout import ROLE_PROPERTY, DatasetSpec
 from dedup_storage.tables.cells import Cell
+from dedup_storage.tables.stored_users import StoredUsers
 
-__all__ = ["ANCHORS", "Added", "DatasetMetadata", "Totals", "VersionInfo", "no_dataset"]
+__all__ = ["ANCHORS", "Added", "DatasetMetadata", "FileShare", "Totals", "VersionInfo", "no_dataset"]
 
 # Tables that may describe a dataset.
 ANCHORS = ("requests", "logs")
@@ -32,6 +34,21 @@ def no_dataset(dataset: str, where: str, others: Sequence[str]) -> DatasetNotFou
         expected=known_names(dataset, others) if others else None,
         fix="Create it with: dedup-storage write.",
     )
+
+
+@dataclass(frozen=True)
+class FileShare:
+    """Files of a snapshot: those that something opens, and all.
+
+    Attributes:
+        files, bytes: Those opened.
+        all_files, all_bytes: All.
+    """
+
+    files: int
+    all_files: int
+    bytes: int
+    all_bytes: int
 
 
 class VersionInfo(BaseModel):
@@ -165,6 +182,29 @@ class DatasetMetadata(ABC):
     @abstractmethod
     def pins(self, version: int) -> tuple[str, ...]:
         """Labels that keep a version from expiry."""
+
+    @property
+    @abstractmethod
+    def samples(self) -> Mapping[str, str]:
+        """Named sample -> its record."""
+
+    @property
+    @abstractmethod
+    def stored_users(self) -> StoredUsers:
+        """The stored users of named samples."""
+
+    @abstractmethod
+    def share_of_files(
+        self, table: str, snapshot_id: int, dates: tuple[date | None, date | None], buckets: Collection[int]
+    ) -> FileShare:
+        """The files of a snapshot that may hold rows of some dates and user buckets, from metadata alone.
+
+        Args:
+            table: The table.
+            snapshot_id: The snapshot.
+            dates: First and last event date; ``None`` for no bound.
+            buckets: User buckets; none given stand for all.
+        """
 
     @property
     def current(self) -> int:

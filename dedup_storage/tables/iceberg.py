@@ -11,7 +11,7 @@ from pyspark.sql.readwriter import DataFrameWriterV2
 from pyspark.sql.types import ByteType, ShortType
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import InputError, UsageError
+from dedup_storage.errors import InputError
 from dedup_storage.layout import (
     PROMOTED_PROPERTY,
     DatasetSpec,
@@ -27,8 +27,9 @@ from dedup_storage.tables.iceberg_adopt import adopt_table, describe_adopted, ta
 from dedup_storage.tables.iceberg_branch import RunBranch
 from dedup_storage.tables.iceberg_files import bucket_sql, files_by_segment, partition_fields, segments_sql
 from dedup_storage.tables.iceberg_publish import Publisher
+from dedup_storage.tables.iceberg_samples import IcebergSamples
 from dedup_storage.tables.metadata import DatasetMetadata, Lake, snapshot_summary, tags
-from dedup_storage.tables.protocol import Run, Staged
+from dedup_storage.tables.protocol import Run, Staged, require_segments
 from dedup_storage.tables.segments import Segment
 from dedup_storage.tables.sessions import move_to, run_session
 from dedup_storage.tables.sql import listed, quoted
@@ -49,7 +50,7 @@ _TABLE_PROPERTIES = {
 }
 
 
-class IcebergFormat:
+class IcebergFormat(IcebergSamples):
     """The ``TableFormat`` of Iceberg.
 
     Args:
@@ -70,11 +71,7 @@ class IcebergFormat:
         Raises:
             UsageError: the dataset was adopted.
         """
-        if spec is not None and spec.adopted:
-            raise UsageError(
-                f"{what} needs segments, and the log of {spec.name} lies as it was adopted",
-                fix="Convert it: dedup-storage convert.",
-            )
+        require_segments(what, spec)
 
     def partitions_of(self, kind: str, place: str, schema: LogSchema) -> tuple[DateGrain, int]:
         """Date grain and user buckets of a log that is to be adopted."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.transforms import BucketTransform
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import StorageError
@@ -22,11 +26,13 @@ from dedup_storage.schema import check_name
 from dedup_storage.tables.catalog import pyiceberg_properties
 from dedup_storage.tables.cells import Cell
 from dedup_storage.tables.changes import changed_cells, stored_cells
-from dedup_storage.tables.history import ANCHORS, Added, DatasetMetadata, Totals, VersionInfo, no_dataset
+from dedup_storage.tables.history import ANCHORS, Added, DatasetMetadata, FileShare, Totals, VersionInfo, no_dataset
 from dedup_storage.tables.iceberg_snapshots import ancestors, definition_text, live_rows, snapshot_summary, tags
+from dedup_storage.tables.stored_users import StoredUsers, iceberg_users, sample_records
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
+    from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
 __all__ = [
@@ -144,6 +150,41 @@ class IcebergMetadata(DatasetMetadata):
         """See ``DatasetMetadata``."""
         pin = f"pin-v{version}-"
         return tuple(sorted(t.removeprefix(pin) for t in tags(self.anchor) if t.startswith(pin)))
+
+    @property
+    def samples(self) -> Mapping[str, str]:
+        """See ``DatasetMetadata``."""
+        return sample_records(self.anchor.properties)
+
+    @property
+    def stored_users(self) -> StoredUsers:
+        """See ``DatasetMetadata``."""
+        return iceberg_users(self.tables)
+
+    def share_of_files(
+        self, table: str, snapshot_id: int, dates: tuple[date | None, date | None], buckets: Collection[int]
+    ) -> FileShare:
+        """See ``DatasetMetadata``."""
+        loaded, column = self.tables[table], self.spec.event_date_column
+        where: BooleanExpression = AlwaysTrue()
+        if column is not None and dates[0] is not None:
+            where = And(where, GreaterThanOrEqual(term=column, value=dates[0].isoformat()))
+        if column is not None and dates[1] is not None:
+            where = And(where, LessThanOrEqual(term=column, value=dates[1].isoformat()))
+        every = [task.file for task in loaded.scan(snapshot_id=snapshot_id).plan_files()]
+        dated = every
+        if not isinstance(where, AlwaysTrue):
+            dated = [task.file for task in loaded.scan(where, snapshot_id=snapshot_id).plan_files()]
+        kept = [file for file in dated if not buckets or _in_buckets(loaded, file, buckets)]
+        sizes = [sum(file.file_size_in_bytes for file in files) for files in (kept, every)]
+        return FileShare(len(kept), len(every), *sizes)
+
+
+def _in_buckets(table: Table, file: DataFile, buckets: Collection[int]) -> bool:
+    for place, field in enumerate(table.metadata.specs()[file.spec_id].fields):
+        if isinstance(field.transform, BucketTransform):
+            return file.partition[place] in buckets
+    return True
 
 
 class Lake:

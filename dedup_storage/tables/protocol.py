@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from dedup_storage.errors import UsageError
 from dedup_storage.layout import DatasetSpec, TableSpec
 from dedup_storage.schema import DateGrain, LogSchema
 from dedup_storage.tables.history import DatasetMetadata
+from dedup_storage.tables.samples import SampleTables
 from dedup_storage.tables.segments import Segment
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from dedup_storage.tables.branch import Branch
 
-__all__ = ["UNTAGGED", "Run", "Staged", "TableFormat"]
+__all__ = ["UNTAGGED", "Run", "Staged", "TableFormat", "require_segments"]
 
 # Claim fact: tables that the version leaves out, comma-separated.
 UNTAGGED = "untagged"
@@ -86,7 +88,20 @@ class Staged:
     attempt: str = ""
 
 
-class TableFormat(Protocol):
+def require_segments(what: str, spec: DatasetSpec | None) -> None:
+    """Refuse an operation on segments where a log lies as it was found.
+
+    Raises:
+        UsageError: the dataset was adopted.
+    """
+    if spec is not None and spec.adopted:
+        raise UsageError(
+            f"{what} needs segments, and the log of {spec.name} lies as it was adopted",
+            fix="Convert it: dedup-storage convert.",
+        )
+
+
+class TableFormat(SampleTables, Protocol):
     """Tables of one format: stage data unseen, publish it together, read any version.
 
     Attributes:

@@ -14,7 +14,6 @@ from dedup_storage.spark.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
 CALLS: dict[str, Callable[[Dataset], object]] = {
-    "a named sample": lambda ds: ds.sample("half", fraction=0.5),
     "erasing users": lambda ds: ds.forget_users([1]),
 }
 

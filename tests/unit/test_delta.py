@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from dedup_storage.config import load_settings
-from dedup_storage.errors import DatasetNotFoundError
+from dedup_storage.errors import DatasetNotFoundError, UsageError
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, encoding_properties
 from dedup_storage.schema import DateGrain, LogSchema
 from dedup_storage.tables.delta_files import live_files, parquet_actions, replaced_files, restored_actions
@@ -198,3 +198,24 @@ def test_a_lake_without_the_dataset(tmp_path: Path) -> None:
     assert lake.find("clicks") is None
     with pytest.raises(DatasetNotFoundError, match="no dataset clicks of format delta"):
         lake.load("clicks")
+
+
+def test_samples_and_tags_are_events(log: VersionLog) -> None:
+    log.record_sample("half", '{"a": 1}')
+    log.record_sample("half", '{"a": 2}')
+    log.record_sample("third", '{"a": 3}')
+    log.tag("sm_half", "sample-1", 4)
+    log.tag("sm_half", "sample-1", 4)
+    log.tag("sm_half", "sample-2", 5)
+    assert log.load().samples == {"half": '{"a": 2}', "third": '{"a": 3}'}
+    assert log.load().tags == {("sm_half", "sample-1"): 4, ("sm_half", "sample-2"): 5}
+    log.untag("sm_half", "sample-1")
+    log.untag("sm_half", "none")
+    log.drop_sample("half")
+    assert log.load().samples == {"third": '{"a": 3}'}
+    assert log.load().tags == {("sm_half", "sample-2"): 5}
+    log.record_sample("half", '{"a": 4}')
+    assert log.load().samples["half"] == '{"a": 4}'
+    log.tag("sm_half", "x' OR '1'='1", 5)
+    with pytest.raises(UsageError, match="characters that it may not"):
+        log.untag("sm_half", "x' OR '1'='1")

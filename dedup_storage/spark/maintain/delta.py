@@ -140,14 +140,13 @@ class DeltaMaintenance(TimedSteps):
 
     def _unneeded(self, meta: DeltaMetadata, ref: DeltaRef, expired: list[int]) -> _Unneeded:
         """What expired versions alone name, and what nothing names for long enough."""
-        kept = [n for n in meta.version_numbers if n not in expired]
         old = self._now_ms - self.policy.orphan_days * DAY_MS
         # What runs hold is looked at before what the table holds: it goes from the one to the other.
         needed = set(self._store().paths(ref.name, old))
         for branch in self._branches(ref.name):
             needed |= branch.held()[1]
         needed |= set(live_files(ref).paths)
-        for snapshot in {meta.snapshots(n)[ref.name] for n in kept if ref.name in meta.snapshots(n)}:
+        for snapshot in meta.kept(ref.name, expired):
             needed |= set(live_files(ref, snapshot).paths)
         gone: set[str] = set()
         for snapshot in {meta.snapshots(n)[ref.name] for n in expired if ref.name in meta.snapshots(n)}:

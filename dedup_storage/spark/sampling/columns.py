@@ -1,4 +1,4 @@
-"""The sampling hash and the user's bucket as Spark expressions."""
+"""The sampling hash as Spark expressions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dedup_storage.layout import DatasetSpec
 from dedup_storage.sampling.hashing import POINT_SHIFT, check_seed
-from dedup_storage.schema import check_name
 
-__all__ = ["bucket_of", "row_hash", "user_point"]
+__all__ = ["row_hash", "user_point"]
 
 _INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 
@@ -31,9 +29,3 @@ def row_hash(df: DataFrame, columns: Sequence[str], seed: int) -> Column:
     """bigint: order in which caps choose requests or impressions, independent of the users' points."""
     keys = [_hashable(df, c) for c in columns]
     return F.xxhash64(F.lit(check_seed(seed)).cast("bigint"), F.lit("row"), *keys)
-
-
-def bucket_of(catalog: str, spec: DatasetSpec) -> Column:
-    """int: the user's bucket, in the form that Iceberg prunes files by."""
-    function = f"{check_name(catalog, 'catalog name')}.system.bucket"
-    return F.call_function(function, F.lit(spec.buckets), F.col(spec.schema_.user))

@@ -21,7 +21,7 @@ from dedup_storage.errors import UnknownColumnError, UsageError, known_names
 from dedup_storage.sampling.definition import Keep, Sample
 from dedup_storage.sampling.hashing import POINT_SHIFT, POINTS, limit
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USER_WEIGHT
-from dedup_storage.spark.sampling.columns import bucket_of, row_hash, user_point
+from dedup_storage.spark.sampling.columns import row_hash, user_point
 from dedup_storage.spark.sampling.store import SAMPLED, SampleStore
 from dedup_storage.spark.sampling.users import STRATUM, in_dates
 
@@ -66,7 +66,7 @@ class SampledFrames:
         """Rows of sampled users, ``user_weight`` (and the stratum) appended."""
         sample, user = self.sample, self.ds.schema.user
         if sample.chosen_buckets:
-            df = df.filter(bucket_of(self.ds.settings.catalog.name, self.ds.spec).isin(*sample.chosen_buckets))
+            df = self.ds.tables.rows_of_buckets(self.ds.spec, df, sample.chosen_buckets)
         if sample.table is not None:
             more = [STRATUM] if stratum else []
             users = self.users().select(user, USER_WEIGHT, *more)

@@ -16,7 +16,7 @@ from dedup_storage.sampling.allocation import Allocation, allocate, check_target
 from dedup_storage.sampling.definition import Sample, SampleSpec, StratumCount
 from dedup_storage.sampling.select import choose_buckets
 from dedup_storage.sampling.stored import USER_WEIGHT
-from dedup_storage.spark.sampling.columns import bucket_of, user_point
+from dedup_storage.spark.sampling.columns import user_point
 from dedup_storage.spark.sampling.store import SAMPLED, SampleStore
 from dedup_storage.spark.sampling.users import STRATUM, in_dates, labelled, measured
 from dedup_storage.tables.rows import only_row
@@ -117,7 +117,7 @@ def _of_buckets(ds: Dataset, spec: SampleSpec, version: int) -> tuple[tuple[int,
             f"the dataset {ds.name} has fewer buckets than the sample wants", expected=f"1 to {total}", got=str(wanted)
         )
     chosen = choose_buckets(wanted, total, spec.seed)
-    inside = bucket_of(ds.settings.catalog.name, ds.spec).isin(*chosen)
+    inside = ds.tables.bucket(ds.spec).isin(*chosen)
     users = in_dates(ds.requests(version), ds, spec).select(ds.schema.user).distinct()
     row = only_row(users.agg(F.count(F.lit(1)).alias("n"), F.count(F.when(inside, 1)).alias("s")))
     return chosen, [StratumCount(label="all", users=row["n"], sampled=row["s"], probability=wanted / total)]
@@ -216,7 +216,7 @@ def _chosen(ds: Dataset, people: DataFrame, spec: SampleSpec, plan: _Plan) -> Da
 
 def _realised(ds: Dataset, store: SampleStore, made: Sample, plan: _Plan) -> dict[str, object]:
     """Counts read back from what was stored, and the buckets that hold a sampled user unless all do."""
-    bucket = bucket_of(ds.settings.catalog.name, ds.spec)
+    bucket = ds.tables.bucket(ds.spec)
     # One row for each stratum, of which there are _MOST_STRATA at most, with numbers of the dataset's buckets.
     rows = (
         store.users(made)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
-from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThanOrEqual
-from pyiceberg.transforms import BucketTransform
 
 from dedup_storage.sampling.definition import Sample
 
@@ -68,25 +67,14 @@ def plan_sample(ds: Dataset, sample: Sample, version: int | None) -> SamplePlan:
     """Sizes from manifests alone; nothing is read."""
     meta = ds.metadata()
     version = meta.resolve(version)
-    where = _dates(ds, sample)
+    dates = (sample.spec.start, sample.spec.end)
     tables = []
     for name, snapshot in meta.snapshots(version).items():
-        table = meta.tables[name]
-        files = list(table.scan(snapshot_id=snapshot).plan_files())
-        dated = files if isinstance(where, AlwaysTrue) else table.scan(where, snapshot_id=snapshot).plan_files()
-        kept = [t.file for t in dated if _in_buckets(table, t.file, sample)]
-        tables.append(
-            TablePlan(
-                table=name,
-                files=len(kept),
-                all_files=len(files),
-                bytes=sum(f.file_size_in_bytes for f in kept),
-                all_bytes=sum(t.file.file_size_in_bytes for t in files),
-            )
-        )
+        share = meta.share_of_files(name, snapshot, dates, sample.chosen_buckets)
+        tables.append(TablePlan(table=name, **asdict(share)))
     total, everything = sum(t.bytes for t in tables), sum(t.all_bytes for t in tables)
     by = ["buckets"] if sample.chosen_buckets else []
-    by += ["event dates"] if not isinstance(where, AlwaysTrue) else []
+    by += ["event dates"] if ds.spec.event_date_column is not None and dates != (None, None) else []
     return SamplePlan(
         dataset=ds.name,
         sample=sample.name,
@@ -98,25 +86,6 @@ def plan_sample(ds: Dataset, sample: Sample, version: int | None) -> SamplePlan:
         pruned_by=tuple(by),
         note="" if by else _WHOLE,
     )
-
-
-def _dates(ds: Dataset, sample: Sample) -> BooleanExpression:
-    date, spec = ds.spec.event_date_column, sample.spec
-    where: BooleanExpression = AlwaysTrue()
-    if date is not None and spec.start is not None:
-        where = And(where, GreaterThanOrEqual(term=date, value=spec.start.isoformat()))
-    if date is not None and spec.end is not None:
-        where = And(where, LessThanOrEqual(term=date, value=spec.end.isoformat()))
-    return where
-
-
-def _in_buckets(table: Any, file: Any, sample: Sample) -> bool:
-    if not sample.chosen_buckets:
-        return True
-    for place, field in enumerate(table.metadata.specs()[file.spec_id].fields):
-        if isinstance(field.transform, BucketTransform):
-            return file.partition[place] in sample.chosen_buckets
-    return True
 
 
 def bytes_read(spark: SparkSession, task: Callable[[], T]) -> tuple[T, int]:

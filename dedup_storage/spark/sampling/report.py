@@ -13,7 +13,6 @@ from dedup_storage.sampling.definition import Caps, Keep, Sample, SampleSpec, St
 from dedup_storage.sampling.estimate import Moments, effective_size, ratio
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USER_WEIGHT
 from dedup_storage.sampling.summary import MetricEstimate, SampleReport, Weights, summarize
-from dedup_storage.spark.sampling.columns import bucket_of
 from dedup_storage.spark.sampling.frames import SampledFrames
 from dedup_storage.spark.sampling.plan import bytes_read, plan_sample
 from dedup_storage.spark.sampling.users import STRATUM
@@ -140,7 +139,7 @@ def _moments(
     if sample.spec.buckets is not None:
         # Buckets are the elements; one without users is an element of zeros.
         names = dict.fromkeys(c for pair in metrics.values() for c in pair)
-        bucket = bucket_of(ds.settings.catalog.name, ds.spec)
+        bucket = ds.tables.bucket(ds.spec)
         together = totals.groupBy(bucket.alias("_bucket")).agg(*(F.sum(c).alias(c) for c in names))
         row = only_row(together.agg(count, *_sums(metrics)))
         taken, total = len(sample.chosen_buckets), ds.spec.buckets

@@ -1,0 +1,77 @@
+"""Opening Delta tables without Spark, and refusing those whose files do not hold their rows as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from dedup_storage.errors import MissingDependencyError, StorageError
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["load_delta", "refuse_unreadable", "storage_options"]
+
+_COLUMN_MAPPING = "delta.columnMapping.mode"
+# Reader features that change nothing of how a file is read.
+_READABLE = {"timestampNtz", "vacuumProtocolCheck", "v2Checkpoint"}
+_FIXES = {
+    "deletionVectors": "ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'false'); "
+    "REORG TABLE delta.`{uri}` APPLY (PURGE); ALTER TABLE delta.`{uri}` DROP FEATURE deletionVectors",
+    "columnMapping": "ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('delta.columnMapping.mode' = 'none')",
+}
+_S3 = {
+    "s3.endpoint": "AWS_ENDPOINT_URL",
+    "s3.access-key-id": "AWS_ACCESS_KEY_ID",
+    "s3.secret-access-key": "AWS_SECRET_ACCESS_KEY",
+    "s3.session-token": "AWS_SESSION_TOKEN",
+    "s3.region": "AWS_REGION",
+}
+
+
+def storage_options(properties: Mapping[str, str]) -> dict[str, str]:
+    """Catalog properties as the ``deltalake`` package names them."""
+    return {name: properties[key] for key, name in _S3.items() if key in properties}
+
+
+def load_delta(uri: str, options: Mapping[str, str] | None = None, version: int | None = None) -> DeltaTable:
+    """Open a Delta table without Spark.
+
+    Raises:
+        MissingDependencyError: ``deltalake`` is not installed.
+        StorageError: it cannot be read.
+    """
+    try:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+    except ImportError:
+        raise MissingDependencyError(
+            "reading Delta tables needs the package deltalake",
+            fix="Install it with: pip install 'dedup_storage[delta]'.",
+        ) from None
+    try:
+        return DeltaTable(uri, version=version, storage_options=dict(options or {}))
+    except (DeltaError, OSError) as error:
+        text = str(error).splitlines()[0][:300]
+        raise StorageError(f"the Delta table {uri} cannot be read: {text}") from error
+
+
+def refuse_unreadable(table: DeltaTable, uri: str) -> None:
+    """Refuse a table whose files do not hold its rows as they are.
+
+    Raises:
+        StorageError: names the features, and the command that makes the table readable.
+    """
+    features = set(table.protocol().reader_features or ()) - _READABLE
+    mode = table.metadata().configuration.get(_COLUMN_MAPPING, "none")
+    features.discard("columnMapping")
+    if mode != "none":
+        features.add("columnMapping")
+    if features:
+        known = "; ".join(_FIXES[f].format(uri=uri) for f in sorted(features) if f in _FIXES)
+        ways_out = f"Run in Spark: {known}. What is published after that is readable."
+        raise StorageError(
+            f"the Delta table {uri} uses {' and '.join(sorted(features))}, which reading without Spark does not know",
+            expected="plain Parquet files",
+            fix=ways_out if known else "Rewrite it as a plain table.",
+        )
