@@ -58,7 +58,7 @@ def plan_delta(
         key = tuple((column, partition[column]) for column in partition_columns(spec) if column in partition)
         segments.setdefault(key, []).append(DataFile(table.name, ref.place(path), int(rows), constants=partition))
     ordered = sorted(segments.items(), key=lambda item: tuple(map(str, item[0])))
-    io = TableRef(table.name, ref.uri, dict(ref.properties) | dict(ref.options), fields)
+    io = TableRef(table.name, ref.uri, dict(ref.store), fields)
     return io, {key: tuple(sorted(found, key=lambda f: f.path)) for key, found in ordered}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -19,7 +20,7 @@ from dedup_storage.tables.delta_files import live_files
 from dedup_storage.tables.delta_layout import iceberg_names, partition_columns
 from dedup_storage.tables.delta_metadata import DeltaMetadata
 from dedup_storage.tables.delta_ref import DeltaRef
-from dedup_storage.tables.folders import is_delta_table, is_hidden, resolve_uri
+from dedup_storage.tables.folders import is_delta_table, is_hidden, open_folder, resolve_uri
 from dedup_storage.tables.lakes import open_lake
 from dedup_storage.tables.metadata import DatasetMetadata, Lake
 
@@ -110,7 +111,8 @@ def _delta_table(spec: DatasetSpec, ref: DeltaRef, role: str, version: int) -> T
             files.paths, files.table["size_bytes"].to_pylist(), files.partitions, strict=True
         )
     ]
-    return TableFiles(ref.name, role, tuple(found), iceberg_names(ref.properties))
+    resolve = partial(open_folder, properties=ref.store)
+    return TableFiles(ref.name, role, tuple(found), iceberg_names(ref.properties), resolve)
 
 
 def table_files(

@@ -185,7 +185,8 @@ class DeltaLake:
     def ref(self, dataset: str, table: str) -> DeltaRef:
         """One table."""
         uri = self.uri(dataset, table)
-        return DeltaRef(table, uri, load_delta(uri, self.options).metadata().configuration, self.options)
+        properties = load_delta(uri, self.options).metadata().configuration
+        return DeltaRef(table, uri, properties, self.options, self.settings.catalog.properties)
 
     def datasets(self) -> list[str]:
         """Names of the datasets in the warehouse."""

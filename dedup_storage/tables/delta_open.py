@@ -31,7 +31,11 @@ _S3 = {
 
 def storage_options(properties: Mapping[str, str]) -> dict[str, str]:
     """Catalog properties as the ``deltalake`` package names them."""
-    return {name: properties[key] for key, name in _S3.items() if key in properties}
+    options = {name: properties[key] for key, name in _S3.items() if key in properties}
+    if options.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        # A store inside a network; the package takes nothing but https unless it is told.
+        options["AWS_ALLOW_HTTP"] = "true"
+    return options
 
 
 def load_delta(uri: str, options: Mapping[str, str] | None = None, version: int | None = None) -> DeltaTable:

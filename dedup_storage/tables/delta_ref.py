@@ -24,12 +24,14 @@ class DeltaRef:
         uri: Its folder.
         properties: Its table properties.
         options: Of ``deltalake``.
+        store: Catalog properties, by which everything else opens the table's files.
     """
 
     name: str
     uri: str
     properties: Mapping[str, str]
     options: Mapping[str, str] = field(default_factory=dict)
+    store: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, path: str) -> str:
         """Where a file of the table lies; the log of a shallow clone names files of another table by their address."""

@@ -1,0 +1,50 @@
+"""Delta on an object store: the toolkit's settings reach everything that opens tables and files. No server is asked."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pytest
+
+from dedup_storage.reader.files import TableRef
+from dedup_storage.tables.delta_open import storage_options
+from dedup_storage.tables.delta_ref import DeltaRef
+from dedup_storage.tables.folders import open_folder
+
+PROPERTIES = {
+    "s3.endpoint": "http://store.example.com:9000",
+    "s3.access-key-id": "somebody",
+    "s3.secret-access-key": "something",
+    "s3.region": "eu-north-1",
+}
+PLACE = "s3a://logs/lake/clicks/requests"
+
+
+def test_deltalake_is_given_the_store() -> None:
+    assert storage_options(PROPERTIES) == {
+        "AWS_ENDPOINT_URL": "http://store.example.com:9000",
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": "something",
+        "AWS_REGION": "eu-north-1",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    assert "AWS_ALLOW_HTTP" not in storage_options({"s3.endpoint": "https://store.example.com"})
+    assert storage_options({}) == {}
+
+
+@pytest.mark.parametrize("scheme", ["s3", "s3a"])
+def test_folders_and_small_files(scheme: str) -> None:
+    filesystem, path = open_folder(f"{scheme}://logs/lake/clicks", PROPERTIES)
+    assert isinstance(filesystem, pafs.S3FileSystem)
+    assert (filesystem.region, path) == ("eu-north-1", "logs/lake/clicks")
+
+
+def test_a_readers_worker_opens_data_files_by_the_same_settings() -> None:
+    """It gets the catalog's properties; ``deltalake``'s own names say nothing to it."""
+    ref = DeltaRef("requests", PLACE, {}, storage_options(PROPERTIES), PROPERTIES)
+    io = TableRef(ref.name, ref.uri, dict(ref.store), {"user_id": (-1, pa.int64())}).file_io()
+    opened = io.new_input(ref.place("user_bucket=1/part-0.parquet"))
+    assert opened.location == f"{PLACE}/user_bucket=1/part-0.parquet"
+    inner = io.fs_by_scheme("s3a", "logs")  # type: ignore[attr-defined]
+    assert inner.type_name == "s3"
+    assert inner.region == "eu-north-1"
