@@ -51,31 +51,32 @@ def collate(samples: list) -> dict:
 
 
 class Reader:
-    """Epochs of converted logs; their datasets and loaders are kept from one epoch to the next."""
+    """Epochs of converted logs; the loader is kept from one epoch to the next."""
 
     def __init__(self) -> None:
-        self._datasets: dict[str, object] = {}
-        self._loader: tuple[object, object] = (None, None)
+        self._wanted: tuple[str, int, int] | None = None
+        self._loader: object = None
 
     def epoch(self, out: str, batch_size: int, workers: int) -> int:
         """Read everything once."""
+        import gc
+
         from streaming import StreamingDataset
         from torch.utils.data import DataLoader
 
-        if out not in self._datasets:
-            self._datasets[out] = StreamingDataset(local=out, batch_size=batch_size, shuffle=False)
-        wanted = (out, workers)
-        if self._loader[0] != wanted:
-            self._loader = (None, None)
-            loader = DataLoader(
-                self._datasets[out],
+        wanted = (out, batch_size, workers)
+        if self._wanted != wanted:
+            # A dataset waits for ever when it is read with another number of workers than at first.
+            self._wanted, self._loader = wanted, None
+            gc.collect()
+            self._loader = DataLoader(
+                StreamingDataset(local=out, batch_size=batch_size, shuffle=False),
                 batch_size=batch_size,
                 num_workers=workers,
                 collate_fn=collate,
                 persistent_workers=workers > 0,
             )
-            self._loader = (wanted, loader)
-        return sum(len(batch["item_id"]) for batch in self._loader[1])
+        return sum(len(batch["item_id"]) for batch in self._loader)
 
 
 def main() -> None:
