@@ -125,9 +125,13 @@ class DeltaBranch:
     def open(self, base: int) -> None:
         """See ``Branch``."""
         from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
 
         self.drop()
-        DeltaTable.create(self._uri, schema=_SCHEMA, mode="ignore", storage_options=self.lake.options)
+        try:
+            DeltaTable.create(self._uri, schema=_SCHEMA, mode="ignore", storage_options=self.lake.options)
+        except (DeltaError, OSError) as error:
+            raise branch_gone(self.dataset, self.table) from error
         # The same run at work in another process may have been faster.
         self._append(1, {"base": base})
 

@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError, StorageError
+from dedup_storage.errors import ConflictError
 from dedup_storage.layout import PROPERTY_PREFIX
 from dedup_storage.tables import branch as neutral
 from dedup_storage.tables.branch import BRANCH_PREFIX, BranchPart, branch_gone, branch_name
@@ -175,8 +175,11 @@ class RunBranch:
         """
         java, staged_id = self._java(), staged.snapshot_id
         added = iterate(java.snapshot(staged_id).addedDataFiles(java.io()))
-        self.exchange(added, removed, _prefixed(facts))
-        commit_again(lambda: expiring(self._java()).expireSnapshotId(staged_id).commit())
+        try:
+            self.exchange(added, removed, _prefixed(facts))
+        finally:
+            # After a part that another process stored first, too.
+            commit_again(lambda: expiring(self._java()).expireSnapshotId(staged_id).commit())
 
     def merge(
         self,
@@ -206,17 +209,34 @@ class RunBranch:
         return live_rows(table, tags(table).get(self.name))
 
     def exchange(self, added: Iterable[Any], removed: Iterable[str], facts: Mapping[str, str]) -> None:
-        """Commit a part: Iceberg's files ``added`` in place of those at the places named."""
+        """Commit a part: Iceberg's files ``added`` in place of those at the places named.
+
+        Raises:
+            ConflictError: the same run in another process took one of them out, or dropped the branch.
+        """
         java = self._java()
-        change = java.newOverwrite().toBranch(self.name)
-        for file in added:
-            change.addFile(file)
         wanted = set(removed)
-        for file in self._live(java, wanted):
-            change.deleteFile(file)
-        for key, value in facts.items():
-            change.set(key, value)
-        change.commit()
+        try:
+            change = java.newOverwrite().toBranch(self.name)
+            for file in added:
+                change.addFile(file)
+            for file in self._live(java, wanted):
+                change.deleteFile(file)
+            for key, value in facts.items():
+                change.set(key, value)
+            change.commit()
+        except _JAVA_ERRORS as error:
+            if "ValidationException" in str(error):
+                raise self._taken() from error
+            if not self.exists():
+                raise branch_gone(self.dataset, self.table) from error
+            raise
+
+    def _taken(self) -> ConflictError:
+        return ConflictError(
+            f"files of {self.dataset}.{self.table} are gone from the branch of the run",
+            fix="Run the job again with the same run id.",
+        )
 
     def hand_over(self, names: Iterable[str]) -> None:
         """Let tags (or main) name the branch's snapshot, and remove the branch."""
@@ -251,12 +271,7 @@ class RunBranch:
         finally:
             tasks.close()
         if found != len(wanted):
-            raise StorageError(
-                f"files of {self.dataset}.{self.table} are gone from the branch of the run",
-                expected=f"{len(wanted)} files",
-                got=str(found),
-                fix="Run the job again with the same run id.",
-            )
+            raise self._taken()
 
     def stage(self, base: int, facts: Mapping[str, str]) -> None:
         """Stage the whole branch as one snapshot on today's main.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -56,6 +54,7 @@ def test_one_table_is_rewritten_where_users_are_affected(
     same_rows(ds.logs(), plain)
 
 
+@DELTA_ALONE
 def test_a_stopped_run_goes_on(spark: SparkSession, lake: Settings, name: str) -> None:
     ds, who = made(spark, lake, name), Affected(where="user_id < 6")
 
@@ -122,25 +121,6 @@ def test_runs_that_meet(spark: SparkSession, lake: Settings, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_one_run_in_two_processes_is_done_once(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds, plain = made(spark, lake, name), log(spark, [1, 2]).frame
-
-    def run(_: int) -> int:
-        try:
-            return ds.backfill(MORE, Affected(users=[1, 5]), run_id="b", part_segments=1, gate=False).version
-        except ConflictError:
-            return 0
-
-    with ThreadPoolExecutor(2) as pool:
-        versions = set(pool.map(run, range(2)))
-    if versions == {0}:
-        versions = {run(0)}
-    assert versions <= {0, 2}
-    assert ds.metadata().current == 2
-    same_rows(ds.logs(), with_y(plain, "user_id in (1, 5)", "y + 10"))
-    assert ds.tables.branches(ds.name, "impressions") == []
-
-
 def test_what_is_refused_leaves_nothing(spark: SparkSession, lake: Settings, name: str) -> None:
     ds = made(spark, lake, name, checks={"y": {"allowed": [0, 1]}})
     with pytest.raises(QualityGateError, match="y"):
@@ -154,6 +134,7 @@ def test_what_is_refused_leaves_nothing(spark: SparkSession, lake: Settings, nam
 
 
 @pytest.mark.slow
+@DELTA_ALONE
 def test_new_values_by_every_means(spark: SparkSession, lake: Settings, name: str) -> None:
     ds, expected = made(spark, lake, name, layout="flat", date_grain="none"), log(spark, [1, 2]).frame
     on = ["user_id", "request_id", "item"]

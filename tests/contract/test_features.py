@@ -13,6 +13,7 @@ from dedup_storage.spark.backfill import Affected, Change
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.spark.features import Lookup
 from tests.contract.conftest import MakeLog
+from tests.contract.upkeep import DELTA_ALONE
 from tests.spark.helpers import multiset, same_rows
 
 
@@ -71,6 +72,7 @@ def test_what_a_group_may_not_be(ds: Dataset) -> None:
 
 
 @pytest.mark.slow
+@DELTA_ALONE
 def test_a_promoted_group_reads_and_refreshes_as_before(
     spark: SparkSession, lake: Settings, name: str, make_log: MakeLog
 ) -> None:
@@ -113,6 +115,7 @@ def test_a_promoted_group_reads_and_refreshes_as_before(
 
 
 @pytest.mark.slow
+@DELTA_ALONE
 def test_a_changed_lookup_table_makes_the_group_stale(
     spark: SparkSession, lake: Settings, ds: Dataset, make_log: MakeLog
 ) -> None:

@@ -20,6 +20,7 @@ def aside(ds: Dataset) -> DataFrame:
     return ds.tables.read(ds.name, "labels_unknown", meta.snapshots(meta.current)["labels_unknown"])
 
 
+@pytest.mark.slow
 def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settings, name: str) -> None:
     ds, rows = made(spark, lake, name), late(40, users=USERS)
     before = files(ds, "requests", 1)

@@ -16,7 +16,7 @@ from tests.spark.helpers import flat_rows, flat_schema, frame
 __all__ = ["DELTA_ALONE", "USERS", "files", "left_behind", "log", "made"]
 
 USERS = 8
-# On Iceberg, tests/integration kills at every step.
+# What tests/spark and tests/integration show on Iceberg, at length.
 DELTA_ALONE = pytest.mark.parametrize("table_format", ["delta"], indirect=True)
 
 
