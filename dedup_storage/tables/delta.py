@@ -36,6 +36,7 @@ from dedup_storage.tables.delta_log import DELTA_WRITES, TableLog
 from dedup_storage.tables.delta_metadata import DeltaLake, DeltaMetadata
 from dedup_storage.tables.delta_open import load_delta, refuse_unreadable
 from dedup_storage.tables.delta_publish import APP, HARMLESS, DeltaPublisher
+from dedup_storage.tables.delta_relay import RELAY, Relay
 from dedup_storage.tables.delta_samples import DeltaSamples
 from dedup_storage.tables.delta_segments import file_of_row, files_frame, segments_condition
 from dedup_storage.tables.delta_stage import StagedFiles
@@ -105,18 +106,12 @@ class DeltaFormat(DeltaSamples):
         self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")
 
     def require(self, what: str, spec: DatasetSpec | None = None) -> None:
-        """Refuse what is not done on Delta, or on a log that lies as it was found.
+        """Delta has every operation; a log that lies as it was found has no segments to work on.
 
         Raises:
-            UsageError: it is not done.
+            UsageError: the dataset was adopted.
         """
         require_segments(what, spec)
-        if what == "erasing users":
-            raise UsageError(
-                f"{what} is not available on Delta tables",
-                expected="a dataset of format iceberg",
-                fix="Convert the dataset: dedup-storage convert.",
-            )
 
     def find(self, dataset: str) -> DeltaMetadata | None:
         """The dataset's tables, or ``None`` when there is no such dataset."""
@@ -321,6 +316,24 @@ class DeltaFormat(DeltaSamples):
     def unpin(self, spec: DatasetSpec, version: int, label: str) -> None:
         """Let expiry have a version again."""
         self.lake.log(spec.name).unpin(version, label)
+
+    relay_kind = RELAY
+
+    def table_log(self, dataset: str, table: str) -> TableLog:
+        """One table's log."""
+        return self._publisher.log(dataset, table)
+
+    def stage_relay(self, spec: DatasetSpec, run: Run, relay: Relay) -> None:
+        """Remember how a table's kept versions are to be made anew; done when the run's version is published."""
+        self._publisher.store(spec.name).put_note(run.attempt, relay.table, relay.to_json())
+
+    def drop_lost(self, dataset: str, table: str, there: Collection[str]) -> None:
+        """Remove descriptions of staged files that are not there any more."""
+        self._publisher.store(dataset).drop_lost(table, there)
+
+    def staged_paths(self, dataset: str, table: str) -> list[str]:
+        """Places of the files that runs have staged in a table and not published."""
+        return self._publisher.store(dataset).paths(table)
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged data."""

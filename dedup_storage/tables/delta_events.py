@@ -10,6 +10,10 @@ from typing import Any
 __all__ = ["Versions", "fold"]
 
 
+def _followed(moves: Mapping[str, Mapping[str, int]], table: str, snapshot: int) -> int:
+    return moves.get(table, {}).get(str(snapshot), snapshot)
+
+
 @dataclass
 class Versions:
     """What the events say.
@@ -21,6 +25,7 @@ class Versions:
         tags: (table, name) -> Delta version.
         samples: Named sample -> its record.
         sample_numbers: Named sample -> number of its record.
+        moves: What each erasure made anew: table -> old -> new.
     """
 
     claims: dict[int, dict[str, str]] = field(default_factory=dict)
@@ -29,17 +34,44 @@ class Versions:
     tags: dict[tuple[str, str], int] = field(default_factory=dict)
     samples: dict[str, str] = field(default_factory=dict)
     sample_numbers: dict[str, int] = field(default_factory=dict)
+    moves: list[Mapping[str, Mapping[str, int]]] = field(default_factory=list)
+
+    def move(self, event: Mapping[str, Any]) -> None:
+        """Let the Delta versions that were made anew stand for those they were made of."""
+        moves, rows = event["snapshots"], event["rows"]
+        self.moves.append(moves)
+        for body in self.published.values():
+            snapshots = body["snapshots"]
+            for table, snapshot in list(snapshots.items()):
+                snapshots[table] = _followed(moves, table, snapshot)
+                counted = rows.get(table, {}).get(str(snapshots[table]))
+                if counted is not None:
+                    body["rows"][table] = counted
+        # By name: a table of users may have been dropped and begun again, with the same Delta versions.
+        for label, snapshot in event["tags"].items():
+            table, _, name = label.partition("/")
+            if (table, name) in self.tags:
+                self.tags[table, name] = snapshot
+
+    def today(self, table: str, snapshot: int) -> int:
+        """The Delta version that stands for one that something remembers."""
+        for moves in self.moves:
+            snapshot = _followed(moves, table, snapshot)
+        return snapshot
 
 
 def fold(rows: Iterable[Mapping[str, Any]]) -> Versions:
     """What events say, in whatever order they come."""
     found = Versions()
+    moves: dict[int, dict[str, Any]] = {}
     for row in rows:
         number = row["version"]
         if row["event"] == "claim":
             found.claims[number] = {**json.loads(row["body"]), "created-ms": str(row["at_ms"])}
         elif row["event"] == "published":
             found.published[number] = json.loads(row["body"])
+        elif row["event"] == "moved":
+            moves[number] = json.loads(row["body"])
         elif row["event"] == "pin":
             found.pins.setdefault(number, set()).add(row["label"])
         elif row["event"] == "tag":
@@ -48,4 +80,6 @@ def fold(rows: Iterable[Mapping[str, Any]]) -> Versions:
         elif row["event"] == "sample" and number > found.sample_numbers.get(row["label"], 0):
             found.sample_numbers[row["label"]] = number
             found.samples[row["label"]] = json.loads(row["body"])["record"]
+    for number in sorted(moves):
+        found.move(moves[number])
     return found

@@ -67,6 +67,12 @@ class TableLog:
         snapshot = self._log().getSnapshotAt(version, none, none, False)
         return [f'{{"add":{text}}}' for text in snapshot.allFiles().toJSON().collectAsList()]
 
+    def checkpoint(self, version: int) -> None:
+        """Write a checkpoint of a Delta version, by which it can be read without the log before it."""
+        none = getattr(self._jvm.scala, "None$").__getattr__("MODULE$")
+        log = self._log()
+        log.checkpoint(log.getSnapshotAt(version, none, none, False), none)
+
     def commit(self, actions: Sequence[str], app: str, number: int) -> None:
         """Commit actions once: a log that has the application's transaction already stays as it is.
 

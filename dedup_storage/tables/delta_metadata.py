@@ -12,6 +12,7 @@ from datetime import date
 from functools import cached_property
 
 from dedup_storage.config import Settings
+from dedup_storage.errors import StorageError
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec
 from dedup_storage.schema import check_name
 from dedup_storage.tables.cells import Cell
@@ -76,6 +77,17 @@ class DeltaMetadata(DatasetMetadata):
 
     def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
         """See ``DatasetMetadata``; from the files that came and went, where no version between says more."""
+        new = self.versions.today(table, new)
+        old = self.versions.today(table, old) if old is not None else None
+        try:
+            return self._changed(table, old, new)
+        except StorageError:
+            # An erasure cut the log before the oldest version kept: what is not known may all be new.
+            if not self.versions.moves:
+                raise
+            return {Cell(None, None, None)}
+
+    def _changed(self, table: str, old: int | None, new: int) -> set[Cell]:
         ref = self.tables[table]
         steps = self._steps(table, old, new) if old is not None else []
         if not any(said for _, said in steps):
@@ -120,7 +132,14 @@ class DeltaMetadata(DatasetMetadata):
     def added(self, table: str, snapshot_id: int) -> Added:
         """See ``DatasetMetadata``; each publication is one Delta version."""
         ref = self.tables[table]
-        after, before = live_files(ref, snapshot_id), live_files(ref, max(snapshot_id - 1, 0))
+        after = live_files(ref, snapshot_id)
+        try:
+            before = live_files(ref, max(snapshot_id - 1, 0))
+        except StorageError:
+            if not self.versions.moves:
+                raise
+            # The oldest version that an erasure kept: what was before it is not known any more.
+            before = after
         new, old = files_without(after, before), files_without(before, after)
         places = {tuple(p.items()) for p in (*new.partitions, *old.partitions)}
         return Added(segments=len(places), rows=new.rows, bytes=new.size_bytes)

@@ -29,6 +29,7 @@ from dedup_storage.tables.delta_files import live_files, replaced_files, restore
 from dedup_storage.tables.delta_log import TableLog
 from dedup_storage.tables.delta_metadata import TABLE_FACTS, DeltaLake, DeltaMetadata
 from dedup_storage.tables.delta_ref import DeltaRef
+from dedup_storage.tables.delta_relay import RELAY, Relay, relay_table
 from dedup_storage.tables.delta_stage import StagedFiles, StagedStore
 from dedup_storage.tables.protocol import UNTAGGED, Run
 from dedup_storage.tables.publishing import LostRaceError, PublisherBase, version_facts
@@ -114,10 +115,18 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             changed = [name for name in facts["staged-tables"].split(",") if name]
         # What a version says of its own tables is not said of the next one's.
         body.pop(TABLE_FACTS, None)
+        moved: dict[str, dict[str, int]] = {}
         for name in sorted(changed, key=lambda n: (n == anchor, n)):
             ref = meta.tables[name] if name in meta.tables else self.lake.ref(dataset, name)
             own: Mapping[str, str] = {}
-            if facts.get("kind") == "rollback":
+            if facts.get("kind") == RELAY:
+                anew = self._relay(dataset, ref, facts["attempt"], version)
+                if anew is None:
+                    return  # another run completed it meanwhile
+                number, moved[name] = anew
+                if name not in body["snapshots"]:
+                    continue
+            elif facts.get("kind") == "rollback":
                 number = self._restore(dataset, ref, body["snapshots"][name], version)
             else:
                 applied = self._apply(meta.spec, ref, facts["attempt"], version)
@@ -134,7 +143,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         for name in filter(None, facts.get(UNTAGGED, "").split(",")):
             for values in body.values():
                 values.pop(name, None)
-        self.lake.log(dataset).publish(version, body)
+        self.lake.log(dataset).publish(version, body, self._moved(meta, moved) if moved else None)
         reached(f"publish:after-tag-{anchor}")
         if "attempt" in facts:
             self.store(dataset).forget(facts["attempt"])
@@ -163,6 +172,34 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                     raise LostRaceError(f"version {version} is not in the log of {ref.name}")
                 return found, staged.facts or {}
         return None
+
+    def _relay(self, dataset: str, ref: DeltaRef, attempt: str, version: int) -> tuple[int, dict[str, int]] | None:
+        """Make a table's kept versions anew; gives the newest, and old -> new; ``None`` when it is done."""
+        for retry in self._retrying():
+            with retry:
+                text = self.store(dataset).read_note(attempt, ref.name)
+                if text is None:
+                    if version in self.lake.log(dataset).load().published:
+                        return None
+                    raise StorageError(f"what was to be made anew of {ref.name} is gone", fix="Run the job again.")
+                relay = Relay.from_json(text)
+                markers = [(f"{APP}-relay-{version}", n + 1) for n in range(len(relay.snapshots) - 1)]
+                made = relay_table(ref, self.log(dataset, ref.name), relay, [*markers, (APP, version)], _applied_by)
+                return made[-1], {str(old): new for old, new in zip(relay.snapshots, made, strict=False)}
+        raise AssertionError("unreachable: tenacity reraises")
+
+    def _moved(self, meta: DeltaMetadata, moved: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+        """What the event says of versions made anew: where they are now, and how many rows they have."""
+        rows = {
+            name: {str(new): live_files(meta.tables[name], new).rows for new in found.values()}
+            for name, found in moved.items()
+        }
+        tags = {
+            f"{table}/{name}": moved[table][str(snapshot)]
+            for (table, name), snapshot in meta.versions.tags.items()
+            if str(snapshot) in moved.get(table, {})
+        }
+        return {"snapshots": moved, "rows": rows, "tags": tags}
 
     def _restore(self, dataset: str, ref: DeltaRef, target: int, version: int) -> int:
         """Give a table the content of an older Delta version, as a new one."""
@@ -226,10 +263,15 @@ def _taken_out(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles) -> list[st
 
 def _applied(ref: DeltaRef, version: int) -> int | None:
     """The Delta version whose commit brought a dataset's version; ``None`` when none did."""
+    return _applied_by(ref, APP, version)
+
+
+def _applied_by(ref: DeltaRef, app: str, transaction: int) -> int | None:
+    """The Delta version whose commit brought an application's transaction; ``None`` when none did."""
     table = ref.load()
-    if (table.transaction_version(APP) or 0) < version:
+    if (table.transaction_version(app) or 0) < transaction:
         return None
     number = table.version()
-    while number > 0 and (ref.load(number - 1).transaction_version(APP) or 0) >= version:
+    while number > 0 and (ref.load(number - 1).transaction_version(app) or 0) >= transaction:
         number -= 1
     return int(number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
@@ -84,6 +84,9 @@ class StagedStore:
         if text is None:
             return None
         found = json.loads(text)
+        if "groups" in found:
+            # Of kept versions that are made anew, the new files alone.
+            return StagedFiles(found["table"], tuple(a for g in found["groups"] for a in g["actions"]))
         ranges = found["replaced"]
         return StagedFiles(
             table=found["table"],
@@ -95,6 +98,14 @@ class StagedStore:
             borrowed=found.get("borrowed", False),
         )
 
+    def put_note(self, attempt: str, table: str, text: str) -> None:
+        """Remember what an attempt is to do to a table where that is more than to add and replace files."""
+        write_text(f"{self._folder(attempt)}/{table}.json", text, self._properties)
+
+    def read_note(self, attempt: str, table: str) -> str | None:
+        """What ``put_note`` remembered."""
+        return read_text(f"{self._folder(attempt)}/{table}.json", self._properties)
+
     def tables(self, attempt: str) -> list[str]:
         """Tables that an attempt staged something in."""
         found = list_files(self._folder(attempt), self._properties)
@@ -102,12 +113,26 @@ class StagedStore:
 
     def paths(self, table: str, newer_than_ms: float = 0) -> list[str]:
         """Places of the staged files of a table, of attempts that were described after a moment."""
-        found = []
-        for file in list_files(f"{self.uri}/{STAGED_FOLDER}", self._properties):
-            if file.base_name == f"{table}.json" and file.mtime_ns >= newer_than_ms * 1e6:
-                staged = self._read(f"{self.uri}/{STAGED_FOLDER}/{file.path.rsplit('/', 2)[-2]}/{file.base_name}")
-                found += staged.paths if staged is not None else []
-        return found
+        staged = map(self._read, self._described(table, newer_than_ms))
+        return [path for each in staged if each is not None for path in each.paths]
+
+    def drop_lost(self, table: str, there: Collection[str]) -> None:
+        """Remove the descriptions whose files are gone: what was staged can no longer be published.
+
+        Args:
+            table: Of this table alone.
+            there: Places of the files that are in its folder.
+        """
+        for place in self._described(table):
+            staged = self._read(place)
+            if staged is not None and staged.paths and set(staged.paths).isdisjoint(there):
+                folder, name = place.rsplit("/", 1)
+                delete_files(folder, [name], self._properties)
+
+    def _described(self, table: str, newer_than_ms: float = 0) -> list[str]:
+        root = f"{self.uri}/{STAGED_FOLDER}"
+        files = [f for f in list_files(root, self._properties) if f.mtime_ns >= newer_than_ms * 1e6]
+        return [f"{root}/{f.path.rsplit('/', 2)[-2]}/{f.base_name}" for f in files if f.base_name == f"{table}.json"]
 
     def forget(self, attempt: str) -> None:
         """Remove the descriptions; the files stay."""

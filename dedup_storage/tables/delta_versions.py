@@ -9,6 +9,8 @@ table, appended by one atomic commit:
     version N is complete: its body has the Delta version of every table. Readers look at these alone.
 ``pin`` N
     a label that keeps version N.
+``moved`` N
+    appended with ``published`` N: the Delta versions that stand, from version N on, for those that were named before.
 ``tag`` N
     the name ``table/name`` of a table's Delta version N, outside of the dataset's versions; the greatest N counts.
 ``sample`` N
@@ -88,11 +90,17 @@ class VersionLog:
         """Decide a version; ``False`` when another run decided it, or this one would leave a gap."""
         return self._append_once("claim", version, facts)
 
-    def publish(self, version: int, body: Mapping[str, Any]) -> bool:
-        """Complete a version; ``False`` when another run did."""
-        return self._append_once("published", version, body)
+    def publish(self, version: int, body: Mapping[str, Any], moved: Mapping[str, Any] | None = None) -> bool:
+        """Complete a version, and say which Delta versions stand for others from then on.
 
-    def _append_once(self, event: str, version: int, body: Mapping[str, Any]) -> bool:
+        Returns:
+            ``False`` when another run did.
+        """
+        return self._append_once("published", version, body, moved)
+
+    def _append_once(
+        self, event: str, version: int, body: Mapping[str, Any], moved: Mapping[str, Any] | None = None
+    ) -> bool:
         from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError
 
@@ -102,7 +110,7 @@ class VersionLog:
         # The commit is checked against those that came after the state that was just looked at.
         properties = CommitProperties(app_transactions=[Transaction(event, version)], max_commit_retries=30)
         try:
-            self._write(table, event, version, None, body, properties)
+            self._write(table, event, version, None, body, properties, moved)
         except CommitFailedError:
             return False
         return True
@@ -170,12 +178,14 @@ class VersionLog:
         label: str | None,
         body: Mapping[str, Any],
         properties: Any,
+        moved: Mapping[str, Any] | None = None,
     ) -> None:
         from deltalake import write_deltalake
 
         now = time.time_ns() // 1_000_000
-        row = {"event": event, "version": version, "at_ms": now, "label": label, "body": json.dumps(body)}
-        rows = pa.Table.from_pylist([row], schema=_SCHEMA)
+        made = {"event": event, "version": version, "at_ms": now, "label": label, "body": json.dumps(body)}
+        more = [{**made, "event": "moved", "body": json.dumps(moved)}] if moved is not None else []
+        rows = pa.Table.from_pylist([made, *more], schema=_SCHEMA)
         write_deltalake(table, rows, mode="append", commit_properties=properties)
 
 

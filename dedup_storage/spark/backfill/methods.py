@@ -132,6 +132,13 @@ class UpkeepMethods:
         with translated():
             if not isinstance(users, DataFrame):
                 users = text_frame(self.spark, self.spec.schema_.user, map(str, users))
+            if self.tables.name == "delta":
+                from dedup_storage.spark.forget.delta import DeltaForgetting
+                from dedup_storage.tables.delta import DeltaFormat
+
+                tables = cast(DeltaFormat, self.tables)
+                mine = (self.spark, tables, self.settings, self.spec, users)
+                return DeltaForgetting(*mine, run_id=run_id, dry_run=dry_run).run()
             given = (self.spark, self.tables, self.settings, self.spec, users)
             return Forgetting(*given, run_id=run_id, dry_run=dry_run).run()
 

@@ -6,8 +6,6 @@ Each step finds by itself what is left to do, so an erasure that was killed is f
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import cast
 
 from pyspark.sql import DataFrame, SparkSession
@@ -19,7 +17,7 @@ from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.forget.kept import KeptVersions, find_touched, telling
 from dedup_storage.spark.forget.rewrite import TableRewriter, Touched
-from dedup_storage.spark.forget.summary import ForgetSummary, TableErasure
+from dedup_storage.spark.forget.summary import ForgetSummary, TableErasure, signed
 from dedup_storage.spark.maintain.compact import working_branches
 from dedup_storage.spark.maintain.expire import Expiry, Policy
 from dedup_storage.spark.sources import typed_users
@@ -223,7 +221,4 @@ class Forgetting(TimedSteps):
             tables=tuple(erasures.values()),
             seconds=self.seconds,
         )
-        if clean is None:
-            return summary
-        digest = sha256(summary.model_dump_json().encode()).hexdigest()
-        return summary.model_copy(update={"signed": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} sha256:{digest}"})
+        return signed(summary)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from hashlib import sha256
+
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["ForgetSummary", "TableErasure"]
+__all__ = ["ForgetSummary", "TableErasure", "signed"]
 
 
 class TableErasure(BaseModel):
@@ -13,10 +16,10 @@ class TableErasure(BaseModel):
     Attributes:
         rows: Rows of the users in the current version.
         files: Data files, of all kept versions, that held such rows.
-        snapshots_rewritten: Kept snapshots that were made anew without them.
+        snapshots_rewritten: Kept snapshots with such rows that were made anew without them.
         rows_left: Rows of the users that the final scan found in the table's files; ``None`` in a dry run.
-        snapshots_left: Kept snapshots whose manifests list removed files, with bounds that may be ids; ``None`` in a
-            dry run.
+        snapshots_left: On Iceberg, kept snapshots whose manifests list removed files, with bounds that may be ids; on
+            Delta, files that the log gives one of the users as a bound of. ``None`` in a dry run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,3 +59,11 @@ class ForgetSummary(BaseModel):
     tables: tuple[TableErasure, ...] = ()
     signed: str | None = None
     seconds: dict[str, float] = {}
+
+
+def signed(summary: ForgetSummary) -> ForgetSummary:
+    """The report with its time and digest; a dry run's stays as it is."""
+    if summary.clean is None:
+        return summary
+    digest = sha256(summary.model_dump_json().encode()).hexdigest()
+    return summary.model_copy(update={"signed": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} sha256:{digest}"})

@@ -1,0 +1,199 @@
+"""Erasure: the users are in no version, no table, no sample and no file, and everybody else is as before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import InputError, UsageError
+from dedup_storage.reader import DedupDataset
+from dedup_storage.spark.dataset import Dataset
+from dedup_storage.spark.raw import RawLog
+from dedup_storage.tables.delta import DeltaFormat
+from tests.contract.test_convert import StoppedError
+from tests.contract.test_reader import rows_of
+from tests.integration.forget_process import FIRST, GONE
+from tests.integration.processes import kill
+from tests.integration.test_reader_spark import read
+from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
+
+KEPT = f"user_id not in ({', '.join(map(str, GONE))})"
+
+
+def rows(spark: SparkSession, days: list[int], first_request: int = 0) -> DataFrame:
+    """12 users with ids that no other number looks like."""
+    shown = frame(spark, flat_rows(days, users=12, first_request=first_request))
+    return shown.withColumn("user_id", F.col("user_id") + FIRST)
+
+
+def log(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
+    return RawLog.from_frame(rows(spark, days, first_request), flat_schema(buckets=2))
+
+
+@pytest.fixture
+def ds(spark: SparkSession, lake: Settings, name: str) -> Dataset:
+    """Four versions: written, a day replaced, a feature group, a day with one inconstant request; a sample beside."""
+    raw = log(spark, [1, 2])
+    ds = Dataset.create(spark, lake, name, raw.schema, raw)
+    ds.write(raw, run_id="first", gate=False)
+    ds.write(log(spark, [1], 100), run_id="second", mode="replace", gate=False)
+    ds.add_features("seen", {"n": "size(hist)"}, gate=False)
+    odd = rows(spark, [3], 500)
+    odd = odd.withColumn(
+        "country", F.when(F.expr("request_id = 500 and item % 2 = 0"), "XX").otherwise(F.col("country"))
+    )
+    last = RawLog.from_frame(odd, flat_schema(buckets=2))
+    ds.write(last, run_id="third", on_inconstant="quarantine", gate=False)
+    ds.sample("some", fraction=0.5, strata=[{"name": "country", "column": "country"}])
+    ds.pin(1, "paper")
+    return ds
+
+
+def folder(ds: Dataset) -> Path:
+    return Path(str(ds.settings.local_warehouse)) / ds.name
+
+
+def stored_users(ds: Dataset) -> set[Any]:
+    """Every user id in every Parquet file on the disk."""
+    found: set[Any] = set()
+    for path in folder(ds).rglob("*.parquet"):
+        if "_delta_log" not in path.parts and "_versions" not in path.parts:
+            found |= set(pq.read_table(path, columns=["user_id"])["user_id"].to_pylist())
+    return found
+
+
+def log_texts(ds: Dataset) -> Iterator[tuple[str, str]]:
+    """Every file of the tables' logs and of what runs stage, as text; of checkpoints the statistics."""
+    for path in folder(ds).rglob("*"):
+        if path.suffix in (".json", ".crc"):
+            yield path.name, path.read_bytes().decode("latin-1")
+        elif path.suffix == ".parquet" and "_delta_log" in path.parts:
+            for add in pq.read_table(path, columns=["add"])["add"].to_pylist():
+                yield path.name, str(add)
+
+
+def told(ds: Dataset) -> set[int]:
+    """Erased ids that some such text has."""
+    return {user for _, text in log_texts(ds) for user in GONE if str(user) in text}
+
+
+@pytest.mark.slow
+def test_users_are_gone_from_every_version_and_file(spark: SparkSession, lake: Settings, ds: Dataset) -> None:
+    numbers = [v.version for v in ds.versions()]
+    before = {n: ds.logs(n).filter(KEPT).localCheckpoint() for n in numbers}
+    theirs = {n: ds.logs(n).filter(f"not ({KEPT})").count() for n in numbers}
+    sampled = multiset(ds.logs(sample="some").filter(KEPT))
+    known = {(v.version, v.run_id, v.pins) for v in ds.versions()}
+    assert set(GONE) <= stored_users(ds)
+    planned = ds.forget_users(GONE, dry_run=True)
+    counted = {t.table: t.rows for t in planned.tables}
+    assert (planned.users, planned.clean, planned.signed) == (2, None, None)
+    assert counted["impressions"] == theirs[numbers[-1]]
+    assert {v.version for v in ds.versions()} == set(numbers)
+    delta = isinstance(ds.tables, DeltaFormat)
+    assert told(ds) == (set(GONE) if delta else set())
+
+    done = ds.forget_users(GONE, "gdpr-1")
+    assert (done.version, done.versions_rewritten, done.clean) == (numbers[-1] + 1, tuple(numbers), True)
+    assert done.signed is not None
+    assert all((t.rows_left, t.snapshots_left) == (0, 0) for t in done.tables)
+    assert not set(GONE) & stored_users(ds)
+    assert told(ds) == set()
+    for number, expected in before.items():
+        same_rows(ds.logs(number), expected)
+        assert ds.versions()[number - 1].rows["impressions"] == expected.count()
+    same_rows(ds.logs(), before[numbers[-1]])
+    assert read(DedupDataset(ds.name, lake, version=1)) == rows_of(ds, 1)
+    assert read(DedupDataset(ds.name, lake)) == rows_of(ds)
+    assert set(ds.features()) == {"seen"}
+    assert multiset(ds.logs(sample="some")) == sampled
+    assert {(v.version, v.run_id, v.pins) for v in ds.versions()[:-1]} == known
+
+    # Run again, and for nobody's rows: nothing is left to do. The dataset works on.
+    again = ds.forget_users(GONE, "gdpr-1")
+    assert (again.version, again.versions_rewritten, again.clean) == (done.version, (), True)
+    other = ds.forget_users(GONE, "gdpr-2")
+    assert (other.version, other.versions_rewritten, other.clean) == (done.version, (), True)
+    assert ds.write(log(spark, [3], 500), run_id="third", gate=False).already_published
+    ds.refresh_features("seen", gate=False)
+    ds.rollback(1)
+    ds.write(log(spark, [4], 900), gate=False)
+    same_rows(ds.logs(), before[1].unionByName(log(spark, [4], 900).frame))
+    ds.maintain(compact=False)
+    same_rows(ds.logs(1), before[1])
+
+
+def test_what_is_refused(spark: SparkSession, lake: Settings, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = log(spark, [1])
+    ds = Dataset.create(spark, lake, name, raw.schema, raw)
+    ds.write(raw, gate=False)
+    with pytest.raises(UsageError, match="no user is given"):
+        ds.forget_users([])
+    with pytest.raises(InputError, match="1 of the users given are no ids") as refused:
+        ds.forget_users(["secret-name", "5"])
+    assert "secret-name" not in str(refused.value)
+    assert [v.version for v in ds.versions()] == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_9_in_an_erasure_on_delta(spark: SparkSession, settings: Settings, name: str) -> None:
+    """Killed before it is decided, in the middle of its publication and while files are removed; others go on."""
+    lake = settings.model_copy(update={"format": "delta"})
+    raw = log(spark, [1, 2])
+    ds = Dataset.create(spark, lake, name, raw.schema, raw)
+    ds.write(raw, run_id="first", gate=False)
+    ds.write(log(spark, [1], 100), run_id="second", mode="replace", gate=False)
+    before = {n: ds.logs(n).filter(KEPT).localCheckpoint() for n in (1, 2)}
+    process = ("forget_process", "--dataset", name, "--action", "forget")
+    for point in ("forget:written", "relay:made"):
+        kill(lake, *process, point=point)
+        assert [v.run_id for v in ds.versions()] == ["first", "second"]
+        for number, expected in before.items():
+            same_rows(ds.logs(number).filter(KEPT), expected)
+    # Decided: whoever comes next completes it. Their rows come back with nothing.
+    third = RawLog.from_frame(rows(spark, [3], 500).filter(KEPT), flat_schema(buckets=2))
+    assert ds.write(third, run_id="third", gate=False).version == 4
+    assert [v.run_id for v in ds.versions()] == ["first", "second", "gdpr", "third"]
+    for number, expected in before.items():
+        same_rows(ds.logs(number), expected)
+    kill(lake, *process, point="relay:checkpoint")
+    done = ds.forget_users(GONE, "gdpr")
+    assert (done.version, done.clean) == (4, True)
+    assert not set(GONE) & stored_users(ds)
+    assert told(ds) == set()
+    for number, expected in before.items():
+        same_rows(ds.logs(number), expected)
+    same_rows(ds.logs(), before[2].unionByName(third.frame))
+
+
+def test_rows_that_a_run_has_staged_refuse_an_erasure_on_delta(
+    spark: SparkSession, settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dedup_storage.spark import write as module
+
+    lake = settings.model_copy(update={"format": "delta"})
+    raw = log(spark, [1])
+    ds = Dataset.create(spark, lake, name, raw.schema, raw)
+    ds.write(raw, gate=False)
+
+    def meanwhile(point: str) -> None:
+        if point == "write:staged":
+            monkeypatch.setattr(module, "reached", lambda _: None)
+            with pytest.raises(UsageError, match="staged in impressions, requests"):
+                ds.forget_users(GONE)
+            raise StoppedError
+
+    monkeypatch.setattr(module, "reached", meanwhile)
+    with pytest.raises(StoppedError):
+        ds.write(log(spark, [2], 100), gate=False)
+    # The run that failed took its files away.
+    assert ds.forget_users(GONE).clean
+    same_rows(ds.logs(), raw.frame.filter(KEPT))
