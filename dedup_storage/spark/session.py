@@ -63,6 +63,9 @@ def get_spark(settings: Settings, app_name: str = "dedup_storage") -> SparkSessi
     if settings.spark.master:
         builder = builder.master(settings.spark.master)
     conf = {**SESSION_DEFAULTS, "spark.sql.extensions": _ICEBERG_EXTENSIONS, **catalog}
+    # Every sort of a query holds a page. By default that is up to 64 MB, so 2 GB do not suffice to read twenty feature
+    # groups; a row that is larger than a page gets one of its own.
+    conf["spark.buffer.pageSize"] = "4m"
     if _uses_delta(settings):
         conf["spark.sql.extensions"] = f"{_ICEBERG_EXTENSIONS},{_DELTA_EXTENSIONS}"
         conf[_SESSION_CATALOG] = _DELTA_CATALOG
