@@ -84,6 +84,7 @@ def test_kill_9_at_every_step(spark: SparkSession, delta: Settings, name: str, m
     assert applied(replaced, "requests") == applied(replaced, "impressions") == [1, 2, 3]
 
 
+@pytest.mark.exhaustive
 def test_three_processes_of_three_appends_each(spark: SparkSession, delta: Settings, name: str) -> None:
     ds, first = first_day(spark, delta, name)
     jobs = [
