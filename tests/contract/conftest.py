@@ -6,6 +6,7 @@ What other suites show on Iceberg every day is slow here; so is what takes long 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,17 @@ from tests.spark.helpers import flat_rows, flat_schema, frame
 
 FORMATS = [pytest.param("iceberg", marks=pytest.mark.slow), "delta"]
 MakeLog = Callable[..., RawLog]
+# On Iceberg these have suites of their own, which CI runs.
+SHOWN_ELSEWHERE = ("test_backfill", "test_features", "test_forget", "test_labels", "test_maintain", "test_samples")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        given = getattr(item, "callspec", None)
+        own = item.path.parent == Path(__file__).parent and item.path.stem in SHOWN_ELSEWHERE
+        if own and given is not None and given.params.get("table_format") == "iceberg":
+            item.add_marker(pytest.mark.exhaustive)
 
 
 @pytest.fixture(params=FORMATS)

@@ -1,7 +1,7 @@
-"""Real processes, killed with SIGKILL at every step of a write, its publication and a conversion; many at once.
+"""Real processes, killed with SIGKILL at every step of a write, its publication and a conversion.
 
-The same on Iceberg for writes: ``tests/integration/test_crash.py``. Here the steps follow one another on one dataset:
-each process begins where the one before it died, so that recovery is killed too.
+The same on Iceberg for writes, and many at once: ``tests/integration/test_crash.py``. Here the steps follow one another
+on one dataset: each process begins where the one before it died, so that recovery is killed too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dedup_storage.tables.delta_publish import APP
 from tests.contract.conftest import MakeLog
 from tests.integration.processes import start
 from tests.integration.test_crash import AFTER_DECISION, BEFORE_DECISION, first_day
-from tests.spark.helpers import flat_rows, frame, same_rows
+from tests.spark.helpers import same_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -82,36 +82,6 @@ def test_kill_9_at_every_step(spark: SparkSession, delta: Settings, name: str, m
     same_rows(replaced.logs(), again.frame.unionByName(other.frame))
     assert replaced.write(again, run_id="second", mode="replace", gate=False).already_published
     assert applied(replaced, "requests") == applied(replaced, "impressions") == [1, 2, 3]
-
-
-@pytest.mark.exhaustive
-def test_three_processes_of_three_appends_each(spark: SparkSession, delta: Settings, name: str) -> None:
-    ds, first = first_day(spark, delta, name)
-    jobs = [
-        start(
-            delta,
-            "writer",
-            "--dataset",
-            name,
-            "--run-id",
-            f"w{i}",
-            "--first-request",
-            str(1000 * (i + 1)),
-            "--appends",
-            "3",
-        )
-        for i in range(3)
-    ]
-    for process in jobs:
-        output, _ = process.communicate(timeout=800)
-        assert process.returncode == 0, output[-3000:]
-    expected = first.frame
-    for i in range(3):
-        for j in range(3):
-            expected = expected.unionByName(frame(spark, flat_rows([2], first_request=1000 * (i + 1) + 10 * j)))
-    same_rows(ds.logs(), expected)
-    assert [v.version for v in ds.versions()] == list(range(1, 11))
-    assert {v.run_id for v in ds.versions()} == {"first", *(f"w{i}-{j}" for i in range(3) for j in range(3))}
 
 
 CONVERSIONS = [

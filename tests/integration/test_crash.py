@@ -66,31 +66,25 @@ def test_kill_9_at_every_step(spark: SparkSession, settings: Settings, name: str
     assert [v.run_id for v in ds.versions()] == ["first", "second"]
 
 
-def test_five_processes_of_ten_appends_each(spark: SparkSession, settings: Settings, name: str) -> None:
+@pytest.mark.parametrize(
+    ("table_format", "processes", "appends"),
+    [("iceberg", 5, 10), pytest.param("delta", 3, 3, marks=pytest.mark.exhaustive)],
+)
+def test_many_processes_of_many_appends_each(
+    spark: SparkSession, settings: Settings, name: str, table_format: str, processes: int, appends: int
+) -> None:
+    settings = settings.model_copy(update={"format": table_format})
     ds, first = first_day(spark, settings, name)
-    jobs = [
-        start(
-            settings,
-            "writer",
-            "--dataset",
-            name,
-            "--run-id",
-            f"w{i}",
-            "--first-request",
-            str(1000 * (i + 1)),
-            "--appends",
-            "10",
-        )
-        for i in range(5)
-    ]
+    given = [("--run-id", f"w{i}", "--first-request", str(1000 * (i + 1))) for i in range(processes)]
+    jobs = [start(settings, "writer", "--dataset", name, *each, "--appends", str(appends)) for each in given]
     for process in jobs:
         output, _ = process.communicate(timeout=800)
         assert process.returncode == 0, output[-3000:]
     expected = first.frame
-    for i in range(5):
-        for j in range(10):
+    for i in range(processes):
+        for j in range(appends):
             expected = expected.unionByName(frame(spark, flat_rows([2], first_request=1000 * (i + 1) + 10 * j)))
     same_rows(ds.logs(), expected)
     runs = [v.run_id for v in ds.versions()]
-    assert sorted(runs) == sorted(["first", *(f"w{i}-{j}" for i in range(5) for j in range(10))])
-    assert [v.version for v in ds.versions()] == list(range(1, 52))
+    assert sorted(runs) == sorted(["first", *(f"w{i}-{j}" for i in range(processes) for j in range(appends))])
+    assert [v.version for v in ds.versions()] == list(range(1, processes * appends + 2))

@@ -8,17 +8,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 
-from pyspark.sql import DataFrame, SparkSession
-
-from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError, UsageError
 from dedup_storage.faults import reached
-from dedup_storage.layout import DatasetSpec
-from dedup_storage.spark.errors import translated
+from dedup_storage.spark.forget.base import ForgettingBase
 from dedup_storage.spark.forget.delta_table import TableEraser
-from dedup_storage.spark.forget.summary import ForgetSummary, TableErasure, signed
-from dedup_storage.spark.sources import typed_users
-from dedup_storage.spark.steps import TimedSteps
+from dedup_storage.spark.forget.summary import ForgetSummary, TableErasure
 from dedup_storage.tables.delta import DeltaFormat
 from dedup_storage.tables.delta_metadata import DeltaMetadata
 from dedup_storage.tables.history import DatasetMetadata
@@ -30,72 +24,23 @@ __all__ = ["DeltaForgetting"]
 _ATTEMPTS = 3
 
 
-class DeltaForgetting(TimedSteps):
-    """Erases users from one dataset of Delta tables.
+class DeltaForgetting(ForgettingBase[DeltaFormat, DeltaMetadata]):
+    """Erases users from one dataset of Delta tables; rows of theirs that a run has staged refuse it too."""
 
-    Args:
-        spark, tables, settings, spec: The dataset.
-        users: Ids in one column (or in the user column).
-        run_id: The run; running it again finishes what is left.
-        dry_run: Count, change nothing.
-    """
-
-    def __init__(
-        self,
-        spark: SparkSession,
-        tables: DeltaFormat,
-        settings: Settings,
-        spec: DatasetSpec,
-        users: DataFrame,
-        *,
-        run_id: str,
-        dry_run: bool = False,
-    ) -> None:
-        self.spark, self.tables, self.settings, self.spec = spark, tables, settings, spec
-        self.run_id, self.dry_run = run_id, dry_run
-        self._given = users
-        self.seconds: dict[str, float] = {}
-
-    def run(self) -> ForgetSummary:
-        """Do it.
-
-        Raises:
-            UsageError: no user is given, or rows of theirs are staged by a run that is at work or was stopped.
-            ConflictError: other runs kept publishing meanwhile; run again.
-        """
-        with translated():
-            meta = self._settled()
-            meta.resolve(None)
-            anchor = self.spec.anchor.name
-            rows = self.tables.read(self.spec.name, anchor, meta.snapshots(meta.current)[anchor])
-            user = self.spec.schema_.user
-            self.users = typed_users(self._given, user, rows.schema[user].dataType).persist()
+    def _erase(self, meta: DeltaMetadata, count: int) -> ForgetSummary:
+        for attempt in range(_ATTEMPTS):
             try:
-                count = self.users.count()
-                if not count:
-                    raise UsageError("no user is given")
-                for attempt in range(_ATTEMPTS):
-                    try:
-                        return self._run(self._settled() if attempt else meta, count)
-                    except _OvertakenError:
-                        continue
-                raise ConflictError(
-                    f"other runs kept publishing to {self.spec.name} while users were erased from it",
-                    fix="Nothing was erased. Run the job again with the same run id.",
-                )
-            finally:
-                self.users.unpersist()
-
-    def _settled(self) -> DeltaMetadata:
-        return self.tables.metadata(self.spec.name) if self.dry_run else self.tables.settle(self.spec)
+                return self._run(self._settled() if attempt else meta, count)
+            except _OvertakenError:
+                continue
+        raise ConflictError(
+            f"other runs kept publishing to {self.spec.name} while users were erased from it",
+            fix="Nothing was erased. Run the job again with the same run id.",
+        )
 
     def _run(self, meta: DeltaMetadata, count: int) -> ForgetSummary:
-        busy = [f"{name}.{branch}" for name in meta.tables for branch in self.tables.branches(self.spec.name, name)]
-        if busy and not self.dry_run:
-            raise UsageError(
-                f"runs are at work on {self.spec.name}, or were stopped there: {', '.join(busy)}",
-                fix="Nothing was changed. Finish them, or drop them with maintain --abandoned-days 0.",
-            )
+        tables, name = self.tables, self.spec.name
+        self._refuse_busy(f"{table}.{branch}" for table in meta.tables for branch in tables.branches(name, table))
         erasers = self._erasers(meta)
         with self.timed("find"):
             found = {name: eraser.found for name, eraser in erasers.items()}
@@ -173,28 +118,6 @@ class DeltaForgetting(TimedSteps):
     def _members(self, meta: DeltaMetadata, names: Iterable[str]) -> list[str]:
         current = meta.snapshots(meta.current)
         return [name for name in names if name in current]
-
-    def _summary(
-        self,
-        count: int,
-        version: int,
-        versions: list[int] | tuple[int, ...],
-        erasures: Mapping[str, TableErasure],
-        *,
-        clean: bool | None,
-    ) -> ForgetSummary:
-        summary = ForgetSummary(
-            dataset=self.spec.name,
-            run_id=self.run_id,
-            dry_run=self.dry_run,
-            users=count,
-            version=version,
-            versions_rewritten=tuple(versions),
-            clean=clean,
-            tables=tuple(erasures.values()),
-            seconds=self.seconds,
-        )
-        return signed(summary)
 
 
 class _OvertakenError(Exception):

@@ -8,20 +8,14 @@ from __future__ import annotations
 import uuid
 from typing import cast
 
-from pyspark.sql import DataFrame, SparkSession
-
-from dedup_storage.config import Settings
-from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
-from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec
-from dedup_storage.spark.errors import translated
+from dedup_storage.layout import PROPERTY_PREFIX
+from dedup_storage.spark.forget.base import ForgettingBase
 from dedup_storage.spark.forget.kept import KeptVersions, find_touched, telling
 from dedup_storage.spark.forget.rewrite import TableRewriter, Touched
-from dedup_storage.spark.forget.summary import ForgetSummary, TableErasure, signed
+from dedup_storage.spark.forget.summary import ForgetSummary, TableErasure
 from dedup_storage.spark.maintain.compact import working_branches
 from dedup_storage.spark.maintain.expire import Expiry, Policy
-from dedup_storage.spark.sources import typed_users
-from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.tables.iceberg_branch import (
     PART,
     RunBranch,
@@ -34,64 +28,15 @@ from dedup_storage.tables.segments import encode_segments
 __all__ = ["Forgetting"]
 
 
-class Forgetting(TimedSteps):
-    """Erases users from one dataset.
+class Forgetting(ForgettingBase[TableFormat, DatasetMetadata]):
+    """Erases users from one dataset of Iceberg tables."""
 
-    Args:
-        spark, tables, settings, spec: As for ``Backfill``.
-        users: Ids in one column (or in the user column).
-        run_id: The run; running it again finishes what is left.
-        dry_run: Count, change nothing.
-    """
-
-    def __init__(
-        self,
-        spark: SparkSession,
-        tables: TableFormat,
-        settings: Settings,
-        spec: DatasetSpec,
-        users: DataFrame,
-        *,
-        run_id: str,
-        dry_run: bool = False,
-    ) -> None:
-        self.spark, self.tables, self.settings, self.spec = spark, tables, settings, spec
-        self.run_id, self.dry_run = run_id, dry_run
-        self._given = users
-        self.seconds: dict[str, float] = {}
-
-    def run(self) -> ForgetSummary:
-        """Do it.
-
-        Raises:
-            UsageError: no user is given, or a run is at work on the dataset, whose staged rows may be theirs.
-            ConflictError: another run changed the same segments first; run again.
-        """
-        with translated():
-            meta = self.tables.metadata(self.spec.name) if self.dry_run else self.tables.settle(self.spec)
-            meta.resolve(None)
-            anchor = self.spec.anchor.name
-            rows = self.tables.read(self.spec.name, anchor, meta.snapshots(meta.current)[anchor])
-            user = self.spec.schema_.user
-            self.users = typed_users(self._given, user, rows.schema[user].dataType).persist()
-            try:
-                return self._run(meta)
-            finally:
-                self.users.unpersist()
-
-    def _run(self, meta: DatasetMetadata) -> ForgetSummary:
-        count = self.users.count()
-        if not count:
-            raise UsageError("no user is given")
+    def _erase(self, meta: DatasetMetadata, count: int) -> ForgetSummary:
         if not self.dry_run:
             self._drop_own(meta)
             meta = self.tables.metadata(self.spec.name)
-        busy = [f"{name}.{tag}" for name in meta.tables for tag in working_branches(self.tables, self.spec.name, name)]
-        if busy and not self.dry_run:
-            raise UsageError(
-                f"runs are at work on {self.spec.name}, or were stopped there: {', '.join(busy)}",
-                fix="Nothing was changed. Finish them, or drop them with maintain --abandoned-days 0.",
-            )
+        tables, name = self.tables, self.spec.name
+        self._refuse_busy(f"{table}.{tag}" for table in meta.tables for tag in working_branches(tables, name, table))
         run = self._new_run(meta.current)
         rewriters = self._rewriters(meta, run)
         with self.timed("find"):
@@ -200,25 +145,3 @@ class Forgetting(TimedSteps):
             unnamed = [s.snapshot_id for s in table.metadata.snapshots if s.snapshot_id not in named]
             expiry.remove_snapshots(name, unnamed)
             reached("forget:cleared")
-
-    def _summary(
-        self,
-        count: int,
-        version: int,
-        versions: list[int] | tuple[int, ...],
-        erasures: dict[str, TableErasure],
-        *,
-        clean: bool | None,
-    ) -> ForgetSummary:
-        summary = ForgetSummary(
-            dataset=self.spec.name,
-            run_id=self.run_id,
-            dry_run=self.dry_run,
-            users=count,
-            version=version,
-            versions_rewritten=tuple(versions),
-            clean=clean,
-            tables=tuple(erasures.values()),
-            seconds=self.seconds,
-        )
-        return signed(summary)
