@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import date
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,10 +10,9 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.layout import DatasetSpec
-from dedup_storage.schema import DateGrain
 from dedup_storage.tables.delta_files import LiveFiles
 from dedup_storage.tables.delta_layout import bucket_column, partition_columns
-from dedup_storage.tables.segments import Segment, by_buckets
+from dedup_storage.tables.segments import Segment, segments_where
 from dedup_storage.tables.sql import literal, quoted
 
 __all__ = ["file_of_row", "files_frame", "segments_condition"]
@@ -33,26 +31,13 @@ _FILES = pa.schema(
 
 def segments_condition(spec: DatasetSpec, segments: Iterable[Segment]) -> str:
     """A SQL condition on the partition columns that holds for the rows of the segments."""
-    bucket, clauses = quoted(bucket_column(spec)), []
-    for listed, parts in by_buckets(segments).items():
-        inside = f"{bucket} IN ({', '.join(map(str, listed))})"
-        clauses.append(f"({_dates_condition(spec, parts)} AND {inside})")
-    return "(" + " OR ".join(clauses) + ")" if clauses else "FALSE"
-
-
-def _dates_condition(spec: DatasetSpec, parts: Sequence[str]) -> str:
-    if spec.event_date_column is None or spec.date_grain is DateGrain.NONE:
-        return "TRUE"
     column = quoted(partition_columns(spec)[0])
-    clauses = [f"{column} IS NULL"] if "" in parts else []
-    dated = [p for p in parts if p]
-    if dated and spec.date_grain is DateGrain.DAY:
-        dates = ", ".join(f"DATE'{date.fromisoformat(p)}'" for p in dated)
-        clauses.append(f"{column} IN ({dates})")
-    elif dated:
-        months = ", ".join(f"'{literal(p)}'" for p in dated)
-        clauses.append(f"{column} IN ({months})")
-    return "(" + " OR ".join(clauses) + ")"
+
+    def months(parts: Sequence[str]) -> str:
+        listed = ", ".join(f"'{literal(p)}'" for p in parts)
+        return f"{column} IN ({listed})"
+
+    return segments_where(spec, segments, bucket=quoted(bucket_column(spec)), column=column, months=months)
 
 
 def file_of_row(spec: DatasetSpec) -> Column:

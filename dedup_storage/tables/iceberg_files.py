@@ -10,8 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.layout import DatasetSpec
-from dedup_storage.schema import DateGrain
-from dedup_storage.tables.segments import Segment, by_buckets
+from dedup_storage.tables.segments import Segment, segments_where
 from dedup_storage.tables.sql import quoted
 
 if TYPE_CHECKING:
@@ -33,29 +32,16 @@ def bucket_sql(spec: DatasetSpec, catalog: str, prefix: str = "") -> str:
 def segments_sql(spec: DatasetSpec, catalog: str, segments: Iterable[Segment], alias: str = "") -> str:
     """A SQL condition that holds for the rows of the segments, in a form that Iceberg prunes partitions by."""
     prefix = f"{quoted(alias)}." if alias else ""
-    bucket = bucket_sql(spec, catalog, prefix)
-    clauses = []
-    for listed, parts in by_buckets(segments).items():
-        inside = f"{bucket} IN ({', '.join(map(str, listed))})"
-        clauses.append(f"({_dates_sql(spec, parts, prefix)} AND {inside})")
-    return "(" + " OR ".join(clauses) + ")" if clauses else "FALSE"
+    column = prefix + quoted(spec.event_date_column) if spec.event_date_column else "NULL"
 
+    def months(parts: Sequence[str]) -> str:
+        firsts = [date.fromisoformat(part + "-01") for part in parts]
+        ends = [(low + timedelta(days=32)).replace(day=1) for low in firsts]
+        return " OR ".join(
+            f"({column} >= DATE'{low}' AND {column} < DATE'{high}')" for low, high in zip(firsts, ends, strict=True)
+        )
 
-def _dates_sql(spec: DatasetSpec, parts: Sequence[str], prefix: str) -> str:
-    if spec.event_date_column is None or spec.date_grain is DateGrain.NONE:
-        return "TRUE"
-    column = prefix + quoted(spec.event_date_column)
-    clauses = [f"{column} IS NULL"] if "" in parts else []
-    dated = [p for p in parts if p]
-    if dated and spec.date_grain is DateGrain.DAY:
-        listed = ", ".join(f"DATE'{date.fromisoformat(p)}'" for p in dated)
-        clauses.append(f"{column} IN ({listed})")
-    elif dated:
-        for part in dated:
-            low = date.fromisoformat(part + "-01")
-            high = (low + timedelta(days=32)).replace(day=1)
-            clauses.append(f"({column} >= DATE'{low}' AND {column} < DATE'{high}')")
-    return "(" + " OR ".join(clauses) + ")"
+    return segments_where(spec, segments, bucket=bucket_sql(spec, catalog, prefix), column=column, months=months)
 
 
 def files_by_segment(frame: DataFrame, fields: Sequence[tuple[str, str]], *, bounds_of: str | None = None) -> DataFrame:

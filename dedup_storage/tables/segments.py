@@ -7,12 +7,23 @@ that got in its way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain
 
-__all__ = ["MAINTAIN", "Segment", "by_buckets", "date_part", "decode_segments", "encode_segments", "overlap"]
+__all__ = [
+    "MAINTAIN",
+    "Segment",
+    "by_buckets",
+    "date_part",
+    "decode_segments",
+    "encode_segments",
+    "overlap",
+    "segments_where",
+]
 
 _PART_LENGTH = {DateGrain.DAY: 10, DateGrain.MONTH: 7, DateGrain.NONE: 0}
 _MOST_CHARACTERS = 32_000
@@ -54,6 +65,38 @@ def by_buckets(segments: Iterable[Segment]) -> dict[tuple[int, ...], list[str]]:
     for part, buckets in sorted(by_date.items()):
         found.setdefault(tuple(sorted(buckets)), []).append(part)
     return found
+
+
+def segments_where(
+    spec: DatasetSpec, segments: Iterable[Segment], *, bucket: str, column: str, months: Callable[[Sequence[str]], str]
+) -> str:
+    """A SQL condition that holds for the rows of the segments.
+
+    Args:
+        spec: The dataset.
+        segments: Where the rows lie.
+        bucket: The user bucket, as SQL.
+        column: What dates are compared with, as SQL; not used where segments have no date.
+        months: A condition on the months named, each ``yyyy-MM``, joined by OR.
+    """
+
+    def dates(parts: Sequence[str]) -> str:
+        if spec.event_date_column is None or spec.date_grain is DateGrain.NONE:
+            return "TRUE"
+        clauses = [f"{column} IS NULL"] if "" in parts else []
+        dated = [p for p in parts if p]
+        if dated and spec.date_grain is DateGrain.DAY:
+            days = ", ".join(f"DATE'{dt.date.fromisoformat(p)}'" for p in dated)
+            clauses.append(f"{column} IN ({days})")
+        elif dated:
+            clauses.append(months(dated))
+        return "(" + " OR ".join(clauses) + ")"
+
+    clauses = [
+        f"({dates(parts)} AND {bucket} IN ({', '.join(map(str, listed))}))"
+        for listed, parts in by_buckets(segments).items()
+    ]
+    return "(" + " OR ".join(clauses) + ")" if clauses else "FALSE"
 
 
 def encode_segments(tables: Mapping[str, Iterable[Segment]]) -> str:

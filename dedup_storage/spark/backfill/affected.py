@@ -16,6 +16,7 @@ from dedup_storage.spark.sources import text_frame, typed_users
 from dedup_storage.tables.features import feature_groups
 from dedup_storage.tables.history import DatasetMetadata
 from dedup_storage.tables.protocol import TableFormat
+from dedup_storage.tables.rows import buckets_of
 from dedup_storage.tables.sessions import move_to
 
 __all__ = ["FILE", "HIT", "NEW", "AffectedRows"]
@@ -65,7 +66,8 @@ class AffectedRows:
         wanted = dict.fromkeys((*self.target.keys, *self._place(), *columns))
         frame = self.table(self.target.table)
         if self._users is not None:
-            buckets = self._buckets(self._users)
+            # All of them: rows in a bucket left out would not be found.
+            buckets = buckets_of(self._users, self.tables.bucket(self.spec))
             if len(buckets) < self.spec.buckets:
                 frame = frame.filter(self.tables.in_buckets(self.spec, buckets))
         low, high = self.affected.first_date, self.affected.last_date
@@ -222,11 +224,6 @@ class AffectedRows:
         """Places of a snapshot's data files."""
         files = move_to(self.session, self.tables.files(self.meta, table, snapshot_id))
         return files.filter("content = 0").select("file_path")
-
-    def _buckets(self, users: DataFrame) -> list[int]:
-        # At most the dataset's buckets, and all of them: rows in a bucket left out would not be found.
-        found = users.select(self.tables.bucket(self.spec).alias("b")).distinct().collect()
-        return sorted(row["b"] for row in found if row["b"] is not None)
 
     def _checked_rows(self, given: DataFrame) -> DataFrame:
         rows = move_to(self.session, given)

@@ -27,7 +27,7 @@ from dedup_storage.spark.backfill.target import find_target
 from dedup_storage.spark.errors import translated
 from dedup_storage.tables.history import DatasetMetadata
 from dedup_storage.tables.protocol import Run, TableFormat
-from dedup_storage.tables.rows import only_row
+from dedup_storage.tables.rows import buckets_of, only_row
 from dedup_storage.tables.sessions import move_to
 
 __all__ = ["LabelMerge", "LateLabels", "LateLabelsSummary", "merge_labels"]
@@ -243,9 +243,8 @@ def sort_out(tables: TableFormat, meta: DatasetMetadata, version: int, late: Lat
     newest = newest.persist()
     dates = [spec.event_date_column] if spec.event_date_column else []
     own = list(dict.fromkeys([*key, *dates, *spec.impression_key]))
-    # At most the dataset's buckets.
-    buckets = [r["b"] for r in newest.select(tables.bucket(spec).alias("b")).distinct().collect()]
-    stored = stored.filter(tables.in_buckets(spec, buckets)).select(*own, F.col(late.label).alias("_stored"))
+    inside = tables.in_buckets(spec, buckets_of(newest, tables.bucket(spec)))
+    stored = stored.filter(inside).select(*own, F.col(late.label).alias("_stored"))
     found = stored.join(newest, key)
     if TIMES in read:
         times = tables.read(spec.name, TIMES, read[TIMES]).filter(F.col("label") == late.label)

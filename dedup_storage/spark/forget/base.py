@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar, cast
 
@@ -23,7 +24,7 @@ Tables = TypeVar("Tables", bound=TableFormat)
 Metadata = TypeVar("Metadata", bound=DatasetMetadata)
 
 
-class ForgettingBase(TimedSteps, Generic[Tables, Metadata]):
+class ForgettingBase(TimedSteps, ABC, Generic[Tables, Metadata]):
     """Erases users from one dataset.
 
     Args:
@@ -78,9 +79,9 @@ class ForgettingBase(TimedSteps, Generic[Tables, Metadata]):
         found = self.tables.metadata(self.spec.name) if self.dry_run else self.tables.settle(self.spec)
         return cast(Metadata, found)
 
+    @abstractmethod
     def _erase(self, meta: Metadata, count: int) -> ForgetSummary:
         """Erase so many users from the tables."""
-        raise NotImplementedError
 
     def _refuse_busy(self, busy: Iterable[str]) -> None:
         listed = ", ".join(busy)

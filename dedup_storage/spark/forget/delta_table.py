@@ -11,14 +11,15 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.faults import reached
+from dedup_storage.spark.forget.stored import StoredRows
 from dedup_storage.tables.delta import DeltaFormat
 from dedup_storage.tables.delta_files import live_files
-from dedup_storage.tables.delta_layout import bucket_column, bucket_expression
+from dedup_storage.tables.delta_layout import bucket_column
 from dedup_storage.tables.delta_log import DELTA_WRITES, TableLog
 from dedup_storage.tables.delta_metadata import DeltaMetadata
 from dedup_storage.tables.delta_relay import LOG_FOLDER, FilesAnew, Relay, cut_log, log_versions, named_files
 from dedup_storage.tables.folders import delete_files, is_hidden, list_files, open_folder
-from dedup_storage.tables.rows import only_row
+from dedup_storage.tables.rows import buckets_of, only_row
 from dedup_storage.tables.sessions import move_to, run_session
 
 __all__ = ["Found", "TableEraser"]
@@ -83,6 +84,10 @@ class TableEraser:
         return given.select(F.col(user).cast(self._schema[user].dataType)).distinct()
 
     @cached_property
+    def _stored(self) -> StoredRows:
+        return StoredRows(self.session, self.users)
+
+    @cached_property
     def _kept(self) -> tuple[int, ...]:
         """Delta versions of the table that are kept, today's last."""
         kept = self.meta.kept(self.table)
@@ -130,11 +135,7 @@ class TableEraser:
         looked = [p for p in paths if not self._in_bucket(p) or any(part in inside for part in p.split("/"))]
         if not looked:
             return set()
-        place = F.element_at(F.split(F.col("_metadata.file_path"), "/"), -1)
-        rows = self._column(*(self.ref.place(p) for p in looked)).select("*", place.alias("name"))
-        hit = rows.join(F.broadcast(self.users), self.spec.schema_.user, "left_semi").select("name").distinct()
-        # At most a name for each of the files; a data file's name occurs once.
-        names = {row["name"] for row in hit.collect()}
+        names = self._stored.holding(*(self.ref.place(p) for p in looked))
         return {p for p in looked if p.rpartition("/")[2] in names}
 
     def _in_bucket(self, path: str) -> bool:
@@ -143,23 +144,12 @@ class TableEraser:
 
     @cached_property
     def _buckets(self) -> list[int]:
-        """Buckets of the users in this table; at most the dataset's."""
-        bucket = F.expr(bucket_expression(self.spec)).alias("b")
-        return sorted(row["b"] for row in self.users.select(bucket).distinct().collect())
-
-    def _column(self, *places: str) -> DataFrame:
-        """The user column of Parquet files, as they lie there."""
-        user = self.spec.schema_.user
-        kind = self._schema[user].dataType.simpleString()
-        reader = self.session.read.schema(f"`{user}` {kind}").option("recursiveFileLookup", "true")
-        return reader.option("pathGlobFilter", "*.parquet").parquet(*places)
+        """Buckets of the users in this table."""
+        return buckets_of(self.users, self.tables.bucket(self.spec))
 
     def count(self, paths: Collection[str]) -> int:
         """Rows of the users in files."""
-        if not paths:
-            return 0
-        rows = self._column(*(self.ref.place(p) for p in paths))
-        return rows.join(F.broadcast(self.users), self.spec.schema_.user, "left_semi").count()
+        return self._stored.count(*(self.ref.place(p) for p in paths)) if paths else 0
 
     # -- anew -------------------------------------------------------------------------------------------------------
 
@@ -209,8 +199,7 @@ class TableEraser:
 
     def left(self) -> tuple[int, int]:
         """Rows of the users in the Parquet files of the table's folder, named or not; entries of its log with them."""
-        rows = self._column(self.ref.uri)
-        return rows.join(F.broadcast(self.users), self.spec.schema_.user, "left_semi").count(), self._told()
+        return self._stored.count(self.ref.uri), self._told()
 
     def _told(self) -> int:
         """Files that the log gives one of the users as the least or the greatest id of."""

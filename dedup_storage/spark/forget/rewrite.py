@@ -16,12 +16,14 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
+from dedup_storage.spark.forget.stored import StoredRows
 from dedup_storage.spark.sources import text_frame
 from dedup_storage.tables.iceberg_branch import RunBranch, load_java
 from dedup_storage.tables.iceberg_files import files_by_segment, partition_fields, segments_sql
 from dedup_storage.tables.iceberg_manifests import lay_anew
 from dedup_storage.tables.metadata import DatasetMetadata
 from dedup_storage.tables.protocol import Run, TableFormat
+from dedup_storage.tables.rows import buckets_of
 from dedup_storage.tables.segments import Segment
 from dedup_storage.tables.sessions import move_to, run_session
 
@@ -67,6 +69,7 @@ class TableRewriter:
         kind = tables.read(self.dataset, table, meta.tables[table].metadata.snapshots[-1].snapshot_id)
         user = meta.spec.schema_.user
         self.users = move_to(self.session, users).select(F.col(user).cast(kind.schema[user].dataType)).distinct()
+        self._stored = StoredRows(self.session, self.users)
         self._holds: dict[str, bool] = {}
         self._written: dict[tuple[Segment, frozenset[tuple[str, str]]], list[Any]] = {}
 
@@ -77,9 +80,7 @@ class TableRewriter:
     @cached_property
     def _buckets(self) -> list[int]:
         """Buckets of the users; the others are not looked into."""
-        bucket = self.tables.bucket(self.spec).alias("b")
-        # At most the dataset's buckets.
-        return sorted(row["b"] for row in self.users.select(bucket).distinct().collect())
+        return buckets_of(self.users, self.tables.bucket(self.spec))
 
     def rows(self, snapshot_id: int) -> DataFrame:
         """All rows of a snapshot."""
@@ -127,22 +128,9 @@ class TableRewriter:
         """Those of the data files that hold rows of the users, hidden ones included."""
         unknown = [p for p in paths if p not in self._holds]
         if unknown:
-            user = self.spec.schema_.user
-            # Spark tells places in another form than Iceberg; a data file's name occurs once.
-            place = F.element_at(F.split(F.col("_metadata.file_path"), "/"), -1)
-            rows = self._parquet(*unknown).select(user, place.alias("name"))
-            rows = rows.join(F.broadcast(self.users), user, "left_semi").select("name").distinct()
-            # At most a name for each of the unknown files.
-            names = {row["name"] for row in rows.collect()}
+            names = self._stored.holding(*unknown)
             self._holds |= {path: path.rpartition("/")[2] in names for path in unknown}
         return {path for path in paths if self._holds[path]}
-
-    def _parquet(self, *places: str) -> DataFrame:
-        """The user column of Parquet files, as they lie there."""
-        user = self.spec.schema_.user
-        kind = self.users.schema[user].dataType.simpleString()
-        reader = self.session.read.schema(f"`{user}` {kind}").option("recursiveFileLookup", "true")
-        return reader.option("pathGlobFilter", "*.parquet").parquet(*places)
 
     def write(self, snapshot_id: int, touched: Touched) -> None:
         """Write anew what was not written yet of a snapshot's touched files, where nobody sees it."""
@@ -186,8 +174,7 @@ class TableRewriter:
 
     def left(self, location: str) -> int:
         """Rows of the users in the Parquet files below a place, whether or not a snapshot names them."""
-        rows = self._parquet(location)
-        return rows.join(F.broadcast(self.users), self.spec.schema_.user, "left_semi").count()
+        return self._stored.count(location)
 
 
 def _segment_of(path: str, fields: Sequence[tuple[str, str]]) -> Segment:
