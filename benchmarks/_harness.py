@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dedup_storage.config import Settings, load_settings
-from dedup_storage.spark.session import get_spark
+from dedup_storage.lake.session import get_spark
 
 __all__ = [
     "Cost",

@@ -11,16 +11,16 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.demo import complete_journey
-from dedup_storage.report.apply import apply_properties
-from dedup_storage.report.baselines import BaselineLayout
-from dedup_storage.report.dataset_files import DatasetFiles, TableFiles, dataset_files, input_files
-from dedup_storage.report.footers import Totals
-from dedup_storage.report.summary import read_totals
-from dedup_storage.report.tuning import tune_dataset
+from dedup_storage.report.estimate.baselines import BaselineLayout
+from dedup_storage.report.parquet.dataset_files import DatasetFiles, TableFiles, dataset_files, input_files
+from dedup_storage.report.parquet.footers import Totals
+from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.tune.apply import apply_properties
+from dedup_storage.report.tune.dataset import tune_dataset
 from dedup_storage.schema import LogSchema
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthParams, write_log
 
 BUCKETS = 4

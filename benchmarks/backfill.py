@@ -29,11 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._harness import Report, Timing, in_turn, lake, parse
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, BackfillSummary, Change
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.reader import DedupDataset
-from dedup_storage.spark.backfill import Affected, BackfillSummary, Change
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.generate import generate
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.generate import generate
+from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthParams
 
 LOG = {

@@ -38,18 +38,18 @@ from benchmarks._layouts import (
 )
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import single_chunk
-from dedup_storage.report.baselines import BaselineLayout, measure_layout
-from dedup_storage.report.dataset_files import DatasetFiles, folder_files
-from dedup_storage.report.encoding import Encoding
-from dedup_storage.report.estimate import KnownTotals, estimate_layouts
-from dedup_storage.report.footers import Totals
+from dedup_storage.report.draw.select import sample_dataset
+from dedup_storage.report.draw.users import LogSample
+from dedup_storage.report.estimate.baselines import BaselineLayout, measure_layout
+from dedup_storage.report.estimate.layouts import KnownTotals, estimate_layouts
+from dedup_storage.report.estimate.savings import estimate_savings
 from dedup_storage.report.measure import measure_dataset
-from dedup_storage.report.sample import LogSample
-from dedup_storage.report.savings import estimate_savings
-from dedup_storage.report.select import sample_dataset
-from dedup_storage.report.summary import read_totals
-from dedup_storage.report.tune import Tuner
-from dedup_storage.report.tuning import sample_tables
+from dedup_storage.report.parquet.dataset_files import DatasetFiles, folder_files
+from dedup_storage.report.parquet.encoding import Encoding
+from dedup_storage.report.parquet.footers import Totals
+from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.tune.dataset import sample_tables
+from dedup_storage.report.tune.search import Tuner
 from dedup_storage.schema import LogSchema
 
 # Samples that the estimate is judged by, besides the command's own: share of the users, number of samples.

@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._harness import Report, Timing, in_turn, lake, parse_kept, read_rows, written
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.features import FeatureSummary
+from dedup_storage.lake.iceberg.changes import date_ranges
 from dedup_storage.reader import DedupDataset
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.features import FeatureSummary
-from dedup_storage.spark.generate import generate
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.generate import generate
+from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthParams
-from dedup_storage.tables.changes import date_ranges
 
 LOG = {
     "users": 2_500, "requests_per_user": 20, "candidates_per_request": 20, "sequence_length": 50,

@@ -20,20 +20,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._harness import Report, in_turn, lake, parse
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.demo import complete_journey
+from dedup_storage.lake.delta.files import live_files
+from dedup_storage.lake.delta.format import DELTA_WRITES
+from dedup_storage.lake.delta.layout import bucket_column, bucket_expression
+from dedup_storage.lake.delta.metadata import DeltaLake, DeltaRef
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
-from dedup_storage.report.dataset_files import dataset_files
+from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
-from dedup_storage.spark.backfill import Affected, Change
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.generate import generate
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.generate import generate
+from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams
-from dedup_storage.tables.delta import DELTA_WRITES
-from dedup_storage.tables.delta_files import live_files
-from dedup_storage.tables.delta_layout import bucket_column, bucket_expression
-from dedup_storage.tables.delta_metadata import DeltaLake, DeltaRef
 
 FORMATS = ("iceberg", "delta")
 BUCKETS = 4

@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._harness import Report, Timing, costs_in_turn, lake, parse_kept, written
 from dedup_storage.config import Settings
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.functions import with_target_matches
-from dedup_storage.spark.generate import generate
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.functions import with_target_matches
+from dedup_storage.sources.generate import generate
+from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams, statistics
 
 BUCKETS = 4

@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks._flat_readers import COLUMNS, FlatLog, FlatReader, Mosaic, mosaic_python
 from benchmarks._harness import Report, Timing, lake, parse_kept, written
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.reader import DedupDataset
-from dedup_storage.reader.iterate import default_threads
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.reader.epoch.iterate import default_threads
+from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams, write_log
 
 OURS_BYTES, OURS_IMPRESSIONS = 256 << 20, 2_000_000

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks._harness import Report, parse
 from dedup_storage.reader import DedupBatch
 from dedup_storage.reader.batch import Progress
-from dedup_storage.reader.pack import BatchPacker, Part
-from dedup_storage.reader.window import encode_window
+from dedup_storage.reader.decode.pack import BatchPacker, Part
+from dedup_storage.reader.decode.window import encode_window
 
 REQUESTS, TOKENS, FACTORS, WIDTH, VOCABULARY = 82, (1024, 4096), (1, 20, 50), 64, 100_000
 

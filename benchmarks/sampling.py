@@ -19,15 +19,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._harness import Report, in_turn, lake, parse_kept, written
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.samples.plan import bytes_read
+from dedup_storage.dataset.samples.store import SAMPLED, SampleStore
+from dedup_storage.dataset.samples.users import STRATUM
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sampling.definition import SampleSpec
 from dedup_storage.sampling.stored import USER_WEIGHT
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.generate import generate
-from dedup_storage.spark.raw import RawLog
-from dedup_storage.spark.sampling.plan import bytes_read
-from dedup_storage.spark.sampling.store import SAMPLED, SampleStore
-from dedup_storage.spark.sampling.users import STRATUM
+from dedup_storage.sources.generate import generate
+from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams, statistics
 
 BUCKETS = 128

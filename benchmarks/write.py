@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._harness import Report, in_turn, lake, parse, peak_memory_bytes, reset_peak_memory, shuffled_bytes
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.layout import SEQUENCE_PAGE_BYTES
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.generate import generate
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.generate import generate
+from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams, statistics
 
 _NUMBER = itertools.count()

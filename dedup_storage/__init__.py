@@ -29,7 +29,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Dataset brings pyspark; whoever only reads batches never pays for it.
     if name == "Dataset":
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         return Dataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

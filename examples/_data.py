@@ -13,12 +13,12 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.cli.runtime import Job, local_spark
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.demo import complete_journey, ebnerd
 from dedup_storage.errors import SchemaError, UsageError
 from dedup_storage.reader import DedupBatch, DedupDataset
 from dedup_storage.schema import LogSchema
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 
 __all__ = ["Columns", "Source", "build", "open_dataset", "write_dataset"]
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of an embedded lake that lives as long as the test run."""
-    from dedup_storage.spark.session import DELTA_PACKAGE
+    from dedup_storage.lake.session import DELTA_PACKAGE
 
     packages = load_settings(ROOT / "conf" / "local.yaml", {}).spark.packages
     warehouse = tmp_path_factory.mktemp("lake") / "warehouse"
@@ -47,7 +47,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="session")
 def spark(settings: Settings) -> Iterator[SparkSession]:
     """The suite's Spark session."""
-    from dedup_storage.spark.session import get_spark
+    from dedup_storage.lake.session import get_spark
 
     session = get_spark(settings, "dedup_storage tests")
     yield session

@@ -26,7 +26,7 @@ def adopt(
     check_name(dataset, "dataset name")
     described = LogSchema.from_yaml(schema)
     with job.spark() as spark:
-        from dedup_storage.spark.adopt import adopt as run
+        from dedup_storage.dataset.adopt import adopt as run
 
         with job.step(f"Adopting {source}", spark):
             summary = run(spark, job.settings, dataset, described, source, run_id)

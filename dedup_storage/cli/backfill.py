@@ -18,7 +18,7 @@ from dedup_storage.schema import check_name
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from dedup_storage.spark.backfill import Affected, Change
+    from dedup_storage.dataset.backfill import Affected, Change
 
 __all__ = ["backfill"]
 
@@ -71,8 +71,8 @@ def backfill(
     if sum(value is not None for value in (users, users_table, sample)) > 1:
         raise UsageError("users are named twice", expected="one of --users, --users-table and --sample")
     with job.spark() as spark:
-        from dedup_storage.spark.backfill import Strategy
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.backfill import Strategy
+        from dedup_storage.dataset.facade import Dataset
 
         target = Dataset.open(spark, job.settings, dataset)
         change = _change(spark, expressions, rows, function, tuple(column or ()))
@@ -110,8 +110,8 @@ def _expressions(given: list[str]) -> dict[str, str]:
 def _change(
     spark: SparkSession, expressions: dict[str, str], rows: str | None, function: str | None, columns: tuple[str, ...]
 ) -> Change:
-    from dedup_storage.spark.backfill import Change
-    from dedup_storage.spark.sources import named_function, read_frame
+    from dedup_storage.dataset.backfill import Change
+    from dedup_storage.sources.named import named_function, read_frame
 
     return Change(
         expressions=expressions,
@@ -130,8 +130,8 @@ def _affected(
     first_date: str | None,
     last_date: str | None,
 ) -> Affected:
-    from dedup_storage.spark.backfill import Affected
-    from dedup_storage.spark.sources import read_frame, read_ids
+    from dedup_storage.dataset.backfill import Affected
+    from dedup_storage.sources.named import read_frame, read_ids
 
     listed = read_ids(users) if users is not None else None
     return Affected(

@@ -13,7 +13,7 @@ __all__ = ["check"]
 def check(job: Job, dataset: DatasetOption, version: VersionOption = None) -> None:
     """Run the quality suite on a version; exit status 3 when it fails."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Checking {dataset}", spark):

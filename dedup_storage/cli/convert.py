@@ -43,7 +43,7 @@ def convert(
         # A session that knows Delta knows Iceberg too.
         both = both.model_copy(update={"format": "delta"})
     with local_spark(both, debug=job.debug) as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         source = Dataset.open(spark, job.settings, dataset)
         with part_progress() as progress:

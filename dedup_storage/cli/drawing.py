@@ -11,7 +11,7 @@ import typer
 from dedup_storage.cli.runtime import Job
 
 if TYPE_CHECKING:
-    from dedup_storage.report.select import Draw
+    from dedup_storage.report.draw.select import Draw
 
 __all__ = ["SampleOption", "ScratchOption", "ShareOption", "SparkOption", "drawing"]
 
@@ -32,7 +32,7 @@ def drawing(job: Job, by_spark: bool, scratch: str | None) -> Iterator[Draw | No
     if not by_spark:
         yield None
         return
-    from dedup_storage.spark.user_sample import SparkDraw
+    from dedup_storage.sources.user_draw import SparkDraw
 
     with job.spark() as spark, SparkDraw(spark, scratch or f"{job.settings.warehouse}/_scratch") as draw:
         yield draw

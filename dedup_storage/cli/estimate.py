@@ -31,8 +31,8 @@ def estimate(
     scratch: ScratchOption = None,
 ) -> None:
     """Estimate the bytes a flat log would need in each layout, from a sample of whole users; nothing is written."""
-    from dedup_storage.report.dataset_files import input_files
-    from dedup_storage.report.savings import estimate_savings, savings_text
+    from dedup_storage.report.estimate.savings import estimate_savings, savings_text
+    from dedup_storage.report.parquet.dataset_files import input_files
     from dedup_storage.schema import LogSchema
 
     described = LogSchema.from_yaml(schema)

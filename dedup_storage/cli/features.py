@@ -12,7 +12,7 @@ from dedup_storage.errors import UsageError
 from dedup_storage.schema import Grain
 
 if TYPE_CHECKING:
-    from dedup_storage.tables.features import FeatureGroup
+    from dedup_storage.lake.groups import FeatureGroup
 
 __all__ = ["add_features", "app", "drop_features", "promote_features", "refresh_features"]
 
@@ -55,7 +55,7 @@ def add_features(
     source = _source(sql, function, join, on, column)
     days = _days(lookback)
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Adding {name} to {dataset}", spark):
@@ -86,8 +86,8 @@ def refresh_features(
 ) -> None:
     """Compute what is new or changed since a feature group was computed."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
-        from dedup_storage.spark.features.recipe import import_function
+        from dedup_storage.dataset.facade import Dataset
+        from dedup_storage.dataset.features.recipe import import_function
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Refreshing {name} of {dataset}", spark):
@@ -100,7 +100,7 @@ def refresh_features(
 def promote_features(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = None) -> None:
     """Fold a feature group into its grain's table, so that reading joins nothing."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Promoting {name} of {dataset}", spark):
@@ -112,7 +112,7 @@ def promote_features(job: Job, name: Name, dataset: DatasetOption, run_id: RunId
 def drop_features(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = None) -> None:
     """Publish a version without a feature group; older versions keep it."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         summary = Dataset.open(spark, job.settings, dataset).drop_features(name, run_id=run_id)
     job.done(f"Dropped {name} from {dataset}", summary)
@@ -129,7 +129,7 @@ def rename(
 ) -> None:
     """Publish a version in which a feature group has another name."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         summary = Dataset.open(spark, job.settings, dataset).rename_features(name, new_name, run_id=run_id)
     job.done(f"Renamed {name} to {new_name}", summary)
@@ -148,7 +148,7 @@ def list_features(job: Job, dataset: DatasetOption, version: VersionOption = Non
 @job
 def describe(job: Job, name: Name, dataset: DatasetOption, version: VersionOption = None) -> None:
     """Show a feature group's definition and lineage, and what of it is out of date."""
-    from dedup_storage.tables.features import find_group
+    from dedup_storage.lake.groups import find_group
 
     groups, stale = _groups(job, dataset, version, name)
     group = find_group(groups, name, dataset)
@@ -160,8 +160,8 @@ def _groups(
     job: Job, dataset: str, version: int | None, name: str | None = None
 ) -> tuple[dict[str, FeatureGroup], list[Any]]:
     """The groups of a version, without Spark; and what of one of them is out of date."""
-    from dedup_storage.tables.features import feature_groups, stale_cells
-    from dedup_storage.tables.metadata import Lake
+    from dedup_storage.lake.groups import feature_groups, stale_cells
+    from dedup_storage.lake.iceberg.metadata import Lake
 
     meta = job.metadata(dataset)
     number = meta.resolve(version)
@@ -189,7 +189,7 @@ def _source(
     expressions, keys, columns = (_pairs(values) for values in (sql, on, column))
 
     def make() -> Any:
-        from dedup_storage.spark.features.recipe import Lookup, import_function
+        from dedup_storage.dataset.features.recipe import Lookup, import_function
 
         if function:
             return import_function(function)

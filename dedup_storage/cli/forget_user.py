@@ -31,8 +31,8 @@ def forget_user(
     if (users is None) == (users_table is None):
         raise UsageError("it is not said whom to forget", expected="--users or --users-table")
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
-        from dedup_storage.spark.sources import read_frame, read_ids
+        from dedup_storage.dataset.facade import Dataset
+        from dedup_storage.sources.named import read_frame, read_ids
 
         target = Dataset.open(spark, job.settings, dataset)
         given = read_ids(users) if users is not None else read_frame(spark, str(users_table))

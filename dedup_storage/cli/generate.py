@@ -54,7 +54,7 @@ def generate(
     overrides = {name: value for name, value in named.items() if value is not None}
     params = SynthParams.preset(preset, **{**overrides, **dict(_setting(text) for text in parameter or ())})
     with job.spark() as spark:
-        from dedup_storage.spark.generate import generate as write_log
+        from dedup_storage.sources.generate import generate as write_log
 
         with job.step(f"Generating {output}", spark):
             summary = write_log(spark, params, output)

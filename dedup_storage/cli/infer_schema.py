@@ -15,7 +15,7 @@ from dedup_storage.errors import StorageError, UsageError
 from dedup_storage.schema import LogSchema
 
 if TYPE_CHECKING:
-    from dedup_storage.spark.grains import GrainReport
+    from dedup_storage.sources.grains import GrainReport
 
 __all__ = ["infer_schema"]
 
@@ -44,9 +44,9 @@ def infer_schema(
         schema, user=user, request=request, item=item, event_time=event_time, position=position, labels=label
     )
     with job.spark() as spark:
-        from dedup_storage.spark.grains import detect_grains
-        from dedup_storage.spark.infer import propose_schema
-        from dedup_storage.spark.raw import RawLog
+        from dedup_storage.sources.grains import detect_grains
+        from dedup_storage.sources.infer import propose_schema
+        from dedup_storage.sources.raw import RawLog
 
         with job.step("Detecting grains", spark):
             log = RawLog.read(spark, source, format=format.value if format else None, schema=start)

@@ -44,8 +44,8 @@ def join(
     if not explain and (output is None) == (table is None):
         raise UsageError("it is not clear what becomes of the rows", expected="--output, --table or --explain")
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
-        from dedup_storage.spark.joins.tables import explain_tables, join_tables, write_join
+        from dedup_storage.dataset.facade import Dataset
+        from dedup_storage.dataset.joins.tables import explain_tables, join_tables, write_join
 
         opened = Dataset.open(spark, job.settings, dataset)
         if explain:

@@ -27,8 +27,8 @@ def late_labels(
     """Merge late labels into the impressions; the newest by event time wins."""
     check_name(dataset, "dataset name")
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
-        from dedup_storage.spark.sources import read_frame
+        from dedup_storage.dataset.facade import Dataset
+        from dedup_storage.sources.named import read_frame
 
         target = Dataset.open(spark, job.settings, dataset)
         with part_progress() as progress:

@@ -43,8 +43,8 @@ def maintain(
     check_name(dataset, "dataset name")
     steps = set(only or _Step)
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
-        from dedup_storage.spark.maintain import Limits, Policy
+        from dedup_storage.dataset.facade import Dataset
+        from dedup_storage.dataset.upkeep import Limits, Policy
 
         target = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Maintaining {dataset}", spark):

@@ -16,8 +16,8 @@ from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
+    from dedup_storage.report.draw.select import Draw
     from dedup_storage.report.model import Report
-    from dedup_storage.report.select import Draw
 
 __all__ = ["InputOption", "report"]
 
@@ -71,7 +71,7 @@ def report(
             before = _measure(job, dataset, None, None, int(against), progress)
     _show(job, made, html, markdown)
     if before is not None:
-        from dedup_storage.report.compare import compare, comparison_table
+        from dedup_storage.report.show.compare import compare, comparison_table
 
         comparison = compare(before, made, threshold=threshold)
         if str(job.json) != "-":
@@ -94,10 +94,10 @@ def _measure(
     baselines: bool = False,
     draw: Draw | None = None,
 ) -> Report:
-    from dedup_storage.report.baselines import ALL_LAYOUTS
-    from dedup_storage.report.dataset_files import dataset_files, input_files
+    from dedup_storage.report.draw.named import named_users
+    from dedup_storage.report.estimate.baselines import ALL_LAYOUTS
     from dedup_storage.report.measure import measure_dataset, measure_log
-    from dedup_storage.report.named import named_users
+    from dedup_storage.report.parquet.dataset_files import dataset_files, input_files
     from dedup_storage.schema import LogSchema
 
     layouts = ALL_LAYOUTS if baselines else ()
@@ -142,7 +142,7 @@ def _show(job: Job, made: Report, html: Path | None, markdown: Path | None) -> N
     if markdown is not None:
         _write(markdown, text.markdown(made))
     if html is not None:
-        from dedup_storage.report.html import html as page
+        from dedup_storage.report.show.html import html as page
 
         _write(html, page(made))
     job.write_json(made)
@@ -157,8 +157,8 @@ def _write(path: Path, content: str) -> None:
 
 
 def _compare_raw(job: Job, dataset: str | None, raw: str, version: int | None) -> None:
-    from dedup_storage.report.dataset_files import dataset_files, input_files
-    from dedup_storage.report.summary import summarize, summary_table
+    from dedup_storage.report.parquet.dataset_files import dataset_files, input_files
+    from dedup_storage.report.show.summary import summarize, summary_table
 
     if dataset is None:
         raise UsageError("--raw compares a dataset with its flat log", expected="--dataset NAME")

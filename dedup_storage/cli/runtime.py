@@ -26,7 +26,7 @@ from dedup_storage.schema import check_name
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from dedup_storage.tables.metadata import DatasetMetadata
+    from dedup_storage.lake.iceberg.metadata import DatasetMetadata
 
 __all__ = ["Job", "job", "local_spark"]
 
@@ -99,7 +99,7 @@ class Job:
         Raises:
             DatasetNotFoundError: names the datasets that do exist.
         """
-        from dedup_storage.tables.lakes import open_lake
+        from dedup_storage.lake.catalogs import open_lake
 
         return open_lake(self.settings).load(check_name(dataset, "dataset name"))
 
@@ -194,8 +194,8 @@ def local_spark(settings: Settings, *, debug: bool = False) -> Iterator[SparkSes
     """
     from pyspark.sql import SparkSession
 
+    from dedup_storage.lake.session import get_spark
     from dedup_storage.spark.errors import translated
-    from dedup_storage.spark.session import get_spark
 
     with translated():
         joined = SparkSession.getActiveSession() is not None

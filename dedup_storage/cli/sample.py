@@ -124,7 +124,7 @@ def create(
     }
     values = {**_definition(definition), **{k: v for k, v in given.items() if v not in (None, {}, [])}}
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Sampling {dataset}", spark):
@@ -156,7 +156,7 @@ def split(
         if not colon:
             raise UsageError("the dates cannot be read", expected="NAME=2024-01-01:2024-01-31", got=text)
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Dividing {dataset}", spark):
@@ -209,7 +209,7 @@ def _stored(job: Job, dataset: str) -> list[tuple[str, Any]]:
 def plan(job: Job, name: Name, dataset: DatasetOption, version: VersionOption = None) -> None:
     """Show how many bytes of files reading a sample opens."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         found = Dataset.open(spark, job.settings, dataset).plan_sample(name, version)
     job.done(f"Reading sample {name} of {dataset}", found)
@@ -222,7 +222,7 @@ def refresh(
 ) -> None:
     """Take in the users of a newer version."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Refreshing {name}", spark):
@@ -235,7 +235,7 @@ def refresh(
 def drop(job: Job, name: Name, dataset: DatasetOption) -> None:
     """Forget a sample; the dataset's rows stay as they are."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         Dataset.open(spark, job.settings, dataset).drop_sample(name)
     job.done(f"Dropped sample {name}", {"dataset": dataset, "sample": name})
@@ -254,7 +254,7 @@ def materialise(
 ) -> None:
     """Write a sample's rows into a dataset of its own, weights as columns."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Writing {into}", spark):
@@ -275,7 +275,7 @@ def report(
 ) -> None:
     """Report requested and realised counts, weights, and estimates with intervals."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Estimating from {name}", spark):
@@ -283,7 +283,7 @@ def report(
     if str(job.json) != "-":
         _show(made)
     if html is not None:
-        from dedup_storage.report.sampling import html as page
+        from dedup_storage.report.show.samples import html as page
 
         try:
             html.parent.mkdir(parents=True, exist_ok=True)

@@ -28,9 +28,9 @@ def tune(
     apply: Annotated[bool, typer.Option("--apply", help="Set the proposed table properties.")] = False,
 ) -> None:
     """Try encodings on a sample of users, explain the best, and with --apply set the table properties."""
-    from dedup_storage.report.dataset_files import dataset_files
-    from dedup_storage.report.summary import human_bytes
-    from dedup_storage.report.tuning import tune_dataset
+    from dedup_storage.report.parquet.dataset_files import dataset_files
+    from dedup_storage.report.show.summary import human_bytes
+    from dedup_storage.report.tune.dataset import tune_dataset
 
     files = dataset_files(job.settings, dataset, version)
     with file_progress() as progress:
@@ -52,7 +52,7 @@ def tune(
         show_table("Properties to change", ("property", "value"), list(p.properties.items()))
     if apply and any(p.properties for p in proposals):
         with job.spark() as spark:
-            from dedup_storage.report.apply import apply_properties
+            from dedup_storage.report.tune.apply import apply_properties
 
             for p in proposals:
                 apply_properties(spark, job.settings, dataset, p.table, p.properties)

@@ -11,7 +11,7 @@ from dedup_storage.cli.options import DatasetOption, RunIdOption
 from dedup_storage.cli.runtime import Job, job
 
 if TYPE_CHECKING:
-    from dedup_storage.tables.metadata import VersionInfo
+    from dedup_storage.lake.iceberg.metadata import VersionInfo
 
 __all__ = ["app"]
 
@@ -45,7 +45,7 @@ def pin(
 ) -> None:
     """Keep a version through expiry, and print what names it, as JSON."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         pinned = Dataset.open(spark, job.settings, dataset).pin(version, label)
     job.done(f"Pinned version {version} of {dataset}", pinned)
@@ -56,7 +56,7 @@ def pin(
 def unpin(job: Job, label: Annotated[str, typer.Argument(help="Name of the pin.")], dataset: DatasetOption) -> None:
     """Let expiry have a pinned version again."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         Dataset.open(spark, job.settings, dataset).unpin(label)
     job.done(f"Unpinned {label}", {"dataset": dataset, "label": label})
@@ -72,7 +72,7 @@ def rollback(
 ) -> None:
     """Publish an earlier version's content as the newest version."""
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
+        from dedup_storage.dataset.facade import Dataset
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Rolling {dataset} back", spark):

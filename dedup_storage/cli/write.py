@@ -8,10 +8,10 @@ import typer
 
 from dedup_storage.cli.options import DatasetOption, LogFormat, RunIdOption, SchemaOption
 from dedup_storage.cli.runtime import Job, job
+from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.errors import DatasetNotFoundError, UsageError
 from dedup_storage.layout import Layout
 from dedup_storage.schema import DateGrain, LogSchema, check_name
-from dedup_storage.spark.policies import Mode, OnDuplicates, OnInconstant
 
 __all__ = ["write"]
 
@@ -48,8 +48,8 @@ def write(
             fix="Leave out --layout, --date-grain and --buckets, or give --schema for a new dataset.",
         )
     with job.spark() as spark:
-        from dedup_storage.spark.dataset import Dataset
-        from dedup_storage.spark.raw import RawLog
+        from dedup_storage.dataset.facade import Dataset
+        from dedup_storage.sources.raw import RawLog
 
         kind = format.value if format else None
         with job.step("Reading the raw log", spark):

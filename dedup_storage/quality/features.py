@@ -13,13 +13,13 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import StorageError
+from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.quality.expect import Batch, evaluate
 from dedup_storage.quality.expectations import Rule, zero_rule
 from dedup_storage.quality.gate import docs_directory
 from dedup_storage.quality.model import CheckResult, Verdict
-from dedup_storage.tables.features import FeatureGroup
-from dedup_storage.tables.rows import only_row
+from dedup_storage.spark.rows import only_row
 
 __all__ = ["feature_facts", "run_feature_gate"]
 

@@ -11,13 +11,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import ConfigError
 from dedup_storage.reader.batch import DedupBatch, Progress
-from dedup_storage.reader.decode import ArrowTransform
-from dedup_storage.reader.iterate import BatchIterator, Cursor, Job, Shard, default_threads
+from dedup_storage.reader.decode.split import ArrowTransform
+from dedup_storage.reader.epoch.iterate import BatchIterator, Cursor, Job, Shard, default_threads
+from dedup_storage.reader.epoch.ranks import resolve_rank
+from dedup_storage.reader.epoch.shared import SharedPosition, check_picklable
+from dedup_storage.reader.open.plan import ReadPlan, make_plan
 from dedup_storage.reader.options import Ends, Filters, ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder
-from dedup_storage.reader.plan import ReadPlan, make_plan
-from dedup_storage.reader.ranks import resolve_rank
-from dedup_storage.reader.shared import SharedPosition, check_picklable
 from dedup_storage.reader.state import Position, ReaderState
 
 __all__ = ["DedupDataset"]

@@ -8,21 +8,21 @@ from datetime import UTC, datetime
 
 from dedup_storage.errors import InputError, UnknownColumnError, known_names
 from dedup_storage.layout import TableRole
-from dedup_storage.report.baselines import ALL_LAYOUTS, BaselineLayout, starting_encoding
-from dedup_storage.report.curves import curves
-from dedup_storage.report.dataset_files import DatasetFiles, TableFiles
-from dedup_storage.report.encoding import Encoding
-from dedup_storage.report.estimate import KnownTotals, LayoutEstimate, estimate_layouts, is_list
-from dedup_storage.report.footers import OnFile, Totals
-from dedup_storage.report.intervals import Interval
+from dedup_storage.report.draw.named import NamedUsers
+from dedup_storage.report.draw.repetition import Repetition, repetition
+from dedup_storage.report.draw.select import SAMPLE_BYTES, Draw, sample_dataset, sample_flat
+from dedup_storage.report.draw.users import LogSample
+from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout, starting_encoding
+from dedup_storage.report.estimate.curves import curves
+from dedup_storage.report.estimate.intervals import Interval
+from dedup_storage.report.estimate.layouts import KnownTotals, LayoutEstimate, estimate_layouts, is_list
 from dedup_storage.report.model import Baseline, ColumnReport, PartReport, Range, Report, Sampled, TableReport
-from dedup_storage.report.named import NamedUsers
-from dedup_storage.report.pages import ColumnPages, read_pages
-from dedup_storage.report.raw import element_count, raw_bytes
-from dedup_storage.report.repetition import Repetition, repetition
-from dedup_storage.report.sample import LogSample
-from dedup_storage.report.select import SAMPLE_BYTES, Draw, sample_dataset, sample_flat
-from dedup_storage.report.summary import read_totals
+from dedup_storage.report.parquet.dataset_files import DatasetFiles, TableFiles
+from dedup_storage.report.parquet.encoding import Encoding
+from dedup_storage.report.parquet.footers import OnFile, Totals
+from dedup_storage.report.parquet.pages import ColumnPages, read_pages
+from dedup_storage.report.parquet.raw_bytes import element_count, raw_bytes
+from dedup_storage.report.show.summary import read_totals
 from dedup_storage.schema import Grain, LogSchema
 
 __all__ = ["Measured", "known_totals", "measure_dataset", "measure_log"]

@@ -1,1 +1,6 @@
-"""Everything that runs on Spark: sessions, writing, joins, features, maintenance."""
+"""What every use of Spark shares: errors in our words, types, small results, counted reads.
+
+Needs: pyspark, ``schema``, ``errors``.
+Gives: ``translated``, ``ddl``, ``only_row``, ``counted_reads`` and the like.
+May import: nothing of the toolkit above ``schema``.
+"""

@@ -1,7 +1,7 @@
 """Realistic synthetic training logs with known statistics: any file of any log is a pure function of its parameters.
 
 params = SynthParams.preset("small", seed=7)
-log = write_log(params, "/data/raw")       # or dedup_storage.spark.generate.generate on a cluster
+log = write_log(params, "/data/raw")       # or dedup_storage.sources.generate.generate on a cluster
 params.log_schema()                        # what its columns mean
 statistics(params)                         # what is known of it
 """

@@ -11,14 +11,14 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.adopt import adopt
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import DatasetExistsError, DedupStorageError, DuplicateRowsError, InputError, UsageError
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
-from dedup_storage.report.dataset_files import dataset_files
+from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import LogSchema
-from dedup_storage.spark.adopt import adopt
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from tests.contract.test_reader import rows_of
 from tests.integration.test_reader_spark import read
 from tests.spark.helpers import FLAT_TYPES, flat_rows, flat_schema, frame, same_rows

@@ -7,9 +7,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change, Strategy
 from dedup_storage.errors import ConflictError, QualityGateError, UsageError
 from dedup_storage.reader import DedupDataset
-from dedup_storage.spark.backfill import Affected, Change, Strategy
 from tests.contract.test_reader import rows_of
 from tests.contract.upkeep import DELTA_ALONE, files, left_behind, log, made
 from tests.integration.processes import kill

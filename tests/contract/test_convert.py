@@ -6,12 +6,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.convert import run as module
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import DatasetExistsError, StorageError
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
-from dedup_storage.spark.convert import run as module
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from tests.contract.conftest import MakeLog
 from tests.integration.test_reader_spark import read
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows

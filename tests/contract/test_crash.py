@@ -14,10 +14,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.lake.delta.metadata import DeltaLake
+from dedup_storage.lake.delta.publish import APP
 from dedup_storage.layout import Layout
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.tables.delta_metadata import DeltaLake
-from dedup_storage.tables.delta_publish import APP
 from tests.contract.conftest import MakeLog
 from tests.integration.processes import start
 from tests.integration.test_crash import AFTER_DECISION, BEFORE_DECISION, first_day

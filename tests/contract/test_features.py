@@ -7,11 +7,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.features import Lookup
 from dedup_storage.errors import QualityGateError, UnknownColumnError, UsageError
 from dedup_storage.reader import DedupDataset
-from dedup_storage.spark.backfill import Affected, Change
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.features import Lookup
 from tests.contract.conftest import MakeLog
 from tests.contract.upkeep import DELTA_ALONE
 from tests.spark.helpers import multiset, same_rows

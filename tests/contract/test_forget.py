@@ -12,11 +12,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import InputError, UsageError
+from dedup_storage.lake.delta.format import DeltaFormat
 from dedup_storage.reader import DedupDataset
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
-from dedup_storage.tables.delta import DeltaFormat
+from dedup_storage.sources.raw import RawLog
 from tests.contract.test_convert import StoppedError
 from tests.contract.test_reader import rows_of
 from tests.integration.forget_process import FIRST, GONE

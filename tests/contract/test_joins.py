@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.joins import Cause, explain_join
+from dedup_storage.dataset.joins.model import StepKind
+from dedup_storage.dataset.joins.tables import table_frame
 from dedup_storage.errors import ShuffleRefusedError
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.joins import Cause, explain_join
-from dedup_storage.spark.joins.model import StepKind
-from dedup_storage.spark.joins.tables import table_frame
 from tests.contract.conftest import MakeLog
 from tests.spark.helpers import multiset
 

@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.spark.dataset import Dataset
+from dedup_storage.dataset.facade import Dataset
 from tests.contract.upkeep import DELTA_ALONE, USERS, files, left_behind, log, made
 from tests.integration.backfiller import LATE
 from tests.integration.processes import kill

@@ -11,11 +11,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import VersionNotFoundError
-from dedup_storage.spark.backfill import Affected, Change
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.maintain.expire import Policy
-from dedup_storage.tables import delta_files
+from dedup_storage.lake import delta_files
+from dedup_storage.lake.iceberg.expire import Policy
 from tests.contract.conftest import MakeLog
 from tests.contract.upkeep import DELTA_ALONE, files, left_behind, log, made
 from tests.integration.processes import kill

@@ -9,11 +9,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import ConfigError, StorageError, VersionNotFoundError
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
 from dedup_storage.schema import DateGrain
-from dedup_storage.spark.dataset import Dataset
 from tests.contract.conftest import MakeLog
 from tests.integration.test_reader_spark import ORDER, read
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dedup_storage.config import Settings
-from dedup_storage.report.dataset_files import dataset_files
-from dedup_storage.spark.dataset import Dataset
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.report.parquet.dataset_files import dataset_files
 from tests.contract.conftest import MakeLog
 
 

@@ -12,18 +12,18 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.samples import store
+from dedup_storage.dataset.samples.plan import bytes_read
 from dedup_storage.errors import ConfigError, StorageError, UsageError
+from dedup_storage.lake.iceberg.expire import Policy
 from dedup_storage.reader import DedupDataset
-from dedup_storage.report.dataset_files import dataset_files
-from dedup_storage.report.named import named_users
-from dedup_storage.report.select import sample_dataset
-from dedup_storage.report.summary import read_totals
+from dedup_storage.report.draw.named import named_users
+from dedup_storage.report.draw.select import sample_dataset
+from dedup_storage.report.parquet.dataset_files import dataset_files
+from dedup_storage.report.show.summary import read_totals
 from dedup_storage.sampling.hashing import limit, user_points
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.maintain.expire import Policy
-from dedup_storage.spark.raw import RawLog
-from dedup_storage.spark.sampling import store
-from dedup_storage.spark.sampling.plan import bytes_read
+from dedup_storage.sources.raw import RawLog
 from tests.contract.test_convert import StoppedError
 from tests.contract.test_maintain import grown_old
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows

@@ -8,8 +8,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import ConflictError, ForeignCommitError, VersionNotFoundError
-from dedup_storage.spark.dataset import Dataset
 from tests.contract.conftest import MakeLog
 from tests.spark.helpers import same_rows
 

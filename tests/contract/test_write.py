@@ -6,6 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import (
     ConstancyError,
     DatasetExistsError,
@@ -16,8 +17,7 @@ from dedup_storage.errors import (
 )
 from dedup_storage.layout import Layout, TableRole
 from dedup_storage.schema import DateGrain
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from tests.contract.conftest import MakeLog
 from tests.spark.helpers import FLAT_TYPES, day, flat_rows, flat_schema, frame, multiset, same_rows
 
@@ -60,7 +60,7 @@ def test_segments_are_partitions_and_their_files_are_sorted(ds: Dataset, lake: S
     """Each (date, bucket) of a write is one file, its rows in the order of the key."""
     import pyarrow.parquet as pq
 
-    from dedup_storage.report.dataset_files import dataset_files
+    from dedup_storage.report.parquet.dataset_files import dataset_files
 
     ds.write(make_log([2], first_request=100), gate=False)
     for table in dataset_files(lake, ds.name).tables:

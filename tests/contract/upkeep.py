@@ -9,8 +9,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
 __all__ = ["DELTA_ALONE", "USERS", "files", "left_behind", "log", "made"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from dedup_storage.dataset.backfill import Affected, Change, Strategy
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.errors import ConflictError
-from dedup_storage.spark.backfill import Affected, Change, Strategy
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.maintain import Policy
 from tests.integration.processes import opened
 from tests.spark.helpers import day
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dedup_storage.config import Settings, load_settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.faults import VARIABLE
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.session import get_spark
+from dedup_storage.lake.session import get_spark
 
 ROOT = Path(__file__).resolve().parents[2]
 

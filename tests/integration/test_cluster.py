@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from dedup_storage.config import load_settings
+from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.synth.files import write_log
 from dedup_storage.synth.params import SynthParams
-from dedup_storage.tables.metadata import Lake
 from tests.integration.cluster import Unavailable, postgres, standalone, submit
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -11,9 +11,9 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.schema import LogSchema
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 
 HISTORY = ("impression_time_fixed", "scroll_percentage_fixed", "article_id_fixed", "read_time_fixed")
 SCHEMA = LogSchema.from_dict(

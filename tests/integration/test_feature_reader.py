@@ -26,8 +26,8 @@ def read(dataset: DedupDataset, columns: list[str]) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("layout", [Layout.SPLIT, pytest.param(Layout.FLAT, marks=pytest.mark.slow)])
 def test_reader_equals_logs(spark: Any, settings: Settings, name: str, layout: Layout) -> None:
-    from dedup_storage.spark.dataset import Dataset
-    from dedup_storage.spark.raw import RawLog
+    from dedup_storage.dataset.facade import Dataset
+    from dedup_storage.sources.raw import RawLog
 
     schema = flat_schema()
     raw = RawLog.from_frame(frame(spark, flat_rows([1, 2])), schema)
@@ -73,8 +73,8 @@ def test_reader_equals_logs(spark: Any, settings: Settings, name: str, layout: L
 
 
 def test_the_report_counts_feature_groups(spark: Any, settings: Settings, name: str) -> None:
-    from dedup_storage.spark.dataset import Dataset
-    from dedup_storage.spark.raw import RawLog
+    from dedup_storage.dataset.facade import Dataset
+    from dedup_storage.sources.raw import RawLog
 
     raw = RawLog.from_frame(frame(spark, flat_rows([1, 2])), flat_schema())
     ds = Dataset.create(spark, settings, name, raw.schema, raw)

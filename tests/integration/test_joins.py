@@ -7,15 +7,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.joins import How, asof_join, bucket_join
+from dedup_storage.dataset.joins.tables import table_frame
 from dedup_storage.demo.complete_journey import log_schema, write_log
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.generate import generate
-from dedup_storage.spark.joins import How, asof_join, bucket_join
-from dedup_storage.spark.joins.tables import table_frame
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.generate import generate
+from dedup_storage.sources.raw import RawLog
+from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.types import fingerprint
 from dedup_storage.synth import SynthParams
-from dedup_storage.tables.rows import only_row
 from tests.integration.test_ebnerd import SCHEMA, source
 from tests.spark.join_tables import exchanges, plain_join
 

@@ -27,8 +27,8 @@ def read(dataset: DedupDataset) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("layout", list(Layout))
 def test_reader_equals_spark_with_deletion_vectors(spark: Any, settings: Settings, name: str, layout: Layout) -> None:
-    from dedup_storage.spark.dataset import Dataset
-    from dedup_storage.spark.raw import RawLog
+    from dedup_storage.dataset.facade import Dataset
+    from dedup_storage.sources.raw import RawLog
 
     schema = flat_schema()
     raw = RawLog.from_frame(frame(spark, flat_rows(range(1, 4))), schema)

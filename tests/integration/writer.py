@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from tests.integration.processes import opened
 from tests.spark.helpers import flat_rows, flat_schema, frame
 

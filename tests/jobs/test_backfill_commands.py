@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from dedup_storage.cli import app
 from dedup_storage.config import Settings
-from dedup_storage.tables.metadata import Lake
+from dedup_storage.lake.iceberg.metadata import Lake
 
 SCHEMA = {
     "user": "u", "request": "r", "item": "i", "event_time": "t", "labels": ["y"], "columns": {"hist": "request"},

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from dedup_storage.cli import app
 from dedup_storage.config import Settings
-from dedup_storage.tables.metadata import Lake
+from dedup_storage.lake.iceberg.metadata import Lake
 
 SCHEMA = {
     "user": "u",

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 
 from dedup_storage.cli import app
 from dedup_storage.config import Settings
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
 Run = Callable[..., Result]

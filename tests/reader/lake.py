@@ -14,9 +14,9 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import BucketTransform, IdentityTransform, MonthTransform
 
 from dedup_storage.config import Settings
+from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, Layout, TableRole, version_tag
 from dedup_storage.schema import DateGrain, LogSchema
-from dedup_storage.tables.catalog import pyiceberg_properties
 
 _DDL = {
     pa.int32(): "int",

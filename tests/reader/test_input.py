@@ -28,7 +28,7 @@ from dedup_storage.errors import (
 )
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupBatch, DedupDataset
-from dedup_storage.reader.files import RowStream
+from dedup_storage.reader.decode.files import RowStream
 from dedup_storage.schema import DateGrain
 from tests.reader.lake import Lake, make_log
 from tests.reader.reading import contents, deliver, requests_of

@@ -8,9 +8,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
-from dedup_storage.tables.metadata import tags
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.lake.iceberg.metadata import tags
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
 __all__ = ["USERS", "data_files", "left_behind", "log", "make", "with_y"]

@@ -7,10 +7,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change, Strategy
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import QualityGateError, UsageError
-from dedup_storage.spark.backfill import Affected, Change, Strategy
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from tests.spark.backfilling import USERS, data_files, left_behind, log, make, with_y
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
 

@@ -7,6 +7,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import (
     DuplicateRowsError,
     InputError,
@@ -16,9 +18,7 @@ from dedup_storage.errors import (
     UsageError,
     VersionNotFoundError,
 )
-from dedup_storage.spark.backfill import Affected, Change
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.tables.metadata import snapshot_summary
+from dedup_storage.lake.iceberg.metadata import snapshot_summary
 from tests.spark.backfilling import left_behind, log, make
 from tests.spark.helpers import same_rows
 

@@ -10,9 +10,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Backfill, Change, Strategy
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import ConflictError, UsageError
-from dedup_storage.spark.backfill import Affected, Backfill, Change, Strategy
-from dedup_storage.spark.dataset import Dataset
 from tests.spark.backfilling import left_behind, log, make, with_y
 from tests.spark.helpers import same_rows
 

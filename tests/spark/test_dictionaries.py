@@ -11,14 +11,14 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
-from dedup_storage.report.apply import apply_properties
-from dedup_storage.report.dataset_files import dataset_files
-from dedup_storage.report.pages import read_pages
-from dedup_storage.report.summary import read_totals
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.report.parquet.dataset_files import dataset_files
+from dedup_storage.report.parquet.pages import read_pages
+from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.tune.apply import apply_properties
 from dedup_storage.schema import LogSchema
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.glance import dictionary_columns
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.glance import dictionary_columns
+from dedup_storage.sources.raw import RawLog
 
 DICTIONARY = "write.parquet.dict-encoding-enabled.column."
 TYPES = (

@@ -11,6 +11,8 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.features import Lookup
 from dedup_storage.errors import (
     ConflictError,
     InputError,
@@ -20,9 +22,7 @@ from dedup_storage.errors import (
     UsageError,
 )
 from dedup_storage.layout import Layout
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.features import Lookup
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
 
 
@@ -240,7 +240,7 @@ def test_the_same_group_by_two_runs_conflicts_by_name(spark: SparkSession, setti
     ds = make(spark, settings, name, [1])
     ds.add_features("a", {"one": "1"}, gate=False)
     ds.write(log(spark, [2], 100), gate=False)
-    from dedup_storage.spark.features.refresh import Refresher
+    from dedup_storage.dataset.features.refresh import Refresher
 
     slow = Refresher(ds.tables, ds.settings, ds.spec, "a", run_id="slow", gate=False)
     original = slow.stage

@@ -10,10 +10,10 @@ from pyiceberg.conversions import from_bytes
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change, Strategy
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import InputError, UsageError
-from dedup_storage.spark.backfill import Affected, Change, Strategy
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import day, flat_rows, flat_schema, frame, multiset, same_rows
 
 KEPT = "user_id not in (1, 5)"

@@ -15,8 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import DedupStorageError, UnknownColumnError, UsageError
-from dedup_storage.spark.functions import (
+from dedup_storage.dataset.functions import (
     Statistic,
     count_in_window,
     last_k,
@@ -26,7 +25,8 @@ from dedup_storage.spark.functions import (
     sequence_length,
     with_target_matches,
 )
-from dedup_storage.spark.functions.windows import window_suffix
+from dedup_storage.dataset.functions.windows import window_suffix
+from dedup_storage.errors import DedupStorageError, UnknownColumnError, UsageError
 
 # An example takes Spark a second, so each holds many rows and a failing one is printed without shrinking.
 EXAMPLES = hypothesis_settings(
@@ -236,8 +236,8 @@ def test_totals_of_requests(spark: SparkSession) -> None:
 
 def test_a_long_history_is_read_once_and_moved_by_nothing(spark: SparkSession, settings: Settings, name: str) -> None:
     """Between tables of one dataset: no exchange at all, no sort of a history, and few rows after the explode."""
-    from dedup_storage.spark.dataset import Dataset
-    from dedup_storage.spark.raw import RawLog
+    from dedup_storage.dataset.facade import Dataset
+    from dedup_storage.sources.raw import RawLog
     from tests.spark.helpers import flat_rows, flat_schema, frame
 
     raw = RawLog.from_frame(frame(spark, flat_rows([1, 2], users=8, candidates=5)), flat_schema())

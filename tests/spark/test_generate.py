@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.errors import InputError
-from dedup_storage.spark.generate import generate
+from dedup_storage.sources.generate import generate
 from dedup_storage.synth import SynthLayout, SynthParams, statistics, write_log
 
 

@@ -10,6 +10,9 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.joins import How, ShuffleWarning, bucket_join
+from dedup_storage.dataset.joins.plan import physical_plan
+from dedup_storage.dataset.joins.settings import BUCKET_JOIN
 from dedup_storage.errors import (
     InputError,
     SchemaError,
@@ -18,9 +21,6 @@ from dedup_storage.errors import (
     UnsafeNameError,
     UsageError,
 )
-from dedup_storage.spark.joins import How, ShuffleWarning, bucket_join
-from dedup_storage.spark.joins.plan import physical_plan
-from dedup_storage.spark.joins.settings import BUCKET_JOIN
 from tests.spark.helpers import multiset
 from tests.spark.join_tables import KEYS, Tables, exchanges, plain_join, same_as_plain
 

@@ -16,9 +16,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.joins import asof_join
+from dedup_storage.dataset.joins.plan import physical_plan
 from dedup_storage.errors import DuplicateRowsError, SchemaError, UnknownColumnError, UsageError
-from dedup_storage.spark.joins import asof_join
-from dedup_storage.spark.joins.plan import physical_plan
 from tests.spark.helpers import multiset
 from tests.spark.join_tables import Tables
 

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from dedup_storage.cli import app
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.joins.tables import table_frame, write_join
 from dedup_storage.errors import UsageError
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.joins.tables import table_frame, write_join
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
 from tests.spark.join_tables import exchanges, plain_join
 

@@ -11,9 +11,9 @@ from pyspark.sql import functions as F
 from rich.console import Console
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.joins import Cause, JoinExplanation, explain_join
+from dedup_storage.dataset.joins.model import StepKind
 from dedup_storage.errors import UsageError
-from dedup_storage.spark.joins import Cause, JoinExplanation, explain_join
-from dedup_storage.spark.joins.model import StepKind
 from tests.spark.join_tables import KEYS, Tables
 
 DAILY = "event_date, bucket(4, user_id)"

@@ -10,9 +10,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import day, flat_rows, flat_schema, frame, same_rows
 
 TYPES = "user_id bigint, request_id bigint, item bigint, y int, at timestamp"

@@ -12,11 +12,11 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change, Strategy
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.errors import VersionNotFoundError
-from dedup_storage.spark.backfill import Affected, Change, Strategy
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.maintain import Policy
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
 
 NOW = Policy(keep_versions=1, keep_days=0)

@@ -10,18 +10,18 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import InputError, StorageError, UnsafeNameError, UsageError
-from dedup_storage.report.apply import apply_properties
-from dedup_storage.report.dataset_files import DatasetFiles, dataset_files
+from dedup_storage.report.draw.named import named_users
+from dedup_storage.report.draw.select import sample_dataset
 from dedup_storage.report.measure import measure_dataset
-from dedup_storage.report.named import named_users
-from dedup_storage.report.pages import read_pages
-from dedup_storage.report.select import sample_dataset
-from dedup_storage.report.summary import read_totals
-from dedup_storage.report.tune import Grid
-from dedup_storage.report.tuning import tune_dataset
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import Form, RawLog
+from dedup_storage.report.parquet.dataset_files import DatasetFiles, dataset_files
+from dedup_storage.report.parquet.pages import read_pages
+from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.tune.apply import apply_properties
+from dedup_storage.report.tune.dataset import tune_dataset
+from dedup_storage.report.tune.search import Grid
+from dedup_storage.sources.raw import Form, RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
 MIB = 1024**2
@@ -137,8 +137,8 @@ def test_an_empty_version_is_one_sentence(spark: SparkSession, settings: Setting
 
 
 def _no_files(settings: Settings, name: str) -> DatasetFiles:
-    from dedup_storage.report.dataset_files import table_files
-    from dedup_storage.tables.metadata import Lake
+    from dedup_storage.lake.iceberg.metadata import Lake
+    from dedup_storage.report.parquet.dataset_files import table_files
 
     metadata = Lake(settings).load(name)
     tables = tuple(table_files(t, n, metadata.role(n) or n) for n, t in metadata.tables.items())

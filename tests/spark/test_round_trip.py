@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.layout import Layout
 from dedup_storage.schema import DateGrain, LogSchema
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams, write_log
 from tests.strategies import LogSample, logs
 

@@ -13,14 +13,14 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.samples.columns import user_point
+from dedup_storage.dataset.samples.plan import bytes_read
 from dedup_storage.errors import ConfigError, DedupStorageError, UsageError
 from dedup_storage.reader import DedupDataset
-from dedup_storage.report.sampling import html
+from dedup_storage.report.show.samples import html
 from dedup_storage.sampling.hashing import limit, user_points
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
-from dedup_storage.spark.sampling.columns import user_point
-from dedup_storage.spark.sampling.plan import bytes_read
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import day, flat_schema, frame, same_rows
 
 COUNTRIES = ("DK", "SE", None)
@@ -391,7 +391,7 @@ def test_a_crash_leaves_the_sample_before_and_the_next_run_finishes(
         if reached == point:
             raise _CrashError
 
-    monkeypatch.setattr("dedup_storage.spark.sampling.store.reached", crash)
+    monkeypatch.setattr("dedup_storage.dataset.samples.store.reached", crash)
     with pytest.raises(_CrashError):
         ds.refresh_sample("kept")
     monkeypatch.undo()

@@ -15,15 +15,15 @@ from typer.testing import CliRunner
 
 from dedup_storage.cli import app
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import InputError
-from dedup_storage.report.dataset_files import dataset_files, folder_files
-from dedup_storage.report.sample import LogSample
-from dedup_storage.report.select import rows_per_request, sample_dataset, sample_flat
-from dedup_storage.report.summary import read_totals
+from dedup_storage.report.draw.select import rows_per_request, sample_dataset, sample_flat
+from dedup_storage.report.draw.users import LogSample
+from dedup_storage.report.parquet.dataset_files import dataset_files, folder_files
+from dedup_storage.report.show.summary import read_totals
 from dedup_storage.schema import LogSchema
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
-from dedup_storage.spark.user_sample import SparkDraw
+from dedup_storage.sources.raw import RawLog
+from dedup_storage.sources.user_draw import SparkDraw
 
 SCHEMA = LogSchema.from_dict(
     {

@@ -8,12 +8,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.write.writer import Mode, Writer
 from dedup_storage.errors import ConflictError, DedupStorageError, ForeignCommitError
+from dedup_storage.lake.iceberg.metadata import tags
 from dedup_storage.layout import claim_tag, version_tag
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
-from dedup_storage.spark.write import Mode, Writer
-from dedup_storage.tables.metadata import tags
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
 
 
@@ -34,7 +34,7 @@ def test_an_unfinished_publication_is_finished_by_the_next_run(spark: SparkSessi
     raw = log(spark, [2], 100)
     writer = Writer(ds.tables, ds.settings, ds.spec, raw, run_id="died", gate=False)
     meta = ds.metadata()
-    from dedup_storage.spark.collapse import Collapse
+    from dedup_storage.dataset.write.collapse import Collapse
 
     collapse = Collapse(ds.spec, writer.raw, ds.tables.bucket(ds.spec), 10)
     keys = collapse.keys()

@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import (
     ConstancyError,
     DatasetExistsError,
@@ -22,8 +23,7 @@ from dedup_storage.errors import (
     UsageError,
 )
 from dedup_storage.schema import LogSchema
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.raw import RawLog
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import FLAT_TYPES, day, flat_rows, flat_schema, frame, multiset, same_rows
 
 LAYOUTS = ["split", "flat"]

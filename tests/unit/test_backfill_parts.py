@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dedup_storage.spark.backfill.parts import PART_BYTES, parts_of
-from dedup_storage.spark.backfill.plan import BackfillPlan, SegmentPlan, _segment
-from dedup_storage.spark.backfill.request import Affected, Change, Strategy, digest
-from dedup_storage.spark.forget.rewrite import _segment_of
-from dedup_storage.spark.maintain.decay import Limits, SegmentDecay, _judged
-from dedup_storage.tables.branch import branch_name
-from dedup_storage.tables.iceberg_net import Files
-from dedup_storage.tables.segments import Segment
+from dedup_storage.dataset.backfill.parts import PART_BYTES, parts_of
+from dedup_storage.dataset.backfill.plan import BackfillPlan, SegmentPlan, _segment
+from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, digest
+from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, _judged
+from dedup_storage.lake.branch import branch_name
+from dedup_storage.lake.iceberg.net import Files
+from dedup_storage.lake.iceberg.rewrite import _segment_of
+from dedup_storage.lake.segments import Segment
 
 MB = 1_000_000
 

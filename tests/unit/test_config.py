@@ -8,7 +8,7 @@ import pytest
 
 from dedup_storage.config import CatalogType, load_settings
 from dedup_storage.errors import ConfigError, UnsafeNameError
-from dedup_storage.tables.catalog import pyiceberg_properties, spark_catalog_conf
+from dedup_storage.lake.iceberg.catalog import pyiceberg_properties, spark_catalog_conf
 
 ROOT = Path(__file__).resolve().parents[2]
 

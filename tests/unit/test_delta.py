@@ -13,10 +13,8 @@ from deltalake import DeltaTable, write_deltalake
 
 from dedup_storage.config import load_settings
 from dedup_storage.errors import DatasetNotFoundError, UsageError
-from dedup_storage.layout import DatasetSpec, Layout, TableRole, encoding_properties
-from dedup_storage.schema import DateGrain, LogSchema
-from dedup_storage.tables.delta_files import live_files, parquet_actions, replaced_files, restored_actions
-from dedup_storage.tables.delta_layout import (
+from dedup_storage.lake.delta.files import live_files, parquet_actions, replaced_files, restored_actions
+from dedup_storage.lake.delta.layout import (
     bucket_column,
     file_properties,
     generated_columns,
@@ -24,11 +22,13 @@ from dedup_storage.tables.delta_layout import (
     not_null,
     partition_columns,
 )
-from dedup_storage.tables.delta_metadata import DeltaLake
-from dedup_storage.tables.delta_ref import DeltaRef
-from dedup_storage.tables.delta_stage import StagedFiles, StagedStore
-from dedup_storage.tables.delta_versions import VersionLog
-from dedup_storage.tables.folders import delete_files, list_files, read_text, write_text
+from dedup_storage.lake.delta.metadata import DeltaLake
+from dedup_storage.lake.delta.ref import DeltaRef
+from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
+from dedup_storage.lake.delta.versions import VersionLog
+from dedup_storage.lake.folders import delete_files, list_files, read_text, write_text
+from dedup_storage.layout import DatasetSpec, Layout, TableRole, encoding_properties
+from dedup_storage.schema import DateGrain, LogSchema
 
 
 def spec(grain: DateGrain = DateGrain.DAY, layout: Layout = Layout.SPLIT, **more: str) -> DatasetSpec:

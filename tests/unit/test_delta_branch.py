@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from dedup_storage.config import load_settings
 from dedup_storage.errors import ConflictError
-from dedup_storage.tables.branch import PART, branch_name
-from dedup_storage.tables.delta_branch import BRANCH_FACT, DeltaBranch, NetChange, branches_of
-from dedup_storage.tables.delta_files import live_files
-from dedup_storage.tables.delta_metadata import DeltaLake
-from dedup_storage.tables.delta_segments import segments_condition
-from dedup_storage.tables.delta_stage import StagedFiles, StagedStore
-from dedup_storage.tables.protocol import Staged
-from dedup_storage.tables.segments import Segment
+from dedup_storage.lake.branch import PART, branch_name
+from dedup_storage.lake.delta.branch import BRANCH_FACT, DeltaBranch, NetChange, branches_of
+from dedup_storage.lake.delta.files import live_files
+from dedup_storage.lake.delta.metadata import DeltaLake
+from dedup_storage.lake.delta.segments import segments_condition
+from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
+from dedup_storage.lake.protocol import Staged
+from dedup_storage.lake.segments import Segment
 from tests.unit.test_delta import spec
 
 TABLE = "requests"

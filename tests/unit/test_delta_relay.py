@@ -13,13 +13,13 @@ from deltalake import DeltaTable, write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dedup_storage.tables.delta_events import fold
-from dedup_storage.tables.delta_files import live_files
-from dedup_storage.tables.delta_ref import DeltaRef
-from dedup_storage.tables.delta_relay import FilesAnew, Relay, cut_log, log_versions, named_files, relay_table
-from dedup_storage.tables.delta_stage import StagedFiles, StagedStore
-from dedup_storage.tables.delta_versions import VersionLog
-from dedup_storage.tables.folders import delete_files
+from dedup_storage.lake.delta.events import fold
+from dedup_storage.lake.delta.files import live_files
+from dedup_storage.lake.delta.ref import DeltaRef
+from dedup_storage.lake.delta.relay import FilesAnew, Relay, cut_log, log_versions, named_files, relay_table
+from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
+from dedup_storage.lake.delta.versions import VersionLog
+from dedup_storage.lake.folders import delete_files
 
 
 def published(version: int, **snapshots: int) -> dict[str, Any]:

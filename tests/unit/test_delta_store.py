@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
-from dedup_storage.reader.files import TableRef
-from dedup_storage.tables.delta_open import storage_options
-from dedup_storage.tables.delta_ref import DeltaRef
-from dedup_storage.tables.folders import open_folder
+from dedup_storage.lake.delta.open import storage_options
+from dedup_storage.lake.delta.ref import DeltaRef
+from dedup_storage.lake.folders import open_folder
+from dedup_storage.reader.decode.files import TableRef
 
 PROPERTIES = {
     "s3.endpoint": "http://store.example.com:9000",

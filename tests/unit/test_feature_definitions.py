@@ -7,10 +7,7 @@ from datetime import date
 import pytest
 
 from dedup_storage.errors import SchemaError, UnknownColumnError
-from dedup_storage.layout import DatasetSpec, Layout
-from dedup_storage.schema import DateGrain, Grain, LogSchema
-from dedup_storage.tables.changes import Cell, date_ranges
-from dedup_storage.tables.features import (
+from dedup_storage.lake.groups import (
     Coverage,
     FeatureColumn,
     FeatureGroup,
@@ -21,6 +18,9 @@ from dedup_storage.tables.features import (
     member_tables,
     table_name,
 )
+from dedup_storage.lake.iceberg.changes import Cell, date_ranges
+from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.schema import DateGrain, Grain, LogSchema
 
 
 def spec(layout: Layout = Layout.SPLIT) -> DatasetSpec:

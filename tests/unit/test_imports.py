@@ -81,11 +81,11 @@ def test_imports_without_pyspark(package: str) -> None:
     assert "dedup_storage" in loaded
 
 
-@pytest.mark.parametrize("package", ["spark", "quality", "report", "synth", "sampling", "tables", "dedup"])
+@pytest.mark.parametrize("package", ["dataset", "lake", "sources", "spark", "quality", "report", "synth", "sampling", "dedup"])
 def test_imports_without_torch(package: str) -> None:
     assert "torch" not in _import(_modules(package), blocked=("torch",))
 
 
 def test_blocked_packages_are_really_blocked() -> None:
     with pytest.raises(AssertionError, match="No module named 'pyspark'"):
-        _import(["dedup_storage.spark.session"], blocked=("pyspark",))
+        _import(["dedup_storage.lake.session"], blocked=("pyspark",))

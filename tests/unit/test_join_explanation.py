@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
-from dedup_storage.spark.joins.model import (
+from dedup_storage.dataset.joins.model import (
     Cause,
     ExplainedJoin,
     JoinExplanation,
@@ -17,8 +17,8 @@ from dedup_storage.spark.joins.model import (
     Reason,
     StepKind,
 )
-from dedup_storage.spark.joins.settings import BUCKET_JOIN, ONE_SIDE
-from dedup_storage.spark.joins.sizes import ScanSize
+from dedup_storage.dataset.joins.settings import BUCKET_JOIN, ONE_SIDE
+from dedup_storage.dataset.joins.sizes import ScanSize
 
 SIDE = JoinSide(
     tables=("lake.clicks.requests",), partitions=("event_date", "bucket[16] of user_id"), buckets=16, rows=400_000,

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from dedup_storage.spark.joins.bucket import top_join
-from dedup_storage.spark.joins.model import Cause, Reason
-from dedup_storage.spark.joins.plan import Node
-from dedup_storage.spark.joins.reasons import moved, reasons_of
-from dedup_storage.spark.joins.settings import BUCKET_JOIN
-from dedup_storage.spark.joins.sizes import ScanSize
+from dedup_storage.dataset.joins.bucket import top_join
+from dedup_storage.dataset.joins.model import Cause, Reason
+from dedup_storage.dataset.joins.plan import Node
+from dedup_storage.dataset.joins.reasons import moved, reasons_of
+from dedup_storage.dataset.joins.settings import BUCKET_JOIN
+from dedup_storage.dataset.joins.sizes import ScanSize
 
 
 class Seq:

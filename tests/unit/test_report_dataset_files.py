@@ -17,9 +17,9 @@ from pyiceberg.types import DateType, ListType, LongType, NestedField
 from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetNotFoundError, InputError, VersionNotFoundError
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, Layout
-from dedup_storage.report.dataset_files import dataset_files, folder_files, input_files
-from dedup_storage.report.footers import Totals, iter_footers
-from dedup_storage.report.summary import human_bytes, summarize
+from dedup_storage.report.parquet.dataset_files import dataset_files, folder_files, input_files
+from dedup_storage.report.parquet.footers import Totals, iter_footers
+from dedup_storage.report.show.summary import human_bytes, summarize
 from dedup_storage.schema import DateGrain, LogSchema
 
 SCHEMA = LogSchema.from_dict(
@@ -50,7 +50,7 @@ def rows(first: int, count: int) -> pa.Table:
 @pytest.fixture
 def lake(tmp_path: Path) -> Settings:
     """A dataset `d` with two versions of a request table and an impression table that joined in version 2."""
-    from dedup_storage.tables.catalog import pyiceberg_properties
+    from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
 
     settings = Settings(warehouse=str(tmp_path / "warehouse"))
     spec = DatasetSpec.build("d", SCHEMA, SOURCE, layout=Layout.SPLIT, date_grain=DateGrain.DAY, buckets=4)

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dedup_storage.report.baselines import ALL_LAYOUTS, BaselineLayout, measure_layout, measure_layouts
-from dedup_storage.report.counting import encode
-from dedup_storage.report.encoding import Encoding, dictionary_pays, write_buffer
-from dedup_storage.report.estimate import KnownTotals, estimate_layouts
-from dedup_storage.report.footers import DataFile
-from dedup_storage.report.intervals import ratio_interval, student_t
-from dedup_storage.report.page_rule import PageRule
-from dedup_storage.report.pages import read_pages
-from dedup_storage.report.proposal import iceberg_leaves, propose
-from dedup_storage.report.sample import from_flat
-from dedup_storage.report.tune import Grid, Point, Tuner, choose
-from dedup_storage.report.tuning import sample_tables
+from dedup_storage.report.draw.users import from_flat
+from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout, measure_layout, measure_layouts
+from dedup_storage.report.estimate.intervals import ratio_interval, student_t
+from dedup_storage.report.estimate.layouts import KnownTotals, estimate_layouts
+from dedup_storage.report.parquet.counting import encode
+from dedup_storage.report.parquet.encoding import Encoding, dictionary_pays, write_buffer
+from dedup_storage.report.parquet.footers import DataFile
+from dedup_storage.report.parquet.page_rule import PageRule
+from dedup_storage.report.parquet.pages import read_pages
+from dedup_storage.report.tune.dataset import sample_tables
+from dedup_storage.report.tune.proposal import iceberg_leaves, propose
+from dedup_storage.report.tune.search import Grid, Point, Tuner, choose
 from dedup_storage.synth import SynthParams, batches
 
 MIB = 1024**2

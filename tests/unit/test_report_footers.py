@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup_storage.errors import StorageError
-from dedup_storage.report.footers import DataFile, Totals, iter_footers, read_footer
-from dedup_storage.tables.folders import resolve_uri
+from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.report.parquet.footers import DataFile, Totals, iter_footers, read_footer
 
 TABLE = pa.table(
     {

@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup_storage.errors import InputError, SchemaError, UsageError
-from dedup_storage.report.curves import with_candidates, with_newest
-from dedup_storage.report.dataset_files import TableFiles, folder_files
-from dedup_storage.report.floor import events_once, new_events
-from dedup_storage.report.hashing import combine, count_distinct, hash_column
-from dedup_storage.report.repetition import repetition
-from dedup_storage.report.sample import PLACE, LogSample, from_flat
-from dedup_storage.report.select import Drawn, choose_users, sample_flat
-from dedup_storage.report.summary import read_totals
+from dedup_storage.report.draw.hashing import combine, count_distinct, hash_column
+from dedup_storage.report.draw.repetition import repetition
+from dedup_storage.report.draw.select import Drawn, choose_users, sample_flat
+from dedup_storage.report.draw.users import PLACE, LogSample, from_flat
+from dedup_storage.report.estimate.curves import with_candidates, with_newest
+from dedup_storage.report.estimate.floor import events_once, new_events
+from dedup_storage.report.parquet.dataset_files import TableFiles, folder_files
+from dedup_storage.report.show.summary import read_totals
 from dedup_storage.schema import Grain, LogSchema
 
 SCHEMA = LogSchema.from_dict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dedup_storage.report.sampling import html
+from dedup_storage.report.show.samples import html
 from dedup_storage.sampling.definition import Sample, SampleSpec, StratumCount
 from dedup_storage.sampling.summary import MetricEstimate, SampleReport, Weights, summarize
 

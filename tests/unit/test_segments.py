@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dedup_storage.lake.segments import Segment, date_part, decode_segments, encode_segments, overlap
 from dedup_storage.schema import DateGrain
-from dedup_storage.tables.segments import Segment, date_part, decode_segments, encode_segments, overlap
 
 SEGMENTS = st.builds(
     Segment, st.dates().map(lambda d: d.isoformat()) | st.just("2024-01") | st.just(""), st.integers(0, 65_535)

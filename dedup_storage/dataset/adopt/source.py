@@ -1,0 +1,180 @@
+"""What a log that is to be adopted is, and whether it can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import ConstancyError, DuplicateRowsError, InputError
+from dedup_storage.lake.folders import is_delta_table, is_hidden, open_folder
+from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
+from dedup_storage.sources.grains import detect_grains, varying_requests
+from dedup_storage.sources.raw import Form, RawLog
+from dedup_storage.spark.rows import only_row
+
+__all__ = ["Kind", "Source", "adopted_spec", "find_source"]
+
+
+class Kind(StrEnum):
+    """What holds the log."""
+
+    ICEBERG = "iceberg"
+    DELTA = "delta"
+    PARQUET = "parquet"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A log that is there.
+
+    Attributes:
+        kind: What holds it.
+        place: ``namespace.table``, or the folder's absolute path or address.
+        frame: Its rows.
+    """
+
+    kind: Kind
+    place: str
+    frame: DataFrame
+
+
+def find_source(spark: SparkSession, settings: Settings, source: str) -> Source:
+    """Find out what a log is.
+
+    Raises:
+        InputError: there is no log, it is of a kind that the configured format cannot adopt, or its files differ.
+    """
+    if "/" not in source:
+        if settings.format != "iceberg":
+            raise InputError(
+                f"{source} names an Iceberg table, and the configured format is {settings.format}",
+                fix="Set format: iceberg, adopt it there, and convert it.",
+            )
+        parts = source.removeprefix(f"{settings.catalog.name}.").split(".")
+        for part in parts:
+            check_name(part, "table name")
+        if len(parts) != 2:
+            raise InputError(f"{source} is no table's name", expected="namespace.table, or a path with a slash in it")
+        return Source(Kind.ICEBERG, ".".join(parts), spark.read.table(".".join((settings.catalog.name, *parts))))
+    # Files are named by their full address, wherever the dataset is read from.
+    place = source.rstrip("/") if "://" in source else str(Path(source).absolute())
+    properties = settings.catalog.properties
+    if is_delta_table(place, properties):
+        if settings.format != "delta":
+            raise InputError(
+                f"{source} is a Delta table, and the configured format is {settings.format}",
+                fix="Set format: delta, adopt it there, and convert it.",
+            )
+        return Source(Kind.DELTA, place, spark.read.format("delta").load(place))
+    _refuse_mixed(*open_folder(place, properties), source)
+    return Source(Kind.PARQUET, place, spark.read.parquet(place))
+
+
+def _refuse_mixed(filesystem: pafs.FileSystem, inner: str, source: str) -> None:
+    """A folder's files must have one schema, and none in their paths."""
+    if filesystem.get_file_info(inner).type is not pafs.FileType.Directory:
+        raise InputError(f"there is no folder {source}", expected="a folder of Parquet files, or namespace.table")
+    first: tuple[str, pa.Schema] | None = None
+    entries = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True))
+    for entry in sorted(entries, key=lambda e: e.path):
+        relative = entry.path[len(inner) :].strip("/")
+        if not entry.is_file or is_hidden(relative):
+            continue
+        if "=" in relative:
+            raise InputError(
+                f"the folder {source} keeps columns in its paths ({relative.split('/')[0]})",
+                expected="files that hold every column",
+                fix="Write it into a dataset: dedup-storage write.",
+            )
+        with filesystem.open_input_file(entry.path) as stream:
+            schema = pq.read_schema(stream).remove_metadata()
+        if first is None:
+            first = (relative, schema)
+        elif not schema.equals(first[1]):
+            theirs = {f.name: str(f.type) for f in schema}
+            ours = {f.name: str(f.type) for f in first[1]}
+            column = next((c for c in (*ours, *theirs) if ours.get(c) != theirs.get(c)), "their order")
+            raise InputError(
+                f"the files of {source} have different schemas: {column} is {ours.get(column, 'missing')} in "
+                f"{first[0]} and {theirs.get(column, 'missing')} in {relative}",
+                fix="Write it into a dataset: dedup-storage write.",
+            )
+    if first is None:
+        raise InputError(f"the folder {source} holds no Parquet files")
+
+
+def adopted_spec(source: Source, name: str, schema: LogSchema, date_grain: DateGrain, buckets: int) -> DatasetSpec:
+    """Describe a log as a dataset in flat layout, as it lies.
+
+    Raises:
+        InputError: it has no usable key.
+        ConstancyError: a request-grain column differs inside a request.
+    """
+    raw = RawLog.from_frame(source.frame, schema)
+    if raw.form is not Form.FLAT:
+        raise InputError(
+            f"{source.place} holds request rows with lists of candidates",
+            expected="one row for each impression",
+            fix="Write it into a dataset: dedup-storage write.",
+        )
+    _refuse_key(source, schema)
+    resolved = detect_grains(raw, schema).schema(schema)
+    grains = resolved.declared_grains()
+    fields = [
+        f for f in raw.frame.schema.fields if grains[f.name] is Grain.REQUEST and f.name not in schema.request_key
+    ]
+    varying = (
+        {c: n for c, n in varying_requests(raw.frame, schema.request_key, fields)[1].items() if n} if fields else {}
+    )
+    if varying:
+        raise ConstancyError(
+            f"request-grain columns of {source.place} differ inside requests: "
+            + ", ".join(f"{c} in {n}" for c, n in varying.items()),
+            fix="Declare these columns impression-grain.",
+        )
+    types = raw.source_types()
+    if types.get("event_date") != "date":
+        # Nothing is added to the files, so without such a column there are no event dates to filter on.
+        resolved = resolved.model_copy(update={"event_time": None})
+    spec = DatasetSpec.build(name, resolved, types, layout=Layout.FLAT, date_grain=date_grain, buckets=buckets)
+    return spec.model_copy(update={"adopted": True})
+
+
+def _refuse_key(source: Source, schema: LogSchema) -> None:
+    """Nothing is rewritten, so the log must have its own position."""
+    if schema.position is None:
+        raise InputError(
+            f"the log {source.place} has no usable key: the schema names no position",
+            expected="a column that numbers the candidates of a request (position)",
+            fix="Name it in the schema, or write the log into a dataset, which numbers them: dedup-storage write.",
+        )
+    keys = [*schema.request_key, schema.position]
+    empty = F.lit(False)
+    for key in keys:
+        empty = empty | F.col(key).isNull()
+    counted = source.frame.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"))
+    row = only_row(
+        counted.agg(
+            F.sum(F.when(empty, F.col("n"))).alias("nulls"), F.sum(F.when(F.col("n") > 1, F.col("n"))).alias("twice")
+        )
+    )
+    if row["nulls"]:
+        raise InputError(
+            f"the log {source.place} has no usable key: a key column is null in {row['nulls']} rows",
+            expected=f"{', '.join(keys)} in every row",
+        )
+    if row["twice"]:
+        raise DuplicateRowsError(
+            f"the log {source.place} has no usable key: {row['twice']} rows share theirs with another",
+            expected=f"one row for each {', '.join(keys)}",
+            fix="Write it into a dataset: dedup-storage write --on-duplicates keep-one.",
+        )

@@ -1,0 +1,239 @@
+"""Which rows a backfill recomputes, and their new values, as frames that are not executed here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.dataset.backfill.request import Affected, Change
+from dedup_storage.dataset.backfill.target import Target, table_of
+from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
+from dedup_storage.lake.engine.sessions import move_to
+from dedup_storage.lake.groups import feature_groups
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.protocol import TableFormat
+from dedup_storage.layout import Layout
+from dedup_storage.sources.named import text_frame, typed_users
+from dedup_storage.spark.rows import buckets_of
+
+__all__ = ["FILE", "HIT", "NEW", "AffectedRows"]
+
+FILE = "_file"
+NEW = "_backfill_"
+HIT = "_backfill_hit"
+
+
+class AffectedRows:
+    """The rows of one table of one version that a backfill recomputes.
+
+    Args:
+        tables: The table format.
+        session: Session that the frames belong to.
+        meta: The dataset's tables.
+        version: The version to start from.
+        target: The table.
+        change: What to recompute.
+        affected: For whom.
+    """
+
+    def __init__(
+        self,
+        tables: TableFormat,
+        session: SparkSession,
+        meta: DatasetMetadata,
+        version: int,
+        target: Target,
+        change: Change,
+        affected: Affected,
+    ) -> None:
+        self.tables, self.session = tables, session
+        self.meta, self.spec, self.version = meta, meta.spec, version
+        self.target, self.change, self.affected = target, change, affected
+        self.reads: tuple[str, ...] = ()
+        self.replacement = None if change.rows is None else self._checked_rows(change.rows)
+        self._users = self._user_frame()
+
+    def table(self, name: str) -> DataFrame:
+        """All rows of a table of the version, with the columns by which segments are found."""
+        snapshot_id = self.meta.snapshots(self.version)[name]
+        return move_to(self.session, self.tables.read(self.spec.name, name, snapshot_id, hidden=True))
+
+    def rows(self, columns: Iterable[str]) -> DataFrame:
+        """The affected rows of the table: keys, place, the columns named, and ``_file``."""
+        wanted = dict.fromkeys((*self.target.keys, *self._place(), *columns))
+        frame = self.table(self.target.table)
+        if self._users is not None:
+            # All of them: rows in a bucket left out would not be found.
+            buckets = buckets_of(self._users, self.tables.bucket(self.spec))
+            if len(buckets) < self.spec.buckets:
+                frame = frame.filter(self.tables.in_buckets(self.spec, buckets))
+        low, high = self.affected.first_date, self.affected.last_date
+        date = self.spec.event_date_column
+        if low or high:
+            if date is None:
+                raise UsageError(
+                    f"the dataset {self.spec.name} has no event dates", fix="Leave out the first and last date."
+                )
+            if low:
+                frame = frame.filter(F.col(date) >= F.lit(low).cast("date"))
+            if high:
+                frame = frame.filter(F.col(date) <= F.lit(high).cast("date"))
+        if self.affected.where:
+            frame = frame.filter(F.expr(self.affected.where))
+        frame = frame.select(*wanted, self.tables.file(self.spec).alias(FILE))
+        if self._users is not None:
+            frame = frame.join(self._users, self.spec.schema_.user, "left_semi")
+        if self.replacement is not None:
+            keys = self.replacement.select(*self.target.keys)
+            frame = frame.join(keys, list(self.target.keys), "left_semi")
+        return frame
+
+    def _dates(self) -> tuple[str, ...]:
+        date = self.spec.event_date_column
+        return (date,) if date and date in self.target.columns else ()
+
+    def _place(self) -> tuple[str, ...]:
+        """Columns of the table that say in which segment a row lies."""
+        return (*self._dates(), *self.tables.hidden(self.spec))
+
+    # -- new values ---------------------------------------------------------------------------------------------
+
+    def values(self) -> DataFrame:
+        """Key columns, place, and ``_backfill_<column>`` in the table's types, of every affected row.
+
+        Raises:
+            UnknownColumnError: an expression or the function's result names a column that is not there.
+        """
+        kept = [*self.target.keys, *self._place()]
+        if self.replacement is not None:
+            base = self.rows(())
+            frame = base.join(self.replacement, list(self.target.keys)).drop(FILE)
+            return frame.select(*kept, *(self._typed(frame, c, c) for c in self.change.names))
+        if self.change.function is not None:
+            inputs = self.change.inputs or self.target.columns
+            hidden = self.tables.hidden(self.spec)
+            made = self.change.function(self._wide(inputs).drop(*hidden))
+            if not isinstance(made, DataFrame):
+                raise UsageError("the function gave no DataFrame", got=type(made).__name__)
+            for name in (*self.target.keys, *self.change.names):
+                if name not in made.columns:
+                    raise UnknownColumnError(
+                        f"the function's result lacks the column {name}", expected=known_names(name, made.columns)
+                    )
+            if self._dates() and self._dates()[0] not in made.columns:
+                dates = self.rows(()).select(*self.target.keys, *self._dates())
+                made = made.join(dates, list(self.target.keys))
+            made = made.withColumns({c: F.expr(sql) for c, sql in hidden.items()})
+            return made.select(*kept, *(self._typed(made, c, c) for c in self.change.names))
+        frame = self._wide(self._named(self.change.expressions.values()))
+        for name, expression in self.change.expressions.items():
+            frame = frame.withColumn(NEW + name, F.expr(expression))
+        return frame.select(*kept, *(self._typed(frame, NEW + c, c) for c in self.change.names))
+
+    def _typed(self, frame: DataFrame, source: str, column: str) -> Column:
+        wanted = self.table(self.target.table).schema[column].dataType
+        return frame[source].cast(wanted).alias(NEW + column)
+
+    def _named(self, expressions: Iterable[str]) -> list[str]:
+        """Columns of the dataset that occur as words in expressions; a few too many cost little."""
+        words = set(re.findall(r"\w+", " ".join(expressions)))
+        own = [c for c in self.target.columns if c in words]
+        return own + [c for c in self._others() if c in words and c not in own]
+
+    def _others(self) -> dict[str, str]:
+        """Columns of other tables that a row of the target may use -> their table."""
+        if self.spec.layout is Layout.FLAT and len(self.target.keys) < len(self.spec.impression_key):
+            return {}
+        found: dict[str, str] = {}
+        moved = {g.table for g in feature_groups(self.meta, self.version).values() if g.promoted is not None}
+        for name in self.meta.snapshots(self.version):
+            if name == self.target.table or name in moved or self.meta.role(name) in ("quarantine", "labels"):
+                continue
+            other = table_of(self.meta, self.version, name)
+            if set(other.keys) <= set(self.target.keys):
+                found |= {c: name for c in other.columns if c not in self.target.columns and c not in found}
+        return found
+
+    def _wide(self, columns: Iterable[str]) -> DataFrame:
+        """Affected rows with columns of the target and of the tables whose keys it has."""
+        names, others = list(columns), self._others()
+        for name in names:
+            if name not in self.target.columns and name not in others:
+                raise UnknownColumnError(
+                    f"no table of the dataset {self.spec.name} has the column {name} at this grain",
+                    expected=known_names(name, (*self.target.columns, *others)),
+                )
+        frame = self.rows([n for n in names if n in self.target.columns]).drop(FILE)
+        used = dict.fromkeys(others[n] for n in names if n not in self.target.columns)
+        self.reads = tuple(used)
+        for table in used:
+            other = table_of(self.meta, self.version, table)
+            on = [*other.keys, *(c for c in self._place() if c in (*other.columns, *self.tables.hidden(self.spec)))]
+            brought = [n for n in names if others.get(n) == table and n not in self.target.columns]
+            frame = frame.join(self.table(table).select(*on, *brought), on, "left")
+        return frame
+
+    # -- who ----------------------------------------------------------------------------------------------------
+
+    def _user_frame(self) -> DataFrame | None:
+        """Distinct affected users; ``None`` for all of them."""
+        user, given = self.spec.schema_.user, self.affected.users
+        frames = []
+        kind = self.table(self.target.table).schema[user].dataType
+        if isinstance(given, DataFrame):
+            frames.append(typed_users(move_to(self.session, given), user, kind))
+        elif given is not None:
+            try:
+                listed = text_frame(self.session, user, map(str, given))
+            except TypeError:
+                raise UsageError("the users are not a list of ids", got=type(given).__name__) from None
+            frames.append(typed_users(listed, user, kind))
+        if self.affected.changed_since is not None:
+            frames.append(self._changed(self.affected.changed_since))
+        if not frames:
+            return None
+        frame = frames[0].distinct()
+        for other in frames[1:]:
+            frame = frame.join(other.distinct(), user, "left_semi")
+        return frame
+
+    def _changed(self, since: int) -> DataFrame:
+        """Users with rows in files that the dataset's other tables got after a version."""
+        self.meta.resolve(since)
+        user, found = self.spec.schema_.user, None
+        before, now = self.meta.snapshots(since), self.meta.snapshots(self.version)
+        for name, snapshot_id in now.items():
+            # A feature group's own files say nothing about what it was computed from.
+            own = name == self.target.table and self.meta.role(name) == "features"
+            if own or self.meta.role(name) in ("quarantine", "labels") or before.get(name) == snapshot_id:
+                continue
+            files = self.files(name, snapshot_id)
+            if name in before:
+                files = files.join(self.files(name, before[name]), "file_path", "left_anti")
+            rows = self.table(name).select(user, self.tables.file(self.spec).alias("file_path"))
+            users = rows.join(F.broadcast(files), "file_path", "left_semi").select(user)
+            found = users if found is None else found.unionByName(users)
+        if found is None:
+            return self.table(self.target.table).select(user).limit(0)
+        return found
+
+    def files(self, table: str, snapshot_id: int) -> DataFrame:
+        """Places of a snapshot's data files."""
+        files = move_to(self.session, self.tables.files(self.meta, table, snapshot_id))
+        return files.filter("content = 0").select("file_path")
+
+    def _checked_rows(self, given: DataFrame) -> DataFrame:
+        rows = move_to(self.session, given)
+        for name in (*self.target.keys, *self.change.names):
+            if name not in rows.columns:
+                raise SchemaError(
+                    f"the replacement rows lack the column {name}",
+                    expected=", ".join((*self.target.keys, *self.change.names)),
+                    got=known_names(name, rows.columns),
+                )
+        types = self.table(self.target.table).schema
+        keys = (F.col(k).cast(types[k].dataType).alias(k) for k in self.target.keys)
+        return rows.select(*keys, *self.change.names)

@@ -1,0 +1,156 @@
+"""One part of a backfill: a few segments, one strategy, one commit to the run's branch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.dataset.backfill.affected import FILE, HIT, NEW, AffectedRows
+from dedup_storage.dataset.backfill.plan import BackfillPlan, SegmentPlan
+from dedup_storage.dataset.backfill.request import Strategy
+from dedup_storage.dataset.backfill.target import Target
+from dedup_storage.faults import reached
+from dedup_storage.lake.branch import BASE, PART, REQUEST, RUN_ID, Branch
+from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.lake.segments import Segment, encode_segments
+from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
+
+__all__ = ["MOST_SEGMENTS", "Part", "done_segments", "files_of", "parts_of", "run_part", "swap_rows"]
+
+MOST_SEGMENTS = 256
+PART_BYTES = 4 * 1024**3
+
+
+@dataclass(frozen=True)
+class Part:
+    """Segments that are rewritten together, all by the same strategy."""
+
+    strategy: Strategy
+    segments: tuple[SegmentPlan, ...]
+
+    @property
+    def names(self) -> tuple[Segment, ...]:
+        """Their names."""
+        return tuple(s.segment for s in self.segments)
+
+    @property
+    def write_bytes(self) -> int:
+        """Planned."""
+        return sum(s.write_bytes for s in self.segments)
+
+
+def parts_of(plan: BackfillPlan, done: Iterable[Segment], most_segments: int = MOST_SEGMENTS) -> Iterator[Part]:
+    """Divide what is left of a plan: at most ``most_segments`` segments and some gigabytes each."""
+    finished = set(done)
+    for strategy in Strategy:
+        chosen: list[SegmentPlan] = []
+        size = 0
+        for segment in plan.segments:
+            if segment.strategy is not strategy or segment.segment in finished:
+                continue
+            if chosen and (len(chosen) == most_segments or size + segment.bytes > PART_BYTES):
+                yield Part(strategy, tuple(chosen))
+                chosen, size = [], 0
+            chosen.append(segment)
+            size += segment.bytes
+        if chosen:
+            yield Part(strategy, tuple(chosen))
+
+
+def done_segments(branch: Branch) -> set[Segment]:
+    """Segments that the branch's parts hold already."""
+    return {segment for part in branch.parts() for segment in part.segments}
+
+
+def run_part(tables: TableFormat, rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str) -> None:
+    """Compute and commit one part."""
+    facts = {
+        PART: encode_segments({rows.target.table: part.names}),
+        REQUEST: request,
+        BASE: str(run.base),
+        RUN_ID: run.run_id,
+    }
+    values = rows.values().filter(F.expr(tables.inside(rows.spec, part.names)))
+    if part.strategy is Strategy.MERGE_ON_READ:
+        branch.merge(values, rows.target.keys, {c: NEW + c for c in rows.change.names}, part.names, facts)
+    else:
+        _swap(tables, rows, branch, run, part, values, facts)
+
+
+def _swap(
+    tables: TableFormat,
+    rows: AffectedRows,
+    branch: Branch,
+    run: Run,
+    part: Part,
+    values: DataFrame,
+    facts: Mapping[str, str],
+) -> None:
+    """Overwrite or copy-on-write: the files' rows written anew, sorted, then exchanged for the files."""
+    target = rows.target
+    old = _old_files(rows, part)
+    # The files of at most MOST_SEGMENTS segments, all of which the commit names.
+    paths = [row["file_path"] for row in old.collect()]
+    frame = rows.table(target.table).filter(F.expr(tables.inside(rows.spec, part.names)))
+    if part.strategy is Strategy.COPY_ON_WRITE:
+        listed = F.broadcast(old.select(F.col("file_path").alias("_path")))
+        frame = frame.select(*target.columns, tables.file(rows.spec).alias(FILE))
+        frame = frame.join(listed, F.col(FILE) == F.col("_path"), "left_semi")
+    new = values.select(*target.keys, *(NEW + c for c in rows.change.names), F.lit(True).alias(HIT))
+    joined = frame.select(*target.columns).join(new, list(target.keys), "left")
+    changed = set(rows.change.names)
+    result = joined.select(
+        *(
+            F.when(F.col(HIT), F.col(NEW + c)).otherwise(F.col(c)).alias(c) if c in changed else c
+            for c in target.columns
+        )
+    )
+    swap_rows(tables, rows.spec, rows.session, branch, run, target, result, paths, facts)
+
+
+def swap_rows(
+    tables: TableFormat,
+    spec: DatasetSpec,
+    session: SparkSession,
+    branch: Branch,
+    run: Run,
+    target: Target,
+    result: DataFrame,
+    paths: Sequence[str],
+    facts: Mapping[str, str],
+) -> None:
+    """Write rows unseen, then put their files in place of others on the branch, in one commit."""
+    table = TableSpec(role=TableRole.FEATURES, name=target.table, columns=target.columns, sort_columns=target.keys)
+    part_run = Run(run_id=run.run_id, job=run.job, attempt=f"{run.attempt}/part", base=run.base)
+    staged = tables.stage(spec, table, move_to(run_session(session), result), part_run)
+    reached(f"{run.job}:part-staged")
+    branch.swap(staged, paths, facts)
+
+
+def files_of(files: DataFrame, segments: Iterable[Segment]) -> DataFrame:
+    """Places of the data files that lie in some segments.
+
+    Args:
+        files: Of ``TableFormat.files``.
+        segments: Which.
+    """
+    buckets: dict[str, set[int]] = {}
+    for segment in segments:
+        buckets.setdefault(segment.date, set()).add(segment.bucket)
+    inside = F.lit(False)
+    for date, found in buckets.items():
+        inside = inside | ((F.col("date") == date) & F.col("bucket").isin(found))
+    return files.filter((F.col("content") == 0) & inside).select("file_path")
+
+
+def _old_files(rows: AffectedRows, part: Part) -> DataFrame:
+    """Places of the data files that a part takes out."""
+    if part.strategy is Strategy.COPY_ON_WRITE:
+        inside = F.expr(rows.tables.inside(rows.spec, part.names))
+        return rows.rows(()).filter(inside).select(F.col(FILE).alias("file_path")).distinct()
+    files = rows.tables.files(rows.meta, rows.target.table, rows.target.snapshot_id)
+    return files_of(move_to(rows.session, files), part.names)

@@ -1,0 +1,315 @@
+"""One backfill: plan, rewrite segment by segment, audit, publish as one version."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill.affected import AffectedRows
+from dedup_storage.dataset.backfill.audit import audit_rows, audit_segments
+from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, Part, done_segments, parts_of, run_part
+from dedup_storage.dataset.backfill.plan import BackfillPlan, make_plan
+from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, digest
+from dedup_storage.dataset.backfill.summary import BackfillSummary, Comparison
+from dedup_storage.dataset.backfill.target import find_target
+from dedup_storage.errors import (
+    ConflictError,
+    DuplicateRowsError,
+    QualityGateError,
+    UsageError,
+    VersionNotFoundError,
+)
+from dedup_storage.faults import reached
+from dedup_storage.lake.branch import BASE, REQUEST, Branch
+from dedup_storage.lake.engine.sessions import run_session
+from dedup_storage.lake.history import Added, DatasetMetadata
+from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.lake.segments import MAINTAIN, Segment, overlap
+from dedup_storage.layout import DatasetSpec
+from dedup_storage.spark.errors import translated
+from dedup_storage.spark.reads import counted_reads
+from dedup_storage.spark.rows import only_row
+from dedup_storage.spark.steps import TimedSteps
+
+__all__ = ["Backfill", "Progress"]
+
+# Finished segments, all segments, planned bytes written so far, planned bytes in all.
+Progress = Callable[[int, int, int, int], None]
+_RETRIES = 2
+
+
+class Backfill(TimedSteps):
+    """Recomputes columns for affected rows, once.
+
+    Args:
+        spark: Session.
+        tables: The table format.
+        settings: Settings of the job.
+        spec: The dataset.
+        change: What to recompute.
+        affected: For whom.
+        run_id: The run; publishing it twice changes nothing.
+        strategy: The same for all segments; ``None`` takes the cheapest for each.
+        gate: Whether the quality gate audits the rewritten segments.
+        part_segments: Most segments of one commit; what is lost when the run is killed.
+        progress: Called after each part.
+        job: Job name kept with the version.
+        beside: Stages rows in further tables that belong to the same version, and names these tables.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        tables: TableFormat,
+        settings: Settings,
+        spec: DatasetSpec,
+        change: Change,
+        affected: Affected,
+        *,
+        run_id: str,
+        strategy: Strategy | None = None,
+        gate: bool = True,
+        part_segments: int = MOST_SEGMENTS,
+        progress: Progress | None = None,
+        job: str = "backfill",
+        beside: Callable[[Run], list[str]] | None = None,
+    ) -> None:
+        self.tables, self.settings, self.spec = tables, settings, spec
+        self.change, self.affected, self.run_id, self.job = change, affected, run_id, job
+        self.strategy, self.gate = strategy, gate and settings.quality.enabled
+        self.part_segments, self.progress, self.beside = part_segments, progress, beside
+        self.session = run_session(spark)
+        self.seconds: dict[str, float] = {}
+        self._read_bytes = 0
+
+    def plan(self) -> BackfillPlan:
+        """What the run would do to the current version; nothing is written.
+
+        Raises:
+            UsageError: what to do is not clear, or cannot be done.
+        """
+        with translated():
+            meta = self.tables.metadata(self.spec.name)
+            return make_plan(self._rows(meta, meta.resolve(None)), self.strategy)
+
+    def _rows(self, meta: DatasetMetadata, version: int) -> AffectedRows:
+        target = find_target(meta, version, self.change.names)
+        rows = AffectedRows(self.tables, self.session, meta, version, target, self.change, self.affected)
+        # Analyses every expression, so that what cannot be computed is refused before anything is written.
+        _ = rows.values().schema
+        _ = rows.rows(()).schema
+        self._refuse_duplicates(rows)
+        return rows
+
+    def _refuse_duplicates(self, rows: AffectedRows) -> None:
+        if rows.replacement is None:
+            return
+        keys = rows.target.keys
+        twice = rows.replacement.groupBy(*keys).count().filter("count > 1")
+        count = int(only_row(twice.agg(F.count(F.lit(1)).alias("n")))["n"])
+        if count:
+            raise DuplicateRowsError(
+                f"{count} keys occur twice in the replacement rows", expected=f"each {', '.join(keys)} once"
+            )
+
+    # -- the run ------------------------------------------------------------------------------------------------
+
+    def run(self) -> BackfillSummary:
+        """Do it.
+
+        Raises:
+            UsageError: what to do is not clear, or cannot be done; nothing was changed.
+            QualityGateError: the gate refused the rewritten segments.
+            ConflictError: another run changed the same segments first.
+        """
+        with translated():
+            for _ in range(_RETRIES):
+                base = self.tables.metadata(self.spec.name).current
+                try:
+                    return self._once()
+                except ConflictError:
+                    # Compaction moved the rows into other files; they are the same rows.
+                    if not self._only_compacted(base):
+                        raise
+            return self._once()
+
+    def _only_compacted(self, base: int) -> bool:
+        meta = self.tables.settle(self.spec)
+        modes = [meta.claim(v).get("mode") for v in range(base + 1, meta.current + 1)]
+        return MAINTAIN in modes and set(modes) <= {MAINTAIN, "append"}
+
+    def _once(self) -> BackfillSummary:
+        with translated():
+            meta = self.tables.settle(self.spec)
+            done = meta.version_of_run(self.run_id)
+            if done is not None:
+                # Killed between publication and clean-up, the run left its branch behind.
+                table = find_target(meta, meta.current, self.change.names).table
+                self.tables.branch(self.spec.name, table, self.run_id).drop()
+                return BackfillSummary(dataset=self.spec.name, run_id=self.run_id, version=done, already_published=True)
+            meta.resolve(None)
+            if self.gate:
+                from dedup_storage.quality import check_gate_settings, warm_up
+
+                check_gate_settings(spec=self.spec, settings=self.settings, run_id=self.run_id)
+                warm_up()
+            with self.timed("plan"):
+                rows, plan, branch = self._begin(meta)
+            if not plan.segments and self.beside is None:
+                return self._summary(plan, meta.current, None, docs=None, gate="not needed", resumed=0)
+            try:
+                with translated():
+                    return self._run(rows, plan, branch)
+            except (UsageError, QualityGateError, ConflictError):
+                branch.drop()
+                raise
+
+    def _begin(self, meta: DatasetMetadata) -> tuple[AffectedRows, BackfillPlan, Branch]:
+        """Go on where an earlier attempt of this run stopped, or begin at the current version."""
+        table = find_target(meta, meta.current, self.change.names).table
+        branch = self.tables.branch(self.spec.name, table, self.run_id)
+        request = digest(self.change, self.affected)
+        parts = branch.parts()
+        if parts:
+            facts = parts[-1].facts
+            if facts[REQUEST] != request:
+                raise UsageError(
+                    f"the run {self.run_id} was begun with another change or other rows",
+                    fix="Give the same arguments to finish it, or another run id.",
+                )
+            try:
+                rows = self._rows(meta, meta.resolve(int(facts[BASE])))
+                plan = make_plan(rows, self.strategy)
+            except VersionNotFoundError:
+                plan = None
+            if plan is not None and branch.begun_at() == rows.target.snapshot_id:
+                segments = {table: frozenset(s.segment for s in plan.segments) | done_segments(branch)}
+                later = range(plan.base + 1, meta.current + 1)
+                grain = self.spec.date_grain
+                if not any(overlap(meta.claim(v), grain, dates=(), segments=segments, reads=rows.reads) for v in later):
+                    return rows, plan, branch
+        rows = self._rows(meta, meta.current)
+        plan = make_plan(rows, self.strategy)
+        if plan.segments:
+            branch.open(rows.target.snapshot_id)
+        return rows, plan, branch
+
+    def _run(self, rows: AffectedRows, plan: BackfillPlan, branch: Branch) -> BackfillSummary:
+        finished = done_segments(branch)
+        resumed = len(finished)
+        run = self._describe(rows, plan, branch, finished)
+        request = digest(self.change, self.affected)
+        with self.timed("rewrite"):
+            written = 0
+            for part in parts_of(plan, finished, self.part_segments):
+                self._part(rows, branch, run, part, request)
+                reached("backfill:part")
+                finished |= set(part.names)
+                written += part.write_bytes
+                if self.progress is not None:
+                    self.progress(len(finished), len(plan.segments), written, plan.write_bytes)
+        reached("backfill:rewritten")
+        docs = None
+        if plan.segments:
+            self._audit_rows(rows, branch)
+            if self.gate:
+                with self.timed("gate"):
+                    docs = audit_segments(self.settings, rows, branch, run)
+        reached("backfill:audited")
+        try:
+            beside = self.beside(run) if self.beside is not None else []
+            reached("backfill:beside")
+            if not plan.segments and not beside:
+                return self._summary(plan, plan.base, None, docs=None, gate="not needed", resumed=resumed)
+            with self.timed("publish"):
+                version = self._publish(run, beside)
+        finally:
+            # What was published is held by its version; the rest of the attempt is of no use to anyone.
+            self.tables.discard(self.spec, run)
+        reached("backfill:published")
+        branch.drop()
+        gate = ("passed" if docs else "rows only") if self.gate else "off"
+        return self._summary(plan, version, self._actual(plan, version), docs=docs, gate=gate, resumed=resumed)
+
+    def _publish(self, run: Run, beside: list[str]) -> int:
+        members = dict.fromkeys((*(run.segments or {}), *beside, self.spec.anchor.name))
+        return self.tables.publish(self.spec, run, list(members))
+
+    def _describe(self, rows: AffectedRows, plan: BackfillPlan, branch: Branch, finished: set[Segment]) -> Run:
+        segments = frozenset(s.segment for s in plan.segments) | finished
+        return Run(
+            run_id=self.run_id,
+            job=self.job,
+            attempt=f"{self.run_id}/{uuid.uuid4().hex[:12]}",
+            base=plan.base,
+            dates=tuple(sorted({s.date for s in segments})),
+            segments={plan.table: segments} if segments else {},
+            reads=rows.reads,
+            branch=branch.name,
+            facts={
+                "mode": "backfill",
+                "table": plan.table,
+                "columns": ",".join(plan.columns),
+                "affected-rows": str(plan.affected_rows),
+            },
+        )
+
+    def _part(self, rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str) -> None:
+        try:
+            with translated(), counted_reads(self.session) as reads:
+                run_part(self.tables, rows, branch, run, part, request)
+            self._read_bytes += reads.bytes
+        except ConflictError:
+            # The same run at work in another process has done this part.
+            if not set(part.names) <= done_segments(branch):
+                raise
+
+    def _audit_rows(self, rows: AffectedRows, branch: Branch) -> None:
+        audit_rows(rows, branch)
+
+    # -- summary ------------------------------------------------------------------------------------------------
+
+    def _actual(self, plan: BackfillPlan, version: int) -> Added | None:
+        if not plan.segments:
+            return None
+        meta = self.tables.metadata(self.spec.name)
+        return meta.added(plan.table, meta.snapshots(version)[plan.table])
+
+    def _summary(
+        self, plan: BackfillPlan, version: int, actual: Added | None, *, docs: str | None, gate: str, resumed: int
+    ) -> BackfillSummary:
+        actual = actual or Added(segments=0, rows=0, bytes=0)
+        touched = len(plan.segments)
+        merged = sum(s.affected_files for s in plan.segments if s.strategy is Strategy.MERGE_ON_READ)
+        # Some file systems count nothing; parts that an earlier attempt did are not counted here.
+        read = [("bytes_read", plan.read_bytes, self._read_bytes)] if self._read_bytes and not resumed else []
+        pairs = (
+            *read,
+            ("segments", touched, actual.segments),
+            ("rows", plan.rows_written, actual.rows),
+            ("deletion_vectors", merged, actual.marks),
+            ("bytes", plan.write_bytes, actual.bytes),
+        )
+        sequences = set(self.spec.schema_.sequence_columns)
+        meta = self.tables.metadata(self.spec.name)
+        columns = meta.columns(plan.table, meta.snapshots(meta.current)[plan.table])
+        return BackfillSummary(
+            dataset=self.spec.name,
+            run_id=self.run_id,
+            version=version,
+            table=plan.table,
+            columns=plan.columns,
+            base=plan.base,
+            resumed_segments=resumed,
+            strategies=plan.strategies,
+            planned_and_actual=tuple(Comparison(quantity=q, planned=p, actual=a) for q, p, a in pairs),
+            sequence_bytes_written=actual.bytes if sequences & set(columns) else 0,
+            gate=gate,
+            docs=docs,
+            seconds=self.seconds,
+            hints=() if touched else ("no row is affected; nothing was published",),
+        )

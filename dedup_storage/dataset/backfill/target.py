@@ -1,0 +1,91 @@
+"""The one table a backfill rewrites: where it is, and its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from dedup_storage.errors import UnknownColumnError, UsageError, known_names
+from dedup_storage.lake.groups import feature_groups
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.layout import DatasetSpec, TableRole
+from dedup_storage.schema import DateGrain
+
+__all__ = ["Target", "date_column", "find_target", "table_of"]
+
+_REWRITTEN = (TableRole.REQUESTS, TableRole.IMPRESSIONS, TableRole.LOGS, TableRole.FEATURES)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A table as one version holds it.
+
+    Attributes:
+        table: Its name.
+        snapshot_id: The version's snapshot of it.
+        keys: Its key columns.
+        columns: All its columns.
+    """
+
+    table: str
+    snapshot_id: int
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+def table_of(meta: DatasetMetadata, version: int, table: str) -> Target:
+    """A table of a version."""
+    snapshot_id, spec = meta.snapshots(version)[table], meta.spec
+    columns = meta.columns(table, snapshot_id)
+    keys = spec.impression_key if spec.position_column in columns else spec.request_key
+    return Target(table, snapshot_id, keys, columns)
+
+
+def find_target(meta: DatasetMetadata, version: int, columns: Sequence[str]) -> Target:
+    """The table that holds the columns.
+
+    Raises:
+        UnknownColumnError: no table of the dataset has one of them.
+        UsageError: they lie in several tables, or one of them decides where a row lies.
+    """
+    spec = meta.spec
+    fixed = {*spec.impression_key, spec.event_date_column, spec.schema_.event_time}
+    found: dict[str, str] = {}
+    present: list[str] = []
+    moved = {g.table for g in feature_groups(meta, version).values() if g.promoted is not None}
+    for table, snapshot_id in meta.snapshots(version).items():
+        if meta.role(table) not in _REWRITTEN or table in moved:
+            continue
+        names = [c for c in meta.columns(table, snapshot_id) if c not in fixed]
+        present += names
+        found |= dict.fromkeys(names, table)
+    for column in columns:
+        if column in fixed:
+            raise UsageError(
+                f"the column {column} cannot be backfilled: it decides where a row lies",
+                fix="Write the event dates again instead: dedup-storage write --mode replace.",
+            )
+        if column not in found:
+            raise UnknownColumnError(
+                f"no table of the dataset {spec.name} has the column {column}", expected=known_names(column, present)
+            )
+    tables = sorted({found[c] for c in columns})
+    if len(tables) > 1:
+        raise UsageError(
+            "one backfill rewrites one table",
+            expected="columns of one table",
+            got="; ".join(f"{found[c]}.{c}" for c in columns),
+            fix="Run one backfill for each table.",
+        )
+    return table_of(meta, version, tables[0])
+
+
+def date_column(spec: DatasetSpec) -> Column:
+    """A row's date part (string)."""
+    if spec.event_date_column is None or spec.date_grain is DateGrain.NONE:
+        return F.lit("")
+    pattern = "yyyy-MM-dd" if spec.date_grain is DateGrain.DAY else "yyyy-MM"
+    return F.coalesce(F.date_format(F.col(spec.event_date_column), pattern), F.lit(""))

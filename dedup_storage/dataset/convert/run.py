@@ -1,0 +1,203 @@
+"""One conversion: part by part, each written, published and compared with its source before the next.
+
+A run that was stopped goes on: parts that are published are known by their run ids, and the version that is read is
+pinned until the run ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from dedup_storage.config import Settings
+from dedup_storage.dataset.convert.parts import Part, PartRows, find_parts
+from dedup_storage.dataset.convert.summary import ConvertSummary, PartCheck
+from dedup_storage.errors import DatasetExistsError, StorageError, UsageError, VersionNotFoundError
+from dedup_storage.faults import reached
+from dedup_storage.lake.groups import feature_groups
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.schema import DateGrain
+from dedup_storage.spark.steps import TimedSteps
+
+if TYPE_CHECKING:
+    from dedup_storage.dataset.facade import Dataset
+
+__all__ = ["Conversion"]
+
+# Parts done, all parts, stored bytes written, stored bytes of the source.
+Progress = Callable[[int, int, int, int], None]
+
+
+class Conversion(TimedSteps):
+    """Writes a dataset's newest (or a named) version into a dataset of another layout, format or segments.
+
+    Args:
+        source: What is read.
+        settings: Of the target: its table format and warehouse.
+        name: Name of the target.
+        layout, date_grain, buckets: Of the target; ``None`` keeps the source's.
+        version: ``None`` takes the source's newest.
+        run_id: The run; running it again goes on where it stopped.
+        drop_features: Leave the source's feature groups behind instead of refusing it.
+        progress: Called with the parts done, all parts, stored bytes written and those of the source.
+    """
+
+    def __init__(
+        self,
+        source: Dataset,
+        settings: Settings,
+        name: str,
+        *,
+        layout: Layout | None = None,
+        date_grain: DateGrain | None = None,
+        buckets: int | None = None,
+        version: int | None = None,
+        run_id: str,
+        drop_features: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self.source, self.settings, self.name, self.run_id = source, settings, name, run_id
+        self.layout, self.date_grain, self.buckets = layout, date_grain, buckets
+        self.version, self.drop_features = version, drop_features
+        self.progress = progress or (lambda done, of, written, planned: None)
+        self.seconds: dict[str, float] = {}
+        self._written = 0
+        self._pin = "convert_" + sha256(run_id.encode()).hexdigest()[:16]
+
+    def run(self) -> ConvertSummary:
+        """Do it.
+
+        Raises:
+            UsageError: what is asked for cannot be done; nothing was changed.
+            StorageError: a part differs from its source; the target keeps the parts before it.
+        """
+        meta = self.source.metadata()
+        version = self._source_version(meta)
+        self._refuse_features(meta, version)
+        target = self._target()
+        self.source.tables.pin(self.source.spec, version, self._pin)
+        rows = self._rows(self.source, meta, version)
+        with self.timed("parts"):
+            parts = find_parts(rows, self.source.spec.buckets)
+        reached("convert:begun")
+        planned = _stored(self.source, version)
+        checks, done = [], 0
+        for number, part in enumerate(parts):
+            check, there = self._convert(rows, target, part)
+            done += there
+            if check.requests:
+                checks.append(check)
+            self.progress(number + 1, len(parts), self._written, planned)
+            reached(f"convert:part-{number}")
+        written = target.metadata()
+        self.source.tables.unpin(self.source.spec, version, self._pin)
+        return ConvertSummary(
+            source=self.source.name,
+            source_version=version,
+            source_format=self.source.tables.name,
+            source_layout=self.source.spec.layout.value,
+            target=self.name,
+            version=written.current,
+            target_format=target.tables.name,
+            target_layout=target.spec.layout.value,
+            run_id=self.run_id,
+            parts=tuple(checks),
+            already_done=done,
+            requests=sum(c.requests for c in checks),
+            impressions=sum(c.impressions for c in checks),
+            source_bytes=planned,
+            target_bytes=_stored(target, written.current),
+            seconds=self.seconds,
+        )
+
+    def _source_version(self, meta: DatasetMetadata) -> int:
+        """The version that an earlier attempt pinned, else the one asked for."""
+        for number in meta.version_numbers:
+            if self._pin in meta.pins(number):
+                return number
+        return meta.resolve(self.version)
+
+    def _refuse_features(self, meta: DatasetMetadata, version: int) -> None:
+        groups = feature_groups(meta, version)
+        if groups and not self.drop_features:
+            raise UsageError(
+                f"version {version} of {self.source.name} has feature groups, which are not converted",
+                got=", ".join(groups),
+                fix="Pass --drop-features to leave them behind, and add them to the target again.",
+            )
+
+    def _target(self) -> Dataset:
+        """Create the target, or open what an earlier attempt of this run created."""
+        from dedup_storage.dataset.facade import Dataset
+        from dedup_storage.lake.formats import table_format
+
+        own = self.source.spec
+        spec = DatasetSpec.build(
+            self.name,
+            own.schema_,
+            dict(zip(own.source_columns, own.source_types, strict=True)),
+            layout=self.layout or own.layout,
+            date_grain=self.date_grain or own.date_grain,
+            buckets=self.buckets or own.buckets,
+        )
+        tables = table_format(self.source.spark, self.settings)
+        found = tables.find(self.name)
+        if found is None:
+            columns = dict(zip(spec.source_columns, spec.source_types, strict=True))
+            columns.setdefault(spec.position_column, "int")
+            if spec.event_date_column:
+                columns.setdefault(spec.event_date_column, "date")
+            tables.create(spec, columns)
+            found = tables.settle(spec)
+        runs = {found.claim(number).get("run-id", "") for number in found.version_numbers}
+        if found.spec != spec or any(not run.startswith(f"{self.run_id}.") for run in runs):
+            raise DatasetExistsError(
+                f"the dataset {self.name} exists and was not begun by this run",
+                fix="Choose another name, or go on with --run-id of the run that began it.",
+            )
+        return Dataset(self.source.spark, self.settings, spec, tables)
+
+    def _convert(self, rows: PartRows, target: Dataset, part: Part) -> tuple[PartCheck, bool]:
+        """Write a part unless it is there, and compare; also whether it was there."""
+        with self.timed("check"):
+            wanted = rows.check(part)
+        if not wanted.requests:
+            return wanted, False
+        with self.timed("write"):
+            summary = target.write(rows.raw(part), run_id=f"{self.run_id}.{part.name}", gate=False)
+        self._written += sum(t.bytes for t in summary.tables)
+        if not summary.already_published:
+            with self.timed("check"):
+                now = target.metadata()
+                found = self._rows(target, now, summary.version or now.current).check(part)
+            if found != wanted:
+                raise StorageError(
+                    f"the part {part.name} of {self.name} differs from that of {self.source.name}",
+                    expected=_say(wanted),
+                    got=_say(found),
+                    fix="Requests without impressions have no row in flat layout. Drop the target and its files.",
+                )
+        return wanted, summary.already_published
+
+    def _rows(self, dataset: Dataset, meta: DatasetMetadata, version: int) -> PartRows:
+        # Parts are told apart by the source's buckets, in the target too.
+        bucket = self.source.tables.bucket(self.source.spec)
+        return PartRows(dataset.tables, dataset.spec, meta.snapshots(version), bucket)
+
+
+def _say(check: PartCheck) -> str:
+    return (
+        f"{check.requests} requests (sum {check.request_sum}) and {check.impressions} impressions "
+        f"(sum {check.impression_sum})"
+    )
+
+
+def _stored(dataset: Dataset, version: int) -> int:
+    from dedup_storage.report.parquet.dataset_files import dataset_files
+
+    try:
+        return sum(t.size_bytes for t in dataset_files(dataset.settings, dataset.name, version).tables)
+    except VersionNotFoundError:
+        return 0

@@ -1,0 +1,192 @@
+"""A new feature group: one keyed table beside the others, and not a byte of them rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.dataset.features.checks import (
+    check_group_name,
+    explained,
+    feature_columns,
+    require_columns,
+    require_stable_key,
+    unclashing,
+)
+from dedup_storage.dataset.features.job import FeatureJob
+from dedup_storage.dataset.features.recipe import Recipe
+from dedup_storage.dataset.features.summary import FeatureSummary
+from dedup_storage.dataset.features.window import EVERYTHING
+from dedup_storage.errors import UsageError
+from dedup_storage.faults import reached
+from dedup_storage.lake.groups import (
+    Coverage,
+    FeatureGroup,
+    feature_groups,
+    find_group,
+    group_table,
+    table_name,
+)
+from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.protocol import TableFormat
+from dedup_storage.layout import COLUMNS_PROPERTY, DatasetSpec
+from dedup_storage.schema import Grain
+from dedup_storage.spark.types import ddl
+
+__all__ = ["Adder", "told"]
+
+
+class Adder(FeatureJob):
+    """Adds a feature group.
+
+    Args:
+        tables, settings, spec: The dataset.
+        group: Its name.
+        source: See ``Recipe.of``.
+        grain: What one row stands for.
+        lookback: Days of history that a row depends on; ``None`` for all of it.
+        uses: Other groups whose columns are read.
+        across_users: Whether a row depends on other users' rows.
+        missing: ``refuse`` rows that the log has and the group has not, or read them as ``null``.
+        not_null: Columns in which the gate refuses nulls; ``True`` for all.
+        run_id, gate: See ``FeatureJob``.
+    """
+
+    def __init__(
+        self,
+        tables: TableFormat,
+        settings: Settings,
+        spec: DatasetSpec,
+        group: str,
+        source: Any,
+        *,
+        grain: Grain,
+        run_id: str,
+        lookback: int | None = 0,
+        uses: Sequence[str] = (),
+        across_users: bool = False,
+        missing: str = "refuse",
+        not_null: Iterable[str] | bool = (),
+        gate: bool = True,
+    ) -> None:
+        super().__init__(tables, settings, spec, group, run_id=run_id, job="add-features", gate=gate)
+        self.recipe = Recipe.of(source)
+        self.grain, self.lookback, self.uses, self.across_users = grain, lookback, tuple(uses), across_users
+        self.missing, self.not_null = missing, not_null
+        if missing not in ("refuse", "null"):
+            raise UsageError("the policy for missing rows is not known", expected="refuse or null", got=str(missing))
+        if lookback is not None and lookback < 0:
+            raise UsageError("the look-back is negative", expected="days, 0 or more", got=str(lookback))
+        if lookback != 0 and spec.event_date_column is None:
+            raise UsageError("a look-back needs event dates", got=f"a dataset without event time: {spec.name}")
+
+    def add(self) -> FeatureSummary:
+        """Do it.
+
+        Raises:
+            UsageError: a name is taken, a column unknown, or the key not deterministic; nothing was changed.
+            InputError: the function or the expression raised.
+            QualityGateError: the gate refused; nothing was published.
+        """
+        meta, done = self.begin()
+        if done is not None:
+            return done
+        groups = feature_groups(meta, meta.current)
+        check_group_name(self.name, groups, self.spec.name)
+        for other in self.uses:
+            find_group(groups, other, self.spec.name)
+        self.prepare_gate()
+        bare = FeatureGroup(
+            name=self.name,
+            table="",
+            grain=self.grain,
+            columns=(),
+            source=self.recipe.source,
+            uses=self.uses,
+            lookback=self.lookback,
+            across_users=self.across_users,
+            missing=self.missing,
+            run_id=self.run_id,
+        )
+        inputs = self.inputs(meta, bare, EVERYTHING)
+        with explained(self.name, told(bare)):
+            frame = self.recipe.frame(inputs)
+        group = self._defined(frame, bare)
+        unclashing(self.spec, group, groups)
+        frame = with_dates(frame, inputs.keys(EVERYTHING), inputs.key, inputs.dates)
+        keys = inputs.keys(EVERYTHING)
+        types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
+        coverage = (Coverage(version=meta.current, snapshots=inputs.snapshots, lookups=inputs.lookups),)
+        group = group.model_copy(update={"table": self._free_table(meta, group, types), "coverage": coverage})
+        self.tables.create_table(self.spec, group_table(self.spec, group), types)
+        reached("features:created")
+        run = self.run(meta, group.table)
+        try:
+            with self.timed("stage"), explained(self.name, told(group)):
+                staged = self.stage(group, typed(frame, types), run)
+            rows = self.tables.staged_rows(self.spec, staged, run)
+            verdict = self.audit(group, rows, keys)
+            reached("features:audited")
+        except BaseException:
+            self.tables.discard(self.spec, run)
+            raise
+        version = self.publish(run, [self.spec.anchor.name, group.table], self._still_free(group))
+        return self.summary(
+            version,
+            group,
+            dates=EVERYTHING.ranges,
+            rows=staged.rows,
+            bytes=staged.bytes,
+            files=staged.files,
+            gate="passed" if self.gate else "off",
+            docs=verdict.docs if verdict is not None else None,
+        )
+
+    def _defined(self, frame: DataFrame, bare: FeatureGroup) -> FeatureGroup:
+        key = bare.key(self.spec)
+        require_columns(frame, key, self.name)
+        require_stable_key(frame, key, self.name)
+        columns = feature_columns(self.spec, key, frame.schema.fields, self.not_null)
+        return bare.model_copy(update={"columns": columns})
+
+    def _free_table(self, meta: DatasetMetadata, group: FeatureGroup, types: Mapping[str, str]) -> str:
+        """A table that no version names: a new one, or one of these columns that an attempt left behind."""
+        wanted = ", ".join(f"{c} {types[c]}" for c in group_table(self.spec, group).columns)
+        taken = []
+        for name in meta.tables:
+            if meta.is_named(name) or meta.properties(name).get(COLUMNS_PROPERTY) != wanted:
+                taken.append(name)
+        return table_name(self.name, taken)
+
+    def _still_free(self, group: FeatureGroup) -> Callable[[Mapping[str, FeatureGroup]], None]:
+        def check(now: Mapping[str, FeatureGroup]) -> None:
+            check_group_name(group.name, now, self.spec.name)
+            unclashing(self.spec, group, now)
+
+        return check
+
+
+def told(group: FeatureGroup) -> str:
+    """What a group is computed by, in words."""
+    source = group.source
+    if source.expressions:
+        return "its expression"
+    if source.function:
+        return f"the function {source.function.partition(':')[2]}"
+    return {"join": f"the lookup in {source.table}", "frame": "the frame"}.get(source.kind.value, "its function")
+
+
+def typed(frame: DataFrame, types: Mapping[str, str]) -> DataFrame:
+    """The columns in the table's types."""
+    return frame.select(*(F.col(c).cast(t).alias(c) for c, t in types.items()))
+
+
+def with_dates(frame: DataFrame, keys: DataFrame, key: Sequence[str], dates: Sequence[str]) -> DataFrame:
+    """The frame with its event dates, taken from the log where a function left them out."""
+    if all(d in frame.columns for d in dates):
+        return frame
+    return frame.join(keys.select(*key, *dates), list(key))

@@ -1,0 +1,177 @@
+"""What is wrong with a feature group before a row of it is computed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame
+from pyspark.sql import types as T
+
+from dedup_storage.errors import DedupStorageError, InputError, SchemaError, UnknownColumnError, UsageError, known_names
+from dedup_storage.lake.groups import FeatureColumn, FeatureGroup
+from dedup_storage.layout import DatasetSpec
+from dedup_storage.schema import check_name
+from dedup_storage.spark.errors import translate
+from dedup_storage.spark.types import ddl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["check_group_name", "explained", "feature_columns", "require_columns", "require_stable_key", "unclashing"]
+
+_UNSTORABLE = (T.NullType, T.CalendarIntervalType, T.DayTimeIntervalType, T.YearMonthIntervalType, T.VariantType)
+_LINE = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
+_RAISED = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning))\b", re.MULTILINE)
+
+
+def check_group_name(name: str, groups: Mapping[str, FeatureGroup], dataset: str) -> None:
+    """Check a new group's name.
+
+    Raises:
+        UnsafeNameError: it could not be an identifier.
+        UsageError: a group has it already.
+    """
+    check_name(name, "feature group's name")
+    taken = {g.lower() for g in groups}
+    if name.lower() in taken:
+        raise UsageError(
+            f"the dataset {dataset} has a feature group {name} already",
+            fix="Refresh it, drop it first, or choose another name.",
+        )
+
+
+def feature_columns(
+    spec: DatasetSpec, key: Sequence[str], fields: Iterable[T.StructField], not_null: Iterable[str] | bool
+) -> tuple[FeatureColumn, ...]:
+    """The columns of a frame that are features: all but keys, dates and those in ``key``.
+
+    Raises:
+        SchemaError: there is none, one has a type that no table can hold, or ``not_null`` names none of them.
+    """
+    system = {*key, spec.event_date_column}
+    found = [f for f in fields if f.name not in system]
+    if not found:
+        raise SchemaError("the feature group has no columns", expected=f"columns beside {', '.join(key)}")
+    names = [f.name for f in found]
+    chosen = set(names) if not_null is True else set() if not_null is False else set(not_null)
+    for name in sorted(chosen - set(names)):
+        raise SchemaError(f"not_null names {name}, which the group has not", expected=known_names(name, names))
+    for field in found:
+        check_name(field.name, "column name")
+        if isinstance(field.dataType, _UNSTORABLE):
+            raise SchemaError(
+                f"the column {field.name} has a type that no table can hold",
+                got=field.dataType.simpleString(),
+                fix="Cast it.",
+            )
+    return tuple(FeatureColumn(name=f.name, type=ddl(f.dataType), not_null=f.name in chosen) for f in found)
+
+
+def unclashing(spec: DatasetSpec, group: FeatureGroup, groups: Mapping[str, FeatureGroup]) -> None:
+    """Check that no other column has the name of one of the group's.
+
+    Raises:
+        SchemaError: names the column and what has it.
+    """
+    taken = {c.lower(): "the log" for c in (*spec.source_columns, spec.position_column, spec.event_date_column) if c}
+    for other in groups.values():
+        if other.name != group.name:
+            taken |= {c.lower(): f"the feature group {other.name}" for c in other.names}
+    seen: set[str] = set()
+    for name in group.names:
+        owner = "the group itself" if name.lower() in seen else taken.get(name.lower())
+        if owner is not None:
+            raise SchemaError(
+                f"the column {name} of the feature group {group.name} has the name of another column",
+                expected="a name that no column of the dataset has",
+                got=f"{name}, a column of {owner}",
+                fix="Choose another name.",
+            )
+        seen.add(name.lower())
+
+
+def require_columns(frame: DataFrame, columns: Iterable[str], group: str) -> None:
+    """Check that a computed frame has the columns.
+
+    Raises:
+        UnknownColumnError: names the first that is missing.
+    """
+    for column in columns:
+        if column not in frame.columns:
+            raise UnknownColumnError(
+                f"the frame of the feature group {group} has no column {column}",
+                expected=known_names(column, frame.columns),
+                fix="Keep the key columns of the frame that you were given.",
+            )
+
+
+def require_stable_key(frame: DataFrame, key: Sequence[str], group: str) -> None:
+    """Check that the key, and which keys there are, does not change from one evaluation to the next.
+
+    Raises:
+        UsageError: Spark's plan of the key columns alone holds something non-deterministic.
+    """
+    plan = frame.select(*key)._jdf.queryExecution().optimizedPlan()
+    if not plan.deterministic():
+        raise UsageError(
+            f"the key of the feature group {group} is not deterministic",
+            expected=f"{', '.join(key)} as the log has them",
+            got="a key, or a choice of rows, that rand(), uuid() or the like decides",
+            fix="Compute values from the row alone, and leave the key columns as they are.",
+        )
+
+
+@contextmanager
+def explained(group: str, source: str) -> Iterator[None]:
+    """Turn what a user's function or expression raised into one sentence that names it, without any row's value.
+
+    Raises:
+        InputError: it raised, when it was called or on one of the rows.
+    """
+    try:
+        yield
+    except DedupStorageError:
+        raise
+    except (PySparkException, Py4JError) as error:
+        raise _computed(group, source, error) from error
+    except Exception as error:
+        raise InputError(
+            f"the feature group {group} could not be computed: {source} raised {type(error).__name__}",
+            fix="Nothing was published.",
+        ) from error
+
+
+def _computed(group: str, source: str, error: Exception) -> DedupStorageError:
+    text = str(error)
+    raised = _RAISED.findall(text) if "Traceback" in text else []
+    if raised:
+        places = [p for p in _LINE.findall(text) if "pyspark" not in p[0]]
+        where = f" in {places[-1][2]}, line {places[-1][1]}" if places else ""
+        return InputError(
+            f"the feature group {group} could not be computed: {source} raised "
+            f"{raised[-1].rsplit('.', 1)[-1]} on a row{where}",
+            fix="Nothing was published. Make it work on every row, or return null there.",
+        )
+    condition = _condition(error)
+    if condition and not condition.startswith(_PLANNING):
+        return InputError(
+            f"the feature group {group} could not be computed: {source} failed on a row with {condition}",
+            fix="Nothing was published. Use try_ functions, or return null there.",
+        )
+    return translate(error)
+
+
+_PLANNING = ("UNRESOLVED", "TABLE_OR_VIEW", "PARSE", "FAILED_READ", "PATH_NOT", "DATATYPE_MISMATCH", "MISSING")
+_CONDITION = re.compile(r"\[([A-Z][A-Z0-9_.]{3,80})\]")
+
+
+def _condition(error: Exception) -> str | None:
+    """Name of Spark's error condition; its text may quote a row."""
+    named = error.getCondition() if isinstance(error, PySparkException) else None
+    found = _CONDITION.findall(str(error)) if isinstance(error, PySparkException) else []
+    return (found[-1] if found else None) or named

@@ -1,0 +1,189 @@
+"""What every job on a feature group does alike: settle, stage beside an empty anchor, audit, publish."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import DataFrame
+
+from dedup_storage.config import Settings
+from dedup_storage.dataset.features.inputs import Inputs
+from dedup_storage.dataset.features.summary import FeatureSummary
+from dedup_storage.dataset.features.window import Window
+from dedup_storage.errors import ConflictError, DedupStorageError, UsageError
+from dedup_storage.faults import reached
+from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.groups import FeatureGroup, feature_groups, find_group, group_table
+from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.protocol import Run, Staged, TableFormat
+from dedup_storage.layout import DEFINITION, DatasetSpec
+from dedup_storage.spark.steps import TimedSteps
+
+if TYPE_CHECKING:
+    from dedup_storage.quality.model import Verdict
+
+__all__ = ["FeatureJob"]
+
+
+class FeatureJob(TimedSteps):
+    """One run on one feature group.
+
+    Args:
+        tables: The table format.
+        settings: Settings of the job.
+        spec: The dataset.
+        group: Name of the group.
+        run_id: The run; publishing it twice changes nothing.
+        job: Name of the job.
+        gate: Whether the quality gate audits staged rows.
+    """
+
+    def __init__(
+        self,
+        tables: TableFormat,
+        settings: Settings,
+        spec: DatasetSpec,
+        group: str,
+        *,
+        run_id: str,
+        job: str,
+        gate: bool = True,
+    ) -> None:
+        self.tables, self.settings, self.spec = tables, settings, spec
+        self.name, self.run_id, self.job = group, run_id, job
+        self.gate = gate and settings.quality.enabled
+        self.attempt = f"{run_id}/{uuid.uuid4().hex[:12]}"
+        self.seconds: dict[str, float] = {}
+
+    def begin(self) -> tuple[DatasetMetadata, FeatureSummary | None]:
+        """The tables, other runs' unfinished publications finished; and the summary if this run is done already.
+
+        Raises:
+            UsageError: the dataset has no version yet.
+        """
+        meta = self.tables.settle(self.spec)
+        if not meta.current:
+            raise UsageError(f"the dataset {self.spec.name} holds nothing yet", fix="Write a log into it first.")
+        done = meta.version_of_run(self.run_id)
+        if done is None:
+            return meta, None
+        return meta, self.summary(done, already_published=True)
+
+    def find(self, meta: DatasetMetadata) -> FeatureGroup:
+        """The group in the newest version.
+
+        Raises:
+            UnknownColumnError: there is no such group.
+        """
+        return find_group(feature_groups(meta, meta.current), self.name, self.spec.name)
+
+    def inputs(self, meta: DatasetMetadata, group: FeatureGroup, window: Window) -> Inputs:
+        """Frames to compute the group from, for the rows inside a window."""
+        groups = feature_groups(meta, meta.current)
+        return Inputs(
+            self.tables,
+            self.spec,
+            meta,
+            meta.current,
+            catalog=self.settings.catalog.name,
+            grain=group.grain,
+            # Its own columns, once promoted, are what is computed, not what it is computed from.
+            groups={name: g for name, g in groups.items() if name != group.name},
+            uses=[find_group(groups, name, self.spec.name) for name in group.uses],
+            window=window.with_history(group.lookback),
+        )
+
+    def run(self, meta: DatasetMetadata, *tables: str, **more: Any) -> Run:
+        """The attempt, and the tables whose rows it changes; feature groups touch no event date of the log."""
+        return Run(run_id=self.run_id, job=self.job, attempt=self.attempt, base=meta.current, tables=tables, **more)
+
+    def stage(self, group: FeatureGroup, frame: DataFrame | None, run: Run) -> Staged:
+        """Stage rows of a group (``None``: none) with its definition, and an empty snapshot of the anchor.
+
+        The frame may come from a session that others use, and the staged snapshot's name is a session setting.
+        """
+        run_with = self.with_definition(run, group)
+        table = group_table(self.spec, group)
+        if frame is None:
+            staged = self.tables.stage_nothing(self.spec, table, run_with)
+        else:
+            moved = move_to(run_session(frame.sparkSession), frame)
+            staged = self.tables.stage(self.spec, table, moved, run_with)
+        reached("features:staged")
+        self.tables.stage_nothing(self.spec, self.spec.anchor, run)
+        reached("features:staged-anchor")
+        return staged
+
+    @staticmethod
+    def with_definition(run: Run, group: FeatureGroup) -> Run:
+        """The run that keeps a definition with the snapshot it stages in the group's table."""
+        facts = {**run.table_facts.get(group.table, {}), DEFINITION: group.to_json()}
+        return replace(run, table_facts={**run.table_facts, group.table: facts})
+
+    def publish(self, run: Run, members: list[str], verify: Callable[[Mapping[str, FeatureGroup]], None]) -> int:
+        """Publish what was staged; ``verify`` sees the groups of versions that appeared meanwhile."""
+
+        def check(now: DatasetMetadata) -> None:
+            try:
+                verify(feature_groups(now, now.current))
+            except DedupStorageError:
+                self.tables.discard(self.spec, run)
+                raise
+
+        with self.timed("publish"):
+            return self.tables.publish(self.spec, run, members, check)
+
+    def unchanged(self, group: FeatureGroup) -> Callable[[Mapping[str, FeatureGroup]], None]:
+        """A check that nobody else changed the group while this run worked."""
+
+        def check(now: Mapping[str, FeatureGroup]) -> None:
+            if now.get(group.name) != group:
+                raise ConflictError(
+                    f"another run changed the feature group {group.name} of {self.spec.name} first",
+                    fix="Nothing was published. Run the job again.",
+                )
+
+        return check
+
+    def audit(self, group: FeatureGroup, staged: DataFrame, keys: DataFrame) -> Verdict | None:
+        """Let the quality gate judge staged rows against the keys of the log; ``None`` with the gate off.
+
+        Raises:
+            QualityGateError: it refuses.
+        """
+        if not self.gate:
+            return None
+        from dedup_storage.quality import require
+        from dedup_storage.quality.features import run_feature_gate
+
+        with self.timed("gate"):
+            verdict = run_feature_gate(
+                spec=self.spec, settings=self.settings, run_id=self.run_id, group=group, staged=staged, keys=keys
+            )
+        require(verdict)
+        return verdict
+
+    def prepare_gate(self) -> None:
+        """Refuse what the gate could not work with before anything is computed."""
+        if not self.gate:
+            return
+        from dedup_storage.quality import check_gate_settings, warm_up
+
+        check_gate_settings(spec=self.spec, settings=self.settings, run_id=self.run_id)
+        warm_up()
+
+    def summary(self, version: int, group: FeatureGroup | None = None, **more: Any) -> FeatureSummary:
+        """What the job did."""
+        about = {"grain": group.grain.value, "table": group.table, "columns": group.names} if group is not None else {}
+        return FeatureSummary(
+            dataset=self.spec.name,
+            group=self.name,
+            run_id=self.run_id,
+            job=self.job,
+            version=version,
+            seconds=self.seconds,
+            **{**about, **more},
+        )

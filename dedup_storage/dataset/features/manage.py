@@ -1,0 +1,74 @@
+"""Rename and drop feature groups: versions without a byte of data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dedup_storage.dataset.features.checks import check_group_name
+from dedup_storage.dataset.features.job import FeatureJob
+from dedup_storage.dataset.features.summary import FeatureSummary
+from dedup_storage.errors import ConflictError, UsageError
+from dedup_storage.lake.groups import FeatureGroup, feature_groups
+from dedup_storage.lake.protocol import UNTAGGED
+
+__all__ = ["drop", "rename"]
+
+
+def rename(job: FeatureJob, new_name: str) -> FeatureSummary:
+    """Give a group another name; its table, its columns and its place in older versions stay.
+
+    Raises:
+        UsageError: the name is taken, or another group reads this one by its name.
+    """
+    meta, done = job.begin()
+    if done is not None:
+        return done
+    group = job.find(meta)
+    groups = feature_groups(meta, meta.current)
+    check_group_name(new_name, groups, job.spec.name)
+    _refuse_used(group, groups, "renamed")
+    renamed = group.model_copy(update={"name": new_name, "run_id": job.run_id})
+    run = job.run(meta)
+    job.stage(renamed, None, run)
+
+    def verify(now: Mapping[str, FeatureGroup]) -> None:
+        job.unchanged(group)(now)
+        check_group_name(new_name, now, job.spec.name)
+
+    version = job.publish(run, [job.spec.anchor.name, group.table], verify)
+    return job.summary(version, renamed)
+
+
+def drop(job: FeatureJob) -> FeatureSummary:
+    """Publish a version without the group; older versions keep it.
+
+    Raises:
+        UsageError: another group reads it.
+    """
+    meta, done = job.begin()
+    if done is not None:
+        return done
+    group = job.find(meta)
+    _refuse_used(group, feature_groups(meta, meta.current), "dropped")
+    run = job.run(meta, group.table, facts={UNTAGGED: group.table})
+    job.tables.stage_nothing(job.spec, job.spec.anchor, run)
+
+    def verify(now: Mapping[str, FeatureGroup]) -> None:
+        if group.name not in now or now[group.name].table != group.table:
+            raise ConflictError(
+                f"another run dropped or renamed the feature group {group.name} first", fix="Look at it again."
+            )
+        _refuse_used(group, now, "dropped")
+
+    version = job.publish(run, [job.spec.anchor.name], verify)
+    return job.summary(version, group)
+
+
+def _refuse_used(group: FeatureGroup, groups: Mapping[str, FeatureGroup], what: str) -> None:
+    users = [g.name for g in groups.values() if group.name in g.uses]
+    if users:
+        raise UsageError(
+            f"the feature group {group.name} cannot be {what}",
+            got=f"groups that read it: {', '.join(users)}",
+            fix="Drop those first.",
+        )

@@ -1,0 +1,147 @@
+"""The methods of ``Dataset`` that deal with feature groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dedup_storage.config import Settings
+from dedup_storage.dataset.features.add import Adder
+from dedup_storage.dataset.features.job import FeatureJob
+from dedup_storage.dataset.features.manage import drop, rename
+from dedup_storage.dataset.features.promote import promote
+from dedup_storage.dataset.features.refresh import Refresher
+from dedup_storage.dataset.features.summary import FeatureSummary
+from dedup_storage.errors import UsageError
+from dedup_storage.lake.groups import FeatureGroup, feature_groups
+from dedup_storage.lake.protocol import TableFormat
+from dedup_storage.lake.runs import named_run
+from dedup_storage.layout import DatasetSpec
+from dedup_storage.schema import Grain
+from dedup_storage.spark.errors import translated
+
+__all__ = ["FeatureMethods"]
+
+
+class FeatureMethods:
+    """Feature groups of a dataset: columns added later, none of the tables before them rewritten."""
+
+    settings: Settings
+    spec: DatasetSpec
+    tables: TableFormat
+
+    def features(self, version: int | None = None) -> dict[str, FeatureGroup]:
+        """The feature groups of a version, by name, with their lineage."""
+        meta = self.tables.metadata(self.spec.name)
+        return feature_groups(meta, meta.resolve(version))
+
+    def add_features(
+        self,
+        name: str,
+        source: Any,
+        *,
+        grain: Grain | str = Grain.REQUEST,
+        lookback: int | None = 0,
+        uses: Sequence[str] = (),
+        across_users: bool = False,
+        missing: str = "refuse",
+        not_null: Iterable[str] | bool = (),
+        run_id: str | None = None,
+        gate: bool = True,
+    ) -> FeatureSummary:
+        """Compute new columns and publish them as a feature group.
+
+        Args:
+            name: Name of the group.
+            source: Column -> SQL expression over the grain's columns (at impression grain also the request's); a
+                ``Lookup``; a function of the grain's frame, or of (requests, impressions), that gives the key and the
+                columns; or such a frame.
+            grain: ``request`` or ``impression``: what one row stands for.
+            lookback: Days before its own event date whose rows a row depends on, of the same user; ``None`` for the
+                whole history. ``refresh_features`` reads no more than that, and computes again what it reaches.
+            uses: Other groups whose columns the frames have too.
+            across_users: A row depends on other users' rows as well.
+            missing: ``refuse`` when the log has keys that the source has not, or let them be ``null``.
+            not_null: Columns in which nulls are refused; ``True`` for all.
+            run_id: Name of the run; one that is published already changes nothing.
+            gate: Audit the staged rows before publication.
+
+        Raises:
+            UsageError, InputError, QualityGateError, ConflictError: nothing was published.
+        """
+        with translated():
+            adder = Adder(
+                self.tables,
+                self.settings,
+                self.spec,
+                name,
+                source,
+                grain=_grain(grain),
+                run_id=named_run(run_id, "add-features"),
+                lookback=lookback,
+                uses=uses,
+                across_users=across_users,
+                missing=missing,
+                not_null=not_null,
+                gate=gate,
+            )
+            return adder.add()
+
+    def refresh_features(
+        self, name: str, source: Any = None, *, run_id: str | None = None, full: bool = False, gate: bool = True
+    ) -> FeatureSummary:
+        """Compute what is new or changed since a group was computed: new dates, late rows, rewritten segments.
+
+        Args:
+            name: The group.
+            source: Its function or frame, where the definition does not name one that can be imported.
+            run_id: Name of the run.
+            full: Compute every row again.
+            gate: Audit the staged rows before publication.
+
+        Raises:
+            UsageError, InputError, QualityGateError, ConflictError: nothing was published.
+        """
+        with translated():
+            run_id = named_run(run_id, "refresh-features")
+            job = Refresher(self.tables, self.settings, self.spec, name, source, run_id=run_id, full=full, gate=gate)
+            return job.refresh()
+
+    def rename_features(self, name: str, new_name: str, *, run_id: str | None = None) -> FeatureSummary:
+        """Publish a version in which a group has another name.
+
+        Raises:
+            UsageError: the name is taken, or another group reads this one.
+        """
+        with translated():
+            return rename(self._feature_job(name, "rename-features", run_id), new_name)
+
+    def drop_features(self, name: str, *, run_id: str | None = None) -> FeatureSummary:
+        """Publish a version without a group; older versions keep it.
+
+        Raises:
+            UsageError: another group reads it.
+        """
+        with translated():
+            return drop(self._feature_job(name, "drop-features", run_id))
+
+    def promote_features(self, name: str, *, run_id: str | None = None) -> FeatureSummary:
+        """Rewrite the table of a group's grain with the group's columns in it, so that reading joins nothing.
+
+        Raises:
+            UsageError: it is promoted already.
+            ConflictError: another run published a version meanwhile; run again.
+        """
+        with translated():
+            self.tables.require("promoting a feature group", self.spec)
+            return promote(self._feature_job(name, "promote-features", run_id))
+
+    def _feature_job(self, name: str, job: str, run_id: str | None) -> FeatureJob:
+        return FeatureJob(self.tables, self.settings, self.spec, name, run_id=named_run(run_id, job), job=job)
+
+
+def _grain(grain: Grain | str) -> Grain:
+    try:
+        return Grain(grain)
+    except ValueError:
+        raise UsageError(f"the grain {grain} is not known", expected=" or ".join(g.value for g in Grain)) from None

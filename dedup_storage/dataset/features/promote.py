@@ -1,0 +1,111 @@
+"""Fold a feature group into its grain's table: that table is rewritten once, and reading it joins nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from pyspark.sql import DataFrame
+
+from dedup_storage.dataset.features.job import FeatureJob
+from dedup_storage.dataset.features.read import attach
+from dedup_storage.dataset.features.summary import FeatureSummary
+from dedup_storage.dataset.features.window import EVERYTHING, Window
+from dedup_storage.errors import UsageError
+from dedup_storage.faults import reached
+from dedup_storage.lake.groups import FeatureGroup, feature_groups, grain_table, group_table, promoted_columns
+from dedup_storage.lake.iceberg.changes import CHANGED, ROWS_KEPT
+from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.protocol import Run, Staged
+from dedup_storage.layout import TableSpec
+
+__all__ = ["fold", "promote"]
+
+
+def promote(job: FeatureJob) -> FeatureSummary:
+    """Rewrite the grain's table with the group's columns in it, and empty the group's own table.
+
+    The group stays what it is: it can be refreshed, renamed, dropped and rolled back as before.
+
+    Raises:
+        UsageError: it is promoted already.
+        ConflictError: another run published a version meanwhile; run again.
+    """
+    meta, done = job.begin()
+    if done is not None:
+        return done
+    group = job.find(meta)
+    if group.promoted is not None:
+        raise UsageError(f"the feature group {group.name} is promoted already", got=f"columns of {group.promoted}")
+    snapshots = meta.snapshots(meta.current)
+    values = job.tables.read(job.spec.name, group.table, snapshots[group.table])
+    promoted = group.model_copy(update={"promoted": grain_table(job.spec, group.grain).name, "run_id": job.run_id})
+    tables = (str(promoted.promoted), group.table)
+    run = job.run(meta, *tables, replaced=EVERYTHING.ranges, replaced_tables=tables, dates=None)
+    try:
+        with job.timed("stage"):
+            staged = fold(job, meta, promoted, values, EVERYTHING, run)
+    except BaseException:
+        job.tables.discard(job.spec, run)
+        raise
+    members = sorted({job.spec.anchor.name, staged.table, group.table})
+    version = job.publish(run, members, job.unchanged(group))
+    return job.summary(
+        version,
+        promoted,
+        dates=EVERYTHING.ranges,
+        replaced=True,
+        rows=staged.rows,
+        bytes=staged.bytes,
+        files=staged.files,
+    )
+
+
+def fold(
+    job: FeatureJob,
+    meta: DatasetMetadata,
+    group: FeatureGroup,
+    values: DataFrame,
+    segments: Window,
+    run: Run,
+    *,
+    changed: Window | None = None,
+) -> Staged:
+    """Stage segments of the grain's table with a promoted group's values, beside the group's definition.
+
+    Args:
+        job: The job.
+        meta: The dataset's tables.
+        group: The group's new definition, ``promoted`` set.
+        values: Key and columns of every row of the segments that has values.
+        segments: Whole segments, which ``run`` replaces.
+        run: The attempt.
+        changed: Where the values are other than before; ``None`` when they move here from the group's own table,
+            which is emptied.
+    """
+    spec = job.spec
+    others = [g for g in feature_groups(meta, meta.current).values() if g.name != group.name]
+    own = grain_table(spec, group.grain)
+    kept = (*own.columns, *promoted_columns(others, own.name))
+    rows = job.tables.read(spec.name, own.name, meta.snapshots(meta.current)[own.name]).select(*kept)
+    rows = attach(spec, segments.only(rows, spec, job.tables.bucket(spec)), [(group, values)])
+    job.tables.add_columns(spec, own.name, group.types)
+    table = TableSpec(role=own.role, name=own.name, columns=(*kept, *group.names), sort_columns=own.sort_columns)
+    reached("features:columns-added")
+    # The log's own columns stay as they are: only groups that read this one have to be computed again.
+    facts = {own.name: {ROWS_KEPT: "true"}, group.table: {ROWS_KEPT: "true"}}
+    if changed is not None:
+        facts[group.table] = {CHANGED: json.dumps([cell.to_list() for cell in changed.cells()])}
+    run = replace(run, table_facts=facts)
+    staged = job.tables.stage(spec, table, rows, run)
+    reached("features:folded")
+    with_definition = job.with_definition(run, group)
+    if changed is None:
+        nothing = values.limit(0)
+        job.tables.stage(spec, group_table(spec, group), nothing, with_definition)
+    else:
+        job.tables.stage_nothing(spec, group_table(spec, group), with_definition)
+    if own.name != spec.anchor.name:
+        job.tables.stage_nothing(spec, spec.anchor, run)
+    reached("features:staged-anchor")
+    return staged

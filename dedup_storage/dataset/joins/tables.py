@@ -1,0 +1,188 @@
+"""Joins of a dataset's own tables, at one version."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from dedup_storage.dataset.joins.bucket import bucket_join
+from dedup_storage.dataset.joins.explain import explain_join
+from dedup_storage.dataset.joins.inputs import How, as_frame, field_of
+from dedup_storage.dataset.joins.model import JoinExplanation
+from dedup_storage.errors import InputError, UsageError, known_names
+from dedup_storage.schema import check_name
+from dedup_storage.spark.errors import translated
+
+if TYPE_CHECKING:
+    from dedup_storage.dataset.facade import Dataset
+
+__all__ = ["JoinSummary", "explain_tables", "join_tables", "table_frame", "write_join"]
+
+
+class JoinSummary(BaseModel):
+    """What a written join holds.
+
+    Attributes:
+        left, right: What was joined.
+        how: ``inner``, ``left``, ``semi`` or ``anti``.
+        output: Where the rows are.
+        rows: How many.
+        seconds: Wall time of joining and writing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    left: str
+    right: str
+    how: str
+    output: str
+    rows: int
+    seconds: float
+
+
+def table_frame(
+    dataset: Dataset, table: str, version: int | None = None, columns: Sequence[str] | None = None
+) -> DataFrame:
+    """Rows of one table of a dataset with its keys and event date, in the source's types.
+
+    Args:
+        dataset: The dataset.
+        table: ``requests``, ``impressions``, ``logs``, a feature group's table; or any other table of any catalog, by
+            its full name, of which the newest snapshot is read.
+        version: Version of the dataset; the newest by default.
+        columns: Columns wanted; the table's request keys and event date come along.
+
+    Raises:
+        UsageError: no such table or column.
+    """
+    keys = tuple(c for c in (*dataset.spec.request_key, dataset.spec.event_date_column) if c)
+    if "." in table:
+        df = as_frame(table, dataset.spark)
+    else:
+        with translated():
+            meta = dataset.metadata()
+            snapshots = meta.snapshots(meta.resolve(version))
+            if table not in snapshots:
+                raise UsageError(f"{dataset.name} has no table {table}", expected=known_names(table, snapshots))
+            df = dataset.tables.read(dataset.name, table, snapshots[table])
+            types = dict(zip(dataset.spec.source_columns, dataset.spec.source_types, strict=True))
+            # Iceberg has no 8- and 16-bit integers. A cast would hide a bucket, so equal types stay untouched.
+            stored = dict(df.dtypes)
+            df = df.select(*(F.col(c).cast(types[c]) if types.get(c, stored[c]) != stored[c] else c for c in stored))
+    if columns is None:
+        return df
+    for column in columns:
+        field_of(df, column, table)
+    return df.select(*dict.fromkeys((*(k for k in keys if k in df.columns), *columns)))
+
+
+def join_tables(
+    dataset: Dataset,
+    left: str = "impressions",
+    right: str = "requests",
+    on: Sequence[str] | None = None,
+    how: How | str = How.INNER,
+    *,
+    version: int | None = None,
+    columns: Sequence[str] | None = None,
+    **options: Any,
+) -> DataFrame:
+    """Two tables of a dataset joined inside their buckets.
+
+    Args:
+        dataset: The dataset.
+        left, right: Its tables (see ``table_frame``).
+        on: Key columns; all that both have by default: the request's keys and event date, and the position where both
+            are impression-grain.
+        how: As for ``bucket_join``.
+        version: Version of the dataset; the newest by default.
+        columns: Columns wanted beside the keys; all by default. What is not asked for is not read.
+        options: Of ``bucket_join``.
+
+    Raises:
+        ShuffleRefusedError: rows would move.
+        UsageError: no such table or column.
+    """
+    first, second = _sides(dataset, left, right, version=version, columns=columns)
+    return bucket_join(first, second, on, how, **options)
+
+
+def explain_tables(
+    dataset: Dataset,
+    *tables: str,
+    version: int | None = None,
+    columns: Sequence[str] | None = None,
+    **options: Any,
+) -> JoinExplanation:
+    """Explain what ``join_tables`` does with the same arguments.
+
+    Args:
+        dataset: The dataset.
+        tables: Left and right; impressions and requests when left out.
+        version, columns: As there.
+        options: ``on`` and ``how``.
+    """
+    first, second = _sides(dataset, *tables, version=version, columns=columns)
+    return explain_join(first, second, **options)
+
+
+def _sides(
+    dataset: Dataset,
+    left: str = "impressions",
+    right: str = "requests",
+    *,
+    version: int | None,
+    columns: Sequence[str] | None,
+) -> tuple[DataFrame, DataFrame]:
+    first, second = table_frame(dataset, left, version), table_frame(dataset, right, version)
+    if columns is None:
+        return first, second
+    present = (*first.columns, *second.columns)
+    for column in columns:
+        if column not in present:
+            raise UsageError(f"neither {left} nor {right} has a column {column}", expected=known_names(column, present))
+    shared = [c for c in first.columns if c in second.columns]
+    ours = dict.fromkeys((*shared, *(c for c in columns if c in first.columns)))
+    theirs = dict.fromkeys((*shared, *(c for c in columns if c in second.columns)))
+    return first.select(*ours), second.select(*theirs)
+
+
+def write_join(df: DataFrame, *, left: str, right: str, how: str, output: str | None, table: str | None) -> JoinSummary:
+    """Write a join's rows as Parquet files, or into a new table.
+
+    Args:
+        df: The rows.
+        left, right, how: What they are, for the summary.
+        output: Directory for Parquet files, local or remote; must not exist.
+        table: Full name of a table to create; exactly one of the two is given.
+
+    Raises:
+        InputError: the directory or the table is there already.
+    """
+    if (output is None) == (table is None):
+        raise UsageError(
+            "it is not clear where the rows go", expected="a directory or a table", fix="Give one of them."
+        )
+    began = time.monotonic()
+    with translated():
+        if table is not None:
+            parts = table.split(".")
+            if len(parts) < 3:
+                raise UsageError(f"the table {table[:200]} is not fully named", expected="catalog.namespace.table")
+            for part in parts:
+                check_name(part, "table name")
+            if df.sparkSession.catalog.tableExists(table):
+                raise InputError(f"the table {table} exists", fix="Choose another name, or drop it first.")
+            df.writeTo(table).using("iceberg").create()
+            rows = df.sparkSession.table(table).count()
+        else:
+            df.write.mode("errorifexists").parquet(str(output))
+            rows = df.sparkSession.read.parquet(str(output)).count()
+    return JoinSummary(
+        left=left, right=right, how=how, output=str(table or output), rows=rows, seconds=time.monotonic() - began
+    )

@@ -1,0 +1,10 @@
+"""Labels that arrive late, merged by the time of the label.
+
+Needs: ``dataset.backfill``, which rewrites the segments.
+Gives: ``merge_labels`` and its summary.
+May import: ``dataset.backfill``, ``lake``.
+"""
+
+from dedup_storage.dataset.labels.merge import LateLabels, LateLabelsSummary, merge_labels
+
+__all__ = ["LateLabels", "LateLabelsSummary", "merge_labels"]

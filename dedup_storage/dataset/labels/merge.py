@@ -1,0 +1,294 @@
+"""Late labels: (key, label, time) rows that arrive hours or days later, out of order and repeated.
+
+The newest by label time wins, also over what earlier runs merged: the table ``label_times`` remembers the time of each
+merged label, so that an older row arriving later changes nothing. A label that came with the log has no time and gives
+way to any late one. Rows of impressions that the dataset does not have are counted and kept in ``labels_unknown``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import TimestampType
+
+from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill.request import Affected, Change
+from dedup_storage.dataset.backfill.run import Backfill
+from dedup_storage.dataset.backfill.summary import BackfillSummary
+from dedup_storage.dataset.backfill.target import find_target
+from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
+from dedup_storage.lake.engine.sessions import move_to
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
+from dedup_storage.schema import DateGrain
+from dedup_storage.spark.errors import translated
+from dedup_storage.spark.rows import buckets_of, only_row
+
+__all__ = ["LabelMerge", "LateLabels", "LateLabelsSummary", "merge_labels"]
+
+TIMES, UNKNOWN = "label_times", "labels_unknown"
+
+
+class LateLabelsSummary(BaseModel):
+    """What a merge of late labels did.
+
+    Attributes:
+        input_rows: Rows given.
+        superseded_rows: Rows older than another given row of the same impression, or repeated.
+        stale_rows: Newest given rows that are not newer than what was merged before.
+        unknown_rows: Rows of impressions that the dataset does not have, set aside in ``labels_unknown``.
+        merged_rows: Rows that win; those whose label is the stored one already are among them.
+        backfill: The backfill that wrote them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input_rows: int
+    superseded_rows: int
+    stale_rows: int
+    unknown_rows: int
+    merged_rows: int
+    backfill: BackfillSummary
+
+
+@dataclass(frozen=True)
+class LateLabels:
+    """Late labels to merge.
+
+    Attributes:
+        rows: The user and request columns, the position (or the item: then every impression of it in the request), the
+            label, and its time.
+        label: The label's column.
+        time: The column of its event time.
+    """
+
+    rows: DataFrame
+    label: str
+    time: str
+
+
+@dataclass(frozen=True)
+class LabelMerge:
+    """Late labels sorted out against one version.
+
+    Attributes:
+        found: Given rows of known impressions, ``fresh`` where they win; persisted.
+        unknown: Rows as given of impressions that are not there; persisted.
+        counts: Of ``LateLabelsSummary``.
+    """
+
+    late: LateLabels
+    found: DataFrame
+    unknown: DataFrame
+    counts: dict[str, int]
+
+    def release(self) -> None:
+        """Free what is persisted."""
+        self.found.unpersist()
+        self.unknown.unpersist()
+
+    @property
+    def winners(self) -> DataFrame:
+        """Key, event date, label and time of what changes."""
+        return self.found.filter("fresh")
+
+    def replacement(self, spec: DatasetSpec) -> DataFrame:
+        """The winners as replacement rows."""
+        return self.winners.select(*spec.impression_key, self.late.label)
+
+    def stage(self, tables: TableFormat, spec: DatasetSpec, run: Run) -> list[str]:
+        """Stage the times of the winners and the unknown rows beside the backfill; the tables staged to."""
+        label = self.late.label
+        staged = []
+        if self.counts["merged_rows"]:
+            table = times_table(spec)
+            tables.create_table(spec, table, _types(self.winners, table) | {"label": "string"})
+            rows = self.winners.withColumn("label", F.lit(label))
+            tables.stage(spec, table, rows.select(*table.columns), run)
+            staged.append(table.name)
+        if self.counts["unknown_rows"]:
+            table = unknown_table(spec)
+            undated = spec.model_copy(update={"date_grain": DateGrain.NONE})
+            tables.create_table(undated, table, _unknown_types(spec))
+            tables.stage(spec, table, _unknown_rows(spec, self.unknown, self.late, run.run_id), run)
+            staged.append(table.name)
+        return staged
+
+
+def merge_labels(
+    spark: SparkSession,
+    tables: TableFormat,
+    settings: Settings,
+    spec: DatasetSpec,
+    late: LateLabels,
+    *,
+    run_id: str,
+    **options: Any,
+) -> LateLabelsSummary:
+    """Merge late labels into the impressions, as one version; the sequences are not touched.
+
+    Args:
+        spark, tables, settings, spec: As for ``Backfill``.
+        late: The rows.
+        run_id: The run; publishing it twice changes nothing.
+        options: Of ``Backfill``.
+
+    Raises:
+        UsageError: the rows cannot be used; nothing was changed.
+        ConflictError: another run changed the same segments first.
+    """
+    with translated():
+        meta = tables.settle(spec)
+        done = meta.version_of_run(run_id)
+        if done is not None:
+            # Killed between publication and clean-up, the run left its branch behind.
+            tables.branch(spec.name, find_target(meta, meta.current, [late.label]).table, run_id).drop()
+            summary = BackfillSummary(dataset=spec.name, run_id=run_id, version=done, already_published=True)
+            zero = dict.fromkeys(("input_rows", "superseded_rows", "stale_rows", "unknown_rows", "merged_rows"), 0)
+            return LateLabelsSummary(**zero, backfill=summary)
+        merge = sort_out(tables, meta, meta.resolve(None), late)
+        try:
+            backfill = Backfill(
+                spark,
+                tables,
+                settings,
+                spec,
+                Change(rows=merge.replacement(spec), columns=(late.label,)),
+                Affected(),
+                run_id=run_id,
+                job="late-labels",
+                beside=lambda run: merge.stage(tables, spec, run),
+                **options,
+            )
+            return LateLabelsSummary(**merge.counts, backfill=backfill.run())
+        finally:
+            merge.release()
+
+
+def times_table(spec: DatasetSpec) -> TableSpec:
+    """The table of merged labels' times: one row for each merge of an impression's label."""
+    dates = (spec.event_date_column,) if spec.event_date_column else ()
+    columns = tuple(dict.fromkeys((*spec.request_key, *dates, spec.position_column, "label", "label_time")))
+    return TableSpec(role=TableRole.LABELS, name=TIMES, columns=columns, sort_columns=spec.impression_key)
+
+
+def unknown_table(spec: DatasetSpec) -> TableSpec:
+    """The table of rows set aside; values as text, for nothing is known of them."""
+    columns = (*spec.request_key, "position_or_item", "label", "value", "label_time", "run_id")
+    return TableSpec(role=TableRole.LABELS, name=UNKNOWN, columns=columns, sort_columns=spec.request_key)
+
+
+def _types(frame: DataFrame, table: TableSpec) -> dict[str, str]:
+    return {f.name: f.dataType.simpleString() for f in frame.schema.fields if f.name in table.columns}
+
+
+def _unknown_types(spec: DatasetSpec) -> dict[str, str]:
+    types = dict(zip(spec.source_columns, spec.source_types, strict=True))
+    known = {k: types[k] for k in spec.request_key}
+    return (
+        known | dict.fromkeys(("position_or_item", "label", "value", "run_id"), "string") | {"label_time": "timestamp"}
+    )
+
+
+def _unknown_rows(spec: DatasetSpec, rows: DataFrame, late: LateLabels, run_id: str) -> DataFrame:
+    place = spec.position_column if spec.position_column in rows.columns else spec.schema_.item
+    return rows.select(
+        *spec.request_key,
+        F.col(place).cast("string").alias("position_or_item"),
+        F.lit(late.label).alias("label"),
+        F.col(late.label).cast("string").alias("value"),
+        F.col(late.time).alias("label_time"),
+        F.lit(run_id).alias("run_id"),
+    )
+
+
+def sort_out(tables: TableFormat, meta: DatasetMetadata, version: int, late: LateLabels) -> LabelMerge:
+    """Find what the late rows change in a version.
+
+    Raises:
+        UsageError: the column is no label, or a row has no key or no time.
+        SchemaError: a needed column is missing.
+    """
+    spec = meta.spec
+    if late.label not in spec.schema_.labels:
+        raise UsageError(
+            f"the column {late.label} is no label of the dataset {spec.name}",
+            expected=known_names(late.label, spec.schema_.labels),
+            fix="Use backfill for other columns.",
+        )
+    target = find_target(meta, version, [late.label])
+    read = meta.snapshots(version)
+    stored = tables.read(spec.name, target.table, read[target.table], hidden=True)
+    place = _place(spec, late.rows)
+    key = [*spec.request_key, place]
+    for name in (*key, late.label, late.time):
+        if name not in late.rows.columns:
+            raise SchemaError(
+                f"the late labels lack the column {name}", expected=name, got=known_names(name, late.rows.columns)
+            )
+    rows = move_to(stored.sparkSession, late.rows).select(
+        *(F.col(k).cast(stored.schema[k].dataType).alias(k) for k in key),
+        F.col(late.label).cast(stored.schema[late.label].dataType).alias(late.label),
+        F.col(late.time).cast(TimestampType()).alias("label_time"),
+    )
+    newest, total, missing = _newest(rows, key, late.label)
+    if missing:
+        raise UsageError(f"{missing} late labels have no key or no time", expected=f"{', '.join(key)}, {late.time}")
+    newest = newest.persist()
+    dates = [spec.event_date_column] if spec.event_date_column else []
+    own = list(dict.fromkeys([*key, *dates, *spec.impression_key]))
+    inside = tables.in_buckets(spec, buckets_of(newest, tables.bucket(spec)))
+    stored = stored.filter(inside).select(*own, F.col(late.label).alias("_stored"))
+    found = stored.join(newest, key)
+    if TIMES in read:
+        times = tables.read(spec.name, TIMES, read[TIMES]).filter(F.col("label") == late.label)
+        times = times.groupBy(*spec.impression_key).agg(F.max("label_time").alias("merged_time"))
+        found = found.join(times, list(spec.impression_key), "left")
+    else:
+        found = found.withColumn("merged_time", F.lit(None).cast("timestamp"))
+    # Of equal times the greatest label wins, as among the rows of one run; null is the least.
+    greater = F.coalesce(F.col(late.label) > F.col("_stored"), F.col(late.label).isNotNull())
+    newer = (F.col("label_time") > F.col("merged_time")) | ((F.col("label_time") == F.col("merged_time")) & greater)
+    fresh = F.col("merged_time").isNull() | newer
+    found = found.withColumn("fresh", fresh).persist()
+    unknown = newest.join(stored.select(*key), key, "left_anti").persist()
+    unknown_count = unknown.count()
+    row = only_row(found.agg(F.count_if(F.col("fresh")).alias("m"), F.count_if(~F.col("fresh")).alias("s")))
+    counts = {
+        "input_rows": total,
+        "superseded_rows": total - newest.count(),
+        "stale_rows": int(row["s"]),
+        "unknown_rows": unknown_count,
+        "merged_rows": int(row["m"]),
+    }
+    newest.unpersist()
+    return LabelMerge(LateLabels(late.rows, late.label, "label_time"), found, unknown, counts)
+
+
+def _place(spec: DatasetSpec, rows: DataFrame) -> str:
+    if spec.position_column in rows.columns:
+        return spec.position_column
+    if spec.schema_.item in rows.columns:
+        return spec.schema_.item
+    raise UnknownColumnError(
+        "the late labels do not say which impression they belong to",
+        expected=f"{spec.position_column} or {spec.schema_.item}",
+        got=", ".join(rows.columns),
+    )
+
+
+def _newest(rows: DataFrame, key: Sequence[str], label: str) -> tuple[DataFrame, int, int]:
+    """The newest row of each key (of equal times the greatest label), the number of rows, and of unusable ones."""
+    unusable: Column = F.col("label_time").isNull()
+    for name in key:
+        unusable = unusable | F.col(name).isNull()
+    row = only_row(rows.agg(F.count(F.lit(1)).alias("n"), F.count_if(unusable).alias("bad")))
+    best = F.max(F.struct("label_time", label)).alias("best")
+    newest = rows.groupBy(*key).agg(best)
+    return newest.select(*key, f"best.{label}", "best.label_time"), int(row["n"]), int(row["bad"])

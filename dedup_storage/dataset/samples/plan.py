@@ -1,0 +1,103 @@
+"""How many bytes a sample reads: before, from the metadata; afterwards, from Spark's own counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from dedup_storage.sampling.definition import Sample
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from dedup_storage.dataset.facade import Dataset
+
+__all__ = ["SamplePlan", "TablePlan", "bytes_read", "plan_sample"]
+
+T = TypeVar("T")
+_WHOLE = (
+    "No file is left out: users are chosen by a hash of their own, so each bucket and each file holds some of them. "
+    "A sample of whole buckets (buckets=k), one with event dates, or one of so few users that buckets are empty "
+    "leaves files out; or materialise this one."
+)
+
+
+class TablePlan(BaseModel):
+    """Files of one table: those a sample opens, and all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: str
+    files: int
+    all_files: int
+    bytes: int
+    all_bytes: int
+
+
+class SamplePlan(BaseModel):
+    """What a sample opens.
+
+    Attributes:
+        dataset, sample, version: Which.
+        tables: By table; whole files, so reading few columns takes less.
+        bytes: Together.
+        all_bytes: Without the sample.
+        share: bytes / all_bytes.
+        pruned_by: What leaves files out.
+        note: Why nothing does, where nothing does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    sample: str
+    version: int
+    tables: tuple[TablePlan, ...]
+    bytes: int
+    all_bytes: int
+    share: float
+    pruned_by: tuple[str, ...]
+    note: str = ""
+
+
+def plan_sample(ds: Dataset, sample: Sample, version: int | None) -> SamplePlan:
+    """Sizes from manifests alone; nothing is read."""
+    meta = ds.metadata()
+    version = meta.resolve(version)
+    dates = (sample.spec.start, sample.spec.end)
+    tables = []
+    for name, snapshot in meta.snapshots(version).items():
+        share = meta.share_of_files(name, snapshot, dates, sample.chosen_buckets)
+        tables.append(TablePlan(table=name, **asdict(share)))
+    total, everything = sum(t.bytes for t in tables), sum(t.all_bytes for t in tables)
+    by = ["buckets"] if sample.chosen_buckets else []
+    by += ["event dates"] if ds.spec.event_date_column is not None and dates != (None, None) else []
+    return SamplePlan(
+        dataset=ds.name,
+        sample=sample.name,
+        version=version,
+        tables=tuple(tables),
+        bytes=total,
+        all_bytes=everything,
+        share=round(total / everything, 6) if everything else 0.0,
+        pruned_by=tuple(by),
+        note="" if by else _WHOLE,
+    )
+
+
+def bytes_read(spark: SparkSession, task: Callable[[], T]) -> tuple[T, int]:
+    """A task's result, and the bytes that its stages read from storage, as Spark's status store counts them."""
+    before = {stage.stageId() for stage in _stages(spark)}
+    result = task()
+    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+    return result, sum(s.inputBytes() for s in _stages(spark) if s.stageId() not in before)
+
+
+def _stages(spark: SparkSession) -> list[Any]:
+    gateway: Any = spark.sparkContext._gateway
+    store = spark.sparkContext._jsc.sc().statusStore()
+    found = store.stageList(None, False, False, gateway.new_array(gateway.jvm.double, 0), None)
+    return [found.apply(i) for i in range(found.size())]

@@ -1,0 +1,177 @@
+"""What a sample says of the data: estimates with intervals, and with ``verify`` the truth beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from dedup_storage.dataset.samples.frames import SampledFrames
+from dedup_storage.dataset.samples.plan import bytes_read, plan_sample
+from dedup_storage.dataset.samples.users import STRATUM
+from dedup_storage.sampling.definition import Caps, Keep, Sample, SampleSpec, StratumCount
+from dedup_storage.sampling.estimate import Moments, effective_size, ratio
+from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USER_WEIGHT
+from dedup_storage.sampling.summary import MetricEstimate, SampleReport, Weights, summarize
+from dedup_storage.spark.rows import only_row
+
+if TYPE_CHECKING:
+    from dedup_storage.dataset.facade import Dataset
+
+__all__ = ["sample_report"]
+
+_REQUESTS, _LENGTH, _SHOWN, _LABEL, _LABELLED, _ONE = "_requests", "_length", "_shown", "_label", "_labelled", "_one"
+_PRODUCTS = ("y", "x", "yy", "xy", "xx")
+
+
+def sample_report(
+    ds: Dataset, sample: Sample, *, verify: bool = False, confidence: float = 0.95, version: int | None = None
+) -> SampleReport:
+    """Estimate label rate, requests per user, impressions per request and sequence length.
+
+    Args:
+        ds: The dataset.
+        sample: The sample.
+        verify: Also compute the truth on the full data: one pass over all of it.
+        confidence: Level of the intervals.
+        version: Whose rows are read; ``None`` takes the version that the sample was made from.
+    """
+    version = sample.version if version is None else version
+    metrics = _metrics(ds)
+    frames = SampledFrames(ds, sample, version)
+    strata, read = bytes_read(ds.spark, lambda: _moments(ds, sample, frames, metrics))
+    truth = _truth(ds, sample, version, metrics) if verify else {}
+    found = []
+    for name in metrics:
+        estimate = ratio(strata[name], sample.spec.design, confidence=confidence)
+        bottom = sum(m.x for m in strata[name])
+        known = truth.get(name)
+        found.append(
+            MetricEstimate(
+                metric=name,
+                estimate=estimate.value,
+                standard_error=estimate.standard_error,
+                low=estimate.low,
+                high=estimate.high,
+                unweighted=sum(m.y for m in strata[name]) / bottom if bottom else None,
+                truth=known,
+                covered=None if known is None else estimate.covers(known),
+            )
+        )
+    plan = plan_sample(ds, sample, version)
+    return SampleReport(
+        summary=summarize(ds.name, sample),
+        created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        definition=sample.spec.model_dump(mode="json", exclude_defaults=True),
+        confidence=confidence,
+        weights=_weights(sample),
+        metrics=tuple(found),
+        planned_bytes=plan.bytes,
+        all_bytes=plan.all_bytes,
+        read_bytes=read,
+    )
+
+
+def _weights(sample: Sample) -> Weights:
+    """Spread of the users' weights."""
+    there = [(s.sampled, s.weight) for s in sample.strata if s.sampled]
+    users = sum(n for n, _ in there)
+    effective = effective_size([n for n, _ in there], [w for _, w in there])
+    return Weights(
+        least=min((w for _, w in there), default=0.0),
+        mean=sum(n * w for n, w in there) / users if users else 0.0,
+        most=max((w for _, w in there), default=0.0),
+        design_effect=users / effective if effective else 0.0,
+    )
+
+
+def _metrics(ds: Dataset) -> dict[str, tuple[str, str]]:
+    """Metric -> numerator and denominator among the users' totals."""
+    found = {"requests per user": (_REQUESTS, _ONE), "impressions per request": (_SHOWN, _REQUESTS)}
+    if ds.schema.labels:
+        found = {"label rate": (_LABEL, _LABELLED), **found}
+    if ds.schema.sequence_columns:
+        found["sequence length"] = (_LENGTH, _REQUESTS)
+    return found
+
+
+def _totals(ds: Dataset, frames: SampledFrames) -> DataFrame:
+    """Sampled users with their stratum and totals; what caps took away is weighed back in."""
+    user, version = ds.schema.user, frames.version
+    lists, labels = ds.schema.sequence_columns[:1], ds.schema.labels[:1]
+    weight = F.col(REQUEST_WEIGHT)
+    requests = frames.requests(ds.requests(version).select(*ds.spec.request_key, *lists))
+    sums = [F.sum(weight).alias(_REQUESTS)]
+    if lists:
+        sums.append(F.sum(weight * F.coalesce(F.array_size(lists[0]), F.lit(0))).alias(_LENGTH))
+    by_request = requests.groupBy(user).agg(*sums)
+    weight = F.col(IMPRESSION_WEIGHT)
+    impressions = frames.impressions(ds.impressions(version).select(*ds.spec.impression_key, *labels))
+    sums = [F.sum(weight).alias(_SHOWN)]
+    if labels:
+        label = F.col(labels[0]).cast("double")
+        sums += [F.sum(weight * label).alias(_LABEL), F.sum(F.when(label.isNotNull(), weight)).alias(_LABELLED)]
+    by_impression = impressions.groupBy(user).agg(*sums)
+    joined = frames.users().join(by_request, user, "left").join(by_impression, user, "left")
+    names = [c for c in (_REQUESTS, _LENGTH, _SHOWN, _LABEL, _LABELLED) if c in joined.columns]
+    # Totals of the user itself: its own weight comes in with the estimate.
+    own = [(F.coalesce(F.col(c), F.lit(0.0)) / F.col(USER_WEIGHT)).alias(c) for c in names]
+    return joined.select(user, STRATUM, *own, F.lit(1.0).alias(_ONE))
+
+
+def _sums(metrics: Mapping[str, tuple[str, str]]) -> list[Column]:
+    found = []
+    for number, (top, bottom) in enumerate(metrics.values()):
+        y, x = F.col(top), F.col(bottom)
+        products = (y, x, y * y, x * y, x * x)
+        found += [F.sum(c).alias(f"{name}{number}") for name, c in zip(_PRODUCTS, products, strict=True)]
+    return found
+
+
+def _moments(
+    ds: Dataset, sample: Sample, frames: SampledFrames, metrics: Mapping[str, tuple[str, str]]
+) -> dict[str, list[Moments]]:
+    totals = _totals(ds, frames)
+    count = F.count(F.lit(1)).alias("n")
+    if sample.spec.buckets is not None:
+        # Buckets are the elements; one without users is an element of zeros.
+        names = dict.fromkeys(c for pair in metrics.values() for c in pair)
+        bucket = ds.tables.bucket(ds.spec)
+        together = totals.groupBy(bucket.alias("_bucket")).agg(*(F.sum(c).alias(c) for c in names))
+        row = only_row(together.agg(count, *_sums(metrics)))
+        taken, total = len(sample.chosen_buckets), ds.spec.buckets
+        stratum = StratumCount(label="all", users=total, sampled=taken, probability=taken / total)
+        return {name: [_moment(row, number, stratum)] for number, name in enumerate(metrics)}
+    # One row for each stratum, of which a sample has a thousand at most.
+    rows = {row[STRATUM]: row for row in totals.groupBy(STRATUM).agg(count, *_sums(metrics)).collect()}
+    return {
+        name: [_moment(rows[s.label], number, s) for s in sample.strata if s.label in rows]
+        for number, name in enumerate(metrics)
+    }
+
+
+def _moment(row: Any, number: int, stratum: StratumCount) -> Moments:
+    sums = {name: float(row[f"{name}{number}"] or 0.0) for name in _PRODUCTS}
+    return Moments(stratum.sampled, stratum.users, stratum.probability, **sums)
+
+
+def _truth(
+    ds: Dataset, sample: Sample, version: int, metrics: Mapping[str, tuple[str, str]]
+) -> dict[str, float | None]:
+    """The same ratios over everybody: the sample's dates, and those caps that are no random choice."""
+    caps = sample.spec.caps
+    fixed = Caps(requests=caps.requests, keep=caps.keep) if caps.keep is not Keep.RANDOM else Caps()
+    spec = SampleSpec(fraction=1, start=sample.spec.start, end=sample.spec.end, caps=fixed)
+    everybody = sample.model_copy(
+        update={
+            "spec": spec, "table": None, "tag": None, "chosen_buckets": (),
+            "strata": (StratumCount(label="all", users=0, sampled=0, probability=1.0),),
+        }
+    )  # fmt: skip
+    totals = _totals(ds, SampledFrames(ds, everybody, version))
+    names = dict.fromkeys(c for pair in metrics.values() for c in pair)
+    row = only_row(totals.agg(*(F.sum(c).alias(c) for c in names)))
+    return {m: float(row[top]) / float(row[bottom]) if row[bottom] else None for m, (top, bottom) in metrics.items()}

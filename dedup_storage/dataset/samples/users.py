@@ -1,0 +1,181 @@
+"""One row per user: what strata are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
+from dedup_storage.sampling.definition import How, Measure, SampleSpec, Stratum
+from dedup_storage.spark.rows import only_row
+
+if TYPE_CHECKING:
+    from dedup_storage.dataset.facade import Dataset
+
+__all__ = ["STRATUM", "in_dates", "labelled", "measured", "value_column"]
+
+STRATUM = "stratum"
+_VALUE = "_value_"
+_BY = "_by"
+_SECONDS_A_DAY = 86_400
+
+
+def value_column(number: int) -> str:
+    """Name of the column that holds the value of stratum ``number``."""
+    return f"{_VALUE}{number}"
+
+
+def in_dates(df: DataFrame, ds: Dataset, spec: SampleSpec) -> DataFrame:
+    """Request rows of the sample's dates (UTC).
+
+    Raises:
+        UsageError: the dataset has no dates.
+    """
+    if spec.start is None and spec.end is None:
+        return df
+    date = ds.spec.event_date_column
+    if date is None:
+        raise UsageError(f"the dataset {ds.name} has no event date to sample by", fix="Leave start and end out.")
+    day = F.col(date) if date in df.columns else F.to_date(str(ds.schema.event_time))
+    if spec.start is not None:
+        df = df.filter(day >= F.lit(spec.start))
+    return df if spec.end is None else df.filter(day <= F.lit(spec.end))
+
+
+def measured(ds: Dataset, spec: SampleSpec, version: int, only: DataFrame | None = None) -> DataFrame:
+    """Users with the value of every stratum (``_value_0`` ...) and, for Neyman allocation, ``_by``.
+
+    Args:
+        ds: The dataset.
+        spec: Names strata and dates.
+        version: Whose rows count.
+        only: Users to look at; ``None`` for all.
+    """
+    user = ds.schema.user
+    requests = in_dates(ds.requests(version), ds, spec)
+    if only is not None:
+        requests = requests.join(only, user, "left_semi")
+    wanted = {s.measure for s in spec.strata if s.measure is not None} | ({spec.by} if spec.by is not None else set())
+    aggregates = {m.value: _of_requests(ds, m) for m in wanted if m in _REQUEST_MEASURES}
+    for number, stratum in enumerate(spec.strata):
+        if stratum.column is not None:
+            aggregates[value_column(number)] = _of_column(ds, requests, stratum)
+        elif stratum.expression is not None:
+            aggregates[value_column(number)] = F.expr(stratum.expression)
+    named = [column.alias(name) for name, column in aggregates.items()]
+    people = requests.groupBy(user).agg(*named) if named else requests.select(user).distinct()
+    if wanted - _REQUEST_MEASURES:
+        people = people.join(_of_impressions(ds, spec, requests, version, wanted), user, "left")
+    if Measure.RECENCY_DAYS in wanted:
+        last = only_row(people.agg(F.max(Measure.RECENCY_DAYS.value).alias("last")))["last"]
+        days = (F.lit(last) - F.col(Measure.RECENCY_DAYS.value)) / _SECONDS_A_DAY
+        people = people.withColumn(Measure.RECENCY_DAYS.value, days)
+    values = [F.col(s.measure.value).alias(value_column(n)) for n, s in enumerate(spec.strata) if s.measure is not None]
+    own = [value_column(n) for n, s in enumerate(spec.strata) if s.measure is None]
+    by = [F.col(spec.by.value).cast("double").alias(_BY)] if spec.by is not None else []
+    return people.select(user, *own, *values, *by)
+
+
+_REQUEST_MEASURES = {Measure.REQUESTS, Measure.SEQUENCE_LENGTH, Measure.TENURE_DAYS, Measure.RECENCY_DAYS}
+
+
+def _of_requests(ds: Dataset, measure: Measure) -> Column:
+    if measure is Measure.REQUESTS:
+        return F.count(F.lit(1))
+    if measure is Measure.SEQUENCE_LENGTH:
+        if not ds.schema.sequence_columns:
+            raise SchemaError(f"the dataset {ds.name} has no sequence column to measure the length of")
+        return F.avg(F.coalesce(F.array_size(ds.schema.sequence_columns[0]), F.lit(0)))
+    if ds.schema.event_time is None:
+        raise SchemaError(f"the dataset {ds.name} has no event time to measure {measure.value} by")
+    seconds = F.unix_micros(F.col(ds.schema.event_time).cast("timestamp")) / 1e6
+    if measure is Measure.TENURE_DAYS:
+        return (F.max(seconds) - F.min(seconds)) / _SECONDS_A_DAY
+    return F.max(seconds)
+
+
+def _of_impressions(
+    ds: Dataset, spec: SampleSpec, requests: DataFrame, version: int, wanted: set[Measure]
+) -> DataFrame:
+    """Impression measures by user."""
+    keys, user = list(ds.spec.request_key), ds.schema.user
+    aggregates = [F.count(F.lit(1)).alias(Measure.IMPRESSIONS.value)]
+    if Measure.LABEL_RATE in wanted:
+        if not ds.schema.labels:
+            raise SchemaError(f"the dataset {ds.name} has no label to measure the rate of")
+        aggregates.append(F.avg(F.col(ds.schema.labels[0]).cast("double")).alias(Measure.LABEL_RATE.value))
+    rows = ds.impressions(version).select(*keys, *ds.schema.labels[:1])
+    if spec.start is not None or spec.end is not None:
+        rows = rows.join(requests.select(*keys).hint("shuffle_hash"), keys, "left_semi")
+    return rows.groupBy(user).agg(*aggregates)
+
+
+def _of_column(ds: Dataset, requests: DataFrame, stratum: Stratum) -> Column:
+    column = str(stratum.column)
+    if column not in requests.columns:
+        raise UnknownColumnError(
+            f"the column {column} of the stratum {stratum.name} is no request column of {ds.name}",
+            expected=known_names(column, requests.columns),
+        )
+    value = F.col(column)
+    if stratum.how in (How.MIN, How.MAX, How.MEAN):
+        return {How.MIN: F.min, How.MAX: F.max, How.MEAN: F.avg}[stratum.how](value)
+    # Requests of one instant are told apart by their keys, so that the answer never depends on the order of rows.
+    order = F.struct(*([ds.schema.event_time] if ds.schema.event_time else []), *ds.schema.request)
+    return F.max_by(value, order) if stratum.how is How.LATEST else F.min_by(value, order)
+
+
+def _borders(people: DataFrame, strata: tuple[Stratum, ...]) -> dict[str, tuple[float, ...]]:
+    """Borders of the strata that are divided; exact quantiles, so that no layout changes them."""
+    found = {s.name: s.cuts for s in strata if s.cuts}
+    numbered = [(n, s) for n, s in enumerate(strata) if s.quantiles]
+    if numbered:
+        parts = [
+            F.percentile(F.col(value_column(n)).cast("double"), [i / q for i in range(1, q)]).alias(s.name)
+            for n, s in numbered
+            if (q := s.quantiles) is not None
+        ]
+        row = only_row(people.agg(*parts))
+        for _, stratum in numbered:
+            found[stratum.name] = tuple(sorted(set(row[stratum.name] or ())))
+    return found
+
+
+def labelled(
+    people: DataFrame, spec: SampleSpec, borders: Mapping[str, tuple[float, ...]] | None = None
+) -> tuple[DataFrame, dict[str, tuple[float, ...]]]:
+    """Users with their stratum's label in place of the values, and the borders used.
+
+    Args:
+        people: From ``measured``.
+        spec: The strata.
+        borders: Those of an earlier run; ``None`` finds them.
+
+    Raises:
+        UsageError: a stratum is to be divided and holds no numbers.
+    """
+    for number, stratum in enumerate(spec.strata):
+        kind = people.schema[value_column(number)].dataType
+        if (stratum.quantiles or stratum.cuts) and not isinstance(kind, T.NumericType):
+            raise UsageError(
+                f"the stratum {stratum.name} holds no numbers to divide", expected="a number", got=kind.simpleString()
+            )
+    used = dict(borders) if borders is not None else _borders(people, spec.strata)
+    parts = [_label(number, stratum, used) for number, stratum in enumerate(spec.strata)]
+    label = F.concat_ws(",", *parts) if parts else F.lit("all")
+    kept = [c for c in people.columns if not c.startswith(_VALUE)]
+    return people.select(*kept, label.alias(STRATUM)), used
+
+
+def _label(number: int, stratum: Stratum, borders: Mapping[str, tuple[float, ...]]) -> Column:
+    value = F.col(value_column(number))
+    if stratum.name in borders:
+        part = F.lit(1)
+        for border in borders[stratum.name]:
+            part = part + (value >= F.lit(border)).cast("int")
+        value = part
+    return F.concat(F.lit(f"{stratum.name}="), F.coalesce(value.cast("string"), F.lit("null")))

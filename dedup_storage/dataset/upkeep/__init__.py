@@ -1,0 +1,14 @@
+"""Keeping a dataset healthy: sorted segments, few versions, no orphans, erased users.
+
+Needs: a handle; ``dataset.backfill`` for parts.
+Gives: ``Maintenance``, ``Forgetting`` and their summaries.
+May import: ``dataset.backfill``, ``sources``, ``lake``.
+"""
+
+from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, measure_decay
+from dedup_storage.dataset.upkeep.forget_summary import ForgetSummary
+from dedup_storage.dataset.upkeep.maintain import Maintenance
+from dedup_storage.dataset.upkeep.maintain_summary import MaintainSummary
+from dedup_storage.lake.iceberg.expire import Policy
+
+__all__ = ["ForgetSummary", "Limits", "MaintainSummary", "Maintenance", "Policy", "SegmentDecay", "measure_decay"]

@@ -1,0 +1,129 @@
+"""Rewrites decayed segments to sorted order and publishes that as a version of its own.
+
+The rows are the same, so it is a version that changes nothing: replacements of dates ignore it, a backfill that met it
+begins anew by itself, and it gives way to both: it takes no table that a run is at work on, and when another run
+was faster it leaves the segments as they are.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, done_segments, files_of, swap_rows
+from dedup_storage.dataset.backfill.target import Target, table_of
+from dedup_storage.dataset.upkeep.decay import SegmentDecay
+from dedup_storage.errors import ConflictError, StorageError
+from dedup_storage.faults import reached
+from dedup_storage.lake.branch import PART, RUN_ID, Branch
+from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.iceberg.changes import ROWS_KEPT
+from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.lake.segments import MAINTAIN, Segment, encode_segments
+from dedup_storage.layout import DatasetSpec
+from dedup_storage.spark.errors import translated
+
+__all__ = ["Compactor", "working_branches"]
+
+PART_BYTES = 4 * 1024**3
+
+
+def working_branches(tables: TableFormat, dataset: str, table: str, own: str = "") -> list[str]:
+    """Branches of other runs that are at work on a table, or were stopped there."""
+    return [name for name in tables.branches(dataset, table) if name != own]
+
+
+class Compactor:
+    """Rewrites segments of one dataset.
+
+    Args:
+        spark, tables, spec: As for ``Backfill``.
+        run_id: The run; parts that an earlier attempt finished are kept.
+    """
+
+    def __init__(self, spark: SparkSession, tables: TableFormat, spec: DatasetSpec, run_id: str) -> None:
+        self.tables, self.spec, self.run_id = tables, spec, run_id
+        self.session = run_session(spark)
+
+    def compact(self, meta: DatasetMetadata, decayed: Mapping[str, Sequence[SegmentDecay]]) -> int | None:
+        """Rewrite segments; gives the version, ``None`` when another run was faster.
+
+        Args:
+            meta: The dataset's tables.
+            decayed: Table -> segments to rewrite.
+        """
+        version = meta.current
+        segments = {name: frozenset(s.segment for s in listed) for name, listed in decayed.items() if listed}
+        branches = {name: self.tables.branch(self.spec.name, name, self.run_id) for name in segments}
+        run = Run(
+            run_id=self.run_id,
+            job="maintain",
+            attempt=f"{self.run_id}/{uuid.uuid4().hex[:12]}",
+            base=version,
+            dates=tuple(sorted({s.date for listed in segments.values() for s in listed})),
+            segments=segments,
+            branch=next(iter(branches.values())).name,
+            facts={"mode": MAINTAIN},
+            table_facts={name: {ROWS_KEPT: "true"} for name in segments},
+        )
+        try:
+            with translated():
+                for name, branch in branches.items():
+                    self._rewrite(meta, run, table_of(meta, version, name), branch, decayed[name])
+                reached("maintain:rewritten")
+                members = list(dict.fromkeys((*segments, self.spec.anchor.name)))
+                found = self.tables.publish(self.spec, run, members)
+                reached("maintain:published")
+        except ConflictError:
+            return None
+        finally:
+            self.tables.discard(self.spec, run)
+            for branch in branches.values():
+                branch.drop()
+        return found
+
+    def _rewrite(
+        self, meta: DatasetMetadata, run: Run, target: Target, branch: Branch, decayed: Sequence[SegmentDecay]
+    ) -> None:
+        finished: set[Segment] = set()
+        if branch.begun_at() == target.snapshot_id:
+            finished = done_segments(branch)
+        else:
+            branch.open(target.snapshot_id)
+        for part in _parts(s for s in decayed if s.segment not in finished):
+            files = move_to(self.session, self.tables.files(meta, target.table, target.snapshot_id))
+            # The files of at most MOST_SEGMENTS segments.
+            paths = [row["file_path"] for row in files_of(files, part).collect()]
+            rows = self.tables.read(self.spec.name, target.table, target.snapshot_id, hidden=True)
+            rows = move_to(self.session, rows).filter(F.expr(self.tables.inside(self.spec, part)))
+            facts = {PART: encode_segments({target.table: part}), RUN_ID: self.run_id}
+            swap_rows(self.tables, self.spec, self.session, branch, run, target, rows, paths, facts)
+            reached("maintain:part")
+        self._same_rows(meta, target, branch)
+
+    def _same_rows(self, meta: DatasetMetadata, target: Target, branch: Branch) -> None:
+        before, after = meta.totals(target.table, target.snapshot_id).rows, branch.count()
+        if before != after:
+            raise StorageError(
+                f"compaction of {target.table} would change the number of rows",
+                expected=f"{before} rows",
+                got=str(after),
+                fix="Nothing was published. Please report it.",
+            )
+
+
+def _parts(decayed: Iterable[SegmentDecay]) -> list[list[Segment]]:
+    """At most ``MOST_SEGMENTS`` segments and some gigabytes each."""
+    found: list[list[Segment]] = []
+    size = 0
+    for segment in decayed:
+        if not found or len(found[-1]) == MOST_SEGMENTS or size + segment.bytes > PART_BYTES:
+            found.append([])
+            size = 0
+        found[-1].append(segment.segment)
+        size += segment.bytes
+    return found

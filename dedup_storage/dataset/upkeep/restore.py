@@ -1,0 +1,83 @@
+"""Compaction of a whole dataset: measure every table, rewrite what has decayed, measure again."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from dedup_storage.dataset.upkeep.compact import Compactor, working_branches
+from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, measure_decay
+from dedup_storage.dataset.upkeep.maintain_summary import Gain
+from dedup_storage.lake.branch import branch_name
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.protocol import TableFormat
+from dedup_storage.layout import DatasetSpec, TableRole
+
+__all__ = ["Restoring"]
+
+_COMPACTED = (TableRole.REQUESTS, TableRole.IMPRESSIONS, TableRole.LOGS, TableRole.FEATURES)
+
+
+class Restoring:
+    """Restores the order of one dataset's segments.
+
+    Args:
+        spark, tables, spec: As for ``Backfill``.
+        run_id: Names the version.
+        limits: What counts as decayed.
+    """
+
+    def __init__(
+        self, spark: SparkSession, tables: TableFormat, spec: DatasetSpec, run_id: str, limits: Limits
+    ) -> None:
+        self.spark, self.tables, self.spec, self.run_id, self.limits = spark, tables, spec, run_id, limits
+
+    def run(self, meta: DatasetMetadata, *, dry_run: bool = False) -> tuple[Gain, ...]:
+        """Do it; gives each table before and after.
+
+        Args:
+            meta: The dataset's tables.
+            dry_run: Measure, change nothing.
+        """
+        before = self._measure(meta)
+        decayed = {name: [s for s in listed if s.reasons] for name, listed in before.items()}
+        own, skipped = branch_name(self.run_id), {}
+        for name, listed in decayed.items():
+            if listed and working_branches(self.tables, self.spec.name, name, own):
+                skipped[name] = "a run is at work on the table"
+        chosen = {name: listed for name, listed in decayed.items() if listed and name not in skipped}
+        after = before
+        if chosen and not dry_run:
+            version = Compactor(self.spark, self.tables, self.spec, self.run_id).compact(meta, chosen)
+            if version is None:
+                skipped |= dict.fromkeys(chosen, "another run changed the segments meanwhile")
+            after = self._measure(self.tables.metadata(self.spec.name))
+        return tuple(_gain(name, before[name], after[name], skipped.get(name)) for name in before)
+
+    def drop_own(self, meta: DatasetMetadata) -> None:
+        """Remove what this run, killed between publication and clean-up, left behind."""
+        for name in meta.tables:
+            self.tables.branch(self.spec.name, name, self.run_id).drop()
+
+    def _measure(self, meta: DatasetMetadata) -> dict[str, list[SegmentDecay]]:
+        found = {}
+        for name, snapshot_id in meta.snapshots(meta.current).items():
+            if meta.role(name) in _COMPACTED:
+                found[name] = measure_decay(self.tables.files(meta, name, snapshot_id), name, self.limits)
+        return found
+
+
+def _gain(name: str, before: list[SegmentDecay], after: list[SegmentDecay], skipped: str | None) -> Gain:
+    return Gain(
+        table=name,
+        segments=len(before),
+        decayed_segments=sum(1 for s in before if s.reasons),
+        files_before=sum(s.files for s in before),
+        files_after=sum(s.files for s in after),
+        bytes_before=sum(s.bytes for s in before),
+        bytes_after=sum(s.bytes for s in after),
+        hidden_rows_before=sum(s.hidden_rows for s in before),
+        hidden_rows_after=sum(s.hidden_rows for s in after),
+        overlapping_files_before=sum(s.overlapping_files for s in before),
+        overlapping_files_after=sum(s.overlapping_files for s in after),
+        skipped=skipped,
+    )

@@ -1,0 +1,361 @@
+"""One write: collapse, stage, audit, publish."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.dataset.write.audit import audit_staged
+from dedup_storage.dataset.write.collapse import COUNT, Collapse, RequestKeys
+from dedup_storage.dataset.write.inconstant import constancy_error, example_requests, quarantine
+from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
+from dedup_storage.dataset.write.segments import segment_ranges
+from dedup_storage.dataset.write.summary import TableSummary, WriteSummary, small_segment_hint
+from dedup_storage.errors import (
+    ConflictError,
+    DuplicateRowsError,
+    InputError,
+    SchemaError,
+    UsageError,
+    known_names,
+)
+from dedup_storage.faults import reached
+from dedup_storage.lake.engine.sessions import run_session
+from dedup_storage.lake.groups import FeatureGroup, feature_groups, promoted_columns
+from dedup_storage.lake.iceberg.format import in_ranges
+from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.protocol import Run, Staged, TableFormat
+from dedup_storage.layout import DatasetSpec, Layout, TableRole, TableSpec
+from dedup_storage.schema import DateGrain
+from dedup_storage.sources.raw import Form, RawLog
+from dedup_storage.spark.rows import only_row
+from dedup_storage.spark.steps import TimedSteps
+
+__all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer"]
+
+_MOST_DATES = 400
+
+
+class Writer(TimedSteps):
+    """Writes one raw log into a dataset, once.
+
+    Args:
+        tables: The table format.
+        settings: Settings of the job.
+        spec: The dataset.
+        raw: The log.
+        run_id: The run; publishing it twice changes nothing.
+        mode, on_inconstant, on_duplicates: See the enums.
+        gate: Whether the quality gate audits the staged rows.
+    """
+
+    def __init__(
+        self,
+        tables: TableFormat,
+        settings: Settings,
+        spec: DatasetSpec,
+        raw: RawLog,
+        *,
+        run_id: str,
+        mode: Mode = Mode.APPEND,
+        on_inconstant: OnInconstant = OnInconstant.REFUSE,
+        on_duplicates: OnDuplicates = OnDuplicates.REFUSE,
+        gate: bool = True,
+    ) -> None:
+        self.tables, self.settings, self.spec, self.run_id = tables, settings, spec, run_id
+        self.mode, self.on_inconstant, self.on_duplicates = mode, on_inconstant, on_duplicates
+        self.gate = gate and settings.quality.enabled
+        self.session = run_session(raw.frame.sparkSession)
+        self.raw = raw.in_session(self.session)
+        self.seconds: dict[str, float] = {}
+        self._groups: dict[str, FeatureGroup] = {}
+        self._inconstant = self._quarantined = self._dropped = self._left_out = 0
+
+    def write(self) -> WriteSummary:
+        """Do it.
+
+        Raises:
+            InputError: the log cannot be read, or breaks its contract.
+            QualityGateError: the gate refused the staged rows.
+            ConflictError: another run changed the same event dates first.
+        """
+        self._check_columns()
+        meta = self.tables.settle(self.spec)
+        done = meta.version_of_run(self.run_id)
+        if done is not None:
+            return self._nothing_to_do(done)
+        self._groups = feature_groups(meta, meta.current)
+        if self.gate:
+            from dedup_storage.quality import check_gate_settings, warm_up
+
+            check_gate_settings(spec=self.spec, settings=self.settings, run_id=self.run_id)
+            warm_up()
+        collapse = Collapse(
+            self.spec, self.raw, self.tables.bucket(self.spec), self.settings.write.pointer_max_requests
+        )
+        if self.on_duplicates is OnDuplicates.KEEP_ONE:
+            collapse = collapse.one_row_each()
+        with self.timed("keys"):
+            keys = collapse.keys()
+        try:
+            if not keys.stats.requests:
+                raise InputError("the log holds no rows", fix="Check the path, or skip this run.")
+            return self._write(meta, collapse, keys)
+        finally:
+            keys.frame.unpersist()
+
+    def _write(self, meta: DatasetMetadata, collapse: Collapse, keys: RequestKeys) -> WriteSummary:
+        input_rows = keys.stats.rows
+        run = self._run(meta, keys)
+        if run.replaced is None and meta.current:
+            keys = self._refuse_existing(meta, keys)
+        try:
+            staged, constant = self._stage(collapse, keys, run)
+            if not constant:
+                self.tables.discard(self.spec, run)
+                run = replace(run, attempt=_attempt(self.run_id))
+                collapse, keys = self._resolve_inconstant(collapse, keys, run)
+                staged, _ = self._stage(collapse, keys, run, checked=True)
+            reached("write:staged")
+            self._refuse_lost_rows(run, staged, keys)
+            docs = self._audit(run, staged, input_rows) if self.gate else None
+            reached("write:audited")
+        except BaseException:
+            self.tables.discard(self.spec, run)
+            raise
+        with self.timed("publish"):
+            members = [s.table for s in staged]
+            version = self.tables.publish(self.spec, run, members, lambda now: self._verify(now, keys, run))
+        tables = tuple(TableSummary(table=s.table, rows=s.rows, bytes=s.bytes, files=s.files) for s in staged)
+        rows = {s.table: s.rows for s in staged}
+        requests = rows.get("requests", keys.stats.requests - self._left_out)
+        impressions = rows.get("impressions", rows.get("logs", 0))
+        return WriteSummary(
+            dataset=self.spec.name,
+            run_id=self.run_id,
+            version=version,
+            mode=self.mode.value,
+            input_rows=input_rows,
+            requests=requests,
+            impressions=impressions,
+            dedup_factor=round(impressions / requests, 3) if requests else None,
+            dates=keys.stats.dates,
+            input_bytes=self.raw.stored_bytes(),
+            tables=tables,
+            inconstant_requests=self._inconstant,
+            quarantined_rows=self._quarantined,
+            dropped_duplicates=self._dropped,
+            gate="passed" if self.gate else "off",
+            docs=docs,
+            seconds=self.seconds,
+            hints=small_segment_hint(tables),
+        )
+
+    def _nothing_to_do(self, version: int) -> WriteSummary:
+        return WriteSummary(
+            dataset=self.spec.name, run_id=self.run_id, version=version, already_published=True, mode=self.mode.value
+        )
+
+    def _check_columns(self) -> None:
+        found = self.raw.source_types()
+        expected = dict(zip(self.spec.source_columns, self.spec.source_types, strict=True))
+        for name in expected:
+            if name not in found:
+                raise SchemaError(
+                    f"the column {name} of dataset {self.spec.name} is missing from the log",
+                    expected=", ".join(expected),
+                    got=known_names(name, found),
+                )
+        for name, kind in found.items():
+            if name not in expected:
+                raise SchemaError(
+                    f"the column {name} of the log is not in dataset {self.spec.name}",
+                    expected=known_names(name, expected),
+                    fix="Drop it from the log, or add it to the dataset as a feature group.",
+                )
+            if kind != expected[name]:
+                raise SchemaError(f"the column {name} has another type than before", expected=expected[name], got=kind)
+
+    # -- what the run touches -----------------------------------------------------------------------------------
+
+    def _run(self, meta: DatasetMetadata, keys: RequestKeys) -> Run:
+        dates = keys.stats.dates
+        replaced = None
+        if self.mode is Mode.REPLACE:
+            if self.spec.adopted:
+                raise UsageError(
+                    f"event dates of {self.spec.name} cannot be replaced: its log lies as it was adopted",
+                    fix="Convert it: dedup-storage convert.",
+                )
+            if self.spec.event_date_column is None:
+                raise UsageError(
+                    "event dates cannot be replaced in a dataset without event time",
+                    fix="Name event_time in the schema, or append.",
+                )
+            replaced = segment_ranges(dates, self.spec.date_grain)
+        return Run(
+            run_id=self.run_id,
+            job="write",
+            attempt=_attempt(self.run_id),
+            base=meta.current,
+            replaced=replaced,
+            tables=tuple(table.name for table in self.spec.tables),
+            dates=dates if len(dates) <= _MOST_DATES else None,
+            facts={"mode": self.mode.value, "input-rows": str(keys.stats.rows)},
+        )
+
+    def _existing(self, meta: DatasetMetadata, keys: RequestKeys) -> DataFrame:
+        """Those of the log's requests that a version of the dataset holds already."""
+        anchor = self.spec.anchor.name
+        rows = self.tables.read(self.spec.name, anchor, meta.snapshots(meta.current)[anchor])
+        names = list(self.spec.request_key)
+        columns = [*names, *([self.spec.event_date_column] if self.spec.event_date_column else [])]
+        rows = rows.select(*columns)
+        dates = keys.stats.dates
+        if dates:
+            day = F.col(str(self.spec.event_date_column))
+            rows = rows.filter((day >= F.lit(dates[0]).cast("date")) & (day <= F.lit(dates[-1]).cast("date")))
+        return keys.frame.join(rows.select(*names), names, "left_semi")
+
+    def _refuse_existing(self, meta: DatasetMetadata, keys: RequestKeys) -> RequestKeys:
+        with self.timed("existing keys"):
+            found = self._existing(meta, keys)
+            row = only_row(found.agg(F.count(F.lit(1)).alias("n"), F.sum(COUNT).alias("rows")))
+            if not row["n"]:
+                return keys
+            if self.on_duplicates is OnDuplicates.REFUSE:
+                raise DuplicateRowsError(
+                    f"{row['n']} requests of the log are in dataset {self.spec.name} already",
+                    expected="new requests only",
+                    got=f"for example {example_requests(self.spec, found)}",
+                    fix="Use --mode replace for whole event dates, or --on-duplicates keep-one to leave them out.",
+                )
+            self._dropped += int(row["rows"])
+            self._left_out += int(row["n"])
+            names = list(self.spec.request_key)
+            return keys.only(keys.frame.join(found.select(*names), names, "left_anti"))
+
+    def _verify(self, now: DatasetMetadata, keys: RequestKeys, run: Run) -> None:
+        """Versions appeared while this run worked: its requests must still be new."""
+        if run.replaced is not None:
+            return
+        if not self._existing(now, keys).isEmpty():
+            self.tables.discard(self.spec, run)
+            raise ConflictError(
+                f"another run wrote some of the same requests into {self.spec.name} first",
+                fix="Nothing was published. Run the job again.",
+            )
+
+    # -- staging ------------------------------------------------------------------------------------------------
+
+    def _stage(
+        self, collapse: Collapse, keys: RequestKeys, run: Run, *, checked: bool = False
+    ) -> tuple[list[Staged], bool]:
+        """Stage all tables; also whether every request-grain column was constant (``checked``: known already)."""
+        first = checked and self.on_inconstant is OnInconstant.FIRST
+        requests, constant = collapse.requests(keys)
+        limited = keys if keys.restricted or first else None
+        keep_one = self.on_duplicates is OnDuplicates.KEEP_ONE
+        impressions, repeated = collapse.impressions(limited, keep_one=keep_one)
+        with self.timed("stage"):
+            if self.spec.layout is Layout.FLAT:
+                rows = collapse.logs(requests, impressions)
+                staged = [self._stage_one(TableRole.LOGS, rows, run, presorted=True)]
+            else:
+                # One after the other: Parquet's writers of one process share a factory that knows only the newest
+                # file's dictionary settings, so that files of the other table would get them (decisions, 14).
+                staged = [
+                    self._stage_one(TableRole.REQUESTS, requests, run, presorted=False),
+                    self._stage_one(TableRole.IMPRESSIONS, impressions, run, presorted=True),
+                ]
+        with self.timed("constancy"):
+            if repeated():
+                raise DuplicateRowsError(
+                    f"{repeated()} impressions of the log have the key of another one",
+                    expected=f"one row for each {', '.join(self.spec.impression_key)}",
+                    fix="Choose --on-duplicates keep-one, or leave position out of the schema to have it assigned.",
+                )
+            return staged, checked or constant()
+
+    def _stage_one(self, role: TableRole, rows: DataFrame, run: Run, *, presorted: bool) -> Staged:
+        table = self.spec.table(role)
+        rows = rows.select(*table.columns)
+        promoted = promoted_columns(self._groups.values(), table.name)
+        if promoted:
+            # Their values are computed when the feature group is refreshed.
+            rows = rows.select("*", *(F.lit(None).cast(kind).alias(c) for c, kind in promoted.items()))
+            table = table.model_copy(update={"columns": (*table.columns, *promoted)})
+        carried = self._carried(table, run)
+        if carried is not None:
+            rows, presorted = rows.unionByName(carried.select(*table.columns)), False
+        staged = self.tables.stage(self.spec, table, rows, run, presorted=presorted)
+        reached(f"write:staged-{table.name}")
+        return staged
+
+    def _carried(self, table: TableSpec, run: Run) -> DataFrame | None:
+        """Rows of other dates that share a replaced segment, which is replaced whole."""
+        if run.replaced is None or self.spec.date_grain is DateGrain.DAY or not run.base:
+            return None
+        meta = self.tables.metadata(self.spec.name)
+        rows = self.tables.read(self.spec.name, table.name, meta.snapshots(run.base)[table.name])
+        inside = in_ranges(str(self.spec.event_date_column), run.replaced)
+        replaced = self.session.createDataFrame([(d,) for d in run.dates or ()], "d string")
+        dates = replaced.select(F.col("d").cast("date").alias(str(self.spec.event_date_column)))
+        return rows.filter(inside).join(F.broadcast(dates), [str(self.spec.event_date_column)], "left_anti")
+
+    def _resolve_inconstant(self, collapse: Collapse, keys: RequestKeys, run: Run) -> tuple[Collapse, RequestKeys]:
+        with self.timed("diagnosis"):
+            bad = collapse.varying(keys).persist()
+            self._inconstant = bad.count()
+            if not self._inconstant:  # two rows had one pointer
+                return collapse.without_pointers(), keys
+            if self.on_inconstant is OnInconstant.REFUSE:
+                raise constancy_error(self.spec, self.raw, bad, self._inconstant)
+            if self.on_inconstant is OnInconstant.FIRST:
+                return collapse, keys
+            self._quarantined = quarantine(self.tables, self.spec, self.raw, bad, run).rows
+            self._left_out += self._inconstant
+            kept = keys.frame.join(bad, list(self.spec.request_key), "left_anti")
+            return collapse.without(bad), keys.only(kept)
+
+    # -- audit --------------------------------------------------------------------------------------------------
+
+    def _refuse_lost_rows(self, run: Run, staged: list[Staged], keys: RequestKeys) -> None:
+        """Every impression of the log must be staged, set aside or left out on purpose."""
+        if self._carries(run) or self.on_duplicates is OnDuplicates.KEEP_ONE:
+            return
+        found = next(s.rows for s in staged if s.table != "requests") + self._quarantined
+        if found != keys.stats.rows:
+            raise InputError(
+                f"{keys.stats.rows - found} impressions of the log belong to no request",
+                expected="a request row for every impression",
+                fix="Add the missing request rows, or leave those impressions out.",
+            )
+
+    def _audit(self, run: Run, staged: list[Staged], input_rows: int) -> str:
+        from dedup_storage.quality import GateFacts
+
+        rows = {s.table: s.rows for s in staged}
+        facts = GateFacts(
+            input_rows=None if self._carries(run) else input_rows,
+            quarantined_rows=self._quarantined,
+            dropped_duplicates=self._dropped,
+            written_request_rows=rows.get("requests"),
+            written_impression_rows=rows.get("impressions", rows.get("logs")),
+            inconstant_requests=0,
+            empty_requests=0 if self.raw.form is Form.FLAT else None,
+        )
+        with self.timed("gate"):
+            return audit_staged(self.tables, self.settings, self.spec, run, staged, facts)
+
+    def _carries(self, run: Run) -> bool:
+        """Whether rows of other dates are staged too, because they share a replaced segment."""
+        return run.replaced is not None and self.spec.date_grain is not DateGrain.DAY
+
+
+def _attempt(run_id: str) -> str:
+    return f"{run_id}/{uuid.uuid4().hex[:12]}"

@@ -1,0 +1,113 @@
+"""A run's work in parts, whatever the table format: what is done is stored where no reader looks.
+
+A backfill may take hours. It stores each finished group of segments as a part: files that come and files that go, with
+facts that say which segments these were. The parts are the run's progress, and their net change is what it publishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Protocol
+
+from dedup_storage.errors import ConflictError
+from dedup_storage.lake.segments import Segment, decode_segments
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from dedup_storage.lake.protocol import Staged
+
+__all__ = ["BASE", "BRANCH_PREFIX", "PART", "REQUEST", "RUN_ID", "Branch", "BranchPart", "branch_gone", "branch_name"]
+
+# Facts of a part: its segments, a digest of what was asked for, the version it was computed from, the run.
+PART, REQUEST, BASE, RUN_ID = "part", "request", "base", "run-id"
+BRANCH_PREFIX = "run-"
+
+
+def branch_name(run_id: str) -> str:
+    """Name of a run's branch; a run id may hold characters that SQL identifiers and paths may not."""
+    return BRANCH_PREFIX + sha256(run_id.encode()).hexdigest()[:20]
+
+
+def branch_gone(dataset: str, table: str) -> ConflictError:
+    """The error for a branch that the same run in another process dropped."""
+    return ConflictError(
+        f"the branch of this run on {dataset}.{table} is gone", fix="Nothing was published. Run the job again."
+    )
+
+
+@dataclass(frozen=True)
+class BranchPart:
+    """One finished part.
+
+    Attributes:
+        facts: What it says of itself.
+    """
+
+    facts: Mapping[str, str]
+
+    @property
+    def segments(self) -> frozenset[Segment]:
+        """Segments that it rewrote."""
+        found: frozenset[Segment] = frozenset()
+        for segments in decode_segments(self.facts.get(PART, "")).values():
+            found |= segments or frozenset()
+        return found
+
+
+class Branch(Protocol):
+    """One run's work on one table.
+
+    Attributes:
+        name: From ``branch_name``.
+    """
+
+    name: str
+
+    def exists(self) -> bool:
+        """Whether it was begun and not dropped."""
+
+    def begun_at(self) -> int | None:
+        """The snapshot of the table that it began at; ``None`` without a part."""
+
+    def parts(self) -> list[BranchPart]:
+        """Its parts, oldest first."""
+
+    def open(self, base: int) -> None:
+        """Begin at a snapshot; what the branch held before is dropped."""
+
+    def drop(self) -> None:
+        """Remove it and the files that only it holds; nothing, where there is none."""
+
+    def swap(self, staged: Staged, removed: Iterable[str], facts: Mapping[str, str]) -> None:
+        """Store a part: staged files in place of those at the places named.
+
+        Raises:
+            ConflictError: the branch is gone, or another part took one of the files out.
+        """
+
+    def merge(
+        self,
+        values: DataFrame,
+        keys: Iterable[str],
+        changed: Mapping[str, str],
+        segments: Iterable[Segment],
+        facts: Mapping[str, str],
+    ) -> None:
+        """Store a part: rows with new values, the old ones hidden. Only where the format marks rows.
+
+        Args:
+            values: Keys and new values.
+            keys: Key columns.
+            changed: Column of the table -> column of ``values``.
+            segments: Where the rows lie.
+            facts: Of the part.
+        """
+
+    def rows(self) -> DataFrame:
+        """The table's rows as the branch would leave them, with the columns that readers leave out."""
+
+    def count(self) -> int:
+        """Rows of the table as the branch would leave it, from counts alone."""

@@ -1,0 +1,223 @@
+"""One Delta table without some users: where their rows are, files without them, what is left in files and log."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.faults import reached
+from dedup_storage.lake.delta.files import live_files
+from dedup_storage.lake.delta.format import DeltaFormat
+from dedup_storage.lake.delta.layout import bucket_column
+from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
+from dedup_storage.lake.delta.metadata import DeltaMetadata
+from dedup_storage.lake.delta.relay import LOG_FOLDER, FilesAnew, Relay, cut_log, log_versions, named_files
+from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.folders import delete_files, is_hidden, list_files, open_folder
+from dedup_storage.lake.stored_rows import StoredRows
+from dedup_storage.spark.rows import buckets_of, only_row
+
+__all__ = ["Found", "TableEraser"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a table has rows of the users.
+
+    Attributes:
+        touched: Files with such rows that kept versions name -> the Delta versions that do.
+        staged: Such files that runs have staged and not published.
+        stray: Whether files that the table's newest state alone names hold such rows.
+        current_files: Those of ``touched`` that the current version names.
+        told: Entries of the log that have one of the users as a bound.
+    """
+
+    touched: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    staged: frozenset[str] = frozenset()
+    stray: bool = False
+    current_files: tuple[str, ...] = ()
+    told: int = 0
+
+
+class TableEraser:
+    """Erases users from one table.
+
+    Args:
+        spark, tables, settings: As for ``DeltaForgetting``.
+        meta: The dataset's tables.
+        table: Its name.
+        users: The users, one column with the user column's name.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        tables: DeltaFormat,
+        settings: Settings,
+        meta: DeltaMetadata,
+        table: str,
+        users: DataFrame,
+    ) -> None:
+        self.tables, self.meta, self.table, self.ref = tables, meta, table, meta.tables[table]
+        self.spec, self._properties = meta.spec, settings.catalog.properties
+        self.session = run_session(spark)
+        for key, value in DELTA_WRITES.items():
+            self.session.conf.set(key, value)
+        self._schema = self.session.read.format("delta").load(self.ref.uri).schema
+        self._given = users
+
+    @property
+    def has_users(self) -> bool:
+        """Whether the table has the user column."""
+        return self.spec.schema_.user in self._schema.names
+
+    @cached_property
+    def users(self) -> DataFrame:
+        """The users, in the type that this table has."""
+        user = self.spec.schema_.user
+        given = move_to(self.session, self._given)
+        return given.select(F.col(user).cast(self._schema[user].dataType)).distinct()
+
+    @cached_property
+    def _stored(self) -> StoredRows:
+        return StoredRows(self.session, self.users)
+
+    @cached_property
+    def _kept(self) -> tuple[int, ...]:
+        """Delta versions of the table that are kept, today's last."""
+        kept = self.meta.kept(self.table)
+        today = self.meta.snapshots(self.meta.current).get(self.table)
+        return (*sorted(kept - {today}), *((today,) if today is not None else ()))
+
+    # -- where ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def found(self) -> Found:
+        """Look for the users' rows in every file of the table that a kept version or a staging run names."""
+        named: dict[str, set[int]] = {}
+        for snapshot in self._kept:
+            for path in live_files(self.ref, snapshot).paths:
+                named.setdefault(path, set()).add(snapshot)
+        there = set(self._files())
+        staged = set(self.tables.staged_paths(self.spec.name, self.table)) & there - named.keys()
+        # A run that stored a sample's users and died left them there.
+        newest = set(live_files(self.ref).paths) - named.keys()
+        hit = self._holding([*named, *newest, *(staged - newest)])
+        touched = {path: frozenset(named[path]) for path in named if path in hit}
+        today = self.meta.snapshots(self.meta.current).get(self.table)
+        current = tuple(sorted(path for path, snapshots in touched.items() if today in snapshots))
+        return Found(touched, frozenset(staged & hit), bool(newest & hit), current, self._told())
+
+    @property
+    def unclean(self) -> bool:
+        """Whether files or the log tell of the users."""
+        return bool(self.found.touched or self.found.stray or self.found.told)
+
+    @property
+    def hit(self) -> set[int]:
+        """Kept Delta versions with rows of the users, as ``relay`` found them."""
+        return {snapshot for signature in self._groups for snapshot in signature}
+
+    def _files(self) -> list[str]:
+        """Places of the Parquet files in the table's folder."""
+        _, root = open_folder(self.ref.uri, self._properties)
+        places = (f.path[len(root) :].strip("/") for f in list_files(self.ref.uri, self._properties))
+        return [p for p in places if not is_hidden(p) and p.endswith(".parquet")]
+
+    def _holding(self, paths: Collection[str]) -> set[str]:
+        """Those of the files that hold rows of the users; files of other buckets are not opened."""
+        inside = [f"{bucket_column(self.spec)}={b}" for b in self._buckets]
+        looked = [p for p in paths if not self._in_bucket(p) or any(part in inside for part in p.split("/"))]
+        if not looked:
+            return set()
+        names = self._stored.holding(*(self.ref.place(p) for p in looked))
+        return {p for p in looked if p.rpartition("/")[2] in names}
+
+    def _in_bucket(self, path: str) -> bool:
+        """Whether a file's place names its bucket."""
+        return any(part.startswith(f"{bucket_column(self.spec)}=") for part in path.split("/"))
+
+    @cached_property
+    def _buckets(self) -> list[int]:
+        """Buckets of the users in this table."""
+        return buckets_of(self.users, self.tables.bucket(self.spec))
+
+    def count(self, paths: Collection[str]) -> int:
+        """Rows of the users in files."""
+        return self._stored.count(*(self.ref.place(p) for p in paths)) if paths else 0
+
+    # -- anew -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _groups(self) -> dict[frozenset[int], list[str]]:
+        """Touched files by the kept versions that name them: what has one key is there together or not at all."""
+        groups: dict[frozenset[int], list[str]] = {}
+        for path, snapshots in self.found.touched.items():
+            groups.setdefault(snapshots, []).append(path)
+        return groups
+
+    def relay(self) -> Relay:
+        """Write the touched files anew, where nobody sees them; how the kept versions are then made of them."""
+        made = tuple(FilesAnew(tuple(paths), tuple(self._write(paths))) for paths in self._groups.values())
+        return Relay(self.table, self._kept, made)
+
+    def _write(self, paths: Iterable[str]) -> list[str]:
+        """New files with the rows of some, without the users; gives Delta's actions that add them."""
+        files = [self.ref.place(p) for p in paths]
+        rows = self.session.read.schema(self._schema).option("basePath", self.ref.uri).parquet(*files)
+        user = self.spec.schema_.user
+        rows = rows.join(F.broadcast(self.users), user, "left_anti").select(*self._schema.names)
+        own = list(self.ref.load().metadata().partition_columns)
+        keys = [*self.spec.request_key, self.spec.position_column]
+        order = [F.col(c) for c in (*own, *keys) if c in self._schema.names]
+        if "sampled" in self._schema.names:
+            order.insert(len(own), F.col("sampled").desc())
+        sorted_rows = (rows.hint("rebalance", *own) if own else rows).sortWithinPartitions(*order)
+        return TableLog(self.session, self.ref.uri).write(sorted_rows)
+
+    # -- away -------------------------------------------------------------------------------------------------------
+
+    def remove(self, log: TableLog) -> None:
+        """Delete the files that were committed once and that no kept version names, then the log before those."""
+        committed = named_files(self.ref, self._properties)
+        needed = set(live_files(self.ref).paths) | set(self.tables.staged_paths(self.spec.name, self.table))
+        kept = self.meta.kept(self.table)
+        for snapshot in kept:
+            needed |= set(live_files(self.ref, snapshot).paths)
+        delete_files(self.ref.uri, sorted(committed - needed), self._properties)
+        # Their bounds are all that is left of files that a run staged long ago.
+        self.tables.drop_lost(self.spec.name, self.table, self._files())
+        reached("forget:deleted")
+        cut_log(self.ref, log, min(kept, default=self.ref.load().version()), self._properties)
+
+    # -- what is left -----------------------------------------------------------------------------------------------
+
+    def left(self) -> tuple[int, int]:
+        """Rows of the users in the Parquet files of the table's folder, named or not; entries of its log with them."""
+        return self._stored.count(self.ref.uri), self._told()
+
+    def _told(self) -> int:
+        """Files that the log gives one of the users as the least or the greatest id of."""
+        names = log_versions(self.ref, self._properties)
+        folder = f"{self.ref.uri}/{LOG_FOLDER}"
+        found = 0
+        commits = [f"{folder}/{n}" for n in names if n.endswith(".json")]
+        if commits:
+            found += self._bounded(self.session.read.text(commits), F.get_json_object("value", "$.add.stats"))
+        checkpoints = [f"{folder}/{n}" for n in names if n.endswith(".parquet")]
+        if checkpoints:
+            rows = self.session.read.schema("add struct<stats: string>").parquet(*checkpoints)
+            found += self._bounded(rows, F.col("add.stats"))
+        return found
+
+    def _bounded(self, entries: DataFrame, stats: Column) -> int:
+        user = self.spec.schema_.user
+        bounds = F.array(*(F.get_json_object(stats, f"$.{side}['{user}']") for side in ("minValues", "maxValues")))
+        told = entries.select(F.explode(bounds).alias(user)).filter(F.col(user).isNotNull())
+        texts = self.users.select(F.col(user).cast("string"))
+        return int(only_row(told.join(F.broadcast(texts), user, "left_semi").agg(F.count(F.lit(1)).alias("n")))["n"])

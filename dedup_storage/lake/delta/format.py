@@ -1,0 +1,346 @@
+"""Delta through Spark: tables, staged writes, reads of any version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import DatasetExistsError, InputError, UsageError
+from dedup_storage.lake.branch import branch_name
+from dedup_storage.lake.delta.branch import DeltaBranch, branches_of
+from dedup_storage.lake.delta.files import live_files, parquet_actions
+from dedup_storage.lake.delta.layout import (
+    bucket_column,
+    bucket_expression,
+    file_properties,
+    generated_columns,
+    not_null,
+    partition_columns,
+)
+from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
+from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
+from dedup_storage.lake.delta.open import load_delta, refuse_unreadable
+from dedup_storage.lake.delta.publish import APP, HARMLESS, DeltaPublisher
+from dedup_storage.lake.delta.relay import RELAY, Relay
+from dedup_storage.lake.delta.samples import DeltaSamples
+from dedup_storage.lake.delta.segments import file_of_row, files_frame, segments_condition
+from dedup_storage.lake.delta.stage import StagedFiles
+from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.folders import child_folders
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.protocol import Run, Staged, require_segments
+from dedup_storage.lake.segments import Segment
+from dedup_storage.lake.sql import listed, quoted
+from dedup_storage.layout import (
+    PROMOTED_PROPERTY,
+    ROLE_PROPERTY,
+    SPEC_PROPERTY,
+    DatasetSpec,
+    TableRole,
+    TableSpec,
+    describing_properties,
+    feature_lists,
+)
+from dedup_storage.schema import DateGrain, LogSchema, check_name
+
+__all__ = ["DELTA_WRITES", "DeltaFormat"]
+
+
+class DeltaFormat(DeltaSamples):
+    """The ``TableFormat`` of Delta.
+
+    Args:
+        spark: Session with Delta's extension and catalog.
+        settings: Where the warehouse is.
+    """
+
+    name, marks_rows = "delta", False
+
+    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+        self.spark, self.settings = spark, settings
+        self.lake = DeltaLake(settings)
+        self._publisher = DeltaPublisher(spark, self.lake)
+
+    def partitions_of(self, kind: str, place: str, schema: LogSchema) -> tuple[DateGrain, int]:
+        """Date grain of a log that is to be adopted; Delta has no buckets of its own."""
+        if kind != "delta":
+            return DateGrain.NONE, 1
+        loaded = load_delta(place, self.lake.options)
+        refuse_unreadable(loaded, place)
+        partitions = loaded.metadata().partition_columns
+        if partitions not in ([], ["event_date"]):
+            raise InputError(
+                f"the table {place} is partitioned by {', '.join(partitions)}",
+                expected="event_date, or no partitions",
+                fix="Write it into a dataset: dedup-storage write.",
+            )
+        return (DateGrain.DAY if partitions else DateGrain.NONE), 1
+
+    def adopt(self, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run) -> None:
+        """Make a log that is there version 1 of a dataset: a table that names its files where they lie."""
+        name, anchor = self._path(spec.name, spec.anchor.name), spec.anchor.name
+        if kind == "parquet":
+            fields = ", ".join(f"{quoted(c)} {columns[c]}" for c in spec.source_columns)
+            self.spark.sql(f"CREATE TABLE IF NOT EXISTS {name} ({fields}) USING delta")
+            actions = parquet_actions(place, self.settings.catalog.properties)
+            self._publisher.log(spec.name, anchor).commit(actions, APP, 1)
+        else:
+            self.spark.sql(f"CREATE TABLE IF NOT EXISTS {name} SHALLOW CLONE delta.`{place.replace('`', '``')}`")
+        properties = {**file_properties(spec, spec.anchor), ROLE_PROPERTY: spec.anchor.role.value}
+        # Named again, it would have Delta rewrite every file.
+        del properties["delta.columnMapping.mode"]
+        self._set(name, properties)
+        log, ref = self.lake.log(spec.name), self.lake.ref(spec.name, anchor)
+        log.create()
+        log.claim(1, {"run-id": run.run_id, "job": run.job, "staged-tables": "", "dates": "*", "parent": "0"})
+        number = ref.load().version()
+        log.publish(1, {"snapshots": {anchor: number}, "rows": {anchor: live_files(ref, number).rows}})
+        # Last: from here on there is a dataset.
+        self._set(name, {SPEC_PROPERTY: spec.to_json()})
+
+    def _set(self, name: str, properties: Mapping[str, str]) -> None:
+        self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")
+
+    def require(self, what: str, spec: DatasetSpec | None = None) -> None:
+        """Delta has every operation; a log that lies as it was found has no segments to work on.
+
+        Raises:
+            UsageError: the dataset was adopted.
+        """
+        require_segments(what, spec)
+
+    def find(self, dataset: str) -> DeltaMetadata | None:
+        """The dataset's tables, or ``None`` when there is no such dataset."""
+        return self.lake.find(dataset)
+
+    def metadata(self, dataset: str) -> DeltaMetadata:
+        """The dataset's tables now."""
+        return self.lake.load(dataset)
+
+    def settle(self, spec: DatasetSpec) -> DeltaMetadata:
+        """Finish a publication that another run decided and did not complete; the tables after that."""
+        return self._publisher.complete_pending(spec)
+
+    def state(self, table: str) -> int | None:
+        """The newest version of any Delta table of the warehouse that changed its rows."""
+        namespace, _, name = table.partition(".")
+        uri = self.lake.uri(check_name(namespace, "namespace"), check_name(name, "table name"))
+        if not self.lake.is_table(uri):
+            return None
+        history = load_delta(uri, self.lake.options).history()
+        changed = [int(e["version"]) for e in history if not str(e.get("operation", "")).startswith(HARMLESS)]
+        return max(changed, default=None)
+
+    def bucket(self, spec: DatasetSpec) -> Column:
+        """The user bucket of a row."""
+        return F.expr(bucket_expression(spec))
+
+    def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
+        """Create a dataset's tables, anchor last, so that a half-created dataset does not exist.
+
+        Raises:
+            DatasetExistsError: the folder holds tables of another format.
+        """
+        root = self.lake.uri(spec.name)
+        others = [n for n in child_folders(root, self.settings.catalog.properties) if n[:1] not in "_."]
+        foreign = [n for n in others if not self.lake.is_table(f"{root}/{n}")]
+        if foreign:
+            raise DatasetExistsError(
+                f"the folder of dataset {spec.name} holds a table {foreign[0]} that is no Delta table",
+                fix="Choose another name.",
+            )
+        self.lake.log(spec.name).create()
+        for table in reversed(spec.tables):
+            self.create_table(spec, table, columns, dictionaries=dictionaries)
+
+    def create_table(
+        self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()
+    ) -> None:
+        """Create one table if it is not there, with its partitions and file settings."""
+        properties = {
+            **file_properties(spec, table, feature_lists(table, columns), dictionaries),
+            **describing_properties(spec, table, columns),
+        }
+        needed = not_null(spec, table)
+        fields = [f"{quoted(c)} {columns[c]}" + (" NOT NULL" if c in needed else "") for c in table.columns]
+        made = generated_columns(spec)
+        fields += [f"{quoted(c)} {kind} GENERATED ALWAYS AS ({sql})" for c, (kind, sql) in made.items()]
+        partitions = ", ".join(map(quoted, partition_columns(spec)))
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {self._path(spec.name, table.name)} ({', '.join(fields)}) USING delta "
+            f"PARTITIONED BY ({partitions}) TBLPROPERTIES ({listed(properties)})"
+        )
+
+    def _path(self, dataset: str, table: str) -> str:
+        return f"delta.`{self.lake.uri(dataset, table).replace('`', '``')}`"
+
+    def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
+        """Add columns to a table, null in every row; those that are there with the same type stay.
+
+        Raises:
+            UsageError: one is there with another type; without column mapping, Delta takes no column away.
+        """
+        name = self._path(spec.name, table)
+        stored = self.spark.read.format("delta").load(self.lake.uri(spec.name, table)).schema
+        there = {f.name: f.dataType for f in stored.fields}
+        wanted = self.spark.createDataFrame([], ", ".join(f"{quoted(c)} {t}" for c, t in columns.items())).schema
+        for field in wanted.fields:
+            if field.name in there and there[field.name] != field.dataType:
+                raise UsageError(
+                    f"the table {table} has a column {field.name} of another type, left by a feature group of before",
+                    expected=there[field.name].simpleString(),
+                    got=field.dataType.simpleString(),
+                    fix="Give the group's column another name, or leave the group in its own table.",
+                )
+        new = ", ".join(f"{quoted(c)} {t}" for c, t in columns.items() if c not in there)
+        # Set before any row has them, so that a reader knows them for what they are.
+        promoted = self.lake.ref(spec.name, table).properties.get(PROMOTED_PROPERTY, "")
+        names = ",".join(sorted({*filter(None, promoted.split(",")), *columns}))
+        self._set(name, {PROMOTED_PROPERTY: names})
+        if new:
+            self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({new})")
+
+    def stage(
+        self, spec: DatasetSpec, table: TableSpec, frame: DataFrame, run: Run, *, presorted: bool = False
+    ) -> Staged:
+        """Write rows into files that no version of the table names, described beside the tables."""
+        if frame.sparkSession is self.spark:
+            frame = move_to(run_session(self.spark), frame)
+        session = frame.sparkSession
+        for key, value in DELTA_WRITES.items():
+            session.conf.set(key, value)
+        spec = _own(spec, table)
+        made = {name: F.expr(sql).cast(kind) for name, (kind, sql) in generated_columns(spec).items()}
+        rows = frame.select(*table.columns).withColumns(made)
+        partitions = partition_columns(spec)
+        if not presorted:
+            rows = rows.hint("rebalance", *partitions)
+        rows = rows.sortWithinPartitions(*dict.fromkeys((*partitions, *table.sort_columns)))
+        actions = TableLog(session, self.lake.uri(spec.name, table.name)).write(rows)
+        staged = StagedFiles(
+            table=table.name,
+            actions=tuple(actions),
+            replaced=run.replaced if run.replaces(table.name) else None,
+            buckets=run.buckets,
+            facts=run.table_facts.get(table.name),
+        )
+        return self._staged(spec, staged, run)
+
+    def _staged(self, spec: DatasetSpec, staged: StagedFiles, run: Run) -> Staged:
+        self._publisher.store(spec.name).put(run.attempt, staged)
+        return Staged(
+            table=staged.table,
+            snapshot_id=-1,
+            parent_id=None,
+            rows=staged.rows,
+            bytes=staged.size_bytes,
+            files=len(staged.actions),
+            attempt=run.attempt,
+        )
+
+    def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
+        """Stage no file: a version's anchor where none of its rows change, or new facts of a table."""
+        return self._staged(spec, StagedFiles(table.name, facts=run.table_facts.get(table.name)), run)
+
+    def staged_rows(self, spec: DatasetSpec, staged: Staged, run: Run) -> DataFrame:
+        """The rows that an attempt staged in a table, alone."""
+        uri = self.lake.uri(spec.name, staged.table)
+        rows = self.spark.read.format("delta").load(uri)
+        found = self._publisher.store(spec.name).get(run.attempt, staged.table)
+        if found is not None and found.actions:
+            files = [f"{uri}/{path}" for path in found.paths]
+            rows = self.spark.read.schema(rows.schema).option("basePath", uri).parquet(*files)
+        else:
+            rows = rows.limit(0)
+        return rows.drop(*generated_columns(spec))
+
+    def branch(self, dataset: str, table: str, run_id: str) -> DeltaBranch:
+        """A run's branch of one table, where it keeps its finished parts."""
+        return DeltaBranch(self.spark, self.lake, dataset, table, branch_name(run_id))
+
+    def branches(self, dataset: str, table: str) -> list[str]:
+        """Names of the branches of runs that are at work on a table, or were stopped there."""
+        return branches_of(self.lake, dataset, table)
+
+    def read(self, dataset: str, table: str, snapshot_id: int, *, hidden: bool = False) -> DataFrame:
+        """Rows of a Delta version, without generated columns unless ``hidden``."""
+        reader = self.spark.read.format("delta").option("versionAsOf", str(snapshot_id))
+        rows = reader.load(self.lake.uri(dataset, table))
+        # A looked up table need not be a dataset's.
+        meta = None if hidden else self.lake.find(dataset)
+        return rows if meta is None else rows.drop(*self.hidden(meta.spec))
+
+    def hidden(self, spec: DatasetSpec) -> Mapping[str, str]:
+        """Generated columns -> the SQL expression that makes them."""
+        return {name: f"CAST({sql} AS {kind})" for name, (kind, sql) in generated_columns(spec).items()}
+
+    def inside(self, spec: DatasetSpec, segments: Iterable[Segment]) -> str:
+        """A SQL condition on the partition columns that holds for the rows of the segments."""
+        return segments_condition(spec, segments)
+
+    def in_buckets(self, spec: DatasetSpec, buckets: Collection[int]) -> Column:
+        """Whether a row lies in some user buckets."""
+        return F.col(bucket_column(spec)).isin(list(buckets))
+
+    def file(self, spec: DatasetSpec) -> Column:
+        """The data file of a row that was just read."""
+        return file_of_row(spec)
+
+    def files(self, meta: DatasetMetadata, table: str, snapshot_id: int) -> DataFrame:
+        """Files of a Delta version, from its log."""
+        return files_frame(self.spark, meta.spec, live_files(meta.tables[table], snapshot_id))
+
+    def publish(
+        self,
+        spec: DatasetSpec,
+        run: Run,
+        members: Sequence[str],
+        verify: Callable[[DatasetMetadata], None] | None = None,
+    ) -> int:
+        """Make an attempt's staged data visible in all tables at once; gives the version."""
+        return self._publisher.publish(spec, run, members, verify)
+
+    def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:
+        """Publish a new version with the content of an older one; gives its number."""
+        facts = {"parent": str(target), "kind": "rollback"}
+        return self._publisher.publish(spec, replace(run, facts={**run.facts, **facts}, dates=None), (), None)
+
+    def pin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Keep a version through expiry; twice is once."""
+        self.lake.log(spec.name).pin(version, label)
+
+    def unpin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Let expiry have a version again."""
+        self.lake.log(spec.name).unpin(version, label)
+
+    relay_kind = RELAY
+
+    def table_log(self, dataset: str, table: str) -> TableLog:
+        """One table's log."""
+        return self._publisher.log(dataset, table)
+
+    def stage_relay(self, spec: DatasetSpec, run: Run, relay: Relay) -> None:
+        """Remember how a table's kept versions are to be made anew; done when the run's version is published."""
+        self._publisher.store(spec.name).put_note(run.attempt, relay.table, relay.to_json())
+
+    def drop_lost(self, dataset: str, table: str, there: Collection[str]) -> None:
+        """Remove descriptions of staged files that are not there any more."""
+        self._publisher.store(dataset).drop_lost(table, there)
+
+    def staged_paths(self, dataset: str, table: str) -> list[str]:
+        """Places of the files that runs have staged in a table and not published."""
+        return self._publisher.store(dataset).paths(table)
+
+    def discard(self, spec: DatasetSpec, run: Run) -> None:
+        """Remove an attempt's staged data."""
+        self._publisher.discard(spec, run)
+
+
+def _own(spec: DatasetSpec, table: TableSpec) -> DatasetSpec:
+    """The spec by which a table is partitioned: rows that were set aside need not have an event date."""
+    undated = table.role is TableRole.QUARANTINE or spec.event_date_column not in table.columns
+    return spec.model_copy(update={"date_grain": DateGrain.NONE}) if undated else spec

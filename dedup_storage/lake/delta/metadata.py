@@ -1,0 +1,241 @@
+"""What is known of a dataset of Delta tables, read with ``deltalake``: no Spark, no data files.
+
+There is no catalog server: a dataset is a folder of the warehouse with a folder for each table, and the table of
+events that makes its versions (``delta_versions``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from datetime import date
+from functools import cached_property
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import StorageError
+from dedup_storage.lake.cells import Cell
+from dedup_storage.lake.delta.changes import delta_changed_cells, delta_stored_cells, files_without
+from dedup_storage.lake.delta.events import Versions
+from dedup_storage.lake.delta.files import live_files, touched_files
+from dedup_storage.lake.delta.layout import generated_columns
+from dedup_storage.lake.delta.open import load_delta, storage_options
+from dedup_storage.lake.delta.ref import DeltaRef
+from dedup_storage.lake.delta.versions import VERSIONS_TABLE, VersionLog
+from dedup_storage.lake.folders import child_folders, is_delta_table
+from dedup_storage.lake.history import ANCHORS, Added, DatasetMetadata, FileShare, Totals, no_dataset
+from dedup_storage.lake.iceberg.changes import CHANGED, ROWS_KEPT
+from dedup_storage.lake.stored_users import StoredUsers
+from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec
+from dedup_storage.schema import check_name
+
+__all__ = ["TABLE_FACTS", "DeltaLake", "DeltaMetadata"]
+
+# What a version says of single tables' changes, in the body of its event: table -> facts.
+TABLE_FACTS = "facts"
+
+
+class DeltaMetadata(DatasetMetadata):
+    """A dataset's Delta tables: versions are events, each naming the Delta version of every table."""
+
+    def __init__(self, spec: DatasetSpec, tables: Mapping[str, DeltaRef], versions: Versions) -> None:
+        super().__init__(spec, tables)
+        self.versions = versions
+
+    @cached_property
+    def version_numbers(self) -> list[int]:
+        """See ``DatasetMetadata``."""
+        return sorted(self.versions.published)
+
+    @property
+    def pending(self) -> int | None:
+        """See ``DatasetMetadata``."""
+        newest = max(self.versions.claims, default=0)
+        return newest if newest and newest not in self.versions.published and newest > self.current else None
+
+    def snapshots(self, version: int) -> dict[str, int]:
+        """Table name -> Delta version, anchor first."""
+        found = self.versions.published.get(version, {}).get("snapshots", {})
+        return dict(sorted(found.items(), key=lambda item: item[0] != self.spec.anchor.name))
+
+    def properties(self, table: str) -> Mapping[str, str]:
+        """See ``DatasetMetadata``."""
+        found: Mapping[str, str] = self.tables[table].properties
+        return found
+
+    def claim(self, version: int) -> dict[str, str]:
+        """See ``DatasetMetadata``."""
+        return dict(self.versions.claims.get(version, {}))
+
+    def rows(self, version: int) -> dict[str, int]:
+        """See ``DatasetMetadata``."""
+        return dict(self.versions.published.get(version, {}).get("rows", {}))
+
+    def definition(self, version: int, table: str) -> str | None:
+        """See ``DatasetMetadata``."""
+        found: str | None = self.versions.published.get(version, {}).get("definitions", {}).get(table)
+        return found
+
+    def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
+        """See ``DatasetMetadata``; from the files that came and went, where no version between says more."""
+        new = self.versions.today(table, new)
+        old = self.versions.today(table, old) if old is not None else None
+        try:
+            return self._changed(table, old, new)
+        except StorageError:
+            # An erasure cut the log before the oldest version kept: what is not known may all be new.
+            if not self.versions.moves:
+                raise
+            return {Cell(None, None, None)}
+
+    def _changed(self, table: str, old: int | None, new: int) -> set[Cell]:
+        ref = self.tables[table]
+        steps = self._steps(table, old, new) if old is not None else []
+        if not any(said for _, said in steps):
+            return delta_changed_cells(ref, self.spec, old, new)
+        found: set[Cell] = set()
+        for snapshot, said in steps:
+            if CHANGED in said:
+                found |= {Cell.from_list(values) for values in json.loads(said[CHANGED])}
+            elif ROWS_KEPT not in said:
+                # Each publication is one Delta version; what other tools did before it moved rows and changed none.
+                found |= delta_changed_cells(ref, self.spec, snapshot - 1, snapshot)
+        return found
+
+    def _steps(self, table: str, old: int, new: int) -> list[tuple[int, Mapping[str, str]]]:
+        """What each version between two snapshots of a table says of its change; nothing, where one has expired."""
+        of = {v: body["snapshots"][table] for v, body in self.versions.published.items() if table in body["snapshots"]}
+        first = [v for v, snapshot in of.items() if snapshot == old]
+        last = [v for v, snapshot in of.items() if snapshot == new]
+        if not first or not last:
+            return []
+        between = range(max(first) + 1, min(last) + 1)
+        if not all(v in of for v in between):
+            return []
+        said = {v: self.versions.published[v].get(TABLE_FACTS, {}).get(table, {}) for v in between}
+        return [(of[v], said[v]) for v in between if of[v] != of[v - 1]]
+
+    def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
+        """See ``DatasetMetadata``."""
+        return delta_stored_cells(self.tables[table], self.spec, snapshot_id)
+
+    def columns(self, table: str, snapshot_id: int) -> tuple[str, ...]:
+        """See ``DatasetMetadata``."""
+        made = generated_columns(self.spec)
+        fields = self.tables[table].load(snapshot_id).schema().fields
+        return tuple(field.name for field in fields if field.name not in made)
+
+    def totals(self, table: str, snapshot_id: int) -> Totals:
+        """See ``DatasetMetadata``."""
+        files = live_files(self.tables[table], snapshot_id)
+        return Totals(files=files.table.num_rows, bytes=files.size_bytes, rows=files.rows)
+
+    def added(self, table: str, snapshot_id: int) -> Added:
+        """See ``DatasetMetadata``; each publication is one Delta version."""
+        ref = self.tables[table]
+        after = live_files(ref, snapshot_id)
+        try:
+            before = live_files(ref, max(snapshot_id - 1, 0))
+        except StorageError:
+            if not self.versions.moves:
+                raise
+            # The oldest version that an erasure kept: what was before it is not known any more.
+            before = after
+        new, old = files_without(after, before), files_without(before, after)
+        places = {tuple(p.items()) for p in (*new.partitions, *old.partitions)}
+        return Added(segments=len(places), rows=new.rows, bytes=new.size_bytes)
+
+    def is_named(self, table: str) -> bool:
+        """Whether a version names a table."""
+        return any(table in body.get("snapshots", {}) for body in self.versions.published.values())
+
+    def pins(self, version: int) -> tuple[str, ...]:
+        """See ``DatasetMetadata``."""
+        return tuple(sorted(self.versions.pins.get(version, ())))
+
+    @property
+    def samples(self) -> Mapping[str, str]:
+        """See ``DatasetMetadata``."""
+        return self.versions.samples
+
+    @property
+    def stored_users(self) -> StoredUsers:
+        """See ``DatasetMetadata``."""
+        return StoredUsers(self.tables, self.versions.tags)
+
+    def share_of_files(
+        self, table: str, snapshot_id: int, dates: tuple[date | None, date | None], buckets: Collection[int]
+    ) -> FileShare:
+        """See ``DatasetMetadata``."""
+        every = live_files(self.tables[table], snapshot_id)
+        kept = every.where(touched_files(self.spec, every.table, *dates, buckets or None)) if every.paths else every
+        return FileShare(len(kept.paths), len(every.paths), kept.size_bytes, every.size_bytes)
+
+    def kept(self, table: str, without: Collection[int] = ()) -> set[int]:
+        """Delta versions of a table that a version, unless it is among those left out, or a tag names."""
+        named = {
+            self.snapshots(n)[table] for n in self.version_numbers if n not in without and table in self.snapshots(n)
+        }
+        return named | {snapshot for (name, _), snapshot in self.versions.tags.items() if name == table}
+
+
+class DeltaLake:
+    """The warehouse of one configuration, seen through ``deltalake``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.options = storage_options(settings.catalog.properties)
+
+    def uri(self, dataset: str, table: str | None = None) -> str:
+        """Folder of a dataset, or of one of its tables."""
+        place = f"{self.settings.warehouse_uri.rstrip('/')}/{check_name(dataset, 'dataset name')}"
+        return place if table is None else f"{place}/{table}"
+
+    def log(self, dataset: str) -> VersionLog:
+        """The dataset's table of events."""
+        return VersionLog(self.uri(dataset), self.options)
+
+    def _folders(self, uri: str) -> list[str]:
+        return child_folders(uri, self.settings.catalog.properties)
+
+    def is_table(self, uri: str) -> bool:
+        """Whether a folder is a Delta table."""
+        return is_delta_table(uri, self.settings.catalog.properties)
+
+    def ref(self, dataset: str, table: str) -> DeltaRef:
+        """One table."""
+        uri = self.uri(dataset, table)
+        properties = load_delta(uri, self.options).metadata().configuration
+        return DeltaRef(table, uri, properties, self.options, self.settings.catalog.properties)
+
+    def datasets(self) -> list[str]:
+        """Names of the datasets in the warehouse."""
+        root = self.settings.warehouse_uri.rstrip("/")
+        return [name for name in self._folders(root) if self.is_table(f"{root}/{name}/{VERSIONS_TABLE}")]
+
+    def find(self, dataset: str) -> DeltaMetadata | None:
+        """A dataset's tables, or ``None`` when there is no such dataset."""
+        root = self.uri(dataset)
+        if not self.is_table(f"{root}/{VERSIONS_TABLE}"):
+            return None
+        # The events are read after the tables: a version never names a table that was not seen.
+        names = [n for n in self._folders(root) if n != VERSIONS_TABLE and self.is_table(f"{root}/{n}")]
+        found = {name: self.ref(dataset, name) for name in names}
+        anchor = next((found[n] for n in ANCHORS if n in found and SPEC_PROPERTY in found[n].properties), None)
+        if anchor is None:
+            return None
+        versions = self.log(dataset).load()
+        late = {n for body in versions.published.values() for n in body.get("snapshots", {})} - found.keys()
+        found |= {name: self.ref(dataset, name) for name in sorted(late)}
+        spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
+        return DeltaMetadata(spec, {n: t for n, t in found.items() if ROLE_PROPERTY in t.properties}, versions)
+
+    def load(self, dataset: str) -> DeltaMetadata:
+        """A dataset's tables.
+
+        Raises:
+            DatasetNotFoundError: names the datasets that do exist.
+        """
+        found = self.find(dataset)
+        if found is None:
+            raise no_dataset(dataset, f"of format delta in {self.settings.warehouse}", self.datasets())
+        return found

@@ -1,0 +1,277 @@
+"""Publication on Delta: many tables, one atomic step, no lock, no server.
+
+A run's data lies in files that no version of a table names (``delta_stage``). To publish version N+1:
+
+1. finish whatever another run decided but did not complete;
+2. check that nothing published since the run began contradicts it;
+3. append the event ``claim`` N+1 to the table of events, naming the attempt. Delta accepts it from exactly one
+   writer, so this decides the version;
+4. commit each table's staged files to its log, once, marked by Delta's application transaction N+1, the anchor last;
+   then append ``published`` N+1 with the Delta version of every table. Readers see the version from here on.
+
+Steps 1 and 4 are the same code, safe to repeat and safe to run twice at once: a crash after 3 is finished by the
+next run, whoever it is; a crash before 3 leaves only files that nobody names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from dedup_storage.errors import ForeignCommitError, StorageError
+from dedup_storage.faults import reached
+from dedup_storage.lake.delta.branch import BRANCH_FACT, DeltaBranch
+from dedup_storage.lake.delta.files import live_files, replaced_files, restored_actions
+from dedup_storage.lake.delta.log import TableLog
+from dedup_storage.lake.delta.metadata import TABLE_FACTS, DeltaLake, DeltaMetadata
+from dedup_storage.lake.delta.ref import DeltaRef
+from dedup_storage.lake.delta.relay import RELAY, Relay, relay_table
+from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
+from dedup_storage.lake.iceberg.changes import CHANGED, ROWS_KEPT
+from dedup_storage.lake.protocol import UNTAGGED, Run
+from dedup_storage.lake.publishing import LostRaceError, PublisherBase, version_facts
+from dedup_storage.layout import DEFINITION, DatasetSpec
+
+__all__ = ["APP", "HARMLESS", "DeltaPublisher"]
+
+# Delta's application id of publications; its version is the dataset's version.
+APP = "dedup-storage"
+# Operations of Delta's history that change no row.
+HARMLESS = (
+    "OPTIMIZE",
+    "REORG",
+    "VACUUM",
+    "SET TBLPROPERTIES",
+    "UNSET TBLPROPERTIES",
+    "ADD COLUMNS",
+    "ADD CONSTRAINT",
+    "DROP CONSTRAINT",
+    "DROP FEATURE",
+    "REMOVE COLUMN MAPPING",
+    "UPGRADE PROTOCOL",
+    "DOMAIN METADATA",
+    "Deletion Vector Tombstones",
+    "Empty Commit",
+)
+
+
+class DeltaPublisher(PublisherBase[DeltaMetadata]):
+    """Publishes staged files of one warehouse."""
+
+    lake: DeltaLake
+    raced_for = "table of versions"
+
+    def __init__(self, spark: SparkSession, lake: DeltaLake) -> None:
+        self.spark, self.settings, self.lake = spark, lake.settings, lake
+
+    def store(self, dataset: str) -> StagedStore:
+        """Where attempts are described."""
+        return StagedStore(self.lake.uri(dataset), self.lake.settings.catalog.properties)
+
+    def log(self, dataset: str, table: str) -> TableLog:
+        """One table's log."""
+        return TableLog(self.spark, self.lake.uri(dataset, table))
+
+    def _prepare(self, meta: DeltaMetadata, name: str, run: Run) -> None:
+        """Stage what a run's branch changes in a table; in one that it leaves alone no file, unless it staged some."""
+        if run.segments is None:
+            return
+        dataset, facts = meta.spec.name, run.table_facts.get(name)
+        if name in run.segments:
+            branch = DeltaBranch(self.spark, self.lake, dataset, name, str(run.branch))
+            branch.stage(meta.snapshots(run.base)[name], run.attempt, facts)
+            reached(f"publish:restaged-{name}")
+        elif self.store(dataset).get(run.attempt, name) is None:
+            self.store(dataset).put(run.attempt, StagedFiles(name, facts=facts))
+
+    def _claim_and_complete(self, spec: DatasetSpec, version: int, run: Run, members: Sequence[str]) -> int:
+        facts = {
+            **version_facts(run),
+            "attempt": run.attempt,
+            "staged-tables": ",".join(sorted({*members, *self.store(spec.name).tables(run.attempt)})),
+        }
+        if run.branch is not None:
+            facts[BRANCH_FACT] = run.branch
+        reached("publish:before-claim")
+        if not self.lake.log(spec.name).claim(version, facts):
+            raise LostRaceError(f"version {version} was decided by another run")
+        reached("publish:after-claim")
+        self.complete(self.lake.load(spec.name), version)
+        return version
+
+    def complete(self, meta: DeltaMetadata, version: int) -> None:
+        """Commit a decided version's files to the tables' logs, the anchor last, and say so."""
+        facts, dataset, anchor = meta.claim(version), meta.spec.name, meta.spec.anchor.name
+        body: dict[str, dict[str, Any]] = {"snapshots": {}, "rows": {}}
+        if version > 1:
+            before = meta.versions.published[version - 1]
+            body = {key: dict(values) for key, values in before.items()}
+        if facts.get("kind") == "rollback":
+            body = {key: dict(values) for key, values in meta.versions.published[int(facts["parent"])].items()}
+            changed = list(body["snapshots"])
+        else:
+            changed = [name for name in facts["staged-tables"].split(",") if name]
+        # What a version says of its own tables is not said of the next one's.
+        body.pop(TABLE_FACTS, None)
+        moved: dict[str, dict[str, int]] = {}
+        for name in sorted(changed, key=lambda n: (n == anchor, n)):
+            ref = meta.tables[name] if name in meta.tables else self.lake.ref(dataset, name)
+            own: Mapping[str, str] = {}
+            if facts.get("kind") == RELAY:
+                anew = self._relay(dataset, ref, facts["attempt"], version)
+                if anew is None:
+                    return  # another run completed it meanwhile
+                number, moved[name] = anew
+                if name not in body["snapshots"]:
+                    continue
+            elif facts.get("kind") == "rollback":
+                number = self._restore(dataset, ref, body["snapshots"][name], version)
+            else:
+                applied = self._apply(meta.spec, ref, facts["attempt"], version)
+                if applied is None:
+                    return  # another run completed it meanwhile
+                number, own = applied
+            reached(f"publish:after-pick-{name}")
+            body["snapshots"][name] = number
+            body["rows"][name] = live_files(ref, number).rows
+            if DEFINITION in own:
+                body.setdefault("definitions", {})[name] = own[DEFINITION]
+            if said := {key: own[key] for key in (ROWS_KEPT, CHANGED) if key in own}:
+                body.setdefault(TABLE_FACTS, {})[name] = said
+        for name in filter(None, facts.get(UNTAGGED, "").split(",")):
+            for values in body.values():
+                values.pop(name, None)
+        self.lake.log(dataset).publish(version, body, self._moved(meta, moved) if moved else None)
+        reached(f"publish:after-tag-{anchor}")
+        if "attempt" in facts:
+            self.store(dataset).forget(facts["attempt"])
+        self.lake.log(dataset).tidy()
+
+    def _apply(
+        self, spec: DatasetSpec, ref: DeltaRef, attempt: str, version: int
+    ) -> tuple[int, Mapping[str, str]] | None:
+        """Commit an attempt's staged files to a table once; gives the Delta version that has them, and the facts that
+        were staged with them; ``None`` when another run completed the version."""
+        for retry in self._retrying():
+            with retry:
+                staged = self.store(spec.name).get(attempt, ref.name)
+                if staged is None:
+                    if version in self.lake.log(spec.name).load().published:
+                        return None
+                    raise StorageError(
+                        f"the staged data of table {ref.name} is gone",
+                        fix="Roll back: dedup-storage versions rollback N, then run the job again.",
+                    )
+                if _applied(ref, version) is None:
+                    removed = _taken_out(spec, ref, staged)
+                    self.log(spec.name, ref.name).commit([*removed, *staged.actions], APP, version)
+                found = _applied(ref, version)
+                if found is None:
+                    raise LostRaceError(f"version {version} is not in the log of {ref.name}")
+                return found, staged.facts or {}
+        return None
+
+    def _relay(self, dataset: str, ref: DeltaRef, attempt: str, version: int) -> tuple[int, dict[str, int]] | None:
+        """Make a table's kept versions anew; gives the newest, and old -> new; ``None`` when it is done."""
+        for retry in self._retrying():
+            with retry:
+                text = self.store(dataset).read_note(attempt, ref.name)
+                if text is None:
+                    if version in self.lake.log(dataset).load().published:
+                        return None
+                    raise StorageError(f"what was to be made anew of {ref.name} is gone", fix="Run the job again.")
+                relay = Relay.from_json(text)
+                markers = [(f"{APP}-relay-{version}", n + 1) for n in range(len(relay.snapshots) - 1)]
+                made = relay_table(ref, self.log(dataset, ref.name), relay, [*markers, (APP, version)], _applied_by)
+                return made[-1], {str(old): new for old, new in zip(relay.snapshots, made, strict=False)}
+        raise AssertionError("unreachable: tenacity reraises")
+
+    def _moved(self, meta: DeltaMetadata, moved: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+        """What the event says of versions made anew: where they are now, and how many rows they have."""
+        rows = {
+            name: {str(new): live_files(meta.tables[name], new).rows for new in found.values()}
+            for name, found in moved.items()
+        }
+        tags = {
+            f"{table}/{name}": moved[table][str(snapshot)]
+            for (table, name), snapshot in meta.versions.tags.items()
+            if str(snapshot) in moved.get(table, {})
+        }
+        return {"snapshots": moved, "rows": rows, "tags": tags}
+
+    def _restore(self, dataset: str, ref: DeltaRef, target: int, version: int) -> int:
+        """Give a table the content of an older Delta version, as a new one."""
+        for retry in self._retrying():
+            with retry:
+                log = self.log(dataset, ref.name)
+                if _applied(ref, version) is None:
+                    log.commit(restored_actions(ref, log.files_at(target)), APP, version)
+                found = _applied(ref, version)
+                if found is None:
+                    raise LostRaceError(f"version {version} is not in the log of {ref.name}")
+                return found
+        raise AssertionError("unreachable: tenacity reraises")
+
+    def _refuse_foreign(self, meta: DeltaMetadata, name: str) -> None:
+        """A table must hold the current version: a commit from elsewhere belongs to no version."""
+        ref = meta.tables[name]
+        table, expected = ref.load(), meta.snapshots(meta.current).get(name) if meta.current else None
+        if expected is None:
+            foreign = live_files(ref).paths
+        else:
+            newer = table.history(table.version() - expected) if table.version() > expected else []
+            foreign = [e for e in newer if not str(e.get("operation", "")).startswith(HARMLESS)]
+        if not foreign:
+            return
+        if meta.current + 1 in self.lake.log(meta.spec.name).load().claims:
+            raise LostRaceError("another version was decided")
+        raise ForeignCommitError(
+            f"the table {meta.spec.name}.{name} was changed outside the toolkit",
+            expected=f"its log at version {meta.current}",
+            got=f"Delta version {table.version()}",
+            fix="Write through dedup_storage, or return to a version: dedup-storage versions rollback N.",
+        )
+
+    def discard(self, spec: DatasetSpec, run: Run) -> None:
+        """Remove an attempt's staged files, unless its version is decided."""
+        meta = self.lake.find(spec.name)
+        if meta is None:
+            return
+        if meta.pending is not None and meta.claim(meta.pending).get("attempt") == run.attempt:
+            return
+        if any(facts.get("attempt") == run.attempt for facts in meta.versions.claims.values()):
+            return
+        self.store(spec.name).discard(run.attempt)
+
+
+def _taken_out(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles) -> list[str]:
+    """The actions that take out what an attempt replaces."""
+    if staged.replaced is not None:
+        return replaced_files(spec, ref, staged)
+    if not staged.removed:
+        return []
+    live = live_files(ref).at(staged.removed)
+    if live.table.num_rows != len(staged.removed):
+        raise StorageError(
+            f"files of table {ref.name} that a decided version replaces were taken out by another tool",
+            fix="Roll back: dedup-storage versions rollback N, then run the job again.",
+        )
+    return live.removals()
+
+
+def _applied(ref: DeltaRef, version: int) -> int | None:
+    """The Delta version whose commit brought a dataset's version; ``None`` when none did."""
+    return _applied_by(ref, APP, version)
+
+
+def _applied_by(ref: DeltaRef, app: str, transaction: int) -> int | None:
+    """The Delta version whose commit brought an application's transaction; ``None`` when none did."""
+    table = ref.load()
+    if (table.transaction_version(app) or 0) < transaction:
+        return None
+    number = table.version()
+    while number > 0 and (ref.load(number - 1).transaction_version(app) or 0) >= transaction:
+        number -= 1
+    return int(number)

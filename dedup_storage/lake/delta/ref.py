@@ -1,0 +1,45 @@
+"""Where a Delta table lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from dedup_storage.lake.delta.open import load_delta
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["DeltaRef"]
+
+
+@dataclass(frozen=True)
+class DeltaRef:
+    """Where a Delta table lies.
+
+    Attributes:
+        name: Table name.
+        uri: Its folder.
+        properties: Its table properties.
+        options: Of ``deltalake``.
+        store: Catalog properties, by which everything else opens the table's files.
+    """
+
+    name: str
+    uri: str
+    properties: Mapping[str, str]
+    options: Mapping[str, str] = field(default_factory=dict)
+    store: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, path: str) -> str:
+        """Where a file of the table lies; the log of a shallow clone names files of another table by their address."""
+        path = unquote(path)
+        if path.startswith("file:"):
+            return "/" + path.removeprefix("file:").lstrip("/")
+        return path if "://" in path or path.startswith("/") else f"{self.uri}/{path}"
+
+    def load(self, version: int | None = None) -> DeltaTable:
+        """The table at a Delta version; ``None`` takes the newest."""
+        return load_delta(self.uri, self.options, version)

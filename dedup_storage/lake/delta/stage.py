@@ -1,0 +1,147 @@
+"""Staged files of Delta tables: what an attempt wrote, kept beside the tables until its version names it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from dedup_storage.lake.folders import delete_files, delete_folder, list_files, read_text, write_text
+
+__all__ = ["STAGED_FOLDER", "StagedFiles", "StagedStore"]
+
+STAGED_FOLDER = "_staged"
+
+
+@dataclass(frozen=True)
+class StagedFiles:
+    """What an attempt staged in one table.
+
+    Attributes:
+        table: Table name.
+        actions: Delta's actions that add the files, as JSON.
+        replaced: Half-open ranges of event dates (ISO) whose files they replace; ``None`` for an append.
+        buckets: Only these user buckets of the ranges; ``None`` for all.
+        facts: Facts to keep with the table's part of the version.
+        removed: Places of files that they replace one by one, all of which must be there.
+        borrowed: The files belong to a run's branch as well, which goes on without this attempt.
+    """
+
+    table: str
+    actions: tuple[str, ...] = ()
+    replaced: tuple[tuple[str, str], ...] | None = None
+    buckets: tuple[int, ...] | None = None
+    facts: Mapping[str, str] | None = None
+    removed: tuple[str, ...] = ()
+    borrowed: bool = False
+
+    def _adds(self) -> list[Mapping[str, Any]]:
+        return [json.loads(a)["add"] for a in self.actions]
+
+    @property
+    def paths(self) -> list[str]:
+        """Places of the files in the table's folder."""
+        return [str(a["path"]) for a in self._adds()]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the files."""
+        return sum(int(json.loads(a["stats"])["numRecords"]) for a in self._adds())
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the files."""
+        return sum(int(a["size"]) for a in self._adds())
+
+
+class StagedStore:
+    """Descriptions of staged files, one small file for each attempt and table.
+
+    Args:
+        uri: The dataset's folder.
+        properties: Catalog properties.
+    """
+
+    def __init__(self, uri: str, properties: Mapping[str, str]) -> None:
+        self.uri, self._properties = uri, properties
+
+    def _folder(self, attempt: str) -> str:
+        # A run id may hold characters that paths may not.
+        return f"{self.uri}/{STAGED_FOLDER}/{sha256(attempt.encode()).hexdigest()[:20]}"
+
+    def put(self, attempt: str, staged: StagedFiles) -> None:
+        """Remember what an attempt staged in a table."""
+        write_text(f"{self._folder(attempt)}/{staged.table}.json", json.dumps(asdict(staged)), self._properties)
+
+    def get(self, attempt: str, table: str) -> StagedFiles | None:
+        """What an attempt staged in a table."""
+        return self._read(f"{self._folder(attempt)}/{table}.json")
+
+    def _read(self, place: str) -> StagedFiles | None:
+        text = read_text(place, self._properties)
+        if text is None:
+            return None
+        found = json.loads(text)
+        if "groups" in found:
+            # Of kept versions that are made anew, the new files alone.
+            return StagedFiles(found["table"], tuple(a for g in found["groups"] for a in g["actions"]))
+        ranges = found["replaced"]
+        return StagedFiles(
+            table=found["table"],
+            actions=tuple(found["actions"]),
+            replaced=None if ranges is None else tuple((low, high) for low, high in ranges),
+            buckets=None if found["buckets"] is None else tuple(found["buckets"]),
+            facts=found["facts"],
+            removed=tuple(found.get("removed", ())),
+            borrowed=found.get("borrowed", False),
+        )
+
+    def put_note(self, attempt: str, table: str, text: str) -> None:
+        """Remember what an attempt is to do to a table where that is more than to add and replace files."""
+        write_text(f"{self._folder(attempt)}/{table}.json", text, self._properties)
+
+    def read_note(self, attempt: str, table: str) -> str | None:
+        """What ``put_note`` remembered."""
+        return read_text(f"{self._folder(attempt)}/{table}.json", self._properties)
+
+    def tables(self, attempt: str) -> list[str]:
+        """Tables that an attempt staged something in."""
+        found = list_files(self._folder(attempt), self._properties)
+        return sorted(f.base_name.removesuffix(".json") for f in found)
+
+    def paths(self, table: str, newer_than_ms: float = 0) -> list[str]:
+        """Places of the staged files of a table, of attempts that were described after a moment."""
+        staged = map(self._read, self._described(table, newer_than_ms))
+        return [path for each in staged if each is not None for path in each.paths]
+
+    def drop_lost(self, table: str, there: Collection[str]) -> None:
+        """Remove the descriptions whose files are gone: what was staged can no longer be published.
+
+        Args:
+            table: Of this table alone.
+            there: Places of the files that are in its folder.
+        """
+        for place in self._described(table):
+            staged = self._read(place)
+            if staged is not None and staged.paths and set(staged.paths).isdisjoint(there):
+                folder, name = place.rsplit("/", 1)
+                delete_files(folder, [name], self._properties)
+
+    def _described(self, table: str, newer_than_ms: float = 0) -> list[str]:
+        root = f"{self.uri}/{STAGED_FOLDER}"
+        files = [f for f in list_files(root, self._properties) if f.mtime_ns >= newer_than_ms * 1e6]
+        return [f"{root}/{f.path.rsplit('/', 2)[-2]}/{f.base_name}" for f in files if f.base_name == f"{table}.json"]
+
+    def forget(self, attempt: str) -> None:
+        """Remove the descriptions; the files stay."""
+        delete_folder(self._folder(attempt), self._properties)
+
+    def discard(self, attempt: str) -> None:
+        """Remove an attempt's files and their descriptions."""
+        for table in self.tables(attempt):
+            staged = self.get(attempt, table)
+            if staged is not None and not staged.borrowed:
+                delete_files(f"{self.uri}/{table}", staged.paths, self._properties)
+        self.forget(attempt)

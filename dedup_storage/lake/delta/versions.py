@@ -1,0 +1,196 @@
+"""The versions of a Delta dataset: a small Delta table of events beside its tables, read and written without Spark.
+
+Delta's log is one line of commits for each table, and none spans tables. So what makes a version is an event of this
+table, appended by one atomic commit:
+
+``claim`` N
+    version N is decided: its facts name the attempt whose staged files make it. Only one writer can append it.
+``published`` N
+    version N is complete: its body has the Delta version of every table. Readers look at these alone.
+``pin`` N
+    a label that keeps version N.
+``moved`` N
+    appended with ``published`` N: the Delta versions that stand, from version N on, for those that were named before.
+``tag`` N
+    the name ``table/name`` of a table's Delta version N, outside of the dataset's versions; the greatest N counts.
+``sample`` N
+    the N-th record of a named sample; the greatest N counts.
+
+Exactly one ``claim`` of a number is accepted: each carries Delta's own application transaction, and of two commits
+with the same one, made from one state of the log, the later is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from dedup_storage.errors import UsageError
+from dedup_storage.lake.delta.events import Versions, fold
+from dedup_storage.lake.delta.open import load_delta
+from dedup_storage.schema import check_name
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["VERSIONS_TABLE", "VersionLog"]
+
+VERSIONS_TABLE = "_versions"
+_SCHEMA = pa.schema(
+    [
+        ("event", pa.string()),
+        ("version", pa.int64()),
+        ("at_ms", pa.int64()),
+        ("label", pa.string()),
+        ("body", pa.string()),
+    ]
+)
+_FOREVER = "interval 36500 days"
+# Small files of the table itself, one an event, before they are joined.
+_MOST_FILES = 64
+
+
+class VersionLog:
+    """The table of events of one dataset.
+
+    Args:
+        uri: The dataset's folder.
+        options: Of ``deltalake``.
+    """
+
+    def __init__(self, uri: str, options: Mapping[str, str] | None = None) -> None:
+        self.uri, self._options = f"{uri}/{VERSIONS_TABLE}", dict(options or {})
+
+    def create(self) -> None:
+        """Create it, if it is not there."""
+        from deltalake import DeltaTable
+
+        DeltaTable.create(
+            self.uri,
+            schema=_SCHEMA,
+            mode="ignore",
+            configuration={"delta.logRetentionDuration": _FOREVER},
+            storage_options=self._options,
+        )
+
+    def load(self) -> Versions:
+        """Fold the events."""
+        return self._fold(load_delta(self.uri, self._options))
+
+    def _fold(self, table: DeltaTable) -> Versions:
+        return fold(table.to_pyarrow_table().to_pylist())
+
+    def claim(self, version: int, facts: Mapping[str, str]) -> bool:
+        """Decide a version; ``False`` when another run decided it, or this one would leave a gap."""
+        return self._append_once("claim", version, facts)
+
+    def publish(self, version: int, body: Mapping[str, Any], moved: Mapping[str, Any] | None = None) -> bool:
+        """Complete a version, and say which Delta versions stand for others from then on.
+
+        Returns:
+            ``False`` when another run did.
+        """
+        return self._append_once("published", version, body, moved)
+
+    def _append_once(
+        self, event: str, version: int, body: Mapping[str, Any], moved: Mapping[str, Any] | None = None
+    ) -> bool:
+        from deltalake import CommitProperties, Transaction
+        from deltalake.exceptions import CommitFailedError
+
+        table = load_delta(self.uri, self._options)
+        if (table.transaction_version(event) or 0) != version - 1:
+            return False
+        # The commit is checked against those that came after the state that was just looked at.
+        properties = CommitProperties(app_transactions=[Transaction(event, version)], max_commit_retries=30)
+        try:
+            self._write(table, event, version, None, body, properties, moved)
+        except CommitFailedError:
+            return False
+        return True
+
+    def pin(self, version: int, label: str) -> None:
+        """Keep a version under a label; twice is once."""
+        table = load_delta(self.uri, self._options)
+        if label not in self._fold(table).pins.get(version, ()):
+            self._write(table, "pin", version, label, {}, None)
+
+    def unpin(self, version: int, label: str) -> None:
+        """Remove a version's label."""
+        self._delete(f"event = 'pin' AND version = {int(version)} AND label = '{check_name(label, 'pin label')}'")
+
+    def forget(self, versions: list[int]) -> None:
+        """Take published versions back; what was decided of them stays known."""
+        listed = ", ".join(str(int(v)) for v in versions)
+        self._delete(f"event IN ('published', 'pin') AND version IN ({listed})")
+
+    def tag(self, table: str, name: str, snapshot_id: int) -> None:
+        """Name a Delta version of a table; twice is once."""
+        events = load_delta(self.uri, self._options)
+        if self._fold(events).tags.get((table, name), -1) < snapshot_id:
+            self._write(events, "tag", snapshot_id, f"{table}/{name}", {}, None)
+
+    def untag(self, table: str, name: str) -> None:
+        """Remove a name, if it is there."""
+        if (table, name) in self.load().tags:
+            self._delete(f"event = 'tag' AND label = '{_checked(table)}/{_checked(name)}'")
+
+    def record_sample(self, name: str, text: str) -> None:
+        """Set a sample's record."""
+        events = load_delta(self.uri, self._options)
+        number = self._fold(events).sample_numbers.get(check_name(name, "sample name"), 0) + 1
+        self._write(events, "sample", number, name, {"record": text}, None)
+
+    def drop_sample(self, name: str) -> None:
+        """Remove a sample's records."""
+        self._delete(f"event = 'sample' AND label = '{check_name(name, 'sample name')}'")
+
+    def _delete(self, where: str) -> None:
+        """Take events back; appends in between are no reason to fail."""
+        from deltalake.exceptions import CommitFailedError
+
+        for attempt in Retrying(
+            retry=retry_if_exception_type(CommitFailedError),
+            stop=stop_after_attempt(30),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            reraise=True,
+        ):
+            with attempt:
+                load_delta(self.uri, self._options).delete(where)
+
+    def tidy(self) -> None:
+        """Join the table's own small files when there are many."""
+        table = load_delta(self.uri, self._options)
+        if len(table.file_uris()) >= _MOST_FILES:
+            table.optimize.compact()
+
+    def _write(
+        self,
+        table: DeltaTable,
+        event: str,
+        version: int,
+        label: str | None,
+        body: Mapping[str, Any],
+        properties: Any,
+        moved: Mapping[str, Any] | None = None,
+    ) -> None:
+        from deltalake import write_deltalake
+
+        now = time.time_ns() // 1_000_000
+        made = {"event": event, "version": version, "at_ms": now, "label": label, "body": json.dumps(body)}
+        more = [{**made, "event": "moved", "body": json.dumps(moved)}] if moved is not None else []
+        rows = pa.Table.from_pylist([made, *more], schema=_SCHEMA)
+        write_deltalake(table, rows, mode="append", commit_properties=properties)
+
+
+def _checked(text: str) -> str:
+    """A part of a tag's label, for a condition."""
+    if re.fullmatch(r"[A-Za-z0-9_-]+", text) is None:
+        raise UsageError("a name holds characters that it may not", expected="letters, digits, _ and -", got=text[:80])
+    return text

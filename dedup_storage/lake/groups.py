@@ -1,0 +1,307 @@
+"""Feature groups as a version knows them: which tables, which grain, which columns, computed how and from what.
+
+A group's definition is JSON in the summary of the snapshot that a version names in the group's table. So every
+version, pin and rollback has the definitions of its own time, and a version that does not name the table has no such
+group. A later snapshot without a definition of its own (rows rewritten by a backfill, files moved by compaction)
+keeps that of the snapshot it was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import date, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
+from dedup_storage.lake.cells import Cell
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.iceberg.snapshots import definition_text
+from dedup_storage.layout import DatasetSpec, Layout, TableRole, TableSpec
+from dedup_storage.schema import Grain, explain_validation
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+__all__ = [
+    "Coverage",
+    "FeatureColumn",
+    "FeatureGroup",
+    "FeatureSource",
+    "SourceKind",
+    "definition_at",
+    "feature_groups",
+    "find_group",
+    "grain_table",
+    "group_table",
+    "member_tables",
+    "promoted_columns",
+    "stale_cells",
+    "table_name",
+]
+
+_PREFIX = "fg_"
+_ALL = (Cell(None, None, None),)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceKind(StrEnum):
+    """What a group is computed by."""
+
+    EXPRESSION = "expression"
+    FUNCTION = "function"
+    JOIN = "join"
+    FRAME = "frame"
+
+
+class FeatureColumn(_Frozen):
+    """One column: its name, its Spark DDL type, and whether the gate refuses nulls in it."""
+
+    name: str
+    type: str
+    not_null: bool = False
+
+
+class FeatureSource(_Frozen):
+    """What a group is computed by, as far as text can say it.
+
+    Attributes:
+        kind: Which of the following counts; a ``frame`` was handed in and leaves no recipe.
+        expressions: Column -> SQL expression over the columns of the grain.
+        function: ``module:name``, when it can be imported under that name.
+        text: Source text of a function, for reading.
+        table: Joined table, ``namespace.table`` of the same catalog.
+        on: Column of the dataset -> column of the joined table.
+        columns: Column of the group -> column of the joined table.
+    """
+
+    kind: SourceKind
+    expressions: Mapping[str, str] = Field(default_factory=dict)
+    function: str | None = None
+    text: str | None = None
+    table: str | None = None
+    on: Mapping[str, str] = Field(default_factory=dict)
+    columns: Mapping[str, str] = Field(default_factory=dict)
+
+
+class Coverage(_Frozen):
+    """Event dates that were computed from one state of the inputs.
+
+    Attributes:
+        start, end: Half-open range of event dates (ISO); an empty text is no bound.
+        version: The version that was read.
+        snapshots: Its snapshot of each input table.
+        lookups: State of each further table that was looked up in, ``namespace.table`` (see ``Lake.state``).
+    """
+
+    start: str = ""
+    end: str = ""
+    version: int
+    snapshots: Mapping[str, int]
+    lookups: Mapping[str, int] = Field(default_factory=dict)
+
+
+class FeatureGroup(_Frozen):
+    """A feature group's definition.
+
+    Attributes:
+        name: Its name now; ``table`` keeps the first one.
+        table: Its table.
+        grain: What one row stands for.
+        columns: Its columns, without keys.
+        source: What it is computed by.
+        uses: Other groups whose columns it reads.
+        lookback: Days of history before its own event date that a row depends on; ``None`` for all of it.
+        across_users: Whether a row depends on other users' rows, so that one changed segment concerns every bucket.
+        missing: ``refuse`` or ``null``: what a request or an impression without a row means.
+        run_id: The run that defined or last refreshed it.
+        coverage: What was computed from which version; what lies outside was not computed.
+        promoted: The table that holds its columns since it was promoted; its own is empty then.
+    """
+
+    name: str
+    table: str
+    grain: Grain
+    columns: tuple[FeatureColumn, ...]
+    source: FeatureSource
+    uses: tuple[str, ...] = ()
+    lookback: int | None = 0
+    across_users: bool = False
+    missing: str = "refuse"
+    run_id: str = ""
+    coverage: tuple[Coverage, ...] = ()
+    promoted: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its columns."""
+        return tuple(c.name for c in self.columns)
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Spark DDL type of each column."""
+        return {c.name: c.type for c in self.columns}
+
+    def key(self, spec: DatasetSpec) -> tuple[str, ...]:
+        """Columns that identify a row."""
+        return spec.request_key if self.grain is Grain.REQUEST else spec.impression_key
+
+    def to_json(self) -> str:
+        """The definition as a snapshot keeps it."""
+        return self.model_dump_json(exclude_defaults=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> FeatureGroup:
+        """Read a definition.
+
+        Raises:
+            SchemaError: the text is none that this release understands.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise SchemaError(
+                "a feature group's definition is not valid: " + explain_validation(error, cls),
+                fix="Install a newer dedup_storage.",
+            ) from None
+
+
+def table_name(group: str, taken: Iterable[str] = ()) -> str:
+    """Name of a new group's table: ``fg_<group>``, numbered where that is taken."""
+    names, number, name = set(taken), 2, _PREFIX + group
+    while name in names:
+        name, number = f"{_PREFIX}{group}_{number}", number + 1
+    return name
+
+
+def grain_table(spec: DatasetSpec, grain: Grain) -> TableSpec:
+    """The table that holds the dataset's own columns of one grain."""
+    if spec.layout is Layout.FLAT:
+        return spec.table(TableRole.LOGS)
+    return spec.table(TableRole.REQUESTS if grain is Grain.REQUEST else TableRole.IMPRESSIONS)
+
+
+def group_table(spec: DatasetSpec, group: FeatureGroup) -> TableSpec:
+    """A group's own table: the key, the event date, the columns."""
+    key = group.key(spec)
+    dates = (spec.event_date_column,) if spec.event_date_column else ()
+    return TableSpec(
+        role=TableRole.FEATURES,
+        name=group.table,
+        columns=tuple(dict.fromkeys((*spec.request_key, *dates, *key, *group.names))),
+        sort_columns=key,
+    )
+
+
+def promoted_columns(groups: Iterable[FeatureGroup], table: str) -> dict[str, str]:
+    """Columns that were promoted into a table, with their Spark DDL types."""
+    return {c.name: c.type for g in groups if g.promoted == table for c in g.columns}
+
+
+def member_tables(spec: DatasetSpec, groups: Iterable[FeatureGroup]) -> tuple[TableSpec, ...]:
+    """Every data table of a version with all its columns, promoted ones included; the anchor first."""
+    groups = tuple(groups)
+    tables = []
+    for table in spec.tables:
+        more = promoted_columns(groups, table.name)
+        tables.append(table.model_copy(update={"columns": (*table.columns, *more)}))
+    return (*tables, *(group_table(spec, g) for g in groups if g.promoted is None))
+
+
+def definition_at(table: Table, snapshot_id: int) -> FeatureGroup | None:
+    """The definition that a snapshot of a group's Iceberg table has."""
+    text = definition_text(table, snapshot_id)
+    return FeatureGroup.from_json(text) if text else None
+
+
+def feature_groups(meta: DatasetMetadata, version: int) -> dict[str, FeatureGroup]:
+    """The feature groups of a version, by name; 0 is the version before the first."""
+    if version == 0:
+        return {}
+    found = {}
+    for name in meta.snapshots(version):
+        if meta.role(name) != TableRole.FEATURES:
+            continue
+        text = meta.definition(version, name)
+        if text:
+            group = FeatureGroup.from_json(text)
+            found[group.name] = group
+    return dict(sorted(found.items()))
+
+
+def find_group(groups: Mapping[str, FeatureGroup], name: str, dataset: str) -> FeatureGroup:
+    """A group by name.
+
+    Raises:
+        UnknownColumnError: names those that are there.
+    """
+    if name not in groups:
+        raise UnknownColumnError(
+            f"the dataset {dataset} has no feature group {name}",
+            expected=known_names(name, groups) if groups else "one that was added",
+            got=name,
+            fix="List them with: dedup-storage features list.",
+        )
+    return groups[name]
+
+
+def stale_cells(
+    meta: DatasetMetadata,
+    spec: DatasetSpec,
+    version: int,
+    group: FeatureGroup,
+    state: Callable[[str], int | None] | None = None,
+) -> set[Cell]:
+    """Event dates and buckets of a group whose inputs changed between what they were computed from and a version.
+
+    A changed row concerns its own date and the days after it whose rows look back on it. A changed row of a looked up
+    table may concern any row of the group.
+
+    Args:
+        meta: The dataset's tables.
+        spec: The dataset.
+        version: The version.
+        group: The group.
+        state: Today's state of a looked up table (``Lake.state``); left out, such tables are not looked at.
+    """
+    table = group.source.table if group.source.kind is SourceKind.JOIN else None
+    if state is not None and table is not None:
+        today = state(table)
+        if any(part.lookups.get(table) != today for part in group.coverage):
+            return set(_ALL)
+    now, own = meta.snapshots(version), grain_table(spec, group.grain).name
+    cells: set[Cell] = set()
+    for part in group.coverage:
+        start = date.fromisoformat(part.start) if part.start else None
+        end = date.fromisoformat(part.end) - timedelta(days=1) if part.end else None
+        for table, snapshot_id in part.snapshots.items():
+            # A table that is gone held a group that this one reads; computing says so by name.
+            changed = meta.changed_cells(table, snapshot_id, now[table]) if table in now else _ALL
+            for cell in changed:
+                reached = cell.stretched(group.lookback)
+                reached = replace(reached, bucket=None) if group.across_users else reached
+                if reached.overlaps(Cell(start, end, None)):
+                    cells.add(reached)
+    if not group.coverage:
+        return set(_ALL)
+    return _up_to_the_last(cells, meta.stored_cells(own, now[own])) if cells else cells
+
+
+def _up_to_the_last(cells: Iterable[Cell], stored: Iterable[Cell]) -> set[Cell]:
+    """The cells without the days after the last that has rows."""
+    ends = [c.high for c in stored]
+    known = [e for e in ends if e is not None]
+    if not known or len(known) < len(ends):
+        return set(cells)
+    last = max(known)
+    cut = set()
+    for cell in cells:
+        beyond = cell.high is not None and cell.high > last and (cell.low is None or cell.low <= last)
+        cut.add(replace(cell, high=last) if beyond else cell)
+    return cut

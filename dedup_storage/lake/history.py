@@ -1,0 +1,263 @@
+"""A dataset's versions as every table format shows them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dedup_storage.errors import DatasetNotFoundError, VersionNotFoundError, known_names
+from dedup_storage.lake.cells import Cell
+from dedup_storage.lake.stored_users import StoredUsers
+from dedup_storage.layout import ROLE_PROPERTY, DatasetSpec
+
+__all__ = ["ANCHORS", "Added", "DatasetMetadata", "FileShare", "Totals", "VersionInfo", "no_dataset"]
+
+# Tables that may describe a dataset.
+ANCHORS = ("requests", "logs")
+
+
+def no_dataset(dataset: str, where: str, others: Sequence[str]) -> DatasetNotFoundError:
+    """The error for a dataset that is not there.
+
+    Args:
+        dataset: Its name.
+        where: Where it was looked for.
+        others: Names of those that are there.
+    """
+    return DatasetNotFoundError(
+        f"there is no dataset {dataset} {where}",
+        expected=known_names(dataset, others) if others else None,
+        fix="Create it with: dedup-storage write.",
+    )
+
+
+@dataclass(frozen=True)
+class FileShare:
+    """Files of a snapshot: those that something opens, and all.
+
+    Attributes:
+        files, bytes: Those opened.
+        all_files, all_bytes: All.
+    """
+
+    files: int
+    all_files: int
+    bytes: int
+    all_bytes: int
+
+
+class VersionInfo(BaseModel):
+    """One published version.
+
+    Attributes:
+        version: 1, 2, 3, …
+        run_id: The run that published it.
+        job: The job of that run (``write``, ``backfill``, ``rollback``, …).
+        created_ms: Milliseconds since the epoch (UTC).
+        parent: The version it was made from, 0 for the first; for a rollback, the version it restores.
+        snapshots: Table name -> snapshot id.
+        rows: Table name -> rows, where the catalog knows them.
+        pins: Labels that keep it from expiry.
+        summary: The run's own facts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    run_id: str
+    job: str
+    created_ms: int
+    parent: int
+    snapshots: Mapping[str, int]
+    rows: Mapping[str, int]
+    pins: tuple[str, ...] = ()
+    summary: Mapping[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What one snapshot of a table holds.
+
+    Attributes:
+        files, bytes: Of its data files.
+        rows: Without those that are hidden.
+    """
+
+    files: int
+    bytes: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Added:
+    """What one snapshot of a table brought.
+
+    Attributes:
+        segments: Partitions in which files came or went.
+        rows, bytes: Of the new files.
+        marks: New deletion vectors.
+    """
+
+    segments: int
+    rows: int
+    bytes: int
+    marks: int = 0
+
+
+class DatasetMetadata(ABC):
+    """A dataset's tables at one moment, whatever their format.
+
+    Attributes:
+        spec: The dataset's description.
+        tables: Its tables by name, as the format's own library loads them.
+    """
+
+    def __init__(self, spec: DatasetSpec, tables: Mapping[str, Any]) -> None:
+        self.spec, self.tables = spec, dict(tables)
+
+    @property
+    def anchor(self) -> Any:
+        """The table that describes the dataset."""
+        return self.tables[self.spec.anchor.name]
+
+    @property
+    @abstractmethod
+    def version_numbers(self) -> list[int]:
+        """Published versions, oldest first."""
+
+    @property
+    @abstractmethod
+    def pending(self) -> int | None:
+        """A version that is decided but not yet complete."""
+
+    @abstractmethod
+    def snapshots(self, version: int) -> dict[str, int]:
+        """Table name -> snapshot id of one published version, anchor first."""
+
+    @abstractmethod
+    def properties(self, table: str) -> Mapping[str, str]:
+        """A table's properties now."""
+
+    @abstractmethod
+    def claim(self, version: int) -> dict[str, str]:
+        """The facts of the run that decided a version, prefix stripped; empty when no longer kept."""
+
+    @abstractmethod
+    def rows(self, version: int) -> dict[str, int]:
+        """Rows of each table of a version, where the catalog knows them."""
+
+    @abstractmethod
+    def definition(self, version: int, table: str) -> str | None:
+        """The feature group that a table holds in a version, as JSON."""
+
+    @abstractmethod
+    def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
+        """Where a table's rows changed between two of its snapshots (``None``: before the first)."""
+
+    @abstractmethod
+    def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
+        """Where a snapshot of a table has rows."""
+
+    @abstractmethod
+    def columns(self, table: str, snapshot_id: int) -> tuple[str, ...]:
+        """A table's columns as a snapshot has them, without those that readers leave out; it may have more by now."""
+
+    @abstractmethod
+    def totals(self, table: str, snapshot_id: int) -> Totals:
+        """What a snapshot of a table holds."""
+
+    @abstractmethod
+    def added(self, table: str, snapshot_id: int) -> Added:
+        """What a published snapshot of a table brought, beside the one before it."""
+
+    @abstractmethod
+    def is_named(self, table: str) -> bool:
+        """Whether a version, or a pin, names a table."""
+
+    @abstractmethod
+    def pins(self, version: int) -> tuple[str, ...]:
+        """Labels that keep a version from expiry."""
+
+    @property
+    @abstractmethod
+    def samples(self) -> Mapping[str, str]:
+        """Named sample -> its record."""
+
+    @property
+    @abstractmethod
+    def stored_users(self) -> StoredUsers:
+        """The stored users of named samples."""
+
+    @abstractmethod
+    def share_of_files(
+        self, table: str, snapshot_id: int, dates: tuple[date | None, date | None], buckets: Collection[int]
+    ) -> FileShare:
+        """The files of a snapshot that may hold rows of some dates and user buckets, from metadata alone.
+
+        Args:
+            table: The table.
+            snapshot_id: The snapshot.
+            dates: First and last event date; ``None`` for no bound.
+            buckets: User buckets; none given stand for all.
+        """
+
+    @property
+    def current(self) -> int:
+        """The newest published version; 0 when nothing was published yet."""
+        return self.version_numbers[-1] if self.version_numbers else 0
+
+    def role(self, table: str) -> str | None:
+        """What a table is for, as its property says."""
+        return self.properties(table).get(ROLE_PROPERTY)
+
+    def resolve(self, version: int | None) -> int:
+        """The version asked for, or the newest.
+
+        Raises:
+            VersionNotFoundError: there is no such version, or none at all.
+        """
+        numbers = self.version_numbers
+        if version is None and numbers:
+            return numbers[-1]
+        if version not in numbers:
+            raise VersionNotFoundError(
+                f"the dataset {self.spec.name} has no version {'yet' if version is None else version}",
+                expected=f"{numbers[0]} to {numbers[-1]}" if numbers else "a first write",
+                fix="List them with: dedup-storage versions.",
+            )
+        return version
+
+    def lineage(self, version: int) -> list[int]:
+        """The version and those whose content it contains, newest first; a rollback leads to what it restores."""
+        line = []
+        while version > 0:
+            line.append(version)
+            version = int(self.claim(version).get("parent", version - 1))
+        return line
+
+    def version_of_run(self, run_id: str) -> int | None:
+        """The version a run published, if today's content contains it."""
+        for version in self.lineage(self.current):
+            if self.claim(version).get("run-id") == run_id:
+                return version
+        return None
+
+    def info(self, version: int) -> VersionInfo:
+        """Everything known of one version."""
+        facts = self.claim(version)
+        return VersionInfo(
+            version=version,
+            run_id=facts.pop("run-id", ""),
+            job=facts.pop("job", ""),
+            created_ms=int(facts.pop("created-ms", 0)),
+            parent=int(facts.pop("parent", version - 1)),
+            snapshots=self.snapshots(version),
+            rows=self.rows(version),
+            pins=self.pins(version),
+            summary=facts,
+        )

@@ -1,0 +1,88 @@
+"""Iceberg tables over a log that is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pyiceberg.transforms import BucketTransform, IdentityTransform
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import InputError
+from dedup_storage.lake.iceberg.metadata import EXPIRED_PREFIX
+from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.sql import listed, literal, quoted
+from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, version_tag
+from dedup_storage.schema import DateGrain, LogSchema
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+__all__ = ["adopt_table", "describe_adopted", "table_partitions"]
+
+
+def table_partitions(table: Table, place: str, schema: LogSchema) -> tuple[DateGrain, int]:
+    """Date grain and user buckets of a table's partitions.
+
+    Raises:
+        InputError: it is partitioned by something else, or has rows that delete files hide.
+    """
+    grain, buckets = DateGrain.NONE, 1
+    names = table.schema()
+    for part in table.spec().fields:
+        source = names.find_column_name(part.source_id)
+        if isinstance(part.transform, IdentityTransform) and source == "event_date":
+            grain = DateGrain.DAY
+        elif isinstance(part.transform, BucketTransform) and source == schema.user:
+            buckets = part.transform.num_buckets
+        else:
+            raise InputError(
+                f"the table {place} is partitioned by {part.transform}({source})",
+                expected="event_date, buckets of the user, or no partitions",
+                fix="Write it into a dataset: dedup-storage write.",
+            )
+    return grain, buckets
+
+
+def _name(settings: Settings, spec: DatasetSpec) -> str:
+    return quoted(settings.catalog.name, spec.name, spec.anchor.name)
+
+
+def adopt_table(
+    spark: SparkSession, settings: Settings, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str]
+) -> None:
+    """Give the dataset a table of the log's files: the table itself under a new name, or a new one that names them."""
+    name, catalog = _name(settings, spec), settings.catalog.name
+    if kind == "iceberg":
+        spark.sql(f"ALTER TABLE {quoted(catalog, *place.split('.'))} RENAME TO `{spec.name}`.`{spec.anchor.name}`")
+    else:
+        fields = ", ".join(f"{quoted(c)} {kind_}" for c, kind_ in columns.items())
+        spark.sql(f"CREATE TABLE {name} ({fields}) USING iceberg TBLPROPERTIES ('format-version' = '2')")
+        folder = literal(f"`parquet`.`{place.replace('`', '``')}`")
+        target = f"{spec.name}.{spec.anchor.name}"
+        procedure = f"{quoted(catalog)}.system.add_files"
+        spark.sql(f"CALL {procedure}(table => '{target}', source_table => '{folder}')")
+    properties = {
+        ROLE_PROPERTY: spec.anchor.role.value,
+        "write.wap.enabled": "true",
+        "commit.retry.num-retries": "20",
+        "commit.retry.min-wait-ms": "50",
+        "write.parquet.compression-codec": "zstd",
+    }
+    _set(spark, name, properties)
+
+
+def describe_adopted(spark: SparkSession, settings: Settings, spec: DatasetSpec, run: Run, created_ms: int) -> None:
+    """Say what the table is, last: from here on there is a dataset."""
+    facts = {"run-id": run.run_id, "job": run.job, "parent": "0", "created-ms": str(created_ms), "dates": "*"}
+    _set(
+        spark,
+        _name(settings, spec),
+        {EXPIRED_PREFIX + version_tag(1): json.dumps(facts), SPEC_PROPERTY: spec.to_json()},
+    )
+
+
+def _set(spark: SparkSession, name: str, properties: Mapping[str, str]) -> None:
+    spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")

@@ -1,0 +1,328 @@
+"""A run's work in parts: a branch of its own, each part one commit, all of them one snapshot in the end.
+
+A backfill may take hours. It commits each finished group of segments to a branch that no reader looks at, and the
+branch's snapshots are its progress: a run that was killed finds there what is done. To publish, the files that the
+branch added, marked and took out become one staged snapshot on today's main (``newRowDelta().stageOnly()``), which the
+publication protocol brings onto main like any other.
+
+Iceberg picks no such snapshot across another commit, so it is staged again when main has moved; it is checked that
+the files it marks or takes out are still there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import ConflictError
+from dedup_storage.lake import branch as neutral
+from dedup_storage.lake.branch import BRANCH_PREFIX, BranchPart, branch_gone, branch_name
+from dedup_storage.lake.iceberg.merge import merge_into
+from dedup_storage.lake.iceberg.metadata import Lake, ancestors, live_rows, snapshot_summary, tags
+from dedup_storage.lake.iceberg.net import Files, iterate
+from dedup_storage.lake.protocol import Staged
+from dedup_storage.lake.segments import Segment
+from dedup_storage.layout import PROPERTY_PREFIX
+
+__all__ = [
+    "BRANCH_PREFIX",
+    "RunBranch",
+    "branch_name",
+    "commit_again",
+    "expiring",
+    "load_java",
+    "main_id",
+    "mark",
+]
+
+PART = PROPERTY_PREFIX + neutral.PART
+_JAVA_ERRORS = (Py4JJavaError, PySparkException)
+_RACES = ("CommitFailedException", "SQLITE_BUSY")
+
+
+def load_java(spark: SparkSession, settings: Settings, dataset: str, table: str) -> Any:
+    """A table in Iceberg's own API, freshly loaded."""
+    util = spark._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr]
+    return util.loadIcebergTable(spark._jsparkSession, f"{settings.catalog.name}.{dataset}.{table}")
+
+
+def main_id(table: Table) -> int | None:
+    """Main's snapshot."""
+    return table.metadata.current_snapshot_id
+
+
+def commit_again(commit: Callable[[], None]) -> None:
+    """Make a small change of a table's references, again and again when other writers' commits come first."""
+    for attempt in Retrying(
+        retry=retry_if_exception(_lost),
+        stop=stop_after_attempt(30),
+        wait=wait_random_exponential(multiplier=0.05, max=2),
+        reraise=True,
+    ):
+        with attempt:
+            commit()
+
+
+def _lost(error: BaseException) -> bool:
+    return isinstance(error, _JAVA_ERRORS) and any(mark in str(error) for mark in _RACES)
+
+
+def mark(java: Any, facts: Mapping[str, str]) -> None:
+    """Stage a snapshot that changes no file; it only carries facts."""
+    change = java.newFastAppend()
+    for key, value in facts.items():
+        change.set(key, value)
+    change.stageOnly()
+    change.commit()
+
+
+class RunBranch:
+    """One run's branch of one table: the ``Branch`` of Iceberg.
+
+    Args:
+        spark, settings, lake: Where the table is.
+        dataset, table: Which table.
+        name: The branch's name, from ``branch_name``.
+    """
+
+    def __init__(
+        self, spark: SparkSession, settings: Settings, lake: Lake, dataset: str, table: str, name: str
+    ) -> None:
+        self.spark, self.settings, self.lake = spark, settings, lake
+        self.dataset, self.table, self.name = dataset, table, name
+
+    @property
+    def identifier(self) -> str:
+        """What Spark writes to (quoted)."""
+        return f"`{self.settings.catalog.name}`.`{self.dataset}`.`{self.table}`.`branch_{self.name}`"
+
+    def _load(self) -> Table:
+        return self.lake.catalog.load_table((self.dataset, self.table))
+
+    def _java(self) -> Any:
+        return load_java(self.spark, self.settings, self.dataset, self.table)
+
+    def tip(self) -> int | None:
+        """The branch's snapshot; ``None`` when there is no branch."""
+        return tags(self._load()).get(self.name)
+
+    def exists(self) -> bool:
+        """See ``Branch``."""
+        return self.tip() is not None
+
+    def begun_at(self) -> int | None:
+        """See ``Branch``."""
+        parts = self._parts(self._load())
+        return parts[0].parent_snapshot_id if parts else None
+
+    def parts(self) -> list[BranchPart]:
+        """See ``Branch``; each is a snapshot of its own."""
+        listed = (snapshot_summary(s) for s in self._parts(self._load()))
+        own = ({k.removeprefix(PROPERTY_PREFIX): v for k, v in facts.items()} for facts in listed)
+        return [BranchPart(facts) for facts in own]
+
+    def _parts(self, table: Table) -> list[Snapshot]:
+        found = []
+        for snapshot in ancestors(table, tags(table).get(self.name)):
+            if PART not in snapshot_summary(snapshot):
+                break
+            found.append(snapshot)
+        return found[::-1]
+
+    def open(self, base: int) -> None:
+        """Begin at a snapshot; what the branch held before is dropped."""
+        self.drop()
+
+        def create() -> None:
+            # The same run at work in another process may have been faster.
+            if self.tip() is None:
+                self._java().manageSnapshots().createBranch(self.name, base).commit()
+
+        commit_again(create)
+
+    def drop(self) -> None:
+        """Remove the branch, its snapshots, and the files that only they hold."""
+        parts = self._parts(self._load())
+
+        def remove() -> None:
+            if self.tip() is not None:
+                self._java().manageSnapshots().removeBranch(self.name).commit()
+
+        def expire() -> None:
+            there = {s.snapshot_id for s in self._load().metadata.snapshots}
+            change = expiring(self._java())
+            for part in parts:
+                if part.snapshot_id in there:
+                    change = change.expireSnapshotId(part.snapshot_id)
+            change.commit()
+
+        commit_again(remove)
+        if parts:
+            commit_again(expire)
+
+    def swap(self, staged: Staged, removed: Iterable[str], facts: Mapping[str, str]) -> None:
+        """Commit a part: a staged snapshot's new files in place of the files at the places named.
+
+        Rows appended to the same segments in between lie in other files and stay.
+        """
+        java, staged_id = self._java(), staged.snapshot_id
+        added = iterate(java.snapshot(staged_id).addedDataFiles(java.io()))
+        try:
+            self.exchange(added, removed, _prefixed(facts))
+        finally:
+            # After a part that another process stored first, too.
+            commit_again(lambda: expiring(self._java()).expireSnapshotId(staged_id).commit())
+
+    def merge(
+        self,
+        values: DataFrame,
+        keys: Iterable[str],
+        changed: Mapping[str, str],
+        segments: Iterable[Segment],
+        facts: Mapping[str, str],
+    ) -> None:
+        """Commit a part by Spark's MERGE; the table's own merge mode makes it deletion vectors."""
+        spec, before = self.lake.load(self.dataset).spec, self.tip()
+        merge_into(self.identifier, spec, self.settings.catalog.name, values, keys, changed, segments, _prefixed(facts))
+        if self.tip() == before:
+            self.mark(_prefixed(facts))
+
+    def rows(self) -> DataFrame:
+        """See ``Branch``."""
+        tip = self.tip()
+        if tip is None:
+            raise branch_gone(self.dataset, self.table)
+        name = f"{self.settings.catalog.name}.{self.dataset}.{self.table}"
+        return self.spark.read.option("versionAsOf", str(tip)).table(name)
+
+    def count(self) -> int:
+        """See ``Branch``."""
+        table = self._load()
+        return live_rows(table, tags(table).get(self.name))
+
+    def exchange(self, added: Iterable[Any], removed: Iterable[str], facts: Mapping[str, str]) -> None:
+        """Commit a part: Iceberg's files ``added`` in place of those at the places named.
+
+        Raises:
+            ConflictError: the same run in another process took one of them out, or dropped the branch.
+        """
+        java = self._java()
+        wanted = set(removed)
+        try:
+            change = java.newOverwrite().toBranch(self.name)
+            for file in added:
+                change.addFile(file)
+            for file in self._live(java, wanted):
+                change.deleteFile(file)
+            for key, value in facts.items():
+                change.set(key, value)
+            change.commit()
+        except _JAVA_ERRORS as error:
+            if "ValidationException" in str(error):
+                raise self._taken() from error
+            if not self.exists():
+                raise branch_gone(self.dataset, self.table) from error
+            raise
+
+    def _taken(self) -> ConflictError:
+        return ConflictError(
+            f"files of {self.dataset}.{self.table} are gone from the branch of the run",
+            fix="Run the job again with the same run id.",
+        )
+
+    def hand_over(self, names: Iterable[str]) -> None:
+        """Let tags (or main) name the branch's snapshot, and remove the branch."""
+        listed, tip = list(names), self.tip()
+
+        def change() -> None:
+            if self.tip() is None:
+                return
+            refs = self._java().manageSnapshots()
+            for name in listed:
+                refs = refs.replaceBranch(name, tip) if name == "main" else refs.replaceTag(name, tip)
+            refs.removeBranch(self.name).commit()
+
+        commit_again(change)
+
+    def mark(self, facts: Mapping[str, str]) -> None:
+        """Commit a part that changed no file."""
+        change = self._java().newFastAppend().toBranch(self.name)
+        for key, value in facts.items():
+            change.set(key, value)
+        change.commit()
+
+    def _live(self, java: Any, wanted: set[str]) -> Iterator[Any]:
+        """The branch's data files at the places named."""
+        found = 0
+        tasks = java.newScan().useRef(self.name).planFiles()
+        try:
+            for task in iterate(tasks):
+                if str(task.file().location()) in wanted:
+                    found += 1
+                    yield task.file()
+        finally:
+            tasks.close()
+        if found != len(wanted):
+            raise self._taken()
+
+    def stage(self, base: int, facts: Mapping[str, str]) -> None:
+        """Stage the whole branch as one snapshot on today's main.
+
+        Args:
+            base: The snapshot that the branch began at.
+            facts: Snapshot properties, the attempt (``wap.id``) among them.
+
+        Raises:
+            ConflictError: files that the run marks or takes out are gone, or the branch was dropped meanwhile.
+        """
+        java, table = self._java(), self._load()
+        parts = self._parts(table)
+        tip = tags(table).get(self.name)
+        if not parts or parts[0].parent_snapshot_id != base:
+            raise branch_gone(self.dataset, self.table)
+        files = Files.of(java, [p.snapshot_id for p in parts])
+        change = java.newRowDelta().validateFromSnapshot(base).validateDeletedFiles()
+        for file in files.added.values():
+            change.addRows(file)
+        for file in files.removed.values():
+            change.removeRows(file)
+        referenced = self.spark._jvm.java.util.ArrayList()  # type: ignore[union-attr]
+        for file in files.marks.values():
+            change.addDeletes(file)
+            referenced.add(file.referencedDataFile())
+        for file in files.unmarked.values():
+            change.removeDeletes(file)
+        change.validateDataFilesExist(referenced)
+        for key, value in facts.items():
+            change.set(key, value)
+        change.stageOnly()
+        try:
+            change.commit()
+        except Py4JJavaError as error:
+            if "ValidationException" in str(error):
+                raise ConflictError(
+                    f"files of {self.dataset}.{self.table} that this run replaces are gone",
+                    fix="Nothing was published. Run the job again.",
+                ) from error
+            raise
+        # The files stay as long as one snapshot holds them. Until now that was the branch: had the same run in
+        # another process dropped it before this commit, they could be gone.
+        if self.tip() != tip:
+            raise branch_gone(self.dataset, self.table)
+
+
+def expiring(java: Any) -> Any:
+    """Expiry of named snapshots alone: by default Iceberg takes every unnamed one that is five days old as well."""
+    return java.expireSnapshots().expireOlderThan(1)
+
+
+def _prefixed(facts: Mapping[str, str]) -> dict[str, str]:
+    return {PROPERTY_PREFIX + key: value for key, value in facts.items()}

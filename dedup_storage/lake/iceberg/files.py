@@ -1,0 +1,81 @@
+"""Segments of Iceberg tables: conditions that prune partitions, and data files by segment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from dedup_storage.lake.segments import Segment, segments_where
+from dedup_storage.lake.sql import quoted
+from dedup_storage.layout import DatasetSpec
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+__all__ = ["bucket_sql", "files_by_segment", "partition_fields", "segments_sql"]
+
+
+def partition_fields(table: Table) -> list[tuple[str, str]]:
+    """Partition field -> its transform."""
+    return [(f.name, str(f.transform)) for f in table.spec().fields]
+
+
+def bucket_sql(spec: DatasetSpec, catalog: str, prefix: str = "") -> str:
+    """A row's user bucket as SQL, the same function as the partition's."""
+    return f"{quoted(catalog)}.system.bucket({spec.buckets}, {prefix}{quoted(spec.schema_.user)})"
+
+
+def segments_sql(spec: DatasetSpec, catalog: str, segments: Iterable[Segment], alias: str = "") -> str:
+    """A SQL condition that holds for the rows of the segments, in a form that Iceberg prunes partitions by."""
+    prefix = f"{quoted(alias)}." if alias else ""
+    column = prefix + quoted(spec.event_date_column) if spec.event_date_column else "NULL"
+
+    def months(parts: Sequence[str]) -> str:
+        firsts = [date.fromisoformat(part + "-01") for part in parts]
+        ends = [(low + timedelta(days=32)).replace(day=1) for low in firsts]
+        return " OR ".join(
+            f"({column} >= DATE'{low}' AND {column} < DATE'{high}')" for low, high in zip(firsts, ends, strict=True)
+        )
+
+    return segments_where(spec, segments, bucket=bucket_sql(spec, catalog, prefix), column=column, months=months)
+
+
+def files_by_segment(frame: DataFrame, fields: Sequence[tuple[str, str]], *, bounds_of: str | None = None) -> DataFrame:
+    """Data files of Iceberg's ``files`` table with their segment.
+
+    Args:
+        frame: The ``files`` metadata table of one snapshot.
+        fields: Partition field -> its transform.
+        bounds_of: Column whose least and greatest value in each file are given as well.
+
+    Returns:
+        ``date`` string, ``bucket`` int, ``content`` (0 data, 1 deletes), ``file_path``, ``rows``, ``bytes``, and
+        ``low`` and ``high`` if asked for.
+    """
+    when, bucket = F.lit(""), F.lit(0)
+    for name, transform in fields:
+        value = F.col("partition").getField(name)
+        if transform == "identity":
+            when = F.date_format(value, "yyyy-MM-dd")
+        elif transform == "month":
+            when = F.date_format(F.add_months(F.lit("1970-01-01").cast("date"), value.cast("int")), "yyyy-MM")
+        elif transform.startswith("bucket"):
+            bucket = value.cast("int")
+    size = F.when(F.col("content") == 0, F.col("file_size_in_bytes")).otherwise(
+        F.coalesce(F.col("content_size_in_bytes"), F.col("file_size_in_bytes"))
+    )
+    bounds = F.col("readable_metrics").getField(bounds_of) if bounds_of else None
+    ends = {"low": "lower_bound", "high": "upper_bound"} if bounds is not None else {}
+    return frame.select(
+        F.coalesce(when, F.lit("")).alias("date"),
+        bucket.alias("bucket"),
+        "content",
+        "file_path",
+        F.col("record_count").alias("rows"),
+        size.alias("bytes"),
+        *(bounds.getField(field).alias(name) for name, field in ends.items() if bounds is not None),
+    )

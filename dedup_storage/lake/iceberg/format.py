@@ -1,0 +1,313 @@
+"""Iceberg through Spark: tables, staged writes, reads of any snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.readwriter import DataFrameWriterV2
+from pyspark.sql.types import ByteType, ShortType
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import InputError
+from dedup_storage.lake.branch import BRANCH_PREFIX, branch_name
+from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.iceberg.adopt import adopt_table, describe_adopted, table_partitions
+from dedup_storage.lake.iceberg.branch import RunBranch
+from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
+from dedup_storage.lake.iceberg.metadata import DatasetMetadata, Lake, snapshot_summary, tags
+from dedup_storage.lake.iceberg.publish import Publisher
+from dedup_storage.lake.iceberg.samples import IcebergSamples
+from dedup_storage.lake.protocol import Run, Staged, require_segments
+from dedup_storage.lake.segments import Segment
+from dedup_storage.lake.sql import listed, quoted
+from dedup_storage.layout import (
+    PROMOTED_PROPERTY,
+    DatasetSpec,
+    TableSpec,
+    describing_properties,
+    encoding_properties,
+    feature_lists,
+    version_tag,
+)
+from dedup_storage.schema import DateGrain, LogSchema, check_name
+
+__all__ = ["IcebergFormat", "in_ranges"]
+
+_TABLE_PROPERTIES = {
+    "format-version": "3",
+    "write.wap.enabled": "true",
+    "write.object-storage.enabled": "false",
+    "commit.retry.num-retries": "20",
+    "commit.retry.min-wait-ms": "50",
+    "write.delete.mode": "merge-on-read",
+    "write.update.mode": "merge-on-read",
+    "write.merge.mode": "merge-on-read",
+    # A segment is one task's work: one sorted run of files instead of several overlapping ones.
+    "write.spark.advisory-partition-size-bytes": str(1024**3),
+}
+
+
+class IcebergFormat(IcebergSamples):
+    """The ``TableFormat`` of Iceberg.
+
+    Args:
+        spark: Session with the catalog defined.
+        settings: Settings of that catalog.
+    """
+
+    name, marks_rows = "iceberg", True
+
+    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+        self.spark, self.settings = spark, settings
+        self.lake = Lake(settings)
+        self._publisher = Publisher(spark, settings, self.lake)
+
+    def require(self, what: str, spec: DatasetSpec | None = None) -> None:
+        """Iceberg has every operation; a log that lies as it was found has no segments to work on.
+
+        Raises:
+            UsageError: the dataset was adopted.
+        """
+        require_segments(what, spec)
+
+    def partitions_of(self, kind: str, place: str, schema: LogSchema) -> tuple[DateGrain, int]:
+        """Date grain and user buckets of a log that is to be adopted."""
+        if kind != "iceberg":
+            return DateGrain.NONE, 1
+        return table_partitions(self.lake.catalog.load_table(place), place, schema)
+
+    def adopt(self, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run) -> None:
+        """Make a log that is there version 1 of a dataset."""
+        self.spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {quoted(self.settings.catalog.name, spec.name)}")
+        adopt_table(self.spark, self.settings, spec, kind, place, columns)
+        snapshot = self.lake.catalog.load_table((spec.name, spec.anchor.name)).current_snapshot()
+        if snapshot is None:
+            raise InputError(f"the log {place} holds no rows")
+        self._publisher.tag(spec.name, spec.anchor.name, version_tag(1), snapshot.snapshot_id)
+        describe_adopted(self.spark, self.settings, spec, run, snapshot.timestamp_ms)
+
+    def find(self, dataset: str) -> DatasetMetadata | None:
+        """The dataset's tables, or ``None`` when there is no such dataset."""
+        return self.lake.find(dataset)
+
+    def bucket(self, spec: DatasetSpec) -> Column:
+        """Iceberg's bucket of the row's user."""
+        function = f"{check_name(self.settings.catalog.name, 'catalog name')}.system.bucket"
+        return F.call_function(function, F.lit(spec.buckets), F.col(spec.schema_.user))
+
+    def metadata(self, dataset: str) -> DatasetMetadata:
+        """The dataset's tables now."""
+        return self.lake.load(dataset)
+
+    def state(self, table: str) -> int | None:
+        """The newest snapshot of any table of the catalog that changed its rows."""
+        return self.lake.state(table)
+
+    def settle(self, spec: DatasetSpec) -> DatasetMetadata:
+        """Finish a publication that another run decided and did not complete; the tables after that."""
+        return self._publisher.complete_pending(spec)
+
+    def _name(self, dataset: str, table: str) -> str:
+        return quoted(self.settings.catalog.name, dataset, table)
+
+    def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
+        """Create a dataset's tables, anchor last, so that a half-created dataset does not exist."""
+        self.spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {quoted(self.settings.catalog.name, spec.name)}")
+        for table in reversed(spec.tables):
+            self.create_table(spec, table, columns, dictionaries=dictionaries)
+
+    def create_table(
+        self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()
+    ) -> None:
+        """Create one table if it is not there, with its partitions, order and encodings."""
+        properties = {
+            **_TABLE_PROPERTIES,
+            **encoding_properties(spec, table, feature_lists(table, columns), dictionaries),
+            **describing_properties(spec, table, columns),
+        }
+        fields = ", ".join(f"{quoted(c)} {columns[c]}" for c in table.columns)
+        partitions = ", ".join(self._partitions(spec))
+        name = self._name(spec.name, table.name)
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {name} ({fields}) USING iceberg "
+            f"PARTITIONED BY ({partitions}) TBLPROPERTIES ({listed(properties)})"
+        )
+        order = ", ".join(quoted(c) for c in table.sort_columns)
+        self.spark.sql(f"ALTER TABLE {name} WRITE DISTRIBUTED BY PARTITION LOCALLY ORDERED BY {order}")
+
+    def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
+        """Add columns to a table, null in every row; those that are there with the same type stay."""
+        name = self._name(spec.name, table)
+        there = {f.name: f.dataType for f in self.spark.read.table(name).schema.fields}
+        # Iceberg widens 8- and 16-bit integers.
+        wanted = self.spark.createDataFrame([], ", ".join(f"{quoted(c)} {t}" for c, t in columns.items())).schema
+        for field in wanted.fields:
+            small = isinstance(field.dataType, (ByteType, ShortType))
+            kind, plain = columns[field.name], field.dataType.simpleString()
+            if small:
+                kind = plain = "int"
+            if field.name in there and there[field.name].simpleString() == plain:
+                continue
+            if field.name in there:
+                # Left by a promotion that no version of today shows; older snapshots keep their schema.
+                self.spark.sql(f"ALTER TABLE {name} DROP COLUMN {quoted(field.name)}")
+            self.spark.sql(f"ALTER TABLE {name} ADD COLUMN {quoted(field.name)} {kind}")
+        # Set before any row has them, so that a reader knows them for what they are.
+        promoted = self.lake.catalog.load_table((spec.name, table)).properties.get(PROMOTED_PROPERTY, "")
+        names = ",".join(sorted({*filter(None, promoted.split(",")), *columns}))
+        self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed({PROMOTED_PROPERTY: names})})")
+
+    def _partitions(self, spec: DatasetSpec) -> list[str]:
+        bucket = f"bucket({spec.buckets}, {quoted(spec.schema_.user)})"
+        if spec.event_date_column is None or spec.date_grain is DateGrain.NONE:
+            return [bucket]
+        date = quoted(spec.event_date_column)
+        return [date if spec.date_grain is DateGrain.DAY else f"months({date})", bucket]
+
+    def stage(
+        self, spec: DatasetSpec, table: TableSpec, frame: DataFrame, run: Run, *, presorted: bool = False
+    ) -> Staged:
+        """Write rows that nobody sees yet: a snapshot that no branch contains, named by the attempt.
+
+        ``spark.wap.id`` is a session setting, so the frame is written in a session of its own unless it has one.
+        """
+        if frame.sparkSession is self.spark:
+            frame = move_to(run_session(self.spark), frame)
+        frame.sparkSession.conf.set("spark.wap.id", run.attempt)
+        writer = frame.select(*table.columns).writeTo(self._name(spec.name, table.name))
+        for key, value in self._publisher.facts(spec, table.name, run).items():
+            writer = writer.option(f"snapshot-property.{key}", value)
+        if presorted:
+            writer = writer.option("use-table-distribution-and-ordering", "false").option("fanout-enabled", "false")
+        self._commit(spec, table, writer, run)
+        return self.staged(spec, table.name, run)
+
+    def _commit(self, spec: DatasetSpec, table: TableSpec, writer: DataFrameWriterV2, run: Run) -> None:
+        if run.replaced is None or not run.replaces(table.name):
+            writer.append()
+        elif run.buckets is None:
+            writer.overwrite(in_ranges(str(spec.event_date_column), run.replaced))
+        else:
+            writer.append()
+            self._publisher.replace_segments(spec, table.name, run)
+
+    def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
+        """Stage a snapshot without rows: a version's anchor where none of its rows change, or new facts of a table."""
+        nothing = self.spark.read.table(self._name(spec.name, table.name)).limit(0)
+        return self.stage(spec, table, nothing, replace(run, replaced=None))
+
+    def staged(self, spec: DatasetSpec, table: str, run: Run) -> Staged:
+        """What an attempt staged in one table."""
+        meta = self.lake.catalog.load_table((spec.name, table))
+        snapshot = self._publisher.find_staged(meta, run.attempt)
+        summary = snapshot_summary(snapshot)
+        return Staged(
+            table=table,
+            snapshot_id=snapshot.snapshot_id,
+            parent_id=snapshot.parent_snapshot_id,
+            rows=int(summary.get("added-records", 0)),
+            bytes=int(summary.get("added-files-size", 0)),
+            files=int(summary.get("added-data-files", 0)),
+            attempt=run.attempt,
+        )
+
+    def staged_rows(self, spec: DatasetSpec, staged: Staged, run: Run) -> DataFrame:
+        """The rows an attempt staged, alone; of a replacement the whole table as it would be."""
+        if run.replaced is not None or staged.parent_id is None:
+            return self.read(spec.name, staged.table, staged.snapshot_id)
+        reader = self.spark.read.option("start-snapshot-id", staged.parent_id)
+        return reader.option("end-snapshot-id", staged.snapshot_id).table(self._plain(spec.name, staged.table))
+
+    def branch(self, dataset: str, table: str, run_id: str) -> RunBranch:
+        """A run's branch of one table, where it keeps its finished parts."""
+        return RunBranch(self.spark, self.settings, self.lake, dataset, table, branch_name(run_id))
+
+    def branches(self, dataset: str, table: str) -> list[str]:
+        """Names of the branches of runs that are at work on a table, or were stopped there."""
+        names = tags(self.lake.catalog.load_table((dataset, table)))
+        return [name for name in names if name.startswith(BRANCH_PREFIX)]
+
+    def read(self, dataset: str, table: str, snapshot_id: int, *, hidden: bool = False) -> DataFrame:
+        """Rows of a snapshot; no column is hidden."""
+        return self.spark.read.option("versionAsOf", str(snapshot_id)).table(self._plain(dataset, table))
+
+    def _plain(self, dataset: str, table: str) -> str:
+        return f"{self.settings.catalog.name}.{dataset}.{table}"
+
+    def hidden(self, spec: DatasetSpec) -> Mapping[str, str]:
+        """None: Iceberg's partitions are functions of the rows' columns."""
+        return {}
+
+    def inside(self, spec: DatasetSpec, segments: Iterable[Segment]) -> str:
+        """A SQL condition that holds for the rows of the segments."""
+        return segments_sql(spec, self.settings.catalog.name, segments)
+
+    def in_buckets(self, spec: DatasetSpec, buckets: Collection[int]) -> Column:
+        """Whether a row lies in some user buckets."""
+        return F.expr(bucket_sql(spec, self.settings.catalog.name)).isin(list(buckets))
+
+    def file(self, spec: DatasetSpec) -> Column:
+        """The data file of a row that was just read."""
+        return F.col("_file")
+
+    def files(self, meta: DatasetMetadata, table: str, snapshot_id: int) -> DataFrame:
+        """Files of a snapshot, from Iceberg's ``files`` table."""
+        name = f"{self.settings.catalog.name}.{meta.spec.name}.{table}.files"
+        listed = self.spark.read.option("versionAsOf", str(snapshot_id)).table(name)
+        return files_by_segment(listed, partition_fields(meta.tables[table]), bounds_of=meta.spec.schema_.user)
+
+    def publish(
+        self,
+        spec: DatasetSpec,
+        run: Run,
+        members: Sequence[str],
+        verify: Callable[[DatasetMetadata], None] | None = None,
+    ) -> int:
+        """Make an attempt's staged data visible in all tables at once; gives the version."""
+        return self._publisher.publish(spec, run, members, verify)
+
+    def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:
+        """Publish a new version with the content of an older one; gives its number."""
+        facts = {"parent": str(target), "kind": "rollback"}
+        run = replace(run, facts={**run.facts, **facts}, dates=None)
+        self.stage_nothing(spec, spec.anchor, run)
+        # No member: a rollback is the way out where a table, the anchor too, was changed from elsewhere.
+        return self._publisher.publish(spec, run, (), None)
+
+    def pin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Keep a version through expiry: a tag on every table, the anchor's last."""
+        for table, snapshot_id in reversed(self.lake.load(spec.name).snapshots(version).items()):
+            self.tag(spec.name, table, f"pin-{version_tag(version)}-{label}", snapshot_id)
+
+    def unpin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Let expiry have a version again."""
+        for table in self.lake.load(spec.name).snapshots(version):
+            self.untag(spec.name, table, f"pin-{version_tag(version)}-{label}")
+
+    def tag(self, dataset: str, table: str, name: str, snapshot_id: int) -> None:
+        """Name a snapshot so that expiry keeps it."""
+        self._publisher.tag(dataset, table, name, snapshot_id)
+
+    def untag(self, dataset: str, table: str, name: str) -> None:
+        """Remove a snapshot's name."""
+        self._publisher.untag(dataset, table, name)
+
+    def discard(self, spec: DatasetSpec, run: Run) -> None:
+        """Remove an attempt's staged data."""
+        self._publisher.discard(spec, run)
+
+
+def in_ranges(column: str, ranges: Sequence[tuple[str, str]]) -> Column:
+    """Whether a date lies in one of half-open ranges (ISO; an empty text is no bound)."""
+    condition: Column | None = None
+    for low, high in ranges:
+        part = F.lit(True)
+        if low:
+            part = F.col(column) >= F.lit(low).cast("date")
+        if high:
+            part = part & (F.col(column) < F.lit(high).cast("date"))
+        condition = part if condition is None else condition | part
+    return F.lit(False) if condition is None else condition

@@ -1,0 +1,141 @@
+"""The kept versions without some users: every named snapshot that has or tells of their rows, made anew.
+
+Names move from the old snapshot to the new one. A snapshot tells of rows that it does not hold when its manifests list
+files that were taken out, with the least and the greatest id in them. The current version is written anew on main
+itself, so that nobody who publishes meanwhile is undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from pyiceberg.table import Table
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import ConflictError
+from dedup_storage.faults import reached
+from dedup_storage.lake.groups import definition_at
+from dedup_storage.lake.iceberg.branch import RunBranch, commit_again, load_java, main_id
+from dedup_storage.lake.iceberg.expire import Expiry, Policy
+from dedup_storage.lake.iceberg.manifests import lists_removed, rewrite_main
+from dedup_storage.lake.iceberg.metadata import DatasetMetadata, ancestors, snapshot_summary, tags
+from dedup_storage.lake.iceberg.rewrite import TableRewriter, Touched
+from dedup_storage.lake.protocol import TableFormat
+from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec, TableRole, parse_version_tag
+
+__all__ = ["KeptVersions", "find_touched", "telling"]
+
+
+def find_touched(meta: DatasetMetadata, name: str, rewriter: TableRewriter) -> dict[int, Touched]:
+    """Named snapshots of a table that hold rows of the users -> the files that do."""
+    found = {s: rewriter.touched(s) for s in dict.fromkeys(tags(meta.tables[name]).values())}
+    return {snapshot_id: touched for snapshot_id, touched in found.items() if touched}
+
+
+def telling(meta: DatasetMetadata, name: str) -> list[int]:
+    """Named snapshots of a table whose manifests list files that were taken out."""
+    table = meta.tables[name]
+    return [s for s in dict.fromkeys(tags(table).values()) if lists_removed(table, s)]
+
+
+class KeptVersions:
+    """Makes the kept versions of one dataset anew.
+
+    Args:
+        spark, tables, settings, spec: As for ``Backfill``.
+        run_id: The run.
+    """
+
+    def __init__(
+        self, spark: SparkSession, tables: TableFormat, settings: Settings, spec: DatasetSpec, run_id: str
+    ) -> None:
+        self.spark, self.tables, self.settings, self.spec, self.run_id = spark, tables, settings, spec, run_id
+
+    def make_anew(
+        self, meta: DatasetMetadata, rewriters: Mapping[str, TableRewriter]
+    ) -> tuple[dict[str, int], list[int]]:
+        """Do it; gives the snapshots of each table that held rows of the users, and the versions.
+
+        Raises:
+            ConflictError: another run published meanwhile; run again.
+        """
+        # What versions say of their runs must outlive the snapshots that say it.
+        Expiry(self.spark, self.tables, self.settings, self.spec, Policy()).remember(meta, meta.version_numbers)
+        reached("forget:remembered")
+        meta = self.tables.metadata(self.spec.name)
+        current = meta.snapshots(meta.current)
+        again: dict[str, int] = {}
+        versions: set[int] = set()
+        for name, rewriter in rewriters.items():
+            found = find_touched(meta, name, rewriter)
+            again[name] = len(found)
+            for snapshot_id in dict.fromkeys((*found, *telling(meta, name))):
+                touched = found.get(snapshot_id, {})
+                named = [t for t, s in tags(meta.tables[name]).items() if s == snapshot_id]
+                # Main holds the current version, except in tables that this version leaves out.
+                names = [t for t in named if t != "main" or name not in current]
+                if current.get(name) != snapshot_id:
+                    self._older(meta, rewriter, snapshot_id, touched, names)
+                elif touched:
+                    raise self._overtaken()
+                else:
+                    self._current(meta, name, snapshot_id, names)
+                if touched:
+                    versions |= {v for t in names if (v := parse_version_tag(t)) is not None}
+        return again, sorted(versions)
+
+    def _older(
+        self, meta: DatasetMetadata, rewriter: TableRewriter, snapshot_id: int, touched: Touched, names: Sequence[str]
+    ) -> None:
+        if not names:
+            return
+        rewriter.write(snapshot_id, touched)
+        branch = cast(RunBranch, self.tables.branch(self.spec.name, rewriter.table, f"{self.run_id}/{snapshot_id}"))
+        rewriter.lay_anew(branch, snapshot_id, touched, self._facts(meta, rewriter.table, snapshot_id))
+        reached("forget:made")
+        branch.hand_over(names)
+        reached("forget:renamed")
+
+    def _current(self, meta: DatasetMetadata, name: str, snapshot_id: int, names: Sequence[str]) -> None:
+        table = self._with_rows_of(name, snapshot_id)
+        if lists_removed(table, main_id(table) or 0):
+            facts = self._facts(meta, name, snapshot_id)
+            java = load_java(self.spark, self.settings, self.spec.name, name)
+            commit_again(lambda: rewrite_main(self.spark, java, facts))
+            reached("forget:manifests")
+            table = self._with_rows_of(name, snapshot_id)
+        tip = main_id(table)
+
+        def follow() -> None:
+            refs = load_java(self.spark, self.settings, self.spec.name, name).manageSnapshots()
+            for tag in names:
+                refs = refs.replaceTag(tag, tip)
+            refs.commit()
+
+        commit_again(follow)
+
+    def _with_rows_of(self, name: str, snapshot_id: int) -> Table:
+        """The table, whose main must have the rows of the snapshot."""
+        table = self.tables.metadata(self.spec.name).tables[name]
+        for snapshot in ancestors(table, main_id(table)):
+            if snapshot.snapshot_id == snapshot_id:
+                return table
+            if snapshot_summary(snapshot).get("operation") != "replace":
+                break
+        raise self._overtaken()
+
+    def _facts(self, meta: DatasetMetadata, name: str, snapshot_id: int) -> dict[str, str]:
+        facts = {PROPERTY_PREFIX + "run-id": self.run_id, PROPERTY_PREFIX + "job": "forget-user"}
+        if meta.role(name) == TableRole.FEATURES:
+            # The snapshot that held the group's definition goes, and with it the rows it names.
+            group = definition_at(meta.tables[name], snapshot_id)
+            facts |= {PROPERTY_PREFIX + DEFINITION: group.to_json()} if group is not None else {}
+        return facts
+
+    def _overtaken(self) -> ConflictError:
+        return ConflictError(
+            f"another run published to {self.spec.name} while users were erased from it",
+            fix="Versions may hold rows of the users. Run the job again with the same run id.",
+        )

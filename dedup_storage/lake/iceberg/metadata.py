@@ -1,0 +1,270 @@
+"""What the catalog knows of a dataset of Iceberg tables, read with PyIceberg: no Spark, no data files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from datetime import date
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.transforms import BucketTransform
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import StorageError
+from dedup_storage.lake.cells import Cell
+from dedup_storage.lake.history import ANCHORS, Added, DatasetMetadata, FileShare, Totals, VersionInfo, no_dataset
+from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
+from dedup_storage.lake.iceberg.changes import changed_cells, stored_cells
+from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, live_rows, snapshot_summary, tags
+from dedup_storage.lake.stored_users import StoredUsers, iceberg_users, sample_records
+from dedup_storage.layout import (
+    PROPERTY_PREFIX,
+    ROLE_PROPERTY,
+    SPEC_PROPERTY,
+    DatasetSpec,
+    claim_tag,
+    parse_version_tag,
+    version_tag,
+)
+from dedup_storage.schema import check_name
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+__all__ = [
+    "DatasetMetadata",
+    "IcebergMetadata",
+    "Lake",
+    "VersionInfo",
+    "ancestors",
+    "live_rows",
+    "snapshot_summary",
+    "tags",
+]
+
+EXPIRED_PREFIX = PROPERTY_PREFIX + "expired."
+
+
+class IcebergMetadata(DatasetMetadata):
+    """A dataset's Iceberg tables: versions are tags, facts lie in snapshots' summaries."""
+
+    @cached_property
+    def version_numbers(self) -> list[int]:
+        """See ``DatasetMetadata``."""
+        found = (parse_version_tag(tag) for tag in tags(self.anchor))
+        return sorted(n for n in found if n is not None)
+
+    @property
+    def pending(self) -> int | None:
+        """See ``DatasetMetadata``."""
+        following = self.current + 1
+        return following if claim_tag(following) in tags(self.anchor) else None
+
+    def snapshots(self, version: int) -> dict[str, int]:
+        """See ``DatasetMetadata``."""
+        tag = version_tag(version)
+        members = {name: tags(table)[tag] for name, table in self.tables.items() if tag in tags(table)}
+        return dict(sorted(members.items(), key=lambda item: item[0] != self.spec.anchor.name))
+
+    def properties(self, table: str) -> Mapping[str, str]:
+        """See ``DatasetMetadata``."""
+        found: Mapping[str, str] = self.tables[table].properties
+        return found
+
+    def claim(self, version: int) -> dict[str, str]:
+        """See ``DatasetMetadata``."""
+        staged = tags(self.anchor).get(claim_tag(version))
+        snapshot = self.anchor.snapshot_by_id(staged) if staged is not None else None
+        if snapshot is None:
+            # What maintenance remembered of an expired version.
+            facts = json.loads(self.anchor.properties.get(EXPIRED_PREFIX + version_tag(version), "{}"))
+            return {str(key): str(value) for key, value in facts.items()}
+        facts = {
+            key.removeprefix(PROPERTY_PREFIX): value
+            for key, value in snapshot_summary(snapshot).items()
+            if key.startswith(PROPERTY_PREFIX)
+        }
+        return {**facts, "staged": str(staged), "created-ms": str(snapshot.timestamp_ms)}
+
+    def rows(self, version: int) -> dict[str, int]:
+        """See ``DatasetMetadata``."""
+        rows = {}
+        for name, snapshot_id in self.snapshots(version).items():
+            snapshot = self.tables[name].snapshot_by_id(snapshot_id)
+            total = snapshot_summary(snapshot).get("total-records") if snapshot else None
+            if total is not None:
+                rows[name] = int(total)
+        return rows
+
+    def definition(self, version: int, table: str) -> str | None:
+        """See ``DatasetMetadata``."""
+        return definition_text(self.tables[table], tags(self.tables[table])[version_tag(version)])
+
+    def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
+        """See ``DatasetMetadata``."""
+        return changed_cells(self.tables[table], self.spec, old, new)
+
+    def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
+        """See ``DatasetMetadata``."""
+        return stored_cells(self.tables[table], self.spec, snapshot_id)
+
+    def columns(self, table: str, snapshot_id: int) -> tuple[str, ...]:
+        """See ``DatasetMetadata``."""
+        stored = self.tables[table]
+        snapshot = stored.snapshot_by_id(snapshot_id)
+        own = stored.schemas().get(snapshot.schema_id) if snapshot and snapshot.schema_id is not None else None
+        return tuple(field.name for field in (own or stored.schema()).fields)
+
+    def totals(self, table: str, snapshot_id: int) -> Totals:
+        """See ``DatasetMetadata``."""
+        summary = self._summary(table, snapshot_id)
+        return Totals(
+            files=int(summary.get("total-data-files", 0)),
+            bytes=int(summary.get("total-files-size", 0)),
+            rows=live_rows(self.tables[table], snapshot_id),
+        )
+
+    def added(self, table: str, snapshot_id: int) -> Added:
+        """See ``DatasetMetadata``."""
+        summary = self._summary(table, snapshot_id)
+        return Added(
+            segments=int(summary.get("changed-partition-count", 0)),
+            rows=int(summary.get("added-records", 0)),
+            bytes=int(summary.get("added-files-size", 0)),
+            marks=int(summary.get("added-dvs", 0)),
+        )
+
+    def _summary(self, table: str, snapshot_id: int) -> dict[str, str]:
+        snapshot = self.tables[table].snapshot_by_id(snapshot_id)
+        return snapshot_summary(snapshot) if snapshot is not None else {}
+
+    def is_named(self, table: str) -> bool:
+        """See ``DatasetMetadata``."""
+        return any(parse_version_tag(t) is not None or t.startswith("pin-") for t in tags(self.tables[table]))
+
+    def pins(self, version: int) -> tuple[str, ...]:
+        """See ``DatasetMetadata``."""
+        pin = f"pin-v{version}-"
+        return tuple(sorted(t.removeprefix(pin) for t in tags(self.anchor) if t.startswith(pin)))
+
+    @property
+    def samples(self) -> Mapping[str, str]:
+        """See ``DatasetMetadata``."""
+        return sample_records(self.anchor.properties)
+
+    @property
+    def stored_users(self) -> StoredUsers:
+        """See ``DatasetMetadata``."""
+        return iceberg_users(self.tables)
+
+    def share_of_files(
+        self, table: str, snapshot_id: int, dates: tuple[date | None, date | None], buckets: Collection[int]
+    ) -> FileShare:
+        """See ``DatasetMetadata``."""
+        loaded, column = self.tables[table], self.spec.event_date_column
+        where: BooleanExpression = AlwaysTrue()
+        if column is not None and dates[0] is not None:
+            where = And(where, GreaterThanOrEqual(term=column, value=dates[0].isoformat()))
+        if column is not None and dates[1] is not None:
+            where = And(where, LessThanOrEqual(term=column, value=dates[1].isoformat()))
+        every = [task.file for task in loaded.scan(snapshot_id=snapshot_id).plan_files()]
+        dated = every
+        if not isinstance(where, AlwaysTrue):
+            dated = [task.file for task in loaded.scan(where, snapshot_id=snapshot_id).plan_files()]
+        kept = [file for file in dated if not buckets or _in_buckets(loaded, file, buckets)]
+        sizes = [sum(file.file_size_in_bytes for file in files) for files in (kept, every)]
+        return FileShare(len(kept), len(every), *sizes)
+
+
+def _in_buckets(table: Table, file: DataFile, buckets: Collection[int]) -> bool:
+    for place, field in enumerate(table.metadata.specs()[file.spec_id].fields):
+        if isinstance(field.transform, BucketTransform):
+            return file.partition[place] in buckets
+    return True
+
+
+class Lake:
+    """The catalog of one configuration, seen through PyIceberg."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The PyIceberg catalog.
+
+        Raises:
+            StorageError: it cannot be reached.
+        """
+        from pyiceberg.catalog import load_catalog
+
+        try:
+            return load_catalog(self.settings.catalog.name, **pyiceberg_properties(self.settings))
+        except (OSError, ValueError) as error:
+            kind = self.settings.catalog.type.value
+            raise StorageError(
+                f"the {kind} catalog cannot be opened: {error}", fix="Check the section catalog."
+            ) from error
+
+    def datasets(self) -> list[str]:
+        """Names of the datasets in the catalog."""
+        return sorted(
+            ".".join(namespace) for namespace in self.catalog.list_namespaces() if self._anchor(".".join(namespace))
+        )
+
+    def _anchor(self, dataset: str) -> Table | None:
+        from pyiceberg.exceptions import NoSuchTableError
+
+        for name in ANCHORS:
+            try:
+                table = self.catalog.load_table((dataset, name))
+            except NoSuchTableError:
+                continue
+            if SPEC_PROPERTY in table.properties:
+                return table
+        return None
+
+    def find(self, dataset: str) -> IcebergMetadata | None:
+        """A dataset's tables, or ``None`` when there is no such dataset."""
+        check_name(dataset, "dataset name")
+        anchor = self._anchor(dataset)
+        if anchor is None:
+            return None
+        spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
+        tables = {spec.anchor.name: anchor}
+        for identifier in self.catalog.list_tables((dataset,)):
+            if identifier[-1] not in tables:
+                table = self.catalog.load_table(identifier)
+                if ROLE_PROPERTY in table.properties:
+                    tables[identifier[-1]] = table
+        return IcebergMetadata(spec, tables)
+
+    def state(self, table: str) -> int | None:
+        """The newest snapshot of a table that changed its rows, as ``namespace.table``; ``None`` where there is none.
+
+        Compaction by whatever tool is passed over.
+        """
+        from pyiceberg.exceptions import NoSuchTableError
+
+        try:
+            found = self.catalog.load_table(tuple(table.split(".")))
+        except NoSuchTableError:
+            return None
+        line = ancestors(found, found.metadata.current_snapshot_id)
+        changed = [s for s in line if snapshot_summary(s).get("operation") != "replace"] or line[-1:]
+        return changed[0].snapshot_id if changed else None
+
+    def load(self, dataset: str) -> IcebergMetadata:
+        """A dataset's tables.
+
+        Raises:
+            DatasetNotFoundError: names the datasets that do exist.
+        """
+        found = self.find(dataset)
+        if found is None:
+            raise no_dataset(dataset, f"in the catalog {self.settings.catalog.name}", self.datasets())
+        return found

@@ -1,0 +1,189 @@
+"""One table without some users: its files that hold their rows, written anew without these rows.
+
+Versions share files. What was written anew for one snapshot is used again for every other in which the same files, with
+the same deletion vectors, held rows of the users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.iceberg.branch import RunBranch, load_java
+from dedup_storage.lake.iceberg.files import files_by_segment, partition_fields, segments_sql
+from dedup_storage.lake.iceberg.manifests import lay_anew
+from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.lake.segments import Segment
+from dedup_storage.lake.stored_rows import StoredRows
+from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
+from dedup_storage.schema import DateGrain
+from dedup_storage.sources.named import text_frame
+from dedup_storage.spark.rows import buckets_of
+
+__all__ = ["TableRewriter", "Touched"]
+
+STAGING = "write.wap.enabled"
+
+# Segment -> its data files that hold rows of the users, each with its deletion vector.
+Touched = Mapping[Segment, frozenset[tuple[str, str]]]
+
+
+class TableRewriter:
+    """Rewrites snapshots of one table.
+
+    Args:
+        spark, tables, settings: As for ``Backfill``.
+        meta: The dataset's tables.
+        table: Its name.
+        users: The users, one column with the user column's name.
+        run: Attempt that the new files are staged under.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        tables: TableFormat,
+        settings: Settings,
+        meta: DatasetMetadata,
+        table: str,
+        users: DataFrame,
+        run: Run,
+    ) -> None:
+        self.tables, self.settings, self.table, self.run = tables, settings, table, run
+        self.spark, self.session = spark, run_session(spark)
+        self._fields = partition_fields(meta.tables[table])
+        dated = any(transform in ("identity", "month") for _, transform in self._fields)
+        # Rows set aside lie in segments without dates.
+        undated = meta.spec.model_copy(update={"date_grain": DateGrain.NONE})
+        self.spec: DatasetSpec = meta.spec if dated else undated
+        self.dataset = meta.spec.name
+        columns = tuple(field.name for field in meta.tables[table].schema().fields)
+        self._spec_of_table = TableSpec(role=TableRole.FEATURES, name=table, columns=columns, sort_columns=())
+        kind = tables.read(self.dataset, table, meta.tables[table].metadata.snapshots[-1].snapshot_id)
+        user = meta.spec.schema_.user
+        self.users = move_to(self.session, users).select(F.col(user).cast(kind.schema[user].dataType)).distinct()
+        self._stored = StoredRows(self.session, self.users)
+        self._holds: dict[str, bool] = {}
+        self._written: dict[tuple[Segment, frozenset[tuple[str, str]]], list[Any]] = {}
+
+    @property
+    def _catalog(self) -> str:
+        return self.settings.catalog.name
+
+    @cached_property
+    def _buckets(self) -> list[int]:
+        """Buckets of the users; the others are not looked into."""
+        return buckets_of(self.users, self.tables.bucket(self.spec))
+
+    def rows(self, snapshot_id: int) -> DataFrame:
+        """All rows of a snapshot."""
+        return move_to(self.session, self.tables.read(self.dataset, self.table, snapshot_id))
+
+    def count(self, snapshot_id: int) -> int:
+        """Rows of the users in a snapshot."""
+        return self._theirs(snapshot_id).count()
+
+    def _theirs(self, snapshot_id: int) -> DataFrame:
+        user = self.spec.schema_.user
+        inside = self.tables.in_buckets(self.spec, self._buckets)
+        rows = self.rows(snapshot_id).filter(inside).select(user, "_file")
+        return rows.join(F.broadcast(self.users), user, "left_semi")
+
+    def touched(self, snapshot_id: int) -> Touched:
+        """Files of a snapshot that hold rows of the users."""
+        files = self.session.read.option("versionAsOf", str(snapshot_id)).table(
+            f"{self._catalog}.{self.dataset}.{self.table}.files"
+        )
+        hit = self._theirs(snapshot_id).select("_file").distinct().withColumn("hit", F.lit(True))
+        vectors = files.filter("content <> 0").select(
+            F.col("referenced_data_file").alias("of"),
+            F.concat_ws("@", "file_path", F.col("content_offset").cast("string")).alias("vector"),
+        )
+        listed = files_by_segment(files, self._fields).filter("content = 0").select("date", "bucket", "file_path")
+        found = (
+            listed.join(F.broadcast(hit), F.col("file_path") == F.col("_file"), "left")
+            .join(F.broadcast(vectors), F.col("file_path") == F.col("of"), "left")
+            .filter("hit or vector is not null")
+            .filter(F.col("bucket").isin(self._buckets))
+            .select("date", "bucket", "file_path", F.coalesce("vector", F.lit("")).alias("vector"), "hit")
+        )
+        # At most the files of the users' buckets, which are listed in any case to be exchanged.
+        rows = found.collect()
+        # A deletion vector hides rows, and leaves them in their file.
+        hidden = self._hidden([row["file_path"] for row in rows if not row["hit"]])
+        touched: dict[Segment, set[tuple[str, str]]] = {}
+        for row in rows:
+            if row["hit"] or row["file_path"] in hidden:
+                touched.setdefault(Segment(row["date"], row["bucket"]), set()).add((row["file_path"], row["vector"]))
+        return {segment: frozenset(files) for segment, files in touched.items()}
+
+    def _hidden(self, paths: Sequence[str]) -> set[str]:
+        """Those of the data files that hold rows of the users, hidden ones included."""
+        unknown = [p for p in paths if p not in self._holds]
+        if unknown:
+            names = self._stored.holding(*unknown)
+            self._holds |= {path: path.rpartition("/")[2] in names for path in unknown}
+        return {path for path in paths if self._holds[path]}
+
+    def write(self, snapshot_id: int, touched: Touched) -> None:
+        """Write anew what was not written yet of a snapshot's touched files, where nobody sees it."""
+        needed = {s: files for s, files in touched.items() if (s, files) not in self._written}
+        if not needed:
+            return
+        user = self.spec.schema_.user
+        paths = (path for files in needed.values() for path, _ in files)
+        listed = F.broadcast(text_frame(self.session, "_path", paths))
+        rows = self.rows(snapshot_id).filter(F.expr(segments_sql(self.spec, self._catalog, needed)))
+        columns = self._spec_of_table.columns
+        rows = rows.select(*columns, "_file").join(listed, F.col("_file") == F.col("_path"), "left_semi")
+        rows = rows.join(F.broadcast(self.users), user, "left_anti").select(*columns)
+        java = load_java(self.spark, self.settings, self.dataset, self.table)
+        if java.properties().get(STAGING) != "true":
+            # A table of a sample made by an earlier release: its rows would be appended for all to see.
+            java.updateProperties().set(STAGING, "true").commit()
+        staged = self.tables.stage(self.spec, self._spec_of_table, move_to(run_session(self.session), rows), self.run)
+        java.refresh()
+        spec = java.spec()
+        by_segment: dict[Segment, list[Any]] = {segment: [] for segment in needed}
+        iterator = java.snapshot(staged.snapshot_id).addedDataFiles(java.io()).iterator()
+        while iterator.hasNext():
+            file = iterator.next()
+            by_segment[_segment_of(str(spec.partitionToPath(file.partition())), self._fields)].append(file)
+        for segment, files in needed.items():
+            self._written[segment, files] = by_segment[segment]
+
+    def swap(self, branch: RunBranch, touched: Touched, facts: Mapping[str, str]) -> None:
+        """Put the files written anew in place of the touched ones on a branch, in one commit."""
+        branch.exchange(*self._exchanged(touched), facts)
+
+    def lay_anew(self, branch: RunBranch, snapshot_id: int, touched: Touched, facts: Mapping[str, str]) -> None:
+        """Make a snapshot anew on a branch, where nothing tells of the touched files, nor of any taken out before."""
+        lay_anew(branch, snapshot_id, *self._exchanged(touched), facts)
+
+    def _exchanged(self, touched: Touched) -> tuple[list[Any], list[str]]:
+        """New files, and places of those they replace."""
+        added = [file for key in touched.items() for file in self._written[key]]
+        return added, [path for files in touched.values() for path, _ in files]
+
+    def left(self, location: str) -> int:
+        """Rows of the users in the Parquet files below a place, whether or not a snapshot names them."""
+        return self._stored.count(location)
+
+
+def _segment_of(path: str, fields: Sequence[tuple[str, str]]) -> Segment:
+    """The segment of a partition's path, such as ``event_date=2024-01-31/user_id_bucket=3``."""
+    date, bucket = "", 0
+    for part, (_, transform) in zip(path.split("/"), fields, strict=True):
+        value = part.partition("=")[2]
+        if transform.startswith("bucket"):
+            bucket = int(value)
+        elif value != "null":
+            date = value
+    return Segment(date, bucket)

@@ -1,0 +1,265 @@
+"""What the toolkit asks of a table format; Iceberg and Delta give it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from dedup_storage.errors import UsageError
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.samples import SampleTables
+from dedup_storage.lake.segments import Segment
+from dedup_storage.layout import DatasetSpec, TableSpec
+from dedup_storage.schema import DateGrain, LogSchema
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+    from dedup_storage.lake.branch import Branch
+
+__all__ = ["UNTAGGED", "Run", "Staged", "TableFormat", "require_segments"]
+
+# Claim fact: tables that the version leaves out, comma-separated.
+UNTAGGED = "untagged"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attempt of one run.
+
+    Attributes:
+        run_id: Given by the user; publishing it twice changes nothing.
+        job: Job name.
+        attempt: Unique for this attempt; names its staged snapshots.
+        base: The version the attempt started from (0: none).
+        replaced: Half-open ranges of event dates (ISO) whose rows the run replaces, whole segments each; an empty
+            range text stands for no bound; ``None`` for an append.
+        buckets: Replace only these user buckets of the ranges; ``None`` for all.
+        replaced_tables: Tables in which rows are replaced; others are only appended to. ``None`` for all.
+        tables: Tables whose rows the run changes; ``None`` when it does not say, so that it may be any.
+        dates: Event dates the run touches; ``None`` when any may be touched.
+        segments: Table -> segments whose files the run swaps or marks; ``None`` for a run that only adds rows or
+            replaces whole dates. Its staged data lies on the branch ``branch`` of each of these tables.
+        reads: Further tables whose rows in these segments the run computed from.
+        branch: Name of the branch that holds the run's parts.
+        facts: Further facts to keep with the version.
+        table_facts: Facts to keep with the snapshots of single tables.
+    """
+
+    run_id: str
+    job: str
+    attempt: str
+    base: int
+    replaced: tuple[tuple[str, str], ...] | None = None
+    dates: tuple[str, ...] | None = ()
+    segments: Mapping[str, frozenset[Segment]] | None = None
+    reads: tuple[str, ...] = ()
+    branch: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    buckets: tuple[int, ...] | None = None
+    replaced_tables: tuple[str, ...] | None = None
+    tables: tuple[str, ...] | None = None
+    table_facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def replaces(self, table: str) -> bool:
+        """Whether rows of a table are replaced."""
+        return self.replaced is not None and (self.replaced_tables is None or table in self.replaced_tables)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Data written but not visible to anyone.
+
+    Attributes:
+        table: Table name.
+        snapshot_id: The staged snapshot.
+        parent_id: The snapshot it was made on, ``None`` for an empty table.
+        rows, bytes, files: What was added.
+        attempt: The attempt that staged it.
+    """
+
+    table: str
+    snapshot_id: int
+    parent_id: int | None
+    rows: int
+    bytes: int
+    files: int
+    attempt: str = ""
+
+
+def require_segments(what: str, spec: DatasetSpec | None) -> None:
+    """Refuse an operation on segments where a log lies as it was found.
+
+    Raises:
+        UsageError: the dataset was adopted.
+    """
+    if spec is not None and spec.adopted:
+        raise UsageError(
+            f"{what} needs segments, and the log of {spec.name} lies as it was adopted",
+            fix="Convert it: dedup-storage convert.",
+        )
+
+
+class TableFormat(SampleTables, Protocol):
+    """Tables of one format: stage data unseen, publish it together, read any version.
+
+    Attributes:
+        name: ``iceberg`` or ``delta``.
+        marks_rows: Whether rows can be hidden without writing their file anew (merge-on-read).
+    """
+
+    name: str
+    marks_rows: bool
+
+    def require(self, what: str, spec: DatasetSpec | None = None) -> None:
+        """Refuse an operation that the format, or a dataset, does not have.
+
+        Args:
+            what: The operation, for the message.
+            spec: The dataset.
+
+        Raises:
+            UsageError: it does not have it.
+        """
+
+    def find(self, dataset: str) -> DatasetMetadata | None:
+        """The dataset's tables, or ``None`` when there is no such dataset."""
+
+    def metadata(self, dataset: str) -> DatasetMetadata:
+        """The dataset's tables now."""
+
+    def state(self, table: str) -> int | None:
+        """The newest state of any table of the catalog, ``namespace.table``; ``None`` when it is empty or not there."""
+
+    def settle(self, spec: DatasetSpec) -> DatasetMetadata:
+        """Finish a publication that another run decided and did not complete; the tables after that."""
+
+    def bucket(self, spec: DatasetSpec) -> Column:
+        """The user bucket of a row, as the tables are partitioned."""
+
+    def partitions_of(self, kind: str, place: str, schema: LogSchema) -> tuple[DateGrain, int]:
+        """Date grain and user buckets by which a log that is to be adopted is partitioned; 1 without buckets.
+
+        Raises:
+            InputError: it is partitioned by something else.
+        """
+
+    def adopt(self, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run) -> None:
+        """Make a log that is there version 1 of a dataset, without copying it.
+
+        Args:
+            spec: The dataset, in flat layout.
+            kind: ``iceberg``, ``delta`` or ``parquet``.
+            place: ``namespace.table``, or the folder.
+            columns: Column -> Spark DDL type.
+            run: The run, for the version's facts.
+        """
+
+    def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
+        """Create a dataset's tables, anchor last.
+
+        Args:
+            spec: The dataset.
+            columns: Column -> Spark DDL type, system columns included.
+            dictionaries: Sequence columns that take a dictionary, where the format lets us choose.
+        """
+
+    def create_table(self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> None:
+        """Create one table if it is not there."""
+
+    def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
+        """Add columns to a table, null in every row; those that are there with the same type stay.
+
+        Args:
+            spec: The dataset.
+            table: The table.
+            columns: Column -> Spark DDL type.
+        """
+
+    def stage(
+        self, spec: DatasetSpec, table: TableSpec, frame: DataFrame, run: Run, *, presorted: bool = False
+    ) -> Staged:
+        """Write rows that nobody sees yet.
+
+        Args:
+            spec: The dataset.
+            table: Where to.
+            frame: Rows with the table's columns.
+            run: Attempt; ``replaced`` decides between append and replacement.
+            presorted: Rows arrive distributed by segment and sorted, so nothing is shuffled again.
+        """
+
+    def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
+        """Stage a snapshot without rows: a version's anchor where none of its rows change, or new facts of a table."""
+
+    def staged_rows(self, spec: DatasetSpec, staged: Staged, run: Run) -> DataFrame:
+        """The rows of a table as the attempt would leave them: of an append the new rows alone, of a replacement at
+        least those of the segments it replaces."""
+
+    def branch(self, dataset: str, table: str, run_id: str) -> Branch:
+        """A run's branch of one table, where it keeps its finished parts."""
+
+    def branches(self, dataset: str, table: str) -> list[str]:
+        """Names of the branches of runs that are at work on a table, or were stopped there."""
+
+    def read(self, dataset: str, table: str, snapshot_id: int, *, hidden: bool = False) -> DataFrame:
+        """Rows of a snapshot; ``hidden``: with the columns of ``hidden``, by which its segments are found."""
+
+    def hidden(self, spec: DatasetSpec) -> Mapping[str, str]:
+        """Stored columns that readers leave out -> the SQL expression that makes them."""
+
+    def inside(self, spec: DatasetSpec, segments: Iterable[Segment]) -> str:
+        """A SQL condition that holds for the rows of the segments and opens no other segment's files; for rows with
+        the columns of ``hidden``."""
+
+    def in_buckets(self, spec: DatasetSpec, buckets: Collection[int]) -> Column:
+        """The same for user buckets of whatever date."""
+
+    def file(self, spec: DatasetSpec) -> Column:
+        """The data file of a row that was just read, as ``files`` names it."""
+
+    def files(self, meta: DatasetMetadata, table: str, snapshot_id: int) -> DataFrame:
+        """Files of a snapshot.
+
+        Returns:
+            ``date`` string and ``bucket`` int (the segment), ``content`` (0 data, else deletes), ``file_path``,
+            ``rows``, ``bytes``; ``low`` and ``high``, the least and the greatest user.
+        """
+
+    def publish(
+        self,
+        spec: DatasetSpec,
+        run: Run,
+        members: Sequence[str],
+        verify: Callable[[DatasetMetadata], None] | None = None,
+    ) -> int:
+        """Make an attempt's staged data visible in all tables at once; gives the version.
+
+        Args:
+            spec: The dataset.
+            run: Attempt whose data was staged; the anchor is always among its tables.
+            members: Tables that the attempt staged data in.
+            verify: Called when other versions appeared since ``run.base``; raises if the run no longer fits.
+
+        Raises:
+            ConflictError: another run changed the same event dates first.
+        """
+
+    def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:
+        """Publish a new version with the content of an older one; gives its number."""
+
+    def pin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Keep a version through expiry under a label; twice is once."""
+
+    def unpin(self, spec: DatasetSpec, version: int, label: str) -> None:
+        """Remove a version's label, if it is there."""
+
+    def tag(self, dataset: str, table: str, name: str, snapshot_id: int) -> None:
+        """Name a snapshot so that expiry keeps it; naming it twice is once."""
+
+    def untag(self, dataset: str, table: str, name: str) -> None:
+        """Remove a snapshot's name, if it is there."""
+
+    def discard(self, spec: DatasetSpec, run: Run) -> None:
+        """Remove an attempt's staged data."""

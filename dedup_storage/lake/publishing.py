@@ -1,0 +1,140 @@
+"""What publication is on every table format: one of many writers decides a version, any of them completes it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NoReturn, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import ConflictError
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.segments import encode_segments, overlap
+from dedup_storage.layout import DatasetSpec
+
+__all__ = ["LostRaceError", "PublisherBase", "version_facts"]
+
+Metadata = TypeVar("Metadata", bound=DatasetMetadata)
+
+
+class LostRaceError(Exception):
+    """Another writer's commit came first; look again and go on."""
+
+
+class PublisherBase(ABC, Generic[Metadata]):
+    """The rounds of a publication; how a version is decided and completed is the format's.
+
+    Attributes:
+        settings: How often a lost race is run again.
+        lake: What loads a dataset's tables.
+        raced_for: What writers race for, for messages.
+    """
+
+    settings: Settings
+    lake: Any
+    raced_for: str
+
+    def publish(
+        self,
+        spec: DatasetSpec,
+        run: Run,
+        members: Sequence[str],
+        verify: Callable[[DatasetMetadata], None] | None,
+    ) -> int:
+        """See ``TableFormat.publish``."""
+        verified = run.base
+        for attempt in self._retrying():
+            with attempt:
+                meta = self.complete_pending(spec)
+                done = meta.version_of_run(run.run_id)
+                if done is not None:
+                    self.discard(spec, run)
+                    return done
+                if meta.current != verified:
+                    refuse_overlap(meta, run)
+                    if verify is not None:
+                        verify(meta)
+                    verified = meta.current
+                for name in members:
+                    self._refuse_foreign(meta, name)
+                    self._prepare(meta, name, run)
+                return self._claim_and_complete(spec, meta.current + 1, run, members)
+        raise AssertionError("unreachable: tenacity reraises")
+
+    def complete_pending(self, spec: DatasetSpec) -> Metadata:
+        """Finish the version that is decided but not complete, if there is one; gives the tables as they are then."""
+        meta: Metadata = self.lake.load(spec.name)
+        while meta.pending is not None:
+            self.complete(meta, meta.pending)
+            meta = self.lake.load(spec.name)
+        return meta
+
+    @abstractmethod
+    def complete(self, meta: Metadata, version: int) -> None:
+        """Bring a decided version's data into the tables, the anchor last; safe to repeat."""
+
+    @abstractmethod
+    def discard(self, spec: DatasetSpec, run: Run) -> None:
+        """Remove what an attempt staged, unless its version is decided."""
+
+    @abstractmethod
+    def _claim_and_complete(self, spec: DatasetSpec, version: int, run: Run, members: Sequence[str]) -> int: ...
+
+    @abstractmethod
+    def _refuse_foreign(self, meta: Metadata, name: str) -> None: ...
+
+    def _prepare(self, meta: Metadata, name: str, run: Run) -> None:
+        """Fit what was staged in a table to the table as it is now; nothing, where the format does so on completing."""
+
+    def _retrying(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(LostRaceError),
+            stop=stop_after_attempt(self.settings.write.conflict_retries + 1),
+            wait=wait_random_exponential(multiplier=0.05, max=2),
+            retry_error_callback=self._give_up,
+        )
+
+    def _give_up(self, state: RetryCallState) -> NoReturn:
+        error = state.outcome.exception() if state.outcome is not None else None
+        raise ConflictError(
+            f"the publication lost the race for the {self.raced_for} {state.attempt_number} times",
+            got=(str(error).splitlines() or [""])[0][:200],
+            fix="Nothing was published by this run. Run the job again.",
+        ) from error
+
+
+def refuse_overlap(meta: DatasetMetadata, run: Run) -> None:
+    """Refuse a replacement that would overwrite what was published into its segments since it began.
+
+    Raises:
+        ConflictError: names the version.
+    """
+    if run.replaced is None and run.segments is None:
+        return
+    for version in range(run.base + 1, meta.current + 1):
+        facts, grain = meta.claim(version), meta.spec.date_grain
+        if overlap(facts, grain, dates=run.dates, segments=run.segments, reads=run.reads, tables=run.tables):
+            changed = "event dates" if run.segments is None else "segments"
+            raise ConflictError(
+                f"version {version} of {meta.spec.name} changed {changed} that this run replaces",
+                expected=f"version {run.base} to be the last that touched them",
+                fix="Nothing was published. Run the job again.",
+            )
+
+
+def version_facts(run: Run) -> dict[str, str]:
+    """What a version remembers of its run."""
+    facts = {
+        "run-id": run.run_id,
+        "job": run.job,
+        "dates": "*" if run.dates is None else ",".join(run.dates),
+        **run.facts,
+    }
+    if run.tables is not None:
+        facts["tables"] = ",".join(run.tables)
+    if run.segments is not None:
+        facts["segments"] = encode_segments(run.segments)
+    return facts

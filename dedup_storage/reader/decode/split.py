@@ -1,0 +1,146 @@
+"""From windows of decoded requests to the batches of one split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from dedup_storage.errors import SchemaError
+from dedup_storage.reader.batch import DedupBatch, Progress
+from dedup_storage.reader.decode.pack import BatchPacker, Part
+from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader
+from dedup_storage.reader.decode.window import Window, encode_window
+from dedup_storage.reader.order import SplitOrder
+
+__all__ = ["ArrowTransform", "SplitReader"]
+
+ArrowTransform = Callable[[pa.Table, pa.Table], tuple[pa.Table, pa.Table]]
+
+
+class SplitReader:
+    """Makes the batches of one split, in order or from any of them on.
+
+    Args:
+        order: The split's order.
+        open_unit: Opens a unit by number.
+        packer: Packs windows' slices into batches.
+        transform: Column-wise hook on the Arrow tables of a window.
+        pool: Decodes the blocks of a window side by side, and the next window ahead; ``None`` decodes each window
+            when it is needed.
+    """
+
+    def __init__(
+        self,
+        order: SplitOrder,
+        open_unit: Callable[[int], UnitReader],
+        packer: BatchPacker,
+        transform: ArrowTransform | None = None,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self._order, self._open, self._packer, self._transform = order, open_unit, packer, transform
+        self._pool = pool
+        self._units: dict[int, UnitReader] = {}
+        self._windows: dict[int, Window] = {}
+        self._ahead: dict[int, list[Future[Decoded]]] = {}
+
+    def close(self) -> None:
+        """Let files and windows go."""
+        for started in self._ahead.values():
+            for future in started:
+                if not future.cancel():
+                    future.exception()  # waits: its file is about to be closed
+        for reader in self._units.values():
+            reader.close()
+        self._units.clear()
+        self._windows.clear()
+        self._ahead.clear()
+
+    def prepare(self, number: int) -> None:
+        """Begin to decode what batch ``number`` needs first."""
+        if self._pool is not None:
+            self._start(self._window_of(int(self._order.items(number).requests[0])), self._pool)
+
+    def batch(self, number: int, progress: Progress) -> DedupBatch:
+        """The split's batch ``number``."""
+        items = self._order.items(number)
+        offsets = self._order.window_offsets
+        first, last = self._window_of(int(items.requests[0])), self._window_of(int(items.requests[-1]))
+        for passed in [w for w in self._windows if w < first]:
+            del self._windows[passed]
+        parts = []
+        for place in range(first, last + 1):
+            begin = int(np.searchsorted(items.requests, offsets[place])) if first < last else 0
+            end = int(np.searchsorted(items.requests, offsets[place + 1])) if first < last else len(items.requests)
+            window = self._window(place)
+            # Windows lie in their shuffled order: what a batch takes of one is a slice, of impressions too.
+            low = int(items.requests[begin]) - int(offsets[place])
+            high = int(items.requests[end - 1]) - int(offsets[place]) + 1
+            starts = window.offsets[low : high + 1]
+            counts, start = np.diff(starts), int(starts[0])
+            if items.starts is not None and items.stops is not None:
+                counts = np.minimum(counts, items.stops[begin:end]) - items.starts[begin:end]
+                start += int(items.starts[begin])
+            parts.append(Part(window, (low, high), (start, start + int(counts.sum())), counts))
+        marked = progress
+        if items.continues or items.continued:
+            marked = replace(progress, continues=items.continues, continued=items.continued)
+        return self._packer.pack(parts, marked)
+
+    def _window_of(self, request: int) -> int:
+        return int(np.searchsorted(self._order.window_offsets, request, side="right")) - 1
+
+    def _window(self, number: int) -> Window:
+        if number not in self._windows:
+            started = self._ahead.pop(number, None)
+            parts = [future.result() for future in started] if started is not None else self._decode(number)
+            if self._pool is not None and number + 1 < len(self._order.windows):
+                self._start(number + 1, self._pool)
+            order = self._order.permutation(number)
+            self._windows[number] = self._encode(parts, None if np.all(order[1:] > order[:-1]) else order)
+        return self._windows[number]
+
+    def _readers(self, number: int) -> list[UnitReader]:
+        """The units of a window's blocks; those of earlier windows are closed."""
+        now = [block.unit for block in self._order.windows[number]]
+        for unit in [u for u in self._units if u not in now]:
+            self._units.pop(unit).close()
+        for unit in now:
+            if unit not in self._units:
+                self._units[unit] = self._open(unit)
+        return [self._units[unit] for unit in now]
+
+    def _decode(self, number: int) -> list[Decoded]:
+        blocks = self._order.windows[number]
+        return [r.read(b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)]
+
+    def _start(self, number: int, pool: ThreadPoolExecutor) -> None:
+        # A unit occurs once in a window, and the windows before have been read: no two threads share its files.
+        blocks = self._order.windows[number]
+        self._ahead[number] = [
+            pool.submit(r.read, b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)
+        ]
+
+    def _encode(self, parts: list[Decoded], order: np.ndarray[tuple[int], np.dtype[np.int64]] | None) -> Window:
+        requests = pa.concat_tables([p.requests for p in parts], promote_options="permissive")
+        impressions = pa.concat_tables([p.impressions for p in parts], promote_options="permissive")
+        if self._transform is not None:
+            requests, impressions = _apply(self._transform, requests.combine_chunks(), impressions.combine_chunks())
+        lengths = np.concatenate([p.lengths for p in parts])
+        return encode_window(requests, impressions, lengths, order, self._packer.strings)
+
+
+def _apply(transform: ArrowTransform, requests: pa.Table, impressions: pa.Table) -> tuple[pa.Table, pa.Table]:
+    new_requests, new_impressions = transform(requests, impressions)
+    for what, old, new in (("requests", requests, new_requests), ("impressions", impressions, new_impressions)):
+        if old.num_rows != new.num_rows:
+            raise SchemaError(
+                f"arrow_transform changed the number of rows of the {what}",
+                expected=f"{old.num_rows}",
+                got=f"{new.num_rows}",
+                fix="Change columns, not rows; choose rows with filters.",
+            )
+    return new_requests, new_impressions

@@ -1,0 +1,177 @@
+"""From blocks of requests to Arrow tables: requests, their impressions, and the feature groups of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from dedup_storage.dedup.expand import inverse_from_lengths, offsets_from_lengths, ranges
+from dedup_storage.dedup.gather import gather_table
+from dedup_storage.dedup.runs import Int64
+from dedup_storage.reader.decode.features import FeatureScan, join_impressions, join_requests
+from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
+from dedup_storage.reader.decode.units import RunList, Unit
+from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
+from dedup_storage.schema import Grain
+
+__all__ = ["Decoded", "UnitReader", "UnitSource"]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Decoded requests and their impressions, in the order of their units.
+
+    Attributes:
+        requests: One row per request.
+        impressions: Grouped by request, in the order of ``requests``.
+        lengths: Impressions of each request.
+    """
+
+    requests: pa.Table
+    impressions: pa.Table
+    lengths: Int64
+
+
+@dataclass(frozen=True)
+class UnitSource:
+    """What all units of a dataset are read from.
+
+    Attributes:
+        requests: Table with the request columns.
+        impressions: Table with the impression columns.
+        own_requests: Request columns of that table to decode.
+        own_impressions: Impression columns of that table to decode.
+        features: Feature groups to join, in the order of ``Unit.features``.
+        request_columns: Columns to deliver.
+        impression_columns: Columns to deliver.
+        position: Position column.
+        piece_bytes: Decoded bytes that each open file may hold.
+    """
+
+    requests: TableRef
+    impressions: TableRef
+    own_requests: tuple[str, ...]
+    own_impressions: tuple[str, ...]
+    features: tuple[FeatureScan, ...]
+    request_columns: tuple[str, ...]
+    impression_columns: tuple[str, ...]
+    position: str
+    piece_bytes: int
+
+
+class UnitReader:
+    """Decodes ascending blocks of one unit.
+
+    Args:
+        unit: The unit.
+        source: What it is read from.
+    """
+
+    def __init__(self, unit: Unit, source: UnitSource) -> None:
+        self._unit, self._source = unit, source
+        self._offsets = offsets_from_lengths(unit.lengths)
+        columns = list(source.own_impressions)
+        listed = any(r.listed is not None for r in unit.impressions)
+        joined = any(f.grain is Grain.IMPRESSION for f in source.features)
+        # Rows from several files are put in order by position; features are matched by it.
+        if (listed or joined) and source.position not in columns:
+            columns.append(source.position)
+        self._columns = columns
+        self._streams: dict[tuple[str, DataFile], RowStream] = {}
+
+    def close(self) -> None:
+        """Let the files go."""
+        for stream in self._streams.values():
+            stream.close()
+        self._streams.clear()
+
+    def _stream(self, part: str, ref: TableRef, file: DataFile, columns: Sequence[str]) -> RowStream:
+        key = (part, file)
+        if key not in self._streams:
+            self._streams[key] = RowStream(ref.file_io(), ref, file, columns, self._source.piece_bytes)
+        return self._streams[key]
+
+    def read(self, start: int, stop: int) -> Decoded:
+        """Requests ``start`` to ``stop`` of the unit, with their impressions."""
+        unit, source = self._unit, self._source
+        stream = self._stream("requests", source.requests, unit.file, source.own_requests)
+        requests = stream.take(unit.request_rows(start, stop))
+        impressions = self._read_impressions(start, stop)
+        lengths = unit.lengths[start:stop].astype(np.int64)
+        if source.features:
+            requests, impressions = self._join(requests, impressions, lengths, start, stop)
+        if unit.weights is not None:
+            weights = unit.weights[start:stop]
+            requests = requests.append_column(REQUEST_WEIGHT, pa.array(weights))
+            impressions = impressions.append_column(IMPRESSION_WEIGHT, pa.array(np.repeat(weights, lengths)))
+        return Decoded(
+            requests.select(list(source.request_columns)), impressions.select(list(source.impression_columns)), lengths
+        )
+
+    # -- impressions --------------------------------------------------------------------------------------------
+    def _impression_stream(self, file: DataFile) -> RowStream:
+        return self._stream("impressions", self._source.impressions, file, self._columns)
+
+    def _read_impressions(self, start: int, stop: int) -> pa.Table:
+        tables, owners = [], []
+        for runs in self._unit.impressions:
+            if runs.listed is None:
+                low, high = runs.first + int(self._offsets[start]), runs.first + int(self._offsets[stop])
+                return self._impression_stream(runs.file).read(low, high)
+            table, owner = self._read_runs(runs.file, runs.listed, start, stop)
+            tables.append(table)
+            owners.append(owner)
+        if not tables:
+            fields = self._source.impressions.fields
+            return pa.table({c: pa.array([], fields[c][1]) for c in self._columns})
+        together, owner = pa.concat_tables(tables, promote_options="permissive"), np.concatenate(owners)
+        position = together[self._source.position].to_numpy()
+        same, later = owner[1:] == owner[:-1], position[1:] >= position[:-1]
+        if np.all((owner[1:] > owner[:-1]) | (same & later)):
+            return together
+        return gather_table(together, np.lexsort((position, owner)))
+
+    def _read_runs(self, file: DataFile, runs: RunList, start: int, stop: int) -> tuple[pa.Table, Int64]:
+        """The rows of the runs that belong to the requests, and the request of each."""
+        inside = np.flatnonzero((runs.requests >= start) & (runs.requests < stop))
+        inside = inside[np.argsort(runs.starts[inside], kind="stable")]
+        sizes = runs.lengths[inside].astype(np.int64)
+        owner = np.repeat(runs.requests[inside].astype(np.int64), sizes)
+        return self._impression_stream(file).take(ranges(runs.starts[inside], sizes)), owner
+
+    # -- features -----------------------------------------------------------------------------------------------
+    def _join(
+        self, requests: pa.Table, impressions: pa.Table, lengths: Int64, start: int, stop: int
+    ) -> tuple[pa.Table, pa.Table]:
+        for number, (feature, rows) in enumerate(zip(self._source.features, self._unit.features, strict=True)):
+            ref = feature.scan.ref
+            columns = {c: ref.fields[c][1] for c in feature.columns}
+            wanted = list(columns)
+            if feature.grain is Grain.IMPRESSION:
+                wanted.append(self._source.position)
+
+            def open_file(
+                file: DataFile, part: str = f"features {number}", ref: TableRef = ref, wanted: Sequence[str] = wanted
+            ) -> RowStream:
+                return self._stream(part, ref, file, wanted)
+
+            if feature.grain is Grain.REQUEST:
+                for name, array in join_requests(rows, columns, open_file, start, stop).items():
+                    requests = requests.append_column(name, array)
+                continue
+            joined = join_impressions(
+                rows,
+                columns,
+                open_file,
+                start,
+                stop,
+                owners=inverse_from_lengths(lengths) + start,
+                positions=impressions[self._source.position].to_numpy().astype(np.int64),
+                position_column=self._source.position,
+            )
+            for name, array in joined.items():
+                impressions = impressions.append_column(name, array)
+        return requests, impressions

@@ -1,0 +1,262 @@
+"""One pass over a shard's batches, made ahead by a thread."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from dedup_storage.errors import StorageError
+from dedup_storage.reader.batch import Progress
+from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
+from dedup_storage.reader.open.plan import ReadPlan
+from dedup_storage.reader.options import Ends
+from dedup_storage.reader.order import EpochOrder
+from dedup_storage.reader.state import Position, ReaderState
+
+__all__ = ["BatchIterator", "Cursor", "Job", "Shard", "default_threads"]
+
+_POLL_SECONDS = 0.1
+_MOST_THREADS = 8
+
+
+def default_threads(workers: int) -> int:
+    """Threads that decode in each of several workers: the processors that this process may use, shared out."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(processors // max(workers, 1), 1), _MOST_THREADS)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Batches ``index``, ``index + count``, ... of those that are left."""
+
+    index: int
+    count: int
+
+    def steps(self, left: int, world_size: int, ends: Ends) -> int:
+        """Batches of this shard when ``left`` are left in all.
+
+        Every rank has equally many unless ``ends`` is ``uneven``.
+        """
+        if ends is Ends.DROP:
+            left -= left % world_size
+        elif ends is not Ends.UNEVEN:
+            left += -left % world_size
+        return max(0, -(-(left - self.index) // self.count))
+
+
+@dataclass
+class Cursor:
+    """What an iterator has handed out; kept by the dataset after the iterator is gone."""
+
+    base: Position
+    shard: Shard
+    steps: int = 0
+
+    def state(self, pins: Mapping[str, Any]) -> dict[str, Any]:
+        """As JSON values."""
+        return ReaderState(pins, self.base, self.shard.index, self.shard.count, self.steps).to_dict()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an iterator makes batches of.
+
+    Attributes:
+        plan: The dataset's plan.
+        order: The epoch's sequence.
+        world_size: Ranks that share it.
+        ends: What happens at the end of the last round.
+        transform: Called with every batch.
+        arrow_transform: Called with the tables of every window.
+        prefetch: Batches to make ahead; 0 starts no thread.
+        threads: Threads that decode.
+    """
+
+    plan: ReadPlan
+    order: EpochOrder
+    world_size: int
+    ends: Ends
+    transform: Callable[[Any], Any] | None = None
+    arrow_transform: ArrowTransform | None = None
+    prefetch: int = 0
+    threads: int = 1
+
+    def batches(self, cursor: Cursor, stop: threading.Event) -> Iterator[Any]:
+        """The shard's batches behind the cursor's, until ``stop`` is set."""
+        order, shard, begin = self.order, cursor.shard, cursor.steps
+        left = cursor.base.remaining(len(order))
+        readers: dict[int, SplitReader] = {}
+        steps = shard.steps(len(left), self.world_size, self.ends) if len(left) else 0
+        pool = ThreadPoolExecutor(self.threads, "dedup-decode") if self.prefetch > 0 and begin < steps else None
+
+        def reader(split: int) -> SplitReader:
+            if split not in readers:
+                readers[split] = self.plan.split_reader(order, split, self.arrow_transform, pool)
+            return readers[split]
+
+        try:
+            # Every split of the shard is needed within its first steps: begin to decode all of them.
+            for step in range(begin, min(steps, begin + self.plan.splits)) if pool is not None else ():
+                place = shard.index + step * shard.count
+                split, number = (int(v) for v in order.sequence[left[place]]) if place < len(left) else (-1, 0)
+                if split >= 0 and split not in readers:
+                    reader(split).prepare(number)
+            for step in range(begin, steps):
+                if stop.is_set():
+                    return
+                place = shard.index + step * shard.count
+                repeated = place >= len(left)
+                if repeated and self.ends is Ends.PAD:
+                    padding = Progress(order.epoch, len(order), place, 0, repeated=True)
+                    yield self._finish(self.plan.empty_batch(padding, self.arrow_transform))
+                    continue
+                index = (place - len(left)) % len(order) if repeated else int(left[place])
+                split, number = (int(v) for v in order.sequence[index])
+                progress = Progress(order.epoch, index, place, split, repeated)
+                yield self._finish(reader(split).batch(number, progress))
+        finally:
+            for opened in readers.values():
+                opened.close()
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _finish(self, batch: Any) -> Any:
+        return batch if self.transform is None else self.transform(batch)
+
+
+@dataclass
+class _Failure:
+    error: BaseException
+
+
+_END = object()
+
+
+@dataclass
+class _Ahead:
+    """Makes batches in a thread that knows nothing of the iterator, so that dropping the iterator ends it."""
+
+    source: Iterator[Any]
+    stop: threading.Event
+    made: queue.Queue[Any]
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(
+            target=_work, args=(self.source, self.stop, self.made), name="dedup-reader", daemon=True
+        )
+        self.thread.start()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        while True:
+            try:
+                item = self.made.get(timeout=_POLL_SECONDS)
+                break
+            except queue.Empty:
+                if not self.thread.is_alive() and self.made.empty():
+                    raise StopIteration from None
+        if item is _END:
+            raise StopIteration
+        if isinstance(item, _Failure):
+            raise item.error
+        return item
+
+
+def _work(source: Iterator[Any], stop: threading.Event, made: queue.Queue[Any]) -> None:
+    def put(item: Any) -> bool:
+        while not stop.is_set():
+            try:
+                made.put(item, timeout=_POLL_SECONDS)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    try:
+        for batch in source:
+            if not put(batch):
+                break
+        else:
+            put(_END)
+    except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+        put(_Failure(error))
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+class BatchIterator(Iterator[Any]):
+    """Iterator over one shard; counts a batch when it is handed out, not when it is made.
+
+    Args:
+        job: What batches are made of.
+        cursor: Where to begin; moved with every batch handed out.
+    """
+
+    def __init__(self, job: Job, cursor: Cursor) -> None:
+        self._job, self.cursor = job, cursor
+        self._stop = threading.Event()
+        self._source: Iterator[Any] | None = None
+        self._last: Progress | None = None
+
+    def __iter__(self) -> BatchIterator:
+        return self
+
+    def __next__(self) -> Any:
+        if self._source is None:
+            batches = self._job.batches(Cursor(self.cursor.base, self.cursor.shard, self.cursor.steps), self._stop)
+            ahead = self._job.prefetch
+            self._source = _Ahead(batches, self._stop, queue.Queue(maxsize=ahead)) if ahead > 0 else batches
+        try:
+            batch = next(self._source)
+        except StorageError as error:
+            self.close()
+            raise self._located(error) from error
+        except BaseException:
+            self.close()
+            raise
+        self.cursor.steps += 1
+        self._last = getattr(batch, "progress", None)
+        return batch
+
+    def _located(self, error: StorageError) -> StorageError:
+        """The error, with the batch that had been delivered before it."""
+        delivered = f"{self.cursor.steps} batches of this reader had been delivered in epoch {self.cursor.base.epoch}"
+        if self._last is not None:
+            delivered += f", the last was batch {self._last.index}"
+        what = f"{error.what}; {delivered}"
+        return StorageError(what, expected=error.expected, got=error.got, fix=error.fix)
+
+    def close(self) -> None:
+        """Stop making batches ahead and let the files go; the iterator is at its end."""
+        self._stop.set()
+        if isinstance(self._source, _Ahead):
+            self._source.thread.join(timeout=10)
+        self._source = iter(())
+
+    def __del__(self) -> None:
+        self._stop.set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches handed out so far; starts nothing."""
+        return self.cursor.state(self._job.plan.pins)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on behind the batches that the state counts; used by torchdata's StatefulDataLoader."""
+        read = ReaderState.from_dict(state)
+        read.check(self._job.plan.pins)
+        self.cursor.base, self.cursor.shard = read.base, Shard(read.shard, read.shards)
+        self.cursor.steps = read.steps
+        if self._job.order.epoch != read.base.epoch:
+            order = self._job.plan.epoch(read.base.epoch)
+            self._job = Job(**{**self._job.__dict__, "order": order})
+        self._source = None

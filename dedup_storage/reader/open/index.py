@@ -1,0 +1,247 @@
+"""The index: which impressions belong to which request, from the key columns alone.
+
+Read once when a dataset is opened. Everything after it (batches, steps, resume) is arithmetic on its lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from os import cpu_count
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dedup_storage.dedup.expand import offsets_from_lengths
+from dedup_storage.dedup.keys import match_keys, strictly_ascending
+from dedup_storage.dedup.runs import Int64, single_chunk
+from dedup_storage.errors import DuplicateRowsError, StorageError
+from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.reader.decode.features import FeatureFiles, FeatureScan, index_features
+from dedup_storage.reader.decode.files import DataFile, RowStream, row_bytes
+from dedup_storage.reader.decode.units import FileRuns, Unit, cut_points, unit_runs
+from dedup_storage.reader.open.keys import FileKeys, KeyReader, take_rows
+from dedup_storage.reader.open.scan import SegmentKey, TableScan, say_segment
+from dedup_storage.reader.options import ReadOptions
+from dedup_storage.sampling.select import Selector
+
+__all__ = ["SegmentIndexer", "build_units"]
+
+_TOKEN_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Request rows of one segment, file after file.
+
+    Attributes:
+        files: Their files.
+        keys: Keys of each file's rows.
+        heads: Place in ``keys`` of each file's request rows.
+        rows: Row in the file of each file's request rows.
+        lengths: Rows of the run that each heads (flat layout).
+        columns: Request key of all of them.
+        bounds: (files + 1,) number of each file's first.
+        first: For each the first of the same key; ``None`` when every key is there once.
+        wanted: Which the filters keep; ``None`` for all.
+    """
+
+    files: Sequence[DataFile]
+    keys: Sequence[FileKeys]
+    heads: Sequence[Int64]
+    rows: Sequence[Int64]
+    lengths: Sequence[Int64]
+    columns: Sequence[pa.Array]
+    bounds: Int64
+    first: Int64 | None
+    wanted: npt.NDArray[np.bool_] | None
+
+    @property
+    def keep(self) -> npt.NDArray[np.bool_]:
+        """Which of them are requests to deliver."""
+        keep = np.ones(int(self.bounds[-1]), dtype=np.bool_) if self.wanted is None else self.wanted.copy()
+        if self.first is not None:
+            keep &= self.first == np.arange(len(keep))
+        return keep
+
+
+@dataclass(frozen=True)
+class SegmentIndexer:
+    """Indexes segments of one dataset.
+
+    Attributes:
+        spec: The dataset.
+        options: What is read.
+        requests: Scan of the table with the request columns.
+        impressions: Scan of the table with the impression columns; the same one in flat layout.
+        request_columns: Columns to decode of the requests.
+        impression_columns: Columns to decode of the impressions.
+        features: Feature groups to join.
+        selector: Which users a sample holds.
+    """
+
+    spec: DatasetSpec
+    options: ReadOptions
+    requests: TableScan
+    impressions: TableScan
+    request_columns: tuple[str, ...]
+    impression_columns: tuple[str, ...]
+    features: tuple[FeatureScan, ...] = ()
+    selector: Selector | None = None
+
+    @property
+    def flat(self) -> bool:
+        """Whether both grains share one table."""
+        return self.spec.layout is Layout.FLAT
+
+    @property
+    def key_reader(self) -> KeyReader:
+        """Reads keys."""
+        return KeyReader(self.spec, self.options.filters, self.selector)
+
+    def index(self, segment: SegmentKey) -> list[Unit]:
+        """The units of one segment, in the order of its request files."""
+        files = self.requests.segments.get(segment, ())
+        if not files:
+            self._orphans(segment, self.impressions.segments.get(segment, ()))
+            return []
+        found = self._candidates(segment, files)
+        runs, lengths = self._runs(segment, found)
+        features = [index_features(f, self.key_reader, segment, found.columns) for f in self.features]
+        return self._units(segment, found, runs, lengths, features)
+
+    def _candidates(self, segment: SegmentKey, files: Sequence[DataFile]) -> _Candidates:
+        key, reader = self.spec.request_key, self.key_reader
+        keys = [reader.read(self.requests.ref, file) for file in files]
+        if self.flat:
+            heads, rows, lengths = (list(part) for part in zip(*(k.runs(key) for k in keys), strict=True))
+        else:
+            heads = [np.arange(k.table.num_rows, dtype=np.int64) for k in keys]
+            rows, lengths = [k.positions for k in keys], []
+        tables = [take_rows(k.table, h) for k, h in zip(keys, heads, strict=True)]
+        together = pa.concat_tables(tables, promote_options="permissive")
+        columns = [single_chunk(together[k]) for k in key]
+        first = None
+        if not strictly_ascending(columns):
+            matched = match_keys(columns, columns)
+            twice = int(np.count_nonzero(matched != np.arange(len(matched))))
+            first = matched if twice else None
+            if twice and not self.flat:
+                raise DuplicateRowsError(
+                    f"{twice} request rows of the segment {say_segment(segment)} repeat another's key",
+                    expected="one row per request",
+                    fix="Write the segment again.",
+                )
+        bounds = offsets_from_lengths([t.num_rows for t in tables])
+        return _Candidates(files, keys, heads, rows, lengths, columns, bounds, first, reader.wanted(together))
+
+    def _runs(self, segment: SegmentKey, found: _Candidates) -> tuple[list[FileRuns], Int64]:
+        """Runs of every impression file, owned by candidates; and the impressions of each candidate."""
+        runs = []
+        if self.flat:
+            for place, file in enumerate(found.files):
+                own = np.arange(found.bounds[place], found.bounds[place + 1], dtype=np.int64)
+                owner = own if found.first is None else found.first[own]
+                runs.append(
+                    FileRuns(file, found.rows[place], found.lengths[place], owner, found.keys[place].group_starts)
+                )
+        else:
+            key, reader = self.spec.request_key, self.key_reader
+            for file in self.impressions.segments.get(segment, ()):
+                keys = reader.read(self.impressions.ref, file)
+                heads, starts, sizes = keys.runs(key)
+                table = take_rows(keys.table, heads)
+                owner = match_keys(found.columns, [table[k] for k in key])
+                alone = owner < 0
+                if np.any(alone):
+                    self._orphans(segment, (file,), int(sizes[alone].sum()))
+                    starts, sizes, owner = starts[~alone], sizes[~alone], owner[~alone]
+                runs.append(FileRuns(file, starts, sizes, owner, keys.group_starts))
+        lengths = np.zeros(int(found.bounds[-1]), dtype=np.int64)
+        for run in runs:
+            np.add.at(lengths, run.owners, run.lengths)
+        return runs, lengths
+
+    def _orphans(self, segment: SegmentKey, files: Sequence[DataFile], rows: int | None = None) -> None:
+        count = sum(f.rows for f in files) if rows is None else rows
+        # Files of the requests may have been pruned, so with filters there is no telling.
+        if count == 0 or self.options.orphans == "skip" or not self.options.filters.is_empty:
+            return
+        raise StorageError(
+            f"{count} impressions of {files[0].path} have no request",
+            expected=f"their requests in the segment {say_segment(segment)}",
+            fix="Write the segment again, or open the reader with orphans='skip'.",
+        )
+
+    def _units(
+        self,
+        segment: SegmentKey,
+        found: _Candidates,
+        runs: Sequence[FileRuns],
+        lengths: Int64,
+        features: Sequence[FeatureFiles],
+    ) -> list[Unit]:
+        keep = found.keep
+        per_impression = row_bytes(self.impressions.ref, runs[0].file, self.impression_columns) if runs else 0.0
+        units = []
+        for place, file in enumerate(found.files):
+            low, high = int(found.bounds[place]), int(found.bounds[place + 1])
+            per_request = row_bytes(self.requests.ref, file, self.request_columns)
+            groups = found.keys[place].group_starts
+            cuts = cut_points(groups, file, found.rows[place], runs, low, per_request, per_impression)
+            for start, stop in pairwise(cuts):
+                mine = np.flatnonzero(keep[low + start : low + stop]) + start
+                if len(mine) == 0:
+                    continue
+                own = found.rows[place][mine]
+                local = np.full(high - low, -1, dtype=np.int64)
+                local[mine] = np.arange(len(mine))
+                counts = lengths[low:high][mine].astype(np.int32)
+                units.append(
+                    Unit(
+                        segment=segment,
+                        file=file,
+                        first=int(own[0]),
+                        rows=None if int(own[-1]) - int(own[0]) + 1 == len(own) else own,
+                        lengths=counts,
+                        impressions=tuple(unit_runs(runs, low, high, local, counts)),
+                        features=tuple(f.of_unit(low, high, local) for f in features),
+                        request_bytes=per_request,
+                        impression_bytes=per_impression,
+                        tokens=self._tokens(file, own),
+                        weights=self._weights(found, low + mine),
+                    )
+                )
+        return units
+
+    def _weights(self, found: _Candidates, chosen: Int64) -> npt.NDArray[np.float64] | None:
+        """What each request's user stands for in a sample."""
+        return None if self.selector is None else self.selector.weigh(found.columns[0].take(pa.array(chosen)))
+
+    def _tokens(self, file: DataFile, rows: Int64) -> Int64 | None:
+        """Elements of the list column that batches are measured in."""
+        column = self.options.tokens
+        if column is None:
+            return None
+        ref = self.requests.ref
+        stream, found = RowStream(ref.file_io(), ref, file, [column]), []
+        try:
+            for start in range(0, len(rows), _TOKEN_ROWS):
+                lists = stream.take(rows[start : start + _TOKEN_ROWS])[column]
+                found.append(pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64))
+        finally:
+            stream.close()
+        return np.concatenate(found)
+
+
+def build_units(indexer: SegmentIndexer) -> list[Unit]:
+    """Index every segment; several at a time."""
+    keys = list(dict.fromkeys([*indexer.requests.segments, *indexer.impressions.segments]))
+    keys.sort(key=lambda key: tuple(map(str, key)))
+    workers = min(8, cpu_count() or 1, max(len(keys), 1))
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="dedup-index") as pool:
+        return [unit for units in pool.map(indexer.index, keys) for unit in units]

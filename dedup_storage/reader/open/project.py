@@ -1,0 +1,156 @@
+"""Which table each column comes from, and at which grain it is delivered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+
+from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
+from dedup_storage.lake.delta.ref import DeltaRef
+from dedup_storage.lake.groups import FeatureGroup
+from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, Layout, TableRole
+from dedup_storage.reader.decode.encode import can_be_tensor
+from dedup_storage.reader.open.cut import Cut, CutTable
+from dedup_storage.reader.open.delta import delta_types
+from dedup_storage.reader.options import ReadOptions
+from dedup_storage.schema import Grain
+
+__all__ = ["Group", "Projection", "project", "snapshot_types"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A feature group of which columns are read."""
+
+    table: CutTable
+    grain: Grain
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What is read from where.
+
+    Attributes:
+        requests: Table with the request columns.
+        impressions: Table with the impression columns; the same in flat layout.
+        own_requests: Columns of the former to decode.
+        own_impressions: Columns of the latter to decode.
+        groups: Feature groups to join.
+        request_columns: Columns to deliver at request grain, the request key first.
+        impression_columns: Columns to deliver at impression grain.
+    """
+
+    requests: CutTable
+    impressions: CutTable
+    own_requests: tuple[str, ...]
+    own_impressions: tuple[str, ...]
+    groups: tuple[Group, ...]
+    request_columns: tuple[str, ...]
+    impression_columns: tuple[str, ...]
+
+
+def snapshot_types(table: CutTable) -> dict[str, pa.DataType]:
+    """Arrow type of each column of a table at its snapshot."""
+    if isinstance(table.table, DeltaRef):
+        return delta_types(table)
+    schema = table.table.scan(snapshot_id=table.snapshot_id).projection()
+    arrow = schema_to_pyarrow(schema, include_field_ids=False)
+    return {field.name: field.type for field in arrow}
+
+
+def project(cut: Cut, options: ReadOptions) -> Projection:
+    """Choose columns.
+
+    Raises:
+        UnknownColumnError: a column that no table of the version has.
+        SchemaError: a column that was named has no tensor form.
+    """
+    spec = cut.spec
+    flat = spec.layout is Layout.FLAT
+    requests = cut.by_role(TableRole.LOGS if flat else TableRole.REQUESTS)[0]
+    impressions = requests if flat else cut.by_role(TableRole.IMPRESSIONS)[0]
+    tables, groups = _groups(cut)
+    grains = _grains(spec) | {c: g.grain for g in groups for c in g.names}
+    # Columns that a group of another version was promoted to stay in the table and belong to no group of this one.
+    promoted = {c for g in groups if g.promoted is not None for c in g.names}
+    listed = {c for t in (requests, impressions) for c in t.properties.get(PROMOTED_PROPERTY, "").split(",")}
+    hidden = listed - promoted
+    # Column -> (type, grain, table), requests before impressions before feature groups.
+    known: dict[str, tuple[pa.DataType, Grain, CutTable]] = {}
+    for name, type_ in snapshot_types(requests).items():
+        grain = grains.get(name, Grain.REQUEST)
+        if name not in hidden and (not flat or grain is Grain.REQUEST):
+            known[name] = (type_, Grain.REQUEST, requests)
+    for name, type_ in snapshot_types(impressions).items():
+        if name not in known and name not in hidden:
+            known[name] = (type_, grains.get(name, Grain.IMPRESSION), impressions)
+    system = {*spec.impression_key, spec.event_date_column}
+    for table in tables:
+        types = snapshot_types(table)
+        grain = Grain.IMPRESSION if spec.position_column in types else Grain.REQUEST
+        for name, type_ in types.items():
+            if name not in system:
+                known.setdefault(name, (type_, grain, table))
+    wanted = options.columns
+    if wanted is None:
+        wanted = tuple(name for name, (type_, _, _) in known.items() if can_be_tensor(type_))
+    _check(spec, known, (*wanted, *([options.tokens] if options.tokens else [])))
+    chosen = tuple(dict.fromkeys((*spec.request_key, *wanted)))
+
+    def of(grain: Grain, table: CutTable | None = None) -> tuple[str, ...]:
+        return tuple(c for c in chosen if known[c][1] is grain and (table is None or known[c][2] is table))
+
+    joined = []
+    for table in tables:
+        columns = tuple(c for c in chosen if known[c][2] is table)
+        if columns:
+            joined.append(Group(table, known[columns[0]][1], columns))
+    return Projection(
+        requests=requests,
+        impressions=impressions,
+        own_requests=of(Grain.REQUEST, requests),
+        own_impressions=of(Grain.IMPRESSION, impressions),
+        groups=tuple(joined),
+        request_columns=of(Grain.REQUEST),
+        impression_columns=of(Grain.IMPRESSION),
+    )
+
+
+def _groups(cut: Cut) -> tuple[list[CutTable], list[FeatureGroup]]:
+    """Tables of the feature groups to join, in the order of the groups' names; and all definitions."""
+    named, groups = [], []
+    for table in cut.by_role(TableRole.FEATURES):
+        group = FeatureGroup.from_json(table.definition) if table.definition else None
+        if group is not None:
+            groups.append(group)
+        if group is None or group.promoted is None:
+            named.append((group.name if group is not None else table.name, table))
+    return [table for _, table in sorted(named, key=lambda pair: pair[0])], groups
+
+
+def _grains(spec: DatasetSpec) -> dict[str, Grain]:
+    grains = spec.schema_.declared_grains()
+    grains[spec.position_column] = Grain.IMPRESSION
+    if spec.event_date_column is not None:
+        grains[spec.event_date_column] = Grain.REQUEST
+    return grains
+
+
+def _check(spec: DatasetSpec, known: dict[str, tuple[pa.DataType, Grain, CutTable]], wanted: tuple[str, ...]) -> None:
+    for column in wanted:
+        if column not in known:
+            raise UnknownColumnError(
+                f"the dataset {spec.name} has no column {column}",
+                expected=known_names(column, known),
+                fix="Name one of these.",
+            )
+        if not can_be_tensor(known[column][0]):
+            raise SchemaError(
+                f"the column {column} has no tensor form",
+                expected="a scalar or a list of scalars",
+                got=str(known[column][0]),
+                fix="Leave it out of columns.",
+            )

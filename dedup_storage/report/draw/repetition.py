@@ -1,0 +1,51 @@
+"""Dedup factors of a sample: how often a column repeats what it said before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dedup_storage.report.draw.hashing import Hashes, combine, count_distinct, hash_column, mix
+from dedup_storage.report.draw.users import LogSample
+
+__all__ = ["Repetition", "repetition"]
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Dedup factors of one column, each at least 1.
+
+    Attributes:
+        rows_per_run: Flat rows / runs of equal values in the sorted log.
+        rows_per_request_value: Flat rows / distinct (request, value).
+        rows_per_user_value: Flat rows / distinct (user, value).
+    """
+
+    rows_per_run: float
+    rows_per_request_value: float
+    rows_per_user_value: float
+
+
+def repetition(sample: LogSample) -> dict[str, Repetition]:
+    """Dedup factors of every column of the flat log, as if every row repeated its request's values."""
+    flat_rows = sample.num_impressions
+    requests = mix(np.arange(sample.num_requests, dtype=np.uint64))
+    factors = {}
+    for name in sample.requests.column_names:
+        values = hash_column(sample.requests[name])
+        factors[name] = _factors(flat_rows, values, requests, sample.users)
+    users = sample.users[sample.inverse]
+    for name in sample.impressions.column_names:
+        values = hash_column(sample.impressions[name])
+        factors[name] = _factors(flat_rows, values, requests[sample.inverse], users)
+    return factors
+
+
+def _factors(flat_rows: int, values: Hashes, requests: Hashes, users: Hashes) -> Repetition:
+    changes = int(np.count_nonzero(values[1:] != values[:-1]))
+    return Repetition(
+        rows_per_run=flat_rows / (changes + 1),
+        rows_per_request_value=flat_rows / count_distinct(combine([requests, values])),
+        rows_per_user_value=flat_rows / count_distinct(combine([users, values])),
+    )

@@ -1,0 +1,300 @@
+"""Reading the rows of a sample of users, chosen by a hash of the user, from Parquet files on one machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dedup_storage.dedup import gather_table
+from dedup_storage.errors import InputError, SchemaError, StorageError, UsageError
+from dedup_storage.layout import Layout, TableRole
+from dedup_storage.report.draw.hashing import Hashes, combine, count_distinct, hash_column, mix
+from dedup_storage.report.draw.named import NamedUsers
+from dedup_storage.report.draw.users import PLACE, LogSample, from_flat, from_frames, require_sequences, uniform
+from dedup_storage.report.parquet.dataset_files import DatasetFiles, TableFiles
+from dedup_storage.report.parquet.footers import DataFile, OnFile, Totals
+from dedup_storage.report.parquet.raw_bytes import total_raw_bytes
+from dedup_storage.sampling.select import Selector
+from dedup_storage.schema import LogSchema
+
+__all__ = [
+    "SAMPLE_BYTES",
+    "Draw",
+    "Drawn",
+    "choose_users",
+    "nested_log",
+    "no_users",
+    "rows_per_request",
+    "sample_dataset",
+    "sample_flat",
+]
+
+SAMPLE_BYTES = 512 * 1024**2
+_BATCH_BYTES = 32 * 1024**2
+_PROBED_FILES = 3
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Rows of chosen users, drawn from a large table into a small one by an engine that can read it.
+
+    Attributes:
+        table: The rows, each with its ``PLACE``.
+        files: Hash of a source file -> its number in order of arrival.
+    """
+
+    table: TableFiles
+    files: Mapping[int, int]
+
+
+class Draw(Protocol):
+    """Draws the rows of a share of users somewhere else; the same users in every table."""
+
+    def rows_per_request(self, table: TableFiles, schema: LogSchema) -> float:
+        """B / R of the whole table."""
+
+    def __call__(self, table: TableFiles, user: str, share: float, columns: list[str]) -> Drawn:
+        """The rows of a share of the users.
+
+        Raises:
+            InputError: the share holds no user.
+        """
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Users below a threshold of the hash, or those of a named sample; in some buckets only where users lie so."""
+
+    share: float
+    buckets: frozenset[str] | None = None
+    named: Selector | None = None
+
+    def keep(self, users: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+        return choose_users(hash_column(users), self.share) if self.named is None else self.named.keep(users)
+
+    def files(self, table: TableFiles) -> Sequence[DataFile]:
+        if self.buckets is None:
+            return table.files
+        return [f for f in table.files if f.partition.get("bucket") in self.buckets]
+
+
+def choose_users(users: Hashes, share: float) -> npt.NDArray[np.bool_]:
+    """Which users a share takes: always the same ones, and those of a smaller share are among them."""
+    if share >= 1:
+        return np.ones(len(users), dtype=bool)
+    return mix(users) < np.uint64(int(share * 2.0**64))
+
+
+def _check_share(share: float | None, budget_bytes: int, raw_bytes: int) -> float:
+    if share is None:
+        return min(1.0, budget_bytes / max(1, raw_bytes))
+    if not 0 < share <= 1:
+        raise UsageError("the share of users is out of range", expected="more than 0 and at most 1", got=str(share))
+    return share
+
+
+def sample_flat(
+    table: TableFiles,
+    totals: Totals,
+    schema: LogSchema,
+    *,
+    share: float | None = None,
+    budget_bytes: int = SAMPLE_BYTES,
+    on_file: OnFile | None = None,
+    draw: Draw | None = None,
+) -> LogSample:
+    """A sample of whole users of a flat log.
+
+    Args:
+        table: The log's files; their order is taken as order of arrival.
+        totals: Sums over their footers.
+        schema: Meaning of the columns.
+        share: Share of the users; ``None`` fits the budget.
+        budget_bytes: Raw bytes of the sample's flat rows; what is held is smaller by the dedup factor.
+        on_file: Called with the number of files read, for progress.
+        draw: Draws the users' rows first, where there is too much to read here.
+
+    Raises:
+        SchemaError: a column is missing, or there are no sequence columns.
+        InputError: the log has no rows, or the share none of its users.
+        StorageError: names a file that cannot be read.
+    """
+    if schema.candidates:
+        raise nested_log()
+    if totals.rows == 0:
+        raise InputError(f"the log {table.name} has no rows to measure")
+    require_sequences(schema, totals.arrow_schema.names)
+    share = _check_share(share, budget_bytes, total_raw_bytes(totals))
+    columns, choice, places = list(totals.arrow_schema.names), _Choice(share), None
+    if draw is not None and share < 1:
+        drawn = draw(table, schema.user, share, columns)
+        table, choice, places, columns = drawn.table, _Choice(1.0), drawn.files, [*columns, *PLACE]
+    rows = _chosen_rows(table, choice, schema.user, columns, totals, on_file)
+    try:
+        return from_flat(schema, rows, share=share, files=places)
+    except InputError:
+        raise no_users(share) from None
+
+
+def nested_log() -> UsageError:
+    """What to raise where only a flat log will do."""
+    return UsageError(
+        "the log is nested", expected="a flat log: one row for each candidate",
+        fix="Write it as a dataset and report on that.",
+    )  # fmt: skip
+
+
+def rows_per_request(table: TableFiles, schema: LogSchema) -> float:
+    """B / R in the first row groups of some files, from the key columns alone; too small where rows are shuffled.
+
+    Raises:
+        StorageError: names a file that cannot be read.
+    """
+    keys, rows, requests = list(schema.request_key), 0, 0
+    for file in table.files[:: max(1, len(table.files) // _PROBED_FILES)][:_PROBED_FILES]:
+        try:
+            filesystem, path = table.resolve(file.path)
+            with filesystem.open_input_file(path) as source:
+                parquet = pq.ParquetFile(source)
+                if not parquet.metadata.num_rows:
+                    continue
+                group = parquet.read_row_group(0, columns=keys)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(file, error) from None
+        rows += group.num_rows
+        requests += count_distinct(combine([hash_column(group[k]) for k in keys]))
+    return rows / max(1, requests)
+
+
+def _unreadable(file: DataFile, error: Exception) -> StorageError:
+    return StorageError(
+        f"the data file {file.path} cannot be read: {str(error).splitlines()[0]}",
+        fix="Write the file again, or restore it from a copy.",
+    )
+
+
+def no_users(share: float) -> InputError:
+    return InputError(f"no user falls into a share of {share:.3g}", fix="Ask for a larger share or sample size.")
+
+
+def sample_dataset(
+    dataset: DatasetFiles,
+    totals: dict[str, Totals],
+    *,
+    share: float | None = None,
+    budget_bytes: int = SAMPLE_BYTES,
+    on_file: OnFile | None = None,
+    draw: Draw | None = None,
+    named: NamedUsers | None = None,
+) -> LogSample:
+    """A sample of whole users of a dataset; files of other buckets are not opened.
+
+    Args:
+        dataset: A version's files.
+        totals: Table name -> sums over its footers.
+        share: Share of the users; ``None`` fits the budget.
+        budget_bytes: Raw bytes of the sample's rows as a flat log.
+        on_file: Called with the number of files read.
+        draw: Draws the users' rows first, where there is too much to read here.
+        named: The users of a named sample, in place of a share.
+
+    Raises:
+        UsageError: a named sample beside a share or a draw.
+        SchemaError: the dataset has no sequence columns.
+        InputError: the version has no rows, or the share none of its users.
+        StorageError: names a file that cannot be read.
+    """
+    spec, schema = dataset.spec, dataset.spec.schema_
+    tables = {t.role: t for t in dataset.tables}
+    anchor = dataset.tables[0]
+    if totals[anchor.name].rows == 0:
+        raise InputError(f"the version {dataset.version} of {spec.name} has no rows to measure")
+    if not schema.sequence_columns:
+        raise SchemaError(f"the dataset {spec.name} has no sequence columns")
+    own = {t.name: total_raw_bytes(totals[t.name]) for t in dataset.tables}
+    raw = own[anchor.name]
+    if spec.layout is Layout.SPLIT:
+        requests, impressions = tables[TableRole.REQUESTS.value], tables[TableRole.IMPRESSIONS.value]
+        factor = totals[impressions.name].rows / totals[requests.name].rows
+        raw = round(own[requests.name] * max(1.0, factor)) + own[impressions.name]
+    if named is None:
+        asked = _check_share(share, budget_bytes, raw)
+        choice = _by_bucket(asked, anchor)
+    elif share is None and draw is None:
+        asked, choice = named.share, _Choice(named.share, named.buckets, named.selector)
+    else:
+        raise UsageError("the sample is named, and is to be drawn too", expected="a named sample, or a share of users")
+
+    def read(table: TableFiles) -> pa.Table:
+        there = totals[table.name].arrow_schema.names
+        columns = [c for c in (*spec.source_columns, spec.position_column) if c in there]
+        source, chosen = table, choice
+        if draw is not None and asked < 1:
+            source = replace(table, files=tuple(choice.files(table)))
+            source, chosen = draw(source, schema.user, choice.share, columns).table, _Choice(1.0)
+        rows = list(_chosen_rows(source, chosen, schema.user, columns, totals[table.name], on_file))
+        if not rows:
+            raise no_users(asked)
+        return pa.concat_tables(rows)
+
+    if spec.layout is Layout.FLAT:
+        flat = read(anchor)
+        grains = schema.declared_grains()
+        of_request = [c for c in flat.column_names if grains.get(c) == "request"]
+        others = [c for c in flat.column_names if c not in of_request]
+        return from_frames(
+            schema, flat.select(of_request), flat.select([*schema.request_key, *others]), share=asked,
+            position=spec.position_column,
+        )  # fmt: skip
+    return from_frames(schema, read(requests), read(impressions), share=asked, position=spec.position_column)
+
+
+def _by_bucket(share: float, anchor: TableFiles) -> _Choice:
+    """Restrict a share to whole buckets as far as possible: a bucket is a hash of the user, so this stays fair."""
+    present = sorted({f.partition["bucket"] for f in anchor.files if "bucket" in f.partition})
+    if share >= 1 or len(present) < 2:
+        return _Choice(share)
+    wanted = min(len(present), math.ceil(share * len(present)))
+    order = np.argsort(mix(np.arange(len(present), dtype=np.uint64)))
+    return _Choice(share * len(present) / wanted, frozenset(present[i] for i in order[:wanted]))
+
+
+def _chosen_rows(
+    table: TableFiles, choice: _Choice, user: str, columns: list[str], totals: Totals, on_file: OnFile | None
+) -> Iterator[pa.Table]:
+    """Rows of the chosen users, file by file; heavy columns are decoded only where a chosen user is."""
+    per_row = max(1, total_raw_bytes(totals) // max(1, totals.rows))
+    batch_rows = int(np.clip(_BATCH_BYTES // per_row, 16, 65_536))
+    for done, file in enumerate(choice.files(table), start=1):
+        try:
+            yield from _file_rows(table, file, choice, user, columns, batch_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(file, error) from None
+        if on_file is not None:
+            on_file(done)
+
+
+def _file_rows(
+    table: TableFiles, file: DataFile, choice: _Choice, user: str, columns: list[str], batch_rows: int
+) -> Iterator[pa.Table]:
+    filesystem, path = table.resolve(file.path)
+    with filesystem.open_input_file(path) as source:
+        parquet = pq.ParquetFile(source)
+        there = [c for c in columns if c in parquet.schema_arrow.names]
+        for group in range(parquet.num_row_groups):
+            chosen = choice.keep(parquet.read_row_group(group, columns=[user])[user])
+            if not chosen.any():
+                continue
+            at = 0
+            for batch in parquet.iter_batches(batch_size=batch_rows, row_groups=[group], columns=there):
+                wanted = np.flatnonzero(chosen[at : at + batch.num_rows])
+                at += batch.num_rows
+                if len(wanted):
+                    yield uniform(gather_table(pa.Table.from_batches([batch]), wanted).select(there))

@@ -1,0 +1,53 @@
+"""The report as one HTML page that needs nothing else: no network, no scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from dedup_storage.report.model import Report
+from dedup_storage.report.show.plots import plots
+from dedup_storage.report.show.summary import human_bytes
+from dedup_storage.report.show.text import LEFT_HEADINGS, headline, times, titled_tables
+
+__all__ = ["html", "render"]
+
+
+def html(report: Report) -> str:
+    """The page's text. Names from the data are escaped; only the plots made here are not."""
+    return render(
+        "report.html.j2",
+        report=report,
+        headline=headline(report),
+        tiles=_tiles(report),
+        plots=plots(report),
+        tables=list(titled_tables(report)),
+        left=LEFT_HEADINGS,
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this package; names from the data are escaped."""
+    environment = Environment(
+        loader=PackageLoader("dedup_storage.report.show"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(template).render(**values)
+
+
+def _tiles(report: Report) -> list[tuple[str, str]]:
+    tiles = [("stored, all files", human_bytes(report.stored_bytes))]
+    tiles.append(("of it sequence columns", human_bytes(report.sequence_bytes)))
+    if report.dedup_factor is not None:
+        tiles.append(("impressions a request (B / R)", f"{report.dedup_factor:.1f}"))
+    by_layout = {b.layout: b for b in report.baselines}
+    for layout, label in (
+        ("flat_shuffled", "smaller than flat, shuffled"),
+        ("flat_arrival", "smaller than flat, arrival order"),
+    ):
+        if layout in by_layout and by_layout[layout].sequence_ratio is not None:
+            about = "~" if by_layout[layout].rough else ""
+            tiles.append((f"sequences {label}", about + times(by_layout[layout].sequence_ratio)))
+    if "floor" in by_layout and by_layout["floor"].sequence_ratio:
+        tiles.append(("sequences, times the floor", times(1 / (by_layout["floor"].sequence_ratio or 1))))
+    return tiles

@@ -1,0 +1,127 @@
+"""The short answer: a dataset's stored bytes against the flat log it was made from, column by column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.table import Table as RichTable
+
+from dedup_storage.report.parquet.dataset_files import DatasetFiles, TableFiles
+from dedup_storage.report.parquet.footers import OnFile, Totals, iter_footers
+
+__all__ = ["ColumnSaving", "Summary", "human_bytes", "read_totals", "summarize", "summary_table"]
+
+
+@dataclass(frozen=True)
+class ColumnSaving:
+    """Stored bytes of one column in the flat log and in the dataset (over all tables that repeat it)."""
+
+    column: str
+    sequence: bool
+    flat_bytes: int
+    dataset_bytes: int
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times smaller; ``None`` when the dataset stores nothing of it."""
+        return self.flat_bytes / self.dataset_bytes if self.dataset_bytes else None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A dataset against its flat log.
+
+    Attributes:
+        columns: Sequence columns first, then by flat bytes.
+        flat_bytes, dataset_bytes: File sizes, footers included.
+        flat_rows: Rows of the flat log (B).
+        request_rows: Rows of the request table (R); ``None`` in flat layout.
+    """
+
+    columns: tuple[ColumnSaving, ...]
+    flat_bytes: int
+    dataset_bytes: int
+    flat_rows: int
+    request_rows: int | None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times smaller the dataset is."""
+        return self.flat_bytes / self.dataset_bytes if self.dataset_bytes else None
+
+    @property
+    def dedup_factor(self) -> float | None:
+        """B / R."""
+        return self.flat_rows / self.request_rows if self.request_rows else None
+
+
+def read_totals(table: TableFiles, on_file: OnFile | None = None) -> Totals:
+    """Sum the footers of one table."""
+    return Totals.of(iter_footers(table.files, resolve=table.resolve, on_file=on_file))
+
+
+def summarize(dataset: DatasetFiles, flat: TableFiles, *, on_file: OnFile | None = None) -> Summary:
+    """Compare a dataset with the flat log it was made from, from footers alone.
+
+    Args:
+        dataset: A version's files (``dataset_files``).
+        flat: The log's files (``folder_files``).
+        on_file: Called with the number of footers read, for progress.
+
+    Raises:
+        StorageError: names a file that cannot be read.
+    """
+    flat_totals = read_totals(flat, on_file)
+    totals = {table.name: read_totals(table, on_file) for table in dataset.tables}
+    stored: dict[str, int] = {}
+    for part in totals.values():
+        for name, column in part.columns.items():
+            stored[name] = stored.get(name, 0) + column.stored_bytes
+    sequences = set(dataset.spec.schema_.sequence_columns)
+    names = list(dict.fromkeys([*flat_totals.columns, *stored]))
+    savings = [
+        ColumnSaving(
+            name,
+            name in sequences,
+            flat_totals.columns[name].stored_bytes if name in flat_totals.columns else 0,
+            stored.get(name, 0),
+        )
+        for name in names
+    ]
+    requests = next((totals[t.name].rows for t in dataset.tables if t.role == "requests"), None)
+    return Summary(
+        columns=tuple(sorted(savings, key=lambda s: (not s.sequence, -s.flat_bytes, s.column))),
+        flat_bytes=flat_totals.size_bytes,
+        dataset_bytes=sum(t.size_bytes for t in totals.values()) + sum(t.delete_bytes for t in dataset.tables),
+        flat_rows=flat_totals.rows,
+        request_rows=requests,
+    )
+
+
+def human_bytes(size_bytes: float) -> str:
+    """Bytes in decimal units. Example: ``human_bytes(128_800_000)`` -> ``"128.8 MB"``."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(size_bytes) < 1000 or unit == "TB":
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    raise ValueError("unreachable")
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}x" if value < 100 else f"{value:.0f}x"
+
+
+def summary_table(summary: Summary, title: str = "Stored bytes") -> RichTable:
+    """The summary for a terminal."""
+    table = RichTable(title=title, title_justify="left")
+    table.add_column("column")
+    for heading in ("flat log", "dataset", "smaller by"):
+        table.add_column(heading, justify="right")
+    for column in summary.columns:
+        name = f"{column.column} (sequence)" if column.sequence else column.column
+        flat = human_bytes(column.flat_bytes) if column.flat_bytes else "added"
+        ratio = _ratio(column.ratio) if column.flat_bytes else ""
+        table.add_row(name, flat, human_bytes(column.dataset_bytes), ratio)
+    table.add_section()
+    table.add_row("files", human_bytes(summary.flat_bytes), human_bytes(summary.dataset_bytes), _ratio(summary.ratio))
+    return table

@@ -1,0 +1,42 @@
+"""Setting a proposal's properties on an Iceberg table, through Spark: PyIceberg does not commit to format v3."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import UnsafeNameError
+from dedup_storage.lake.sql import listed, quoted
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+__all__ = ["apply_properties"]
+
+_KEY = re.compile(r"write\.parquet\.[A-Za-z0-9_.-]+")
+_VALUE = re.compile(r"[A-Za-z0-9]+")
+
+
+def apply_properties(
+    spark: SparkSession, settings: Settings, dataset: str, table: str, properties: Mapping[str, str]
+) -> None:
+    """Set Parquet properties; files that are there stay as they are, those written from now on follow.
+
+    Args:
+        spark: Session with the catalog defined.
+        settings: Settings of that catalog.
+        dataset, table: Namespace and table.
+        properties: ``write.parquet.…`` -> value.
+
+    Raises:
+        UnsafeNameError: a key or value that could not be a Parquet property.
+    """
+    if not properties:
+        return
+    for key, value in sorted(properties.items()):
+        if not _KEY.fullmatch(key) or not _VALUE.fullmatch(value):
+            raise UnsafeNameError(f"the table property {key[:80]!r} cannot be set", expected="write.parquet.NAME=VALUE")
+    name = quoted(settings.catalog.name, dataset, table)
+    spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")

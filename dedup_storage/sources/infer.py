@@ -1,0 +1,69 @@
+"""A first schema for a log nobody has described yet: grains and history lists from the data, for confirmation."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dedup_storage.schema import Grain, LogSchema, SequenceColumn
+from dedup_storage.sources.grains import GrainReport
+from dedup_storage.sources.raw import RawLog
+from dedup_storage.spark.errors import translated
+
+__all__ = ["propose_schema", "propose_sequences"]
+
+
+def propose_schema(raw: RawLog, grains: GrainReport) -> LogSchema:
+    """The log's schema with every grain declared and its undeclared request-grain lists taken as sequences.
+
+    Raises:
+        DedupStorageError: the log cannot be read.
+    """
+    described = grains.schema(raw.schema)
+    known = set(described.sequence_columns) | set(described.candidates)
+    lists = [c.column for c in grains.columns if c.grain is Grain.REQUEST and c.column not in known]
+    found = propose_sequences(raw, lists)
+    return described.model_copy(
+        update={
+            "columns": {c: g for c, g in described.columns.items() if c not in {s.column for s in found}},
+            "sequences": (*described.sequences, *found),
+        }
+    )
+
+
+def propose_sequences(raw: RawLog, columns: list[str]) -> tuple[SequenceColumn, ...]:
+    """Describe those of ``columns`` that are lists of scalars.
+
+    Lists that have equal lengths in every row form one group; lists of timestamps are taken for event times. One
+    pass over the lengths.
+    """
+    kinds = {f.name: f.dataType for f in raw.frame.schema.fields if f.name in columns}
+    lists = {c: k.elementType for c, k in kinds.items() if isinstance(k, T.ArrayType) and _scalar(k.elementType)}
+    if not lists:
+        return ()
+    pairs = list(combinations(lists, 2))
+    different = [
+        F.max((~F.size(a).eqNullSafe(F.size(b))).cast("int")).alias(f"_p{i}") for i, (a, b) in enumerate(pairs)
+    ]
+    leader = {column: column for column in lists}
+    if pairs:
+        with translated():
+            row = raw.frame.agg(*different).first()
+        for i, (a, b) in enumerate(pairs):
+            if row is not None and row[f"_p{i}"] == 0:
+                leader[b] = leader[a]
+    members = list(leader.values())
+    return tuple(
+        SequenceColumn(
+            column=column,
+            group=leader[column] if members.count(leader[column]) > 1 else None,
+            times=isinstance(element, (T.TimestampType, T.TimestampNTZType)),
+        )
+        for column, element in lists.items()
+    )
+
+
+def _scalar(kind: T.DataType) -> bool:
+    return not isinstance(kind, (T.ArrayType, T.MapType, T.StructType))

@@ -1,0 +1,236 @@
+"""Raw logs as teams have them: flat rows, request rows with lists of candidates, or two frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dedup_storage.errors import InputError, SchemaError, known_names
+from dedup_storage.lake.engine.sessions import move_to
+from dedup_storage.schema import LogSchema, check_name
+from dedup_storage.spark.errors import translated
+from dedup_storage.spark.types import check_types, ddl
+
+__all__ = ["POINTER", "Form", "RawLog"]
+
+POINTER = "_dedup_pointer"
+_SUFFIXES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
+_FORMATS = ("parquet", "json", "csv", "table")
+
+
+class Form(StrEnum):
+    """The shape of a raw log."""
+
+    FLAT = "flat"
+    NESTED = "nested"
+    FRAMES = "frames"
+
+
+@dataclass(frozen=True)
+class RawLog:
+    """A raw log.
+
+    Attributes:
+        schema: Its meaning.
+        form: Its shape.
+        frame: Impression rows (flat), or request rows (nested, frames).
+        candidates: Impression rows of two frames, else ``None``.
+        located: The frame is read straight from Parquet files, so each row has a file and a row number.
+    """
+
+    schema: LogSchema
+    form: Form
+    frame: DataFrame
+    candidates: DataFrame | None = None
+    located: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        spark: SparkSession,
+        source: str,
+        *,
+        schema: LogSchema,
+        format: str | None = None,
+        impressions: str | None = None,
+    ) -> RawLog:
+        """Open a log.
+
+        Args:
+            spark: Session to read with.
+            source: Path or URI of files or a directory, or a table's name.
+            schema: Its meaning; with ``candidates`` it is read as nested.
+            format: ``parquet``, ``json`` (lines), ``csv`` (with a header) or ``table``; guessed from the name when not
+                given, Parquet for a directory.
+            impressions: Second source, of impression rows, when ``source`` holds request rows.
+
+        Raises:
+            InputError: it cannot be read.
+            SchemaError: a column is missing or has the wrong type.
+        """
+        with translated():
+            frame, located = _open(spark, source, format, schema)
+            second = _open(spark, impressions, format, schema)[0] if impressions else None
+        return replace(cls.from_frame(frame, schema, second), located=located)
+
+    @classmethod
+    def from_frame(cls, frame: DataFrame, schema: LogSchema, impressions: DataFrame | None = None) -> RawLog:
+        """A log that is a DataFrame already.
+
+        Raises:
+            SchemaError: a column is missing or has the wrong type.
+        """
+        form = Form.FRAMES if impressions is not None else Form.NESTED if schema.candidates else Form.FLAT
+        raw = cls(schema, form, frame, impressions)
+        raw._check()
+        return raw
+
+    def _check(self) -> None:
+        names = list(self.frame.columns)
+        if self.candidates is not None:
+            for key in self.schema.request_key:
+                if key not in self.candidates.columns:
+                    raise SchemaError(
+                        f"the key column {key} is not in the impressions",
+                        expected=known_names(key, self.candidates.columns),
+                    )
+            names += self.candidates.columns
+        self.schema.require_columns(names)
+        lower = [n.lower() for n in self.frame.columns]
+        twice = sorted({n for n in lower if lower.count(n) > 1})
+        if twice:
+            raise SchemaError(f"the column {twice[0]} occurs twice when case is ignored", fix="Rename one of them.")
+        for name in names:
+            check_name(name, "column name")
+        fields = list(self.frame.schema.fields)
+        if self.candidates is not None:
+            fields += [f for f in self.candidates.schema.fields if f.name not in self.frame.columns]
+        check_types(self.schema, fields)
+
+    def in_session(self, session: SparkSession) -> RawLog:
+        """The same log, read with another session's settings."""
+        second = move_to(session, self.candidates) if self.candidates is not None else None
+        return replace(self, frame=move_to(session, self.frame), candidates=second)
+
+    def located_frame(self) -> DataFrame:
+        """The frame with a pointer to each row, a hash of its file and row number (``located`` logs only)."""
+        return self.frame.select("*", F.xxhash64("_metadata.file_path", "_metadata.row_index").alias(POINTER))
+
+    def request_rows(self) -> DataFrame:
+        """Request rows without their candidates (nested and two-frame logs)."""
+        return self.frame.drop(*self.schema.candidates)
+
+    def impression_rows(self, keep: Mapping[str, Column], position: str | None) -> DataFrame:
+        """Impression rows: the keys, the columns of ``keep`` (request grain), and every impression column.
+
+        Args:
+            keep: Column name -> expression over a request row (or, with two frames, over both).
+            position: Where to put the candidate's ordinal in a list; ``None`` to leave it out.
+        """
+        keys = self.schema.request_key
+        if self.form is Form.FLAT:
+            return self.frame.select("*", *(c.alias(n) for n, c in keep.items()))
+        if self.candidates is not None:
+            if not keep:
+                return self.candidates
+            narrow = self.frame.select(*keys, *(c.alias(n) for n, c in keep.items()))
+            rest = [c for c in self.candidates.columns if c not in keep]
+            return self.candidates.select(*rest).join(narrow, list(keys))
+        lists = list(self.schema.candidates)
+        zipped = (
+            F.arrays_zip(*lists) if len(lists) > 1 else F.transform(lists[0], lambda x: F.struct(x.alias(lists[0])))
+        )
+        exploded = self.frame.select(
+            *keys, *(c.alias(n) for n, c in keep.items()), F.posexplode(zipped).alias("_dedup_pos", "_dedup_item")
+        )
+        columns = [F.col(f"_dedup_item.{source}").alias(name) for source, name in self._spread()]
+        ordinal = [F.col("_dedup_pos").alias(position)] if position else []
+        return exploded.select(*keys, *keep, *ordinal, *columns)
+
+    def _spread(self) -> list[tuple[str, str]]:
+        """(path inside the zipped candidate, impression column) of nested input."""
+        pairs = []
+        for column, name in self.schema.candidates.items():
+            element = self._element(column)
+            if name != "*":
+                pairs.append((f"`{column}`", name))
+            elif isinstance(element, T.StructType):
+                pairs += [(f"`{column}`.`{f.name}`", f.name) for f in element.fields]
+            else:
+                raise SchemaError(
+                    f"the list {column} holds no structs",
+                    expected="array<struct<…>> for '*'",
+                    got=element.simpleString(),
+                    fix=f"Name its impression column under candidates: {{{column}: item_id}}.",
+                )
+        return pairs
+
+    def _element(self, column: str) -> T.DataType:
+        return cast(T.ArrayType, self.frame.schema[column].dataType).elementType
+
+    def flat_fields(self) -> list[T.StructField]:
+        """Columns of the flat form, in order, with their types.
+
+        Raises:
+            SchemaError: an impression column has the name of a request column.
+        """
+        fields = list(self.request_fields())
+        known = {f.name.lower() for f in fields}
+        for field in self.impression_fields():
+            if field.name.lower() in known:
+                raise SchemaError(f"the impression column {field.name} is also a request column", fix="Rename it.")
+            fields.append(field)
+        return list(self.frame.schema.fields) if self.form is Form.FLAT else fields
+
+    def request_fields(self) -> list[T.StructField]:
+        """Columns of request rows (nested and two-frame logs)."""
+        if self.form is Form.FLAT:
+            return []
+        return [f for f in self.frame.schema.fields if f.name not in self.schema.candidates]
+
+    def impression_fields(self) -> list[T.StructField]:
+        """Columns that only impression rows have (nested and two-frame logs)."""
+        if self.candidates is not None:
+            keys = self.schema.request_key
+            return [f for f in self.candidates.schema.fields if f.name not in keys]
+        if self.form is Form.FLAT:
+            return []
+        rows = self.impression_rows({}, None)
+        return [f for f in rows.schema.fields if f.name not in self.schema.request_key]
+
+    def source_types(self) -> dict[str, str]:
+        """Flat column -> Spark DDL type."""
+        return {f.name: ddl(f.dataType) for f in self.flat_fields()}
+
+    def stored_bytes(self) -> int:
+        """Size of the input as Spark's planner knows it: of files their stored bytes."""
+        frames = [self.frame] + ([self.candidates] if self.candidates is not None else [])
+        return sum(int(str(f._jdf.queryExecution().optimizedPlan().stats().sizeInBytes())) for f in frames)
+
+
+def _open(spark: SparkSession, source: str, format: str | None, schema: LogSchema) -> tuple[DataFrame, bool]:
+    kind = format or _SUFFIXES.get(PurePosixPath(source).suffix.lower())
+    if kind is None:
+        kind = "parquet" if "/" in source or Path(source).exists() else "table"
+    if kind not in _FORMATS:
+        raise InputError(f"the input format {kind} is not known", expected=known_names(kind, _FORMATS))
+    if kind == "table":
+        for part in source.split("."):
+            check_name(part, "table name")
+        return spark.table(source), False
+    if kind == "parquet":
+        # Each file's schema is checked by Spark on reading; merging would read every footer on the driver.
+        return spark.read.parquet(source), True
+    reader = spark.read.option("mode", "FAILFAST")
+    frame = reader.json(source) if kind == "json" else reader.csv(source, header=True, inferSchema=True)
+    time = schema.event_time
+    if time and time in frame.columns and isinstance(frame.schema[time].dataType, T.StringType):
+        frame = frame.withColumn(time, F.to_timestamp(time))
+    return frame, False

@@ -1,1 +1,0 @@
-"""Samples of whole users in Spark: making, storing and reading them, and what they say."""

@@ -1,1 +1,0 @@
-"""Table formats and versions."""
