@@ -255,7 +255,7 @@ def _dataset(spark: SparkSession, settings: Settings, place: Path, users: int) -
     ds = Dataset.create(spark, settings, "clicks", raw.schema, raw, date_grain="day", buckets=4)
     ds.write(raw, gate=False)
     for name, (expressions, grain) in GROUPS.items():
-        ds.add_features(name, expressions, grain=grain, gate=False)
+        ds.features.add(name, expressions, grain=grain, gate=False)
     return ds, raw, spark.read.parquet(made.tables["labels"])
 
 

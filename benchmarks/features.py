@@ -72,7 +72,7 @@ def _written(report: Report, ds: Dataset) -> None:
     for grain, rows in (("impression", ds.impressions(features=())), ("request", ds.requests(features=()))):
         key = ", ".join(KEYS[:2] + KEYS[3:] if grain == "impression" else KEYS[:2])
         column = f"new_{grain}"
-        summary = ds.add_features(f"one_{grain}", {column: f"xxhash64({key})"}, grain=grain, gate=False)
+        summary = ds.features.add(f"one_{grain}", {column: f"xxhash64({key})"}, grain=grain, gate=False)
         stored = column_bytes(ds, summary.table)
         keys = sum(stored[k] for k in KEYS)
         own = "impressions" if grain == "impression" else "requests"
@@ -96,7 +96,7 @@ def _written(report: Report, ds: Dataset) -> None:
     changed = sum(len(paths ^ after[table]) for table, paths in before.items())
     report.add("files of older tables added or removed", changed, "files", target="0", holds=changed == 0)
     for grain in ("impression", "request"):
-        ds.drop_features(f"one_{grain}")
+        ds.features.drop(f"one_{grain}")
 
 
 def _million(spark: SparkSession, settings: Settings, place: Path) -> Dataset:
@@ -117,7 +117,7 @@ def _add_groups(ds: Dataset, most: int) -> list[float]:
             text = f"xxhash64(user_id, request_id, position, {number})"
             source = {f"c{number:02d}": text}
             began = time.perf_counter()
-            ds.add_features(f"g{number:02d}", source, grain="impression", gate=False)
+            ds.features.add(f"g{number:02d}", source, grain="impression", gate=False)
             seconds.append(time.perf_counter() - began)
     return seconds
 
@@ -157,7 +157,7 @@ def _read_cost(report: Report, ds: Dataset, settings: Settings, rounds: int, mos
     if ds.features()["g00"].promoted is not None:
         raise SystemExit("the group is promoted already: remove the directory of --data")
     start = time.perf_counter()
-    ds.promote_features("g00")
+    ds.features.promote("g00")
     promotion = time.perf_counter() - start
     promoted = in_turn({"spark": spark_read(1), "reader": reader_read(1)}, rounds)
     for engine in ("spark", "reader"):
@@ -182,11 +182,11 @@ def _refresh(report: Report, spark: SparkSession, settings: Settings, place: Pat
     older, newest = (RawLog.from_frame(raw.frame.filter(c), raw.schema) for c in (day < last, day == last))
     ds.write(older, gate=False)
     report.data["refresh"] = {"last day": date_ranges([last])[0][0]}
-    ds.add_features("hits", {"seen": "array_contains(hist_item_ids, item_id)"}, grain="impression", gate=False)
+    ds.features.add("hits", {"seen": "array_contains(hist_item_ids, item_id)"}, grain="impression", gate=False)
     ds.write(newest, gate=False)
     done: list[FeatureSummary] = []
-    new_rows = read_rows(spark, lambda: done.append(ds.refresh_features("hits", gate=False)))
-    again = read_rows(spark, lambda: done.append(ds.refresh_features("hits", full=True, gate=False)))
+    new_rows = read_rows(spark, lambda: done.append(ds.features.refresh("hits", gate=False)))
+    again = read_rows(spark, lambda: done.append(ds.features.refresh("hits", full=True, gate=False)))
     refreshed, full = done
     share = refreshed.rows / full.rows
     report.add("refresh: rows computed after one new day of thirty", refreshed.rows, "rows", baseline=full.rows)
@@ -195,7 +195,7 @@ def _refresh(report: Report, spark: SparkSession, settings: Settings, place: Pat
     report.add(
         "refresh: share of the rows read", new_rows / again, "x", target="<= 1/25", holds=new_rows / again <= 1 / 25
     )
-    nothing = ds.refresh_features("hits", gate=False)
+    nothing = ds.features.refresh("hits", gate=False)
     report.add(
         "refresh a second time: versions made", 0 if nothing.up_to_date else 1, "", target="0", holds=nothing.up_to_date
     )

@@ -51,7 +51,7 @@ def _dataset(spark: SparkSession, settings: Settings, place: Path, params: Synth
 
 def _without_pruning(ds: Dataset, name: str, like: str) -> None:
     """A sample of the same users that says nothing of their buckets."""
-    store = SampleStore(ds)
+    store = SampleStore(ds.handle)
     sample = store.load(like)
     inside = ds.tables.bucket(ds.spec).isin(*sample.chosen_buckets)
     users = ds.requests().select(ds.schema.user).distinct().filter(inside)
@@ -97,13 +97,13 @@ def main(argv: list[str] | None = None) -> None:
         if written(arguments):
             return
         for sample in ds.samples():
-            ds.drop_sample(sample.name)
+            ds.samples.drop(sample.name)
         began = time.perf_counter()
-        summary = ds.sample("one", buckets=1, seed=1)
+        summary = ds.samples.make("one", buckets=1, seed=1)
         report.add("making a bucket sample", time.perf_counter() - began, "s")
         _without_pruning(ds, "same", "one")
-        plan = ds.plan_sample("one")
-        chosen = SampleStore(ds).load("one").chosen_buckets
+        plan = ds.samples.plan("one")
+        chosen = SampleStore(ds.handle).load("one").chosen_buckets
         # As text: Spark takes a sum with 0 apart and gives Iceberg the bucket to prune by.
         bucket = F.concat(F.lit("b"), ds.tables.bucket(ds.spec).cast("string"))
         opaque = bucket.isin(*(f"b{b}" for b in chosen))

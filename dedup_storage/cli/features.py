@@ -59,7 +59,7 @@ def add_features(
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Adding {name} to {dataset}", spark):
-            summary = opened.add_features(
+            summary = opened.features.add(
                 name,
                 source(),
                 grain=grain,
@@ -92,7 +92,7 @@ def refresh_features(
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Refreshing {name} of {dataset}", spark):
             source = import_function(function) if function else None
-            summary = opened.refresh_features(name, source, run_id=run_id, full=full, gate=gate)
+            summary = opened.features.refresh(name, source, run_id=run_id, full=full, gate=gate)
     job.done(f"{name} of {dataset} was up to date" if summary.up_to_date else f"Refreshed {name}", summary)
 
 
@@ -104,7 +104,7 @@ def promote_features(job: Job, name: Name, dataset: DatasetOption, run_id: RunId
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Promoting {name} of {dataset}", spark):
-            summary = opened.promote_features(name, run_id=run_id)
+            summary = opened.features.promote(name, run_id=run_id)
     job.done(f"Promoted {name} of {dataset}", summary)
 
 
@@ -114,7 +114,7 @@ def drop_features(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOpt
     with job.spark() as spark:
         from dedup_storage.dataset.facade import Dataset
 
-        summary = Dataset.open(spark, job.settings, dataset).drop_features(name, run_id=run_id)
+        summary = Dataset.open(spark, job.settings, dataset).features.drop(name, run_id=run_id)
     job.done(f"Dropped {name} from {dataset}", summary)
 
 
@@ -131,7 +131,7 @@ def rename(
     with job.spark() as spark:
         from dedup_storage.dataset.facade import Dataset
 
-        summary = Dataset.open(spark, job.settings, dataset).rename_features(name, new_name, run_id=run_id)
+        summary = Dataset.open(spark, job.settings, dataset).features.rename(name, new_name, run_id=run_id)
     job.done(f"Renamed {name} to {new_name}", summary)
 
 

@@ -49,14 +49,22 @@ def join(
 
         opened = Dataset.open(spark, job.settings, dataset)
         if explain:
-            explanation = explain_tables(opened, left, right, on=on, how=how, version=version, columns=column)
+            explanation = explain_tables(opened.handle, left, right, on=on, how=how, version=version, columns=column)
             if str(job.json) != "-":
                 stdout.print(explanation)
             job.write_json(explanation)
             return
         with job.step(f"Joining {left} and {right}", spark):
             rows = join_tables(
-                opened, left, right, on, how, version=version, columns=column, exchange=exchange, hash_side=hash_side
+                opened.handle,
+                left,
+                right,
+                on,
+                how,
+                version=version,
+                columns=column,
+                exchange=exchange,
+                hash_side=hash_side,
             )
             summary = write_join(rows, left=left, right=right, how=how, output=output, table=table)
     job.done(f"Joined {left} and {right} of {dataset}", summary)

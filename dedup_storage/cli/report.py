@@ -135,7 +135,7 @@ def _loaded(dataset: str | None, against: str) -> Report | None:
 
 
 def _show(job: Job, made: Report, html: Path | None, markdown: Path | None) -> None:
-    from dedup_storage.report import text
+    from dedup_storage.report.show import text
 
     if str(job.json) != "-":
         stdout.print(text.terminal(made))

@@ -128,7 +128,7 @@ def create(
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Sampling {dataset}", spark):
-            summary = opened.sample(name, values, version=version, run_id=run_id)
+            summary = opened.samples.make(name, values, version=version, run_id=run_id)
     job.done(f"Sample {name} of {dataset}" + (": unchanged" if summary.unchanged else ""), summary)
 
 
@@ -160,7 +160,7 @@ def split(
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Dividing {dataset}", spark):
-            made = opened.split_samples(
+            made = opened.samples.split(
                 _pairs(share, "share", float) or None, parsed or None, seed=seed, version=version
             )
     rows = [(s.name, s.users, s.population) for s in made]
@@ -211,7 +211,7 @@ def plan(job: Job, name: Name, dataset: DatasetOption, version: VersionOption = 
     with job.spark() as spark:
         from dedup_storage.dataset.facade import Dataset
 
-        found = Dataset.open(spark, job.settings, dataset).plan_sample(name, version)
+        found = Dataset.open(spark, job.settings, dataset).samples.plan(name, version)
     job.done(f"Reading sample {name} of {dataset}", found)
 
 
@@ -226,7 +226,7 @@ def refresh(
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Refreshing {name}", spark):
-            summary = opened.refresh_sample(name, version=version, run_id=run_id)
+            summary = opened.samples.refresh(name, version=version, run_id=run_id)
     job.done(f"Sample {name} of {dataset}" + (": unchanged" if summary.unchanged else ""), summary)
 
 
@@ -237,7 +237,7 @@ def drop(job: Job, name: Name, dataset: DatasetOption) -> None:
     with job.spark() as spark:
         from dedup_storage.dataset.facade import Dataset
 
-        Dataset.open(spark, job.settings, dataset).drop_sample(name)
+        Dataset.open(spark, job.settings, dataset).samples.drop(name)
     job.done(f"Dropped sample {name}", {"dataset": dataset, "sample": name})
 
 
@@ -258,7 +258,7 @@ def materialise(
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Writing {into}", spark):
-            summary = opened.materialise_sample(name, into, version=version, run_id=run_id, gate=gate)
+            summary = opened.samples.materialise(name, into, version=version, run_id=run_id, gate=gate)
     job.done(f"Wrote {into}", summary)
 
 
@@ -279,7 +279,7 @@ def report(
 
         opened = Dataset.open(spark, job.settings, dataset)
         with job.step(f"Estimating from {name}", spark):
-            made = opened.sample_report(name, verify=verify, confidence=confidence, version=version)
+            made = opened.samples.report(name, verify=verify, confidence=confidence, version=version)
     if str(job.json) != "-":
         _show(made)
     if html is not None:

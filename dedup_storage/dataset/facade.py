@@ -1,45 +1,82 @@
-"""Dataset: create, open, write, read, versions."""
+"""Dataset: everything that can be done with one, each method handed on to its room."""
 
 from __future__ import annotations
 
-import uuid
-from pathlib import Path
-from typing import Any
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.dataset.backfill.methods import UpkeepMethods
-from dedup_storage.dataset.convert.methods import ConvertMethods
-from dedup_storage.dataset.features.methods import FeatureMethods
-from dedup_storage.dataset.read.frames import ReadMethods
-from dedup_storage.dataset.samples.methods import SampleMethods
+from dedup_storage.dataset.backfill import Affected, Backfill, BackfillPlan, BackfillSummary, Change, Strategy
+from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS
+from dedup_storage.dataset.backfill.run import Progress
+from dedup_storage.dataset.convert import Conversion, ConvertSummary
+from dedup_storage.dataset.convert.run import Progress as ConvertProgress
+from dedup_storage.dataset.features.accessor import Features
+from dedup_storage.dataset.handle import Handle, open_handle
+from dedup_storage.dataset.joins.bucket import Exchange
+from dedup_storage.dataset.joins.inputs import How
+from dedup_storage.dataset.joins.tables import join_tables
+from dedup_storage.dataset.labels import LateLabels, LateLabelsSummary, merge_labels
+from dedup_storage.dataset.read import frames
+from dedup_storage.dataset.samples.accessor import Samples
+from dedup_storage.dataset.samples.affected import affected_by_sample
+from dedup_storage.dataset.samples.frames import sampled
+from dedup_storage.dataset.upkeep import ForgetSummary, Limits, MaintainSummary, Policy
+from dedup_storage.dataset.upkeep.runs import forget_users, maintain
+from dedup_storage.dataset.versions.check import check_version
+from dedup_storage.dataset.versions.publish import list_versions, pin, rollback, unpin
+from dedup_storage.dataset.write.create import create_dataset
+from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.dataset.write.summary import WriteSummary
-from dedup_storage.dataset.write.writer import Mode, OnDuplicates, OnInconstant, Writer
-from dedup_storage.errors import DatasetExistsError, SchemaError, UsageError, VersionNotFoundError
-from dedup_storage.lake.formats import table_format
-from dedup_storage.lake.iceberg.metadata import VersionInfo
-from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.dataset.write.writer import write_log
+from dedup_storage.lake.history import DatasetMetadata, VersionInfo
+from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.runs import named_run
-from dedup_storage.layout import DatasetSpec, Layout, TableRole, propose_segments
-from dedup_storage.schema import DateGrain, LogSchema, check_name
-from dedup_storage.sources.glance import dictionary_columns
-from dedup_storage.sources.grains import detect_grains
+from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.quality.model import Verdict
+from dedup_storage.report.draw.named import named_users
+from dedup_storage.report.draw.select import SAMPLE_BYTES
+from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout
+from dedup_storage.report.measure import measure_dataset
+from dedup_storage.report.model import Report
+from dedup_storage.report.parquet.dataset_files import dataset_files
+from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.errors import translated
 
 __all__ = ["Dataset"]
 
+# Names of the first release -> accessor and method.
+_FORMER = {
+    "add_features": ("features", "add"),
+    "refresh_features": ("features", "refresh"),
+    "rename_features": ("features", "rename"),
+    "drop_features": ("features", "drop"),
+    "promote_features": ("features", "promote"),
+    "sample": ("samples", "make"),
+    "split_samples": ("samples", "split"),
+    "describe_sample": ("samples", "describe"),
+    "refresh_sample": ("samples", "refresh"),
+    "drop_sample": ("samples", "drop"),
+    "sample_users": ("samples", "users"),
+    "plan_sample": ("samples", "plan"),
+    "sample_report": ("samples", "report"),
+    "materialise_sample": ("samples", "materialise"),
+}
 
-class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods, ConvertMethods):
+
+class Dataset:
     """One logically flat training log, stored once per request.
 
-    Args:
-        spark: Session with the catalog defined (``dedup_storage.lake.session.get_spark``).
-        settings: Settings of that catalog.
-        spec: The dataset's description.
-        tables: The table format.
+    Open it by ``connect(settings).open(name)``, or here with a session at hand.
+
+    Attributes:
+        handle: What every room takes: session, settings, description, table format.
+        features: Feature groups: ``features()`` lists them; ``add``, ``refresh``, ``rename``, ``drop``, ``promote``.
+        samples: Named samples: ``samples()`` lists them; ``make``, ``split``, ``refresh``, ``report`` and more.
 
     Example:
         >>> ds = Dataset.open(spark, settings, "clicks")      # doctest: +SKIP
@@ -47,18 +84,52 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods, Convert
         >>> ds.logs().count()                                 # doctest: +SKIP
     """
 
-    def __init__(self, spark: SparkSession, settings: Settings, spec: DatasetSpec, tables: TableFormat) -> None:
-        self.spark, self.settings, self.spec, self.tables = spark, settings, spec, tables
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+        self.features, self.samples = Features(handle), Samples(handle)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in _FORMER:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            accessor, method = _FORMER[name]
+            warnings.warn(f"Dataset.{name} is now Dataset.{accessor}.{method}", DeprecationWarning, stacklevel=2)
+            return getattr(getattr(self, accessor), method)
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session."""
+        return self.handle.spark
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the catalog."""
+        return self.handle.settings
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The dataset's description."""
+        return self.handle.spec
+
+    @property
+    def tables(self) -> TableFormat:
+        """The dataset's table format."""
+        return self.handle.tables
 
     @property
     def name(self) -> str:
         """Dataset name."""
-        return self.spec.name
+        return self.handle.name
 
     @property
     def schema(self) -> LogSchema:
         """The log's schema with every column's grain declared."""
-        return self.spec.schema_
+        return self.handle.schema
+
+    def metadata(self) -> DatasetMetadata:
+        """The dataset's tables as the catalog shows them now."""
+        return self.handle.metadata()
 
     @classmethod
     def create(
@@ -88,31 +159,10 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods, Convert
             DatasetExistsError: it is there and differs in what was given.
             SchemaError: the schema does not fit the log.
         """
-        check_name(name, "dataset name")
-        form: Layout | None = _choice(Layout, layout, "layout")
-        wanted = _choice(DateGrain, date_grain, "date grain") or schema.date_grain
-        wanted_buckets = buckets or schema.buckets
-        tables = table_format(spark, settings)
-        with translated():
-            found = tables.find(name)
-            if found is not None:
-                _agree(found.spec, form, wanted, wanted_buckets, schema)
-                return cls(spark, settings, found.spec, tables)
-            resolved = detect_grains(raw, schema).schema(schema)
-            if wanted is None or wanted_buckets is None:
-                proposed, proposed_buckets = _propose(raw, resolved)
-                wanted = wanted or proposed
-                wanted_buckets = wanted_buckets or proposed_buckets
-            types = raw.source_types()
-            spec = DatasetSpec.build(
-                name, resolved, types, layout=form or Layout.SPLIT, date_grain=wanted, buckets=wanted_buckets
-            )
-            columns = {**types, spec.position_column: types.get(spec.position_column, "int")}
-            if spec.event_date_column:
-                columns.setdefault(spec.event_date_column, "date")
-            tables.create(spec, columns, dictionaries=dictionary_columns(raw, resolved))
-            # Another process may have created it in the same moment; the catalog's word counts.
-            return cls.open(spark, settings, name)
+        handle = create_dataset(
+            spark, settings, name, schema, raw, layout=layout, date_grain=date_grain, buckets=buckets
+        )
+        return cls(handle)
 
     @classmethod
     def open(cls, spark: SparkSession, settings: Settings, name: str) -> Dataset:
@@ -121,8 +171,7 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods, Convert
         Raises:
             DatasetNotFoundError: names the datasets that do exist.
         """
-        tables = table_format(spark, settings)
-        return cls(spark, settings, tables.metadata(name).spec, tables)
+        return cls(open_handle(spark, settings, name))
 
     def write(
         self,
@@ -150,26 +199,259 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods, Convert
             QualityGateError: the gate refused; nothing was published.
             ConflictError: another run changed the same event dates first; run again.
         """
+        return write_log(
+            self.handle, raw, run_id=run_id, mode=mode, on_inconstant=on_inconstant, on_duplicates=on_duplicates,
+            gate=gate,
+        )  # fmt: skip
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def requests(
+        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
+    ) -> DataFrame:
+        """Request rows (R): the request keys and every request-grain column, in the source's types.
+
+        In flat layout they are collapsed on reading.
+
+        Args:
+            version: ``None`` takes the newest.
+            features: Feature groups whose columns come after the log's own, by name; ``None`` for all at request
+                grain, ``()`` for none.
+            sample: Only a named sample's requests, with ``request_weight``.
+        """
+        rows = frames.requests(self.handle, version, features)
+        return rows if sample is None else sampled(self.handle, sample, rows, Grain.REQUEST, version)
+
+    def impressions(
+        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
+    ) -> DataFrame:
+        """Impression rows (B): the request keys, the position and every impression-grain column.
+
+        Args:
+            version: ``None`` takes the newest.
+            features: As for ``requests``, at impression grain.
+            sample: Only a named sample's impressions, with ``impression_weight``.
+        """
+        rows = frames.impressions(self.handle, version, features)
+        return rows if sample is None else sampled(self.handle, sample, rows, Grain.IMPRESSION, version)
+
+    def logs(
+        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
+    ) -> DataFrame:
+        """The flat log (B rows), equal to the source row for row, columns in the source's order and types.
+
+        Args:
+            version: ``None`` takes the newest.
+            features: Feature groups whose columns come after the source's, by name; ``None`` for all, ``()`` for none.
+            sample: Only a named sample's rows, with ``impression_weight``.
+        """
+        rows = frames.logs(self.handle, version, features)
+        return rows if sample is None else sampled(self.handle, sample, rows, None, version)
+
+    def join(
+        self,
+        left: str = "impressions",
+        right: str = "requests",
+        on: Sequence[str] | None = None,
+        how: How | str = How.INNER,
+        *,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        exchange: Exchange | str = Exchange.REFUSE,
+        hash_side: str | None = None,
+    ) -> DataFrame:
+        """Two tables of the dataset joined inside their buckets, without moving a row.
+
+        Args:
+            left, right: Tables of the dataset, or any bucketed table by its full name.
+            on: Key columns; all that both have by default: the request's keys and event date, and the position where
+                both are impression-grain.
+            how: ``inner``, ``left``, ``semi`` or ``anti``.
+            version: ``None`` takes the newest.
+            columns: Columns wanted beside the keys; all by default. What is not asked for is not read.
+            exchange, hash_side: As for ``bucket_join``.
+
+        Raises:
+            ShuffleRefusedError: rows would move; says why and what to do.
+        """
+        return join_tables(
+            self.handle, left, right, on, how, version=version, columns=columns, exchange=exchange,
+            hash_side=hash_side,
+        )  # fmt: skip
+
+    # -- changing values ----------------------------------------------------------------------------------------
+
+    def backfill(
+        self,
+        change: Change,
+        affected: Affected | None = None,
+        *,
+        run_id: str | None = None,
+        strategy: Strategy | None = None,
+        gate: bool = True,
+        part_segments: int = MOST_SEGMENTS,
+        progress: Progress | None = None,
+    ) -> BackfillSummary:
+        """Recompute columns for affected rows, and publish the result as one version.
+
+        Args:
+            change: What to recompute: expressions, a function, or replacement rows.
+            affected: For whom; everyone when left out.
+            run_id: Name of the run. A run that was stopped goes on; one that is published changes nothing.
+            strategy: The same for all segments; ``None`` takes the cheapest for each.
+            gate: Audit the rewritten segments before publication.
+            part_segments: Most segments of one commit; what is lost when the run is killed.
+            progress: Called after each part with segments done, all segments, bytes done, all bytes.
+
+        Raises:
+            UsageError: what to do is not clear or cannot be done; nothing was changed.
+            QualityGateError: the gate refused; nothing was published.
+            ConflictError: another run changed the same segments first; run again.
+        """
+        run = self._backfill(change, affected, named_run(run_id, "backfill"), strategy, gate, part_segments, progress)
+        return run.run()
+
+    def plan_backfill(
+        self, change: Change, affected: Affected | None = None, strategy: Strategy | None = None
+    ) -> BackfillPlan:
+        """What ``backfill`` would rewrite and what it would cost; nothing is written."""
+        return self._backfill(change, affected, "plan", strategy).plan()
+
+    def _backfill(
+        self,
+        change: Change,
+        affected: Affected | None,
+        run_id: str,
+        strategy: Strategy | None,
+        gate: bool = True,
+        part_segments: int = MOST_SEGMENTS,
+        progress: Progress | None = None,
+    ) -> Backfill:
+        self.handle.require("a backfill")
+        selection = affected or Affected()
+        if selection.sample is not None:
+            selection = affected_by_sample(self.handle, selection)
+        return Backfill(
+            self.handle, change, selection, run_id=run_id, strategy=strategy, gate=gate, part_segments=part_segments,
+            progress=progress,
+        )  # fmt: skip
+
+    def merge_labels(
+        self,
+        rows: DataFrame,
+        label: str,
+        time: str,
+        run_id: str | None = None,
+        *,
+        strategy: Strategy | None = None,
+        gate: bool = True,
+        part_segments: int = MOST_SEGMENTS,
+        progress: Progress | None = None,
+    ) -> LateLabelsSummary:
+        """Merge labels that arrived late; the newest by label time wins, whatever the order of arrival.
+
+        Args:
+            rows: User and request columns, position or item, label, time.
+            label: The label's column.
+            time: The column of the label's event time.
+            run_id: Name of the run; publishing it twice changes nothing.
+            strategy, gate, part_segments, progress: As for ``backfill``.
+
+        Raises:
+            UsageError: the rows cannot be used; nothing was changed.
+            ConflictError: another run changed the same segments first; run again.
+        """
+        self.handle.require("merging late labels")
+        return merge_labels(
+            self.handle, LateLabels(rows, label, time), run_id=named_run(run_id, "late-labels"), strategy=strategy,
+            gate=gate, part_segments=part_segments, progress=progress,
+        )  # fmt: skip
+
+    # -- upkeep -------------------------------------------------------------------------------------------------
+
+    def maintain(
+        self,
+        run_id: str | None = None,
+        *,
+        limits: Limits | None = None,
+        policy: Policy | None = None,
+        compact: bool = True,
+        expire: bool = True,
+        orphans: bool = True,
+        dry_run: bool = False,
+    ) -> MaintainSummary:
+        """Restore the order of decayed segments, expire versions by policy, remove orphans.
+
+        Args:
+            run_id: Name of the run; the version of its compaction.
+            limits: What counts as decayed.
+            policy: Which versions stay.
+            compact, expire, orphans: Which steps to take.
+            dry_run: Measure and tell, change nothing.
+        """
+        return maintain(
+            self.handle, run_id, limits=limits, policy=policy, compact=compact, expire=expire, orphans=orphans,
+            dry_run=dry_run,
+        )  # fmt: skip
+
+    def forget_users(
+        self, users: Sequence[int | str] | DataFrame, run_id: str | None = None, *, dry_run: bool = False
+    ) -> ForgetSummary:
+        """Erase users from every table and every kept version, and scan the files for them.
+
+        Args:
+            users: Ids, or a frame with the user column (its first column when it has only one).
+            run_id: Name of the run; running it again finishes what is left.
+            dry_run: Count, change nothing.
+
+        Raises:
+            UsageError: no user is given, or a run is at work on the dataset.
+            ConflictError: another run changed the same segments first; run again.
+        """
+        return forget_users(self.handle, users, run_id, dry_run=dry_run)
+
+    def convert(
+        self,
+        name: str,
+        *,
+        format: str | None = None,
+        run_id: str | None = None,
+        layout: Layout | None = None,
+        date_grain: DateGrain | None = None,
+        buckets: int | None = None,
+        version: int | None = None,
+        drop_features: bool = False,
+        progress: ConvertProgress | None = None,
+    ) -> ConvertSummary:
+        """Write one version into a new dataset of another layout, table format or segments.
+
+        Args:
+            name: The dataset to write.
+            format: Its table format; ``None`` keeps this one's.
+            run_id: Name of the run. A run that was stopped goes on; one that is done verifies what is there.
+            layout, date_grain, buckets: Of the new dataset; ``None`` keeps this one's.
+            version: ``None`` takes the newest.
+            drop_features: Leave the feature groups behind instead of refusing a version that has some.
+            progress: Called with parts done, all parts, bytes written, bytes of the source.
+
+        Raises:
+            UsageError: what is asked for cannot be done; nothing was changed.
+            StorageError: a part differs from its source.
+        """
+        check_name(name, "dataset name")
+        run_id = named_run(run_id, "convert")
         with translated():
-            writer = Writer(
-                self.tables,
-                self.settings,
-                self.spec,
-                raw,
-                run_id=named_run(run_id, "write"),
-                mode=Mode(_choice(Mode, mode, "mode")),
-                on_inconstant=OnInconstant(_choice(OnInconstant, on_inconstant, "policy for inconstant requests")),
-                on_duplicates=OnDuplicates(_choice(OnDuplicates, on_duplicates, "policy for duplicates")),
-                gate=gate,
-            )
-            return writer.write()
+            settings = self.settings.model_copy(update={"format": format or self.settings.format})
+            return Conversion(
+                self.handle, settings, name, run_id=run_id, layout=layout, date_grain=date_grain, buckets=buckets,
+                version=version, drop_features=drop_features, progress=progress,
+            ).run()  # fmt: skip
 
     # -- versions -----------------------------------------------------------------------------------------------
 
     def versions(self) -> list[VersionInfo]:
         """Published versions, oldest first."""
-        meta = self.metadata()
-        return [meta.info(version) for version in meta.version_numbers]
+        return list_versions(self.handle)
 
     def rollback(self, version: int, run_id: str | None = None) -> VersionInfo:
         """Publish an older version's content as the newest version.
@@ -177,13 +459,7 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods, Convert
         Raises:
             VersionNotFoundError: there is no such version.
         """
-        with translated():
-            meta = self.tables.settle(self.spec)
-            meta.resolve(version)
-            run_id = named_run(run_id, "rollback")
-            run = Run(run_id=run_id, job="rollback", attempt=f"{run_id}/{uuid.uuid4().hex[:12]}", base=meta.current)
-            published = self.tables.rollback(self.spec, run, version)
-            return self.metadata().info(published)
+        return rollback(self.handle, version, run_id)
 
     def pin(self, version: int | None = None, label: str = "kept") -> dict[str, Any]:
         """Keep a version through expiry.
@@ -191,12 +467,7 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods, Convert
         Returns:
             What names the version for good, as plain values for a JSON file: dataset, version, snapshot ids.
         """
-        check_name(label, "pin label")
-        with translated():
-            meta = self.metadata()
-            version = meta.resolve(version)
-            self.tables.pin(self.spec, version, label)
-            return {"dataset": self.name, "version": version, "label": label, "snapshots": meta.snapshots(version)}
+        return pin(self.handle, version, label)
 
     def unpin(self, label: str) -> None:
         """Let expiry have a pinned version again.
@@ -204,85 +475,44 @@ class Dataset(ReadMethods, FeatureMethods, SampleMethods, UpkeepMethods, Convert
         Raises:
             VersionNotFoundError: no version is pinned under that label.
         """
-        check_name(label, "pin label")
-        with translated():
-            pinned = [info for info in self.versions() if label in info.pins]
-            if not pinned:
-                raise VersionNotFoundError(f"no version of {self.name} is pinned as {label}")
-            for info in pinned:
-                self.tables.unpin(self.spec, info.version, label)
+        unpin(self.handle, label)
 
-    def check(self, version: int | None = None) -> Any:
+    def check(self, version: int | None = None) -> Verdict:
         """Run the quality suite on a published version and its feature groups; gives the verdict.
 
         Rows of a group that a refresh would compute anyway are not judged.
         """
-        from dedup_storage.dataset.features.verify import verify_groups
-        from dedup_storage.quality import GateFacts, run_gate
+        return check_version(self.handle, version)
 
-        with translated():
-            meta = self.metadata()
-            version = meta.resolve(version)
-            split = self.spec.layout is Layout.SPLIT
-            verdict = run_gate(
-                spec=self.spec,
-                settings=self.settings,
-                run_id=f"check-v{version}",
-                facts=GateFacts(inconstant_requests=0 if split else None),
-                requests=self._table(TableRole.REQUESTS, version) if split else None,
-                impressions=self._table(TableRole.IMPRESSIONS, version) if split else None,
-                logs=None if split else self._table(TableRole.LOGS, version),
-            )
-            about = (self.tables, self.settings, self.spec, meta, version, verdict.run_id)
-            groups = list(verify_groups(*about))
-            for name, found in groups:
-                verdict = verdict.with_group(name, found)
-            if groups:
-                verdict.save(Path(verdict.docs))
-            return verdict
+    def compression_report(
+        self,
+        version: int | None = None,
+        *,
+        sample: str | None = None,
+        baselines: Sequence[BaselineLayout] | None = None,
+        share: float | None = None,
+        sample_bytes: int = SAMPLE_BYTES,
+        columns: Sequence[str] = (),
+        with_curves: bool = True,
+    ) -> Report:
+        """What every column of a version needs, and what the same rows would need otherwise.
 
-
-def _choice(kind: Any, value: Any, what: str) -> Any:
-    if value is None:
-        return None
-    try:
-        return kind(value)
-    except ValueError:
-        raise UsageError(f"the {what} {value} is not known", expected=" or ".join(k.value for k in kind)) from None
-
-
-def _agree(
-    spec: DatasetSpec, layout: Layout | None, grain: DateGrain | None, buckets: int | None, schema: LogSchema
-) -> None:
-    wanted = {"layout": layout, "date_grain": grain, "buckets": buckets}
-    for what, value in wanted.items():
-        present = getattr(spec, what)
-        if value is not None and value != present:
-            raise DatasetExistsError(
-                f"the dataset {spec.name} exists with another {what}",
-                expected=str(value),
-                got=str(present),
-                fix="Leave it out to write into the dataset as it is, or choose another name.",
-            )
-    theirs, ours = spec.schema_, schema
-    for role in ("user", "request", "item", "event_time", "position", "sequences", "labels"):
-        if getattr(theirs, role) != getattr(ours, role):
-            raise DatasetExistsError(
-                f"the dataset {spec.name} exists with another {role}",
-                expected=str(getattr(ours, role)),
-                got=str(getattr(theirs, role)),
-                fix="Correct the schema file, or choose another name.",
-            )
-
-
-def _propose(raw: RawLog, schema: LogSchema) -> tuple[DateGrain, int]:
-    """Segments for a log of this size and time span."""
-    days = months = 0
-    if schema.event_time:
-        if schema.event_time not in raw.frame.columns:
-            raise SchemaError(f"the event time {schema.event_time} is not a column of the request rows")
-        day = F.to_date(schema.event_time)
-        row = raw.frame.agg(F.countDistinct(day).alias("d"), F.countDistinct(F.trunc(day, "month")).alias("m")).first()
-        if row is not None:
-            days, months = int(row["d"]), int(row["m"])
-    return propose_segments(raw.stored_bytes(), days, months)
+        Args:
+            version: ``None`` takes the newest.
+            sample: Measure what else could be on a named sample's users, in place of a share of them.
+            baselines: Layouts to compare with; ``None`` for all, ``()`` for footers alone.
+            share: Share of the users for the baselines; ``None`` fits ``sample_bytes``.
+            sample_bytes: Raw bytes of the sample as a flat log.
+            columns: Report on these alone; all when empty.
+            with_curves: Also measure the ratio against sequence length and candidates.
+        """
+        named = None if sample is None else named_users(self.settings, self.name, sample)
+        return measure_dataset(
+            dataset_files(self.settings, self.name, version),
+            baselines=ALL_LAYOUTS if baselines is None else tuple(baselines),
+            share=share,
+            sample_bytes=sample_bytes,
+            columns=tuple(columns),
+            with_curves=with_curves,
+            named=named,
+        )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType
@@ -15,7 +14,7 @@ from pyspark.sql.types import DataType
 from dedup_storage.errors import InputError, UnknownColumnError, UsageError
 from dedup_storage.spark.rows import only_row
 
-__all__ = ["named_function", "read_frame", "read_ids", "text_frame", "typed_users"]
+__all__ = ["named_function", "read_frame", "read_ids", "typed_users"]
 
 _READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -66,11 +65,6 @@ def named_function(name: str) -> Callable[..., Any]:
     if not callable(found):
         raise UsageError(f"{name} is no function", got=type(found).__name__)
     return found
-
-
-def text_frame(spark: SparkSession, column: str, values: Iterable[str]) -> DataFrame:
-    """One text column of values at hand; made by Arrow, without a Python process in the executors."""
-    return spark.createDataFrame(pa.table({column: pa.array(list(values), pa.string())}))
 
 
 def typed_users(users: DataFrame, user: str, kind: DataType) -> DataFrame:

@@ -1,12 +1,15 @@
-"""Small results of a query, on the driver."""
+"""Small results of a query on the driver, and small frames made there."""
 
 from __future__ import annotations
 
-from pyspark.sql import Column, DataFrame, Row
+from collections.abc import Iterable
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 
 from dedup_storage.errors import StorageError
 
-__all__ = ["buckets_of", "only_row"]
+__all__ = ["buckets_of", "only_row", "text_frame"]
 
 
 def buckets_of(rows: DataFrame, bucket: Column) -> list[int]:
@@ -25,3 +28,8 @@ def only_row(df: DataFrame) -> Row:
     if row is None:
         raise StorageError("Spark gave no row for an aggregate", expected="exactly one")
     return row
+
+
+def text_frame(spark: SparkSession, column: str, values: Iterable[str]) -> DataFrame:
+    """One text column of values at hand; made by Arrow, without a Python process in the executors."""
+    return spark.createDataFrame(pa.table({column: pa.array(list(values), pa.string())}))

@@ -37,7 +37,7 @@ def ds(spark: SparkSession, settings: Settings) -> Dataset:
     ds = Dataset.create(spark, settings, f"t_{uuid.uuid4().hex[:12]}", raw.schema, raw)
     for number in (1, 2):
         ds.write(log(spark, number), run_id=f"day-{number}", gate=False)
-    ds.add_features("size", {"n": "size(hist)"}, run_id="add", gate=False)
+    ds.features.add("size", {"n": "size(hist)"}, run_id="add", gate=False)
     ds.write(log(spark, 3), run_id="day-3", gate=False)
     return ds
 

@@ -44,14 +44,14 @@ def ds(spark: SparkSession, lake: Settings, name: str) -> Dataset:
     ds = Dataset.create(spark, lake, name, raw.schema, raw)
     ds.write(raw, run_id="first", gate=False)
     ds.write(log(spark, [1], 100), run_id="second", mode="replace", gate=False)
-    ds.add_features("seen", {"n": "size(hist)"}, gate=False)
+    ds.features.add("seen", {"n": "size(hist)"}, gate=False)
     odd = rows(spark, [3], 500)
     odd = odd.withColumn(
         "country", F.when(F.expr("request_id = 500 and item % 2 = 0"), "XX").otherwise(F.col("country"))
     )
     last = RawLog.from_frame(odd, flat_schema(buckets=2))
     ds.write(last, run_id="third", on_inconstant="quarantine", gate=False)
-    ds.sample("some", fraction=0.5, strata=[{"name": "country", "column": "country"}])
+    ds.samples.make("some", fraction=0.5, strata=[{"name": "country", "column": "country"}])
     ds.pin(1, "paper")
     return ds
 
@@ -122,7 +122,7 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, lake: S
     other = ds.forget_users(GONE, "gdpr-2")
     assert (other.version, other.versions_rewritten, other.clean) == (done.version, (), True)
     assert ds.write(log(spark, [3], 500), run_id="third", gate=False).already_published
-    ds.refresh_features("seen", gate=False)
+    ds.features.refresh("seen", gate=False)
     ds.rollback(1)
     ds.write(log(spark, [4], 900), gate=False)
     same_rows(ds.logs(), before[1].unionByName(log(spark, [4], 900).frame))
@@ -177,7 +177,7 @@ def test_kill_9_in_an_erasure_on_delta(spark: SparkSession, settings: Settings, 
 def test_rows_that_a_run_has_staged_refuse_an_erasure_on_delta(
     spark: SparkSession, settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dedup_storage.spark import write as module
+    from dedup_storage.dataset.write import writer as module
 
     lake = settings.model_copy(update={"format": "delta"})
     raw = log(spark, [1])

@@ -18,8 +18,8 @@ WANTED = ("item", "hist")
 
 def test_what_a_join_of_the_own_tables_moves(lake: Settings, ds: Dataset, make_log: MakeLog) -> None:
     ds.write(make_log([2], 100), gate=False)
-    left = table_frame(ds, "impressions", columns=["item"])
-    right = table_frame(ds, "requests", columns=["hist"])
+    left = table_frame(ds.handle, "impressions", columns=["item"])
+    right = table_frame(ds.handle, "requests", columns=["hist"])
     found = explain_join(left, right)
     join = found.joins[0]
     assert (join.left.rows, join.right.rows) == (30, 10)

@@ -14,7 +14,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import VersionNotFoundError
-from dedup_storage.lake import delta_files
+from dedup_storage.lake.delta import files as delta_files
 from dedup_storage.lake.iceberg.expire import Policy
 from tests.contract.conftest import MakeLog
 from tests.contract.upkeep import DELTA_ALONE, files, left_behind, log, made
@@ -108,7 +108,7 @@ def decayed(spark: SparkSession, lake: Settings, name: str) -> tuple[Dataset, Da
 @pytest.mark.slow
 def test_compaction_restores_the_order_and_changes_no_row(spark: SparkSession, lake: Settings, name: str) -> None:
     ds, expected = decayed(spark, lake, name)
-    ds.add_features("length", {"n": "size(hist)"}, gate=False)
+    ds.features.add("length", {"n": "size(hist)"}, gate=False)
     steps = {"expire": False, "orphans": False}
     planned = {g.table: g for g in ds.maintain(dry_run=True, **steps).compaction}
     assert {t: g.decayed_segments for t, g in planned.items()} == {"requests": 2, "impressions": 2, "fg_length": 0}
@@ -140,7 +140,7 @@ def test_compaction_restores_the_order_and_changes_no_row(spark: SparkSession, l
         keys = [tuple(r) for r in spark.read.parquet(str(path)).select("user_id", "request_id", "position").collect()]
         assert keys == sorted(keys)
     # What was computed from the rows still follows from them.
-    assert ds.refresh_features("length").up_to_date
+    assert ds.features.refresh("length").up_to_date
     assert ds.maintain("m2", **steps).version == 7
     assert left_behind(ds) == []
 

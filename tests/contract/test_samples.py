@@ -77,7 +77,7 @@ def read_weights(dataset: DedupDataset) -> Counter[tuple[int, float]]:
 def test_stored_strata_are_refreshed_kept_and_dropped(
     spark: SparkSession, lake: Settings, ds: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = ds.sample("some", fractions=FRACTIONS, strata=STRATA, seed=SEED)
+    made = ds.samples.make("some", fractions=FRACTIONS, strata=STRATA, seed=SEED)
     users = wanted()
     assert {s.stratum: (s.users, s.sampled) for s in made.strata} == {
         f"country={c}": (USERS // 2, sum(u % 2 == odd for u in users)) for c, odd in (("DK", 1), ("SE", 0))
@@ -86,10 +86,10 @@ def test_stored_strata_are_refreshed_kept_and_dropped(
     weights = ds.requests(sample="some").select("user_id", "request_weight").collect()
     assert Counter(map(tuple, weights)) == dict.fromkeys(users.items(), 2)
     assert read_weights(DedupDataset(ds.name, lake, sample="some")) == dict.fromkeys(users.items(), 2)
-    assert ds.sample("some", fractions=FRACTIONS, strata=STRATA, seed=SEED).unchanged
+    assert ds.samples.make("some", fractions=FRACTIONS, strata=STRATA, seed=SEED).unchanged
     with pytest.raises(UsageError, match="another definition"):
-        ds.sample("some", fraction=0.5)
-    report = ds.sample_report("some", verify=True)
+        ds.samples.make("some", fraction=0.5)
+    report = ds.samples.report("some", verify=True)
     assert {m.metric: m.truth for m in report.metrics} == {
         "label rate": pytest.approx(ds.logs().agg(F.avg("y")).collect()[0][0]),
         "requests per user": 2.0,
@@ -103,11 +103,11 @@ def test_stored_strata_are_refreshed_kept_and_dropped(
         with monkeypatch.context() as patch:
             patch.setattr(store, "reached", stop_at(point))
             with pytest.raises(StoppedError):
-                ds.refresh_sample("some")
+                ds.samples.refresh("some")
     assert read_weights(DedupDataset(ds.name, lake, sample="some")) == dict.fromkeys(users.items(), 3)
-    ds.refresh_sample("some")
+    ds.samples.refresh("some")
     grown = wanted(USERS + 8)
-    assert {(r["user_id"], r["user_weight"]) for r in ds.sample_users("some").collect()} == set(grown.items())
+    assert {(r["user_id"], r["user_weight"]) for r in ds.samples.users("some").collect()} == set(grown.items())
     found = read_weights(DedupDataset(ds.name, lake, sample="some"))
     assert found == {(u, w): 3 if u < USERS else 1 for u, w in grown.items()}
     # Maintenance takes the users of the record that was replaced, and no others.
@@ -115,7 +115,7 @@ def test_stored_strata_are_refreshed_kept_and_dropped(
     grown_old(place)
     ds.maintain(policy=Policy(keep_versions=1, keep_days=0), compact=False)
     assert read_weights(DedupDataset(ds.name, lake, sample="some")) == found
-    ds.drop_sample("some")
+    ds.samples.drop("some")
     assert ds.samples() == []
     assert not list(place.rglob("*.parquet"))
     with pytest.raises(ConfigError, match="no sample some"):
@@ -123,18 +123,18 @@ def test_stored_strata_are_refreshed_kept_and_dropped(
 
 
 def test_samples_by_hash_and_by_buckets_store_no_users(lake: Settings, ds: Dataset) -> None:
-    ds.sample("half", fraction=0.5, seed=SEED)
+    ds.samples.make("half", fraction=0.5, seed=SEED)
     users = {u for u in range(USERS) if user_points(np.arange(USERS), SEED)[u] < limit(0.5)}
     assert read_weights(DedupDataset(ds.name, lake, sample="half")) == {(u, 2.0): 2 for u in users}
-    made = ds.sample("bucket", buckets=2, seed=SEED)
-    chosen = set(ds.describe_sample("bucket")["chosen_buckets"])
+    made = ds.samples.make("bucket", buckets=2, seed=SEED)
+    chosen = set(ds.samples.describe("bucket")["chosen_buckets"])
     bucket = ds.tables.bucket(ds.spec)
     expected = ds.logs().filter(bucket.isin(*chosen))
     same_rows(ds.logs(sample="bucket").drop("impression_weight"), expected)
     inside = {r[0] for r in expected.select("user_id").distinct().collect()}
     assert made.users == len(inside)
     assert read_weights(DedupDataset(ds.name, lake, sample="bucket")) == {(u, 3.0): 2 for u in inside}
-    plan = ds.plan_sample("bucket")
+    plan = ds.samples.plan("bucket")
     assert plan.pruned_by == ("buckets",)
     assert 0 < plan.bytes < plan.all_bytes
     # Spark does not open the other files either.
@@ -143,27 +143,27 @@ def test_samples_by_hash_and_by_buckets_store_no_users(lake: Settings, ds: Datas
         for r in (ds.requests(sample="bucket"), ds.requests())
     )
     assert 0 < few < many
-    assert plan.all_bytes == sum(t.bytes for t in ds.plan_sample("half").tables)
-    assert ds.plan_sample("half").note
+    assert plan.all_bytes == sum(t.bytes for t in ds.samples.plan("half").tables)
+    assert ds.samples.plan("half").note
     assert [s.name for s in ds.samples()] == ["bucket", "half"]
 
 
 def test_a_report_measures_a_samples_users(lake: Settings, ds: Dataset) -> None:
-    ds.sample("two", buckets=2, seed=SEED)
+    ds.samples.make("two", buckets=2, seed=SEED)
     files, opened = dataset_files(lake, ds.name), list[int]()
     totals = {t.name: read_totals(t) for t in files.tables}
     found = sample_dataset(files, totals, named=named_users(lake, ds.name, "two"), on_file=opened.append)
-    users = {r["user_id"] for r in ds.sample_users("two").collect()}
+    users = {r["user_id"] for r in ds.samples.users("two").collect()}
     assert set(found.requests["user_id"].to_pylist()) == users
     assert found.num_impressions == ds.logs(sample="two").count() == 6 * len(users)
     assert 0 < opened[-1] < sum(len(t.files) for t in files.tables)
 
 
 def test_lost_users_are_told(lake: Settings, ds: Dataset) -> None:
-    ds.sample("some", fractions=FRACTIONS, strata=STRATA, seed=SEED)
-    sample = ds.describe_sample("some")
+    ds.samples.make("some", fractions=FRACTIONS, strata=STRATA, seed=SEED)
+    sample = ds.samples.describe("some")
     ds.tables.untag(ds.name, sample["table"], sample["tag"])
     with pytest.raises(StorageError, match="users of the sample some are gone"):
         DedupDataset(ds.name, lake, sample="some")
     with pytest.raises(StorageError, match="are gone"):
-        ds.sample_users("some")
+        ds.samples.users("some")

@@ -87,7 +87,7 @@ def test_two_replacements_of_one_day_cannot_both_win(
     spark: SparkSession, ds: Dataset, make_log: MakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second began before the first was published, and touches what it replaced."""
-    from dedup_storage.spark import write as module
+    from dedup_storage.dataset.write import writer as module
 
     def published_meanwhile(point: str) -> None:
         if point == "write:staged":

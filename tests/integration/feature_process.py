@@ -7,8 +7,8 @@ from tests.integration.processes import run_action
 if __name__ == "__main__":
     run_action(
         {
-            "add": lambda ds: ds.add_features("age", {"length": "size(hist)"}, run_id="add", gate=False),
-            "refresh": lambda ds: ds.refresh_features("age", run_id="refresh", gate=False),
-            "promote": lambda ds: ds.promote_features("age", run_id="promote"),
+            "add": lambda ds: ds.features.add("age", {"length": "size(hist)"}, run_id="add", gate=False),
+            "refresh": lambda ds: ds.features.refresh("age", run_id="refresh", gate=False),
+            "promote": lambda ds: ds.features.promote("age", run_id="promote"),
         }
     )

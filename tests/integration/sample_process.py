@@ -10,8 +10,8 @@ SPEC = {"fraction": 0.5, "seed": 3, "strata": [{"name": "country", "column": "co
 if __name__ == "__main__":
     run_action(
         {
-            "make": lambda ds: ds.sample("half", SPEC),
-            "refresh": lambda ds: ds.refresh_sample("half"),
-            "drop": lambda ds: ds.drop_sample("half"),
+            "make": lambda ds: ds.samples.make("half", SPEC),
+            "refresh": lambda ds: ds.samples.refresh("half"),
+            "drop": lambda ds: ds.samples.drop("half"),
         }
     )

@@ -38,21 +38,21 @@ def test_kill_9_at_every_step(
     ds = Dataset.create(spark, settings, name, raw.schema, raw)
     ds.write(raw, run_id="first", gate=False)
     if action != "add":
-        ds.add_features("age", {"length": "size(hist)"}, run_id="add", gate=False)
+        ds.features.add("age", {"length": "size(hist)"}, run_id="add", gate=False)
         ds.write(log(spark, 2, 100), run_id="second", gate=False)
     if action == "promote":
-        ds.refresh_features("age", run_id="refresh", gate=False)
+        ds.features.refresh("age", run_id="refresh", gate=False)
     before, versions = multiset(ds.logs()), [v.run_id for v in ds.versions()]
     kill(settings, "feature_process", "--dataset", name, "--action", action, point=point)
     assert [v.run_id for v in ds.versions()] == versions
     assert multiset(ds.logs()) == before
 
     if action == "add":
-        done = ds.add_features("age", {"length": "size(hist)"}, run_id="add", gate=False)
+        done = ds.features.add("age", {"length": "size(hist)"}, run_id="add", gate=False)
     elif action == "refresh":
-        done = ds.refresh_features("age", run_id="refresh", gate=False)
+        done = ds.features.refresh("age", run_id="refresh", gate=False)
     else:
-        done = ds.promote_features("age", run_id="promote")
+        done = ds.features.promote("age", run_id="promote")
     assert done.already_published == decided
     assert [v.run_id for v in ds.versions()] == [*versions, action]
     same_rows(ds.logs(), with_length(ds.logs(features=())))

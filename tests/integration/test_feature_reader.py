@@ -33,10 +33,10 @@ def test_reader_equals_logs(spark: Any, settings: Settings, name: str, layout: L
     raw = RawLog.from_frame(frame(spark, flat_rows([1, 2])), schema)
     ds = Dataset.create(spark, settings, name, schema, raw, layout=layout, date_grain="month")
     ds.write(raw, gate=False)
-    ds.add_features("z", {"length": "size(hist)", "longer": "transform(hist, x -> x + 1)"}, gate=False)
-    ds.add_features("a", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
+    ds.features.add("z", {"length": "size(hist)", "longer": "transform(hist, x -> x + 1)"}, gate=False)
+    ds.features.add("a", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
     some = ds.requests(features=()).filter("user_id % 2 = 1").selectExpr("user_id", "request_id", "'odd' AS parity")
-    ds.add_features("m", some, missing="null", gate=False)
+    ds.features.add("m", some, missing="null", gate=False)
 
     def same(version: int | None = None) -> list[str]:
         rows = ds.logs(version)
@@ -53,9 +53,9 @@ def test_reader_equals_logs(spark: Any, settings: Settings, name: str, layout: L
     ds.write(late, gate=False)
     same()
     for group in ("z", "a"):
-        ds.refresh_features(group, gate=False)
+        ds.features.refresh(group, gate=False)
     same()
-    last = ds.add_features("third", {"third": "request_id % 3"}, gate=False).version
+    last = ds.features.add("third", {"third": "request_id % 3"}, gate=False).version
     table = f"{settings.catalog.name}.{name}.fg_third"
     spark.sql(f"DELETE FROM {table} WHERE third = 0 AND request_id > 2")
     assert spark.sql(f"SELECT 1 FROM {table}.delete_files").count() > 0
@@ -65,9 +65,9 @@ def test_reader_equals_logs(spark: Any, settings: Settings, name: str, layout: L
     same()
     same(last)
     ds.rollback(last)
-    ds.promote_features("z")
-    ds.promote_features("a")
-    ds.drop_features("a")
+    ds.features.promote("z")
+    ds.features.promote("a")
+    ds.features.drop("a")
     assert "seen" not in same()
     same(last)
 
@@ -79,7 +79,7 @@ def test_the_report_counts_feature_groups(spark: Any, settings: Settings, name: 
     raw = RawLog.from_frame(frame(spark, flat_rows([1, 2])), flat_schema())
     ds = Dataset.create(spark, settings, name, raw.schema, raw)
     ds.write(raw, gate=False)
-    ds.add_features("age", {"length": "size(hist)"}, gate=False)
+    ds.features.add("age", {"length": "size(hist)"}, gate=False)
     report = ds.compression_report(baselines=())
     assert {t.name for t in report.tables} == {"requests", "impressions", "fg_age"}
     assert "length" in {c.column for c in report.columns}

@@ -61,7 +61,7 @@ def datasets(
 def test_bucket_joins(datasets: dict[str, Dataset], log: str) -> None:
     ds = datasets[log]
     assert exchanges(ds.logs()) == 0
-    requests, impressions = table_frame(ds, "requests"), table_frame(ds, "impressions")
+    requests, impressions = table_frame(ds.handle, "requests"), table_frame(ds, "impressions")
     date = str(ds.spec.event_date_column)
     on = (*ds.spec.request_key, date)
     some = requests.where(F.pmod(F.xxhash64(*ds.spec.request_key), F.lit(3)) != 0)
@@ -80,7 +80,7 @@ def test_bucket_joins(datasets: dict[str, Dataset], log: str) -> None:
 def test_asof_joins(datasets: dict[str, Dataset], log: str) -> None:
     """The user's previous request, found as a feature row, is the one that a window over the requests gives."""
     ds = datasets[log]
-    requests = table_frame(ds, "requests")
+    requests = table_frame(ds.handle, "requests")
     user, time = ds.schema.user, str(ds.schema.event_time)
     key = ds.spec.request_key[1]
     rows = requests.select(user, F.col(time).alias("at"), F.col(key).alias("previous"))

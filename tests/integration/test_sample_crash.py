@@ -23,7 +23,7 @@ def log(spark: SparkSession, day: int, first_request: int, users: int) -> RawLog
 
 
 def chosen(ds: Dataset, name: str = "half") -> set[tuple[int, str, float]]:
-    return {(r["user_id"], r["stratum"], r["user_weight"]) for r in ds.sample_users(name).collect()}
+    return {(r["user_id"], r["stratum"], r["user_weight"]) for r in ds.samples.users(name).collect()}
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_kill_9_at_every_step(spark: SparkSession, settings: Settings, name: str
     ds.write(raw, gate=False)
     before: set[tuple[int, str, float]] = set()
     if action != "make":
-        ds.sample("half", SPEC)
+        ds.samples.make("half", SPEC)
         before = chosen(ds)
         ds.write(log(spark, 2, 1000, USERS + 8), gate=False)
     kill(settings, "sample_process", "--dataset", name, "--action", action, point=point)
@@ -52,15 +52,15 @@ def test_kill_9_at_every_step(spark: SparkSession, settings: Settings, name: str
     assert names == (["half"] if action == "refresh" else [])
     if action == "refresh":
         assert chosen(ds) == before
-        refreshed = ds.refresh_sample("half")
+        refreshed = ds.samples.refresh("half")
         assert refreshed.version == 2
         assert {u for u, _, _ in chosen(ds)} > {u for u, _, _ in before}
     else:
-        ds.sample("half", SPEC)
+        ds.samples.make("half", SPEC)
     # The same as one that nothing interrupted, users and weights.
-    ds.sample("again", SPEC)
+    ds.samples.make("again", SPEC)
     assert chosen(ds) == chosen(ds, "again")
     assert chosen(ds)
-    ds.drop_sample("half")
-    ds.drop_sample("again")
+    ds.samples.drop("half")
+    ds.samples.drop("again")
     assert ds.samples() == []

@@ -133,9 +133,9 @@ def test_users_changed_since_a_version(spark: SparkSession, ds: Dataset) -> None
 
 @pytest.mark.slow
 def test_a_named_sample(spark: SparkSession, ds: Dataset) -> None:
-    ds.sample("half", fraction=0.5, seed=1)
-    ds.sample("late", fraction=0.5, seed=1, start="2024-01-02")
-    chosen = {row["user_id"] for row in ds.sample_users("half").collect()}
+    ds.samples.make("half", fraction=0.5, seed=1)
+    ds.samples.make("late", fraction=0.5, seed=1, start="2024-01-02")
+    chosen = {row["user_id"] for row in ds.samples.users("half").collect()}
     assert 0 < len(chosen) < USERS
     inside = f"user_id in ({', '.join(map(str, chosen))})"
     ds.backfill(Change(expressions={"y": "y + 1"}), Affected(sample="half"), gate=False)
@@ -143,7 +143,7 @@ def test_a_named_sample(spark: SparkSession, ds: Dataset) -> None:
     same_rows(ds.logs(), plain)
     ds.backfill(Change(expressions={"y": "9"}), Affected(sample="late"), gate=False)
     same_rows(ds.logs(), with_y(plain, f"{inside} and date(ts) = '2024-01-02'", "9"))
-    ds.sample("capped", fraction=0.5, caps={"requests": 1})
+    ds.samples.make("capped", fraction=0.5, caps={"requests": 1})
     for who, words in (
         (Affected(sample="capped"), "the sample capped caps users"),
         (Affected(sample="half", users=[1]), "users are named twice"),
@@ -167,7 +167,7 @@ def test_string_users_by_a_table(spark: SparkSession, settings: Settings, name: 
 
 def test_a_feature_group_is_backfilled_and_stays_one(spark: SparkSession, ds: Dataset) -> None:
     """One column of a group for some users: no other table is written, and the definition stays."""
-    ds.add_features("size", {"n": "cast(size(hist) as double)"}, not_null=True, run_id="add", gate=False)
+    ds.features.add("size", {"n": "cast(size(hist) as double)"}, not_null=True, run_id="add", gate=False)
     before = {name: data_files(ds, name, 2) for name in ("requests", "impressions")}
     with pytest.raises(QualityGateError, match="would get nulls: 2 in n"):
         ds.backfill(Change(expressions={"n": "if(user_id = 1, null, n)"}), Affected(users=[1, 2]))

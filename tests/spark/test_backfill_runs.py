@@ -31,7 +31,7 @@ class Stop(Exception):
 def overtake(ds: Dataset, inner: Any, **given: Any) -> Backfill:
     """A backfill that another run overtakes after it has rewritten its segments."""
     given = {"run_id": "slow", **given}
-    slow = Backfill(ds.spark, ds.tables, ds.settings, ds.spec, gate=False, **given)
+    slow = Backfill(ds.handle, gate=False, **given)
     original = slow._audit_rows
 
     def audit(*args: Any) -> None:
@@ -128,13 +128,13 @@ def test_feature_runs_on_the_same_dates_do_not_conflict(
     spark: SparkSession, settings: Settings, name: str, date_grain: str
 ) -> None:
     ds = make(spark, settings, name, date_grain=date_grain)
-    ds.add_features("size", {"n": "size(hist)"}, gate=False)
+    ds.features.add("size", {"n": "size(hist)"}, gate=False)
     plain = log(spark, [1, 2]).frame.withColumn("n", F.size("hist"))
 
     def features() -> None:
-        ds.add_features("other", {"one": "1"}, gate=False)
-        ds.refresh_features("size", full=True, gate=False)
-        ds.rename_features("other", "another")
+        ds.features.add("other", {"one": "1"}, gate=False)
+        ds.features.refresh("size", full=True, gate=False)
+        ds.features.rename("other", "another")
 
     slow = overtake(ds, features, change=Change(expressions={"y": "y + 1"}), affected=Affected(users=[1]))
     assert slow.run().version == 6
@@ -142,7 +142,7 @@ def test_feature_runs_on_the_same_dates_do_not_conflict(
     same_rows(ds.logs(), plain.select(*ds.logs().columns))
 
     def refresh() -> None:
-        ds.refresh_features("size", full=True, gate=False)
+        ds.features.refresh("size", full=True, gate=False)
 
     # The group's own column is another matter.
     change = Change(expressions={"n": "n + 1"})

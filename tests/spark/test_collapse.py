@@ -12,8 +12,8 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import ConstancyError, DuplicateRowsError, InputError
 from dedup_storage.schema import LogSchema
+from dedup_storage.sources import raw as raw_module
 from dedup_storage.sources.raw import POINTER, RawLog
-from dedup_storage.spark import raw as raw_module
 from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
 
 POSITIONED = LogSchema.from_dict(

@@ -63,10 +63,10 @@ def test_added_columns_are_those_computed_plainly_and_nothing_is_rewritten(
     ds = make(spark, settings, name, [1, 2, 3], layout=layout)
     plain = ds.logs()
     before = ds.versions()[0]
-    added = ds.add_features("age", {"length": "size(hist)", "in_dk": "country = 'DK'"}, run_id="a1")
+    added = ds.features.add("age", {"length": "size(hist)", "in_dk": "country = 'DK'"}, run_id="a1")
     assert (added.version, added.rows, added.gate) == (2, 15, "passed")
-    ds.add_features("match", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
-    ds.add_features("clicks", clicked, gate=False)
+    ds.features.add("match", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
+    ds.features.add("clicks", clicked, gate=False)
     wanted = plain.withColumn("length", F.size("hist")).withColumn("in_dk", F.expr("country = 'DK'"))
     clicks = plain.groupBy("user_id", "request_id").agg(F.sum("y").alias("clicks"))
     wanted = wanted.join(clicks, ["user_id", "request_id"]).withColumn("seen", F.array_contains("hist", F.col("item")))
@@ -86,7 +86,7 @@ def test_added_columns_are_those_computed_plainly_and_nothing_is_rewritten(
     now = ds.versions()[-1]
     for table, snapshot_id in before.snapshots.items():
         assert files(ds, table, snapshot_id) == files(ds, table, now.snapshots[table])
-    again = ds.add_features("age", {"length": "size(hist)"}, run_id="a1")
+    again = ds.features.add("age", {"length": "size(hist)"}, run_id="a1")
     assert (again.already_published, again.version) == (True, 2)
 
 
@@ -95,14 +95,14 @@ def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings
     plain = ds.logs()
     catalog = settings.catalog.name
     spark.sql(f"CREATE TABLE {catalog}.{name}.items USING iceberg AS SELECT id item_id, id * 2 price FROM range(20)")
-    ds.add_features("price", Lookup(f"{name}.items", {"item": "item_id"}, {"price": "price"}), grain="impression")
+    ds.features.add("price", Lookup(f"{name}.items", {"item": "item_id"}, {"price": "price"}), grain="impression")
     given = ds.requests(features=()).filter("user_id > 1").select("user_id", "request_id", F.lit(1.5).alias("score"))
     with pytest.raises(QualityGateError, match=r"missing_keys: expected a row for every key of the log \(2 do not"):
-        ds.add_features("score", given)
-    ds.add_features("score", given, missing="null")
+        ds.features.add("score", given)
+    ds.features.add("score", given, missing="null")
     with pytest.raises(UsageError, match="was handed in as a frame"):
-        ds.refresh_features("score", full=True)
-    assert ds.refresh_features("score", given, full=True, gate=False).rows == 3
+        ds.features.refresh("score", full=True)
+    assert ds.features.refresh("score", given, full=True, gate=False).rows == 3
     wanted = plain.withColumn("price", F.expr("if(item < 20, item * 2, null)"))
     same_rows(ds.logs(), wanted.withColumn("score", F.expr("if(user_id > 1, 1.5D, null)")))
 
@@ -112,35 +112,35 @@ def test_a_changed_lookup_table_makes_the_group_stale(spark: SparkSession, setti
     table = f"{settings.catalog.name}.{name}.prices"
     spark.sql(f"CREATE TABLE {table} USING iceberg AS SELECT id item, id * 2 price FROM range(20)")
     lookup = Lookup(f"{name}.prices", {"item": "item"}, {"price": "price"})
-    ds.add_features("price", lookup, grain="impression", gate=False)
+    ds.features.add("price", lookup, grain="impression", gate=False)
     state = ds.tables.state(f"{name}.prices")
     assert ds.features()["price"].coverage[0].lookups == {f"{name}.prices": state}
-    assert ds.refresh_features("price", gate=False).up_to_date
+    assert ds.features.refresh("price", gate=False).up_to_date
     # A new day is computed alone, compaction changes nothing, another price concerns every row.
     ds.write(log(spark, [2], 100), gate=False)
-    assert ds.refresh_features("price", gate=False).dates == (("2024-01-02", "2024-01-03"),)
+    assert ds.features.refresh("price", gate=False).dates == (("2024-01-02", "2024-01-03"),)
     spark.sql(f"CALL {settings.catalog.name}.system.rewrite_data_files(table => '{name}.prices', "
               "options => map('rewrite-all', 'true'))")  # fmt: skip
-    assert ds.refresh_features("price", gate=False).up_to_date
+    assert ds.features.refresh("price", gate=False).up_to_date
     spark.sql(f"UPDATE {table} SET price = price + 1")
-    refreshed = ds.refresh_features("price", gate=False)
+    refreshed = ds.features.refresh("price", gate=False)
     assert (refreshed.dates, refreshed.replaced) == ((("", ""),), True)
     same_rows(ds.logs(), ds.logs(features=()).withColumn("price", F.expr("if(item < 20, item * 2 + 1, null)")))
-    assert ds.refresh_features("price", gate=False).up_to_date
+    assert ds.features.refresh("price", gate=False).up_to_date
 
 
 def test_rollback_rename_and_drop_are_versions(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = make(spark, settings, name, [1])
     plain = multiset(ds.logs())
-    ds.add_features("a", {"one": "1"}, gate=False, run_id="add-a")
-    ds.rename_features("a", "b", run_id="rename")
+    ds.features.add("a", {"one": "1"}, gate=False, run_id="add-a")
+    ds.features.rename("a", "b", run_id="rename")
     assert list(ds.features()) == ["b"]
     assert list(ds.features(2)) == ["a"]
-    ds.drop_features("b", run_id="drop")
+    ds.features.drop("b", run_id="drop")
     assert ds.features() == {}
     assert multiset(ds.logs()) == plain
     assert ds.logs(2).columns[-1] == ds.logs(3).columns[-1] == "one"
-    ds.add_features("a", {"one": "'text'"}, gate=False)
+    ds.features.add("a", {"one": "'text'"}, gate=False)
     assert {row["one"] for row in ds.logs().collect()} == {"text"}
     assert {row["one"] for row in ds.logs(2).collect()} == {1}
     ds.rollback(3)
@@ -150,7 +150,7 @@ def test_rollback_rename_and_drop_are_versions(spark: SparkSession, settings: Se
     assert ds.features() == {}
     assert multiset(ds.logs()) == plain
     with pytest.raises(UnknownColumnError, match="has no feature group b"):
-        ds.drop_features("b")
+        ds.features.drop("b")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_refresh_computes_what_is_new_or_changed(
     spark: SparkSession, settings: Settings, name: str, date_grain: str
 ) -> None:
     ds = make(spark, settings, name, [1, 2, 3, 8], date_grain=date_grain)
-    ds.add_features("recent", recent, lookback=2, gate=False)
+    ds.features.add("recent", recent, lookback=2, gate=False)
 
     def up_to_date() -> None:
         plain = recent(ds.requests(features=()).withColumn("event_date", F.to_date("ts")))
@@ -169,13 +169,13 @@ def test_refresh_computes_what_is_new_or_changed(
             ds.requests(features=["recent"]).select("user_id", "request_id", "recent"),
             plain.select("user_id", "request_id", "recent"),
         )
-        again = ds.refresh_features("recent", gate=False)
+        again = ds.features.refresh("recent", gate=False)
         assert again.up_to_date
         assert again.version == ds.versions()[-1].version
 
     up_to_date()
     ds.write(log(spark, [9], 100), gate=False)
-    new_day = ds.refresh_features("recent", run_id="day-9")
+    new_day = ds.features.refresh("recent", run_id="day-9")
     assert not new_day.replaced
     assert new_day.dates == (("2024-01-09", "2024-01-10"),)
     assert new_day.rows == 5
@@ -183,16 +183,16 @@ def test_refresh_computes_what_is_new_or_changed(
     # A late row of one user: only its bucket, and only the days that look back on it.
     late = [r for r in flat_rows([2], first_request=200) if r[0] == 3]
     ds.write(RawLog.from_frame(frame(spark, late), flat_schema()), gate=False)
-    refreshed = ds.refresh_features("recent")
+    refreshed = ds.features.refresh("recent")
     assert refreshed.replaced
     assert refreshed.dates == (("2024-01-02", "2024-01-05"),)
     assert refreshed.buckets is not None
     assert len(refreshed.buckets) == 1
     up_to_date()
     ds.write(log(spark, [8], 300), mode="replace", gate=False)
-    assert ds.refresh_features("recent").replaced
+    assert ds.features.refresh("recent").replaced
     up_to_date()
-    assert ds.refresh_features("recent", full=True, gate=False).replaced
+    assert ds.features.refresh("recent", full=True, gate=False).replaced
     up_to_date()
 
 
@@ -201,27 +201,27 @@ def test_a_log_without_event_time(spark: SparkSession, settings: Settings, name:
     first, second = (frame(spark, flat_rows([1], first_request=n)) for n in (0, 100))
     ds = Dataset.create(spark, settings, name, schema, RawLog.from_frame(first, schema))
     ds.write(RawLog.from_frame(first, schema), gate=False)
-    ds.add_features("age", {"length": "size(hist)"}, gate=False)
+    ds.features.add("age", {"length": "size(hist)"}, gate=False)
     with pytest.raises(UsageError, match="a look-back needs event dates"):
-        ds.add_features("recent", recent, lookback=2)
+        ds.features.add("recent", recent, lookback=2)
     ds.write(RawLog.from_frame(second, schema), gate=False)
-    assert ds.refresh_features("age").rows == 10
-    assert ds.refresh_features("age").up_to_date
+    assert ds.features.refresh("age").rows == 10
+    assert ds.features.refresh("age").up_to_date
     same_rows(ds.logs(), first.unionByName(second).withColumn("length", F.size("hist")))
 
 
 def test_groups_that_read_other_groups(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = make(spark, settings, name, [1])
-    ds.add_features("a", {"length": "size(hist)"}, gate=False)
-    ds.add_features("b", {"twice": "2 * length"}, uses=["a"], gate=False)
+    ds.features.add("a", {"length": "size(hist)"}, gate=False)
+    ds.features.add("b", {"twice": "2 * length"}, uses=["a"], gate=False)
     assert {tuple(r) for r in ds.requests().select("length", "twice").collect()} == {(i, 2 * i) for i in range(5)}
     assert set(ds.features()["b"].coverage[0].snapshots) == {"requests", "fg_a"}
     with pytest.raises(UsageError, match="cannot be dropped; got groups that read it: b"):
-        ds.drop_features("a")
+        ds.features.drop("a")
     ds.write(log(spark, [2], 100), gate=False)
     # b follows a: until a is refreshed its new rows have no length.
-    ds.refresh_features("a", gate=False)
-    ds.refresh_features("b", gate=False)
+    ds.features.refresh("a", gate=False)
+    ds.features.refresh("b", gate=False)
     assert ds.requests().filter("twice is null or twice != 2 * size(hist)").isEmpty()
 
 
@@ -229,7 +229,7 @@ def test_two_groups_added_at_once_are_both_there(spark: SparkSession, settings: 
     ds = make(spark, settings, name, [1])
 
     def add(number: int) -> int:
-        return ds.add_features(f"g{number}", {f"c{number}": str(number)}, gate=False).version
+        return ds.features.add(f"g{number}", {f"c{number}": str(number)}, gate=False).version
 
     with ThreadPoolExecutor(3) as pool:
         assert sorted(pool.map(add, range(3))) == [2, 3, 4]
@@ -238,22 +238,22 @@ def test_two_groups_added_at_once_are_both_there(spark: SparkSession, settings: 
 
 def test_the_same_group_by_two_runs_conflicts_by_name(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = make(spark, settings, name, [1])
-    ds.add_features("a", {"one": "1"}, gate=False)
+    ds.features.add("a", {"one": "1"}, gate=False)
     ds.write(log(spark, [2], 100), gate=False)
     from dedup_storage.dataset.features.refresh import Refresher
 
-    slow = Refresher(ds.tables, ds.settings, ds.spec, "a", run_id="slow", gate=False)
+    slow = Refresher(ds.handle, "a", run_id="slow", gate=False)
     original = slow.stage
 
     def overtaken(*args: Any, **kwargs: Any) -> Any:
         staged = original(*args, **kwargs)
-        ds.refresh_features("a", run_id="fast", gate=False)
+        ds.features.refresh("a", run_id="fast", gate=False)
         return staged
 
     slow.stage = overtaken  # type: ignore[method-assign]
     with pytest.raises(ConflictError, match="another run changed the feature group a"):
         slow.refresh()
-    assert ds.refresh_features("a", run_id="slow", gate=False).up_to_date
+    assert ds.features.refresh("a", run_id="slow", gate=False).up_to_date
     assert ds.logs().filter("one is null").isEmpty()
 
 
@@ -322,7 +322,7 @@ def test_bad_input_is_named_and_nothing_is_published(
     bad: Dataset, source: Any, options: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words) as raised:
-        bad.add_features("g", source, **options)
+        bad.features.add("g", source, **options)
     assert "secret" not in str(raised.value)
     assert bad.features() == {}
     assert [v.version for v in bad.versions()] == [1]
@@ -336,18 +336,18 @@ def test_a_promoted_group_reads_and_refreshes_as_before(
     spark: SparkSession, settings: Settings, name: str, layout: str, date_grain: str
 ) -> None:
     ds = make(spark, settings, name, [1, 2], layout=layout, date_grain=date_grain)
-    ds.add_features("age", {"length": "size(hist)"}, gate=False)
-    ds.add_features("match", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
-    ds.add_features("other", {"twice": "2 * length"}, uses=["age"], gate=False)
+    ds.features.add("age", {"length": "size(hist)"}, gate=False)
+    ds.features.add("match", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
+    ds.features.add("other", {"twice": "2 * length"}, uses=["age"], gate=False)
     before = multiset(ds.logs())
-    assert ds.promote_features("age").rows == (10 if layout == "split" else 30)
-    ds.promote_features("match")
+    assert ds.features.promote("age").rows == (10 if layout == "split" else 30)
+    ds.features.promote("match")
     assert multiset(ds.logs()) == before
     assert ds.metadata().info(ds.versions()[-1].version).rows["fg_age"] == 0
     for group in ("age", "match", "other"):
-        assert ds.refresh_features(group).up_to_date, group
+        assert ds.features.refresh(group).up_to_date, group
     with pytest.raises(UsageError, match="age is promoted already; got columns of"):
-        ds.promote_features("age")
+        ds.features.promote("age")
     # New and replaced days come without the values, which a refresh writes into their segments.
     ds.write(log(spark, [3], 100), gate=False)
     ds.write(log(spark, [2], 200), mode="replace", gate=False)
@@ -356,23 +356,23 @@ def test_a_promoted_group_reads_and_refreshes_as_before(
     # A replaced day replaces its segment, whose files do not tell which of their days changed.
     first = "2024-01-01" if date_grain == "month" else "2024-01-02"
     for group in ("age", "match", "other"):
-        assert ds.refresh_features(group).dates == ((first, "2024-01-04"),), group
+        assert ds.features.refresh(group).dates == ((first, "2024-01-04"),), group
     plain = ds.logs(features=())
     wanted = plain.withColumn("length", F.size("hist")).withColumn("seen", F.array_contains("hist", F.col("item")))
     same_rows(ds.logs(), wanted.withColumn("twice", F.expr("2 * length")))
     for group in ("age", "match", "other"):
-        assert ds.refresh_features(group).up_to_date, group
+        assert ds.features.refresh(group).up_to_date, group
     with pytest.raises(UsageError, match="groups that read it: other"):
-        ds.drop_features("age")
-    ds.drop_features("other")
-    ds.drop_features("age")
+        ds.features.drop("age")
+    ds.features.drop("other")
+    ds.features.drop("age")
     assert "length" not in ds.logs().columns
     # The column stays in the table, and writes that know nothing of it go on.
     ds.write(log(spark, [4], 400), gate=False)
     plain = ds.logs(features=())
-    ds.refresh_features("match", gate=False)
-    ds.add_features("age", {"length": "concat('n', size(hist))"}, gate=False)
-    ds.promote_features("age")
+    ds.features.refresh("match", gate=False)
+    ds.features.add("age", {"length": "concat('n', size(hist))"}, gate=False)
+    ds.features.promote("age")
     same_rows(ds.logs().select("hist", "length"), plain.select("hist", F.expr("concat('n', size(hist)) length")))
     ds.rollback(4)
     assert multiset(ds.logs()) == before
@@ -380,21 +380,21 @@ def test_a_promoted_group_reads_and_refreshes_as_before(
 
 def test_the_check_of_a_version_judges_its_groups(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = make(spark, settings, name, [1])
-    ds.add_features("age", {"length": "size(hist)"}, not_null=True, gate=False)
-    ds.add_features("seen", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
-    ds.add_features("bad", {"x": "if(user_id = 1, null, 1)"}, not_null=True, gate=False)
+    ds.features.add("age", {"length": "size(hist)"}, not_null=True, gate=False)
+    ds.features.add("seen", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
+    ds.features.add("bad", {"x": "if(user_id = 1, null, 1)"}, not_null=True, gate=False)
     verdict = ds.check()
     assert [c.name for c in verdict.failures] == ["features.bad.x.not_null"]
     assert {c.name.split(".")[1] for c in verdict.checks if c.name.startswith("features.")} == {"age", "seen", "bad"}
     assert (verdict.facts["features.seen.log_keys"], verdict.facts["features.age.feature_rows"]) == (15, 5)
     assert verdict == type(verdict).model_validate_json((Path(verdict.docs) / "verdict.json").read_text())
-    ds.drop_features("bad")
+    ds.features.drop("bad")
     # A day without values yet is no fault, and where the values lie makes no difference.
     ds.write(log(spark, [2], 100), gate=False)
-    ds.promote_features("age")
+    ds.features.promote("age")
     verdict = ds.check()
     assert verdict.passed
     assert verdict.facts["features.seen.log_keys"] == 15
-    ds.refresh_features("age", gate=False)
+    ds.features.refresh("age", gate=False)
     assert ds.check().facts["features.age.feature_rows"] == 10
     assert [c for c in ds.check(2).checks if c.name.startswith("features.seen")] == []

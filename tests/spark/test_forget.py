@@ -102,7 +102,7 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, ds: Dat
 @pytest.mark.slow
 def test_a_user_in_a_sample(spark: SparkSession, ds: Dataset) -> None:
     """The stored users of a sample lose the erased one; the others keep their stratum and their weight."""
-    ds.sample("some", size=8, allocation="equal", strata=[{"name": "country", "column": "country"}])
+    ds.samples.make("some", size=8, allocation="equal", strata=[{"name": "country", "column": "country"}])
     stored = spark.read.table(f"{ds.settings.catalog.name}.{ds.name}.sm_some")
     before = multiset(stored.filter(KEPT))
     assert stored.filter(f"not ({KEPT})").count() == 2

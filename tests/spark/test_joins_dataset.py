@@ -37,7 +37,7 @@ def dataset(spark: SparkSession, settings: Settings, name: str, **options: str) 
 def test_tables_of_a_dataset(spark: SparkSession, settings: Settings, name: str, grain: str) -> None:
     ds = dataset(spark, settings, name, date_grain=grain)
     on = ("user_id", "request_id", "event_date")
-    requests, impressions = table_frame(ds, "requests"), table_frame(ds, "impressions")
+    requests, impressions = table_frame(ds.handle, "requests"), table_frame(ds, "impressions")
     result = ds.join()
     assert exchanges(result) == 0
     assert multiset(result) == multiset(plain_join(impressions, requests, on, "inner"))
@@ -58,7 +58,7 @@ def test_a_flat_dataset_and_another_table(spark: SparkSession, settings: Setting
     facts = f"{settings.catalog.name}.{name}.facts"
     spark.sql(f"CREATE TABLE {facts} (user_id bigint, age int) USING iceberg PARTITIONED BY (bucket(3, user_id))")
     spark.sql(f"INSERT INTO {facts} VALUES (0, 30), (1, 40), (2, 50), (99, 60)")
-    logs = table_frame(ds, "logs").drop("event_date", "ts")
+    logs = table_frame(ds.handle, "logs").drop("event_date", "ts")
     result = ds.join("logs", facts, on=["user_id"], how="left", columns=["item", "age"])
     assert exchanges(result) == 0
     expected = plain_join(logs, spark.table(facts), ("user_id",), "left").select(result.columns)
@@ -87,7 +87,7 @@ def test_the_command(
     assert json.loads(Path("s.json").read_text())["rows"] == rows.num_rows == ds.logs().count()
     table = f"{settings.catalog.name}.{name}.joined"
     assert run("--table", table, "--how", "semi")[0] == 0
-    same_rows(spark.table(table), table_frame(ds, "impressions"))
+    same_rows(spark.table(table), table_frame(ds.handle, "impressions"))
     for arguments, why in (
         (("-o", str(tmp_path / "rows")), "exist"),
         (("--table", table), "exists"),

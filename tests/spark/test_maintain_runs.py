@@ -110,7 +110,7 @@ def test_a_backfill_that_meets_a_compaction_begins_anew(
     spark: SparkSession, ds: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compaction that looked before the backfill opened its branch, and published after the backfill had read."""
-    slow = Backfill(ds.spark, ds.tables, ds.settings, ds.spec, MORE, Affected(users=[2]), run_id="slow", gate=False)
+    slow = Backfill(ds.handle, MORE, Affected(users=[2]), run_id="slow", gate=False)
     audit, met = slow._audit_rows, []
 
     def meet(*given: Any) -> None:
@@ -136,7 +136,7 @@ def test_a_compaction_that_meets_a_backfill_gives_way(
         ds.backfill(MORE, Affected(users=[2]), run_id="fast", gate=False)
 
     monkeypatch.setattr(compact.Compactor, "_rewrite", meet)
-    done = Maintenance(ds.spark, ds.tables, ds.settings, ds.spec, run_id="m", expire=False, orphans=False).run()
+    done = Maintenance(ds.handle, run_id="m", expire=False, orphans=False).run()
     skipped = {g.table: g.skipped for g in done.compaction}
     assert skipped == {"requests": None, "impressions": "another run changed the segments meanwhile"}
     assert done.version == 3

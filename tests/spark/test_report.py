@@ -74,14 +74,14 @@ def test_a_dataset_s_report(spark: SparkSession, settings: Settings, name: str, 
 @pytest.mark.parametrize("layout", ["split", pytest.param("flat", marks=pytest.mark.slow)])
 def test_a_named_sample_is_what_is_measured(spark: SparkSession, settings: Settings, name: str, layout: str) -> None:
     ds = _write(spark, settings, name, layout, users=22)
-    ds.sample("most", fraction=0.75, seed=4)
-    ds.sample("stored", targets={"*": 3}, strata=[{"name": "country", "column": "country"}])
+    ds.samples.make("most", fraction=0.75, seed=4)
+    ds.samples.make("stored", targets={"*": 3}, strata=[{"name": "country", "column": "country"}])
     if ds.spec.buckets > 1:
-        ds.sample("bucket", buckets=1)
+        ds.samples.make("bucket", buckets=1)
     files = dataset_files(settings, name)
     totals = {t.name: read_totals(t) for t in files.tables}
     for sample in ds.samples():
-        wanted = {row["user_id"] for row in ds.sample_users(sample.name).collect()}
+        wanted = {row["user_id"] for row in ds.samples.users(sample.name).collect()}
         opened: list[int] = []
         found = sample_dataset(
             files, totals, named=named_users(settings, name, sample.name), on_file=opened.append
@@ -93,9 +93,9 @@ def test_a_named_sample_is_what_is_measured(spark: SparkSession, settings: Setti
     report = ds.compression_report(sample="most", with_curves=False)
     assert report.sample is not None
     assert 12 <= report.sample.users < 22
-    assert report.sample.users == ds.sample_users("most").count()
-    ds.sample("uneven", fractions={"country=DK": 0.5, "*": 1}, strata=[{"name": "country", "column": "country"}])
-    ds.sample("late", fraction=0.5, start="2024-01-02")
+    assert report.sample.users == ds.samples.users("most").count()
+    ds.samples.make("uneven", fractions={"country=DK": 0.5, "*": 1}, strata=[{"name": "country", "column": "country"}])
+    ds.samples.make("late", fraction=0.5, start="2024-01-02")
     for named, words in (("uneven", "2 chances"), ("late", "caps or dates"), ("none", "has no sample none")):
         with pytest.raises(UsageError, match=words):
             ds.compression_report(sample=named)

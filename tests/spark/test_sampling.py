@@ -70,12 +70,12 @@ def test_points_are_the_same_in_spark_and_numpy(spark: SparkSession) -> None:
 
 
 def test_the_same_users_in_any_layout_and_in_the_reader(spark: SparkSession, settings: Settings, ds: Dataset) -> None:
-    summary = ds.sample("third", fraction=1 / 3, seed=7)
+    summary = ds.samples.make("third", fraction=1 / 3, seed=7)
     wanted = {u for u in range(60) if user_points(pa.array([u]), 7)[0] < limit(1 / 3)}
     assert (summary.users, summary.population) == (len(wanted), 60)
     assert summary.strata[0].weight == pytest.approx(3)
     flat = written(spark, settings, "t_sampling_flat", log_rows([1, 2, 3]), layout="flat", buckets=2, date_grain="none")
-    flat.sample("third", fraction=1 / 3, seed=7)
+    flat.samples.make("third", fraction=1 / 3, seed=7)
     for each in (ds, flat):
         for rows in (each.requests(sample="third"), each.impressions(sample="third"), each.logs(sample="third")):
             assert users_of(rows) == wanted
@@ -99,13 +99,13 @@ def stratum(user: int) -> str:
 
 def test_strata_shares_weights_and_the_reader(settings: Settings, ds: Dataset) -> None:
     fractions = {"country=DK,activity=1": 0.5, "country=null,activity=2": 1.0, "*": 0.25}
-    summary = ds.sample("strata", fractions=fractions, strata=STRATA, seed=3)
+    summary = ds.samples.make("strata", fractions=fractions, strata=STRATA, seed=3)
     sizes = Counter(stratum(u) for u in range(60))
     assert {row.stratum: row.users for row in summary.strata} == dict(sizes)
     points = dict(zip(range(60), user_points(np.arange(60), 3).tolist(), strict=True))
     share = {u: fractions.get(stratum(u), 0.25) for u in range(60)}
     wanted = {u for u in range(60) if points[u] < limit(share[u])}
-    assert {row["user_id"]: (row["stratum"], row["user_weight"]) for row in ds.sample_users("strata").collect()} == {
+    assert {row["user_id"]: (row["stratum"], row["user_weight"]) for row in ds.samples.users("strata").collect()} == {
         u: (stratum(u), 1 / share[u]) for u in wanted
     }
     rows = ds.requests(sample="strata").select("user_id", "request_weight").collect()
@@ -119,17 +119,19 @@ def test_strata_shares_weights_and_the_reader(settings: Settings, ds: Dataset) -
 def test_exact_counts_by_hash_rank_are_nested(ds: Dataset) -> None:
     kept = {}
     for size in (6, 18):
-        summary = ds.sample(f"equal{size}", size=size, allocation="equal", strata=STRATA[:1], seed=5)
+        summary = ds.samples.make(f"equal{size}", size=size, allocation="equal", strata=STRATA[:1], seed=5)
         assert {row.sampled for row in summary.strata} == {size // 3}
-        kept[size] = {row["user_id"] for row in ds.sample_users(f"equal{size}").collect()}
+        kept[size] = {row["user_id"] for row in ds.samples.users(f"equal{size}").collect()}
     assert kept[6] < kept[18]
     points = user_points(np.arange(60), 5)
     for country in range(3):
         ranked = sorted(range(country, 60, 3), key=lambda u: int(points[u]))
         assert {u for u in kept[6] if u % 3 == country} == set(ranked[:2])
-    targets = ds.sample("targets", targets={"country=DK": 20, "*": 1}, strata=STRATA[:1])
+    targets = ds.samples.make("targets", targets={"country=DK": 20, "*": 1}, strata=STRATA[:1])
     assert [(r.sampled, r.requested) for r in targets.strata] == [(20, 20), (1, 1), (1, 1)]
-    neyman = ds.sample("neyman", size=12, allocation="neyman", by="label_rate", minimum=2, strata=STRATA[:1], seed=5)
+    neyman = ds.samples.make(
+        "neyman", size=12, allocation="neyman", by="label_rate", minimum=2, strata=STRATA[:1], seed=5
+    )
     # Users of DK have no positives at all: their spread is 0, so they get the minimum.
     assert {r.stratum: r.sampled for r in neyman.strata}["country=DK"] == 2
     assert neyman.users == 12
@@ -139,25 +141,27 @@ def test_exact_counts_by_hash_rank_are_nested(ds: Dataset) -> None:
 def test_measures_and_quantiles(ds: Dataset) -> None:
     measures = ("requests", "impressions", "label_rate", "sequence_length", "tenure_days", "recency_days")
     for measure in measures:
-        summary = ds.sample(f"by_{measure}", fraction=1, strata=[{"name": "m", "measure": measure, "quantiles": 3}])
+        summary = ds.samples.make(
+            f"by_{measure}", fraction=1, strata=[{"name": "m", "measure": measure, "quantiles": 3}]
+        )
         assert summary.users == 60
         assert 2 <= len(summary.strata) <= 3
-    by_length = {r["user_id"]: r["stratum"] for r in ds.sample_users("by_sequence_length").collect()}
-    borders = ds.describe_sample("by_sequence_length")["borders"]["m"]
+    by_length = {r["user_id"]: r["stratum"] for r in ds.samples.users("by_sequence_length").collect()}
+    borders = ds.samples.describe("by_sequence_length")["borders"]["m"]
     assert by_length == {u: f"m={1 + sum(u % 5 >= b for b in borders)}" for u in range(60)}
-    expression = ds.sample(
+    expression = ds.samples.make(
         "by_expression", fraction=1, strata=[{"name": "d", "expression": "count(DISTINCT to_date(ts))"}]
     )
     assert [row.stratum for row in expression.strata] == ["d=1", "d=2", "d=3"]
 
 
 def test_dates_and_divisions_share_nothing(ds: Dataset, settings: Settings) -> None:
-    ds.split_samples({"train": 0.7, "validation": 0.2, "test": 0.1}, seed=2)
+    ds.samples.split({"train": 0.7, "validation": 0.2, "test": 0.1}, seed=2)
     parts = [users_of(ds.requests(sample=n)) for n in ("train", "validation", "test")]
     assert sum(map(len, parts)) == 60
     assert set.union(*parts) == set(range(60))
     dates = {"early": (None, dt.date(2024, 1, 2)), "late": (dt.date(2024, 1, 3), None)}
-    ds.split_samples({"early": 0.5, "late": 0.5}, dates, seed=2)
+    ds.samples.split({"early": 0.5, "late": 0.5}, dates, seed=2)
     early, late = (ds.logs(sample=n) for n in ("early", "late"))
     assert not users_of(early) & users_of(late)
     assert {r[0] for r in early.select(F.to_date("ts")).distinct().collect()} == {dt.date(2024, 1, d) for d in (1, 2)}
@@ -175,7 +179,7 @@ def test_caps_of_requests(ds: Dataset) -> None:
     for row in ds.requests().select("user_id", "request_id", "ts").collect():
         whole[row["user_id"]].append((row["ts"], row["request_id"]))
     for keep in ("latest", "earliest", "random"):
-        ds.sample(f"cap_{keep}", fraction=1, caps={"requests": 2, "keep": keep})
+        ds.samples.make(f"cap_{keep}", fraction=1, caps={"requests": 2, "keep": keep})
         found = defaultdict(list)
         for row in ds.requests(sample=f"cap_{keep}").collect():
             found[row["user_id"]].append((row["ts"], row["request_id"], row["request_weight"]))
@@ -196,7 +200,7 @@ def test_caps_of_requests(ds: Dataset) -> None:
 
 
 def test_caps_of_impressions_keep_positives_and_weigh_negatives(ds: Dataset, settings: Settings) -> None:
-    ds.sample("few", fraction=1, caps={"impressions": 3}, seed=4)
+    ds.samples.make("few", fraction=1, caps={"impressions": 3}, seed=4)
     before, after = defaultdict(list), defaultdict(list)
     for row in ds.impressions().collect():
         before[row["user_id"], row["request_id"]].append(row["y"])
@@ -217,15 +221,15 @@ def test_caps_of_impressions_keep_positives_and_weigh_negatives(ds: Dataset, set
     with pytest.raises(ConfigError, match="sample materialise"):
         DedupDataset(ds.name, settings, sample="few")
 
-    ds.sample("shares", fraction=1, strata=STRATA[:1], caps={"negatives": {"country=DK": 0.5, "*": 1.0}}, seed=4)
+    ds.samples.make("shares", fraction=1, strata=STRATA[:1], caps={"negatives": {"country=DK": 0.5, "*": 1.0}}, seed=4)
     rows = ds.logs(sample="shares").select("country", "y", "impression_weight").collect()
     assert {(r[0] == "DK", r[1], r[2]) for r in rows} == {(True, 0, 2.0), (False, 0, 1.0), (False, 1, 1.0)}
 
 
 def test_materialised_sample_carries_its_weights(ds: Dataset, settings: Settings) -> None:
-    ds.sample("small", fraction=0.5, caps={"requests": 2, "keep": "random", "impressions": 3}, seed=1)
-    summary = ds.materialise_sample("small", "t_sampling_small", gate=False)
-    assert ds.materialise_sample("small", "t_sampling_small", gate=False).already_published
+    ds.samples.make("small", fraction=0.5, caps={"requests": 2, "keep": "random", "impressions": 3}, seed=1)
+    summary = ds.samples.materialise("small", "t_sampling_small", gate=False)
+    assert ds.samples.materialise("small", "t_sampling_small", gate=False).already_published
     made = Dataset.open(ds.spark, ds.settings, "t_sampling_small")
     assert summary.impressions == ds.impressions(sample="small").count()
     same_rows(made.requests().select(*ds.requests(sample="small").columns), ds.requests(sample="small"))
@@ -236,19 +240,19 @@ def test_materialised_sample_carries_its_weights(ds: Dataset, settings: Settings
         assert batch["impression_weight"].values.shape == (batch.num_impressions,)
     expected = ds.requests(sample="small").select("request_id", "request_weight").collect()
     assert weights == {r[0]: r[1] for r in expected}
-    made.sample("again", fraction=1)
+    made.samples.make("again", fraction=1)
     with pytest.raises(UsageError, match="is a sample itself"):
-        made.materialise_sample("again", "t_sampling_again")
+        made.samples.materialise("again", "t_sampling_again")
 
 
 def test_a_bucket_sample_opens_its_buckets_alone(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = written(spark, settings, name, log_rows([1], users=200), buckets=16, date_grain="none")
-    summary = ds.sample("two", buckets=2, seed=9)
+    summary = ds.samples.make("two", buckets=2, seed=9)
     assert summary.strata[0].weight == 8
-    plan = ds.plan_sample("two")
+    plan = ds.samples.plan("two")
     assert (plan.pruned_by, plan.note) == (("buckets",), "")
-    ds.sample("hashed", fraction=0.2)
-    whole = ds.plan_sample("hashed")
+    ds.samples.make("hashed", fraction=0.2)
+    whole = ds.samples.plan("hashed")
     assert (whole.pruned_by, whole.bytes) == ((), whole.all_bytes)
     assert whole.note.startswith("No file is left out: users are chosen by a hash of their own")
     assert [(t.files, t.all_files) for t in plan.tables] == [(2, 16), (2, 16)]
@@ -265,40 +269,40 @@ def test_a_bucket_sample_opens_its_buckets_alone(spark: SparkSession, settings: 
 def test_refresh_takes_new_users_and_keeps_old_strata(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = written(spark, settings, name, log_rows([1], users=30))
     spec = {"fractions": {"*": 0.5}, "strata": [{"name": "m", "measure": "requests", "quantiles": 2}], "seed": 1}
-    ds.sample("half", spec)
-    ds.sample("hash", fraction=0.5, seed=1)
-    ds.sample("counts", size=10, strata=STRATA[:1], seed=1)
-    before = {r["user_id"]: r["stratum"] for r in ds.sample_users("half").collect()}
+    ds.samples.make("half", spec)
+    ds.samples.make("hash", fraction=0.5, seed=1)
+    ds.samples.make("counts", size=10, strata=STRATA[:1], seed=1)
+    before = {r["user_id"]: r["stratum"] for r in ds.samples.users("half").collect()}
     state = DedupDataset(name, settings, sample="half").state_dict()
-    assert ds.refresh_sample("half").unchanged
+    assert ds.samples.refresh("half").unchanged
     more = RawLog.from_frame(frame(spark, log_rows([2], users=20, first_user=20)), flat_schema())
     ds.write(more, gate=False)
     assert users_of(ds.requests(sample="half")) == set(before)
-    done = ds.refresh_sample("half")
+    done = ds.samples.refresh("half")
     assert not done.unchanged
     assert (done.version, done.population) == (2, 40)
-    after = {r["user_id"]: r["stratum"] for r in ds.sample_users("half").collect()}
+    after = {r["user_id"]: r["stratum"] for r in ds.samples.users("half").collect()}
     assert {u: after[u] for u in before} == before
     assert set(after) == {u for u in range(40) if user_points(pa.array([u]), 1)[0] < limit(0.5)}
     assert users_of(ds.requests(sample="hash")) == set(after)
-    assert ds.refresh_sample("hash").population == 40
-    assert ds.refresh_sample("counts").users == 10
-    assert ds.refresh_sample("half").unchanged
+    assert ds.samples.refresh("hash").population == 40
+    assert ds.samples.refresh("counts").users == 10
+    assert ds.samples.refresh("half").unchanged
     fresh = DedupDataset(name, settings, sample="half", version=1)
     with pytest.raises(DedupStorageError, match="filters"):
         fresh.load_state_dict(state)
 
 
 def test_named_samples_are_listed_described_and_dropped(ds: Dataset, settings: Settings) -> None:
-    ds.sample("brief", fraction=0.1, strata=STRATA)
-    assert ds.sample("brief", fraction=0.1, strata=STRATA).unchanged
+    ds.samples.make("brief", fraction=0.1, strata=STRATA)
+    assert ds.samples.make("brief", fraction=0.1, strata=STRATA).unchanged
     with pytest.raises(UsageError, match="another definition"):
-        ds.sample("brief", fraction=0.2, strata=STRATA)
+        ds.samples.make("brief", fraction=0.2, strata=STRATA)
     assert "brief" in [s.name for s in ds.samples()]
-    described = ds.describe_sample("brief")
+    described = ds.samples.describe("brief")
     assert (described["version"], described["spec"]["fraction"], described["table"]) == (1, 0.1, "sm_brief")
     versions = [v.version for v in ds.versions()]
-    ds.drop_sample("brief")
+    ds.samples.drop("brief")
     assert "brief" not in [s.name for s in ds.samples()]
     with pytest.raises(UsageError, match="no sample brief"):
         ds.logs(sample="brief")
@@ -322,15 +326,15 @@ def test_named_samples_are_listed_described_and_dropped(ds: Dataset, settings: S
 )  # fmt: skip
 def test_wrong_samples_are_named_and_nothing_is_stored(ds: Dataset, values: dict[str, Any], needle: str) -> None:
     with pytest.raises(DedupStorageError, match=needle) as error:
-        ds.sample("wrong", values)
+        ds.samples.make("wrong", values)
     assert error.value.exit_code == 2
     assert "wrong" not in [s.name for s in ds.samples()]
 
 
 def test_report_estimates_and_verifies(ds: Dataset) -> None:
     fractions = {"activity=1": 0.5, "activity=2": 0.9}
-    ds.sample("reported", fractions=fractions, strata=STRATA[1:], seed=8)
-    report = ds.sample_report("reported", verify=True)
+    ds.samples.make("reported", fractions=fractions, strata=STRATA[1:], seed=8)
+    report = ds.samples.report("reported", verify=True)
     rows, requests = ds.impressions().collect(), ds.requests().collect()
     truth = {
         "label rate": sum(r["y"] for r in rows) / len(rows),
@@ -339,7 +343,7 @@ def test_report_estimates_and_verifies(ds: Dataset) -> None:
         "sequence length": sum(len(r["hist"]) for r in requests) / len(requests),
     }
     assert {m.metric: m.truth for m in report.metrics} == pytest.approx(truth)
-    chosen = {r["user_id"]: r["user_weight"] for r in ds.sample_users("reported").collect()}
+    chosen = {r["user_id"]: r["user_weight"] for r in ds.samples.users("reported").collect()}
     weights = [chosen[r["user_id"]] for r in requests if r["user_id"] in chosen]
     by_name = {m.metric: m for m in report.metrics}
     assert by_name["requests per user"].estimate == pytest.approx(sum(weights) / sum(chosen.values()))
@@ -352,21 +356,21 @@ def test_report_estimates_and_verifies(ds: Dataset) -> None:
     page = html(report)
     assert page.count("<svg") == 2
     assert "activity=1" in page
-    whole = ds.sample_report("reported", confidence=0.5)
+    whole = ds.samples.report("reported", confidence=0.5)
     assert whole.metrics[0].high < by_name["label rate"].high
 
 
 def test_report_on_buckets_and_caps(ds: Dataset) -> None:
-    ds.sample("clusters", buckets=3, seed=2)
-    clusters = ds.sample_report("clusters", verify=True)
+    ds.samples.make("clusters", buckets=3, seed=2)
+    clusters = ds.samples.report("clusters", verify=True)
     assert clusters.summary.design == "buckets"
     assert all(m.standard_error > 0 for m in clusters.metrics)
-    ds.sample("everybody", fraction=1, caps={"requests": 1, "keep": "latest"})
-    found = {m.metric: m for m in ds.sample_report("everybody", verify=True).metrics}
+    ds.samples.make("everybody", fraction=1, caps={"requests": 1, "keep": "latest"})
+    found = {m.metric: m for m in ds.samples.report("everybody", verify=True).metrics}
     assert found["requests per user"].estimate == found["requests per user"].truth == 1
     assert found["label rate"].covered
-    ds.sample("halved", fraction=1, caps={"impressions": 2})
-    halved = {m.metric: m for m in ds.sample_report("halved", verify=True).metrics}
+    ds.samples.make("halved", fraction=1, caps={"impressions": 2})
+    halved = {m.metric: m for m in ds.samples.report("halved", verify=True).metrics}
     # Weights give back what the cap took, exactly, since every request keeps a negative.
     assert halved["impressions per request"].estimate == pytest.approx(halved["impressions per request"].truth)
     assert halved["label rate"].estimate == pytest.approx(halved["label rate"].truth)
@@ -382,8 +386,8 @@ def test_a_crash_leaves_the_sample_before_and_the_next_run_finishes(
     spark: SparkSession, settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     ds = written(spark, settings, name, log_rows([1], users=20))
-    ds.sample("kept", fraction=0.5, strata=STRATA[:1])
-    before = {r["user_id"] for r in ds.sample_users("kept").collect()}
+    ds.samples.make("kept", fraction=0.5, strata=STRATA[:1])
+    before = {r["user_id"] for r in ds.samples.users("kept").collect()}
     more = RawLog.from_frame(frame(spark, log_rows([2], users=20, first_user=20)), flat_schema())
     ds.write(more, gate=False)
 
@@ -393,11 +397,11 @@ def test_a_crash_leaves_the_sample_before_and_the_next_run_finishes(
 
     monkeypatch.setattr("dedup_storage.dataset.samples.store.reached", crash)
     with pytest.raises(_CrashError):
-        ds.refresh_sample("kept")
+        ds.samples.refresh("kept")
     monkeypatch.undo()
-    assert {r["user_id"] for r in ds.sample_users("kept").collect()} == before
+    assert {r["user_id"] for r in ds.samples.users("kept").collect()} == before
     assert {u for b in DedupDataset(name, settings, sample="kept") for u in b["user_id"].values.tolist()} == before
-    assert ds.refresh_sample("kept").population == 40
-    after = {r["user_id"] for r in ds.sample_users("kept").collect()}
+    assert ds.samples.refresh("kept").population == 40
+    after = {r["user_id"] for r in ds.samples.users("kept").collect()}
     assert before < after
     assert [v.version for v in ds.versions()] == [1, 2]

@@ -81,7 +81,9 @@ def test_imports_without_pyspark(package: str) -> None:
     assert "dedup_storage" in loaded
 
 
-@pytest.mark.parametrize("package", ["dataset", "lake", "sources", "spark", "quality", "report", "synth", "sampling", "dedup"])
+@pytest.mark.parametrize(
+    "package", ["dataset", "lake", "sources", "spark", "quality", "report", "synth", "sampling", "dedup"]
+)
 def test_imports_without_torch(package: str) -> None:
     assert "torch" not in _import(_modules(package), blocked=("torch",))
 

@@ -16,8 +16,8 @@ from dedup_storage.lake.groups import feature_groups
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import Layout
-from dedup_storage.sources.named import text_frame, typed_users
-from dedup_storage.spark.rows import buckets_of
+from dedup_storage.sources.named import typed_users
+from dedup_storage.spark.rows import buckets_of, text_frame
 
 __all__ = ["FILE", "HIT", "NEW", "AffectedRows"]
 

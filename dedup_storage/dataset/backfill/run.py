@@ -5,10 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 
-from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill.affected import AffectedRows
 from dedup_storage.dataset.backfill.audit import audit_rows, audit_segments
 from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, Part, done_segments, parts_of, run_part
@@ -16,6 +14,7 @@ from dedup_storage.dataset.backfill.plan import BackfillPlan, make_plan
 from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, digest
 from dedup_storage.dataset.backfill.summary import BackfillSummary, Comparison
 from dedup_storage.dataset.backfill.target import find_target
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.errors import (
     ConflictError,
     DuplicateRowsError,
@@ -27,9 +26,8 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.branch import BASE, REQUEST, Branch
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.history import Added, DatasetMetadata
-from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.segments import MAINTAIN, Segment, overlap
-from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.reads import counted_reads
 from dedup_storage.spark.rows import only_row
@@ -46,10 +44,7 @@ class Backfill(TimedSteps):
     """Recomputes columns for affected rows, once.
 
     Args:
-        spark: Session.
-        tables: The table format.
-        settings: Settings of the job.
-        spec: The dataset.
+        handle: The dataset.
         change: What to recompute.
         affected: For whom.
         run_id: The run; publishing it twice changes nothing.
@@ -63,10 +58,7 @@ class Backfill(TimedSteps):
 
     def __init__(
         self,
-        spark: SparkSession,
-        tables: TableFormat,
-        settings: Settings,
-        spec: DatasetSpec,
+        handle: Handle,
         change: Change,
         affected: Affected,
         *,
@@ -78,11 +70,11 @@ class Backfill(TimedSteps):
         job: str = "backfill",
         beside: Callable[[Run], list[str]] | None = None,
     ) -> None:
-        self.tables, self.settings, self.spec = tables, settings, spec
+        self.tables, self.settings, self.spec = handle.tables, handle.settings, handle.spec
         self.change, self.affected, self.run_id, self.job = change, affected, run_id, job
-        self.strategy, self.gate = strategy, gate and settings.quality.enabled
+        self.strategy, self.gate = strategy, gate and handle.settings.quality.enabled
         self.part_segments, self.progress, self.beside = part_segments, progress, beside
-        self.session = run_session(spark)
+        self.session = run_session(handle.spark)
         self.seconds: dict[str, float] = {}
         self._read_bytes = 0
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from dedup_storage.config import Settings
 from dedup_storage.dataset.convert.parts import Part, PartRows, find_parts
 from dedup_storage.dataset.convert.summary import ConvertSummary, PartCheck
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.write.writer import write_log
 from dedup_storage.errors import DatasetExistsError, StorageError, UsageError, VersionNotFoundError
 from dedup_storage.faults import reached
 from dedup_storage.lake.groups import feature_groups
@@ -20,9 +21,6 @@ from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.schema import DateGrain
 from dedup_storage.spark.steps import TimedSteps
-
-if TYPE_CHECKING:
-    from dedup_storage.dataset.facade import Dataset
 
 __all__ = ["Conversion"]
 
@@ -46,7 +44,7 @@ class Conversion(TimedSteps):
 
     def __init__(
         self,
-        source: Dataset,
+        source: Handle,
         settings: Settings,
         name: str,
         *,
@@ -128,9 +126,8 @@ class Conversion(TimedSteps):
                 fix="Pass --drop-features to leave them behind, and add them to the target again.",
             )
 
-    def _target(self) -> Dataset:
+    def _target(self) -> Handle:
         """Create the target, or open what an earlier attempt of this run created."""
-        from dedup_storage.dataset.facade import Dataset
         from dedup_storage.lake.formats import table_format
 
         own = self.source.spec
@@ -157,16 +154,16 @@ class Conversion(TimedSteps):
                 f"the dataset {self.name} exists and was not begun by this run",
                 fix="Choose another name, or go on with --run-id of the run that began it.",
             )
-        return Dataset(self.source.spark, self.settings, spec, tables)
+        return Handle(self.source.spark, self.settings, spec, tables)
 
-    def _convert(self, rows: PartRows, target: Dataset, part: Part) -> tuple[PartCheck, bool]:
+    def _convert(self, rows: PartRows, target: Handle, part: Part) -> tuple[PartCheck, bool]:
         """Write a part unless it is there, and compare; also whether it was there."""
         with self.timed("check"):
             wanted = rows.check(part)
         if not wanted.requests:
             return wanted, False
         with self.timed("write"):
-            summary = target.write(rows.raw(part), run_id=f"{self.run_id}.{part.name}", gate=False)
+            summary = write_log(target, rows.raw(part), run_id=f"{self.run_id}.{part.name}", gate=False)
         self._written += sum(t.bytes for t in summary.tables)
         if not summary.already_published:
             with self.timed("check"):
@@ -181,7 +178,7 @@ class Conversion(TimedSteps):
                 )
         return wanted, summary.already_published
 
-    def _rows(self, dataset: Dataset, meta: DatasetMetadata, version: int) -> PartRows:
+    def _rows(self, dataset: Handle, meta: DatasetMetadata, version: int) -> PartRows:
         # Parts are told apart by the source's buckets, in the target too.
         bucket = self.source.tables.bucket(self.source.spec)
         return PartRows(dataset.tables, dataset.spec, meta.snapshots(version), bucket)
@@ -194,7 +191,7 @@ def _say(check: PartCheck) -> str:
     )
 
 
-def _stored(dataset: Dataset, version: int) -> int:
+def _stored(dataset: Handle, version: int) -> int:
     from dedup_storage.report.parquet.dataset_files import dataset_files
 
     try:

@@ -8,7 +8,6 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from dedup_storage.config import Settings
 from dedup_storage.dataset.features.checks import (
     check_group_name,
     explained,
@@ -21,6 +20,7 @@ from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.recipe import Recipe
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.features.window import EVERYTHING
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.groups import (
@@ -32,8 +32,7 @@ from dedup_storage.lake.groups import (
     table_name,
 )
 from dedup_storage.lake.iceberg.metadata import DatasetMetadata
-from dedup_storage.lake.protocol import TableFormat
-from dedup_storage.layout import COLUMNS_PROPERTY, DatasetSpec
+from dedup_storage.layout import COLUMNS_PROPERTY
 from dedup_storage.schema import Grain
 from dedup_storage.spark.types import ddl
 
@@ -44,7 +43,7 @@ class Adder(FeatureJob):
     """Adds a feature group.
 
     Args:
-        tables, settings, spec: The dataset.
+        handle: The dataset.
         group: Its name.
         source: See ``Recipe.of``.
         grain: What one row stands for.
@@ -58,9 +57,7 @@ class Adder(FeatureJob):
 
     def __init__(
         self,
-        tables: TableFormat,
-        settings: Settings,
-        spec: DatasetSpec,
+        handle: Handle,
         group: str,
         source: Any,
         *,
@@ -73,7 +70,7 @@ class Adder(FeatureJob):
         not_null: Iterable[str] | bool = (),
         gate: bool = True,
     ) -> None:
-        super().__init__(tables, settings, spec, group, run_id=run_id, job="add-features", gate=gate)
+        super().__init__(handle, group, run_id=run_id, job="add-features", gate=gate)
         self.recipe = Recipe.of(source)
         self.grain, self.lookback, self.uses, self.across_users = grain, lookback, tuple(uses), across_users
         self.missing, self.not_null = missing, not_null
@@ -81,8 +78,8 @@ class Adder(FeatureJob):
             raise UsageError("the policy for missing rows is not known", expected="refuse or null", got=str(missing))
         if lookback is not None and lookback < 0:
             raise UsageError("the look-back is negative", expected="days, 0 or more", got=str(lookback))
-        if lookback != 0 and spec.event_date_column is None:
-            raise UsageError("a look-back needs event dates", got=f"a dataset without event time: {spec.name}")
+        if lookback != 0 and handle.spec.event_date_column is None:
+            raise UsageError("a look-back needs event dates", got=f"a dataset without event time: {handle.name}")
 
     def add(self) -> FeatureSummary:
         """Do it.

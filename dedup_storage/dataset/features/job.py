@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame
 
-from dedup_storage.config import Settings
 from dedup_storage.dataset.features.inputs import Inputs
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.features.window import Window
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.errors import ConflictError, DedupStorageError, UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, find_group, group_table
 from dedup_storage.lake.iceberg.metadata import DatasetMetadata
-from dedup_storage.lake.protocol import Run, Staged, TableFormat
-from dedup_storage.layout import DEFINITION, DatasetSpec
+from dedup_storage.lake.protocol import Run, Staged
+from dedup_storage.layout import DEFINITION
 from dedup_storage.spark.steps import TimedSteps
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ class FeatureJob(TimedSteps):
     """One run on one feature group.
 
     Args:
-        tables: The table format.
-        settings: Settings of the job.
-        spec: The dataset.
+        handle: The dataset.
         group: Name of the group.
         run_id: The run; publishing it twice changes nothing.
         job: Name of the job.
@@ -43,18 +41,17 @@ class FeatureJob(TimedSteps):
 
     def __init__(
         self,
-        tables: TableFormat,
-        settings: Settings,
-        spec: DatasetSpec,
+        handle: Handle,
         group: str,
         *,
         run_id: str,
         job: str,
         gate: bool = True,
     ) -> None:
-        self.tables, self.settings, self.spec = tables, settings, spec
+        self.handle = handle
+        self.tables, self.settings, self.spec = handle.tables, handle.settings, handle.spec
         self.name, self.run_id, self.job = group, run_id, job
-        self.gate = gate and settings.quality.enabled
+        self.gate = gate and handle.settings.quality.enabled
         self.attempt = f"{run_id}/{uuid.uuid4().hex[:12]}"
         self.seconds: dict[str, float] = {}
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from dedup_storage.config import Settings
 from dedup_storage.dataset.features.add import told, typed, with_dates
 from dedup_storage.dataset.features.checks import explained, feature_columns, require_columns, require_stable_key
 from dedup_storage.dataset.features.job import FeatureJob
@@ -16,12 +15,12 @@ from dedup_storage.dataset.features.recipe import Recipe
 from dedup_storage.dataset.features.stale import overlaps_stored, stale_window
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.features.window import EVERYTHING, Window
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.errors import SchemaError
 from dedup_storage.faults import reached
 from dedup_storage.lake.groups import Coverage, FeatureGroup
 from dedup_storage.lake.iceberg.metadata import DatasetMetadata
-from dedup_storage.lake.protocol import Run, Staged, TableFormat
-from dedup_storage.layout import DatasetSpec
+from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.spark.types import ddl
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Refresher(FeatureJob):
     """Refreshes a feature group.
 
     Args:
-        tables, settings, spec: The dataset.
+        handle: The dataset.
         group: Its name.
         source: A function or a frame where the definition alone does not say how to compute it.
         full: Compute every row again, whatever changed.
@@ -43,9 +42,7 @@ class Refresher(FeatureJob):
 
     def __init__(
         self,
-        tables: TableFormat,
-        settings: Settings,
-        spec: DatasetSpec,
+        handle: Handle,
         group: str,
         source: Any = None,
         *,
@@ -53,7 +50,7 @@ class Refresher(FeatureJob):
         full: bool = False,
         gate: bool = True,
     ) -> None:
-        super().__init__(tables, settings, spec, group, run_id=run_id, job="refresh-features", gate=gate)
+        super().__init__(handle, group, run_id=run_id, job="refresh-features", gate=gate)
         self.source, self.full = source, full
 
     def refresh(self) -> FeatureSummary:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dedup_storage.config import Settings
 from dedup_storage.dataset.features.inputs import Inputs
 from dedup_storage.dataset.features.window import EVERYTHING, Window
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, stale_cells
 from dedup_storage.lake.iceberg.metadata import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat
@@ -20,19 +20,18 @@ from dedup_storage.quality.model import Verdict
 __all__ = ["verify_groups"]
 
 
-def verify_groups(
-    tables: TableFormat, settings: Settings, spec: DatasetSpec, meta: DatasetMetadata, version: int, run_id: str
-) -> Iterator[tuple[str, Verdict]]:
+def verify_groups(handle: Handle, meta: DatasetMetadata, version: int, run_id: str) -> Iterator[tuple[str, Verdict]]:
     """Judge every group of a version by the rules it was added under, by name, one verdict each.
 
     Rows that a refresh would compute anyway are left out: a day that was just written has none yet.
 
     Args:
-        tables, settings, spec: The dataset.
+        handle: The dataset.
         meta: Its tables.
         version: The version.
         run_id: Names the verdicts, the group's name added.
     """
+    tables, settings, spec = handle.tables, handle.settings, handle.spec
     groups = feature_groups(meta, version)
     catalog = settings.catalog.name
     for group in groups.values():

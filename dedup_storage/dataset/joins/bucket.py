@@ -10,7 +10,8 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from dedup_storage.dataset.joins.inputs import How, as_frame, choice, join_keys, joined, refuse_shared
+from dedup_storage.choices import choice
+from dedup_storage.dataset.joins.inputs import How, as_frame, join_keys, joined, refuse_shared
 from dedup_storage.dataset.joins.model import Cause, Reason
 from dedup_storage.dataset.joins.plan import Node, physical_plan
 from dedup_storage.dataset.joins.reasons import moved, reasons_of

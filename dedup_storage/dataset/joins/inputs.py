@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TypeVar
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
@@ -13,9 +12,7 @@ from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, kn
 from dedup_storage.schema import check_name
 from dedup_storage.spark.errors import translated
 
-__all__ = ["How", "as_frame", "choice", "field_of", "join_keys", "joined", "refuse_shared", "same_type"]
-
-E = TypeVar("E", bound=StrEnum)
+__all__ = ["How", "as_frame", "field_of", "join_keys", "joined", "refuse_shared", "same_type"]
 
 
 class How(StrEnum):
@@ -30,18 +27,6 @@ class How(StrEnum):
     def keeps_right(self) -> bool:
         """Whether the right side's columns are part of the result."""
         return self in (How.INNER, How.LEFT)
-
-
-def choice(kind: type[E], value: E | str, what: str) -> E:
-    """A member of ``kind``.
-
-    Raises:
-        UsageError: names those that there are.
-    """
-    try:
-        return kind(value)
-    except ValueError:
-        raise UsageError(f"the {what} {value} is not known", expected=" or ".join(kind)) from None
 
 
 def as_frame(side: DataFrame | str, spark: SparkSession | None = None) -> DataFrame:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from dedup_storage.dataset.joins.bucket import bucket_join
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.joins.bucket import Exchange, bucket_join
 from dedup_storage.dataset.joins.explain import explain_join
 from dedup_storage.dataset.joins.inputs import How, as_frame, field_of
 from dedup_storage.dataset.joins.model import JoinExplanation
 from dedup_storage.errors import InputError, UsageError, known_names
 from dedup_storage.schema import check_name
 from dedup_storage.spark.errors import translated
-
-if TYPE_CHECKING:
-    from dedup_storage.dataset.facade import Dataset
 
 __all__ = ["JoinSummary", "explain_tables", "join_tables", "table_frame", "write_join"]
 
@@ -46,12 +43,12 @@ class JoinSummary(BaseModel):
 
 
 def table_frame(
-    dataset: Dataset, table: str, version: int | None = None, columns: Sequence[str] | None = None
+    handle: Handle, table: str, version: int | None = None, columns: Sequence[str] | None = None
 ) -> DataFrame:
     """Rows of one table of a dataset with its keys and event date, in the source's types.
 
     Args:
-        dataset: The dataset.
+        handle: The dataset.
         table: ``requests``, ``impressions``, ``logs``, a feature group's table; or any other table of any catalog, by
             its full name, of which the newest snapshot is read.
         version: Version of the dataset; the newest by default.
@@ -60,17 +57,17 @@ def table_frame(
     Raises:
         UsageError: no such table or column.
     """
-    keys = tuple(c for c in (*dataset.spec.request_key, dataset.spec.event_date_column) if c)
+    keys = tuple(c for c in (*handle.spec.request_key, handle.spec.event_date_column) if c)
     if "." in table:
-        df = as_frame(table, dataset.spark)
+        df = as_frame(table, handle.spark)
     else:
         with translated():
-            meta = dataset.metadata()
+            meta = handle.metadata()
             snapshots = meta.snapshots(meta.resolve(version))
             if table not in snapshots:
-                raise UsageError(f"{dataset.name} has no table {table}", expected=known_names(table, snapshots))
-            df = dataset.tables.read(dataset.name, table, snapshots[table])
-            types = dict(zip(dataset.spec.source_columns, dataset.spec.source_types, strict=True))
+                raise UsageError(f"{handle.name} has no table {table}", expected=known_names(table, snapshots))
+            df = handle.tables.read(handle.name, table, snapshots[table])
+            types = dict(zip(handle.spec.source_columns, handle.spec.source_types, strict=True))
             # Iceberg has no 8- and 16-bit integers. A cast would hide a bucket, so equal types stay untouched.
             stored = dict(df.dtypes)
             df = df.select(*(F.col(c).cast(types[c]) if types.get(c, stored[c]) != stored[c] else c for c in stored))
@@ -82,7 +79,7 @@ def table_frame(
 
 
 def join_tables(
-    dataset: Dataset,
+    handle: Handle,
     left: str = "impressions",
     right: str = "requests",
     on: Sequence[str] | None = None,
@@ -90,56 +87,57 @@ def join_tables(
     *,
     version: int | None = None,
     columns: Sequence[str] | None = None,
-    **options: Any,
+    exchange: Exchange | str = Exchange.REFUSE,
+    hash_side: str | None = None,
 ) -> DataFrame:
     """Two tables of a dataset joined inside their buckets.
 
     Args:
-        dataset: The dataset.
+        handle: The dataset.
         left, right: Its tables (see ``table_frame``).
         on: Key columns; all that both have by default: the request's keys and event date, and the position where both
             are impression-grain.
         how: As for ``bucket_join``.
         version: Version of the dataset; the newest by default.
         columns: Columns wanted beside the keys; all by default. What is not asked for is not read.
-        options: Of ``bucket_join``.
+        exchange, hash_side: As for ``bucket_join``.
 
     Raises:
         ShuffleRefusedError: rows would move.
         UsageError: no such table or column.
     """
-    first, second = _sides(dataset, left, right, version=version, columns=columns)
-    return bucket_join(first, second, on, how, **options)
+    first, second = _sides(handle, left, right, version=version, columns=columns)
+    return bucket_join(first, second, on, how, exchange=exchange, hash_side=hash_side)
 
 
 def explain_tables(
-    dataset: Dataset,
+    handle: Handle,
     *tables: str,
+    on: Sequence[str] | None = None,
+    how: How | str = How.INNER,
     version: int | None = None,
     columns: Sequence[str] | None = None,
-    **options: Any,
 ) -> JoinExplanation:
     """Explain what ``join_tables`` does with the same arguments.
 
     Args:
-        dataset: The dataset.
+        handle: The dataset.
         tables: Left and right; impressions and requests when left out.
-        version, columns: As there.
-        options: ``on`` and ``how``.
+        on, how, version, columns: As there.
     """
-    first, second = _sides(dataset, *tables, version=version, columns=columns)
-    return explain_join(first, second, **options)
+    first, second = _sides(handle, *tables, version=version, columns=columns)
+    return explain_join(first, second, on, how)
 
 
 def _sides(
-    dataset: Dataset,
+    handle: Handle,
     left: str = "impressions",
     right: str = "requests",
     *,
     version: int | None,
     columns: Sequence[str] | None,
 ) -> tuple[DataFrame, DataFrame]:
-    first, second = table_frame(dataset, left, version), table_frame(dataset, right, version)
+    first, second = table_frame(handle, left, version), table_frame(handle, right, version)
     if columns is None:
         return first, second
     present = (*first.columns, *second.columns)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import TimestampType
 
-from dedup_storage.config import Settings
-from dedup_storage.dataset.backfill.request import Affected, Change
-from dedup_storage.dataset.backfill.run import Backfill
+from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS
+from dedup_storage.dataset.backfill.request import Affected, Change, Strategy
+from dedup_storage.dataset.backfill.run import Backfill, Progress
 from dedup_storage.dataset.backfill.summary import BackfillSummary
 from dedup_storage.dataset.backfill.target import find_target
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.history import DatasetMetadata
@@ -122,27 +122,28 @@ class LabelMerge:
 
 
 def merge_labels(
-    spark: SparkSession,
-    tables: TableFormat,
-    settings: Settings,
-    spec: DatasetSpec,
+    handle: Handle,
     late: LateLabels,
     *,
     run_id: str,
-    **options: Any,
+    strategy: Strategy | None = None,
+    gate: bool = True,
+    part_segments: int = MOST_SEGMENTS,
+    progress: Progress | None = None,
 ) -> LateLabelsSummary:
     """Merge late labels into the impressions, as one version; the sequences are not touched.
 
     Args:
-        spark, tables, settings, spec: As for ``Backfill``.
+        handle: The dataset.
         late: The rows.
         run_id: The run; publishing it twice changes nothing.
-        options: Of ``Backfill``.
+        strategy, gate, part_segments, progress: As for ``Backfill``.
 
     Raises:
         UsageError: the rows cannot be used; nothing was changed.
         ConflictError: another run changed the same segments first.
     """
+    tables, spec = handle.tables, handle.spec
     with translated():
         meta = tables.settle(spec)
         done = meta.version_of_run(run_id)
@@ -155,16 +156,16 @@ def merge_labels(
         merge = sort_out(tables, meta, meta.resolve(None), late)
         try:
             backfill = Backfill(
-                spark,
-                tables,
-                settings,
-                spec,
+                handle,
                 Change(rows=merge.replacement(spec), columns=(late.label,)),
                 Affected(),
                 run_id=run_id,
                 job="late-labels",
                 beside=lambda run: merge.stage(tables, spec, run),
-                **options,
+                strategy=strategy,
+                gate=gate,
+                part_segments=part_segments,
+                progress=progress,
             )
             return LateLabelsSummary(**merge.counts, backfill=backfill.run())
         finally:

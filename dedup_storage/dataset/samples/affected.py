@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from dedup_storage.dataset.backfill.request import Affected
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.samples.frames import SampledFrames
 from dedup_storage.dataset.samples.store import SampleStore
 from dedup_storage.errors import UsageError
 from dedup_storage.spark.errors import translated
 
-if TYPE_CHECKING:
-    from dedup_storage.dataset.facade import Dataset
-
 __all__ = ["affected_by_sample"]
 
 
-def affected_by_sample(ds: Dataset, affected: Affected) -> Affected:
+def affected_by_sample(handle: Handle, affected: Affected) -> Affected:
     """The selection with the sample's users and event dates in it.
 
     Raises:
@@ -26,7 +23,7 @@ def affected_by_sample(ds: Dataset, affected: Affected) -> Affected:
     if affected.users is not None:
         raise UsageError("users are named twice", expected="users or a sample")
     with translated():
-        sample = SampleStore(ds).load(str(affected.sample))
+        sample = SampleStore(handle).load(str(affected.sample))
         spec = sample.spec
         if spec.caps.given:
             raise UsageError(
@@ -39,6 +36,6 @@ def affected_by_sample(ds: Dataset, affected: Affected) -> Affected:
         starts += [spec.start.isoformat()] if spec.start is not None else []
         ends += [spec.end.isoformat()] if spec.end is not None else []
         first, last = max(starts, default=None), min(ends, default=None)
-        users = SampledFrames(ds, sample, None).users().select(ds.schema.user)
+        users = SampledFrames(handle, sample, None).users().select(handle.schema.user)
         # The name stays, since it tells this request from others.
         return replace(affected, users=users, first_date=first, last_date=last)

@@ -12,11 +12,12 @@ Wretman 1992, 4.3):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.read import frames as read
 from dedup_storage.dataset.samples.columns import row_hash, user_point
 from dedup_storage.dataset.samples.store import SAMPLED, SampleStore
 from dedup_storage.dataset.samples.users import STRATUM, in_dates
@@ -24,11 +25,10 @@ from dedup_storage.errors import UnknownColumnError, UsageError, known_names
 from dedup_storage.sampling.definition import Keep, Sample
 from dedup_storage.sampling.hashing import POINT_SHIFT, POINTS, limit
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USER_WEIGHT
+from dedup_storage.schema import Grain
+from dedup_storage.spark.errors import translated
 
-if TYPE_CHECKING:
-    from dedup_storage.dataset.facade import Dataset
-
-__all__ = ["SampledFrames"]
+__all__ = ["SampledFrames", "sampled"]
 
 _FACTOR, _ORDER, _RANK = "_factor", "_order", "_rank"
 _POSITIVE, _NEGATIVES, _KEPT = "_positive", "_negatives", "_kept"
@@ -42,31 +42,31 @@ class SampledFrames:
     columns first. Nothing wide is sorted, and between co-bucketed tables nothing is shuffled.
 
     Args:
-        ds: The dataset.
+        handle: The dataset.
         sample: The sample.
         version: Whose rows are read.
     """
 
-    def __init__(self, ds: Dataset, sample: Sample, version: int | None) -> None:
-        self.ds, self.sample = ds, sample
-        self.version = ds.metadata().resolve(version)
-        self._keys = list(ds.spec.request_key)
+    def __init__(self, handle: Handle, sample: Sample, version: int | None) -> None:
+        self.handle, self.sample = handle, sample
+        self.version = handle.metadata().resolve(version)
+        self._keys = list(handle.spec.request_key)
 
     def users(self) -> DataFrame:
         """Sampled users with ``stratum`` and ``user_weight``."""
-        user = self.ds.schema.user
+        user = self.handle.schema.user
         if self.sample.table is not None:
-            rows = SampleStore(self.ds).users(self.sample).filter(SAMPLED)
+            rows = SampleStore(self.handle).users(self.sample).filter(SAMPLED)
             return rows.select(user, STRATUM, USER_WEIGHT)
-        seen = in_dates(self.ds.requests(self.version), self.ds, self.sample.spec).select(user).distinct()
+        seen = in_dates(read.requests(self.handle, self.version), self.handle, self.sample.spec).select(user).distinct()
         kept = self.restrict(seen)
         return kept.select(user, F.lit("all").alias(STRATUM), USER_WEIGHT)
 
     def restrict(self, df: DataFrame, *, stratum: bool = False) -> DataFrame:
         """Rows of sampled users, ``user_weight`` (and the stratum) appended."""
-        sample, user = self.sample, self.ds.schema.user
+        sample, user = self.sample, self.handle.schema.user
         if sample.chosen_buckets:
-            df = self.ds.tables.rows_of_buckets(self.ds.spec, df, sample.chosen_buckets)
+            df = self.handle.tables.rows_of_buckets(self.handle.spec, df, sample.chosen_buckets)
         if sample.table is not None:
             more = [STRATUM] if stratum else []
             users = self.users().select(user, USER_WEIGHT, *more)
@@ -85,17 +85,19 @@ class SampledFrames:
         spec, caps = self.sample.spec, self.sample.spec.caps
         if spec.start is None and spec.end is None and caps.requests is None:
             return None
-        rows = in_dates(self.ds.requests(self.version), self.ds, spec)
-        time = self.ds.schema.event_time
+        rows = in_dates(read.requests(self.handle, self.version), self.handle, spec)
+        time = self.handle.schema.event_time
         narrow = self.restrict(rows.select(*self._keys, *([time] if time else [])))
         if caps.requests is None:
             return narrow.select(*self._keys, F.lit(1.0).alias(_FACTOR))
         if caps.keep is not Keep.RANDOM and time is None:
-            raise UsageError(f"the dataset {self.ds.name} has no event time to keep the {caps.keep.value} requests by")
+            raise UsageError(
+                f"the dataset {self.handle.name} has no event time to keep the {caps.keep.value} requests by"
+            )
         order: list[Column] = [row_hash(narrow, self._keys, spec.seed)]
         if caps.keep is not Keep.RANDOM:
             order.insert(0, F.col(str(time)).desc() if caps.keep is Keep.LATEST else F.col(str(time)).asc())
-        user = self.ds.schema.user
+        user = self.handle.schema.user
         ranked = narrow.select(
             *self._keys,
             F.row_number().over(Window.partitionBy(user).orderBy(*order, *self._keys)).alias(_RANK),
@@ -111,8 +113,8 @@ class SampledFrames:
         spec, caps = self.sample.spec, self.sample.spec.caps
         if caps.impressions is None and not caps.negatives:
             return None
-        keys = list(self.ds.spec.impression_key)
-        rows = self.restrict(self.ds.impressions(self.version).select(*keys, self._label()), stratum=True)
+        keys = list(self.handle.spec.impression_key)
+        rows = self.restrict(read.impressions(self.handle, self.version).select(*keys, self._label()), stratum=True)
         positive = F.coalesce(F.col(self._label()) > 0, F.lit(False))
         rows = rows.select(*keys, STRATUM, positive.alias(_POSITIVE), row_hash(rows, keys, spec.seed).alias(_ORDER))
         if caps.negatives:
@@ -147,13 +149,13 @@ class SampledFrames:
         return kept.select(*keys, F.when(F.col(_POSITIVE), 1.0).otherwise(1 / F.col(_KEPT)).alias(_FACTOR))
 
     def _label(self) -> str:
-        labels, wanted = self.ds.schema.labels, self.sample.spec.caps.label
+        labels, wanted = self.handle.schema.labels, self.sample.spec.caps.label
         if wanted is not None and wanted not in labels:
             raise UnknownColumnError(
-                f"the dataset {self.ds.name} has no label {wanted}", expected=known_names(wanted, labels)
+                f"the dataset {self.handle.name} has no label {wanted}", expected=known_names(wanted, labels)
             )
         if not labels:
-            raise UsageError(f"the dataset {self.ds.name} has no label that tells positives", fix="Leave caps out.")
+            raise UsageError(f"the dataset {self.handle.name} has no label that tells positives", fix="Leave caps out.")
         return wanted if wanted is not None else labels[0]
 
     # -- frames -------------------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ class SampledFrames:
     def impressions(self, df: DataFrame) -> DataFrame:
         """Impression rows of the sample, ``impression_weight`` appended."""
         rows = self._cut(self.restrict(df), self._chosen_requests(), self._keys, USER_WEIGHT, REQUEST_WEIGHT)
-        keys = list(self.ds.spec.impression_key)
+        keys = list(self.handle.spec.impression_key)
         return self._cut(rows, self._chosen_impressions(), keys, REQUEST_WEIGHT, IMPRESSION_WEIGHT)
 
     def logs(self, df: DataFrame) -> DataFrame:
@@ -181,8 +183,29 @@ class SampledFrames:
             return self._cut(self.restrict(df), self._chosen_requests(), self._keys, USER_WEIGHT, IMPRESSION_WEIGHT)
         # The flat log need not show positions: its two grains are cut apart and joined.
         requests = self._cut(
-            self.restrict(self.ds.requests(self.version)), self._chosen_requests(), self._keys, USER_WEIGHT, _RANK
+            self.restrict(read.requests(self.handle, self.version)),
+            self._chosen_requests(),
+            self._keys,
+            USER_WEIGHT,
+            _RANK,
         )
-        impressions = self.impressions(self.ds.impressions(self.version))
+        impressions = self.impressions(read.impressions(self.handle, self.version))
         joined = impressions.join(requests.hint("merge"), self._keys)
         return joined.select(*df.columns, IMPRESSION_WEIGHT)
+
+
+def sampled(handle: Handle, name: str, df: DataFrame, grain: Grain | None, version: int | None) -> DataFrame:
+    """A frame of a dataset cut down to a named sample.
+
+    Args:
+        handle: The dataset.
+        name: The sample.
+        df: ``requests()``, ``impressions()`` or ``logs()``.
+        grain: Which of them; ``None`` for the flat log.
+        version: The version it was read from.
+    """
+    with translated():
+        frames = SampledFrames(handle, SampleStore(handle).load(name), version)
+        if grain is Grain.REQUEST:
+            return frames.requests(df)
+        return frames.impressions(df) if grain is Grain.IMPRESSION else frames.logs(df)

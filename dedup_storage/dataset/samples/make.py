@@ -6,11 +6,12 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.read import frames as read
 from dedup_storage.dataset.samples.columns import user_point
 from dedup_storage.dataset.samples.store import SAMPLED, SampleStore
 from dedup_storage.dataset.samples.users import STRATUM, in_dates, labelled, measured
@@ -20,9 +21,6 @@ from dedup_storage.sampling.definition import Sample, SampleSpec, StratumCount
 from dedup_storage.sampling.select import choose_buckets
 from dedup_storage.sampling.stored import USER_WEIGHT
 from dedup_storage.spark.rows import only_row
-
-if TYPE_CHECKING:
-    from dedup_storage.dataset.facade import Dataset
 
 __all__ = ["make_sample", "refresh_sample"]
 
@@ -47,101 +45,105 @@ class _Plan:
     probability: Mapping[str, float]
 
 
-def make_sample(ds: Dataset, name: str, spec: SampleSpec, *, version: int | None, run_id: str) -> tuple[Sample, bool]:
+def make_sample(
+    handle: Handle, name: str, spec: SampleSpec, *, version: int | None, run_id: str
+) -> tuple[Sample, bool]:
     """Make a named sample, or find it made: the sample, and whether anything was done.
 
     Raises:
         UsageError: a sample of that name has another definition, or the definition does not fit the data.
     """
-    store = SampleStore(ds)
+    store = SampleStore(handle)
     found = store.find(name)
     if found is not None:
         if found.spec == spec:
             return found, False
         raise UsageError(
-            f"the dataset {ds.name} has a sample {name} with another definition",
+            f"the dataset {handle.name} has a sample {name} with another definition",
             expected=found.spec.model_dump_json(exclude_defaults=True),
             got=spec.model_dump_json(exclude_defaults=True),
             fix="Choose another name, or drop it first.",
         )
-    made = _make(ds, store, name, spec, ds.metadata().resolve(version), run_id, None)
+    made = _make(handle, store, name, spec, handle.metadata().resolve(version), run_id, None)
     store.save(made)
     return made, True
 
 
-def refresh_sample(ds: Dataset, name: str, *, version: int | None, run_id: str) -> tuple[Sample, bool]:
+def refresh_sample(handle: Handle, name: str, *, version: int | None, run_id: str) -> tuple[Sample, bool]:
     """Bring a sample to a version's users: the sample, and whether anything was done.
 
     Users that are known keep their stratum; only new ones are looked at, and divided by the borders found when the
     sample was made. Shares keep every user that was in it. Counts stay exact, so with new users in a stratum some leave
     it for others of lower points. ``proportional`` and ``equal`` sizes are allocated anew, ``neyman`` keeps its counts.
     """
-    store = SampleStore(ds)
+    store = SampleStore(handle)
     before = store.load(name)
-    version = ds.metadata().resolve(version)
+    version = handle.metadata().resolve(version)
     if before.version == version:
         return before, False
-    made = _make(ds, store, name, before.spec, version, run_id, before)
+    made = _make(handle, store, name, before.spec, version, run_id, before)
     store.save(made)
     store.release(before)
     return made, True
 
 
 def _make(
-    ds: Dataset, store: SampleStore, name: str, spec: SampleSpec, version: int, run_id: str, before: Sample | None
+    handle: Handle, store: SampleStore, name: str, spec: SampleSpec, version: int, run_id: str, before: Sample | None
 ) -> Sample:
     common = {"name": name, "spec": spec, "version": version, "run_id": run_id, "created_ms": int(time.time() * 1000)}
     if spec.buckets is not None:
-        buckets, counts = _of_buckets(ds, spec, version)
+        buckets, counts = _of_buckets(handle, spec, version)
         return Sample.model_validate({**common, "strata": counts, "chosen_buckets": buckets})
     if not spec.stored:
-        return Sample.model_validate({**common, "strata": _of_hash(ds, spec, version)})
+        return Sample.model_validate({**common, "strata": _of_hash(handle, spec, version)})
     if before is None:
-        people, borders = labelled(measured(ds, spec, version), spec)
+        people, borders = labelled(measured(handle, spec, version), spec)
     else:
-        people, borders = _grown(ds, store, spec, version, before), dict(before.borders)
-    people = people.select("*", user_point(people, ds.schema.user, spec.seed).alias(_POINT)).persist()
+        people, borders = _grown(handle, store, spec, version, before), dict(before.borders)
+    people = people.select("*", user_point(people, handle.schema.user, spec.seed).alias(_POINT)).persist()
     try:
         plan = _plan(people, spec, before)
-        table, tag = store.write_users(name, _chosen(ds, people, spec, plan), uuid.uuid4().hex)
+        table, tag = store.write_users(name, _chosen(handle, people, spec, plan), uuid.uuid4().hex)
     finally:
         people.unpersist()
     made = Sample.model_validate({**common, "strata": (), "borders": borders, "table": table, "tag": tag})
-    return made.model_copy(update=_realised(ds, store, made, plan))
+    return made.model_copy(update=_realised(handle, store, made, plan))
 
 
-def _of_buckets(ds: Dataset, spec: SampleSpec, version: int) -> tuple[tuple[int, ...], list[StratumCount]]:
-    total, wanted = ds.spec.buckets, spec.buckets or 0
+def _of_buckets(handle: Handle, spec: SampleSpec, version: int) -> tuple[tuple[int, ...], list[StratumCount]]:
+    total, wanted = handle.spec.buckets, spec.buckets or 0
     if wanted > total:
         raise UsageError(
-            f"the dataset {ds.name} has fewer buckets than the sample wants", expected=f"1 to {total}", got=str(wanted)
+            f"the dataset {handle.name} has fewer buckets than the sample wants",
+            expected=f"1 to {total}",
+            got=str(wanted),
         )
     chosen = choose_buckets(wanted, total, spec.seed)
-    inside = ds.tables.bucket(ds.spec).isin(*chosen)
-    users = in_dates(ds.requests(version), ds, spec).select(ds.schema.user).distinct()
+    inside = handle.tables.bucket(handle.spec).isin(*chosen)
+    users = in_dates(read.requests(handle, version), handle, spec).select(handle.schema.user).distinct()
     row = only_row(users.agg(F.count(F.lit(1)).alias("n"), F.count(F.when(inside, 1)).alias("s")))
     return chosen, [StratumCount(label="all", users=row["n"], sampled=row["s"], probability=wanted / total)]
 
 
-def _of_hash(ds: Dataset, spec: SampleSpec, version: int) -> list[StratumCount]:
-    users = in_dates(ds.requests(version), ds, spec).select(ds.schema.user).distinct()
+def _of_hash(handle: Handle, spec: SampleSpec, version: int) -> list[StratumCount]:
+    users = in_dates(read.requests(handle, version), handle, spec).select(handle.schema.user).distinct()
     low, high = spec.points()
-    point = user_point(users, ds.schema.user, spec.seed)
+    point = user_point(users, handle.schema.user, spec.seed)
     inside = (point >= low) & (point < high)
     row = only_row(users.agg(F.count(F.lit(1)).alias("n"), F.count(F.when(inside, 1)).alias("s")))
     share = spec.fraction if spec.fraction is not None else 1.0
     return [StratumCount(label="all", users=row["n"], sampled=row["s"], probability=share)]
 
 
-def _grown(ds: Dataset, store: SampleStore, spec: SampleSpec, version: int, before: Sample) -> DataFrame:
+def _grown(handle: Handle, store: SampleStore, spec: SampleSpec, version: int, before: Sample) -> DataFrame:
     """Users of a version: those known, with their strata, and new ones."""
-    user = ds.schema.user
-    now = in_dates(ds.requests(version), ds, spec).select(user).distinct()
+    user = handle.schema.user
+    now = in_dates(read.requests(handle, version), handle, spec).select(user).distinct()
     known = store.users(before).select(user, STRATUM)
     # Checkpointed rather than planned into what follows: a few users, and Spark 4.1 loses the link of a storage-
     # partitioned join that a later stage plans again.
     new = now.join(known, user, "left_anti").localCheckpoint()
-    fresh, _ = labelled(measured(ds, spec, version, only=new), spec, before.borders)
+    fresh, _ = labelled(measured(handle, spec, version, only=new), spec, before.borders)
     return known.join(now, user, "left_semi").unionByName(fresh.select(user, STRATUM))
 
 
@@ -196,14 +198,16 @@ def _by_label(given: Mapping[str, float], users: Mapping[str, int], what: str) -
     return {name: given.get(name, given.get("*", 0)) for name in users}
 
 
-def _chosen(ds: Dataset, people: DataFrame, spec: SampleSpec, plan: _Plan) -> DataFrame:
+def _chosen(handle: Handle, people: DataFrame, spec: SampleSpec, plan: _Plan) -> DataFrame:
     """All users with whether they are in the sample and what they stand for."""
-    user = ds.schema.user
+    user = handle.schema.user
     rows = [
         (name, plan.high.get(name, 0), int(plan.targets.get(name, 0)), 1 / p if (p := plan.probability[name]) else 0.0)
         for name in plan.users
     ]
-    strata = ds.spark.createDataFrame(rows, f"{STRATUM} string, {_HIGH} bigint, {_TARGET} bigint, {USER_WEIGHT} double")
+    strata = handle.spark.createDataFrame(
+        rows, f"{STRATUM} string, {_HIGH} bigint, {_TARGET} bigint, {USER_WEIGHT} double"
+    )
     joined = people.join(F.broadcast(strata), STRATUM)
     if plan.targets:
         joined = joined.withColumn(_RANK, F.row_number().over(Window.partitionBy(STRATUM).orderBy(_POINT, user)))
@@ -214,9 +218,9 @@ def _chosen(ds: Dataset, people: DataFrame, spec: SampleSpec, plan: _Plan) -> Da
     return joined.select(user, STRATUM, inside.alias(SAMPLED), weight.alias(USER_WEIGHT))
 
 
-def _realised(ds: Dataset, store: SampleStore, made: Sample, plan: _Plan) -> dict[str, object]:
+def _realised(handle: Handle, store: SampleStore, made: Sample, plan: _Plan) -> dict[str, object]:
     """Counts read back from what was stored, and the buckets that hold a sampled user unless all do."""
-    bucket = ds.tables.bucket(ds.spec)
+    bucket = handle.tables.bucket(handle.spec)
     # One row for each stratum, of which there are _MOST_STRATA at most, with numbers of the dataset's buckets.
     rows = (
         store.users(made)
@@ -245,4 +249,4 @@ def _realised(ds: Dataset, store: SampleStore, made: Sample, plan: _Plan) -> dic
         for name, count in plan.users.items()
     )
     buckets = tuple(sorted({int(b) for row in rows for b in row["buckets"]}))
-    return {"strata": strata, "chosen_buckets": buckets if len(buckets) < ds.spec.buckets else ()}
+    return {"strata": strata, "chosen_buckets": buckets if len(buckets) < handle.spec.buckets else ()}

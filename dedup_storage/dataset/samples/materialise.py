@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.read import frames as read
 from dedup_storage.dataset.samples.frames import SampledFrames
+from dedup_storage.dataset.write.create import create_dataset
 from dedup_storage.dataset.write.summary import WriteSummary
+from dedup_storage.dataset.write.writer import write_log
 from dedup_storage.errors import UsageError
 from dedup_storage.sampling.definition import Sample
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
 from dedup_storage.schema import Grain, LogSchema
 from dedup_storage.sources.raw import RawLog
 
-if TYPE_CHECKING:
-    from dedup_storage.dataset.facade import Dataset
-
 __all__ = ["materialise_sample"]
 
 
 def materialise_sample(
-    ds: Dataset, sample: Sample, target: str, *, version: int | None, run_id: str | None, gate: bool = True
+    handle: Handle, sample: Sample, target: str, *, version: int | None, run_id: str | None, gate: bool = True
 ) -> WriteSummary:
     """Write a sample's rows into a new dataset of the same layout and segments.
 
@@ -29,25 +28,25 @@ def materialise_sample(
     Raises:
         UsageError: the target is the dataset itself, or a column has a weight's name.
     """
-    if target == ds.name:
+    if target == handle.name:
         raise UsageError("a sample cannot be written into its own dataset", fix="Choose another name.")
-    version = ds.metadata().resolve(version)
+    version = handle.metadata().resolve(version)
     for name in (REQUEST_WEIGHT, IMPRESSION_WEIGHT):
-        if name in ds.spec.source_columns:
+        if name in handle.spec.source_columns:
             raise UsageError(
-                f"the dataset {ds.name} has a column {name} already: it is a sample itself",
+                f"the dataset {handle.name} has a column {name} already: it is a sample itself",
                 fix="Sample the dataset that it comes from.",
             )
-    frames = SampledFrames(ds, sample, version)
-    requests, impressions = ds.requests(version), ds.impressions(version)
+    frames = SampledFrames(handle, sample, version)
+    requests, impressions = read.requests(handle, version), read.impressions(handle, version)
     shown = dict.fromkeys(requests.columns, Grain.REQUEST) | dict.fromkeys(impressions.columns, Grain.IMPRESSION)
-    keys = set(ds.spec.request_key)
-    grains = {c: g for c, g in shown.items() if c not in keys and c != ds.spec.position_column}
-    own = ds.schema.model_copy(update={"position": ds.spec.position_column, "candidates": {}})
+    keys = set(handle.spec.request_key)
+    grains = {c: g for c, g in shown.items() if c not in keys and c != handle.spec.position_column}
+    own = handle.schema.model_copy(update={"position": handle.spec.position_column, "candidates": {}})
     schema: LogSchema = own.with_grains({**grains, REQUEST_WEIGHT: Grain.REQUEST, IMPRESSION_WEIGHT: Grain.IMPRESSION})
     raw = RawLog.from_frame(frames.requests(requests), schema, frames.impressions(impressions))
-    made = type(ds).create(
-        ds.spark, ds.settings, target, schema, raw,
-        layout=ds.spec.layout, date_grain=ds.spec.date_grain, buckets=ds.spec.buckets,
+    made = create_dataset(
+        handle.spark, handle.settings, target, schema, raw,
+        layout=handle.spec.layout, date_grain=handle.spec.date_grain, buckets=handle.spec.buckets,
     )  # fmt: skip
-    return made.write(raw, run_id=run_id if run_id is not None else f"sample-{sample.name}-v{version}", gate=gate)
+    return write_log(made, raw, run_id=run_id if run_id is not None else f"sample-{sample.name}-v{version}", gate=gate)

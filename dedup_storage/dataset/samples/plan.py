@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.sampling.definition import Sample
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-    from dedup_storage.dataset.facade import Dataset
 
 __all__ = ["SamplePlan", "TablePlan", "bytes_read", "plan_sample"]
 
@@ -63,9 +62,9 @@ class SamplePlan(BaseModel):
     note: str = ""
 
 
-def plan_sample(ds: Dataset, sample: Sample, version: int | None) -> SamplePlan:
+def plan_sample(handle: Handle, sample: Sample, version: int | None) -> SamplePlan:
     """Sizes from manifests alone; nothing is read."""
-    meta = ds.metadata()
+    meta = handle.metadata()
     version = meta.resolve(version)
     dates = (sample.spec.start, sample.spec.end)
     tables = []
@@ -74,9 +73,9 @@ def plan_sample(ds: Dataset, sample: Sample, version: int | None) -> SamplePlan:
         tables.append(TablePlan(table=name, **asdict(share)))
     total, everything = sum(t.bytes for t in tables), sum(t.all_bytes for t in tables)
     by = ["buckets"] if sample.chosen_buckets else []
-    by += ["event dates"] if ds.spec.event_date_column is not None and dates != (None, None) else []
+    by += ["event dates"] if handle.spec.event_date_column is not None and dates != (None, None) else []
     return SamplePlan(
-        dataset=ds.name,
+        dataset=handle.name,
         sample=sample.name,
         version=version,
         tables=tuple(tables),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.read import frames as read
 from dedup_storage.dataset.samples.frames import SampledFrames
 from dedup_storage.dataset.samples.plan import bytes_read, plan_sample
 from dedup_storage.dataset.samples.users import STRATUM
@@ -18,9 +20,6 @@ from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USE
 from dedup_storage.sampling.summary import MetricEstimate, SampleReport, Weights, summarize
 from dedup_storage.spark.rows import only_row
 
-if TYPE_CHECKING:
-    from dedup_storage.dataset.facade import Dataset
-
 __all__ = ["sample_report"]
 
 _REQUESTS, _LENGTH, _SHOWN, _LABEL, _LABELLED, _ONE = "_requests", "_length", "_shown", "_label", "_labelled", "_one"
@@ -28,22 +27,22 @@ _PRODUCTS = ("y", "x", "yy", "xy", "xx")
 
 
 def sample_report(
-    ds: Dataset, sample: Sample, *, verify: bool = False, confidence: float = 0.95, version: int | None = None
+    handle: Handle, sample: Sample, *, verify: bool = False, confidence: float = 0.95, version: int | None = None
 ) -> SampleReport:
     """Estimate label rate, requests per user, impressions per request and sequence length.
 
     Args:
-        ds: The dataset.
+        handle: The dataset.
         sample: The sample.
         verify: Also compute the truth on the full data: one pass over all of it.
         confidence: Level of the intervals.
         version: Whose rows are read; ``None`` takes the version that the sample was made from.
     """
     version = sample.version if version is None else version
-    metrics = _metrics(ds)
-    frames = SampledFrames(ds, sample, version)
-    strata, read = bytes_read(ds.spark, lambda: _moments(ds, sample, frames, metrics))
-    truth = _truth(ds, sample, version, metrics) if verify else {}
+    metrics = _metrics(handle)
+    frames = SampledFrames(handle, sample, version)
+    strata, read = bytes_read(handle.spark, lambda: _moments(handle, sample, frames, metrics))
+    truth = _truth(handle, sample, version, metrics) if verify else {}
     found = []
     for name in metrics:
         estimate = ratio(strata[name], sample.spec.design, confidence=confidence)
@@ -61,9 +60,9 @@ def sample_report(
                 covered=None if known is None else estimate.covers(known),
             )
         )
-    plan = plan_sample(ds, sample, version)
+    plan = plan_sample(handle, sample, version)
     return SampleReport(
-        summary=summarize(ds.name, sample),
+        summary=summarize(handle.name, sample),
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         definition=sample.spec.model_dump(mode="json", exclude_defaults=True),
         confidence=confidence,
@@ -88,28 +87,28 @@ def _weights(sample: Sample) -> Weights:
     )
 
 
-def _metrics(ds: Dataset) -> dict[str, tuple[str, str]]:
+def _metrics(handle: Handle) -> dict[str, tuple[str, str]]:
     """Metric -> numerator and denominator among the users' totals."""
     found = {"requests per user": (_REQUESTS, _ONE), "impressions per request": (_SHOWN, _REQUESTS)}
-    if ds.schema.labels:
+    if handle.schema.labels:
         found = {"label rate": (_LABEL, _LABELLED), **found}
-    if ds.schema.sequence_columns:
+    if handle.schema.sequence_columns:
         found["sequence length"] = (_LENGTH, _REQUESTS)
     return found
 
 
-def _totals(ds: Dataset, frames: SampledFrames) -> DataFrame:
+def _totals(handle: Handle, frames: SampledFrames) -> DataFrame:
     """Sampled users with their stratum and totals; what caps took away is weighed back in."""
-    user, version = ds.schema.user, frames.version
-    lists, labels = ds.schema.sequence_columns[:1], ds.schema.labels[:1]
+    user, version = handle.schema.user, frames.version
+    lists, labels = handle.schema.sequence_columns[:1], handle.schema.labels[:1]
     weight = F.col(REQUEST_WEIGHT)
-    requests = frames.requests(ds.requests(version).select(*ds.spec.request_key, *lists))
+    requests = frames.requests(read.requests(handle, version).select(*handle.spec.request_key, *lists))
     sums = [F.sum(weight).alias(_REQUESTS)]
     if lists:
         sums.append(F.sum(weight * F.coalesce(F.array_size(lists[0]), F.lit(0))).alias(_LENGTH))
     by_request = requests.groupBy(user).agg(*sums)
     weight = F.col(IMPRESSION_WEIGHT)
-    impressions = frames.impressions(ds.impressions(version).select(*ds.spec.impression_key, *labels))
+    impressions = frames.impressions(read.impressions(handle, version).select(*handle.spec.impression_key, *labels))
     sums = [F.sum(weight).alias(_SHOWN)]
     if labels:
         label = F.col(labels[0]).cast("double")
@@ -132,17 +131,17 @@ def _sums(metrics: Mapping[str, tuple[str, str]]) -> list[Column]:
 
 
 def _moments(
-    ds: Dataset, sample: Sample, frames: SampledFrames, metrics: Mapping[str, tuple[str, str]]
+    handle: Handle, sample: Sample, frames: SampledFrames, metrics: Mapping[str, tuple[str, str]]
 ) -> dict[str, list[Moments]]:
-    totals = _totals(ds, frames)
+    totals = _totals(handle, frames)
     count = F.count(F.lit(1)).alias("n")
     if sample.spec.buckets is not None:
         # Buckets are the elements; one without users is an element of zeros.
         names = dict.fromkeys(c for pair in metrics.values() for c in pair)
-        bucket = ds.tables.bucket(ds.spec)
+        bucket = handle.tables.bucket(handle.spec)
         together = totals.groupBy(bucket.alias("_bucket")).agg(*(F.sum(c).alias(c) for c in names))
         row = only_row(together.agg(count, *_sums(metrics)))
-        taken, total = len(sample.chosen_buckets), ds.spec.buckets
+        taken, total = len(sample.chosen_buckets), handle.spec.buckets
         stratum = StratumCount(label="all", users=total, sampled=taken, probability=taken / total)
         return {name: [_moment(row, number, stratum)] for number, name in enumerate(metrics)}
     # One row for each stratum, of which a sample has a thousand at most.
@@ -159,7 +158,7 @@ def _moment(row: Any, number: int, stratum: StratumCount) -> Moments:
 
 
 def _truth(
-    ds: Dataset, sample: Sample, version: int, metrics: Mapping[str, tuple[str, str]]
+    handle: Handle, sample: Sample, version: int, metrics: Mapping[str, tuple[str, str]]
 ) -> dict[str, float | None]:
     """The same ratios over everybody: the sample's dates, and those caps that are no random choice."""
     caps = sample.spec.caps
@@ -171,7 +170,7 @@ def _truth(
             "strata": (StratumCount(label="all", users=0, sampled=0, probability=1.0),),
         }
     )  # fmt: skip
-    totals = _totals(ds, SampledFrames(ds, everybody, version))
+    totals = _totals(handle, SampledFrames(handle, everybody, version))
     names = dict.fromkeys(c for pair in metrics.values() for c in pair)
     row = only_row(totals.agg(*(F.sum(c).alias(c) for c in names)))
     return {m: float(row[top]) / float(row[bottom]) if row[bottom] else None for m, (top, bottom) in metrics.items()}

@@ -6,20 +6,16 @@ as it was. A sample belongs to a version but makes none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import ValidationError
 from pyspark.sql import DataFrame
 
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.samples.users import STRATUM
 from dedup_storage.errors import StorageError, UsageError, known_names
 from dedup_storage.faults import reached
 from dedup_storage.sampling.definition import Sample
 from dedup_storage.sampling.stored import USER_WEIGHT, parse_sample
 from dedup_storage.schema import check_name
-
-if TYPE_CHECKING:
-    from dedup_storage.dataset.facade import Dataset
 
 __all__ = ["SAMPLED", "SampleStore"]
 
@@ -31,22 +27,22 @@ class SampleStore:
     """The named samples of one dataset.
 
     Args:
-        ds: The dataset.
+        handle: The dataset.
     """
 
-    def __init__(self, ds: Dataset) -> None:
-        ds.tables.require("a named sample", ds.spec)
-        self.ds = ds
+    def __init__(self, handle: Handle) -> None:
+        handle.tables.require("a named sample", handle.spec)
+        self.handle = handle
 
     def list(self) -> list[Sample]:
         """All samples, by name."""
-        return [self._parse(name, text) for name, text in sorted(self.ds.metadata().samples.items())]
+        return [self._parse(name, text) for name, text in sorted(self.handle.metadata().samples.items())]
 
     def find(self, name: str) -> Sample | None:
         """A sample by name, ``None`` where there is none."""
         if len(check_name(name, "sample name")) > _LONGEST_NAME:
             raise UsageError("the sample's name is too long", expected=f"at most {_LONGEST_NAME} characters")
-        text = self.ds.metadata().samples.get(name)
+        text = self.handle.metadata().samples.get(name)
         return None if text is None else self._parse(name, text)
 
     def load(self, name: str) -> Sample:
@@ -59,7 +55,7 @@ class SampleStore:
         if found is None:
             names = [s.name for s in self.list()]
             raise UsageError(
-                f"the dataset {self.ds.name} has no sample {name}",
+                f"the dataset {self.handle.name} has no sample {name}",
                 expected=known_names(name, names) if names else "a stored sample; there is none",
                 fix="Make it with: dedup-storage sample create.",
             )
@@ -70,14 +66,14 @@ class SampleStore:
             return parse_sample(text)
         except ValidationError:
             raise UsageError(
-                f"the sample {name} of {self.ds.name} cannot be read by this release",
+                f"the sample {name} of {self.handle.name} cannot be read by this release",
                 fix="Install a newer dedup_storage.",
             ) from None
 
     def save(self, sample: Sample) -> None:
         """Publish a sample's record."""
         reached("sample:before-record")
-        self.ds.tables.record_sample(self.ds.spec, sample.name, sample.model_dump_json())
+        self.handle.tables.record_sample(self.handle.spec, sample.name, sample.model_dump_json())
 
     def drop(self, name: str) -> None:
         """Forget a sample and its users.
@@ -86,10 +82,10 @@ class SampleStore:
             UsageError: there is none of that name.
         """
         sample = self.load(name)
-        self.ds.tables.record_sample(self.ds.spec, name, None)
+        self.handle.tables.record_sample(self.handle.spec, name, None)
         reached("sample:record-dropped")
         if sample.table is not None:
-            self.ds.tables.drop_users(self.ds.spec, sample.table)
+            self.handle.tables.drop_users(self.handle.spec, sample.table)
 
     # -- users --------------------------------------------------------------------------------------------------
     def write_users(self, name: str, users: DataFrame, attempt: str) -> tuple[str, str]:
@@ -100,19 +96,19 @@ class SampleStore:
             users: Columns user, stratum, sampled, user_weight.
             attempt: Unique; names the snapshot.
         """
-        table, tag, user = f"sm_{name}", f"sample-{attempt}", self.ds.schema.user
+        table, tag, user = f"sm_{name}", f"sample-{attempt}", self.handle.schema.user
         rows = users.select(user, STRATUM, SAMPLED, USER_WEIGHT)
         # Sampled users first: a reader skips the row groups behind them.
         order = {SAMPLED: True, user: False}
-        snapshot_id = self.ds.tables.store_users(self.ds.spec, table, rows, attempt, order)
+        snapshot_id = self.handle.tables.store_users(self.handle.spec, table, rows, attempt, order)
         reached("sample:users-stored")
-        self.ds.tables.tag(self.ds.name, table, tag, snapshot_id)
+        self.handle.tables.tag(self.handle.name, table, tag, snapshot_id)
         return table, tag
 
     def release(self, sample: Sample) -> None:
         """Let expiry have the users of a record that was replaced."""
         if sample.table is not None and sample.tag is not None:
-            self.ds.tables.untag(self.ds.name, sample.table, sample.tag)
+            self.handle.tables.untag(self.handle.name, sample.table, sample.tag)
 
     def users(self, sample: Sample) -> DataFrame:
         """Stored users of a sample, sampled or not: user, stratum, sampled, user_weight.
@@ -120,7 +116,7 @@ class SampleStore:
         Raises:
             StorageError: they are gone.
         """
-        snapshot = self.ds.metadata().stored_users.tags.get((str(sample.table), str(sample.tag)))
+        snapshot = self.handle.metadata().stored_users.tags.get((str(sample.table), str(sample.tag)))
         if snapshot is None:
             raise StorageError(f"the users of the sample {sample.name} are gone", fix="Drop it and make it again.")
-        return self.ds.tables.read(self.ds.name, str(sample.table), snapshot)
+        return self.handle.tables.read(self.handle.name, str(sample.table), snapshot)

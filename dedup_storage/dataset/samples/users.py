@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.read import frames as read
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.sampling.definition import How, Measure, SampleSpec, Stratum
 from dedup_storage.spark.rows import only_row
-
-if TYPE_CHECKING:
-    from dedup_storage.dataset.facade import Dataset
 
 __all__ = ["STRATUM", "in_dates", "labelled", "measured", "value_column"]
 
@@ -29,7 +27,7 @@ def value_column(number: int) -> str:
     return f"{_VALUE}{number}"
 
 
-def in_dates(df: DataFrame, ds: Dataset, spec: SampleSpec) -> DataFrame:
+def in_dates(df: DataFrame, handle: Handle, spec: SampleSpec) -> DataFrame:
     """Request rows of the sample's dates (UTC).
 
     Raises:
@@ -37,39 +35,39 @@ def in_dates(df: DataFrame, ds: Dataset, spec: SampleSpec) -> DataFrame:
     """
     if spec.start is None and spec.end is None:
         return df
-    date = ds.spec.event_date_column
+    date = handle.spec.event_date_column
     if date is None:
-        raise UsageError(f"the dataset {ds.name} has no event date to sample by", fix="Leave start and end out.")
-    day = F.col(date) if date in df.columns else F.to_date(str(ds.schema.event_time))
+        raise UsageError(f"the dataset {handle.name} has no event date to sample by", fix="Leave start and end out.")
+    day = F.col(date) if date in df.columns else F.to_date(str(handle.schema.event_time))
     if spec.start is not None:
         df = df.filter(day >= F.lit(spec.start))
     return df if spec.end is None else df.filter(day <= F.lit(spec.end))
 
 
-def measured(ds: Dataset, spec: SampleSpec, version: int, only: DataFrame | None = None) -> DataFrame:
+def measured(handle: Handle, spec: SampleSpec, version: int, only: DataFrame | None = None) -> DataFrame:
     """Users with the value of every stratum (``_value_0`` ...) and, for Neyman allocation, ``_by``.
 
     Args:
-        ds: The dataset.
+        handle: The dataset.
         spec: Names strata and dates.
         version: Whose rows count.
         only: Users to look at; ``None`` for all.
     """
-    user = ds.schema.user
-    requests = in_dates(ds.requests(version), ds, spec)
+    user = handle.schema.user
+    requests = in_dates(read.requests(handle, version), handle, spec)
     if only is not None:
         requests = requests.join(only, user, "left_semi")
     wanted = {s.measure for s in spec.strata if s.measure is not None} | ({spec.by} if spec.by is not None else set())
-    aggregates = {m.value: _of_requests(ds, m) for m in wanted if m in _REQUEST_MEASURES}
+    aggregates = {m.value: _of_requests(handle, m) for m in wanted if m in _REQUEST_MEASURES}
     for number, stratum in enumerate(spec.strata):
         if stratum.column is not None:
-            aggregates[value_column(number)] = _of_column(ds, requests, stratum)
+            aggregates[value_column(number)] = _of_column(handle, requests, stratum)
         elif stratum.expression is not None:
             aggregates[value_column(number)] = F.expr(stratum.expression)
     named = [column.alias(name) for name, column in aggregates.items()]
     people = requests.groupBy(user).agg(*named) if named else requests.select(user).distinct()
     if wanted - _REQUEST_MEASURES:
-        people = people.join(_of_impressions(ds, spec, requests, version, wanted), user, "left")
+        people = people.join(_of_impressions(handle, spec, requests, version, wanted), user, "left")
     if Measure.RECENCY_DAYS in wanted:
         last = only_row(people.agg(F.max(Measure.RECENCY_DAYS.value).alias("last")))["last"]
         days = (F.lit(last) - F.col(Measure.RECENCY_DAYS.value)) / _SECONDS_A_DAY
@@ -83,49 +81,49 @@ def measured(ds: Dataset, spec: SampleSpec, version: int, only: DataFrame | None
 _REQUEST_MEASURES = {Measure.REQUESTS, Measure.SEQUENCE_LENGTH, Measure.TENURE_DAYS, Measure.RECENCY_DAYS}
 
 
-def _of_requests(ds: Dataset, measure: Measure) -> Column:
+def _of_requests(handle: Handle, measure: Measure) -> Column:
     if measure is Measure.REQUESTS:
         return F.count(F.lit(1))
     if measure is Measure.SEQUENCE_LENGTH:
-        if not ds.schema.sequence_columns:
-            raise SchemaError(f"the dataset {ds.name} has no sequence column to measure the length of")
-        return F.avg(F.coalesce(F.array_size(ds.schema.sequence_columns[0]), F.lit(0)))
-    if ds.schema.event_time is None:
-        raise SchemaError(f"the dataset {ds.name} has no event time to measure {measure.value} by")
-    seconds = F.unix_micros(F.col(ds.schema.event_time).cast("timestamp")) / 1e6
+        if not handle.schema.sequence_columns:
+            raise SchemaError(f"the dataset {handle.name} has no sequence column to measure the length of")
+        return F.avg(F.coalesce(F.array_size(handle.schema.sequence_columns[0]), F.lit(0)))
+    if handle.schema.event_time is None:
+        raise SchemaError(f"the dataset {handle.name} has no event time to measure {measure.value} by")
+    seconds = F.unix_micros(F.col(handle.schema.event_time).cast("timestamp")) / 1e6
     if measure is Measure.TENURE_DAYS:
         return (F.max(seconds) - F.min(seconds)) / _SECONDS_A_DAY
     return F.max(seconds)
 
 
 def _of_impressions(
-    ds: Dataset, spec: SampleSpec, requests: DataFrame, version: int, wanted: set[Measure]
+    handle: Handle, spec: SampleSpec, requests: DataFrame, version: int, wanted: set[Measure]
 ) -> DataFrame:
     """Impression measures by user."""
-    keys, user = list(ds.spec.request_key), ds.schema.user
+    keys, user = list(handle.spec.request_key), handle.schema.user
     aggregates = [F.count(F.lit(1)).alias(Measure.IMPRESSIONS.value)]
     if Measure.LABEL_RATE in wanted:
-        if not ds.schema.labels:
-            raise SchemaError(f"the dataset {ds.name} has no label to measure the rate of")
-        aggregates.append(F.avg(F.col(ds.schema.labels[0]).cast("double")).alias(Measure.LABEL_RATE.value))
-    rows = ds.impressions(version).select(*keys, *ds.schema.labels[:1])
+        if not handle.schema.labels:
+            raise SchemaError(f"the dataset {handle.name} has no label to measure the rate of")
+        aggregates.append(F.avg(F.col(handle.schema.labels[0]).cast("double")).alias(Measure.LABEL_RATE.value))
+    rows = read.impressions(handle, version).select(*keys, *handle.schema.labels[:1])
     if spec.start is not None or spec.end is not None:
         rows = rows.join(requests.select(*keys).hint("shuffle_hash"), keys, "left_semi")
     return rows.groupBy(user).agg(*aggregates)
 
 
-def _of_column(ds: Dataset, requests: DataFrame, stratum: Stratum) -> Column:
+def _of_column(handle: Handle, requests: DataFrame, stratum: Stratum) -> Column:
     column = str(stratum.column)
     if column not in requests.columns:
         raise UnknownColumnError(
-            f"the column {column} of the stratum {stratum.name} is no request column of {ds.name}",
+            f"the column {column} of the stratum {stratum.name} is no request column of {handle.name}",
             expected=known_names(column, requests.columns),
         )
     value = F.col(column)
     if stratum.how in (How.MIN, How.MAX, How.MEAN):
         return {How.MIN: F.min, How.MAX: F.max, How.MEAN: F.avg}[stratum.how](value)
     # Requests of one instant are told apart by their keys, so that the answer never depends on the order of rows.
-    order = F.struct(*([ds.schema.event_time] if ds.schema.event_time else []), *ds.schema.request)
+    order = F.struct(*([handle.schema.event_time] if handle.schema.event_time else []), *handle.schema.request)
     return F.max_by(value, order) if stratum.how is How.LATEST else F.min_by(value, order)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from dedup_storage.config import Settings
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.decay import Limits
 from dedup_storage.dataset.upkeep.maintain_summary import Gain, MaintainSummary, TableExpiry
 from dedup_storage.dataset.upkeep.restore import Restoring
 from dedup_storage.faults import reached
 from dedup_storage.lake.iceberg.expire import Expiry, Policy
 from dedup_storage.lake.iceberg.metadata import DatasetMetadata
-from dedup_storage.lake.protocol import TableFormat
-from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
@@ -25,7 +22,7 @@ class Maintenance(TimedSteps):
     """Keeps one dataset healthy.
 
     Args:
-        spark, tables, settings, spec: As for ``Backfill``.
+        handle: The dataset.
         run_id: Names the version of the compaction.
         limits: What counts as decayed.
         policy: Which versions stay.
@@ -35,10 +32,7 @@ class Maintenance(TimedSteps):
 
     def __init__(
         self,
-        spark: SparkSession,
-        tables: TableFormat,
-        settings: Settings,
-        spec: DatasetSpec,
+        handle: Handle,
         *,
         run_id: str,
         limits: Limits | None = None,
@@ -48,7 +42,7 @@ class Maintenance(TimedSteps):
         orphans: bool = True,
         dry_run: bool = False,
     ) -> None:
-        self.spark, self.tables, self.settings, self.spec = spark, tables, settings, spec
+        self.spark, self.tables, self.settings, self.spec = handle.spark, handle.tables, handle.settings, handle.spec
         self.run_id, self.dry_run = run_id, dry_run
         self.limits, self.policy = limits or Limits(), policy or Policy()
         self.compact, self.expire, self.orphans = compact, expire, orphans

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from dedup_storage.config import Settings
+from dedup_storage.choices import choice
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.write.audit import audit_staged
 from dedup_storage.dataset.write.collapse import COUNT, Collapse, RequestKeys
 from dedup_storage.dataset.write.inconstant import constancy_error, example_requests, quarantine
@@ -28,14 +29,16 @@ from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, promoted_columns
 from dedup_storage.lake.iceberg.format import in_ranges
 from dedup_storage.lake.iceberg.metadata import DatasetMetadata
-from dedup_storage.lake.protocol import Run, Staged, TableFormat
-from dedup_storage.layout import DatasetSpec, Layout, TableRole, TableSpec
+from dedup_storage.lake.protocol import Run, Staged
+from dedup_storage.lake.runs import named_run
+from dedup_storage.layout import Layout, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
 from dedup_storage.sources.raw import Form, RawLog
+from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
 
-__all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer"]
+__all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer", "write_log"]
 
 _MOST_DATES = 400
 
@@ -44,9 +47,7 @@ class Writer(TimedSteps):
     """Writes one raw log into a dataset, once.
 
     Args:
-        tables: The table format.
-        settings: Settings of the job.
-        spec: The dataset.
+        handle: The dataset.
         raw: The log.
         run_id: The run; publishing it twice changes nothing.
         mode, on_inconstant, on_duplicates: See the enums.
@@ -55,9 +56,7 @@ class Writer(TimedSteps):
 
     def __init__(
         self,
-        tables: TableFormat,
-        settings: Settings,
-        spec: DatasetSpec,
+        handle: Handle,
         raw: RawLog,
         *,
         run_id: str,
@@ -66,9 +65,9 @@ class Writer(TimedSteps):
         on_duplicates: OnDuplicates = OnDuplicates.REFUSE,
         gate: bool = True,
     ) -> None:
-        self.tables, self.settings, self.spec, self.run_id = tables, settings, spec, run_id
+        self.tables, self.settings, self.spec, self.run_id = handle.tables, handle.settings, handle.spec, run_id
         self.mode, self.on_inconstant, self.on_duplicates = mode, on_inconstant, on_duplicates
-        self.gate = gate and settings.quality.enabled
+        self.gate = gate and handle.settings.quality.enabled
         self.session = run_session(raw.frame.sparkSession)
         self.raw = raw.in_session(self.session)
         self.seconds: dict[str, float] = {}
@@ -359,3 +358,43 @@ class Writer(TimedSteps):
 
 def _attempt(run_id: str) -> str:
     return f"{run_id}/{uuid.uuid4().hex[:12]}"
+
+
+def write_log(
+    handle: Handle,
+    raw: RawLog,
+    *,
+    run_id: str | None = None,
+    mode: Mode | str = Mode.APPEND,
+    on_inconstant: OnInconstant | str = OnInconstant.REFUSE,
+    on_duplicates: OnDuplicates | str = OnDuplicates.REFUSE,
+    gate: bool = True,
+) -> WriteSummary:
+    """Write a log: collapse, stage, audit, publish as one version.
+
+    Args:
+        handle: The dataset.
+        raw: The log.
+        run_id: Name of the run; a run that is published already changes nothing. Random when not given.
+        mode: ``append``, or ``replace`` the log's event dates as a whole.
+        on_inconstant: Requests whose request-grain columns differ: ``refuse``, keep the ``first`` row's values, or
+            ``quarantine`` them.
+        on_duplicates: Keys that occur twice or are in the dataset already: ``refuse`` or ``keep-one``.
+        gate: Audit the staged rows before publication.
+
+    Raises:
+        InputError: the log cannot be read or breaks its contract; nothing was changed.
+        QualityGateError: the gate refused; nothing was published.
+        ConflictError: another run changed the same event dates first; run again.
+    """
+    with translated():
+        writer = Writer(
+            handle,
+            raw,
+            run_id=named_run(run_id, "write"),
+            mode=choice(Mode, mode, "mode"),
+            on_inconstant=choice(OnInconstant, on_inconstant, "policy for inconstant requests"),
+            on_duplicates=choice(OnDuplicates, on_duplicates, "policy for duplicates"),
+            gate=gate,
+        )
+        return writer.write()

@@ -24,8 +24,7 @@ from dedup_storage.lake.segments import Segment
 from dedup_storage.lake.stored_rows import StoredRows
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
-from dedup_storage.sources.named import text_frame
-from dedup_storage.spark.rows import buckets_of
+from dedup_storage.spark.rows import buckets_of, text_frame
 
 __all__ = ["TableRewriter", "Touched"]
 

@@ -1,41 +1,44 @@
-"""The methods of ``Dataset`` that deal with feature groups."""
+"""Feature groups of a dataset as ``Dataset.features`` gives them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dedup_storage.config import Settings
+from dedup_storage.choices import choice
 from dedup_storage.dataset.features.add import Adder
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.manage import drop, rename
 from dedup_storage.dataset.features.promote import promote
 from dedup_storage.dataset.features.refresh import Refresher
 from dedup_storage.dataset.features.summary import FeatureSummary
-from dedup_storage.errors import UsageError
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.lake.groups import FeatureGroup, feature_groups
-from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.runs import named_run
-from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import Grain
 from dedup_storage.spark.errors import translated
 
-__all__ = ["FeatureMethods"]
+__all__ = ["Features"]
 
 
-class FeatureMethods:
-    """Feature groups of a dataset: columns added later, none of the tables before them rewritten."""
+class Features:
+    """Feature groups of a dataset: columns added later, none of the tables before them rewritten.
 
-    settings: Settings
-    spec: DatasetSpec
-    tables: TableFormat
+    Calling it lists the groups of a version: ``ds.features()``.
 
-    def features(self, version: int | None = None) -> dict[str, FeatureGroup]:
-        """The feature groups of a version, by name, with their lineage."""
-        meta = self.tables.metadata(self.spec.name)
+    Args:
+        handle: The dataset.
+    """
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    def __call__(self, version: int | None = None) -> dict[str, FeatureGroup]:
+        """The feature groups of a version, by name, with their lineage; ``None`` takes the newest version."""
+        meta = self._handle.metadata()
         return feature_groups(meta, meta.resolve(version))
 
-    def add_features(
+    def add(
         self,
         name: str,
         source: Any,
@@ -58,7 +61,7 @@ class FeatureMethods:
                 columns; or such a frame.
             grain: ``request`` or ``impression``: what one row stands for.
             lookback: Days before its own event date whose rows a row depends on, of the same user; ``None`` for the
-                whole history. ``refresh_features`` reads no more than that, and computes again what it reaches.
+                whole history. ``refresh`` reads no more than that, and computes again what it reaches.
             uses: Other groups whose columns the frames have too.
             across_users: A row depends on other users' rows as well.
             missing: ``refuse`` when the log has keys that the source has not, or let them be ``null``.
@@ -71,12 +74,10 @@ class FeatureMethods:
         """
         with translated():
             adder = Adder(
-                self.tables,
-                self.settings,
-                self.spec,
+                self._handle,
                 name,
                 source,
-                grain=_grain(grain),
+                grain=choice(Grain, grain, "grain"),
                 run_id=named_run(run_id, "add-features"),
                 lookback=lookback,
                 uses=uses,
@@ -87,7 +88,7 @@ class FeatureMethods:
             )
             return adder.add()
 
-    def refresh_features(
+    def refresh(
         self, name: str, source: Any = None, *, run_id: str | None = None, full: bool = False, gate: bool = True
     ) -> FeatureSummary:
         """Compute what is new or changed since a group was computed: new dates, late rows, rewritten segments.
@@ -104,28 +105,28 @@ class FeatureMethods:
         """
         with translated():
             run_id = named_run(run_id, "refresh-features")
-            job = Refresher(self.tables, self.settings, self.spec, name, source, run_id=run_id, full=full, gate=gate)
+            job = Refresher(self._handle, name, source, run_id=run_id, full=full, gate=gate)
             return job.refresh()
 
-    def rename_features(self, name: str, new_name: str, *, run_id: str | None = None) -> FeatureSummary:
+    def rename(self, name: str, new_name: str, *, run_id: str | None = None) -> FeatureSummary:
         """Publish a version in which a group has another name.
 
         Raises:
             UsageError: the name is taken, or another group reads this one.
         """
         with translated():
-            return rename(self._feature_job(name, "rename-features", run_id), new_name)
+            return rename(self._job(name, "rename-features", run_id), new_name)
 
-    def drop_features(self, name: str, *, run_id: str | None = None) -> FeatureSummary:
+    def drop(self, name: str, *, run_id: str | None = None) -> FeatureSummary:
         """Publish a version without a group; older versions keep it.
 
         Raises:
             UsageError: another group reads it.
         """
         with translated():
-            return drop(self._feature_job(name, "drop-features", run_id))
+            return drop(self._job(name, "drop-features", run_id))
 
-    def promote_features(self, name: str, *, run_id: str | None = None) -> FeatureSummary:
+    def promote(self, name: str, *, run_id: str | None = None) -> FeatureSummary:
         """Rewrite the table of a group's grain with the group's columns in it, so that reading joins nothing.
 
         Raises:
@@ -133,15 +134,8 @@ class FeatureMethods:
             ConflictError: another run published a version meanwhile; run again.
         """
         with translated():
-            self.tables.require("promoting a feature group", self.spec)
-            return promote(self._feature_job(name, "promote-features", run_id))
+            self._handle.require("promoting a feature group")
+            return promote(self._job(name, "promote-features", run_id))
 
-    def _feature_job(self, name: str, job: str, run_id: str | None) -> FeatureJob:
-        return FeatureJob(self.tables, self.settings, self.spec, name, run_id=named_run(run_id, job), job=job)
-
-
-def _grain(grain: Grain | str) -> Grain:
-    try:
-        return Grain(grain)
-    except ValueError:
-        raise UsageError(f"the grain {grain} is not known", expected=" or ".join(g.value for g in Grain)) from None
+    def _job(self, name: str, job: str, run_id: str | None) -> FeatureJob:
+        return FeatureJob(self._handle, name, run_id=named_run(run_id, job), job=job)

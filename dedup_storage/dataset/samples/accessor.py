@@ -1,0 +1,128 @@
+"""Named samples of a dataset as ``Dataset.samples`` gives them; each method hands on to the module that does it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.samples.frames import SampledFrames
+from dedup_storage.dataset.samples.make import make_sample, refresh_sample
+from dedup_storage.dataset.samples.materialise import materialise_sample
+from dedup_storage.dataset.samples.plan import SamplePlan, plan_sample
+from dedup_storage.dataset.samples.store import SampleStore
+from dedup_storage.dataset.write.summary import WriteSummary
+from dedup_storage.lake.runs import named_run
+from dedup_storage.sampling.definition import SampleSpec
+from dedup_storage.sampling.disjoint import split_specs
+from dedup_storage.sampling.summary import SampleReport, SampleSummary, summarize
+from dedup_storage.spark.errors import translated
+
+__all__ = ["Samples"]
+
+
+class Samples:
+    """Named samples of whole users.
+
+    Calling it lists them: ``ds.samples()``.
+
+    Args:
+        handle: The dataset.
+    """
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    def __call__(self) -> list[SampleSummary]:
+        """All named samples."""
+        with translated():
+            return [summarize(self._handle.name, sample) for sample in SampleStore(self._handle).list()]
+
+    def make(
+        self,
+        name: str,
+        spec: SampleSpec | Mapping[str, Any] | None = None,
+        *,
+        version: int | None = None,
+        run_id: str | None = None,
+        **fields: Any,
+    ) -> SampleSummary:
+        """Make a named sample; made already, with the same definition, it is left as it is.
+
+        Args:
+            name: Its name.
+            spec: Its definition.
+            fields: Or its fields, by the names of ``SampleSpec``; a name that it has not is refused.
+            version: Version whose users are sampled; ``None`` takes the newest.
+            run_id: Name of the run.
+
+        Raises:
+            UsageError: the definition is wrong or does not fit the data; nothing is stored, never a smaller sample.
+
+        Example: ``ds.samples.make("tenth", fraction=0.1)``
+        """
+        definition = spec if isinstance(spec, SampleSpec) else SampleSpec.from_dict({**(spec or {}), **fields})
+        with translated():
+            made, done = make_sample(
+                self._handle, name, definition, version=version, run_id=named_run(run_id, "sample")
+            )
+            return summarize(self._handle.name, made, unchanged=not done)
+
+    def split(
+        self,
+        shares: Mapping[str, float] | None = None,
+        dates: Mapping[str, tuple[dt.date | None, dt.date | None]] | None = None,
+        *,
+        seed: int = 0,
+        version: int | None = None,
+    ) -> list[SampleSummary]:
+        """Make samples without a row in common, such as train, validation and test; see ``split_specs``."""
+        specs = split_specs(shares, dates, seed=seed)
+        return [self.make(name, spec, version=version) for name, spec in specs.items()]
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """A sample's record: definition, version, counts."""
+        with translated():
+            return dict(SampleStore(self._handle).load(name).model_dump(mode="json"))
+
+    def refresh(self, name: str, *, version: int | None = None, run_id: str | None = None) -> SampleSummary:
+        """Take in the users of a newer version; those known keep their strata."""
+        with translated():
+            made, done = refresh_sample(self._handle, name, version=version, run_id=named_run(run_id, "sample"))
+            return summarize(self._handle.name, made, unchanged=not done)
+
+    def drop(self, name: str) -> None:
+        """Forget a sample; no data of the dataset changes."""
+        with translated():
+            SampleStore(self._handle).drop(name)
+
+    def users(self, name: str, version: int | None = None) -> DataFrame:
+        """The sampled users with ``stratum`` and ``user_weight``."""
+        with translated():
+            return SampledFrames(self._handle, SampleStore(self._handle).load(name), version).users()
+
+    def plan(self, name: str, version: int | None = None) -> SamplePlan:
+        """Files and bytes that reading a sample opens."""
+        with translated():
+            return plan_sample(self._handle, SampleStore(self._handle).load(name), version)
+
+    def report(
+        self, name: str, *, verify: bool = False, confidence: float = 0.95, version: int | None = None
+    ) -> SampleReport:
+        """Estimates with intervals, requested and realised counts, weights; with ``verify`` the truth beside them."""
+        from dedup_storage.dataset.samples.report import sample_report
+
+        with translated():
+            sample = SampleStore(self._handle).load(name)
+            return sample_report(self._handle, sample, verify=verify, confidence=confidence, version=version)
+
+    def materialise(
+        self, name: str, target: str, *, version: int | None = None, run_id: str | None = None, gate: bool = True
+    ) -> WriteSummary:
+        """Write a sample's rows into a dataset of its own, weights as columns."""
+        with translated():
+            sample = SampleStore(self._handle).load(name)
+            return materialise_sample(self._handle, sample, target, version=version, run_id=run_id, gate=gate)

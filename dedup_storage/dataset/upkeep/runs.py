@@ -1,0 +1,88 @@
+"""Maintenance and erasure of one dataset, whatever its table format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame
+
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.upkeep.decay import Limits
+from dedup_storage.dataset.upkeep.forget_summary import ForgetSummary
+from dedup_storage.dataset.upkeep.maintain import Maintenance
+from dedup_storage.dataset.upkeep.maintain_summary import MaintainSummary
+from dedup_storage.lake.iceberg.expire import Policy
+from dedup_storage.lake.runs import named_run
+from dedup_storage.spark.errors import translated
+from dedup_storage.spark.rows import text_frame
+
+__all__ = ["forget_users", "maintain"]
+
+
+def maintain(
+    handle: Handle,
+    run_id: str | None = None,
+    *,
+    limits: Limits | None = None,
+    policy: Policy | None = None,
+    compact: bool = True,
+    expire: bool = True,
+    orphans: bool = True,
+    dry_run: bool = False,
+) -> MaintainSummary:
+    """Restore the order of decayed segments, expire versions by policy, remove orphans.
+
+    Args:
+        handle: The dataset.
+        run_id: Name of the run; the version of its compaction.
+        limits: What counts as decayed.
+        policy: Which versions stay.
+        compact, expire, orphans: Which steps to take.
+        dry_run: Measure and tell, change nothing.
+    """
+    run_id = named_run(run_id, "maintain")
+    if handle.tables.name == "delta":
+        from dedup_storage.lake.delta.maintain import DeltaMaintenance
+
+        return DeltaMaintenance(
+            handle.tables, handle.settings, handle.spec, run_id=run_id, limits=limits, policy=policy,
+            compact=compact and not handle.spec.adopted, expire=expire, orphans=orphans, dry_run=dry_run,
+        ).run()  # fmt: skip
+    handle.require("maintenance")
+    return Maintenance(
+        handle, run_id=run_id, limits=limits, policy=policy,
+        compact=compact, expire=expire, orphans=orphans, dry_run=dry_run,
+    ).run()  # fmt: skip
+
+
+def forget_users(
+    handle: Handle, users: Sequence[int | str] | DataFrame, run_id: str | None = None, *, dry_run: bool = False
+) -> ForgetSummary:
+    """Erase users from every table and every kept version, and scan the files for them.
+
+    Args:
+        handle: The dataset.
+        users: Ids, or a frame with the user column (its first column when it has only one).
+        run_id: Name of the run; running it again finishes what is left.
+        dry_run: Count, change nothing.
+
+    Raises:
+        UsageError: no user is given, or a run is at work on the dataset.
+        ConflictError: another run changed the same segments first; run again.
+    """
+    handle.require("erasing users")
+    run_id = named_run(run_id, "forget-user")
+    with translated():
+        if not isinstance(users, DataFrame):
+            users = text_frame(handle.spark, handle.spec.schema_.user, map(str, users))
+        if handle.tables.name == "delta":
+            from dedup_storage.lake.delta.forget import DeltaForgetting
+
+            return DeltaForgetting(
+                handle.spark, handle.tables, handle.settings, handle.spec, users, run_id=run_id, dry_run=dry_run
+            ).run()
+        from dedup_storage.lake.iceberg.forget import Forgetting
+
+        return Forgetting(
+            handle.spark, handle.tables, handle.settings, handle.spec, users, run_id=run_id, dry_run=dry_run
+        ).run()

@@ -1,0 +1,62 @@
+"""Versions by name: listed, kept, given up, brought back."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.errors import VersionNotFoundError
+from dedup_storage.lake.history import VersionInfo
+from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.runs import named_run
+from dedup_storage.schema import check_name
+from dedup_storage.spark.errors import translated
+
+__all__ = ["list_versions", "pin", "rollback", "unpin"]
+
+
+def list_versions(handle: Handle) -> list[VersionInfo]:
+    """Published versions, oldest first."""
+    meta = handle.metadata()
+    return [meta.info(version) for version in meta.version_numbers]
+
+
+def rollback(handle: Handle, version: int, run_id: str | None = None) -> VersionInfo:
+    """Publish an older version's content as the newest version.
+
+    Raises:
+        VersionNotFoundError: there is no such version.
+    """
+    with translated():
+        meta = handle.tables.settle(handle.spec)
+        meta.resolve(version)
+        run_id = named_run(run_id, "rollback")
+        run = Run(run_id=run_id, job="rollback", attempt=f"{run_id}/{uuid.uuid4().hex[:12]}", base=meta.current)
+        published = handle.tables.rollback(handle.spec, run, version)
+        return handle.metadata().info(published)
+
+
+def pin(handle: Handle, version: int | None = None, label: str = "kept") -> dict[str, Any]:
+    """Keep a version through expiry; what names it for good, as plain values for a JSON file."""
+    check_name(label, "pin label")
+    with translated():
+        meta = handle.metadata()
+        version = meta.resolve(version)
+        handle.tables.pin(handle.spec, version, label)
+        return {"dataset": handle.name, "version": version, "label": label, "snapshots": meta.snapshots(version)}
+
+
+def unpin(handle: Handle, label: str) -> None:
+    """Let expiry have a pinned version again.
+
+    Raises:
+        VersionNotFoundError: no version is pinned under that label.
+    """
+    check_name(label, "pin label")
+    with translated():
+        pinned = [info for info in list_versions(handle) if label in info.pins]
+        if not pinned:
+            raise VersionNotFoundError(f"no version of {handle.name} is pinned as {label}")
+        for info in pinned:
+            handle.tables.unpin(handle.spec, info.version, label)

@@ -1,0 +1,108 @@
+"""Creating a dataset for logs like one at hand."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.choices import choice
+from dedup_storage.config import Settings
+from dedup_storage.dataset.handle import Handle, open_handle
+from dedup_storage.errors import DatasetExistsError, SchemaError
+from dedup_storage.lake.formats import table_format
+from dedup_storage.layout import DatasetSpec, Layout, propose_segments
+from dedup_storage.schema import DateGrain, LogSchema, check_name
+from dedup_storage.sources.glance import dictionary_columns
+from dedup_storage.sources.grains import detect_grains
+from dedup_storage.sources.raw import RawLog
+from dedup_storage.spark.errors import translated
+
+__all__ = ["create_dataset"]
+
+_ROLES = ("user", "request", "item", "event_time", "position", "sequences", "labels")
+
+
+def create_dataset(
+    spark: SparkSession,
+    settings: Settings,
+    name: str,
+    schema: LogSchema,
+    raw: RawLog,
+    *,
+    layout: Layout | str | None = None,
+    date_grain: DateGrain | str | None = None,
+    buckets: int | None = None,
+) -> Handle:
+    """Create a dataset for logs like ``raw``, or open it when it is there and agrees.
+
+    Args:
+        spark, settings: The lake.
+        name: Dataset name.
+        schema: Meaning of the columns; grains left open are detected from ``raw``.
+        raw: A log: its columns, types and size decide what is not given.
+        layout: ``split`` (default) or ``flat``.
+        date_grain, buckets: Segments; from the schema, else proposed from the size of ``raw``.
+
+    Raises:
+        DatasetExistsError: it is there and differs in what was given.
+        SchemaError: the schema does not fit the log.
+    """
+    check_name(name, "dataset name")
+    form = None if layout is None else choice(Layout, layout, "layout")
+    grain = schema.date_grain if date_grain is None else choice(DateGrain, date_grain, "date grain")
+    number = buckets or schema.buckets
+    tables = table_format(spark, settings)
+    with translated():
+        found = tables.find(name)
+        if found is not None:
+            _refuse_other(found.spec, form, grain, number, schema)
+            return Handle(spark, settings, found.spec, tables)
+        resolved = detect_grains(raw, schema).schema(schema)
+        if grain is None or number is None:
+            proposed_grain, proposed_number = _proposal(raw, resolved)
+            grain = grain or proposed_grain
+            number = number or proposed_number
+        types = raw.source_types()
+        spec = DatasetSpec.build(name, resolved, types, layout=form or Layout.SPLIT, date_grain=grain, buckets=number)
+        columns = {**types, spec.position_column: types.get(spec.position_column, "int")}
+        if spec.event_date_column:
+            columns.setdefault(spec.event_date_column, "date")
+        tables.create(spec, columns, dictionaries=dictionary_columns(raw, resolved))
+        # Another process may have created it in the same moment; the catalog's word counts.
+        return open_handle(spark, settings, name)
+
+
+def _refuse_other(
+    spec: DatasetSpec, layout: Layout | None, grain: DateGrain | None, buckets: int | None, schema: LogSchema
+) -> None:
+    for setting, value in {"layout": layout, "date_grain": grain, "buckets": buckets}.items():
+        stored = getattr(spec, setting)
+        if value is not None and value != stored:
+            raise DatasetExistsError(
+                f"the dataset {spec.name} exists with another {setting}",
+                expected=str(value),
+                got=str(stored),
+                fix="Leave it out to write into the dataset as it is, or choose another name.",
+            )
+    for role in _ROLES:
+        stored, asked = getattr(spec.schema_, role), getattr(schema, role)
+        if stored != asked:
+            raise DatasetExistsError(
+                f"the dataset {spec.name} exists with another {role}",
+                expected=str(asked),
+                got=str(stored),
+                fix="Correct the schema file, or choose another name.",
+            )
+
+
+def _proposal(raw: RawLog, schema: LogSchema) -> tuple[DateGrain, int]:
+    """Segments for a log of this size and time span."""
+    days = months = 0
+    if schema.event_time:
+        if schema.event_time not in raw.frame.columns:
+            raise SchemaError(f"the event time {schema.event_time} is not a column of the request rows")
+        day = F.to_date(schema.event_time)
+        row = raw.frame.agg(F.countDistinct(day).alias("d"), F.countDistinct(F.trunc(day, "month")).alias("m")).first()
+        if row is not None:
+            days, months = int(row["d"]), int(row["m"])
+    return propose_segments(raw.stored_bytes(), days, months)
