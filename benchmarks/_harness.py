@@ -16,14 +16,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table
 
 from dedup_storage.config import Settings, load_settings
-from dedup_storage.lake.session import get_spark
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 __all__ = [
     "Cost",
@@ -231,6 +232,9 @@ def lake(
             "DEDUP_STORAGE_FORMAT": table_format,
         },
     )
+    # Not on top: what needs no Spark runs where there is none, such as on a machine with a GPU.
+    from dedup_storage.lake.session import get_spark
+
     spark = get_spark(settings, "dedup_storage benchmark")
     try:
         yield spark, settings, place
