@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup_storage.dedup.expand import offsets_from_lengths
+from dedup_storage.dedup.mixing import mix64
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.reader.hashing import combine, mix64
+from dedup_storage.reader.hashing import combine
 
 __all__ = ["Block", "EpochOrder", "Items", "OrderOptions", "SplitOrder", "UnitSizes", "greedy_bounds"]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup_storage.report.draw.users import from_flat
-from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout, measure_layout, measure_layouts
+from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout, measure_layout
 from dedup_storage.report.estimate.intervals import ratio_interval, student_t
 from dedup_storage.report.estimate.layouts import KnownTotals, estimate_layouts
 from dedup_storage.report.parquet.counting import encode
@@ -20,7 +20,7 @@ from dedup_storage.report.parquet.encoding import Encoding, dictionary_pays, wri
 from dedup_storage.report.parquet.footers import DataFile
 from dedup_storage.report.parquet.page_rule import PageRule
 from dedup_storage.report.parquet.pages import read_pages
-from dedup_storage.report.tune.dataset import sample_tables
+from dedup_storage.report.tune.dataset import draw_tables
 from dedup_storage.report.tune.proposal import iceberg_leaves, propose
 from dedup_storage.report.tune.search import Grid, Point, Tuner, choose
 from dedup_storage.synth import SynthParams, batches
@@ -139,7 +139,7 @@ def test_leaves_are_named_as_iceberg_names_them(kind: pa.DataType, leaves: list[
 
 
 def test_layouts_order_as_they_must(sample) -> None:
-    measured = measure_layouts(sample)
+    measured = {layout: measure_layout(sample, layout) for layout in ALL_LAYOUTS}
     size = {layout: m.of(sample.schema.sequence_columns) for layout, m in measured.items()}
     order = [
         BaselineLayout.FLOOR, BaselineLayout.SPLIT, BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.FLAT_SHUFFLED,
@@ -165,7 +165,7 @@ def test_intervals_hold_the_truth_for_most_samples(sample) -> None:
     from dedup_storage.dedup.runs import single_chunk
 
     layouts = (BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.SPLIT)
-    truth = measure_layouts(sample, layouts=layouts)
+    truth = {layout: measure_layout(sample, layout) for layout in layouts}
     names = sample.schema.sequence_columns
     elements = {n: len(list_parts(single_chunk(sample.requests[n]))[0]) * 6 for n in names}
     known = KnownTotals(sample.num_impressions, None, elements, False)
@@ -210,7 +210,7 @@ def test_the_tuner_finds_what_the_grid_finds(sample) -> None:
     grid = Grid(page_bytes=(4096, 64 * 1024, 8 * MIB), row_group_bytes=(128 * MIB,), level=(1, 3), page_version=(1, 2))
     start = Encoding(page_bytes=4096, columns={"hist_item_ids": False})
     # Without a limit on decode time the choice depends on bytes alone, which are the same on every machine.
-    tuner = Tuner(sample_tables(sample, "requests", 120), start, grid=grid, tolerance=1e9, rounds=1)
+    tuner = Tuner(draw_tables(sample, "requests", 120), start, grid=grid, tolerance=1e9, rounds=1)
     found = tuner.search()
     visited = len(tuner.trials)
     best = min(t.stored_bytes for t in (tuner.exhaustive(), *tuner.trials.values()))

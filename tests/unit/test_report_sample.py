@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from dedup_storage.errors import InputError, SchemaError, UsageError
 from dedup_storage.report.draw.hashing import combine, count_distinct, hash_column
 from dedup_storage.report.draw.repetition import repetition
-from dedup_storage.report.draw.select import Drawn, choose_users, sample_flat
-from dedup_storage.report.draw.users import PLACE, LogSample, from_flat
+from dedup_storage.report.draw.select import Drawn, choose_users, draw_flat
+from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat
 from dedup_storage.report.estimate.curves import with_candidates, with_newest
 from dedup_storage.report.estimate.floor import events_once, new_events
-from dedup_storage.report.parquet.dataset_files import TableFiles, folder_files
-from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.parquet.dataset_files import folder_files
+from dedup_storage.report.parquet.tables import TableFiles, read_totals
 from dedup_storage.schema import Grain, LogSchema
 
 SCHEMA = LogSchema.from_dict(
@@ -58,7 +58,7 @@ def rows_of(table: pa.Table, columns: list[str]) -> list[str]:
     return sorted(str([row[c] for c in columns]) for row in table.to_pylist())
 
 
-def flat_table(sample: LogSample, order: np.ndarray) -> pa.Table:
+def flat_table(sample: LogDraw, order: np.ndarray) -> pa.Table:
     return pa.Table.from_batches(list(sample.flat(order)), sample.flat_schema())
 
 
@@ -192,7 +192,7 @@ def test_a_sample_of_files_is_the_rows_of_its_users(tmp_path: Path) -> None:
     for i in range(3):
         pq.write_table(table.slice(i * 120, 120), tmp_path / f"{i}.parquet", row_group_size=50)
     files = folder_files(str(tmp_path))
-    sample = sample_flat(files, read_totals(files), SCHEMA, share=0.4)
+    sample = draw_flat(files, read_totals(files), SCHEMA, share=0.4)
     chosen = set(sample.requests["user_id"].to_pylist())
     assert 0 < len(chosen) < 40
     expected = pa.Table.from_pylist([r for r in table.to_pylist() if r["user_id"] in chosen], schema=table.schema)
@@ -231,8 +231,8 @@ def test_rows_drawn_elsewhere_stand_in_order_of_arrival(tmp_path: Path) -> None:
         pq.write_table(table.slice(i * 24, 24), tmp_path / "log" / f"{i}.parquet")
     files = folder_files(str(tmp_path / "log"))
     users = ["u1", "u4", "u5"]
-    sample = sample_flat(
-        files, read_totals(files), SCHEMA, share=0.4, draw=Elsewhere(tmp_path / "drawn", users)
+    sample = draw_flat(
+        files, read_totals(files), SCHEMA, share=0.4, engine=Elsewhere(tmp_path / "drawn", users)
     )  # fmt: skip
     expected = [r for r in table.to_pylist() if r["user_id"] in users]
     assert flat_table(sample, sample.arrival).select(table.column_names).to_pylist() == expected
@@ -245,14 +245,14 @@ def test_wrong_input_is_one_sentence_each(tmp_path: Path) -> None:
     files = folder_files(str(tmp_path))
     totals = read_totals(files)
     with pytest.raises(SchemaError, match="names no sequence columns"):
-        sample_flat(files, totals, SCHEMA.model_copy(update={"sequences": ()}))
+        draw_flat(files, totals, SCHEMA.model_copy(update={"sequences": ()}))
     with pytest.raises(SchemaError, match=r"column history is not in the log; expected one of"):
-        sample_flat(files, totals, LogSchema.from_dict({**SCHEMA.to_dict(), "sequences": [{"column": "history"}]}))
+        draw_flat(files, totals, LogSchema.from_dict({**SCHEMA.to_dict(), "sequences": [{"column": "history"}]}))
     with pytest.raises(UsageError, match="more than 0 and at most 1"):
-        sample_flat(files, totals, SCHEMA, share=1.5)
+        draw_flat(files, totals, SCHEMA, share=1.5)
     with pytest.raises(InputError, match="no user falls into a share"):
-        sample_flat(files, totals, SCHEMA, share=1e-12)
+        draw_flat(files, totals, SCHEMA, share=1e-12)
     pq.write_table(table.slice(0, 0), tmp_path / "a.parquet")
     empty = folder_files(str(tmp_path))
     with pytest.raises(InputError, match="has no rows"):
-        sample_flat(empty, read_totals(empty), SCHEMA)
+        draw_flat(empty, read_totals(empty), SCHEMA)

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 
 from dedup_storage.report.show.html import render
 from dedup_storage.report.show.plots import BAR, INK, MUTED, svg
-from dedup_storage.report.show.summary import human_bytes
 from dedup_storage.sampling.summary import MetricEstimate, SampleReport, StratumRow
+from dedup_storage.words import human_bytes
 
 __all__ = ["html"]
 
