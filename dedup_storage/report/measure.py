@@ -23,6 +23,7 @@ from dedup_storage.report.parquet.measured import Measured
 from dedup_storage.report.parquet.raw_bytes import element_count, raw_bytes
 from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles
 from dedup_storage.schema import Grain, LogSchema
+from dedup_storage.words import counted
 
 __all__ = ["measure_dataset", "measure_log"]
 
@@ -30,7 +31,7 @@ OnStep = Callable[[str], None]
 _DRAWN = "Dedup factors come from {share:.2%} of the users, baselines are estimates with their 95 % interval."
 # Layouts whose files hold whole users.
 _BY_USER = (BaselineLayout.FLAT_SORTED, BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.SPLIT)
-_DELETES = "Deletion vectors mark {rows} rows as deleted; their bytes are still stored and counted."
+_DELETES = "Deletion vectors mark {rows} as deleted, of which the bytes are still stored and counted."
 
 
 def measure_dataset(
@@ -184,7 +185,7 @@ def _draw_size(draw: LogDraw | None) -> DrawSize | None:
 
 def _notes(measured: Measured, draw: LogDraw | None) -> list[str]:
     deleted = sum(t.deleted_rows for t in measured.tables)
-    notes = [_DELETES.format(rows=deleted)] if deleted else []
+    notes = [_DELETES.format(rows=counted(deleted, "row"))] if deleted else []
     return [*notes, _DRAWN.format(share=draw.share)] if draw is not None and draw.share < 1 else notes
 
 
@@ -252,15 +253,15 @@ def _columns(measured: Measured, factors: Mapping[str, Repetition], stored: int)
 def _grains(columns: list[ColumnReport]) -> tuple[PartReport, ...]:
     parts = []
     for grain in (Grain.REQUEST.value, Grain.IMPRESSION.value, None):
-        mine = [c for c in columns if c.grain == grain]
-        if mine:
+        of_grain = [c for c in columns if c.grain == grain]
+        if of_grain:
             parts.append(
                 PartReport(
                     value=grain or "system",
                     files=0,
-                    rows=max(c.rows for c in mine),
-                    stored_bytes=sum(c.stored_bytes for c in mine),
-                    sequence_bytes=sum(c.stored_bytes for c in mine if c.sequence),
+                    rows=max(c.rows for c in of_grain),
+                    stored_bytes=sum(c.stored_bytes for c in of_grain),
+                    sequence_bytes=sum(c.stored_bytes for c in of_grain if c.sequence),
                 )
             )
     return tuple(parts)

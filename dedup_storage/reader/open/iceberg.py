@@ -202,7 +202,7 @@ class _Deletes:
     def data_file(self, table: str, task: FileScanTask) -> DataFile:
         file = task.file
         if file.file_format is not FileFormat.PARQUET:
-            raise StorageError(f"the file {file.file_path} is no Parquet file", got=str(file.file_format))
+            raise StorageError(f"the file {file.file_path} is not a Parquet file", got=str(file.file_format))
         found = [p for d in task.delete_files if (p := self._positions(d).get(file.file_path)) is not None]
         deleted = np.unique(np.concatenate(found)).astype(np.int64) if found else None
         return DataFile(table, file.file_path, int(file.record_count), deleted)

@@ -30,6 +30,7 @@ from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.reader.segment import SegmentKey, segment_text
 from dedup_storage.sampling.select import Selector
+from dedup_storage.words import counted
 
 __all__ = ["SegmentIndexer", "build_units"]
 
@@ -134,7 +135,7 @@ class SegmentIndexer:
             first = matched if twice else None
             if twice and not self.flat:
                 raise DuplicateRowsError(
-                    f"{twice} request rows of the segment {segment_text(segment)} repeat another's key",
+                    f"{counted(twice, 'request row', 'repeats')} the key of another, in {segment_text(segment)}",
                     expected="one row per request",
                     fix="Write the segment again.",
                 )
@@ -174,8 +175,8 @@ class SegmentIndexer:
         if count == 0 or self.options.orphans == "skip" or not self.options.filters.is_empty:
             return
         raise StorageError(
-            f"{count} impressions of {files[0].path} have no request",
-            expected=f"their requests in the segment {segment_text(segment)}",
+            f"{counted(count, 'impression', 'has')} no request, in the file {files[0].path}",
+            expected=f"a request of each in the segment {segment_text(segment)}",
             fix="Write the segment again, or open the reader with orphans='skip'.",
         )
 

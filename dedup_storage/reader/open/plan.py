@@ -30,6 +30,7 @@ from dedup_storage.reader.options import ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder, OrderOptions, UnitSizes
 from dedup_storage.reader.state import fingerprint
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
+from dedup_storage.words import counted
 
 __all__ = ["ReadPlan", "make_plan"]
 
@@ -42,6 +43,7 @@ class ReadPlan:
 
     Attributes:
         spec: The dataset.
+        version: The version's number.
         options: What is read; columns and splits resolved.
         pins: What a state must agree with.
         source: What units are read from.
@@ -50,6 +52,7 @@ class ReadPlan:
     """
 
     spec: DatasetSpec
+    version: int
     options: ReadOptions
     pins: dict[str, Any]
     source: UnitSource
@@ -131,8 +134,9 @@ class ReadPlan:
         """
         if self.splits < world_size * workers:
             raise ConfigError(
-                f"{self.splits} splits cannot keep {world_size} ranks x {workers} workers busy",
-                expected=f"at least {world_size * workers} splits",
+                f"{counted(self.splits, 'split')} cannot keep {counted(world_size, 'rank')} x "
+                f"{counted(workers, 'worker')} busy",
+                expected=f"at least {counted(world_size * workers, 'split')}",
                 got=f"{self.splits}",
                 fix=f"Open the dataset with splits={world_size * workers}, or use fewer workers.",
             )
@@ -186,7 +190,8 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
         position=spec.position_column,
         piece_bytes=_piece_bytes(options, len(units), splits),
     )
-    return ReadPlan(spec, options, _pins(cut, options, projection, splits, sample.fingerprint), source, units, splits)
+    pins = _pins(cut, options, projection, splits, sample.fingerprint)
+    return ReadPlan(spec, cut.version, options, pins, source, units, splits)
 
 
 def _piece_bytes(options: ReadOptions, units: int, splits: int) -> int:

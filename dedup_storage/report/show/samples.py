@@ -36,9 +36,8 @@ def html(report: SampleReport) -> str:
         ("Estimates", headings + (["truth", "covered"] if verified else []), rows),
         ("Strata", ["stratum", "users", "requested", "sampled", "share", "weight"], strata),
     ]
-    return render(
-        "sample.html.j2", report=report, tiles=tiles, plots=_plots(report), tables=tables, left=("metric", "stratum")
-    )
+    page = {"report": report, "tiles": tiles, "plots": _plots(report), "tables": tables, "left": ("metric", "stratum")}
+    return render("sample.html.j2", page)
 
 
 def _metric_row(metric: MetricEstimate, verified: bool) -> list[str]:
