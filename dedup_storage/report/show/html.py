@@ -9,8 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dedup_storage.report.model import Report
 from dedup_storage.report.show.plots import plots
-from dedup_storage.report.show.summary import human_bytes
 from dedup_storage.report.show.text import LEFT_HEADINGS, headline, times, titled_tables
+from dedup_storage.words import human_bytes
 
 __all__ = ["html", "render"]
 
