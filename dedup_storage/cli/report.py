@@ -64,7 +64,7 @@ def report(
     with drawing(job, spark and baselines, scratch) as draw, file_progress() as progress:
         made = _measure(
             job, dataset, input, schema, version, progress, columns=tuple(column or ()), share=share,
-            draw_bytes=sample_mib * 1024**2, baselines=baselines, engine=draw,
+            sample_bytes=sample_mib * 1024**2, baselines=baselines, draw=draw,
             sample=sample,
         )  # fmt: skip
         if against is not None and before is None:
