@@ -91,13 +91,13 @@ def _log() -> pa.Table:
 
 
 def test_lists_that_want_a_dictionary_start_with_one_and_are_smaller_for_it() -> None:
-    sample = from_flat(SCHEMA, [_log()])
-    encoding = starting_encoding(sample)
+    draw = from_flat(SCHEMA, [_log()])
+    encoding = starting_encoding(draw)
     assert encoding == default_tuned(["ids", "kinds"], {"kinds"})
     assert encoding.columns == {"ids": False, "kinds": True}
     for layout in (BaselineLayout.SPLIT, BaselineLayout.FLAT_SORTED_TUNED):
-        ours = measure_layout(sample, layout)
-        without = measure_layout(sample, layout, default_tuned(["ids", "kinds"]))
+        ours = measure_layout(draw, layout)
+        without = measure_layout(draw, layout, default_tuned(["ids", "kinds"]))
         assert ours.columns["kinds"] < without.columns["kinds"] / 2
         assert ours.columns["ids"] == without.columns["ids"]
 
