@@ -131,7 +131,7 @@ class DedupBatch:
             named = [f"{name} {_kind(column)}" for name, column in list(columns.items())[:_SHOWN_COLUMNS]]
             if len(columns) > _SHOWN_COLUMNS:
                 named.append(f"and {counted(len(columns) - _SHOWN_COLUMNS, 'further column')}")
-            lines.append(f"  {grain.value}: {', '.join(named)}")
+            lines.append(f"  {grain.value}: {', '.join(named) or 'no column'}")
         return "\n".join(lines) + ")"
 
     @property
