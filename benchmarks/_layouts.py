@@ -14,9 +14,9 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.demo import complete_journey
 from dedup_storage.report.estimate.baselines import BaselineLayout
-from dedup_storage.report.parquet.dataset_files import DatasetFiles, TableFiles, dataset_files, input_files
+from dedup_storage.report.parquet.dataset_files import dataset_files, input_files
 from dedup_storage.report.parquet.footers import Totals
-from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles, read_totals
 from dedup_storage.report.tune.apply import apply_properties
 from dedup_storage.report.tune.dataset import tune_dataset
 from dedup_storage.schema import LogSchema

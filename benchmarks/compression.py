@@ -38,17 +38,17 @@ from benchmarks._layouts import (
 )
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import single_chunk
-from dedup_storage.report.draw.select import sample_dataset
-from dedup_storage.report.draw.users import LogSample
+from dedup_storage.report.draw.select import draw_dataset
+from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import BaselineLayout, measure_layout
 from dedup_storage.report.estimate.layouts import KnownTotals, estimate_layouts
 from dedup_storage.report.estimate.savings import estimate_savings
 from dedup_storage.report.measure import measure_dataset
-from dedup_storage.report.parquet.dataset_files import DatasetFiles, folder_files
+from dedup_storage.report.parquet.dataset_files import folder_files
 from dedup_storage.report.parquet.encoding import Encoding
 from dedup_storage.report.parquet.footers import Totals
-from dedup_storage.report.show.summary import read_totals
-from dedup_storage.report.tune.dataset import sample_tables
+from dedup_storage.report.parquet.tables import DatasetFiles, read_totals
+from dedup_storage.report.tune.dataset import draw_tables
 from dedup_storage.report.tune.search import Tuner
 from dedup_storage.schema import LogSchema
 
@@ -65,7 +65,7 @@ def _sequence_bytes(totals: list[Totals], schema: LogSchema) -> int:
     return sum(t.columns[c].stored_bytes for t in totals for c in schema.sequence_columns if c in t.columns)
 
 
-def layouts(report: Report, raw: RawFiles, stored: Stored, sample: LogSample) -> None:
+def layouts(report: Report, raw: RawFiles, stored: Stored, sample: LogDraw) -> None:
     """Bytes of every layout, against the shuffled log and the floor."""
     log, schema = raw.log, raw.schema
     totals = {name: stored.totals(name) for name in (ARRIVAL, SHUFFLED, SORTED, FLAT, SPLIT, TUNED)}
@@ -110,7 +110,7 @@ def _exact(report: Report, log: str, files: DatasetFiles) -> None:
 Truths = dict[BaselineLayout, tuple[int, int]]
 
 
-def estimate(report: Report, raw: RawFiles, stored: Stored, sample: LogSample) -> None:
+def estimate(report: Report, raw: RawFiles, stored: Stored, sample: LogDraw) -> None:
     """The estimate, by its defaults and from other samples, against what Spark stored."""
     totals = {layout: stored.totals(name) for layout, name in TRUTHS.items()}
     truths = {b: (_sequence_bytes(t, raw.schema), sum(x.column_bytes for x in t)) for b, t in totals.items()}
@@ -140,7 +140,7 @@ def _estimate(report: Report, log: str, source: str, schema: LogSchema, truths: 
             )  # fmt: skip
 
 
-def _coverage(report: Report, log: str, whole: LogSample, truths: Truths) -> None:
+def _coverage(report: Report, log: str, whole: LogDraw, truths: Truths) -> None:
     """Other samples of users: how often the interval holds the truth, and how far the middle is off."""
     share, count = SAMPLES[log]
     lists = {n: list_parts(single_chunk(whole.requests[n]))[1] for n in whole.schema.sequence_columns}
@@ -171,11 +171,11 @@ def _coverage(report: Report, log: str, whole: LogSample, truths: Truths) -> Non
         )  # fmt: skip
 
 
-def tuner(report: Report, log: str, sample: LogSample, rows_per_file: float) -> None:
+def tuner(report: Report, log: str, sample: LogDraw, rows_per_file: float) -> None:
     """The search against the whole grid on the request rows."""
     start = Encoding(page_bytes=8 * 1024**2, columns=dict.fromkeys(sample.schema.sequence_columns, False))
     start = replace(start, least_rows=16, most_rows=1_000)
-    tables = sample_tables(sample, "requests", rows_per_file)
+    tables = draw_tables(sample, "requests", rows_per_file)
     one, grid = Tuner(tables, start), Tuner(tables, start)
     found = one.search()
     best = grid.exhaustive()
@@ -218,7 +218,7 @@ def _run(report: Report, raw: RawFiles, stored: Stored, stages: tuple[str, ...])
     split = stored.split
     totals = {t.name: read_totals(t) for t in split.tables}
     if {"layouts", "estimate"} & {*stages}:
-        whole = sample_dataset(split, totals, share=1.0)
+        whole = draw_dataset(split, totals, share=1.0)
         if "layouts" in stages:
             layouts(report, raw, stored, whole)
         if "estimate" in stages:
@@ -226,7 +226,7 @@ def _run(report: Report, raw: RawFiles, stored: Stored, stages: tuple[str, ...])
         del whole
     if "tuner" in stages:
         requests = totals["requests"]
-        tuner(report, raw.log, sample_dataset(split, totals, budget_bytes=TUNER_BYTES), requests.rows / requests.files)
+        tuner(report, raw.log, draw_dataset(split, totals, budget_bytes=TUNER_BYTES), requests.rows / requests.files)
 
 
 def main() -> None:

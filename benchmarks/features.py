@@ -26,7 +26,6 @@ from benchmarks._harness import Report, Timing, in_turn, lake, parse_kept, read_
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.features import FeatureSummary
-from dedup_storage.lake.iceberg.changes import date_ranges
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sources.generate import generate
 from dedup_storage.sources.raw import RawLog
@@ -181,7 +180,7 @@ def _refresh(report: Report, spark: SparkSession, settings: Settings, place: Pat
     last = raw.frame.agg(F.max(day)).first()[0]  # type: ignore[index]
     older, newest = (RawLog.from_frame(raw.frame.filter(c), raw.schema) for c in (day < last, day == last))
     ds.write(older, gate=False)
-    report.data["refresh"] = {"last day": date_ranges([last])[0][0]}
+    report.data["refresh"] = {"last day": last.isoformat()}
     ds.features.add("hits", {"seen": "array_contains(hist_item_ids, item_id)"}, grain="impression", gate=False)
     ds.write(newest, gate=False)
     done: list[FeatureSummary] = []

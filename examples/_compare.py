@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from dedup_storage.cli.output import human_bytes, show_table, stdout
+from dedup_storage.cli.output import show_table, stdout
 from dedup_storage.reader import DedupBatch, flat_batch
+from dedup_storage.words import human_bytes
 
 __all__ = ["Comparison", "compare"]
 

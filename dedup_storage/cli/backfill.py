@@ -64,7 +64,7 @@ def backfill(
     conditions = (users, users_table, sample, where, changed_since, first_date, last_date, rows)
     if not everyone and all(value is None for value in conditions):
         raise UsageError(
-            "it is not said which rows are affected",
+            "the backfill does not name the rows to recompute",
             expected="--users, --users-table, --sample, --where, --changed-since, --from, --to or --rows",
             fix="Give --all to recompute every row.",
         )

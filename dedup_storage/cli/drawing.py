@@ -11,7 +11,7 @@ import typer
 from dedup_storage.cli.runtime import Job
 
 if TYPE_CHECKING:
-    from dedup_storage.report.draw.select import Draw
+    from dedup_storage.report.draw.select import DrawEngine
 
 __all__ = ["SampleOption", "ScratchOption", "ShareOption", "SparkOption", "drawing"]
 
@@ -27,7 +27,7 @@ ScratchOption = Annotated[
 
 
 @contextmanager
-def drawing(job: Job, by_spark: bool, scratch: str | None) -> Iterator[Draw | None]:
+def drawing(job: Job, by_spark: bool, scratch: str | None) -> Iterator[DrawEngine | None]:
     """What draws the sample: ``None`` reads the files in this process."""
     if not by_spark:
         yield None

@@ -31,16 +31,17 @@ def estimate(
     scratch: ScratchOption = None,
 ) -> None:
     """Estimate the bytes a flat log would need in each layout, from a sample of whole users; nothing is written."""
-    from dedup_storage.report.estimate.savings import estimate_savings, savings_text
+    from dedup_storage.report.estimate.savings import estimate_savings
     from dedup_storage.report.parquet.dataset_files import input_files
+    from dedup_storage.report.show.savings import savings_text
     from dedup_storage.schema import LogSchema
 
     described = LogSchema.from_yaml(schema)
     with drawing(job, spark, scratch) as draw, file_progress() as progress:
         savings = estimate_savings(
-            input_files(source, job.settings), described, share=share, sample_bytes=sample_mib * 1024**2,
+            input_files(source, job.settings), described, share=share, draw_bytes=sample_mib * 1024**2,
             confidence=confidence, precision=precision, files=buckets, on_file=progress.files, on_step=progress.step,
-            draw=draw,
+            engine=draw,
         )  # fmt: skip
     if str(job.json) != "-":
         stdout.print(savings_text(savings))

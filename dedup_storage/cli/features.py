@@ -42,7 +42,7 @@ def add_features(
     column: Annotated[list[str] | None, typer.Option(help="column=column of the joined table; repeatable.")] = None,
     grain: Annotated[Grain, typer.Option(help="What one row of the group stands for.")] = Grain.REQUEST,
     lookback: Annotated[
-        str, typer.Option(help="Days before its own date whose rows a row depends on, or 'all'.")
+        str, typer.Option(help="A row depends on its user's rows of so many days before its own, or 'all'.")
     ] = "0",
     uses: Annotated[list[str] | None, typer.Option(help="Other group whose columns are read; repeatable.")] = None,
     across_users: Annotated[bool, typer.Option(help="A row depends on rows of other users.")] = False,

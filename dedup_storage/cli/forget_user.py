@@ -29,7 +29,7 @@ def forget_user(
     """Erase users from every table and every kept version, and scan the files for them."""
     check_name(dataset, "dataset name")
     if (users is None) == (users_table is None):
-        raise UsageError("it is not said whom to forget", expected="--users or --users-table")
+        raise UsageError("no users to forget are named", expected="--users or --users-table")
     with job.spark() as spark:
         from dedup_storage.dataset.facade import Dataset
         from dedup_storage.sources.named import read_frame, read_ids

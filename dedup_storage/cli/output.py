@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from dedup_storage.errors import StorageError
+from dedup_storage.words import human_bytes
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Summary",
     "format_value",
-    "human_bytes",
     "show_error",
     "show_summary",
     "show_table",
@@ -44,16 +44,6 @@ stdout = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatt
 stderr = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else _WIDTH_ELSEWHERE)
 _NUMBER = re.compile(r"-|[\d.,]+( [a-zA-Z]{1,2}|x|%)?")
 _POLL_SECONDS = 0.5
-
-
-def human_bytes(count: float) -> str:
-    """A number of bytes with a decimal unit. Example: ``human_bytes(1_500)`` -> ``"1.5 kB"``"""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def format_value(name: str, value: object) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dedup_storage.cli.output import human_bytes, stderr
+from dedup_storage.cli.output import stderr
+from dedup_storage.words import human_bytes
 
 __all__ = ["FileProgress", "file_progress", "part_progress"]
 

@@ -16,7 +16,7 @@ from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
-    from dedup_storage.report.draw.select import Draw
+    from dedup_storage.report.draw.select import DrawEngine
     from dedup_storage.report.model import Report
 
 __all__ = ["InputOption", "report"]
@@ -92,7 +92,7 @@ def _measure(
     sample_bytes: int = 0,
     sample: str | None = None,
     baselines: bool = False,
-    draw: Draw | None = None,
+    draw: DrawEngine | None = None,
 ) -> Report:
     from dedup_storage.report.draw.named import named_users
     from dedup_storage.report.estimate.baselines import ALL_LAYOUTS
@@ -108,7 +108,7 @@ def _measure(
     if dataset is not None:
         return measure_dataset(
             dataset_files(job.settings, dataset, version), baselines=layouts, columns=columns, share=share,
-            sample_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, draw=draw,
+            draw_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, engine=draw,
             named=named_users(job.settings, dataset, sample) if sample is not None else None,
         )  # fmt: skip
     if sample is not None:
@@ -119,7 +119,7 @@ def _measure(
         )
     return measure_log(
         input_files(str(input), job.settings), LogSchema.from_yaml(schema), baselines=layouts, columns=columns,
-        share=share, sample_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, draw=draw,
+        share=share, draw_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, engine=draw,
     )  # fmt: skip
 
 

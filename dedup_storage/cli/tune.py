@@ -29,13 +29,13 @@ def tune(
 ) -> None:
     """Try encodings on a sample of users, explain the best, and with --apply set the table properties."""
     from dedup_storage.report.parquet.dataset_files import dataset_files
-    from dedup_storage.report.show.summary import human_bytes
     from dedup_storage.report.tune.dataset import tune_dataset
+    from dedup_storage.words import human_bytes
 
     files = dataset_files(job.settings, dataset, version)
     with file_progress() as progress:
         proposals = tune_dataset(
-            files, share=share, sample_bytes=sample_mib * 1024**2, tolerance=tolerance, on_file=progress.files,
+            files, share=share, draw_bytes=sample_mib * 1024**2, tolerance=tolerance, on_file=progress.files,
             on_step=progress.step,
         )  # fmt: skip
     for p in proposals if str(job.json) != "-" else ():

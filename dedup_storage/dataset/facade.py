@@ -38,7 +38,7 @@ from dedup_storage.lake.runs import named_run
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.quality.model import Verdict
 from dedup_storage.report.draw.named import named_users
-from dedup_storage.report.draw.select import SAMPLE_BYTES
+from dedup_storage.report.draw.select import DRAW_BYTES
 from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout
 from dedup_storage.report.measure import measure_dataset
 from dedup_storage.report.model import Report
@@ -491,7 +491,7 @@ class Dataset:
         sample: str | None = None,
         baselines: Sequence[BaselineLayout] | None = None,
         share: float | None = None,
-        sample_bytes: int = SAMPLE_BYTES,
+        sample_bytes: int = DRAW_BYTES,
         columns: Sequence[str] = (),
         with_curves: bool = True,
     ) -> Report:
@@ -511,7 +511,7 @@ class Dataset:
             dataset_files(self.settings, self.name, version),
             baselines=ALL_LAYOUTS if baselines is None else tuple(baselines),
             share=share,
-            sample_bytes=sample_bytes,
+            draw_bytes=sample_bytes,
             columns=tuple(columns),
             with_curves=with_curves,
             named=named,

@@ -1,4 +1,9 @@
-"""Deduplication arithmetic on Arrow and NumPy arrays: runs, key matching, inverse indices. Pure."""
+"""Deduplication arithmetic on Arrow and NumPy arrays: runs, key matching, inverse indices, one hash. Pure.
+
+Needs: NumPy and pyarrow.
+Gives: functions of arrays, without state.
+May import: ``errors``.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dedup_storage.cli.output import human_bytes, show_table, stdout
+from dedup_storage.cli.output import show_table, stdout
 from dedup_storage.cli.runtime import Job, job, local_spark
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
@@ -22,6 +22,7 @@ from dedup_storage.errors import StorageError
 from dedup_storage.report.parquet.dataset_files import dataset_files, input_files
 from dedup_storage.report.show.summary import Summary, summarize, summary_table
 from dedup_storage.sources.raw import RawLog
+from dedup_storage.words import human_bytes
 
 __all__ = ["main"]
 

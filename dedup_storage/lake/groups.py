@@ -37,7 +37,6 @@ __all__ = [
     "find_group",
     "grain_table",
     "group_table",
-    "member_tables",
     "promoted_columns",
     "stale_cells",
     "table_name",
@@ -202,16 +201,6 @@ def group_table(spec: DatasetSpec, group: FeatureGroup) -> TableSpec:
 def promoted_columns(groups: Iterable[FeatureGroup], table: str) -> dict[str, str]:
     """Columns that were promoted into a table, with their Spark DDL types."""
     return {c.name: c.type for g in groups if g.promoted == table for c in g.columns}
-
-
-def member_tables(spec: DatasetSpec, groups: Iterable[FeatureGroup]) -> tuple[TableSpec, ...]:
-    """Every data table of a version with all its columns, promoted ones included; the anchor first."""
-    groups = tuple(groups)
-    tables = []
-    for table in spec.tables:
-        more = promoted_columns(groups, table.name)
-        tables.append(table.model_copy(update={"columns": (*table.columns, *more)}))
-    return (*tables, *(group_table(spec, g) for g in groups if g.promoted is None))
 
 
 def definition_at(table: Table, snapshot_id: int) -> FeatureGroup | None:

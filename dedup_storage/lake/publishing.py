@@ -10,9 +10,10 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError
+from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run
-from dedup_storage.lake.segments import encode_segments, overlap
+from dedup_storage.lake.segments import encode_segments
 from dedup_storage.layout import DatasetSpec
 
 __all__ = ["LostRaceError", "PublisherBase", "version_facts"]

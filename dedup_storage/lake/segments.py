@@ -1,4 +1,4 @@
-"""Segments: what a backfill rewrites, what conflicts with what. Pure.
+"""Segments: what a backfill rewrites. Pure.
 
 A segment is one partition of the dataset's tables: a date part (a day, a month or nothing) and a user bucket. A run
 that changes segments names them in its version's facts, so that runs on other segments can be told apart from those
@@ -15,19 +15,20 @@ from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain
 
 __all__ = [
+    "ANY",
     "MAINTAIN",
     "Segment",
     "by_buckets",
     "date_part",
     "decode_segments",
     "encode_segments",
-    "overlap",
     "segments_where",
 ]
 
 _PART_LENGTH = {DateGrain.DAY: 10, DateGrain.MONTH: 7, DateGrain.NONE: 0}
 _MOST_CHARACTERS = 32_000
-_ANY = "*"
+# In facts: every segment of a table, or any date.
+ANY = "*"
 # Fact `mode` of a version that has the rows of the one before it in other files.
 MAINTAIN = "maintain"
 
@@ -110,7 +111,7 @@ def encode_segments(tables: Mapping[str, Iterable[Segment]]) -> str:
         for segment in sorted(set(segments)):
             by_date.setdefault(segment.date, []).append(segment.bucket)
         text = ";".join(f"{date}:{','.join(map(str, buckets))}" for date, buckets in by_date.items())
-        parts.append(f"{table}={text if len(text) <= _MOST_CHARACTERS else _ANY}")
+        parts.append(f"{table}={text if len(text) <= _MOST_CHARACTERS else ANY}")
     return "|".join(parts)
 
 
@@ -119,7 +120,7 @@ def decode_segments(text: str) -> dict[str, frozenset[Segment] | None]:
     tables: dict[str, frozenset[Segment] | None] = {}
     for part in filter(None, text.split("|")):
         table, _, listed = part.partition("=")
-        if listed == _ANY:
+        if listed == ANY:
             tables[table] = None
             continue
         found: set[Segment] = set()
@@ -128,69 +129,3 @@ def decode_segments(text: str) -> dict[str, frozenset[Segment] | None]:
             found.update(Segment(date, int(bucket)) for bucket in buckets.split(","))
         tables[table] = frozenset(found)
     return tables
-
-
-def overlap(
-    facts: Mapping[str, str],
-    grain: DateGrain,
-    *,
-    dates: Iterable[str] | None,
-    segments: Mapping[str, Iterable[Segment]] | None,
-    reads: Iterable[str] = (),
-    tables: Iterable[str] | None = None,
-) -> bool:
-    """Whether a published version changed what a run replaces.
-
-    Args:
-        facts: The version's facts.
-        grain: Date part of a segment.
-        dates: Event dates that the run replaces, ``None`` for any.
-        segments: Segments that the run changes, by table; ``None`` for a replacement of whole dates.
-        reads: Further tables whose rows in the same segments the run computed from.
-        tables: Tables whose rows a replacement changes; ``None`` when it does not say.
-
-    Where both sides name their tables, only a table in common counts: a new feature group has none with a backfill of
-    another column. Of a table in common whose dates one side does not name, any row may have changed.
-
-    An append never gets in the way of a run that changes segments: such a run takes out the files it read and no
-    others. Compaction does not get in the way of a replacement of dates. Dates are compared as segments, since a
-    replaced day carries over the rows that share its month.
-    """
-    theirs = facts.get("dates", _ANY)
-    own = {*segments, *reads} if segments is not None else None if tables is None else set(tables)
-    touched = _changed_tables(facts)
-    named = own is not None and touched is not None
-    if own is not None and touched is not None and not own & touched:
-        return False
-    if segments is None:
-        if facts.get("mode") == MAINTAIN:
-            return False
-        if theirs == _ANY or dates is None:
-            return True
-        dates = tuple(dates)
-        if named and not (theirs and dates):
-            return True
-        return bool(_parts(theirs.split(","), grain) & _parts(dates, grain))
-    if "segments" in facts:
-        changed = decode_segments(facts["segments"])
-        mine = frozenset(s for listed in segments.values() for s in listed)
-        return any(
-            table in changed and (changed[table] is None or bool((changed[table] or frozenset()) & mine))
-            for table in {*segments, *reads}
-        )
-    if facts.get("mode") == "append":
-        return False
-    if theirs == _ANY or (named and not theirs):
-        return True
-    return bool(_parts(theirs.split(","), grain) & {s.date for listed in segments.values() for s in listed})
-
-
-def _changed_tables(facts: Mapping[str, str]) -> set[str] | None:
-    """Tables whose rows a version changed; ``None`` when it does not say."""
-    if "tables" in facts:
-        return set(filter(None, facts["tables"].split(",")))
-    return set(decode_segments(facts["segments"])) if "segments" in facts else None
-
-
-def _parts(dates: Iterable[str], grain: DateGrain) -> set[str]:
-    return {date_part(date, grain) for date in dates if date}

@@ -65,7 +65,7 @@ def build_rules(spec: DatasetSpec, facts: GateFacts) -> tuple[Rule, ...]:
     """Every rule that follows from the schema and from what the writer knows.
 
     Raises:
-        SchemaError: a check of the schema names a column that the dataset lacks, that is no scalar, or whose type
+        SchemaError: a check of the schema names a column that the dataset lacks, that is not a scalar, or whose type
             does not go with its bounds; or a sequence of times cannot be compared with the event time.
     """
     return (*_row_rules(spec), *_dataset_rules(spec, facts))
@@ -84,7 +84,9 @@ def _row_rules(spec: DatasetSpec) -> Iterator[Rule]:
     for sequence in schema.sequences:
         if not types[sequence.column].startswith("array<"):
             raise SchemaError(
-                f"the sequence column {sequence.column} is no list", expected="array<...>", got=types[sequence.column]
+                f"the sequence column {sequence.column} is not a list",
+                expected="array<...>",
+                got=types[sequence.column],
             )
         if sequence.max_length is not None:
             yield Rule(

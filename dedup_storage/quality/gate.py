@@ -50,7 +50,7 @@ def docs_directory(*, spec: DatasetSpec, settings: Settings, run_id: str) -> Pat
     """Directory of one run's verdict and Data Docs: ``<quality.docs>/<dataset>/<run id>``.
 
     Raises:
-        ConfigError: quality.docs is no local directory, or is missing while the warehouse is remote.
+        ConfigError: quality.docs is not a local directory, or is missing while the warehouse is remote.
         UnsafeNameError: the run id cannot name a directory.
     """
     if not _RUN_ID.fullmatch(run_id):
@@ -70,7 +70,7 @@ def docs_directory(*, spec: DatasetSpec, settings: Settings, run_id: str) -> Pat
         return warehouse / "_quality" / spec.name / run_id
     if "://" in docs and not docs.startswith("file://"):
         raise ConfigError(
-            "quality.docs is no local directory",
+            "quality.docs is not a local directory",
             got=docs.partition("://")[0] + "://…",
             fix="Name a directory of the driver's machine, and copy it from there.",
         )
@@ -148,11 +148,11 @@ def _rows(
             return logs
     elif requests is not None and impressions is not None and logs is None:
         return impressions
-    given = {"requests": requests, "impressions": impressions, "logs": logs}
+    frames = {"requests": requests, "impressions": impressions, "logs": logs}
     raise UsageError(
         f"the frames to audit do not fit the layout of dataset {spec.name}",
         expected="logs" if spec.layout is Layout.FLAT else "requests and impressions",
-        got=", ".join(name for name, frame in given.items() if frame is not None) or "none",
+        got=", ".join(name for name, frame in frames.items() if frame is not None) or "none",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the gate is told and what it says: facts, check results, verdict. Pure."""
+"""What the gate takes and what it gives: facts, check results, verdict. Pure."""
 
 from __future__ import annotations
 
@@ -133,6 +133,7 @@ def require(verdict: Verdict) -> None:
 
 
 def _clause(check: CheckResult) -> str:
-    count = "" if check.unexpected_count is None else f" ({check.unexpected_count} do not hold)"
+    broken = check.unexpected_count
+    count = "" if broken is None else f" ({broken} {'does' if broken == 1 else 'do'} not hold)"
     observed = "" if check.unexpected_count is not None or check.observed is None else f" (observed {check.observed})"
     return f"{check.name}: expected {check.expected}{count}{observed}"

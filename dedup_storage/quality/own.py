@@ -130,7 +130,7 @@ def _read(path: str | Path) -> Sequence[Any]:
         place = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"the expectations {path} are not YAML{place}") from None
     if not isinstance(values, list):
-        raise ConfigError(f"the expectations {path} are no list", expected="a list of {grain, type, kwargs}")
+        raise ConfigError(f"the expectations {path} are not a list", expected="a list of {grain, type, kwargs}")
     return values
 
 

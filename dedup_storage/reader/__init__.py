@@ -1,4 +1,9 @@
-"""Reading a dataset as deduplicated PyTorch batches; needs neither Spark nor Java."""
+"""Reading a dataset as deduplicated PyTorch batches, without Spark and without Java.
+
+Needs: PyTorch, pyarrow, and PyIceberg or deltalake for the catalog.
+Gives: ``DedupDataset``, its batches, and states to resume from.
+May import: ``lake``'s metadata, ``sampling``, ``training``'s masks, ``dedup``.
+"""
 
 from __future__ import annotations
 

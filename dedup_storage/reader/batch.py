@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from dedup_storage.errors import InverseIndexError, MissingDependencyError, UnknownColumnError, known_names
-from dedup_storage.reader.column import Column
+from dedup_storage.reader.column import Column, dtype_text
 from dedup_storage.schema import Grain
 from dedup_storage.training.masks import negative_mask
+from dedup_storage.words import counted, human_bytes
 
 __all__ = ["DedupBatch", "FieldView", "Progress"]
 
+# Columns of each grain that a printed batch names.
+_SHOWN_COLUMNS = 12
 LENGTHS = "lengths"
 INVERSE = "inverse_indices"
 
@@ -119,6 +122,17 @@ class DedupBatch:
 
     def __len__(self) -> int:
         return self.num_impressions
+
+    def __repr__(self) -> str:
+        """Rows, bytes, and the dtype of each column, never values."""
+        rows = f"{counted(self.num_requests, 'request')}, {counted(self.num_impressions, 'impression')}"
+        lines = [f"DedupBatch({rows}, {human_bytes(self.num_bytes)} on {self.device}, batch {self.progress.index}"]
+        for grain, columns in ((Grain.REQUEST, self.requests), (Grain.IMPRESSION, self.impressions)):
+            named = [f"{name} {_kind(column)}" for name, column in list(columns.items())[:_SHOWN_COLUMNS]]
+            if len(columns) > _SHOWN_COLUMNS:
+                named.append(f"and {counted(len(columns) - _SHOWN_COLUMNS, 'further column')}")
+            lines.append(f"  {grain.value}: {', '.join(named) or 'no column'}")
+        return "\n".join(lines) + ")"
 
     @property
     def num_bytes(self) -> int:
@@ -306,8 +320,8 @@ class DedupBatch:
             (Grain.REQUEST, requests, self.num_requests),
             (Grain.IMPRESSION, impressions, self.num_impressions),
         ):
-            for name, given in (columns if columns is not None else {}).items():
-                column = given if isinstance(given, Column) else Column(values=given)
+            for name, values in (columns if columns is not None else {}).items():
+                column = values if isinstance(values, Column) else Column(values=values)
                 if len(column) != rows:
                     raise InverseIndexError(
                         f"the column {name} does not fit the {grain.value} grain",
@@ -347,16 +361,24 @@ class DedupBatch:
             from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
         except ImportError:
             raise MissingDependencyError("to_kjt needs torchrec", fix="Install torchrec.") from None
-        there = self._of(Grain(grain))
-        names = [n for n, c in there.items() if not c.values.is_floating_point()] if columns is None else list(columns)
+        present = self._of(Grain(grain))
+        names = (
+            [n for n, c in present.items() if not c.values.is_floating_point()] if columns is None else list(columns)
+        )
         values, lengths = [], []
         for name in names:
-            if name not in there:
+            if name not in present:
                 raise UnknownColumnError(
-                    f"the batch has no column {name} at {Grain(grain).value} grain", expected=known_names(name, there)
+                    f"the batch has no column {name} at {Grain(grain).value} grain", expected=known_names(name, present)
                 )
-            column = there[name]
+            column = present[name]
             keep = column.valid if column.offsets is None and column.valid is not None else None
             values.append((column.values if keep is None else column.values[keep]).to(torch.int64))
             lengths.append(column.lengths if keep is None else keep.to(torch.int64))
         return KeyedJaggedTensor(keys=names, values=torch.cat(values), lengths=torch.cat(lengths))
+
+
+def _kind(column: Column) -> str:
+    """What a row of a column holds, in a word or three. Example: ``"lists of int64"``"""
+    kind = dtype_text(column.values) if column.vocabulary is None else "string"
+    return f"lists of {kind}" if column.is_list else kind

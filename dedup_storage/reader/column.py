@@ -12,8 +12,14 @@ import torch
 from torch import Tensor
 
 from dedup_storage.reader.hashing import hash_strings
+from dedup_storage.words import counted
 
-__all__ = ["Column"]
+__all__ = ["Column", "dtype_text"]
+
+
+def dtype_text(tensor: Tensor) -> str:
+    """A tensor's dtype without its module. Example: ``"int64"``"""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,15 @@ class Column:
             return torch.ones(len(self.values), dtype=torch.int64, device=self.values.device)
         return self.offsets[1:] - self.offsets[:-1]
 
+    def __repr__(self) -> str:
+        """Shapes and dtypes, never values."""
+        parts = [f"{name}={dtype_text(t)} {tuple(t.shape)}" for name, t in self.tensors().items()]
+        if self.vocabulary is not None:
+            parts.append(f"vocabulary={counted(len(self.vocabulary), 'string')}")
+        if self.values.device.type != "cpu":
+            parts.append(f"device={self.values.device}")
+        return f"Column({', '.join(parts)})"
+
     def __len__(self) -> int:
         return len(self.values) if self.offsets is None else len(self.offsets) - 1
 
@@ -81,7 +96,7 @@ class Column:
             TypeError: a floating-point column.
         """
         if self.values.is_floating_point():
-            raise TypeError("floating-point values are no ids")
+            raise TypeError("floating-point values are not ids")
         if self.vocabulary is None:
             return self.values.to(torch.int64)
         strings = pa.array(self.vocabulary) if self.vocabulary else pa.array([], pa.string())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.progress import Progress as Progressbar
 from torch.utils.data import IterableDataset, get_worker_info
@@ -19,6 +19,7 @@ from dedup_storage.reader.open.plan import ReadPlan, make_plan
 from dedup_storage.reader.options import Ends, Filters, ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder
 from dedup_storage.reader.state import Position, ReaderState
+from dedup_storage.words import counted
 
 __all__ = ["DedupDataset"]
 
@@ -51,14 +52,22 @@ class DedupDataset(IterableDataset[Any]):
             exist; may change columns, not rows.
         prefetch: Batches made ahead by a thread; 0 makes each when it is asked for and starts no thread at all.
         threads: Threads that decode, in each worker; ``None`` shares the machine's processors among the workers.
-        **options: Further fields of ``ReadOptions``: tokens, splits, buffer_bytes, mix, oversize, drop_last, strings,
-            sample, orphans.
+        tokens: With unit ``tokens``, the list column whose elements count.
+        splits: Logical splits that the batches are dealt from in turn; every worker of every rank needs one, and each
+            keeps files open. ``None`` chooses from the dataset.
+        buffer_bytes: Decoded bytes that the shuffle windows of all splits hold together.
+        mix: Segments whose requests are mixed in one shuffle window.
+        oversize: A request larger than a batch is a batch of its own (``own``), or several, marked (``split``).
+        drop_last: Whether a split's last, smaller batch is left out.
+        strings: Codes into the batch's vocabulary (``dictionary``) or a stable 64-bit hash (``hash``).
+        sample: Name of a stored sample to read; its filters are used in place of ``filters``.
+        orphans: Impressions without a request are an error (``raise``) or left out (``skip``).
 
     Raises:
         DatasetNotFoundError: no such dataset.
         VersionNotFoundError: no such version.
         UnknownColumnError: a column that the dataset does not have; names those it has.
-        ConfigError: an option is unknown or out of range.
+        ConfigError: an option is out of range, or two exclude each other.
         StorageError: the catalog or a file cannot be read.
     """
 
@@ -81,7 +90,15 @@ class DedupDataset(IterableDataset[Any]):
         arrow_transform: ArrowTransform | None = None,
         prefetch: int = 2,
         threads: int | None = None,
-        **options: Any,
+        tokens: str | None = None,
+        splits: int | None = None,
+        buffer_bytes: int = 512 * 1024**2,
+        mix: int = 4,
+        oversize: Literal["own", "split"] = "own",
+        drop_last: bool = False,
+        strings: Literal["dictionary", "hash"] = "dictionary",
+        sample: str | None = None,
+        orphans: Literal["raise", "skip"] = "raise",
     ) -> None:
         super().__init__()
         self.rank, self.world_size = resolve_rank(rank, world_size)
@@ -89,16 +106,26 @@ class DedupDataset(IterableDataset[Any]):
             raise ConfigError("the option ends is not valid", expected="one of " + ", ".join(Ends), got=str(ends))
         self.ends, self.prefetch, self.threads = Ends(ends), prefetch, threads
         self.transform, self.arrow_transform = transform, arrow_transform
-        read = ReadOptions.build(
-            columns=columns,
-            filters=filters if filters is not None else {},
-            batch_size=batch_size,
-            unit=unit,
-            shuffle=shuffle,
-            seed=seed,
-            **options,
+        options = ReadOptions.build(
+            {
+                "columns": columns,
+                "filters": filters if filters is not None else {},
+                "batch_size": batch_size,
+                "unit": unit,
+                "tokens": tokens,
+                "shuffle": shuffle,
+                "seed": seed,
+                "splits": splits,
+                "buffer_bytes": buffer_bytes,
+                "mix": mix,
+                "oversize": oversize,
+                "drop_last": drop_last,
+                "strings": strings,
+                "sample": sample,
+                "orphans": orphans,
+            }
         )
-        self.plan: ReadPlan = make_plan(name, settings if settings is not None else load_settings(), version, read)
+        self.plan: ReadPlan = make_plan(name, settings if settings is not None else load_settings(), version, options)
         # Shared memory, so that epoch and position reach workers that are already running.
         self._shared = SharedPosition()
         self._cursor: Cursor | None = None
@@ -110,6 +137,13 @@ class DedupDataset(IterableDataset[Any]):
         for option in ("transform", "arrow_transform"):
             check_picklable(option, getattr(self, option))
         return {**self.__dict__, "_cursor": None, "_delivered": None, "_order": None}
+
+    def __repr__(self) -> str:
+        plan, options = self.plan, self.plan.options
+        rows = f"{counted(plan.num_requests, 'request')}, {counted(plan.num_impressions, 'impression')}"
+        size = counted(options.batch_size, options.unit.value.removesuffix("s"))
+        rank = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
+        return f"DedupDataset({plan.spec.name}, version {plan.version}: {rows}, batches of {size}{rank})"
 
     # -- epochs -------------------------------------------------------------------------------------------------
     @property
@@ -186,11 +220,11 @@ class DedupDataset(IterableDataset[Any]):
         Raises:
             StateMismatchError: the state belongs to another dataset, version, seed, split count or options.
         """
-        read = ReaderState.from_dict(state)
-        read.check(self.plan.pins)
+        saved = ReaderState.from_dict(state)
+        saved.check(self.plan.pins)
         if get_worker_info() is None:
             # In a worker the iterator's own state says where to go on; the shared position is the main process's.
-            self._shared.load(read.lockstep)
+            self._shared.load(saved.lockstep)
         self._cursor, self._delivered = None, None
 
     def track(self, loader: Iterable[Any], *, progress: bool = False) -> Iterator[Any]:

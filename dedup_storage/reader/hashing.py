@@ -1,28 +1,22 @@
-"""Hashes that mean the same in every release, process and machine."""
+"""Hashes that mean the same in every release, process and machine.
+
+Strings are hashed with FNV-1a here and with XXH64 in ``sampling.hashing``, and both must stay as they are: models are
+trained on the ids that the one gives (``strings='hash'``, ``user_ids``), stored samples hold the users that the other
+chose, in Spark too.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from dedup_storage.dedup.mixing import mix64
 from dedup_storage.dedup.runs import Int64
 
-__all__ = ["combine", "hash_strings", "mix64"]
+__all__ = ["combine", "hash_strings"]
 
-UInt64 = npt.NDArray[np.uint64]
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)
-
-
-def mix64(values: npt.ArrayLike) -> UInt64:
-    """SplitMix64's finalizer (Steele, Lea, Flood 2014): a bijection of 64-bit integers. (n,) -> (n,) uint64."""
-    with np.errstate(over="ignore"):
-        x = np.asarray(values).astype(np.uint64) + _GOLDEN
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(x ^ (x >> np.uint64(31)), dtype=np.uint64)
 
 
 def combine(*parts: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ class Ends(StrEnum):
 
 
 class Filters(BaseModel):
-    """Which requests to read; all given conditions hold.
+    """Which requests to read; all conditions hold.
 
     Attributes:
         start: First event date (inclusive).
@@ -116,8 +117,8 @@ class ReadOptions(BaseModel):
         return self
 
     @classmethod
-    def build(cls, **values: Any) -> ReadOptions:
-        """Validate keywords.
+    def build(cls, values: Mapping[str, Any]) -> ReadOptions:
+        """Validate fields by name.
 
         Raises:
             ConfigError: names each one that is unknown or out of range.

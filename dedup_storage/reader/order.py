@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup_storage.dedup.expand import offsets_from_lengths
+from dedup_storage.dedup.mixing import mix64
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.reader.hashing import combine, mix64
+from dedup_storage.reader.hashing import combine
 
 __all__ = ["Block", "EpochOrder", "Items", "OrderOptions", "SplitOrder", "UnitSizes", "greedy_bounds"]
 
@@ -191,11 +192,11 @@ class SplitOrder:
         requests = self._pieces[0]
         if requests is None:
             return Items(np.arange(start, stop, dtype=np.int64))
-        mine = requests[start:stop]
-        within = np.arange(start, stop) - np.searchsorted(requests, mine)
+        owners = requests[start:stop]
+        within = np.arange(start, stop) - np.searchsorted(requests, owners)
         size = self._options.batch_size
-        continued = stop < len(requests) and int(requests[stop]) == int(mine[-1])
-        return Items(mine, within * size, (within + 1) * size, bool(within[0] > 0), continued)
+        continued = stop < len(requests) and int(requests[stop]) == int(owners[-1])
+        return Items(owners, within * size, (within + 1) * size, bool(within[0] > 0), continued)
 
     @property
     def num_batches(self) -> int:

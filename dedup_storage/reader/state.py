@@ -16,6 +16,16 @@ from dedup_storage.errors import StateMismatchError
 __all__ = ["Position", "ReaderState", "fingerprint", "merge_states"]
 
 FORMAT = 1
+# What a pin that differs means, for messages.
+_OTHERS = {
+    "dataset": "another dataset",
+    "snapshots": "other snapshots of the tables",
+    "seed": "another seed",
+    "splits": "another number of splits",
+    "columns": "other columns",
+    "filters": "other filters",
+    "options": "other options",
+}
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
@@ -97,11 +107,11 @@ class ReaderState:
         """Read plain values.
 
         Raises:
-            StateMismatchError: they are no state of this release.
+            StateMismatchError: they are not a state of this release.
         """
         if values.get("format") != FORMAT:
             raise StateMismatchError(
-                "the state is none of this reader's", expected=f"format {FORMAT}", got=str(values.get("format"))
+                "the state is not a state of this reader", expected=f"format {FORMAT}", got=str(values.get("format"))
             )
         try:
             base = Position(int(values["epoch"]), int(values["start"]), tuple(int(g) for g in values["done"]))
@@ -118,7 +128,7 @@ class ReaderState:
         for name in {**pins, **self.pins}:
             if self.pins.get(name) != pins.get(name):
                 raise StateMismatchError(
-                    f"the state belongs to another {name}",
+                    f"the state belongs to {_OTHERS.get(name, f'another {name}')}",
                     expected=str(pins.get(name)),
                     got=str(self.pins.get(name)),
                     fix="Open the reader as it was when the state was saved.",
@@ -162,9 +172,9 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Raises:
         StateMismatchError: none is given, they belong to different readers or iterations, or one is missing.
     """
-    read = [ReaderState.from_dict(s) for given in states for s in _reader_states(given)]
+    read = [ReaderState.from_dict(s) for state in states for s in _reader_states(state)]
     if not read:
-        raise StateMismatchError("no state was given", expected="the state of every rank")
+        raise StateMismatchError("there is no state to merge", expected="the state of every rank")
     first = read[0]
     for other in read[1:]:
         other.check(first.pins)

@@ -1,69 +1,37 @@
-"""Building the report: footers for what is stored, a sample of whole users for what repeats and what else could be."""
+"""Building the report: footers for what is stored, a draw of whole users for what repeats and what else could be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dedup_storage.errors import InputError, UnknownColumnError, known_names
+from dedup_storage.errors import UnknownColumnError, known_names
 from dedup_storage.layout import TableRole
 from dedup_storage.report.draw.named import NamedUsers
 from dedup_storage.report.draw.repetition import Repetition, repetition
-from dedup_storage.report.draw.select import SAMPLE_BYTES, Draw, sample_dataset, sample_flat
-from dedup_storage.report.draw.users import LogSample
+from dedup_storage.report.draw.select import DRAW_BYTES, DrawEngine, draw_dataset, draw_flat
+from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout, starting_encoding
 from dedup_storage.report.estimate.curves import curves
 from dedup_storage.report.estimate.intervals import Interval
-from dedup_storage.report.estimate.layouts import KnownTotals, LayoutEstimate, estimate_layouts, is_list
-from dedup_storage.report.model import Baseline, ColumnReport, PartReport, Range, Report, Sampled, TableReport
-from dedup_storage.report.parquet.dataset_files import DatasetFiles, TableFiles
+from dedup_storage.report.estimate.known import known_totals
+from dedup_storage.report.estimate.layouts import LayoutEstimate, estimate_layouts
+from dedup_storage.report.model import Baseline, ColumnReport, DrawSize, PartReport, Range, Report, TableReport
 from dedup_storage.report.parquet.encoding import Encoding
 from dedup_storage.report.parquet.footers import OnFile, Totals
-from dedup_storage.report.parquet.pages import ColumnPages, read_pages
+from dedup_storage.report.parquet.measured import Measured
 from dedup_storage.report.parquet.raw_bytes import element_count, raw_bytes
-from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles
 from dedup_storage.schema import Grain, LogSchema
+from dedup_storage.words import counted
 
-__all__ = ["Measured", "known_totals", "measure_dataset", "measure_log"]
+__all__ = ["measure_dataset", "measure_log"]
 
 OnStep = Callable[[str], None]
-_SAMPLED = "Dedup factors come from {share:.2%} of the users, baselines are estimates with their 95 % interval."
+_DRAWN = "Dedup factors come from {share:.2%} of the users, baselines are estimates with their 95 % interval."
 # Layouts whose files hold whole users.
 _BY_USER = (BaselineLayout.FLAT_SORTED, BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.SPLIT)
-_DELETES = "Deletion vectors mark {rows} rows as deleted; their bytes are still stored and counted."
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What footers and pages say of the tables of one log.
-
-    Attributes:
-        schema: Meaning of the columns.
-        tables: Its tables.
-        totals: Table name -> sums over footers.
-        pages: Table name -> column -> page facts.
-    """
-
-    schema: LogSchema
-    tables: tuple[TableFiles, ...]
-    totals: Mapping[str, Totals]
-    pages: Mapping[str, Mapping[str, ColumnPages]]
-
-    @classmethod
-    def read(cls, schema: LogSchema, tables: tuple[TableFiles, ...], on_file: OnFile | None = None) -> Measured:
-        """Read all footers and the pages of a few files.
-
-        Raises:
-            StorageError: names a file that cannot be read.
-            InputError: there is not one row.
-        """
-        totals = {t.name: read_totals(t, on_file) for t in tables}
-        if not any(t.rows for t in totals.values()):
-            names = ", ".join(t.name for t in tables)
-            raise InputError(f"there are no rows in {names}", expected="at least one row to report on")
-        pages = {t.name: read_pages(t.files, resolve=t.resolve) for t in tables}
-        return cls(schema, tables, totals, pages)
+_DELETES = "Deletion vectors mark {rows} as deleted, of which the bytes are still stored and counted."
 
 
 def measure_dataset(
@@ -71,12 +39,12 @@ def measure_dataset(
     *,
     baselines: tuple[BaselineLayout, ...] = ALL_LAYOUTS,
     share: float | None = None,
-    sample_bytes: int = SAMPLE_BYTES,
+    draw_bytes: int = DRAW_BYTES,
     columns: tuple[str, ...] = (),
     with_curves: bool = True,
     on_file: OnFile | None = None,
     on_step: OnStep | None = None,
-    draw: Draw | None = None,
+    engine: DrawEngine | None = None,
     named: NamedUsers | None = None,
 ) -> Report:
     """Report on a version of a dataset.
@@ -84,13 +52,13 @@ def measure_dataset(
     Args:
         dataset: Its files.
         baselines: Layouts to compare with; none leaves out everything that reads data.
-        share: Share of the users for baselines; ``None`` fits ``sample_bytes``.
-        sample_bytes: Raw bytes of the sample as a flat log.
+        share: Share of the users for baselines; ``None`` fits ``draw_bytes``.
+        draw_bytes: Raw bytes of the draw as a flat log.
         columns: Report on these alone; all when empty.
         with_curves: Also measure the ratio against sequence length and candidates.
         on_file, on_step: Progress: footers read; what is being done.
-        draw: Draws the sample's rows, where there is too much to read here.
-        named: The users of a named sample, in place of a share (``report.named.named_users``).
+        engine: Draws the rows, where there is too much to read here.
+        named: The users of a named sample, in place of a share (``report.draw.named.named_users``).
 
     Raises:
         UnknownColumnError: a column that no table has.
@@ -101,14 +69,14 @@ def measure_dataset(
     step("Reading footers")
     measured = Measured.read(dataset.spec.schema_, dataset.tables, on_file)
     _require_columns(measured, columns, dataset.spec.name)
-    sample = None
+    draw = None
     if baselines:
-        step("Sampling users")
-        sample = sample_dataset(dataset, dict(measured.totals), share=share, budget_bytes=sample_bytes, draw=draw,
+        step("Drawing users")
+        draw = draw_dataset(dataset, dict(measured.totals), share=share, budget_bytes=draw_bytes, engine=engine,
                                 named=named)  # fmt: skip
     encoding = Encoding.from_properties(dataset.tables[0].properties)
     return _report(
-        measured, sample, encoding, baselines, columns, with_curves, step, dataset.spec.name, dataset.version,
+        measured, draw, encoding, baselines, columns, with_curves, step, dataset.spec.name, dataset.version,
         dataset.spec.layout.value,
     )  # fmt: skip
 
@@ -119,12 +87,12 @@ def measure_log(
     *,
     baselines: tuple[BaselineLayout, ...] = ALL_LAYOUTS,
     share: float | None = None,
-    sample_bytes: int = SAMPLE_BYTES,
+    draw_bytes: int = DRAW_BYTES,
     columns: tuple[str, ...] = (),
     with_curves: bool = True,
     on_file: OnFile | None = None,
     on_step: OnStep | None = None,
-    draw: Draw | None = None,
+    engine: DrawEngine | None = None,
 ) -> Report:
     """Report on any flat log: a folder of Parquet files, an Iceberg or a Delta table. See ``measure_dataset``."""
     step = on_step or _silent
@@ -132,12 +100,12 @@ def measure_log(
     measured = Measured.read(schema, (table,), on_file)
     schema.require_columns(measured.totals[table.name].arrow_schema.names, table.name)
     _require_columns(measured, columns, table.name)
-    sample = None
+    draw = None
     if baselines:
-        step("Sampling users")
+        step("Drawing users")
         totals = measured.totals[table.name]
-        sample = sample_flat(table, totals, schema, share=share, budget_bytes=sample_bytes, draw=draw)
-    return _report(measured, sample, None, baselines, columns, with_curves, step, table.name, None, "flat")
+        draw = draw_flat(table, totals, schema, share=share, budget_bytes=draw_bytes, engine=engine)
+    return _report(measured, draw, None, baselines, columns, with_curves, step, table.name, None, "flat")
 
 
 def _require_columns(measured: Measured, only: tuple[str, ...], subject: str) -> None:
@@ -153,7 +121,7 @@ def _silent(_: str) -> None:
 
 def _report(
     measured: Measured,
-    sample: LogSample | None,
+    draw: LogDraw | None,
     encoding: Encoding | None,
     layouts: tuple[BaselineLayout, ...],
     only: tuple[str, ...],
@@ -166,22 +134,22 @@ def _report(
     stored = sum(t.size_bytes for t in measured.totals.values()) + sum(t.delete_bytes for t in measured.tables)
     factors: Mapping[str, Repetition] = {}
     found: tuple[Baseline, ...] = ()
-    drawn: tuple[object, ...] = ()
-    if sample is not None:
+    measured_curves: tuple[object, ...] = ()
+    if draw is not None:
         step("Counting repetitions")
-        factors = repetition(sample)
+        factors = repetition(draw)
         known = known_totals(measured)
-        tuned = encoding or starting_encoding(sample)
+        tuned = encoding or starting_encoding(draw)
         # A part of the log is carried to files as many as the log has now; all of it is counted as one.
-        files = dict.fromkeys(_BY_USER, len(measured.tables[0].files)) if sample.share < 1 else None
+        files = dict.fromkeys(_BY_USER, len(measured.tables[0].files)) if draw.share < 1 else None
         estimates = estimate_layouts(
-            sample, known, layouts=layouts, tuned=tuned, files=files,
+            draw, known, layouts=layouts, tuned=tuned, files=files,
             on_layout=lambda b: step(f"Writing baseline: {b.label}"),
         )  # fmt: skip
         found = _baselines(measured, estimates)
         if with_curves:
             step("Measuring curves")
-            drawn = curves(sample, tuned)
+            measured_curves = curves(draw, tuned)
     columns = [c for c in _columns(measured, factors, stored) if not only or c.column in only]
     dates = _parts(measured, measured.schema.event_time and "event_date")
     buckets = _parts(measured, "bucket")
@@ -191,7 +159,7 @@ def _report(
             "version": version,
             "layout": layout,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "dedup_factor": _dedup_factor(measured, sample),
+            "dedup_factor": _dedup_factor(measured, draw),
             "stored_bytes": stored,
             "tables": tuple(_table(t, measured.totals[t.name]) for t in measured.tables),
             "columns": tuple(columns),
@@ -199,49 +167,33 @@ def _report(
             "dates": dates,
             "buckets": buckets,
             "skew": {name: _skew(parts) for name, parts in (("event_date", dates), ("bucket", buckets)) if parts},
-            "sample": _sampled(sample),
+            "sample": _draw_size(draw),
             "baselines": found,
-            "curves": drawn,
-            "notes": tuple(_notes(measured, sample)),
+            "curves": measured_curves,
+            "notes": tuple(_notes(measured, draw)),
         }
     )
 
 
-def _sampled(sample: LogSample | None) -> Sampled | None:
-    if sample is None:
+def _draw_size(draw: LogDraw | None) -> DrawSize | None:
+    if draw is None:
         return None
-    return Sampled(
-        share=sample.share, users=sample.num_users, requests=sample.num_requests, impressions=sample.num_impressions
+    return DrawSize(
+        share=draw.share, users=draw.num_users, requests=draw.num_requests, impressions=draw.num_impressions
     )
 
 
-def _notes(measured: Measured, sample: LogSample | None) -> list[str]:
+def _notes(measured: Measured, draw: LogDraw | None) -> list[str]:
     deleted = sum(t.deleted_rows for t in measured.tables)
-    notes = [_DELETES.format(rows=deleted)] if deleted else []
-    return [*notes, _SAMPLED.format(share=sample.share)] if sample is not None and sample.share < 1 else notes
+    notes = [_DELETES.format(rows=counted(deleted, "row"))] if deleted else []
+    return [*notes, _DRAWN.format(share=draw.share)] if draw is not None and draw.share < 1 else notes
 
 
-def _by_role(measured: Measured, role: TableRole) -> Totals | None:
-    return next((measured.totals[t.name] for t in measured.tables if t.role == role.value), None)
-
-
-def known_totals(measured: Measured) -> KnownTotals:
-    """What the footers say about the whole log, for estimates."""
-    requests, impressions = _by_role(measured, TableRole.REQUESTS), _by_role(measured, TableRole.IMPRESSIONS)
-    flat = _by_role(measured, TableRole.LOGS)
-    anchor = requests if requests is not None else flat
-    if anchor is None:
-        raise InputError("the tables hold no log", expected="a requests and an impressions table, or a logs table")
-    elements = {f.name: element_count(f.type, anchor.columns[f.name]) for f in anchor.arrow_schema if is_list(f.type)}
-    rows = impressions.rows if impressions is not None else anchor.rows
-    return KnownTotals(rows, requests.rows if requests is not None else None, elements, requests is not None)
-
-
-def _dedup_factor(measured: Measured, sample: LogSample | None) -> float | None:
-    requests, impressions = _by_role(measured, TableRole.REQUESTS), _by_role(measured, TableRole.IMPRESSIONS)
+def _dedup_factor(measured: Measured, draw: LogDraw | None) -> float | None:
+    requests, impressions = measured.of_role(TableRole.REQUESTS), measured.of_role(TableRole.IMPRESSIONS)
     if requests is not None and impressions is not None and requests.rows:
         return impressions.rows / requests.rows
-    return sample.num_impressions / sample.num_requests if sample is not None else None
+    return draw.num_impressions / draw.num_requests if draw is not None else None
 
 
 def _table(table: TableFiles, totals: Totals) -> TableReport:
@@ -301,15 +253,15 @@ def _columns(measured: Measured, factors: Mapping[str, Repetition], stored: int)
 def _grains(columns: list[ColumnReport]) -> tuple[PartReport, ...]:
     parts = []
     for grain in (Grain.REQUEST.value, Grain.IMPRESSION.value, None):
-        mine = [c for c in columns if c.grain == grain]
-        if mine:
+        of_grain = [c for c in columns if c.grain == grain]
+        if of_grain:
             parts.append(
                 PartReport(
                     value=grain or "system",
                     files=0,
-                    rows=max(c.rows for c in mine),
-                    stored_bytes=sum(c.stored_bytes for c in mine),
-                    sequence_bytes=sum(c.stored_bytes for c in mine if c.sequence),
+                    rows=max(c.rows for c in of_grain),
+                    stored_bytes=sum(c.stored_bytes for c in of_grain),
+                    sequence_bytes=sum(c.stored_bytes for c in of_grain if c.sequence),
                 )
             )
     return tuple(parts)

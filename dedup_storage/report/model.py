@@ -20,10 +20,10 @@ __all__ = [
     "Baseline",
     "ColumnReport",
     "Curve",
+    "DrawSize",
     "PartReport",
     "Range",
     "Report",
-    "Sampled",
     "TableReport",
     "json_schema",
     "load_report",
@@ -115,8 +115,8 @@ class PartReport(_Frozen):
     sequence_bytes: int
 
 
-class Sampled(_Frozen):
-    """The sample that baselines and dedup factors come from; share 1 is everything."""
+class DrawSize(_Frozen):
+    """The draw that baselines and dedup factors come from; share 1 is everything."""
 
     share: float
     users: int
@@ -145,7 +145,7 @@ class Baseline(_Frozen):
 
 
 class Curve(_Frozen):
-    """Ratio of the sequence columns, flat shuffled over split, as one property of the sample is cut down."""
+    """Ratio of the sequence columns, flat shuffled over split, as one property of the draw is cut down."""
 
     name: str
     x: tuple[int, ...]
@@ -174,7 +174,7 @@ class Report(_Frozen):
     dates: tuple[PartReport, ...]
     buckets: tuple[PartReport, ...]
     skew: Mapping[str, float] = Field(default_factory=dict)
-    sample: Sampled | None = None
+    sample: DrawSize | None = None
     baselines: tuple[Baseline, ...] = ()
     curves: tuple[Curve, ...] = ()
     notes: tuple[str, ...] = ()

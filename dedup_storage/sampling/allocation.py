@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from dedup_storage.errors import UsageError, known_names
+from dedup_storage.words import counted
 
 __all__ = ["Allocation", "allocate", "check_targets"]
 
@@ -57,15 +58,15 @@ def allocate(
         raise UsageError("the sample's size cannot be reached", expected=f"1 to {total} users", got=str(size))
     if minimum < 0:
         raise UsageError("the minimum per stratum is negative", expected="0 or more", got=str(minimum))
-    given = {name: min(minimum, count) for name, count in users.items()}
-    if sum(given.values()) > size:
+    least = {name: min(minimum, count) for name, count in users.items()}
+    if sum(least.values()) > size:
         raise UsageError(
-            f"the minimum of {minimum} users in each of {len(users)} strata is more than the sample's size",
-            expected=f"a size of at least {sum(given.values())}",
+            f"the minimum of {counted(minimum, 'user')} in each of {len(users)} strata is more than the sample's size",
+            expected=f"a size of at least {sum(least.values())}",
             got=str(size),
         )
     weight = _weights(Allocation(rule), users, deviations if deviations is not None else {})
-    return _fill(given, users, weight, size)
+    return _fill(least, users, weight, size)
 
 
 def _weights(rule: Allocation, users: Mapping[str, int], deviations: Mapping[str, float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ __all__ = ["Caps", "How", "Keep", "Measure", "Sample", "SampleSpec", "Stratum", 
 
 
 class Measure(StrEnum):
-    """What can be said of a user.
+    """What a stratum can depend on.
 
     ``requests``, ``impressions``: how many. ``label_rate``: mean of the first label over all impressions.
     ``sequence_length``: mean length of the first history list over all requests. ``tenure_days``: days from the first
@@ -128,7 +128,7 @@ class Caps(_Frozen):
         return within or self.impressions is not None or bool(self.negatives)
 
     @property
-    def given(self) -> bool:
+    def limited(self) -> bool:
         """Whether there is any limit."""
         return self.requests is not None or self.impressions is not None or bool(self.negatives)
 
@@ -176,9 +176,9 @@ class SampleSpec(_Frozen):
             "fraction": self.fraction is not None, "fractions": bool(self.fractions), "targets": bool(self.targets),
             "size": self.size is not None, "buckets": self.buckets is not None,
         }  # fmt: skip
-        given = [name for name, there in kinds.items() if there]
-        if len(given) != 1:
-            raise ValueError(f"one of {', '.join(kinds)} must be given; got {', '.join(given) or 'none of them'}")
+        named = [name for name, present in kinds.items() if present]
+        if len(named) != 1:
+            raise ValueError(f"one of {', '.join(kinds)} must be given; got {', '.join(named) or 'none of them'}")
         shares = dict(self.fractions)
         if self.fraction is not None:
             shares["fraction"] = self.fraction

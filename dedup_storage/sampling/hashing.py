@@ -6,6 +6,9 @@ Spark: ``shiftrightunsigned(xxhash64(CAST(seed AS BIGINT), id), 11)``. Points ar
 no layout, bucket count, run, machine or hash seed of a process. A sample of share f holds the users whose point is
 below f * 2**53, so a smaller sample of one seed lies inside a larger one.
 
+Strings have another hash in batches (FNV-1a, ``reader.hashing``), on which trained models depend; this one has to be
+XXH64, since Spark chooses the same users with it. Neither may change.
+
 Source of the hash: XXH64, https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
 """
 

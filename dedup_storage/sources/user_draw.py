@@ -23,7 +23,8 @@ from dedup_storage.lake.folders import resolve_uri
 from dedup_storage.report.draw.hashing import hash_column
 from dedup_storage.report.draw.select import Drawn, choose_users, no_users
 from dedup_storage.report.draw.users import PLACE
-from dedup_storage.report.parquet.dataset_files import TableFiles, folder_files
+from dedup_storage.report.parquet.dataset_files import folder_files
+from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.schema import LogSchema
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
@@ -43,7 +44,7 @@ class SparkDraw:
 
     Example:
         >>> with SparkDraw(spark, "s3://lake/scratch") as draw:                     # doctest: +SKIP
-        ...     estimate_savings(input_files("s3://logs/clicks"), schema, draw=draw)
+        ...     estimate_savings(input_files("s3://logs/clicks"), schema, engine=draw)
     """
 
     def __init__(self, spark: SparkSession, scratch: str) -> None:

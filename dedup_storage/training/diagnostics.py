@@ -119,7 +119,7 @@ def diagnose_order(
         seed: Seed of the independent order.
 
     Raises:
-        UsageError: no batch holds an impression, or the label is no number for each impression.
+        UsageError: no batch holds an impression, or the label does not hold one number for each.
     """
     seen = _collect(batches, label, max_batches)
     positive = torch.ones_like(seen.labels, dtype=torch.bool) if seen.unlabelled else seen.labels > threshold
@@ -162,7 +162,7 @@ def _labels(batch: RequestBatch, label: str | None) -> Tensor:
     column = batch[name]
     if column.values.shape != (batch.num_impressions,):
         raise UsageError(
-            f"the label {name} is no number for each impression",
+            f"the label {name} does not hold one number for each impression",
             expected=f"({batch.num_impressions},)",
             got=str(tuple(column.values.shape)),
         )

@@ -68,7 +68,7 @@ def user_masked_info_nce(
         group: Process group; ``None`` is the default one, or this process alone.
 
     Raises:
-        UsageError: shapes do not fit, ids are no integers, or the temperature is not positive.
+        UsageError: shapes do not fit, ids are not integers, or the temperature is not positive.
         InverseIndexError: without ``inverse_indices``, queries are not B rows.
     """
     _check(queries, items, user_ids, item_ids, inverse_indices, log_q, positives, temperature)
@@ -134,9 +134,11 @@ def _check(
             )
     for name, tensor in (("user_ids", user_ids), ("item_ids", item_ids)):
         if tensor.is_floating_point() or tensor.dtype == torch.bool:
-            raise UsageError(f"{name} are no integers", expected="int64", got=str(tensor.dtype))
+            raise UsageError(f"{name} are not integers", expected="int64", got=str(tensor.dtype))
     if positives is not None and positives.dtype != torch.bool:
-        raise UsageError("positives is no mask", expected="bool", got=str(positives.dtype), fix="Compare: labels > 0.")
+        raise UsageError(
+            "positives is not a mask", expected="bool", got=str(positives.dtype), fix="Compare: labels > 0."
+        )
     if inverse_indices is None and len(queries) != rows:
         raise InverseIndexError(
             "there is not one query for each item vector",

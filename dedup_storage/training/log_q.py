@@ -20,7 +20,10 @@ def _shift(values: Tensor, bits: int) -> Tensor:
 
 
 def _mix(values: Tensor, seed: int) -> Tensor:
-    """SplitMix64's finalizer (Steele, Lea, Flood 2014) in wrapping int64 arithmetic."""
+    """``dedup.mixing.mix64`` in wrapping int64 arithmetic: the ids lie on a device, where NumPy does not reach.
+
+    ``_mix(values, seed)`` is ``mix64`` of ``values + seed * golden ratio``; the tests hold the two together.
+    """
     x = values + _signed((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
     x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)

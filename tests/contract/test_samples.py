@@ -19,9 +19,9 @@ from dedup_storage.errors import ConfigError, StorageError, UsageError
 from dedup_storage.lake.iceberg.expire import Policy
 from dedup_storage.reader import DedupDataset
 from dedup_storage.report.draw.named import named_users
-from dedup_storage.report.draw.select import sample_dataset
+from dedup_storage.report.draw.select import draw_dataset
 from dedup_storage.report.parquet.dataset_files import dataset_files
-from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.parquet.tables import read_totals
 from dedup_storage.sampling.hashing import limit, user_points
 from dedup_storage.sources.raw import RawLog
 from tests.contract.test_convert import StoppedError
@@ -152,7 +152,7 @@ def test_a_report_measures_a_samples_users(lake: Settings, ds: Dataset) -> None:
     ds.samples.make("two", buckets=2, seed=SEED)
     files, opened = dataset_files(lake, ds.name), list[int]()
     totals = {t.name: read_totals(t) for t in files.tables}
-    found = sample_dataset(files, totals, named=named_users(lake, ds.name, "two"), on_file=opened.append)
+    found = draw_dataset(files, totals, named=named_users(lake, ds.name, "two"), on_file=opened.append)
     users = {r["user_id"] for r in ds.samples.users("two").collect()}
     assert set(found.requests["user_id"].to_pylist()) == users
     assert found.num_impressions == ds.logs(sample="two").count() == 6 * len(users)

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dedup_storage.errors import InverseIndexError, MissingDependencyError, UnknownColumnError
-from dedup_storage.reader import DedupBatch, DedupDataset
+from dedup_storage.reader import Column, DedupBatch, DedupDataset
 from tests.reader.lake import Lake, make_log
 
 
@@ -181,3 +181,30 @@ def test_to_kjt_without_torchrec_says_so(batch: DedupBatch, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "torchrec.sparse.jagged_tensor", None)
     with pytest.raises(MissingDependencyError, match="to_kjt needs torchrec"):
         batch.to_kjt()
+
+
+def test_a_batch_and_a_column_print_shapes_and_dtypes_never_values(batch: DedupBatch) -> None:
+    shown = repr(batch)
+    first, requests, impressions = shown.split("\n")
+    assert first.startswith(f"DedupBatch({batch.num_requests} requests, {batch.num_impressions} impressions, ")
+    assert f"on cpu, batch {batch.progress.index}" in first
+    assert requests.startswith("  request: user_id int64, request_id int64, ")
+    assert "lists of int64" in requests
+    assert impressions.startswith("  impression: ")
+    assert "item_id int64" in impressions
+    assert repr(batch["item_id"]) == f"Column(values=int64 ({batch.num_impressions},))"
+    history = next(column for column in batch.requests.values() if column.is_list)
+    assert f"offsets=int64 ({batch.num_requests + 1},)" in repr(history)
+
+
+def test_many_columns_are_counted_not_listed(batch: DedupBatch) -> None:
+    many = batch.with_columns(impressions={f"extra_{n}": torch.zeros(len(batch)) for n in range(300)})
+    shown = repr(many)
+    assert len(shown.splitlines()) == 3
+    assert len(shown) < 1500
+    assert f"and {len(many.impressions) - 12} further columns" in shown
+
+
+def test_a_column_of_strings_counts_them_and_shows_none() -> None:
+    column = Column(torch.tensor([0, 1, 0], dtype=torch.int32), vocabulary=("secret", "word"))
+    assert repr(column) == "Column(values=int32 (3,), vocabulary=2 strings)"

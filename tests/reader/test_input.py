@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gc
+import inspect
 import json
 import os
 import pickle
@@ -29,7 +30,9 @@ from dedup_storage.errors import (
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupBatch, DedupDataset
 from dedup_storage.reader.decode.files import RowStream
+from dedup_storage.reader.options import ReadOptions
 from dedup_storage.schema import DateGrain
+from dedup_storage.words import counted
 from tests.reader.lake import Lake, make_log
 from tests.reader.reading import contents, deliver, requests_of
 
@@ -231,8 +234,10 @@ def test_unknown_dataset_version_and_sample_are_named(lake: Lake, tmp_path: Path
         DedupDataset("input_tests", lake.settings, version=9)
     with pytest.raises(ConfigError, match="no sample small"):
         DedupDataset("input_tests", lake.settings, sample="small")
-    with pytest.raises(ConfigError, match="batch_sze is unknown"):
-        DedupDataset("input_tests", lake.settings, batch_sze=3)
+    with pytest.raises(TypeError, match="batch_sze"):
+        DedupDataset("input_tests", lake.settings, batch_sze=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="batch_size"):
+        DedupDataset("input_tests", lake.settings, batch_size=0)
     with pytest.raises(DatasetNotFoundError):
         DedupDataset("anything", Settings(warehouse=str(tmp_path / "empty")))
 
@@ -260,7 +265,22 @@ def test_a_missing_and_a_corrupted_file_are_named_with_what_was_delivered(lake: 
             received.extend(take_all(dataset, received))
         delivered = len(received)
         assert path.name in str(caught.value)
-        assert f"{delivered} batches of this reader had been delivered" in str(caught.value)
+        assert f"{counted(delivered, 'batch', 'was')} delivered before it by this reader" in str(caught.value)
         assert f"the last was batch {delivered - 1}" in str(caught.value)
         with pytest.raises(StorageError, match=path.name):
             DedupDataset(name, lake.settings)
+
+
+def test_options_are_the_fields_that_are_validated() -> None:
+    taken = inspect.signature(DedupDataset).parameters
+    fields = ReadOptions.model_fields
+    assert set(fields) <= set(taken)
+    same = {name for name in fields if name != "filters"}
+    assert {n: taken[n].default for n in same} == {n: fields[n].default for n in same}
+
+
+def test_a_dataset_says_what_it_reads(lake: Lake) -> None:
+    shown = repr(DedupDataset("input_tests", lake.settings, batch_size=10, unit="requests", rank=1, world_size=2))
+    plan = DedupDataset("input_tests", lake.settings).plan
+    rows = f"{plan.num_requests:,} requests, {plan.num_impressions:,} impressions"
+    assert shown == f"DedupDataset(input_tests, version 1: {rows}, batches of 10 requests, rank 1 of 2)"

@@ -192,16 +192,16 @@ def test_13_state_is_json(opened: Opener) -> None:
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"seed": 5}, "seed"),
-        ({"splits": 8}, "splits"),
-        ({"columns": ["item_id", "price"]}, "columns"),
-        ({"batch_size": 21}, "options"),
-        ({"filters": {"buckets": (0, 1)}}, "filters"),
+        ({"seed": 5}, "another seed"),
+        ({"splits": 8}, "another number of splits"),
+        ({"columns": ["item_id", "price"]}, "other columns"),
+        ({"batch_size": 21}, "other options"),
+        ({"filters": {"buckets": (0, 1)}}, "other filters"),
     ],
 )
 def test_14_another_configuration_is_refused(opened: Opener, changed: dict[str, Any], named: str) -> None:
     state = opened().state_dict()
-    with pytest.raises(StateMismatchError, match=f"another {named}"):
+    with pytest.raises(StateMismatchError, match=f"the state belongs to {named};"):
         opened(**changed).load_state_dict(state)
 
 
@@ -215,13 +215,13 @@ def test_14_another_snapshot_is_refused(lake: Lake, name: str) -> None:
     new = more.requests.filter(more.requests["user_id"].to_numpy() == 4)
     lake.append(table, new.select(table.schema().as_arrow().names), spec.request_key)
     lake.tag(name, 2)
-    with pytest.raises(StateMismatchError, match="another snapshots"):
+    with pytest.raises(StateMismatchError, match="the state belongs to other snapshots of the tables;"):
         DedupDataset(name, lake.settings).load_state_dict(state)
     DedupDataset(name, lake.settings, version=1).load_state_dict(state)
 
 
 def test_14_a_foreign_or_damaged_state_is_refused(opened: Opener) -> None:
-    with pytest.raises(StateMismatchError, match="none of this reader's"):
+    with pytest.raises(StateMismatchError, match="not a state of this reader"):
         opened().load_state_dict({"epoch": 3})
     state = opened().state_dict()
     del state["start"]

@@ -14,7 +14,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.report.parquet.pages import read_pages
-from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.parquet.tables import read_totals
 from dedup_storage.report.tune.apply import apply_properties
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.glance import dictionary_columns

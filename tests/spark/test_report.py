@@ -13,11 +13,11 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import InputError, StorageError, UnsafeNameError, UsageError
 from dedup_storage.report.draw.named import named_users
-from dedup_storage.report.draw.select import sample_dataset
+from dedup_storage.report.draw.select import draw_dataset
 from dedup_storage.report.measure import measure_dataset
-from dedup_storage.report.parquet.dataset_files import DatasetFiles, dataset_files
+from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.report.parquet.pages import read_pages
-from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.parquet.tables import DatasetFiles, read_totals
 from dedup_storage.report.tune.apply import apply_properties
 from dedup_storage.report.tune.dataset import tune_dataset
 from dedup_storage.report.tune.search import Grid
@@ -66,7 +66,7 @@ def test_a_dataset_s_report(spark: SparkSession, settings: Settings, name: str, 
     history = next(c for c in report.columns if c.column == "hist")
     assert history.sequence
     assert set(history.encodings) == {"PLAIN"}
-    sample = sample_dataset(files, {t.name: read_totals(t) for t in files.tables})
+    sample = draw_dataset(files, {t.name: read_totals(t) for t in files.tables})
     assert (sample.num_users, sample.num_requests, sample.num_impressions) == (12, 36, 108)
     assert sorted(map(str, sample.requests["hist"].to_pylist())) == sorted(str(list(range(r % 7))) for r in range(36))
 
@@ -83,7 +83,7 @@ def test_a_named_sample_is_what_is_measured(spark: SparkSession, settings: Setti
     for sample in ds.samples():
         wanted = {row["user_id"] for row in ds.samples.users(sample.name).collect()}
         opened: list[int] = []
-        found = sample_dataset(
+        found = draw_dataset(
             files, totals, named=named_users(settings, name, sample.name), on_file=opened.append
         )  # fmt: skip
         assert set(found.requests["user_id"].to_pylist()) == wanted
@@ -108,7 +108,7 @@ def test_a_share_opens_the_files_of_its_buckets_alone(spark: SparkSession, setti
     files = dataset_files(settings, name)
     totals = {t.name: read_totals(t) for t in files.tables}
     opened: list[int] = []
-    sample = sample_dataset(files, totals, share=0.25, on_file=opened.append)
+    sample = draw_dataset(files, totals, share=0.25, on_file=opened.append)
     assert 0 < sample.num_users < 12
     present = {f.partition["bucket"] for f in files.tables[0].files}
     of_bucket = [sum(f.partition["bucket"] == b for t in files.tables for f in t.files) for b in present]
@@ -138,7 +138,7 @@ def test_an_empty_version_is_one_sentence(spark: SparkSession, settings: Setting
 
 def _no_files(settings: Settings, name: str) -> DatasetFiles:
     from dedup_storage.lake.iceberg.metadata import Lake
-    from dedup_storage.report.parquet.dataset_files import table_files
+    from dedup_storage.report.parquet.iceberg import table_files
 
     metadata = Lake(settings).load(name)
     tables = tuple(table_files(t, n, metadata.role(n) or n) for n, t in metadata.tables.items())

@@ -17,10 +17,10 @@ from dedup_storage.cli import app
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import InputError
-from dedup_storage.report.draw.select import rows_per_request, sample_dataset, sample_flat
-from dedup_storage.report.draw.users import LogSample
+from dedup_storage.report.draw.select import draw_dataset, draw_flat, rows_per_request
+from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.parquet.dataset_files import dataset_files, folder_files
-from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.parquet.tables import read_totals
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.sources.user_draw import SparkDraw
@@ -61,7 +61,7 @@ def _lay_down(table: pa.Table, folder: Path) -> Path:
     return folder
 
 
-def _same(ours: LogSample, theirs: LogSample) -> None:
+def _same(ours: LogDraw, theirs: LogDraw) -> None:
     assert ours.share == theirs.share
     assert ours.schema == theirs.schema
     assert ours.requests.select(theirs.requests.column_names).to_pylist() == theirs.requests.to_pylist()
@@ -76,9 +76,9 @@ def test_a_flat_log_s_sample_is_the_one_that_a_process_draws(spark: SparkSession
     table = _log(texts)
     files = folder_files(str(_lay_down(table, tmp_path / "a log")))
     totals = read_totals(files)
-    theirs = sample_flat(files, totals, SCHEMA, share=0.4)
+    theirs = draw_flat(files, totals, SCHEMA, share=0.4)
     with SparkDraw(spark, str(tmp_path / "scratch")) as draw:
-        ours = sample_flat(files, totals, SCHEMA, share=0.4, draw=draw)
+        ours = draw_flat(files, totals, SCHEMA, share=0.4, engine=draw)
         assert list((tmp_path / "scratch").iterdir())
     _same(ours, theirs)
     assert ours.requests.schema.field("ts").type == theirs.requests.schema.field("ts").type
@@ -98,9 +98,9 @@ def test_a_dataset_s_sample_is_the_one_that_a_process_draws(
     Dataset.create(spark, settings, name, SCHEMA, raw, layout=layout).write(raw, gate=False)
     files = dataset_files(settings, name)
     totals = {t.name: read_totals(t) for t in files.tables}
-    theirs = sample_dataset(files, totals, share=0.3)
+    theirs = draw_dataset(files, totals, share=0.3)
     with SparkDraw(spark, str(tmp_path / "scratch")) as draw:
-        ours = sample_dataset(files, totals, share=0.3, draw=draw)
+        ours = draw_dataset(files, totals, share=0.3, engine=draw)
     assert 0 < theirs.num_users < USERS
     _same(ours, theirs)
 
@@ -111,7 +111,7 @@ def test_what_spark_counts_and_refuses(spark: SparkSession, tmp_path: Path) -> N
         counted = draw.rows_per_request(files, SCHEMA)
         assert counted == pytest.approx(rows_per_request(files, SCHEMA), rel=0.1)
         with pytest.raises(InputError, match="no user falls into a share"):
-            sample_flat(files, read_totals(files), SCHEMA, share=1e-12, draw=draw)
+            draw_flat(files, read_totals(files), SCHEMA, share=1e-12, engine=draw)
     assert not list((tmp_path / "scratch").iterdir())
 
 

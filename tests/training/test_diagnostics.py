@@ -184,7 +184,7 @@ def _anova(groups: list[list[float]]) -> float:
 def test_nothing_to_diagnose_is_said() -> None:
     with pytest.raises(UsageError, match="no batch holds an impression"):
         diagnose_order([Batch([], [], [])])
-    with pytest.raises(UsageError, match="no number for each impression"):
+    with pytest.raises(UsageError, match="does not hold one number for each impression"):
         diagnose_order([Batch([1], [2, 3], [2], [1.0])])
 
 

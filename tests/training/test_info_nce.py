@@ -139,9 +139,9 @@ def test_wrong_arguments_are_named() -> None:
         user_masked_info_nce(q, v, ids, ids)
     with pytest.raises(UsageError, match=r"user_ids does not hold one value for each item vector; expected \(4,\)"):
         user_masked_info_nce(v, v, ids[:2], ids)
-    with pytest.raises(UsageError, match="item_ids are no integers"):
+    with pytest.raises(UsageError, match="item_ids are not integers"):
         user_masked_info_nce(v, v, ids, ids.float())
-    with pytest.raises(UsageError, match="positives is no mask"):
+    with pytest.raises(UsageError, match="positives is not a mask"):
         user_masked_info_nce(v, v, ids, ids, positives=ids)
     with pytest.raises(UsageError, match="vectors of one width"):
         user_masked_info_nce(v, v[:, :2], ids, ids)

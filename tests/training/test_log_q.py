@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from dedup_storage.dedup.mixing import mix64
 from dedup_storage.errors import UsageError
 from dedup_storage.training import StreamingLogQ
+from dedup_storage.training.log_q import _mix
 
 
 def test_distances_by_hand() -> None:
@@ -55,3 +58,24 @@ def test_a_collision_in_one_hash_is_outvoted() -> None:
 def test_sizes_are_checked() -> None:
     with pytest.raises(UsageError, match="sizes are out of range"):
         StreamingLogQ(alpha=0.0)
+
+
+def plain_mix(value: int) -> int:
+    """SplitMix64's finalizer on Python's integers."""
+    x = (value + 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
+def test_every_form_of_splitmix64_agrees() -> None:
+    # The first outputs of the reference implementation from seed 0.
+    assert plain_mix(0) == 0xE220A8397B1DCDAF
+    assert plain_mix(0x9E3779B97F4A7C15) == 0x6E789E6AA1B965F4
+    values = np.array([0, 1, -1, 2**63 - 1, -(2**63), *np.random.default_rng(0).integers(-(2**63), 2**63, 1000)])
+    expected = [plain_mix(int(v) % 2**64) for v in values]
+    assert mix64(values).tolist() == expected
+    assert mix64(values.view(np.uint64)).tolist() == expected
+    assert _mix(torch.from_numpy(values), 0).numpy().view(np.uint64).tolist() == expected
+    seeded = [plain_mix((int(v) + 3 * 0x9E3779B97F4A7C15) % 2**64) for v in values]
+    assert _mix(torch.from_numpy(values), 3).numpy().view(np.uint64).tolist() == seeded

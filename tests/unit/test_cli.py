@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from dedup_storage.cli import app
-from dedup_storage.cli.output import format_value, human_bytes, show_summary
+from dedup_storage.cli.output import format_value, show_summary
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.config import default_config
 from dedup_storage.errors import ConflictError, DedupStorageError, InputError, QualityGateError
@@ -209,10 +209,6 @@ def test_wrong_input_is_refused_before_spark_starts(
 )
 def test_values_are_shown_with_their_unit(name: str, value: object, text: str) -> None:
     assert format_value(name, value) == text
-
-
-def test_every_power_of_a_thousand_has_its_unit() -> None:
-    assert [human_bytes(10 ** (3 * n)) for n in range(5)] == ["1 B", "1.0 kB", "1.0 MB", "1.0 GB", "1.0 TB"]
 
 
 def test_lists_of_rows_become_tables(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dedup_storage.dedup.dictionary import MOST_ELEMENTS, wants_dictionary
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, encoding_properties
 from dedup_storage.report.draw.users import from_flat
-from dedup_storage.report.estimate.baselines import default_tuned, measure_layouts, starting_encoding
+from dedup_storage.report.estimate.baselines import BaselineLayout, default_tuned, measure_layout, starting_encoding
 from dedup_storage.report.parquet.encoding import Encoding
 from dedup_storage.schema import DateGrain, LogSchema
 
@@ -91,15 +91,15 @@ def _log() -> pa.Table:
 
 
 def test_lists_that_want_a_dictionary_start_with_one_and_are_smaller_for_it() -> None:
-    sample = from_flat(SCHEMA, [_log()])
-    encoding = starting_encoding(sample)
+    draw = from_flat(SCHEMA, [_log()])
+    encoding = starting_encoding(draw)
     assert encoding == default_tuned(["ids", "kinds"], {"kinds"})
     assert encoding.columns == {"ids": False, "kinds": True}
-    ours = measure_layouts(sample)
-    without = measure_layouts(sample, tuned=default_tuned(["ids", "kinds"]))
-    for layout in ("split", "flat_sorted_tuned"):
-        assert ours[layout].columns["kinds"] < without[layout].columns["kinds"] / 2  # type: ignore[index]
-        assert ours[layout].columns["ids"] == without[layout].columns["ids"]  # type: ignore[index]
+    for layout in (BaselineLayout.SPLIT, BaselineLayout.FLAT_SORTED_TUNED):
+        ours = measure_layout(draw, layout)
+        without = measure_layout(draw, layout, default_tuned(["ids", "kinds"]))
+        assert ours.columns["kinds"] < without.columns["kinds"] / 2
+        assert ours.columns["ids"] == without.columns["ids"]
 
 
 def test_tables_and_estimates_start_from_the_same_properties() -> None:

@@ -15,10 +15,9 @@ from dedup_storage.lake.groups import (
     SourceKind,
     find_group,
     group_table,
-    member_tables,
     table_name,
 )
-from dedup_storage.lake.iceberg.changes import Cell, date_ranges
+from dedup_storage.lake.iceberg.changes import Cell
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.schema import DateGrain, Grain, LogSchema
 
@@ -55,10 +54,6 @@ def test_tables_of_a_version_hold_the_key_the_date_and_the_columns() -> None:
     at_impressions = group_table(spec(), group(grain=Grain.IMPRESSION))
     assert at_impressions.columns == ("u", "r", "event_date", "position", "days")
     assert at_impressions.sort_columns == ("u", "r", "position")
-    own = [(t.name, t.columns[-1]) for t in member_tables(spec(), [group()])]
-    assert own == [("requests", "t"), ("impressions", "y"), ("fg_age", "days")]
-    promoted = [(t.name, t.columns[-1]) for t in member_tables(spec(), [group(promoted="requests")])]
-    assert promoted == [("requests", "days"), ("impressions", "y")]
 
 
 def test_names() -> None:
@@ -76,8 +71,3 @@ def test_cells_stretch_over_the_look_back_and_overlap_by_date_and_bucket() -> No
     assert cell.stretched(2).overlaps(Cell(date(2024, 1, 5), None, 1))
     assert not cell.overlaps(Cell(date(2024, 1, 3), date(2024, 1, 3), 2))
     assert cell.overlaps(Cell(None, None, None))
-
-
-def test_ranges_join_neighbours() -> None:
-    days = [date(2024, 1, 31), date(2024, 2, 1), date(2024, 2, 3)]
-    assert date_ranges(days) == (("2024-01-31", "2024-02-02"), ("2024-02-03", "2024-02-04"))

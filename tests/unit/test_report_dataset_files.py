@@ -19,7 +19,7 @@ from dedup_storage.errors import DatasetNotFoundError, InputError, VersionNotFou
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, Layout
 from dedup_storage.report.parquet.dataset_files import dataset_files, folder_files, input_files
 from dedup_storage.report.parquet.footers import Totals, iter_footers
-from dedup_storage.report.show.summary import human_bytes, summarize
+from dedup_storage.report.show.summary import summarize
 from dedup_storage.schema import DateGrain, LogSchema
 
 SCHEMA = LogSchema.from_dict(
@@ -155,10 +155,3 @@ def test_a_delta_table_is_its_log_and_not_its_folder(tmp_path: Path) -> None:
     source = input_files(place)
     assert [dict(f.partition) for f in source.files] == [{"p": "x y"}]
     assert Totals.of(iter_footers(source.files)).rows == 1
-
-
-@pytest.mark.parametrize(
-    ("size", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (128_800_000, "128.8 MB"), (3e15, "3000.0 TB")]
-)
-def test_human_bytes(size: float, shown: str) -> None:
-    assert human_bytes(size) == shown

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup_storage.report.draw.users import from_flat
-from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout, measure_layout, measure_layouts
+from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout, measure_layout
 from dedup_storage.report.estimate.intervals import ratio_interval, student_t
 from dedup_storage.report.estimate.layouts import KnownTotals, estimate_layouts
 from dedup_storage.report.parquet.counting import encode
@@ -20,7 +20,7 @@ from dedup_storage.report.parquet.encoding import Encoding, dictionary_pays, wri
 from dedup_storage.report.parquet.footers import DataFile
 from dedup_storage.report.parquet.page_rule import PageRule
 from dedup_storage.report.parquet.pages import read_pages
-from dedup_storage.report.tune.dataset import sample_tables
+from dedup_storage.report.tune.dataset import draw_tables
 from dedup_storage.report.tune.proposal import iceberg_leaves, propose
 from dedup_storage.report.tune.search import Grid, Point, Tuner, choose
 from dedup_storage.synth import SynthParams, batches
@@ -32,7 +32,7 @@ PARAMS = SynthParams.preset(
 
 
 @pytest.fixture(scope="module")
-def sample():
+def draw():
     tables = [pa.Table.from_batches([b]) for f in range(PARAMS.files) for b in batches(PARAMS, "log", f)]
     return from_flat(PARAMS.log_schema(), tables)
 
@@ -138,42 +138,42 @@ def test_leaves_are_named_as_iceberg_names_them(kind: pa.DataType, leaves: list[
     assert iceberg_leaves(kind, "c") == leaves
 
 
-def test_layouts_order_as_they_must(sample) -> None:
-    measured = measure_layouts(sample)
-    size = {layout: m.of(sample.schema.sequence_columns) for layout, m in measured.items()}
+def test_layouts_order_as_they_must(draw) -> None:
+    measured = {layout: measure_layout(draw, layout) for layout in ALL_LAYOUTS}
+    size = {layout: m.of(draw.schema.sequence_columns) for layout, m in measured.items()}
     order = [
         BaselineLayout.FLOOR, BaselineLayout.SPLIT, BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.FLAT_SHUFFLED,
     ]  # fmt: skip
     assert sorted(order, key=lambda layout: size[layout]) == order
-    assert measured[BaselineLayout.FLAT_SORTED].rows == sample.num_impressions
-    assert measured[BaselineLayout.SPLIT].rows == sample.num_impressions + sample.num_requests
+    assert measured[BaselineLayout.FLAT_SORTED].rows == draw.num_impressions
+    assert measured[BaselineLayout.SPLIT].rows == draw.num_impressions + draw.num_requests
     split = measured[BaselineLayout.SPLIT].columns
-    assert set(split) == {*sample.requests.column_names, *sample.impressions.column_names}
+    assert set(split) == {*draw.requests.column_names, *draw.impressions.column_names}
 
 
-def test_a_whole_log_has_no_interval(sample) -> None:
-    known = KnownTotals(sample.num_impressions, None, {}, False)
-    for layout, estimate in estimate_layouts(sample, known, layouts=ALL_LAYOUTS).items():
+def test_a_whole_log_has_no_interval(draw) -> None:
+    known = KnownTotals(draw.num_impressions, None, {}, False)
+    for layout, estimate in estimate_layouts(draw, known, layouts=ALL_LAYOUTS).items():
         assert estimate.sequences.exact
-        assert estimate.total.value == measure_layout(sample, layout).total_bytes
+        assert estimate.total.value == measure_layout(draw, layout).total_bytes
 
 
-def test_intervals_hold_the_truth_for_most_samples(sample) -> None:
+def test_intervals_hold_the_truth_for_most_samples(draw) -> None:
     from dataclasses import replace
 
     from dedup_storage.dedup.gather import list_parts
     from dedup_storage.dedup.runs import single_chunk
 
     layouts = (BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.SPLIT)
-    truth = measure_layouts(sample, layouts=layouts)
-    names = sample.schema.sequence_columns
-    elements = {n: len(list_parts(single_chunk(sample.requests[n]))[0]) * 6 for n in names}
-    known = KnownTotals(sample.num_impressions, None, elements, False)
+    truth = {layout: measure_layout(draw, layout) for layout in layouts}
+    names = draw.schema.sequence_columns
+    elements = {n: len(list_parts(single_chunk(draw.requests[n]))[0]) * 6 for n in names}
+    known = KnownTotals(draw.num_impressions, None, elements, False)
     held = []
-    users = np.unique(sample.users)
+    users = np.unique(draw.users)
     for seed in range(10):
-        chosen = np.isin(sample.users, np.random.default_rng(seed).choice(users, 30, replace=False))
-        part = replace(sample.part(chosen), share=0.5)
+        chosen = np.isin(draw.users, np.random.default_rng(seed).choice(users, 30, replace=False))
+        part = replace(draw.part(chosen), share=0.5)
         for layout, e in estimate_layouts(part, known, layouts=layouts, groups=10).items():
             held.append(truth[layout].of(names) in e.sequences)
             assert e.sequences.value == pytest.approx(truth[layout].of(names), rel=0.1)
@@ -206,11 +206,11 @@ def test_the_rule_takes_the_smallest_that_decodes_in_time(found: list[tuple[int,
     assert all(size >= chosen[0] for size, seconds in found if seconds <= limit)
 
 
-def test_the_tuner_finds_what_the_grid_finds(sample) -> None:
+def test_the_tuner_finds_what_the_grid_finds(draw) -> None:
     grid = Grid(page_bytes=(4096, 64 * 1024, 8 * MIB), row_group_bytes=(128 * MIB,), level=(1, 3), page_version=(1, 2))
     start = Encoding(page_bytes=4096, columns={"hist_item_ids": False})
     # Without a limit on decode time the choice depends on bytes alone, which are the same on every machine.
-    tuner = Tuner(sample_tables(sample, "requests", 120), start, grid=grid, tolerance=1e9, rounds=1)
+    tuner = Tuner(draw_tables(draw, "requests", 120), start, grid=grid, tolerance=1e9, rounds=1)
     found = tuner.search()
     visited = len(tuner.trials)
     best = min(t.stored_bytes for t in (tuner.exhaustive(), *tuner.trials.values()))

@@ -13,13 +13,15 @@ import pytest
 from rich.console import Console
 
 from dedup_storage.errors import InputError, SchemaError, StorageError, UnknownColumnError, UsageError
-from dedup_storage.report.estimate.savings import estimate_savings, savings_text
+from dedup_storage.report.estimate.savings import estimate_savings
 from dedup_storage.report.measure import measure_log
 from dedup_storage.report.model import Report, json_schema, load_report
-from dedup_storage.report.parquet.dataset_files import TableFiles, folder_files
+from dedup_storage.report.parquet.dataset_files import folder_files
+from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.report.show.compare import RegressionError, compare, comparison_table
 from dedup_storage.report.show.html import html
 from dedup_storage.report.show.plots import plots
+from dedup_storage.report.show.savings import savings_text
 from dedup_storage.report.show.text import headline, markdown, terminal
 from dedup_storage.schema import LogSchema
 from dedup_storage.synth import SynthParams, write_log

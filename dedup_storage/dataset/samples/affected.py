@@ -25,7 +25,7 @@ def affected_by_sample(handle: Handle, affected: Affected) -> Affected:
     with translated():
         sample = SampleStore(handle).load(str(affected.sample))
         spec = sample.spec
-        if spec.caps.given:
+        if spec.caps.limited:
             raise UsageError(
                 f"the sample {sample.name} caps users, so it cannot say which rows a backfill takes",
                 expected="a sample of whole users",

@@ -37,6 +37,7 @@ from dedup_storage.sources.raw import Form, RawLog
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
+from dedup_storage.words import counted
 
 __all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer", "write_log"]
 
@@ -274,7 +275,7 @@ class Writer(TimedSteps):
         with self.timed("constancy"):
             if repeated():
                 raise DuplicateRowsError(
-                    f"{repeated()} impressions of the log have the key of another one",
+                    f"{counted(repeated(), 'impression', 'has')} the key of another one in the log",
                     expected=f"one row for each {', '.join(self.spec.impression_key)}",
                     fix="Choose --on-duplicates keep-one, or leave position out of the schema to have it assigned.",
                 )

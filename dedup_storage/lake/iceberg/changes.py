@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
 
-__all__ = ["CHANGED", "ROWS_KEPT", "Cell", "changed_cells", "date_ranges", "stored_cells"]
+__all__ = ["CHANGED", "ROWS_KEPT", "Cell", "changed_cells", "stored_cells"]
 
 # Snapshot fact: the snapshot wrote rows anew and changed none, as compaction does.
 ROWS_KEPT = "rows-kept"
@@ -65,17 +65,6 @@ def stored_cells(table: Table, spec: DatasetSpec, snapshot_id: int) -> set[Cell]
     """Where a snapshot has rows."""
     files = (f for f in _live(table, snapshot_id).values() if f.content is DataFileContent.DATA)
     return set(_cells(table, spec, files))
-
-
-def date_ranges(days: Iterable[date]) -> tuple[tuple[str, str], ...]:
-    """Half-open ISO ranges that hold exactly these days, neighbours joined."""
-    ranges: list[tuple[date, date]] = []
-    for day in sorted(set(days)):
-        if ranges and ranges[-1][1] == day:
-            ranges[-1] = (ranges[-1][0], day + timedelta(days=1))
-        else:
-            ranges.append((day, day + timedelta(days=1)))
-    return tuple((low.isoformat(), high.isoformat()) for low, high in ranges)
 
 
 def _changed_by(table: Table, spec: DatasetSpec, snapshot: Snapshot) -> Iterable[Cell]:

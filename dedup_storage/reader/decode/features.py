@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,37 +11,30 @@ import pyarrow as pa
 
 from dedup_storage.dedup.expand import ranges
 from dedup_storage.dedup.gather import gather_table
-from dedup_storage.dedup.keys import match_keys
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import DuplicateRowsError
-from dedup_storage.reader.decode.files import DataFile, RowStream
-from dedup_storage.reader.open.keys import KeyReader, take_rows
-from dedup_storage.reader.open.scan import SegmentKey, TableScan
+from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
 from dedup_storage.schema import Grain
 
-__all__ = ["FeatureFiles", "FeatureRows", "FeatureScan", "index_features", "join_impressions", "join_requests"]
+__all__ = ["FeatureRows", "FeatureSource", "join_impressions", "join_requests"]
 
 Int32 = npt.NDArray[np.int32]
 Opener = Callable[[DataFile], RowStream]
 
 
 @dataclass(frozen=True)
-class FeatureScan:
-    """One feature group of a version.
+class FeatureSource:
+    """What a feature group's rows are read from; crosses process borders.
 
     Attributes:
         grain: Grain of its rows.
-        scan: Its files.
+        table: Its table.
         columns: Columns to join.
     """
 
     grain: Grain
-    scan: TableScan
+    table: TableRef
     columns: tuple[str, ...]
-
-    def without_files(self) -> FeatureScan:
-        """The same without its list of files, which workers do not need."""
-        return FeatureScan(self.grain, TableScan(self.scan.ref, {}), self.columns)
 
 
 @dataclass(frozen=True)
@@ -54,53 +47,6 @@ class FeatureRows:
     """
 
     files: tuple[tuple[DataFile, Int64, Int32, Int32], ...]
-
-
-@dataclass(frozen=True)
-class FeatureFiles:
-    """Runs of a feature group's rows in one segment, owned by its candidates."""
-
-    runs: tuple[tuple[DataFile, Int64, Int64, Int64], ...]
-
-    def of_unit(self, low: int, high: int, local: Int64) -> FeatureRows:
-        """The runs of one unit; arguments as for ``unit_runs``."""
-        found = []
-        for file, starts, sizes, owners in self.runs:
-            inside = (owners >= low) & (owners < high)
-            inside[inside] = local[owners[inside] - low] >= 0
-            if np.any(inside):
-                requests = local[owners[inside] - low].astype(np.int32)
-                found.append((file, starts[inside], sizes[inside].astype(np.int32), requests))
-        return FeatureRows(tuple(found))
-
-
-def index_features(
-    feature: FeatureScan, reader: KeyReader, segment: SegmentKey, candidates: Sequence[pa.Array]
-) -> FeatureFiles:
-    """Match a feature group's rows with a segment's requests.
-
-    Raises:
-        DuplicateRowsError: a request has two rows at request grain.
-    """
-    key = reader.spec.request_key
-    found = []
-    seen: list[Int64] = []
-    for file in feature.scan.segments.get(segment, ()):
-        keys = reader.read(feature.scan.ref, file)
-        heads, starts, sizes = keys.runs(key)
-        table = take_rows(keys.table, heads)
-        owners = match_keys(candidates, [table[k] for k in key])
-        there = owners >= 0
-        found.append((file, starts[there], sizes[there], owners[there]))
-        seen.append(np.repeat(owners[there], sizes[there]))
-    if feature.grain is Grain.REQUEST and seen:
-        owned = np.concatenate(seen)
-        if len(np.unique(owned)) != len(owned):
-            raise DuplicateRowsError(
-                f"the feature group {feature.scan.ref.name} has two rows for one request",
-                expected="one row per request",
-            )
-    return FeatureFiles(tuple(found))
 
 
 def _read(rows: FeatureRows, open_file: Opener, start: int, stop: int) -> tuple[list[pa.Table], Int64]:
@@ -159,14 +105,14 @@ def join_impressions(
     Raises:
         DuplicateRowsError: the group has two rows for one impression.
     """
-    tables, own = _read(rows, open_file, start, stop)
+    tables, stored_owners = _read(rows, open_file, start, stop)
     if not tables:
         return _place(None, columns, np.full(len(owners), -1, dtype=np.int64))
     together = pa.concat_tables(tables, promote_options="permissive")
-    theirs = together[position_column].to_numpy().astype(np.int64)
-    low = min(int(positions.min(initial=0)), int(theirs.min(initial=0)))
-    width = max(int(positions.max(initial=0)), int(theirs.max(initial=0))) - low + 1
-    wanted, have = (owners - start) * width + positions - low, (own - start) * width + theirs - low
+    stored = together[position_column].to_numpy().astype(np.int64)
+    low = min(int(positions.min(initial=0)), int(stored.min(initial=0)))
+    width = max(int(positions.max(initial=0)), int(stored.max(initial=0))) - low + 1
+    wanted, have = (owners - start) * width + positions - low, (stored_owners - start) * width + stored - low
     if np.array_equal(wanted, have):
         return _place(together, columns, np.arange(len(wanted), dtype=np.int64))
     order = np.argsort(have, kind="stable")

@@ -17,7 +17,7 @@ from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.batch import INVERSE, LENGTHS, DedupBatch, FieldView, Progress
 from dedup_storage.reader.decode.encode import Scalars, Strings, tensor_type
 from dedup_storage.reader.decode.vocabulary import compact
-from dedup_storage.reader.decode.window import Lists, Runs, Window
+from dedup_storage.reader.decode.window import ElementRuns, Lists, Window
 from dedup_storage.schema import Grain
 
 __all__ = ["BatchPacker", "Part"]
@@ -111,7 +111,7 @@ def _add_lists(buffer: _Buffer, name: str, grain: Grain, slices: Sequence[Slice]
     """Add a list column; returns the strings behind its codes."""
     columns: list[tuple[Lists, int, int]] = [(columns[name], a, b) for columns, a, b in slices]  # type: ignore[misc]
     sources: list[Scalars] = []
-    runs: list[Runs] = []
+    runs: list[ElementRuns] = []
     offsets: list[Int64] = []
     total = 0
     for column, first, last in columns:
@@ -120,7 +120,7 @@ def _add_lists(buffer: _Buffer, name: str, grain: Grain, slices: Sequence[Slice]
         total += int(bounds[-1] - bounds[0])
         runs.append(column.runs(first, last, len(sources)))
         sources += column.sources
-    together = runs[0] if len(runs) == 1 else Runs(*(np.concatenate(part) for part in zip(*runs, strict=True)))
+    together = runs[0] if len(runs) == 1 else ElementRuns(*(np.concatenate(part) for part in zip(*runs, strict=True)))
     vocabulary = None
     if sources[0].vocabulary is None:
         buffer.add_runs(name, grain, "values", sources, together)
@@ -179,7 +179,9 @@ class _Buffer:
             place = end
         self._add_view(column, grain, part, dtype, (place - start) // width)
 
-    def add_runs(self, column: str, grain: Grain | None, part: str, sources: Sequence[Scalars], runs: Runs) -> None:
+    def add_runs(
+        self, column: str, grain: Grain | None, part: str, sources: Sequence[Scalars], runs: ElementRuns
+    ) -> None:
         """Add many pieces of sources of one dtype."""
         dtype, width = sources[0].form
         starts, stops = runs.starts * width, runs.stops * width

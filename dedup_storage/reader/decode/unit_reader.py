@@ -11,9 +11,9 @@ import pyarrow as pa
 from dedup_storage.dedup.expand import inverse_from_lengths, offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import gather_table
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.reader.decode.features import FeatureScan, join_impressions, join_requests
+from dedup_storage.reader.decode.features import FeatureSource, join_impressions, join_requests
 from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
-from dedup_storage.reader.decode.units import RunList, Unit
+from dedup_storage.reader.decode.units import RequestUnit, RunList
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
 from dedup_storage.schema import Grain
 
@@ -44,7 +44,7 @@ class UnitSource:
         impressions: Table with the impression columns.
         own_requests: Request columns of that table to decode.
         own_impressions: Impression columns of that table to decode.
-        features: Feature groups to join, in the order of ``Unit.features``.
+        features: Feature groups to join, in the order of ``RequestUnit.features``.
         request_columns: Columns to deliver.
         impression_columns: Columns to deliver.
         position: Position column.
@@ -55,7 +55,7 @@ class UnitSource:
     impressions: TableRef
     own_requests: tuple[str, ...]
     own_impressions: tuple[str, ...]
-    features: tuple[FeatureScan, ...]
+    features: tuple[FeatureSource, ...]
     request_columns: tuple[str, ...]
     impression_columns: tuple[str, ...]
     position: str
@@ -70,7 +70,7 @@ class UnitReader:
         source: What it is read from.
     """
 
-    def __init__(self, unit: Unit, source: UnitSource) -> None:
+    def __init__(self, unit: RequestUnit, source: UnitSource) -> None:
         self._unit, self._source = unit, source
         self._offsets = offsets_from_lengths(unit.lengths)
         columns = list(source.own_impressions)
@@ -147,7 +147,7 @@ class UnitReader:
         self, requests: pa.Table, impressions: pa.Table, lengths: Int64, start: int, stop: int
     ) -> tuple[pa.Table, pa.Table]:
         for number, (feature, rows) in enumerate(zip(self._source.features, self._unit.features, strict=True)):
-            ref = feature.scan.ref
+            ref = feature.table
             columns = {c: ref.fields[c][1] for c in feature.columns}
             wanted = list(columns)
             if feature.grain is Grain.IMPRESSION:

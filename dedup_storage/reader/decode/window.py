@@ -19,17 +19,17 @@ from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.decode.encode import Scalars, Strings, encode_scalars, is_list, is_text
 
-__all__ = ["Lists", "Runs", "Window", "encode_window"]
+__all__ = ["ElementRuns", "Lists", "Window", "encode_window"]
 
 # Lists of fewer bytes are put in order with all others of the window: a copy each would cost more than their bytes.
 _LONG_BYTES = 4096
 
 
-class Runs(NamedTuple):
-    """Pieces of sources that follow one another.
+class ElementRuns(NamedTuple):
+    """Runs of list elements, each in one source, that follow one another in a batch.
 
     Attributes:
-        sources: (n,) number of each piece's source.
+        sources: (n,) number of each run's source.
         starts: (n,) its first element there.
         stops: (n,) its last, exclusive.
     """
@@ -39,7 +39,7 @@ class Runs(NamedTuple):
     stops: Int64
 
     def of(self, sources: Sequence[Scalars]) -> list[tuple[Scalars, int, int]]:
-        """The pieces one by one, at least one."""
+        """The runs one by one, at least one."""
         pieces = list(zip(self.sources.tolist(), self.starts.tolist(), self.stops.tolist(), strict=True))
         return [(sources[s], a, b) for s, a, b in pieces] if pieces else [(sources[0], 0, 0)]
 
@@ -64,18 +64,18 @@ class Lists:
     run_source: Int64
     run_start: Int64
 
-    def runs(self, first: int, last: int, base: int = 0) -> Runs:
+    def runs(self, first: int, last: int, base: int = 0) -> ElementRuns:
         """Where the elements of the rows ``first`` to ``last`` lie, sources numbered from ``base`` on."""
         if first >= last:
             none = np.empty(0, dtype=np.int64)
-            return Runs(none, none, none)
+            return ElementRuns(none, none, none)
         low = int(np.searchsorted(self.run_rows, first, side="right")) - 1
         high = int(np.searchsorted(self.run_rows, last, side="left"))
         rows = self.run_rows[low : high + 1].copy()
         rows[0], rows[-1] = first, last
         bounds = self.offsets[rows]
         starts = self.run_start[low:high] + (bounds[:-1] - self.offsets[self.run_rows[low:high]])
-        return Runs(self.run_source[low:high] + base, starts, starts + (bounds[1:] - bounds[:-1]))
+        return ElementRuns(self.run_source[low:high] + base, starts, starts + (bounds[1:] - bounds[:-1]))
 
 
 @dataclass(frozen=True)

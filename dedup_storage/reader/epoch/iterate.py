@@ -17,6 +17,7 @@ from dedup_storage.reader.open.plan import ReadPlan
 from dedup_storage.reader.options import Ends
 from dedup_storage.reader.order import EpochOrder
 from dedup_storage.reader.state import Position, ReaderState
+from dedup_storage.words import counted
 
 __all__ = ["BatchIterator", "Cursor", "Job", "Shard", "default_threads"]
 
@@ -230,7 +231,8 @@ class BatchIterator(Iterator[Any]):
 
     def _located(self, error: StorageError) -> StorageError:
         """The error, with the batch that had been delivered before it."""
-        delivered = f"{self.cursor.steps} batches of this reader had been delivered in epoch {self.cursor.base.epoch}"
+        count = counted(self.cursor.steps, "batch", "was")
+        delivered = f"{count} delivered before it by this reader in epoch {self.cursor.base.epoch}"
         if self._last is not None:
             delivered += f", the last was batch {self._last.index}"
         what = f"{error.what}; {delivered}"

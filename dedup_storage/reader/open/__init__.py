@@ -2,5 +2,5 @@
 
 Needs: PyIceberg or deltalake, ``lake``'s metadata.
 Gives: ``ReadPlan``.
-May import: ``reader.decode`` and ``reader``'s shared modules.
+May import: ``reader.decode`` and ``reader``'s shared modules; ``iceberg`` and ``delta`` alone know their format.
 """

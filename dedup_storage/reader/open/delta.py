@@ -1,65 +1,102 @@
-"""Which files a Delta version has, pruned by the filters, by segment; tables that cannot be read are refused."""
+"""Opening a version of a dataset of Delta tables with ``deltalake``; tables that cannot be read are refused."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dedup_storage.config import Settings
 from dedup_storage.errors import ConfigError, StorageError
 from dedup_storage.lake.delta.files import LiveFiles, file_bounds, touched_files
-from dedup_storage.lake.delta.layout import partition_columns
+from dedup_storage.lake.delta.layout import generated_columns, partition_columns
+from dedup_storage.lake.delta.metadata import DeltaLake
 from dedup_storage.lake.delta.open import refuse_unreadable
 from dedup_storage.lake.delta.ref import DeltaRef
-from dedup_storage.layout import DatasetSpec
+from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.reader.decode.files import DataFile, TableRef
-from dedup_storage.reader.open.cut import CutTable
+from dedup_storage.reader.open.cut import Cut, CutTable
+from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.options import Filters
+from dedup_storage.reader.retry import with_retries
+from dedup_storage.reader.segment import SegmentKey
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["delta_types", "plan_delta"]
+__all__ = ["DeltaSnapshot", "delta_cut"]
 
 
-def _readable(table: CutTable) -> tuple[DeltaRef, DeltaTable]:
-    assert isinstance(table.table, DeltaRef)  # noqa: S101 - callers looked
-    loaded = table.table.load(table.snapshot_id)
-    refuse_unreadable(loaded, table.table.uri)
-    return table.table, loaded
+@with_retries
+def delta_cut(name: str, settings: Settings, version: int | None = None) -> Cut:
+    """See ``open_cut``."""
+    meta = DeltaLake(settings).load(name)
+    number = meta.resolve(version)
+    hidden = frozenset(generated_columns(meta.spec))
+    tables = {}
+    for table, snapshot_id in meta.snapshots(number).items():
+        role = TableRole(meta.role(table) or "")
+        if role is not TableRole.QUARANTINE:
+            stored = DeltaSnapshot(meta.tables[table], snapshot_id, hidden)
+            tables[table] = CutTable(table, role, stored, snapshot_id, meta.definition(number, table))
+    return Cut(spec=meta.spec, version=number, tables=tables, samples=meta.samples, users=meta.stored_users)
 
 
-def delta_types(table: CutTable) -> dict[str, pa.DataType]:
-    """Arrow type of each column of a table at its version."""
-    _, loaded = _readable(table)
-    return {f.name: f.type for f in pa.schema(loaded.schema().to_arrow()) if f.name not in table.generated}
+@dataclass(frozen=True)
+class DeltaSnapshot:
+    """A Delta table at one of its versions: a ``StoredTable``.
 
-
-def plan_delta(
-    spec: DatasetSpec, table: CutTable, filters: Filters
-) -> tuple[TableRef, dict[tuple[Any, ...], tuple[DataFile, ...]]]:
-    """The table and its files by segment, each list in the order of the paths.
-
-    Raises:
-        StorageError: the log cannot be read, or the table cannot be read without Spark.
-        ConfigError: dates are filtered in a dataset that has none.
+    Attributes:
+        ref: Where the table lies.
+        version: Delta's version.
+        generated: Columns that Delta makes for its partitions, no columns of the log.
     """
-    ref, loaded = _readable(table)
-    files = LiveFiles(pa.table(loaded.get_add_actions(flatten=True)))
-    if files.table.num_rows:
-        files = files.where(_kept(spec, files.table, filters))
-    fields = {f.name: (-1, f.type) for f in pa.schema(loaded.schema().to_arrow())}
-    counts = files.table["num_records"].to_pylist()
-    segments: dict[tuple[Any, ...], list[DataFile]] = {}
-    for path, partition, rows in zip(files.paths, files.partitions, counts, strict=True):
-        if rows is None:
-            raise StorageError(f"the log of {ref.uri} does not say how many rows {path} has", fix="Rewrite the table.")
-        key = tuple((column, partition[column]) for column in partition_columns(spec) if column in partition)
-        segments.setdefault(key, []).append(DataFile(table.name, ref.place(path), int(rows), constants=partition))
-    ordered = sorted(segments.items(), key=lambda item: tuple(map(str, item[0])))
-    io = TableRef(table.name, ref.uri, dict(ref.store), fields)
-    return io, {key: tuple(sorted(found, key=lambda f: f.path)) for key, found in ordered}
+
+    ref: DeltaRef
+    version: int
+    generated: frozenset[str]
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """See ``StoredTable``."""
+        return self.ref.properties
+
+    def types(self) -> dict[str, pa.DataType]:
+        """See ``StoredTable``."""
+        return {name: kind for name, kind in _types(self._load()).items() if name not in self.generated}
+
+    @with_retries
+    def plan(self, name: str, spec: DatasetSpec, filters: Filters) -> TableScan:
+        """See ``StoredTable``."""
+        loaded = self._load()
+        files = LiveFiles(pa.table(loaded.get_add_actions(flatten=True)))
+        if files.table.num_rows:
+            files = files.where(_kept(spec, files.table, filters))
+        fields = {column: (-1, kind) for column, kind in _types(loaded).items()}
+        ref = TableRef(name, self.ref.uri, dict(self.ref.store), fields)
+        return TableScan.of(ref, self._data_files(name, spec, files))
+
+    def _load(self) -> DeltaTable:
+        loaded = self.ref.load(self.version)
+        refuse_unreadable(loaded, self.ref.uri)
+        return loaded
+
+    def _data_files(self, name: str, spec: DatasetSpec, files: LiveFiles) -> Iterator[tuple[SegmentKey, DataFile]]:
+        counts = files.table["num_records"].to_pylist()
+        for path, partition, rows in zip(files.paths, files.partitions, counts, strict=True):
+            if rows is None:
+                raise StorageError(
+                    f"the log of {self.ref.uri} does not say how many rows {path} has", fix="Rewrite the table."
+                )
+            key = tuple((column, partition[column]) for column in partition_columns(spec) if column in partition)
+            yield key, DataFile(name, self.ref.place(path), int(rows), constants=partition)
+
+
+def _types(loaded: DeltaTable) -> dict[str, pa.DataType]:
+    return {field.name: field.type for field in pa.schema(loaded.schema().to_arrow())}
 
 
 def _kept(spec: DatasetSpec, table: pa.Table, filters: Filters) -> pa.Array:

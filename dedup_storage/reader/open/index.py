@@ -21,13 +21,16 @@ from dedup_storage.dedup.keys import match_keys, strictly_ascending
 from dedup_storage.dedup.runs import Int64, single_chunk
 from dedup_storage.errors import DuplicateRowsError, StorageError
 from dedup_storage.layout import DatasetSpec, Layout
-from dedup_storage.reader.decode.features import FeatureFiles, FeatureScan, index_features
 from dedup_storage.reader.decode.files import DataFile, RowStream, row_bytes
-from dedup_storage.reader.decode.units import FileRuns, Unit, cut_points, unit_runs
+from dedup_storage.reader.decode.units import RequestUnit
+from dedup_storage.reader.open.divide import FileRuns, cut_points, unit_runs
+from dedup_storage.reader.open.features import FeatureFiles, FeatureScan, index_features
 from dedup_storage.reader.open.keys import FileKeys, KeyReader, take_rows
-from dedup_storage.reader.open.scan import SegmentKey, TableScan, say_segment
+from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.options import ReadOptions
+from dedup_storage.reader.segment import SegmentKey, segment_text
 from dedup_storage.sampling.select import Selector
+from dedup_storage.words import counted
 
 __all__ = ["SegmentIndexer", "build_units"]
 
@@ -103,7 +106,7 @@ class SegmentIndexer:
         """Reads keys."""
         return KeyReader(self.spec, self.options.filters, self.selector)
 
-    def index(self, segment: SegmentKey) -> list[Unit]:
+    def index(self, segment: SegmentKey) -> list[RequestUnit]:
         """The units of one segment, in the order of its request files."""
         files = self.requests.segments.get(segment, ())
         if not files:
@@ -132,7 +135,7 @@ class SegmentIndexer:
             first = matched if twice else None
             if twice and not self.flat:
                 raise DuplicateRowsError(
-                    f"{twice} request rows of the segment {say_segment(segment)} repeat another's key",
+                    f"{counted(twice, 'request row', 'repeats')} the key of another, in {segment_text(segment)}",
                     expected="one row per request",
                     fix="Write the segment again.",
                 )
@@ -172,8 +175,8 @@ class SegmentIndexer:
         if count == 0 or self.options.orphans == "skip" or not self.options.filters.is_empty:
             return
         raise StorageError(
-            f"{count} impressions of {files[0].path} have no request",
-            expected=f"their requests in the segment {say_segment(segment)}",
+            f"{counted(count, 'impression', 'has')} no request, in the file {files[0].path}",
+            expected=f"a request of each in the segment {segment_text(segment)}",
             fix="Write the segment again, or open the reader with orphans='skip'.",
         )
 
@@ -184,7 +187,7 @@ class SegmentIndexer:
         runs: Sequence[FileRuns],
         lengths: Int64,
         features: Sequence[FeatureFiles],
-    ) -> list[Unit]:
+    ) -> list[RequestUnit]:
         keep = found.keep
         per_impression = row_bytes(self.impressions.ref, runs[0].file, self.impression_columns) if runs else 0.0
         units = []
@@ -194,26 +197,26 @@ class SegmentIndexer:
             groups = found.keys[place].group_starts
             cuts = cut_points(groups, file, found.rows[place], runs, low, per_request, per_impression)
             for start, stop in pairwise(cuts):
-                mine = np.flatnonzero(keep[low + start : low + stop]) + start
-                if len(mine) == 0:
+                kept = np.flatnonzero(keep[low + start : low + stop]) + start
+                if len(kept) == 0:
                     continue
-                own = found.rows[place][mine]
+                rows = found.rows[place][kept]
                 local = np.full(high - low, -1, dtype=np.int64)
-                local[mine] = np.arange(len(mine))
-                counts = lengths[low:high][mine].astype(np.int32)
+                local[kept] = np.arange(len(kept))
+                counts = lengths[low:high][kept].astype(np.int32)
                 units.append(
-                    Unit(
+                    RequestUnit(
                         segment=segment,
                         file=file,
-                        first=int(own[0]),
-                        rows=None if int(own[-1]) - int(own[0]) + 1 == len(own) else own,
+                        first=int(rows[0]),
+                        rows=None if int(rows[-1]) - int(rows[0]) + 1 == len(rows) else rows,
                         lengths=counts,
                         impressions=tuple(unit_runs(runs, low, high, local, counts)),
                         features=tuple(f.of_unit(low, high, local) for f in features),
                         request_bytes=per_request,
                         impression_bytes=per_impression,
-                        tokens=self._tokens(file, own),
-                        weights=self._weights(found, low + mine),
+                        tokens=self._tokens(file, rows),
+                        weights=self._weights(found, low + kept),
                     )
                 )
         return units
@@ -238,7 +241,7 @@ class SegmentIndexer:
         return np.concatenate(found)
 
 
-def build_units(indexer: SegmentIndexer) -> list[Unit]:
+def build_units(indexer: SegmentIndexer) -> list[RequestUnit]:
     """Index every segment; several at a time."""
     keys = list(dict.fromkeys([*indexer.requests.segments, *indexer.impressions.segments]))
     keys.sort(key=lambda key: tuple(map(str, key)))

@@ -13,23 +13,24 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import ConfigError
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.reader.batch import DedupBatch, Progress
-from dedup_storage.reader.decode.features import FeatureScan
 from dedup_storage.reader.decode.files import TableRef
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
 from dedup_storage.reader.decode.unit_reader import UnitReader, UnitSource
-from dedup_storage.reader.decode.units import Unit
+from dedup_storage.reader.decode.units import RequestUnit
 from dedup_storage.reader.decode.window import encode_window
-from dedup_storage.reader.open.cut import Cut, open_cut
+from dedup_storage.reader.open.cut import Cut
+from dedup_storage.reader.open.features import FeatureScan
+from dedup_storage.reader.open.formats import open_cut
 from dedup_storage.reader.open.index import SegmentIndexer, build_units
 from dedup_storage.reader.open.project import Projection, project
 from dedup_storage.reader.open.samples import resolve_sample, without_weights
-from dedup_storage.reader.open.scan import plan_table, with_common_segments
-from dedup_storage.reader.options import ReadOptions
-from dedup_storage.reader.options import Unit as CostUnit
+from dedup_storage.reader.open.scan import with_common_segments
+from dedup_storage.reader.options import ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder, OrderOptions, UnitSizes
 from dedup_storage.reader.state import fingerprint
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
+from dedup_storage.words import counted
 
 __all__ = ["ReadPlan", "make_plan"]
 
@@ -42,6 +43,7 @@ class ReadPlan:
 
     Attributes:
         spec: The dataset.
+        version: The version's number.
         options: What is read; columns and splits resolved.
         pins: What a state must agree with.
         source: What units are read from.
@@ -50,10 +52,11 @@ class ReadPlan:
     """
 
     spec: DatasetSpec
+    version: int
     options: ReadOptions
     pins: dict[str, Any]
     source: UnitSource
-    units: tuple[Unit, ...]
+    units: tuple[RequestUnit, ...]
     splits: int
 
     @property
@@ -121,7 +124,7 @@ class ReadPlan:
 
     def _tables(self) -> list[TableRef]:
         source = self.source
-        return [*(f.scan.ref for f in source.features), source.impressions, source.requests]
+        return [*(f.table for f in source.features), source.impressions, source.requests]
 
     def check_splits(self, world_size: int, workers: int) -> None:
         """Every worker of every rank needs a split.
@@ -131,17 +134,18 @@ class ReadPlan:
         """
         if self.splits < world_size * workers:
             raise ConfigError(
-                f"{self.splits} splits cannot keep {world_size} ranks x {workers} workers busy",
-                expected=f"at least {world_size * workers} splits",
+                f"{counted(self.splits, 'split')} cannot keep {counted(world_size, 'rank')} x "
+                f"{counted(workers, 'worker')} busy",
+                expected=f"at least {counted(world_size * workers, 'split')}",
                 got=f"{self.splits}",
                 fix=f"Open the dataset with splits={world_size * workers}, or use fewer workers.",
             )
 
 
-def _cost(unit: Unit, measure: CostUnit) -> np.ndarray[Any, np.dtype[np.int64]]:
-    if measure is CostUnit.REQUESTS:
+def _cost(unit: RequestUnit, measure: Unit) -> np.ndarray[Any, np.dtype[np.int64]]:
+    if measure is Unit.REQUESTS:
         return np.ones(len(unit), dtype=np.int64)
-    if measure is CostUnit.TOKENS and unit.tokens is not None:
+    if measure is Unit.TOKENS and unit.tokens is not None:
         return np.maximum(unit.tokens, 1)
     # A request without impressions still takes a row.
     return np.maximum(unit.lengths.astype(np.int64), 1)
@@ -158,7 +162,7 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
     sample = resolve_sample(cut, options)
     projection, filters = project(cut, without_weights(options)), sample.filters
     tables = [projection.requests, projection.impressions, *(g.table for g in projection.groups)]
-    planned = {t.name: plan_table(spec, t, filters) for t in tables}
+    planned = {t.name: t.stored.plan(t.name, spec, filters) for t in tables}
     names = list(planned)
     scans = dict(zip(names, with_common_segments(list(planned.values())), strict=True))
     requests, impressions = scans[projection.requests.name], scans[projection.impressions.name]
@@ -180,13 +184,14 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
         impressions=impressions.ref,
         own_requests=projection.own_requests,
         own_impressions=projection.own_impressions,
-        features=tuple(f.without_files() for f in features),
+        features=tuple(f.source for f in features),
         request_columns=(*projection.request_columns, *([REQUEST_WEIGHT] if sample.selector else [])),
         impression_columns=(*projection.impression_columns, *([IMPRESSION_WEIGHT] if sample.selector else [])),
         position=spec.position_column,
         piece_bytes=_piece_bytes(options, len(units), splits),
     )
-    return ReadPlan(spec, options, _pins(cut, options, projection, splits, sample.fingerprint), source, units, splits)
+    pins = _pins(cut, options, projection, splits, sample.fingerprint)
+    return ReadPlan(spec, cut.version, options, pins, source, units, splits)
 
 
 def _piece_bytes(options: ReadOptions, units: int, splits: int) -> int:

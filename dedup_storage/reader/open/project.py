@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
-from pyiceberg.io.pyarrow import schema_to_pyarrow
 
 from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
-from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, Layout, TableRole
 from dedup_storage.reader.decode.encode import can_be_tensor
 from dedup_storage.reader.open.cut import Cut, CutTable
-from dedup_storage.reader.open.delta import delta_types
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.schema import Grain
 
-__all__ = ["Group", "Projection", "project", "snapshot_types"]
+__all__ = ["Group", "Projection", "project"]
 
 
 @dataclass(frozen=True)
@@ -52,15 +49,6 @@ class Projection:
     impression_columns: tuple[str, ...]
 
 
-def snapshot_types(table: CutTable) -> dict[str, pa.DataType]:
-    """Arrow type of each column of a table at its snapshot."""
-    if isinstance(table.table, DeltaRef):
-        return delta_types(table)
-    schema = table.table.scan(snapshot_id=table.snapshot_id).projection()
-    arrow = schema_to_pyarrow(schema, include_field_ids=False)
-    return {field.name: field.type for field in arrow}
-
-
 def project(cut: Cut, options: ReadOptions) -> Projection:
     """Choose columns.
 
@@ -80,16 +68,16 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
     hidden = listed - promoted
     # Column -> (type, grain, table), requests before impressions before feature groups.
     known: dict[str, tuple[pa.DataType, Grain, CutTable]] = {}
-    for name, type_ in snapshot_types(requests).items():
+    for name, type_ in requests.stored.types().items():
         grain = grains.get(name, Grain.REQUEST)
         if name not in hidden and (not flat or grain is Grain.REQUEST):
             known[name] = (type_, Grain.REQUEST, requests)
-    for name, type_ in snapshot_types(impressions).items():
+    for name, type_ in impressions.stored.types().items():
         if name not in known and name not in hidden:
             known[name] = (type_, grains.get(name, Grain.IMPRESSION), impressions)
     system = {*spec.impression_key, spec.event_date_column}
     for table in tables:
-        types = snapshot_types(table)
+        types = table.stored.types()
         grain = Grain.IMPRESSION if spec.position_column in types else Grain.REQUEST
         for name, type_ in types.items():
             if name not in system:

@@ -58,7 +58,7 @@ def resolve_sample(cut: Cut, options: ReadOptions) -> ReadSample:
             f"the sample {options.sample} of {cut.spec.name} cannot be read by this release",
             fix="Install a newer dedup_storage.",
         ) from None
-    if sample.spec.caps.given:
+    if sample.spec.caps.limited:
         raise ConfigError(
             f"the sample {options.sample} caps requests or impressions, which the reader does not do by itself",
             fix="Write it out and read that: dedup-storage sample materialise.",

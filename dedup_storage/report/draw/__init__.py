@@ -1,6 +1,6 @@
-"""A sample of whole users, drawn from files and held collapsed.
+"""A draw of whole users, drawn from files and held collapsed.
 
 Needs: ``report.parquet``.
-Gives: ``UserSample`` and what repeats in it.
+Gives: ``LogDraw`` and what repeats in it.
 May import: ``report.parquet``.
 """

@@ -1,7 +1,7 @@
 """64-bit fingerprints of Arrow values, vectorised: the same value gives the same number on every machine.
 
 Used to choose users, to count distinct values and to find how far two lists overlap; never to decide whether
-stored data are equal. Two different values of a sample of n agree by chance with probability n**2 / 2**65.
+stored data are equal. Of n different values, two agree by chance with probability n**2 / 2**65.
 """
 
 from __future__ import annotations
@@ -14,35 +14,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup_storage.dedup.gather import list_parts
+from dedup_storage.dedup.mixing import mix64
 from dedup_storage.dedup.runs import ArrowColumn, single_chunk
 
-__all__ = ["Hashes", "Windows", "combine", "count_distinct", "hash_column", "mix"]
+__all__ = ["Hashes", "Windows", "combine", "count_distinct", "hash_column"]
 
 Hashes = npt.NDArray[np.uint64]
 
-# SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014).
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 # The base of the window hash: odd, so that it has an inverse modulo 2**64.
 _BASE = 0xD1342543DE82EF95
 _INVERSE = pow(_BASE, -1, 2**64)
 _NULL = np.uint64(0x5BF03635F0B7A54D)
 
 
-def mix(values: Hashes) -> Hashes:
-    """SplitMix64's finalizer: a bijection of 64-bit numbers. (n,) -> (n,)."""
-    z = values + _GOLDEN
-    z = (z ^ (z >> np.uint64(30))) * _MIX_1
-    z = (z ^ (z >> np.uint64(27))) * _MIX_2
-    return z ^ (z >> np.uint64(31))
-
-
 def combine(columns: list[Hashes]) -> Hashes:
     """One hash for each row of several columns, order of columns included. k of (n,) -> (n,)."""
     combined = columns[0]
     for column in columns[1:]:
-        combined = mix(combined) ^ column
-    return mix(combined)
+        combined = mix64(combined) ^ column
+    return mix64(combined)
 
 
 def count_distinct(hashes: Hashes) -> int:
@@ -107,15 +97,15 @@ def _hash_values(array: pa.Array) -> Hashes:
     if pa.types.is_null(kind):
         return np.full(len(array), _NULL, dtype=np.uint64)
     if pa.types.is_boolean(kind):
-        return mix(array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64))
+        return mix64(array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64))
     if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
         width = pa.int32() if kind.bit_width == 32 else pa.int64()
         whole = array if pa.types.is_integer(kind) else array.view(width)
-        return mix(whole.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64))
+        return mix64(whole.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64))
     if pa.types.is_floating(kind):
         # Adding zero makes the two zeros one.
         doubles = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
-        return mix(doubles.view(np.uint64))
+        return mix64(doubles.view(np.uint64))
     return _hash_bytes(array)
 
 
@@ -128,11 +118,11 @@ def _hash_bytes(array: pa.Array) -> Hashes:
     buffers: list[Any] = array.buffers()
     offsets = np.frombuffer(buffers[1], dtype=np.int64)[array.offset : array.offset + len(array) + 1]
     data = np.frombuffer(buffers[2], dtype=np.uint8) if buffers[2] is not None else np.empty(0, dtype=np.uint8)
-    return _windows(mix(data[offsets[0] : offsets[-1]].astype(np.uint64)), offsets - offsets[0])
+    return _windows(mix64(data[offsets[0] : offsets[-1]].astype(np.uint64)), offsets - offsets[0])
 
 
 def _windows(elements: Hashes, offsets: npt.NDArray[np.int64]) -> Hashes:
     """Hash of each list or string, its length included."""
     starts, ends = offsets[:-1], offsets[1:]
     hashed = Windows(elements).hashes(starts, ends)
-    return mix(hashed ^ mix((ends - starts).astype(np.uint64)))
+    return mix64(hashed ^ mix64((ends - starts).astype(np.uint64)))

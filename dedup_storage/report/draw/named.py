@@ -71,7 +71,7 @@ def _require_plain(sample: Sample) -> None:
     """What a report says of a sample it says of all users: so each must have had the same chance, and be whole."""
     spec = sample.spec
     chances = {s.probability for s in sample.strata}
-    if spec.caps.given or spec.start is not None or spec.end is not None or len(chances) > 1:
+    if spec.caps.limited or spec.start is not None or spec.end is not None or len(chances) > 1:
         raise UsageError(
             f"the sample {sample.name} does not stand for all users alike",
             expected="one chance for every user, no caps and no dates",

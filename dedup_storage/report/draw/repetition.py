@@ -1,4 +1,4 @@
-"""Dedup factors of a sample: how often a column repeats what it said before."""
+"""Dedup factors of a draw: how often a column repeats what it said before."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dedup_storage.report.draw.hashing import Hashes, combine, count_distinct, hash_column, mix
-from dedup_storage.report.draw.users import LogSample
+from dedup_storage.dedup.mixing import mix64
+from dedup_storage.report.draw.hashing import Hashes, combine, count_distinct, hash_column
+from dedup_storage.report.draw.users import LogDraw
 
 __all__ = ["Repetition", "repetition"]
 
@@ -27,18 +28,18 @@ class Repetition:
     rows_per_user_value: float
 
 
-def repetition(sample: LogSample) -> dict[str, Repetition]:
+def repetition(draw: LogDraw) -> dict[str, Repetition]:
     """Dedup factors of every column of the flat log, as if every row repeated its request's values."""
-    flat_rows = sample.num_impressions
-    requests = mix(np.arange(sample.num_requests, dtype=np.uint64))
+    flat_rows = draw.num_impressions
+    requests = mix64(np.arange(draw.num_requests, dtype=np.uint64))
     factors = {}
-    for name in sample.requests.column_names:
-        values = hash_column(sample.requests[name])
-        factors[name] = _factors(flat_rows, values, requests, sample.users)
-    users = sample.users[sample.inverse]
-    for name in sample.impressions.column_names:
-        values = hash_column(sample.impressions[name])
-        factors[name] = _factors(flat_rows, values, requests[sample.inverse], users)
+    for name in draw.requests.column_names:
+        values = hash_column(draw.requests[name])
+        factors[name] = _factors(flat_rows, values, requests, draw.users)
+    users = draw.users[draw.inverse]
+    for name in draw.impressions.column_names:
+        values = hash_column(draw.impressions[name])
+        factors[name] = _factors(flat_rows, values, requests[draw.inverse], users)
     return factors
 
 

@@ -1,4 +1,4 @@
-"""Reading the rows of a sample of users, chosen by a hash of the user, from Parquet files on one machine."""
+"""Reading the rows of a draw of users, chosen by a hash of the user, from Parquet files on one machine."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dedup_storage.dedup import gather_table
+from dedup_storage.dedup.mixing import mix64
 from dedup_storage.errors import InputError, SchemaError, StorageError, UsageError
 from dedup_storage.layout import Layout, TableRole
-from dedup_storage.report.draw.hashing import Hashes, combine, count_distinct, hash_column, mix
+from dedup_storage.report.draw.hashing import Hashes, combine, count_distinct, hash_column
 from dedup_storage.report.draw.named import NamedUsers
-from dedup_storage.report.draw.users import PLACE, LogSample, from_flat, from_frames, require_sequences, uniform
-from dedup_storage.report.parquet.dataset_files import DatasetFiles, TableFiles
+from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat, from_frames, require_sequences, uniform
 from dedup_storage.report.parquet.footers import DataFile, OnFile, Totals
 from dedup_storage.report.parquet.raw_bytes import total_raw_bytes
+from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles
 from dedup_storage.sampling.select import Selector
 from dedup_storage.schema import LogSchema
 
 __all__ = [
-    "SAMPLE_BYTES",
-    "Draw",
+    "DRAW_BYTES",
+    "DrawEngine",
     "Drawn",
     "choose_users",
+    "draw_dataset",
+    "draw_flat",
     "nested_log",
     "no_users",
     "rows_per_request",
-    "sample_dataset",
-    "sample_flat",
 ]
 
-SAMPLE_BYTES = 512 * 1024**2
+DRAW_BYTES = 512 * 1024**2
 _BATCH_BYTES = 32 * 1024**2
 _PROBED_FILES = 3
 
@@ -54,7 +55,7 @@ class Drawn:
     files: Mapping[int, int]
 
 
-class Draw(Protocol):
+class DrawEngine(Protocol):
     """Draws the rows of a share of users somewhere else; the same users in every table."""
 
     def rows_per_request(self, table: TableFiles, schema: LogSchema) -> float:
@@ -89,7 +90,7 @@ def choose_users(users: Hashes, share: float) -> npt.NDArray[np.bool_]:
     """Which users a share takes: always the same ones, and those of a smaller share are among them."""
     if share >= 1:
         return np.ones(len(users), dtype=bool)
-    return mix(users) < np.uint64(int(share * 2.0**64))
+    return mix64(users) < np.uint64(int(share * 2.0**64))
 
 
 def _check_share(share: float | None, budget_bytes: int, raw_bytes: int) -> float:
@@ -100,26 +101,26 @@ def _check_share(share: float | None, budget_bytes: int, raw_bytes: int) -> floa
     return share
 
 
-def sample_flat(
+def draw_flat(
     table: TableFiles,
     totals: Totals,
     schema: LogSchema,
     *,
     share: float | None = None,
-    budget_bytes: int = SAMPLE_BYTES,
+    budget_bytes: int = DRAW_BYTES,
     on_file: OnFile | None = None,
-    draw: Draw | None = None,
-) -> LogSample:
-    """A sample of whole users of a flat log.
+    engine: DrawEngine | None = None,
+) -> LogDraw:
+    """A draw of whole users of a flat log.
 
     Args:
         table: The log's files; their order is taken as order of arrival.
         totals: Sums over their footers.
         schema: Meaning of the columns.
         share: Share of the users; ``None`` fits the budget.
-        budget_bytes: Raw bytes of the sample's flat rows; what is held is smaller by the dedup factor.
+        budget_bytes: Raw bytes of the draw's flat rows; what is held is smaller by the dedup factor.
         on_file: Called with the number of files read, for progress.
-        draw: Draws the users' rows first, where there is too much to read here.
+        engine: Draws the users' rows first, where there is too much to read here.
 
     Raises:
         SchemaError: a column is missing, or there are no sequence columns.
@@ -133,8 +134,8 @@ def sample_flat(
     require_sequences(schema, totals.arrow_schema.names)
     share = _check_share(share, budget_bytes, total_raw_bytes(totals))
     columns, choice, places = list(totals.arrow_schema.names), _Choice(share), None
-    if draw is not None and share < 1:
-        drawn = draw(table, schema.user, share, columns)
+    if engine is not None and share < 1:
+        drawn = engine(table, schema.user, share, columns)
         table, choice, places, columns = drawn.table, _Choice(1.0), drawn.files, [*columns, *PLACE]
     rows = _chosen_rows(table, choice, schema.user, columns, totals, on_file)
     try:
@@ -181,32 +182,32 @@ def _unreadable(file: DataFile, error: Exception) -> StorageError:
 
 
 def no_users(share: float) -> InputError:
-    return InputError(f"no user falls into a share of {share:.3g}", fix="Ask for a larger share or sample size.")
+    return InputError(f"no user falls into a share of {share:.3g}", fix="Ask for a larger share or a larger size.")
 
 
-def sample_dataset(
+def draw_dataset(
     dataset: DatasetFiles,
     totals: dict[str, Totals],
     *,
     share: float | None = None,
-    budget_bytes: int = SAMPLE_BYTES,
+    budget_bytes: int = DRAW_BYTES,
     on_file: OnFile | None = None,
-    draw: Draw | None = None,
+    engine: DrawEngine | None = None,
     named: NamedUsers | None = None,
-) -> LogSample:
-    """A sample of whole users of a dataset; files of other buckets are not opened.
+) -> LogDraw:
+    """A draw of whole users of a dataset; files of other buckets are not opened.
 
     Args:
         dataset: A version's files.
         totals: Table name -> sums over its footers.
         share: Share of the users; ``None`` fits the budget.
-        budget_bytes: Raw bytes of the sample's rows as a flat log.
+        budget_bytes: Raw bytes of the draw's rows as a flat log.
         on_file: Called with the number of files read.
-        draw: Draws the users' rows first, where there is too much to read here.
+        engine: Draws the users' rows first, where there is too much to read here.
         named: The users of a named sample, in place of a share.
 
     Raises:
-        UsageError: a named sample beside a share or a draw.
+        UsageError: a named sample beside a share or an engine.
         SchemaError: the dataset has no sequence columns.
         InputError: the version has no rows, or the share none of its users.
         StorageError: names a file that cannot be read.
@@ -227,7 +228,7 @@ def sample_dataset(
     if named is None:
         asked = _check_share(share, budget_bytes, raw)
         choice = _by_bucket(asked, anchor)
-    elif share is None and draw is None:
+    elif share is None and engine is None:
         asked, choice = named.share, _Choice(named.share, named.buckets, named.selector)
     else:
         raise UsageError("the sample is named, and is to be drawn too", expected="a named sample, or a share of users")
@@ -236,9 +237,9 @@ def sample_dataset(
         there = totals[table.name].arrow_schema.names
         columns = [c for c in (*spec.source_columns, spec.position_column) if c in there]
         source, chosen = table, choice
-        if draw is not None and asked < 1:
+        if engine is not None and asked < 1:
             source = replace(table, files=tuple(choice.files(table)))
-            source, chosen = draw(source, schema.user, choice.share, columns).table, _Choice(1.0)
+            source, chosen = engine(source, schema.user, choice.share, columns).table, _Choice(1.0)
         rows = list(_chosen_rows(source, chosen, schema.user, columns, totals[table.name], on_file))
         if not rows:
             raise no_users(asked)
@@ -262,7 +263,7 @@ def _by_bucket(share: float, anchor: TableFiles) -> _Choice:
     if share >= 1 or len(present) < 2:
         return _Choice(share)
     wanted = min(len(present), math.ceil(share * len(present)))
-    order = np.argsort(mix(np.arange(len(present), dtype=np.uint64)))
+    order = np.argsort(mix64(np.arange(len(present), dtype=np.uint64)))
     return _Choice(share * len(present) / wanted, frozenset(present[i] for i in order[:wanted]))
 
 

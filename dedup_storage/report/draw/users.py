@@ -1,4 +1,4 @@
-"""A sample of whole users, held collapsed: request rows once, impression rows, and the index between them."""
+"""A draw of whole users, held collapsed: request rows once, impression rows, and the index between them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup_storage.dedup import gather, gather_table, match_keys, ranges, run_starts
+from dedup_storage.dedup.mixing import mix64
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import InputError, SchemaError, StorageError
-from dedup_storage.report.draw.hashing import Hashes, combine, hash_column, mix
+from dedup_storage.report.draw.hashing import Hashes, combine, hash_column
 from dedup_storage.schema import Grain, LogSchema
 
-__all__ = ["PLACE", "LogSample", "from_flat", "from_frames", "require_sequences", "uniform"]
+__all__ = ["PLACE", "LogDraw", "from_flat", "from_frames", "require_sequences", "uniform"]
 
 _BATCH_BYTES = 32 * 1024**2
 _POSITION = "position"
@@ -24,7 +25,7 @@ PLACE = ("_dedup_file", "_dedup_row")
 
 
 @dataclass(frozen=True)
-class LogSample:
+class LogDraw:
     """Rows of whole users.
 
     Attributes:
@@ -59,7 +60,7 @@ class LogSample:
 
     @property
     def num_users(self) -> int:
-        """Users in the sample."""
+        """Users in the draw."""
         return len(np.unique(self.users))
 
     @property
@@ -93,11 +94,11 @@ class LogSample:
         keys = gather_table(self.requests.select(list(self.schema.request_key)), self.inverse)
         return _joined(keys, self.impressions)
 
-    def part(self, chosen: np.ndarray) -> LogSample:
-        """The sample's rows of some requests.
+    def part(self, chosen: np.ndarray) -> LogDraw:
+        """The draw's rows of some requests.
 
         Args:
-            chosen: (num_requests,) bool; whole users, so that a part is a smaller sample.
+            chosen: (num_requests,) bool; whole users, so that a part is a smaller draw.
         """
         rows = np.flatnonzero(chosen)
         keep = chosen[self.inverse]
@@ -114,10 +115,10 @@ class LogSample:
             users=self.users[rows],
         )
 
-    def groups(self, count: int) -> list[LogSample]:
-        """Random groups of whole users, empty ones left out; each is a sample of its own, smaller share."""
+    def groups(self, count: int) -> list[LogDraw]:
+        """Random groups of whole users, empty ones left out; each is a draw of its own, smaller share."""
         # Another hash than the one that chose the users, which would give groups a common prefix.
-        numbers = mix(mix(self.users)) % np.uint64(count)
+        numbers = mix64(mix64(self.users)) % np.uint64(count)
         chosen = [numbers == np.uint64(g) for g in range(count)]
         return [replace(self.part(c), share=self.share / count) for c in chosen if np.any(c)]
 
@@ -130,8 +131,8 @@ def from_frames(
     share: float = 1.0,
     position: str | None = None,
     arrived: bool = False,
-) -> LogSample:
-    """Build a sample from request rows and impression rows.
+) -> LogDraw:
+    """Build a draw from request rows and impression rows.
 
     Args:
         schema: With every column's grain declared.
@@ -174,7 +175,7 @@ def from_frames(
     if not arrived and schema.event_time is not None:
         arrival = np.argsort(_ranks(requests[schema.event_time])[inverse], kind="stable").astype(np.int64)
     users = hash_column(requests[schema.user])
-    return LogSample(schema, requests, impressions, inverse, arrival, users, share, position)
+    return LogDraw(schema, requests, impressions, inverse, arrival, users, share, position)
 
 
 def from_flat(
@@ -183,7 +184,7 @@ def from_flat(
     *,
     share: float = 1.0,
     files: Mapping[int, int] | None = None,
-) -> LogSample:
+) -> LogDraw:
     """Collapse flat rows, given in order of arrival, while they stream in; each request's history is kept once.
 
     Args:
@@ -213,7 +214,7 @@ def from_flat(
         impressions.append(uniform(table.select([*keys, *others])))
     if not requests:
         raise InputError("the log has no rows to measure", expected="at least one request with one impression")
-    sample = from_frames(
+    draw = from_frames(
         schema,
         pa.concat_tables(requests),
         pa.concat_tables(impressions),
@@ -221,35 +222,35 @@ def from_flat(
         position=schema.position,
         arrived=True,
     )
-    return _with_detected(sample if files is None else _by_place(sample, files))
+    return _with_detected(draw if files is None else _by_place(draw, files))
 
 
-def _by_place(sample: LogSample, files: Mapping[int, int]) -> LogSample:
+def _by_place(draw: LogDraw, files: Mapping[int, int]) -> LogDraw:
     """The order of arrival from the rows' places, which are then left out."""
-    hashes, rows = (sample.impressions[c].to_numpy() for c in PLACE)
+    hashes, rows = (draw.impressions[c].to_numpy() for c in PLACE)
     known = np.array(sorted(files), dtype=np.int64)
     numbers = np.array([files[int(h)] for h in known])[np.searchsorted(known, hashes)]
     arrival = np.lexsort((rows, numbers)).astype(np.int64)
-    return replace(sample, impressions=sample.impressions.drop_columns(list(PLACE)), arrival=arrival)
+    return replace(draw, impressions=draw.impressions.drop_columns(list(PLACE)), arrival=arrival)
 
 
-def _with_detected(sample: LogSample) -> LogSample:
+def _with_detected(draw: LogDraw) -> LogDraw:
     """Move columns that nobody declared and that are constant inside every request to the request rows."""
-    declared = sample.schema.declared_grains()
-    starts = np.searchsorted(sample.inverse, np.arange(sample.num_requests)).astype(np.int64)
+    declared = draw.schema.declared_grains()
+    starts = np.searchsorted(draw.inverse, np.arange(draw.num_requests)).astype(np.int64)
     grains = dict(declared)
-    requests, impressions = sample.requests, sample.impressions
+    requests, impressions = draw.requests, draw.impressions
     for name in impressions.column_names:
-        if name in declared or name == sample.position:
+        if name in declared or name == draw.position:
             continue
         hashes = hash_column(impressions[name])
-        constant = bool(np.all(hashes == hashes[starts][sample.inverse]))
+        constant = bool(np.all(hashes == hashes[starts][draw.inverse]))
         grains[name] = Grain.REQUEST if constant else Grain.IMPRESSION
         if constant:
             requests = requests.append_column(name, gather(impressions[name], starts))
             impressions = impressions.drop_columns([name])
     grains = {c: g for c, g in grains.items() if c in (*requests.column_names, *impressions.column_names)}
-    return replace(sample, schema=sample.schema.with_grains(grains), requests=requests, impressions=impressions)
+    return replace(draw, schema=draw.schema.with_grains(grains), requests=requests, impressions=impressions)
 
 
 def _ranks(column: pa.ChunkedArray) -> Int64:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -15,7 +15,7 @@ from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.layout import sequence_properties
 from dedup_storage.report.draw.hashing import hash_column
-from dedup_storage.report.draw.users import LogSample
+from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.floor import events_once
 from dedup_storage.report.parquet.counting import Written, encode
 from dedup_storage.report.parquet.encoding import ICEBERG_DEFAULTS, Encoding
@@ -26,7 +26,6 @@ __all__ = [
     "LayoutBytes",
     "default_tuned",
     "measure_layout",
-    "measure_layouts",
     "starting_encoding",
 ]
 
@@ -63,7 +62,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class LayoutBytes:
-    """What one layout of the sample came to.
+    """What one layout of the draw came to.
 
     Attributes:
         columns: Column -> stored bytes; keys that a split layout holds twice are summed.
@@ -91,78 +90,54 @@ def default_tuned(sequences: Sequence[str], dictionaries: Collection[str] = ()) 
     return Encoding.from_properties(sequence_properties({c: c in dictionaries for c in sequences}))
 
 
-def starting_encoding(sample: LogSample) -> Encoding:
-    """What a new dataset of the sample's log would start from."""
-    sequences = sample.schema.sequence_columns
-    some = np.unique(np.linspace(0, sample.num_requests - 1, MOST_LISTS).astype(np.int64))
-    lists = {name: list_parts(gather(sample.requests[name], some)) for name in sequences}
+def starting_encoding(draw: LogDraw) -> Encoding:
+    """What a new dataset of the draw's log would start from."""
+    sequences = draw.schema.sequence_columns
+    some = np.unique(np.linspace(0, draw.num_requests - 1, MOST_LISTS).astype(np.int64))
+    lists = {name: list_parts(gather(draw.requests[name], some)) for name in sequences}
     wanted = [name for name, (values, offsets) in lists.items() if wants_dictionary(hash_column(values), offsets)]
     return default_tuned(sequences, wanted)
 
 
-def measure_layouts(
-    sample: LogSample,
-    *,
-    layouts: tuple[BaselineLayout, ...] = ALL_LAYOUTS,
-    tuned: Encoding | None = None,
-    on_layout: Callable[[BaselineLayout], None] | None = None,
-) -> dict[BaselineLayout, LayoutBytes]:
-    """Write the sample in several layouts and count.
-
-    Args:
-        sample: Rows of whole users.
-        layouts: Which.
-        tuned: Encoding of the tuned layouts and the split one; ``None`` takes a new dataset's.
-        on_layout: Called before each, for progress.
-    """
-    measured = {}
-    tuned = tuned or starting_encoding(sample)
-    for layout in layouts:
-        if on_layout is not None:
-            on_layout(layout)
-        measured[layout] = measure_layout(sample, layout, tuned)
-    return measured
-
-
-def measure_layout(sample: LogSample, layout: BaselineLayout, tuned: Encoding | None = None) -> LayoutBytes:
-    """Write the sample in one layout and count.
+def measure_layout(draw: LogDraw, layout: BaselineLayout, tuned: Encoding | None = None) -> LayoutBytes:
+    """Write the draw in one layout and count.
 
     The floor is written with and without dictionaries, and each column counts with the smaller: the floor must
     not look high because it was encoded badly.
     """
-    best = tuned if tuned is not None else starting_encoding(sample)
+    best = tuned if tuned is not None else starting_encoding(draw)
     if layout is BaselineLayout.FLOOR:
-        return _floor(sample, best)
+        return _floor(draw, best)
     if layout is BaselineLayout.SPLIT:
-        requests = _table(sample.requests, best)
-        impressions = _table(sample.impression_table(), best)
+        requests = _table(draw.requests, best)
+        impressions = _table(draw.impression_table(), best)
         columns = dict(requests.columns)
         for name, size in impressions.columns.items():
             columns[name] = columns.get(name, 0) + size
         return LayoutBytes(layout, columns, requests.rows + impressions.rows, requests.seconds + impressions.seconds)
     encoding = best if layout is BaselineLayout.FLAT_SORTED_TUNED else ICEBERG_DEFAULTS
-    if layout is BaselineLayout.FLAT_SHUFFLED and sample.share < 1:
+    if layout is BaselineLayout.FLAT_SHUFFLED and draw.share < 1:
         # Fewer users make copies denser; pages with as many fewer rows keep the expected copies (see estimate.py).
         encoding = replace(
             encoding,
-            page_bytes=max(_SMALLEST_PAGE_BYTES, round(encoding.page_bytes * sample.share)),
-            least_rows=max(1, round(encoding.least_rows * sample.share)),
-            most_rows=max(1, round(encoding.most_rows * sample.share)),
+            page_bytes=max(_SMALLEST_PAGE_BYTES, round(encoding.page_bytes * draw.share)),
+            least_rows=max(1, round(encoding.least_rows * draw.share)),
+            most_rows=max(1, round(encoding.most_rows * draw.share)),
         )
-    written = encode(sample.flat(_order(sample, layout)), sample.flat_schema(), encoding)
+    written = encode(draw.flat(_order(draw, layout)), draw.flat_schema(), encoding)
     return LayoutBytes(layout, written.columns, written.rows, written.seconds)
 
 
-def _order(sample: LogSample, layout: BaselineLayout) -> Int64:
+def _order(draw: LogDraw, layout: BaselineLayout) -> Int64:
     if layout is BaselineLayout.FLAT_ARRIVAL:
-        return sample.arrival
+        return draw.arrival
     if layout is BaselineLayout.FLAT_SHUFFLED:
-        return np.random.default_rng(_SHUFFLE_SEED).permutation(sample.num_impressions)
-    return np.arange(sample.num_impressions, dtype=np.int64)
+        return np.random.default_rng(_SHUFFLE_SEED).permutation(draw.num_impressions)
+    return np.arange(draw.num_impressions, dtype=np.int64)
 
 
-def _floor(sample: LogSample, encoding: Encoding) -> LayoutBytes:
-    events = events_once(sample)
+def _floor(draw: LogDraw, encoding: Encoding) -> LayoutBytes:
+    events = events_once(draw)
     columns: dict[str, int] = {}
     seconds = 0.0
     for on in (False, True):

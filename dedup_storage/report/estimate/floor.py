@@ -10,7 +10,7 @@ from dedup_storage.dedup import gather, ranges, run_starts
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import Int64, single_chunk
 from dedup_storage.report.draw.hashing import Windows, combine, hash_column
-from dedup_storage.report.draw.users import LogSample
+from dedup_storage.report.draw.users import LogDraw
 
 __all__ = ["events_once", "new_events"]
 
@@ -50,7 +50,7 @@ def new_events(elements: npt.NDArray[np.uint64], offsets: Int64, follows: npt.ND
     return new
 
 
-def events_once(sample: LogSample) -> pa.Table:
+def events_once(draw: LogDraw) -> pa.Table:
     """One row for each user with the user's events of every sequence column, each event once, oldest first.
 
     Lists of one group are taken together: an event is one element of each. The requests of a user are taken in
@@ -59,17 +59,17 @@ def events_once(sample: LogSample) -> pa.Table:
     Returns:
         (num_users,) the sequence columns alone.
     """
-    order = _user_time_order(sample)
-    users = sample.users[order]
+    order = _user_time_order(draw)
+    users = draw.users[order]
     follows = np.zeros(len(order), dtype=bool)
     follows[1:] = users[1:] == users[:-1]
     first = run_starts([pa.array(users)])
     groups: dict[str, list[str]] = {}
-    for sequence in sample.schema.sequences:
+    for sequence in draw.schema.sequences:
         groups.setdefault(sequence.group or f"\0{sequence.column}", []).append(sequence.column)
     columns: dict[str, pa.Array] = {}
     for members in groups.values():
-        lists = {name: single_chunk(gather(sample.requests[name], order)) for name in members}
+        lists = {name: single_chunk(gather(draw.requests[name], order)) for name in members}
         parts = {name: list_parts(array) for name, array in lists.items()}
         together = len({tuple(offsets[-1:]) for _, offsets in parts.values()}) == 1 and all(
             np.array_equal(offsets, next(iter(parts.values()))[1]) for _, offsets in parts.values()
@@ -83,16 +83,16 @@ def events_once(sample: LogSample) -> pa.Table:
             for name in batch:
                 values = parts[name][0].take(pa.array(kept))
                 columns[name] = pa.LargeListArray.from_arrays(pa.array(bounds), values)
-    return pa.table({name: columns[name] for name in sample.schema.sequence_columns})
+    return pa.table({name: columns[name] for name in draw.schema.sequence_columns})
 
 
-def _user_time_order(sample: LogSample) -> Int64:
+def _user_time_order(draw: LogDraw) -> Int64:
     """Request rows by user, then time. (num_requests,) int64."""
-    position = np.empty(sample.num_impressions, dtype=np.int64)
-    position[sample.arrival] = np.arange(sample.num_impressions)
+    position = np.empty(draw.num_impressions, dtype=np.int64)
+    position[draw.arrival] = np.arange(draw.num_impressions)
     # Arrival order is time order; a request arrives with the first of its impressions.
-    arrived = np.full(sample.num_requests, sample.num_impressions, dtype=np.int64)
-    np.minimum.at(arrived, sample.inverse, position)
-    if sample.schema.event_time is None:
-        arrived = np.arange(sample.num_requests, dtype=np.int64)
-    return np.lexsort((arrived, sample.users)).astype(np.int64)
+    arrived = np.full(draw.num_requests, draw.num_impressions, dtype=np.int64)
+    np.minimum.at(arrived, draw.inverse, position)
+    if draw.schema.event_time is None:
+        arrived = np.arange(draw.num_requests, dtype=np.int64)
+    return np.lexsort((arrived, draw.users)).astype(np.int64)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 __all__ = ["MODEL_ERROR", "Floats", "Interval", "ratio_interval", "student_t"]
 
-# What counting and the ends of files may move an estimate by, whatever the sample; measured, and rounded up.
+# What counting and the ends of files may move an estimate by, whatever the draw; measured, and rounded up.
 MODEL_ERROR = 0.02
 Floats = npt.NDArray[np.float64]
 
@@ -81,7 +81,7 @@ def ratio_interval(
     """Estimate a total.
 
     Args:
-        whole_y: Bytes of the whole sample, written at once.
+        whole_y: Bytes of the whole draw, written at once.
         x: (groups,) size of each random group.
         y: (groups,) bytes of each group, written on its own.
         known_x: Size of the whole log.
@@ -90,15 +90,15 @@ def ratio_interval(
         growth: Factor by which the bytes of a real file deviate from proportionality, at the far end.
         model_error: Part of the value that the interval is widened by on each side.
     """
-    sampled_x = float(x.sum())
-    if sampled_x == 0:
+    drawn_x = float(x.sum())
+    if drawn_x == 0:
         return Interval(0.0, 0.0, 0.0)
-    scale = known_x / sampled_x
+    scale = known_x / drawn_x
     if len(x) < 2:
         return Interval(whole_y * scale, whole_y * scale, whole_y * scale)
     ends = sorted((whole_y * scale, whole_y * scale * growth))
     value = sum(ends) / 2
-    residual = y - y.sum() / sampled_x * x
+    residual = y - y.sum() / drawn_x * x
     groups = len(x)
     error = scale * float(np.sqrt((1 - share) * groups / (groups - 1) * np.sum(residual**2)))
     width = student_t(0.5 + confidence / 2, groups - 1) * error + model_error * value

@@ -1,20 +1,20 @@
-"""What a log would need in each layout, from a sample of whole users, with an interval.
+"""What a log would need in each layout, from a draw of whole users, with an interval.
 
 Whole users are drawn and a total follows from known sizes (``intervals``).
 
 The rows are counted as the Iceberg writer would store them (``counting``), in files as large as the dataset's would
-be: a dictionary is paid once in a file, and more users share it in a larger one. A sample of several files' worth is
+be: a dictionary is paid once in a file, and more users share it in a larger one. A draw of several files' worth is
 cut into so many; one that is smaller than a file says less. Then two halves of it show the local exponent e of
 y ~ x**e, and carrying it to the size of a real file gives one end; proportionality gives the other, since e tends to
 1 as a file grows. The estimate lies midway and the interval holds both ends. 2 % are added on both sides for what no
-sample of users shows: counting missed up to 0.2 % of what Spark stored of the same rows, and where the last pages of
+draw of users shows: counting missed up to 0.2 % of what Spark stored of the same rows, and where the last pages of
 files end moved the estimate by up to 1.2 % (docs/decisions.md, 'Report and tuner').
 
-Users differ, so a layout whose interval is wider than asked is measured again on as many more of the sample's users as
+Users differ, so a layout whose interval is wider than asked is measured again on as many more of the draw's users as
 that takes.
 
 Two layouts are estimated roughly and say so. Shuffled: a page finds fewer copies the more other users there are
-(the sample is written with its pages smaller by f, which keeps the expected copies per page), and the width of
+(the draw is written with its pages smaller by f, which keeps the expected copies per page), and the width of
 dictionary indices jumps with the number of distinct values. The floor: its dictionary is shared by all users.
 """
 
@@ -28,9 +28,9 @@ import pyarrow as pa
 
 from dedup_storage.dedup import gather
 from dedup_storage.dedup.gather import list_parts
+from dedup_storage.dedup.mixing import mix64
 from dedup_storage.errors import UsageError
-from dedup_storage.report.draw.hashing import mix
-from dedup_storage.report.draw.users import LogSample
+from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import BaselineLayout, LayoutBytes, measure_layout, starting_encoding
 from dedup_storage.report.estimate.intervals import MODEL_ERROR, Interval, ratio_interval
 from dedup_storage.report.parquet.encoding import Encoding
@@ -44,7 +44,7 @@ _ROUGH = (BaselineLayout.FLAT_SHUFFLED, BaselineLayout.FLOOR)
 _EXPONENTS = (0.5, 1.1)
 # A step takes at least half as many users more, since the variance is itself an estimate.
 _LEAST_EXCESS = 1.25
-# A sample not much larger than what to begin with is measured whole.
+# A draw not much larger than what to begin with is measured whole.
 _ALL_AT_ONCE = 2
 
 
@@ -75,7 +75,7 @@ class LayoutEstimate:
         columns: Each column.
         rough: Estimated from a part of the log for which the interval promises nothing.
         share: Share of all users that it was measured on.
-        sample: What these came to.
+        measured: What these came to.
     """
 
     layout: BaselineLayout
@@ -84,7 +84,7 @@ class LayoutEstimate:
     columns: Mapping[str, Interval]
     rough: bool
     share: float
-    sample: LayoutBytes
+    measured: LayoutBytes
 
     @property
     def half_width(self) -> float:
@@ -93,7 +93,7 @@ class LayoutEstimate:
 
 
 def estimate_layouts(
-    sample: LogSample,
+    draw: LogDraw,
     known: KnownTotals,
     *,
     layouts: tuple[BaselineLayout, ...],
@@ -108,104 +108,104 @@ def estimate_layouts(
     """Estimate the stored bytes of the whole log in several layouts.
 
     Args:
-        sample: Rows of whole users.
+        draw: Rows of whole users.
         known: Totals of the whole log.
         layouts: Which.
         tuned: Encoding of the tuned layouts; ``None`` takes what a new dataset starts from.
         files: Layout -> files that the whole log would spread over by user; 1 where it says nothing.
         groups: Random groups for the interval; fewer where there are few users.
         confidence: Of the intervals.
-        precision: Half width of the intervals, relative, to aim at with more of the sample's users.
-        start_bytes: Flat bytes of the users to begin with; ``None`` takes the whole sample.
+        precision: Half width of the intervals, relative, to aim at with more of the draw's users.
+        start_bytes: Flat bytes of the users to begin with; ``None`` takes the whole draw.
         on_layout: Called before each layout, for progress.
 
     Raises:
-        UsageError: the sample is a part of the log and has too few users for an interval.
+        UsageError: the draw is a part of the log and has too few users for an interval.
     """
-    tuned = tuned or starting_encoding(sample)
-    begin = sample.share
-    if start_bytes is not None and flat_bytes(sample) > _ALL_AT_ONCE * start_bytes:
-        begin *= start_bytes / flat_bytes(sample)
-    drawn = {begin: _Drawn.of(_fewer(sample, begin), known, groups)}
+    tuned = tuned or starting_encoding(draw)
+    begin = draw.share
+    if start_bytes is not None and flat_bytes(draw) > _ALL_AT_ONCE * start_bytes:
+        begin *= start_bytes / flat_bytes(draw)
+    drawn = {begin: _Drawn.of(_fewer(draw, begin), known, groups)}
     estimates = {}
     for layout in layouts:
         if on_layout is not None:
             on_layout(layout)
         count, share = (files or {}).get(layout, 1), begin
         found = drawn[begin].estimate(layout, tuned, count, confidence)
-        while precision is not None and not found.rough and found.half_width > precision and share < sample.share:
+        while precision is not None and not found.rough and found.half_width > precision and share < draw.share:
             excess = (found.half_width - MODEL_ERROR) / max(precision - MODEL_ERROR, MODEL_ERROR / 2)
-            share = min(sample.share, share * max(excess, _LEAST_EXCESS) ** 2)
+            share = min(draw.share, share * max(excess, _LEAST_EXCESS) ** 2)
             # Layouts that ask for about as much share one draw.
             share = next((s for s in sorted(drawn) if share <= s <= 1.5 * share), share)
             if share not in drawn:
-                drawn[share] = _Drawn.of(_fewer(sample, share), known, groups)
+                drawn[share] = _Drawn.of(_fewer(draw, share), known, groups)
             found = drawn[share].estimate(layout, tuned, count, confidence)
         estimates[layout] = found
     return estimates
 
 
-def flat_bytes(sample: LogSample) -> int:
-    """Bytes in memory of the sample's rows, each with its request's values."""
-    return int(sample.requests.nbytes * sample.num_impressions / max(1, sample.num_requests))
+def flat_bytes(draw: LogDraw) -> int:
+    """Bytes in memory of the draw's rows, each with its request's values."""
+    return int(draw.requests.nbytes * draw.num_impressions / max(1, draw.num_requests))
 
 
-def _fewer(sample: LogSample, share: float) -> LogSample:
+def _fewer(draw: LogDraw, share: float) -> LogDraw:
     """The users of a smaller share, which are among those of every larger one."""
-    if share >= sample.share:
-        return sample
-    users = np.unique(sample.users)
-    count = max(min(3 * _FEWEST_GROUPS, len(users)), round(len(users) * share / sample.share))
+    if share >= draw.share:
+        return draw
+    users = np.unique(draw.users)
+    count = max(min(3 * _FEWEST_GROUPS, len(users)), round(len(users) * share / draw.share))
     if count >= len(users):
-        return sample
-    last = np.partition(mix(users), count - 1)[count - 1]
-    return replace(sample.part(mix(sample.users) <= last), share=sample.share * count / len(users))
+        return draw
+    last = np.partition(mix64(users), count - 1)[count - 1]
+    return replace(draw.part(mix64(draw.users) <= last), share=draw.share * count / len(users))
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A sample with its random groups and halves, and the sizes of each."""
+    """A draw with its random groups and halves, and the sizes of each."""
 
-    sample: LogSample
+    draw: LogDraw
     known: KnownTotals
-    parts: list[LogSample]
+    parts: list[LogDraw]
     part_sizes: list[dict[str, tuple[int, int]]]
-    cuts: dict[int, list[LogSample]] = field(default_factory=dict)
+    cuts: dict[int, list[LogDraw]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sample: LogSample, known: KnownTotals, groups: int) -> _Drawn:
-        """Cut a sample.
+    def of(cls, draw: LogDraw, known: KnownTotals, groups: int) -> _Drawn:
+        """Cut a draw.
 
         Raises:
             UsageError: it has too few users.
         """
-        parts = sample.groups(min(groups, max(1, sample.num_users // 2)))
+        parts = draw.groups(min(groups, max(1, draw.num_users // 2)))
         if len(parts) < _FEWEST_GROUPS:
-            if sample.share >= 1:
-                return cls(sample, known, [], [])
+            if draw.share >= 1:
+                return cls(draw, known, [], [])
             raise UsageError(
-                "the sample has too few users for an interval", expected=f"at least {3 * _FEWEST_GROUPS}",
-                got=str(sample.num_users), fix="Ask for a larger share or sample size.",
+                "the draw has too few users for an interval", expected=f"at least {3 * _FEWEST_GROUPS}",
+                got=str(draw.num_users), fix="Ask for a larger share or a larger size.",
             )  # fmt: skip
-        return cls(sample, known, parts, [_sizes(part, known) for part in parts])
+        return cls(draw, known, parts, [_sizes(part, known) for part in parts])
 
-    def _pieces(self, count: int) -> list[LogSample]:
+    def _pieces(self, count: int) -> list[LogDraw]:
         if count == 1:
-            return [self.sample]
+            return [self.draw]
         if count not in self.cuts:
-            self.cuts[count] = self.sample.groups(count)
+            self.cuts[count] = self.draw.groups(count)
         return self.cuts[count]
 
     def estimate(self, layout: BaselineLayout, tuned: Encoding | None, files: int, confidence: float) -> LayoutEstimate:
         """Write a layout in files of their real size, in random groups, and in halves where it is less than a file."""
-        sample = self.sample
-        held = sample.share * files
-        pieces = min(max(1, round(held)), max(1, sample.num_users))
+        draw = self.draw
+        held = draw.share * files
+        pieces = min(max(1, round(held)), max(1, draw.num_users))
         # All rows in one file are that file, and nothing is estimated.
-        parts = [] if sample.share >= 1 and pieces == 1 else self.parts
+        parts = [] if draw.share >= 1 and pieces == 1 else self.parts
         halves = self._pieces(2) if parts and held < 1 else []
         measured = _Measured(
-            _sizes(sample, self.known), self.part_sizes,
+            _sizes(draw, self.known), self.part_sizes,
             _together([measure_layout(piece, layout, tuned) for piece in self._pieces(pieces)]),
             [measure_layout(part, layout, tuned) for part in parts],
             [measure_layout(half, layout, tuned) for half in halves],
@@ -214,11 +214,11 @@ class _Drawn:
         names = list(measured.whole.columns)
         return LayoutEstimate(
             layout,
-            measured.interval([n for n in sample.schema.sequence_columns if n in names]),
+            measured.interval([n for n in draw.schema.sequence_columns if n in names]),
             measured.interval(names),
             {name: measured.interval([name]) for name in names},
-            sample.share < 1 and layout in _ROUGH,
-            sample.share,
+            draw.share < 1 and layout in _ROUGH,
+            draw.share,
             measured.whole,
         )
 
@@ -236,10 +236,10 @@ def _together(pieces: list[LayoutBytes]) -> LayoutBytes:
 
 @dataclass(frozen=True)
 class _Measured:
-    """One layout of a sample: written as files of a real file's size, in random groups, and in halves.
+    """One layout of a draw: written as files of a real file's size, in random groups, and in halves.
 
     Attributes:
-        times: Rows of a real file against the rows of the sample, where the sample is smaller; else 1.
+        times: Rows of a real file against the rows of the draw, where the draw is smaller; else 1.
     """
 
     sizes: Mapping[str, tuple[int, int]]
@@ -266,7 +266,7 @@ class _Measured:
         )  # fmt: skip
 
     def _growth(self, names: list[str]) -> float:
-        """Bytes of a real file against proportionality, from the exponent between half the sample and all of it."""
+        """Bytes of a real file against proportionality, from the exponent between half the draw and all of it."""
         if len(self.halves) != 2:
             return 1.0
         half = sum(h.of(names) for h in self.halves) / 2
@@ -277,20 +277,20 @@ class _Measured:
         return float(self.times ** (exponent - 1))
 
 
-def _sizes(sample: LogSample, known: KnownTotals) -> dict[str, tuple[int, int]]:
-    """Column -> (its size in the sample, in the whole log): elements of lists, rows otherwise."""
-    counts = np.bincount(sample.inverse, minlength=sample.num_requests)
+def _sizes(draw: LogDraw, known: KnownTotals) -> dict[str, tuple[int, int]]:
+    """Column -> (its size in the draw, in the whole log): elements of lists, rows otherwise."""
+    counts = np.bincount(draw.inverse, minlength=draw.num_requests)
     sizes: dict[str, tuple[int, int]] = {}
-    for name in (*sample.requests.column_names, *sample.impressions.column_names):
-        if name in known.elements and name in sample.requests.column_names:
-            array = gather(sample.requests[name], np.arange(sample.num_requests, dtype=np.int64))
+    for name in (*draw.requests.column_names, *draw.impressions.column_names):
+        if name in known.elements and name in draw.requests.column_names:
+            array = gather(draw.requests[name], np.arange(draw.num_requests, dtype=np.int64))
             lengths = np.diff(list_parts(array)[1])
             elements = int(lengths.sum()) if known.per_request else int((lengths * counts).sum())
             sizes[name] = (elements, known.elements[name])
-        elif name in sample.requests.column_names and known.requests is not None:
-            sizes[name] = (sample.num_requests, known.requests)
+        elif name in draw.requests.column_names and known.requests is not None:
+            sizes[name] = (draw.num_requests, known.requests)
         else:
-            sizes[name] = (sample.num_impressions, known.impressions)
+            sizes[name] = (draw.num_impressions, known.impressions)
     return sizes
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from dedup_storage.errors import DedupStorageError, UsageError
 from dedup_storage.report.model import Report
-from dedup_storage.report.show.summary import human_bytes
+from dedup_storage.words import human_bytes
 
 __all__ = ["Change", "Comparison", "RegressionError", "compare", "comparison_table"]
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dedup_storage.report.model import Report
 from dedup_storage.report.show.plots import plots
-from dedup_storage.report.show.summary import human_bytes
 from dedup_storage.report.show.text import LEFT_HEADINGS, headline, times, titled_tables
+from dedup_storage.words import human_bytes
 
 __all__ = ["html", "render"]
 
@@ -18,21 +19,23 @@ def html(report: Report) -> str:
     """The page's text. Names from the data are escaped; only the plots made here are not."""
     return render(
         "report.html.j2",
-        report=report,
-        headline=headline(report),
-        tiles=_tiles(report),
-        plots=plots(report),
-        tables=list(titled_tables(report)),
-        left=LEFT_HEADINGS,
+        {
+            "report": report,
+            "headline": headline(report),
+            "tiles": _tiles(report),
+            "plots": plots(report),
+            "tables": list(titled_tables(report)),
+            "left": LEFT_HEADINGS,
+        },
     )
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, values: Mapping[str, Any]) -> str:
     """Fill a template of this package; names from the data are escaped."""
     environment = Environment(
         loader=PackageLoader("dedup_storage.report.show"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return environment.get_template(template).render(**values)
+    return environment.get_template(template).render(values)
 
 
 def _tiles(report: Report) -> list[tuple[str, str]]:

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 
 from dedup_storage.report.show.html import render
 from dedup_storage.report.show.plots import BAR, INK, MUTED, svg
-from dedup_storage.report.show.summary import human_bytes
 from dedup_storage.sampling.summary import MetricEstimate, SampleReport, StratumRow
+from dedup_storage.words import human_bytes
 
 __all__ = ["html"]
 
@@ -36,9 +36,8 @@ def html(report: SampleReport) -> str:
         ("Estimates", headings + (["truth", "covered"] if verified else []), rows),
         ("Strata", ["stratum", "users", "requested", "sampled", "share", "weight"], strata),
     ]
-    return render(
-        "sample.html.j2", report=report, tiles=tiles, plots=_plots(report), tables=tables, left=("metric", "stratum")
-    )
+    page = {"report": report, "tiles": tiles, "plots": _plots(report), "tables": tables, "left": ("metric", "stratum")}
+    return render("sample.html.j2", page)
 
 
 def _metric_row(metric: MetricEstimate, verified: bool) -> list[str]:

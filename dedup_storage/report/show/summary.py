@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from rich.table import Table as RichTable
 
-from dedup_storage.report.parquet.dataset_files import DatasetFiles, TableFiles
-from dedup_storage.report.parquet.footers import OnFile, Totals, iter_footers
+from dedup_storage.report.parquet.footers import OnFile
+from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles, read_totals
+from dedup_storage.words import human_bytes
 
-__all__ = ["ColumnSaving", "Summary", "human_bytes", "read_totals", "summarize", "summary_table"]
+__all__ = ["ColumnSaving", "Summary", "summarize", "summary_table"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,6 @@ class Summary:
         return self.flat_rows / self.request_rows if self.request_rows else None
 
 
-def read_totals(table: TableFiles, on_file: OnFile | None = None) -> Totals:
-    """Sum the footers of one table."""
-    return Totals.of(iter_footers(table.files, resolve=table.resolve, on_file=on_file))
-
-
 def summarize(dataset: DatasetFiles, flat: TableFiles, *, on_file: OnFile | None = None) -> Summary:
     """Compare a dataset with the flat log it was made from, from footers alone.
 
@@ -96,15 +92,6 @@ def summarize(dataset: DatasetFiles, flat: TableFiles, *, on_file: OnFile | None
         flat_rows=flat_totals.rows,
         request_rows=requests,
     )
-
-
-def human_bytes(size_bytes: float) -> str:
-    """Bytes in decimal units. Example: ``human_bytes(128_800_000)`` -> ``"128.8 MB"``."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(size_bytes) < 1000 or unit == "TB":
-            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    raise ValueError("unreachable")
 
 
 def _ratio(value: float | None) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dedup_storage.report.model import Baseline, ColumnReport, Range, Report
-from dedup_storage.report.show.summary import human_bytes
+from dedup_storage.words import human_bytes
 
 __all__ = ["LEFT_HEADINGS", "column_rows", "headline", "markdown", "terminal", "times", "titled_tables"]
 

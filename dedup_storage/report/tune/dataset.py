@@ -1,4 +1,4 @@
-"""Tuning every table of a dataset on one sample of users."""
+"""Tuning every table of a dataset on one draw of users."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import numpy as np
 import pyarrow as pa
 
 from dedup_storage.layout import TableRole
-from dedup_storage.report.draw.select import SAMPLE_BYTES, sample_dataset
-from dedup_storage.report.draw.users import LogSample
-from dedup_storage.report.parquet.dataset_files import DatasetFiles
+from dedup_storage.report.draw.select import DRAW_BYTES, draw_dataset
+from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.parquet.encoding import Encoding
 from dedup_storage.report.parquet.footers import OnFile
-from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.parquet.tables import DatasetFiles, read_totals
 from dedup_storage.report.tune.proposal import Proposal, propose
 from dedup_storage.report.tune.search import Grid, Tuner
 
-__all__ = ["sample_tables", "tune_dataset"]
+__all__ = ["draw_tables", "tune_dataset"]
 
-# Rows of a flat table are repeated in memory: its tuner takes a part of the sample.
+# Rows of a flat table are repeated in memory: its tuner takes a part of the draw.
 _FLAT_BYTES = 256 * 1024**2
 _MOST_FILES = 8
 
@@ -28,7 +27,7 @@ def tune_dataset(
     dataset: DatasetFiles,
     *,
     share: float | None = None,
-    sample_bytes: int = SAMPLE_BYTES,
+    draw_bytes: int = DRAW_BYTES,
     tolerance: float = 0.10,
     grid: Grid | None = None,
     on_file: OnFile | None = None,
@@ -43,14 +42,14 @@ def tune_dataset(
     step = on_step or (lambda _: None)
     step("Reading footers")
     totals = {t.name: read_totals(t, on_file) for t in dataset.tables}
-    step("Sampling users")
-    sample = sample_dataset(dataset, totals, share=share, budget_bytes=sample_bytes)
+    step("Drawing users")
+    draw = draw_dataset(dataset, totals, share=share, budget_bytes=draw_bytes)
     proposals = []
     for table in dataset.tables:
         if table.role == TableRole.FEATURES.value:
             continue
         tuner = Tuner(
-            sample_tables(sample, table.role, totals[table.name].rows / max(1, totals[table.name].files)),
+            draw_tables(draw, table.role, totals[table.name].rows / max(1, totals[table.name].files)),
             Encoding.from_properties(table.properties),
             grid=grid or Grid(),
             tolerance=tolerance,
@@ -60,26 +59,26 @@ def tune_dataset(
     return proposals
 
 
-def sample_tables(sample: LogSample, role: str, rows_per_file: float) -> list[pa.Table]:
-    """The sample's rows as files of one of the dataset's tables, as many rows in each as the table's files hold.
+def draw_tables(draw: LogDraw, role: str, rows_per_file: float) -> list[pa.Table]:
+    """The draw's rows as files of one of the dataset's tables, as many rows in each as the table's files hold.
 
     Args:
-        sample: Whole users.
+        draw: Whole users.
         role: The table's role.
         rows_per_file: Mean rows of its files.
     """
     of_requests = role == TableRole.REQUESTS.value
-    rows = sample.num_requests if of_requests else sample.num_impressions
+    rows = draw.num_requests if of_requests else draw.num_impressions
     pieces = max(1, round(rows / max(1.0, rows_per_file)))
     if role == TableRole.LOGS.value:
-        flat_bytes = sample.requests.nbytes * sample.num_impressions / max(1, sample.num_requests)
+        flat_bytes = draw.requests.nbytes * draw.num_impressions / max(1, draw.num_requests)
         pieces = max(pieces, round(flat_bytes / _FLAT_BYTES))
-    groups = sample.groups(pieces)[:_MOST_FILES] if 1 < pieces <= sample.num_users else [sample]
+    groups = draw.groups(pieces)[:_MOST_FILES] if 1 < pieces <= draw.num_users else [draw]
     if role == TableRole.LOGS.value:
         return [_flat_table(group) for group in groups[:1]]
     return [group.requests if of_requests else group.impression_table() for group in groups]
 
 
-def _flat_table(sample: LogSample) -> pa.Table:
-    order = np.arange(sample.num_impressions, dtype=np.int64)
-    return pa.Table.from_batches(list(sample.flat(order)), sample.flat_schema())
+def _flat_table(draw: LogDraw) -> pa.Table:
+    order = np.arange(draw.num_impressions, dtype=np.int64)
+    return pa.Table.from_batches(list(draw.flat(order)), draw.flat_schema())

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from dedup_storage.report.show.summary import human_bytes
 from dedup_storage.report.tune.search import ColumnTrial, Point, Trial, Tuner
+from dedup_storage.words import human_bytes
 
 __all__ = ["ColumnProposal", "Proposal", "iceberg_leaves", "propose"]
 
@@ -40,8 +40,8 @@ class Proposal(BaseModel):
 
     Attributes:
         table: Table name.
-        rows: Rows of the sample.
-        start_bytes, stored_bytes: The sample with the settings in use, and with those proposed.
+        rows: Rows of the draw.
+        start_bytes, stored_bytes: The draw with the settings in use, and with those proposed.
         start_decode_seconds, decode_seconds: The same in processor time to decode all columns.
         trials: Points measured.
         settings: One line for each table-wide setting.
@@ -156,7 +156,7 @@ def _why_setting(tuner: Tuner, trial: Trial, setting: str) -> str:
     if not others:
         return f"{shown}: nothing else was tried"
     if len(same) == len(others):
-        return f"{shown}: no other value changes the sample's bytes"
+        return f"{shown}: no other value changes the draw's bytes"
     fastest = min(t.decode_seconds for t in pool.values())
     parts = []
     for t in sorted(others, key=lambda t: getattr(t.point, setting)):

@@ -1,4 +1,4 @@
-"""Which Parquet settings suit a table: tried on a sample, measured in stored bytes and decode time.
+"""Which Parquet settings suit a table: tried on a draw, measured in stored bytes and decode time.
 
 The rule: the smallest of the settings whose decode time is within a tolerance (10 %) of the fastest seen. Iceberg has
 one page size, row-group size, zstd level and page version for a table, and a dictionary switch for each column. The
@@ -6,7 +6,7 @@ switch of a column touches no other column; the four table-wide settings are sea
 settings in use, then the neighbours of the choice. A change that saves less than 1 % of the table is not made, and a
 column below 0.5 % of the table is not tried.
 
-The search runs on one file of the sample; of a single file, all rows show page size and version, at a quick zstd level,
+The search runs on one file of the draw; of a single file, all rows show page size and version, at a quick zstd level,
 and a quarter of them the levels, which are what costs. Its best points alone are measured on all rows, and the rule
 decides among these. A dictionary's other position is written at the start, and again only where it came near there.
 """
@@ -125,7 +125,7 @@ class Tuner:
     """Tries settings on the rows of one table.
 
     Attributes:
-        tables: Samples of the rows in stored order, each as large as one file of the table: a dictionary's width
+        tables: Drawn rows in stored order, each table as large as one file: a dictionary's width
             follows from the values of a file, and where it is no whole number of bytes, shifted copies are not found.
         start: The encoding in use.
         grid: What is tried.
@@ -154,11 +154,11 @@ class Tuner:
     def __post_init__(self) -> None:
         self.tables = [table.combine_chunks() for table in self.tables if table.num_rows]
         if not self.tables:
-            raise InputError("the sample has no rows to tune on")
+            raise InputError("the draw has no rows to tune on")
 
     @property
     def rows(self) -> int:
-        """Rows of all samples."""
+        """Rows of all tables."""
         return sum(table.num_rows for table in self.tables)
 
     @property
@@ -174,7 +174,7 @@ class Tuner:
             for name in self._tried():
                 pair = [self._column(name, point, on) for on in self._switch(name)]
                 best = choose([(t.stored_bytes, t.decode_seconds) for t in pair], self.tolerance, _SLACK_SECONDS)
-                if pair[0].stored_bytes - pair[best].stored_bytes < _WORTH * self._sample_bytes():
+                if pair[0].stored_bytes - pair[best].stored_bytes < _WORTH * self._draw_bytes():
                     best = 0
                 columns[name] = pair[best]
                 if len(pair) > 1:
@@ -196,7 +196,7 @@ class Tuner:
         return on, not on
 
     def _tried(self) -> list[str]:
-        least = _TRIED_SHARE * self._sample_bytes()
+        least = _TRIED_SHARE * self._draw_bytes()
         return [name for name, size in self._start_columns().items() if size >= least]
 
     def _start_columns(self) -> Mapping[str, int]:
@@ -209,7 +209,7 @@ class Tuner:
             self.seconds += time.process_time() - before
         return self._written
 
-    def _sample_bytes(self) -> int:
+    def _draw_bytes(self) -> int:
         return max(1, sum(self._start_columns().values()))
 
     def _column(self, name: str, point: Point, dictionary: bool) -> ColumnTrial:
@@ -231,8 +231,8 @@ class Tuner:
         return self._columns[key]
 
     def _rows_per_group(self, point: Point) -> int | None:
-        """Rows of a row group of the point's size; ``None`` when every sample fits into one."""
-        rows = int(point.row_group_bytes * self.rows / self._sample_bytes())
+        """Rows of a row group of the point's size; ``None`` when every table fits into one."""
+        rows = int(point.row_group_bytes * self.rows / self._draw_bytes())
         return max(1, rows) if rows < max(table.num_rows for table in self.tables) else None
 
     def best(self) -> Trial:
@@ -241,7 +241,7 @@ class Tuner:
         trials = list(self.trials.values())
         limit = min(t.decode_seconds for t in trials) * (1 + self.tolerance) + _SLACK_SECONDS
         allowed = [t for t in trials if t.decode_seconds <= limit]
-        enough = min(t.stored_bytes for t in allowed) + _WORTH * self._sample_bytes()
+        enough = min(t.stored_bytes for t in allowed) + _WORTH * self._draw_bytes()
         good = [t for t in allowed if t.stored_bytes <= enough]
         return min(good, key=lambda t: (_changed(t.point, start.point), t.stored_bytes, t.point))
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from dedup_storage.errors import InputError, SchemaError, UsageError
 from dedup_storage.report.draw.hashing import combine, count_distinct, hash_column
 from dedup_storage.report.draw.repetition import repetition
-from dedup_storage.report.draw.select import Drawn, choose_users, sample_flat
-from dedup_storage.report.draw.users import PLACE, LogSample, from_flat
+from dedup_storage.report.draw.select import Drawn, choose_users, draw_flat
+from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat
 from dedup_storage.report.estimate.curves import with_candidates, with_newest
 from dedup_storage.report.estimate.floor import events_once, new_events
-from dedup_storage.report.parquet.dataset_files import TableFiles, folder_files
-from dedup_storage.report.show.summary import read_totals
+from dedup_storage.report.parquet.dataset_files import folder_files
+from dedup_storage.report.parquet.tables import TableFiles, read_totals
 from dedup_storage.schema import Grain, LogSchema
 
 SCHEMA = LogSchema.from_dict(
@@ -58,30 +58,30 @@ def rows_of(table: pa.Table, columns: list[str]) -> list[str]:
     return sorted(str([row[c] for c in columns]) for row in table.to_pylist())
 
 
-def flat_table(sample: LogSample, order: np.ndarray) -> pa.Table:
-    return pa.Table.from_batches(list(sample.flat(order)), sample.flat_schema())
+def flat_table(draw: LogDraw, order: np.ndarray) -> pa.Table:
+    return pa.Table.from_batches(list(draw.flat(order)), draw.flat_schema())
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 6), st.integers(1, 7))
 def test_a_sample_gives_the_log_back_row_for_row(users: int, requests: int, cands: int, length: int, step: int) -> None:
     table = log(users, requests, cands, length)
     batches = [table.slice(i, step) for i in range(0, table.num_rows, step)]
-    sample = from_flat(SCHEMA, batches)
-    assert (sample.num_requests, sample.num_impressions) == (users * requests, table.num_rows)
-    assert sample.num_users == users
+    draw = from_flat(SCHEMA, batches)
+    assert (draw.num_requests, draw.num_impressions) == (users * requests, table.num_rows)
+    assert draw.num_users == users
     # Undeclared: the country is constant inside every request.
-    assert sample.schema.declared_grains()["country"] is Grain.REQUEST
-    arrived = flat_table(sample, sample.arrival)
+    assert draw.schema.declared_grains()["country"] is Grain.REQUEST
+    arrived = flat_table(draw, draw.arrival)
     assert arrived.select(table.column_names).to_pylist() == table.to_pylist()
-    sorted_rows = flat_table(sample, np.arange(sample.num_impressions))
+    sorted_rows = flat_table(draw, np.arange(draw.num_impressions))
     keys = [(r["user_id"], r["request_id"]) for r in sorted_rows.to_pylist()]
     assert keys == sorted(keys)
     assert rows_of(sorted_rows, table.column_names) == rows_of(table, table.column_names)
 
 
 def test_groups_share_out_whole_users() -> None:
-    sample = from_flat(SCHEMA, [log(users=12)])
-    groups = sample.groups(3)
+    draw = from_flat(SCHEMA, [log(users=12)])
+    groups = draw.groups(3)
     seen = [set(g.requests["user_id"].to_pylist()) for g in groups]
     assert set().union(*seen) == {f"u{i}" for i in range(12)}
     assert sum(len(s) for s in seen) == 12
@@ -91,12 +91,12 @@ def test_groups_share_out_whole_users() -> None:
 
 
 def test_cutting_histories_and_candidates() -> None:
-    sample = from_flat(SCHEMA, [log(length=5, candidates=3)])
-    newest = with_newest(sample, 2)
-    whole = sample.requests["items"].to_pylist()
+    draw = from_flat(SCHEMA, [log(length=5, candidates=3)])
+    newest = with_newest(draw, 2)
+    whole = draw.requests["items"].to_pylist()
     assert newest.requests["items"].to_pylist() == [x[-2:] for x in whole]
-    fewer = with_candidates(sample, 2)
-    assert fewer.num_impressions == 2 * sample.num_requests
+    fewer = with_candidates(draw, 2)
+    assert fewer.num_impressions == 2 * draw.num_requests
     assert sorted(fewer.arrival.tolist()) == list(range(fewer.num_impressions))
 
 
@@ -122,8 +122,8 @@ def test_new_events_is_the_shortest_continuation(lists: list[tuple[bool, list[in
 
 
 def test_the_floor_holds_every_event_of_every_user_once() -> None:
-    sample = from_flat(SCHEMA, [log(users=3, requests=4, length=5, new=2)])
-    events = events_once(sample)
+    draw = from_flat(SCHEMA, [log(users=3, requests=4, length=5, new=2)])
+    events = events_once(draw)
     got = sorted(events["items"].to_pylist())
     assert got == sorted(list(range(1000 * u, 1000 * u + 5 + 2 * 3)) for u in range(3))
     assert sorted(events["times"].to_pylist()) == sorted([7 * e for e in x] for x in got)
@@ -192,11 +192,11 @@ def test_a_sample_of_files_is_the_rows_of_its_users(tmp_path: Path) -> None:
     for i in range(3):
         pq.write_table(table.slice(i * 120, 120), tmp_path / f"{i}.parquet", row_group_size=50)
     files = folder_files(str(tmp_path))
-    sample = sample_flat(files, read_totals(files), SCHEMA, share=0.4)
-    chosen = set(sample.requests["user_id"].to_pylist())
+    draw = draw_flat(files, read_totals(files), SCHEMA, share=0.4)
+    chosen = set(draw.requests["user_id"].to_pylist())
     assert 0 < len(chosen) < 40
     expected = pa.Table.from_pylist([r for r in table.to_pylist() if r["user_id"] in chosen], schema=table.schema)
-    assert flat_table(sample, sample.arrival).select(table.column_names).to_pylist() == expected.to_pylist()
+    assert flat_table(draw, draw.arrival).select(table.column_names).to_pylist() == expected.to_pylist()
 
 
 class Elsewhere:
@@ -231,12 +231,12 @@ def test_rows_drawn_elsewhere_stand_in_order_of_arrival(tmp_path: Path) -> None:
         pq.write_table(table.slice(i * 24, 24), tmp_path / "log" / f"{i}.parquet")
     files = folder_files(str(tmp_path / "log"))
     users = ["u1", "u4", "u5"]
-    sample = sample_flat(
-        files, read_totals(files), SCHEMA, share=0.4, draw=Elsewhere(tmp_path / "drawn", users)
+    draw = draw_flat(
+        files, read_totals(files), SCHEMA, share=0.4, engine=Elsewhere(tmp_path / "drawn", users)
     )  # fmt: skip
     expected = [r for r in table.to_pylist() if r["user_id"] in users]
-    assert flat_table(sample, sample.arrival).select(table.column_names).to_pylist() == expected
-    assert sample.share == 0.4
+    assert flat_table(draw, draw.arrival).select(table.column_names).to_pylist() == expected
+    assert draw.share == 0.4
 
 
 def test_wrong_input_is_one_sentence_each(tmp_path: Path) -> None:
@@ -245,14 +245,14 @@ def test_wrong_input_is_one_sentence_each(tmp_path: Path) -> None:
     files = folder_files(str(tmp_path))
     totals = read_totals(files)
     with pytest.raises(SchemaError, match="names no sequence columns"):
-        sample_flat(files, totals, SCHEMA.model_copy(update={"sequences": ()}))
+        draw_flat(files, totals, SCHEMA.model_copy(update={"sequences": ()}))
     with pytest.raises(SchemaError, match=r"column history is not in the log; expected one of"):
-        sample_flat(files, totals, LogSchema.from_dict({**SCHEMA.to_dict(), "sequences": [{"column": "history"}]}))
+        draw_flat(files, totals, LogSchema.from_dict({**SCHEMA.to_dict(), "sequences": [{"column": "history"}]}))
     with pytest.raises(UsageError, match="more than 0 and at most 1"):
-        sample_flat(files, totals, SCHEMA, share=1.5)
+        draw_flat(files, totals, SCHEMA, share=1.5)
     with pytest.raises(InputError, match="no user falls into a share"):
-        sample_flat(files, totals, SCHEMA, share=1e-12)
+        draw_flat(files, totals, SCHEMA, share=1e-12)
     pq.write_table(table.slice(0, 0), tmp_path / "a.parquet")
     empty = folder_files(str(tmp_path))
     with pytest.raises(InputError, match="has no rows"):
-        sample_flat(empty, read_totals(empty), SCHEMA)
+        draw_flat(empty, read_totals(empty), SCHEMA)

@@ -1,0 +1,226 @@
+"""Opening a version of a dataset of Iceberg tables with PyIceberg: its snapshots, their files and deleted rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, In, LessThanOrEqual
+from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.manifest import DataFile as ManifestFile
+from pyiceberg.manifest import FileFormat
+from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.deletion_vector import deletion_vectors_from_puffin_file
+from pyiceberg.table.puffin import PuffinFile
+from pyiceberg.transforms import BucketTransform
+from sqlalchemy.exc import OperationalError
+
+from dedup_storage.config import Settings
+from dedup_storage.dedup.runs import Int64
+from dedup_storage.errors import ConfigError, DatasetNotFoundError, StorageError, VersionNotFoundError, known_names
+from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
+from dedup_storage.lake.iceberg.snapshots import definition_text
+from dedup_storage.lake.stored_users import iceberg_users, sample_records
+from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole, parse_version_tag, version_tag
+from dedup_storage.reader.decode.files import DataFile, TableRef
+from dedup_storage.reader.open.cut import Cut, CutTable
+from dedup_storage.reader.open.scan import TableScan
+from dedup_storage.reader.options import Filters
+from dedup_storage.reader.retry import with_retries
+from dedup_storage.reader.segment import SegmentKey
+
+__all__ = ["IcebergTable", "iceberg_cut"]
+
+
+def iceberg_cut(name: str, settings: Settings, version: int | None = None) -> Cut:
+    """See ``open_cut``."""
+    try:
+        catalog = load_catalog(settings.catalog.name, **pyiceberg_properties(settings))
+        loaded = _load_tables(catalog, name)
+        known = sorted(n[0] for n in catalog.list_namespaces()) if not loaded else []
+    except OperationalError as error:
+        raise StorageError(
+            f"the catalog {settings.catalog.name} cannot be read: {error.orig}", fix="Check catalog and warehouse."
+        ) from error
+    anchors = [t for t in loaded.values() if SPEC_PROPERTY in t.properties]
+    if not anchors:
+        raise DatasetNotFoundError(
+            f"there is no dataset {name} in the catalog {settings.catalog.name}",
+            expected=known_names(name, known),
+            fix="Name one of these, or write it first.",
+        )
+    anchor = anchors[0]
+    spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
+    number = _pick_version(spec, anchor, version)
+    tables = {}
+    for table_name, table in loaded.items():
+        role = table.properties.get(ROLE_PROPERTY)
+        reference = table.metadata.refs.get(version_tag(number))
+        if role is None or reference is None or role == TableRole.QUARANTINE:
+            continue
+        definition = definition_text(table, reference.snapshot_id) if role == TableRole.FEATURES else None
+        tables[table_name] = CutTable(
+            table_name,
+            TableRole(role),
+            IcebergTable(table, reference.snapshot_id),
+            reference.snapshot_id,
+            definition,
+        )
+    for needed in spec.tables:
+        if needed.name not in tables:
+            raise VersionNotFoundError(
+                f"version {number} of {name} lacks the table {needed.name}",
+                expected=f"a tag {version_tag(number)} on every table",
+                fix="Run the job that wrote it again; it completes the version.",
+            )
+    samples = sample_records(anchor.properties)
+    return Cut(spec=spec, version=number, tables=tables, samples=samples, users=iceberg_users(loaded))
+
+
+@with_retries
+def _load_tables(catalog: Catalog, name: str) -> dict[str, Table]:
+    try:
+        identifiers = catalog.list_tables(name)
+    except NoSuchNamespaceError:
+        return {}
+    tables = {}
+    for identifier in sorted(identifiers):
+        try:
+            tables[identifier[-1]] = catalog.load_table(identifier)
+        except NoSuchTableError:
+            continue  # dropped between the two calls
+    return tables
+
+
+def _pick_version(spec: DatasetSpec, anchor: Table, version: int | None) -> int:
+    numbers = sorted(n for n in map(parse_version_tag, anchor.metadata.refs) if n is not None)
+    if version is None and numbers:
+        return numbers[-1]
+    if version is None or version not in numbers:
+        raise VersionNotFoundError(
+            f"the dataset {spec.name} has no version" + (f" {version}" if version is not None else ""),
+            expected="one of " + ", ".join(map(str, numbers[-12:])) if numbers else "a published version",
+            fix="Publish one first." if not numbers else "Name one of these, or none for the newest.",
+        )
+    return version
+
+
+@dataclass(frozen=True)
+class IcebergTable:
+    """An Iceberg table at one snapshot: a ``StoredTable``.
+
+    Attributes:
+        table: As PyIceberg finds it.
+        snapshot_id: The snapshot.
+    """
+
+    table: Table
+    snapshot_id: int
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """See ``StoredTable``."""
+        return self.table.properties
+
+    def types(self) -> dict[str, pa.DataType]:
+        """See ``StoredTable``."""
+        schema = self.table.scan(snapshot_id=self.snapshot_id).projection()
+        return {field.name: field.type for field in schema_to_pyarrow(schema, include_field_ids=False)}
+
+    @with_retries
+    def plan(self, name: str, spec: DatasetSpec, filters: Filters) -> TableScan:
+        """See ``StoredTable``."""
+        table = self.table
+        scan = table.scan(row_filter=row_filter(spec, filters), snapshot_id=self.snapshot_id)
+        try:
+            tasks = list(scan.plan_files())
+        except FileNotFoundError as error:
+            raise StorageError(f"a manifest of the table {name} is missing: {error}") from error
+        schema = scan.projection()
+        arrow = schema_to_pyarrow(schema, include_field_ids=False)
+        fields = {f.name: (f.field_id, arrow.field(f.name).type) for f in schema.fields}
+        ref = TableRef(name, table.location(), dict(table.io.properties), fields)
+        files: list[tuple[SegmentKey, DataFile]] = []
+        deletes = _Deletes(table.io)
+        for task in tasks:
+            key, bucket = _segment(table, task)
+            if filters.buckets is None or bucket is None or bucket in filters.buckets:
+                files.append((key, deletes.data_file(name, task)))
+        return TableScan.of(ref, files)
+
+
+def row_filter(spec: DatasetSpec, filters: Filters) -> BooleanExpression:
+    """The filters as an Iceberg expression.
+
+    Raises:
+        ConfigError: dates are filtered in a dataset that has none.
+    """
+    parts: list[BooleanExpression] = []
+    if filters.start is not None or filters.end is not None:
+        if spec.event_date_column is None:
+            raise ConfigError(f"the dataset {spec.name} has no event date to filter on", fix="Leave start and end out.")
+        if filters.start is not None:
+            parts.append(GreaterThanOrEqual(term=spec.event_date_column, value=filters.start.isoformat()))
+        if filters.end is not None:
+            parts.append(LessThanOrEqual(term=spec.event_date_column, value=filters.end.isoformat()))
+    if filters.users is not None:
+        parts.append(In(term=spec.schema_.user, literals=set(filters.users)))
+    expression: BooleanExpression = AlwaysTrue()
+    for part in parts:
+        expression = And(expression, part)
+    return expression
+
+
+def _segment(iceberg: Any, task: FileScanTask) -> tuple[SegmentKey, int | None]:
+    """The partition's values, and its user bucket."""
+    spec = iceberg.metadata.specs()[task.file.spec_id]
+    key, bucket = [], None
+    for place, partition in enumerate(spec.fields):
+        value = task.file.partition[place]
+        source = iceberg.schema().find_column_name(partition.source_id)
+        key.append((f"{partition.transform}({source})", value))
+        if isinstance(partition.transform, BucketTransform):
+            bucket = value
+    return tuple(key), bucket
+
+
+class _Deletes:
+    """Deleted positions of data files, each delete file read once."""
+
+    def __init__(self, io: FileIO) -> None:
+        self._io = io
+        self._read: dict[str, dict[str, Int64]] = {}
+
+    def data_file(self, table: str, task: FileScanTask) -> DataFile:
+        file = task.file
+        if file.file_format is not FileFormat.PARQUET:
+            raise StorageError(f"the file {file.file_path} is not a Parquet file", got=str(file.file_format))
+        found = [p for d in task.delete_files if (p := self._positions(d).get(file.file_path)) is not None]
+        deleted = np.unique(np.concatenate(found)).astype(np.int64) if found else None
+        return DataFile(table, file.file_path, int(file.record_count), deleted)
+
+    def _positions(self, delete: ManifestFile) -> dict[str, Int64]:
+        path = delete.file_path
+        if path not in self._read:
+            self._read[path] = _read_deletes(self._io, path, delete.file_format)
+        return self._read[path]
+
+
+@with_retries
+def _read_deletes(io: FileIO, path: str, form: FileFormat) -> dict[str, Int64]:
+    """Deleted positions by data file, of a deletion vector (v3) or a position delete file (v2)."""
+    with io.new_input(path).open() as stream:
+        if form is FileFormat.PUFFIN:
+            vectors = deletion_vectors_from_puffin_file(PuffinFile(stream.read()))
+            return {v.referenced_data_file: v.to_vector().to_numpy().astype(np.int64) for v in vectors}
+        table = pq.read_table(stream, columns=["file_path", "pos"])
+    paths: Sequence[str] = table["file_path"].unique().to_pylist()
+    return {p: table.filter(pc.equal(table["file_path"], p))["pos"].to_numpy().astype(np.int64) for p in paths}
