@@ -9,8 +9,9 @@ from pyspark.sql import DataFrame, SparkSession
 from dedup_storage.choices import choice
 from dedup_storage.dataset.joins.bucket import settled
 from dedup_storage.dataset.joins.delta_scan import DeltaScan
+from dedup_storage.dataset.joins.explanation import JoinExplanation
 from dedup_storage.dataset.joins.inputs import How, as_frame, join_keys
-from dedup_storage.dataset.joins.model import ExplainedJoin, JoinExplanation, JoinSide, PlanStep, StepKind
+from dedup_storage.dataset.joins.model import ExplainedJoin, JoinSide, PlanStep, StepKind
 from dedup_storage.dataset.joins.plan import Node, physical_plan
 from dedup_storage.dataset.joins.reasons import moved, reasons_of
 from dedup_storage.dataset.joins.scan import Read, Scan

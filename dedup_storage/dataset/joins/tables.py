@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.joins.bucket import Exchange, bucket_join
 from dedup_storage.dataset.joins.explain import explain_join
+from dedup_storage.dataset.joins.explanation import JoinExplanation
 from dedup_storage.dataset.joins.inputs import How, as_frame, field_of
-from dedup_storage.dataset.joins.model import JoinExplanation
 from dedup_storage.errors import InputError, UsageError, known_names
 from dedup_storage.schema import check_name
 from dedup_storage.spark.errors import translated
