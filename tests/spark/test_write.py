@@ -297,7 +297,7 @@ def test_null_keys_are_counted_and_refused(spark: SparkSession, settings: Settin
     df = frame(spark, flat_rows([1]))
     ds = create(spark, settings, name, RawLog.from_frame(df, flat_schema()))
     broken = df.withColumn(column, F.when(F.col("request_id") != 2, F.col(column)))
-    with pytest.raises(InputError, match=f"{column} is null in 1 requests"):
+    with pytest.raises(InputError, match=f"{column} is null in 1 request"):
         ds.write(RawLog.from_frame(broken, flat_schema()), gate=False)
     assert ds.versions() == []
 

@@ -33,6 +33,7 @@ from dedup_storage.spark.errors import translated
 from dedup_storage.spark.reads import counted_reads
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
+from dedup_storage.words import counted
 
 __all__ = ["Backfill", "Progress"]
 
@@ -105,7 +106,8 @@ class Backfill(TimedSteps):
         count = int(only_row(twice.agg(F.count(F.lit(1)).alias("n")))["n"])
         if count:
             raise DuplicateRowsError(
-                f"{count} keys occur twice in the replacement rows", expected=f"each {', '.join(keys)} once"
+                f"{counted(count, 'key', 'occurs')} twice in the replacement rows",
+                expected=f"each {', '.join(keys)} once",
             )
 
     # -- the run ------------------------------------------------------------------------------------------------

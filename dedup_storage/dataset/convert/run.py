@@ -18,6 +18,7 @@ from dedup_storage.errors import DatasetExistsError, StorageError, UsageError, V
 from dedup_storage.faults import reached
 from dedup_storage.lake.formats import table_format
 from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
 from dedup_storage.spark.steps import TimedSteps
 
@@ -37,7 +38,7 @@ class Conversion(TimedSteps):
         layout, date_grain, buckets: Of the target; ``None`` keeps the source's.
         version: ``None`` takes the source's newest.
         run_id: The run; running it again goes on where it stopped.
-        drop_features: Leave the source's feature groups behind instead of refusing it.
+        drop_features: Leave the source's feature groups behind instead of refusing a version that has some.
         progress: Called with the parts done, all parts, stored bytes written and those of the source.
     """
 
@@ -186,8 +187,7 @@ def _sums(check: PartCheck) -> str:
 
 
 def _stored(dataset: Handle, version: int) -> int:
-    from dedup_storage.report.parquet.dataset_files import dataset_files
-
+    """Bytes of a version's files; 0 for a version that is not there."""
     try:
         return sum(t.size_bytes for t in dataset_files(dataset.settings, dataset.name, version).tables)
     except VersionNotFoundError:

@@ -2,7 +2,7 @@
 
 Needs: frames or tables' names; a handle for a dataset's own tables.
 Gives: ``bucket_join``, ``asof_join``, ``explain_join`` and what an explanation says; ``tables`` joins one dataset's.
-May import: ``report`` for sizes in words, ``lake``; no other room of ``dataset``.
+May import: ``lake``; no other room of ``dataset``.
 """
 
 from dedup_storage.dataset.joins.asof import asof_join

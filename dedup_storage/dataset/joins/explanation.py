@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dedup_storage.dataset.joins.model import ExplainedJoin, Frozen, JoinSide, PlanStep
-from dedup_storage.report.show.summary import human_bytes
+from dedup_storage.words import human_bytes
 
 __all__ = ["JoinExplanation"]
 

@@ -28,6 +28,7 @@ from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import buckets_of, only_row
+from dedup_storage.words import counted
 
 __all__ = ["LabelMerge", "LateLabels", "LateLabelsSummary", "merge_labels"]
 
@@ -38,9 +39,9 @@ class LateLabelsSummary(BaseModel):
     """What a merge of late labels did.
 
     Attributes:
-        input_rows: Rows given.
-        superseded_rows: Rows older than another given row of the same impression, or repeated.
-        stale_rows: Newest given rows that are not newer than what was merged before.
+        input_rows: Late rows.
+        superseded_rows: Late rows older than another one of the same impression, or repeated.
+        stale_rows: Newest late rows of their impressions that are not newer than what was merged before.
         unknown_rows: Rows of impressions that the dataset does not have, set aside in ``labels_unknown``.
         merged_rows: Rows that win; those whose label is the stored one already are among them.
         backfill: The backfill that wrote them.
@@ -77,8 +78,8 @@ class LabelMerge:
     """Late labels sorted out against one version.
 
     Attributes:
-        known: Given rows of known impressions, ``fresh`` where they win; persisted.
-        unknown: Rows as given of impressions that are not there; persisted.
+        known: Late rows of the dataset's impressions, ``fresh`` where they win; persisted.
+        unknown: Late rows of impressions that the dataset does not have; persisted.
         counts: Of ``LateLabelsSummary``.
     """
 
@@ -238,7 +239,9 @@ def sort_out(cut: Cut, late: LateLabels) -> LabelMerge:
     )
     newest, total, missing = _newest(rows, key, late.label)
     if missing:
-        raise UsageError(f"{missing} late labels have no key or no time", expected=f"{', '.join(key)}, {late.time}")
+        raise UsageError(
+            f"{counted(missing, 'late label', 'has')} no key or no time", expected=f"{', '.join(key)}, {late.time}"
+        )
     newest = newest.persist()
     dates = [spec.event_date_column] if spec.event_date_column else []
     own = list(dict.fromkeys([*key, *dates, *spec.impression_key]))

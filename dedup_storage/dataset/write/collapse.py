@@ -28,6 +28,7 @@ from dedup_storage.schema import DateGrain, Grain
 from dedup_storage.sources.raw import POINTER, Form, RawLog
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.types import fingerprint, has_hidden_nulls, orderable
+from dedup_storage.words import counted
 
 __all__ = ["Collapse", "InputStats", "RequestKeys"]
 
@@ -155,19 +156,19 @@ class Collapse:
         for i, column in enumerate(null):
             if row[f"null_{i}"]:
                 raise InputError(
-                    f"the column {column} is null in {row[f'null_{i}']} requests",
+                    f"the column {column} is null in {counted(row[f'null_{i}'], 'request')}",
                     expected="a key or event time in every row",
                     fix="Filter those rows out of the log first.",
                 )
         if row["unequal"]:
             raise InputError(
-                f"the candidate lists differ in length in {row['unequal']} requests",
+                f"the candidate lists differ in length in {counted(row['unequal'], 'request')}",
                 expected=f"equal lengths of {', '.join(self.raw.schema.candidates)}",
                 fix="Correct the log, or read only one of them.",
             )
         if row["copied"]:
             raise DuplicateRowsError(
-                f"{row['copied']} request keys occur more than once among the request rows",
+                f"{counted(row['copied'], 'request key', 'occurs')} more than once among the request rows",
                 expected="one row for each request",
                 fix="Choose --on-duplicates keep-one to keep one of them.",
             )

@@ -14,6 +14,7 @@ from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain, Grain
 from dedup_storage.sources.grains import varying_requests
 from dedup_storage.sources.raw import RawLog
+from dedup_storage.words import counted
 
 __all__ = ["constancy_error", "example_requests", "quarantine"]
 
@@ -34,7 +35,7 @@ def constancy_error(spec: DatasetSpec, raw: RawLog, inconstant: DataFrame, reque
     _, varying = varying_requests(raw.frame, spec.request_key, fields)
     counts = ", ".join(f"{column} in {n}" for column, n in varying.items() if n)
     return ConstancyError(
-        f"request-grain columns differ inside {requests} requests: {counts}",
+        f"request-grain columns differ inside {counted(requests, 'request')}: {counts}",
         expected="one value per request",
         got=f"several, for example in request {example_requests(spec, inconstant)}",
         fix="Declare these columns impression-grain, or choose --on-inconstant first or quarantine.",

@@ -38,6 +38,7 @@ from dedup_storage.sources.raw import Form, RawLog
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
+from dedup_storage.words import counted
 
 __all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer", "write_log"]
 
@@ -228,7 +229,7 @@ class Writer(TimedSteps):
                 return keys
             if self.on_duplicates is OnDuplicates.REFUSE:
                 raise DuplicateRowsError(
-                    f"{row['n']} requests of the log are in dataset {self.spec.name} already",
+                    f"{counted(row['n'], 'request', 'is')} in the dataset {self.spec.name} already",
                     expected="new requests only",
                     got=f"for example {example_requests(self.spec, existing)}",
                     fix="Use --mode replace for whole event dates, or --on-duplicates keep-one to leave them out.",
@@ -274,7 +275,7 @@ class Writer(TimedSteps):
         with self.timed("constancy"):
             if repeated():
                 raise DuplicateRowsError(
-                    f"{repeated()} impressions of the log have the key of another one",
+                    f"{counted(repeated(), 'impression', 'has')} the key of another one in the log",
                     expected=f"one row for each {', '.join(self.spec.impression_key)}",
                     fix="Choose --on-duplicates keep-one, or leave position out of the schema to have it assigned.",
                 )
@@ -329,7 +330,7 @@ class Writer(TimedSteps):
         accounted = next(s.rows for s in staged if s.table != "requests") + self._quarantined
         if accounted != keys.stats.rows:
             raise InputError(
-                f"{keys.stats.rows - accounted} impressions of the log belong to no request",
+                f"{counted(keys.stats.rows - accounted, 'impression', 'belongs')} to no request of the log",
                 expected="a request row for every impression",
                 fix="Add the missing request rows, or leave those impressions out.",
             )
