@@ -55,7 +55,9 @@ class GroupReader:
 
     def __init__(self, cut: Cut, features: Sequence[str] | None = None) -> None:
         if isinstance(features, str):
-            raise UsageError("features is one text", expected="a list of feature groups' names", got=features)
+            raise UsageError(
+                "features must be a list, not one text", expected="a list of feature groups' names", got=features
+            )
         self._cut = cut
         names = cut.groups if features is None else sorted(set(features))
         self.groups = tuple(find_group(cut.groups, n, cut.spec.name) for n in names)

@@ -85,7 +85,7 @@ class Recipe:
                 function=source,
             )
         raise UsageError(
-            "a feature group cannot be computed by that",
+            "a feature group cannot be computed from this source",
             expected="column -> SQL expression, a Lookup, a function of frames, or a DataFrame",
             got=type(source).__name__,
         )
@@ -98,12 +98,16 @@ class Recipe:
             UsageError: the definition alone does not say how to compute it.
         """
         if source.kind is SourceKind.FRAME:
-            raise UsageError("the group was handed in as a frame", fix="Hand in a frame of the new rows too.")
+            raise UsageError(
+                "the feature group was computed from a frame, which no definition keeps",
+                fix="Hand in a frame of the new rows.",
+            )
         if source.kind is not SourceKind.FUNCTION:
             return cls(source)
         if source.function is None:
             raise UsageError(
-                "the group's function cannot be imported by name", fix="Hand in the function, or define it in a module."
+                "the function of the feature group cannot be imported by name",
+                fix="Hand in the function, or define it in a module.",
             )
         return cls(source, function=import_function(source.function))
 
@@ -170,7 +174,7 @@ def _call(function: FeatureFunction, inputs: Inputs) -> DataFrame:
     if not isinstance(made, DataFrame):
         raise UsageError(
             f"the function {getattr(function, '__name__', 'of the group')} gave no frame",
-            expected="a DataFrame with the keys and the columns",
+            expected="a DataFrame with the keys and the new columns",
             got=type(made).__name__,
         )
     return made
