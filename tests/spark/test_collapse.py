@@ -82,7 +82,7 @@ def test_a_position_that_occurs_twice_is_refused_without_the_gate(
     df = spark.createDataFrame([(1, 1, 0, 5), (1, 1, 0, 4), (1, 1, 1, 6), (2, 1, 0, 6)], POSITIONED_TYPES)
     raw = RawLog.from_frame(df, POSITIONED)
     ds = Dataset.create(spark, settings, name, raw.schema, raw, layout=layout)
-    with pytest.raises(DuplicateRowsError, match=r"1 impression has the key of another.*u, r, pos"):
+    with pytest.raises(DuplicateRowsError, match=r"1 impression has the key of another one in the log.*u, r, pos"):
         ds.write(raw, gate=False)
     assert ds.versions() == []
     good = RawLog.from_frame(df.filter("item <> 4"), POSITIONED)

@@ -59,8 +59,8 @@ class Features:
                 ``Lookup``; a function of the grain's frame, or of (requests, impressions), that gives the key and the
                 columns; or such a frame.
             grain: ``request`` or ``impression``: what one row stands for.
-            lookback: A row depends on rows of the same user up to so many days before its own event date; ``None``
-                for the whole history. ``refresh`` reads no more than that, and computes again what it reaches.
+            lookback: A row depends on the rows of its user of so many days before its own event date; ``None`` for the
+                whole history. ``refresh`` reads no more than that, and computes again what it reaches.
             uses: Other groups whose columns the frames have too.
             across_users: A row depends on other users' rows as well.
             missing: ``refuse`` when the log has keys that the source does not have, or let them be ``null``.
