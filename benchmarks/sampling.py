@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks._harness import Report, in_turn, lake, parse_kept, written
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.dataset.samples.plan import bytes_read
 from dedup_storage.dataset.samples.store import SAMPLED, SampleStore
 from dedup_storage.dataset.samples.users import STRATUM
 from dedup_storage.reader import DedupDataset
@@ -28,6 +27,7 @@ from dedup_storage.sampling.definition import SampleSpec
 from dedup_storage.sampling.stored import USER_WEIGHT
 from dedup_storage.sources.generate import generate
 from dedup_storage.sources.raw import RawLog
+from dedup_storage.spark.reads import counted_reads
 from dedup_storage.synth import SynthLayout, SynthParams, statistics
 
 BUCKETS = 128
@@ -66,6 +66,13 @@ def _read(settings: Settings, dataset: str, sample: str) -> int:
     """An epoch through the reader, opening included; gives the requests."""
     batches = DedupDataset(dataset, settings, sample=sample, batch_size=4096, shuffle=False)
     return sum(batch.num_requests for batch in batches)
+
+
+def _scanned_bytes(spark: SparkSession, task: Callable[[], object]) -> int:
+    """Bytes that a task's scans read, as Spark counts them."""
+    with counted_reads(spark) as reads:
+        task()
+    return reads.bytes
 
 
 def _process_bytes(task: Callable[[], object]) -> int:
@@ -112,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         if rows["ours"] != rows["baseline"]:
             raise SystemExit(f"the forms differ: {rows}")
         tasks = {name: df.write.format("noop").mode("overwrite").save for name, df in frames.items()}
-        read = {name: bytes_read(spark, task)[1] for name, task in tasks.items()}
+        read = {name: _scanned_bytes(spark, task) for name, task in tasks.items()}
         readers = {
             "ours": lambda: _read(settings, "log", "one"),
             "baseline": lambda: _read(settings, "log", "same"),
@@ -125,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
         report.add(
             "bytes of the files it opens, of all", 100 * plan.share, "%", target="<= 2", holds=plan.share <= 0.02
         )
-        whole = bytes_read(spark, ds.logs().write.format("noop").mode("overwrite").save)[1]
+        whole = _scanned_bytes(spark, ds.logs().write.format("noop").mode("overwrite").save)
         for title, mine, base in (
             ("Spark", read["ours"], read["baseline"]),
             ("reader", moved["ours"], moved["baseline"]),

@@ -16,6 +16,7 @@ from dedup_storage.dataset.convert import Conversion, ConvertSummary
 from dedup_storage.dataset.convert.run import Progress as ConvertProgress
 from dedup_storage.dataset.features.accessor import Features
 from dedup_storage.dataset.handle import Handle, open_handle
+from dedup_storage.dataset.inspect.accessor import Inspect
 from dedup_storage.dataset.joins.bucket import Exchange
 from dedup_storage.dataset.joins.inputs import How
 from dedup_storage.dataset.joins.tables import join_tables
@@ -75,6 +76,7 @@ class Dataset:
 
     Attributes:
         handle: What every room takes: session, settings, description, table format.
+        inspect: What it is made of, from metadata: ``files``, ``segments``, ``history``.
         features: Feature groups: ``features()`` lists them; ``add``, ``refresh``, ``rename``, ``drop``, ``promote``.
         samples: Named samples: ``samples()`` lists them; ``make``, ``split``, ``refresh``, ``report`` and more.
 
@@ -86,7 +88,7 @@ class Dataset:
 
     def __init__(self, handle: Handle) -> None:
         self.handle = handle
-        self.features, self.samples = Features(handle), Samples(handle)
+        self.features, self.samples, self.inspect = Features(handle), Samples(handle), Inspect(handle)
 
     if not TYPE_CHECKING:
 

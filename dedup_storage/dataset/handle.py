@@ -1,19 +1,21 @@
-"""What every room of ``dataset`` takes: one dataset in one session."""
+"""What every room of ``dataset`` takes: one dataset in one session, and one version of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.lake.formats import table_format
+from dedup_storage.lake.groups import FeatureGroup, feature_groups
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat
-from dedup_storage.layout import DatasetSpec
+from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import LogSchema
 
-__all__ = ["Handle", "open_handle"]
+__all__ = ["Cut", "Handle", "open_handle"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,23 @@ class Handle:
         """The log's schema with every column's grain declared."""
         return self.spec.schema_
 
+    @property
+    def bucket(self) -> Column:
+        """The user bucket of a row, as the tables are partitioned."""
+        return self.tables.bucket(self.spec)
+
     def metadata(self) -> DatasetMetadata:
         """The dataset's tables as the catalog shows them now."""
         return self.tables.metadata(self.spec.name)
+
+    def cut(self, version: int | None = None) -> Cut:
+        """One version as the catalog shows it now; ``None`` takes the newest.
+
+        Raises:
+            VersionNotFoundError: there is no such version, or none at all.
+        """
+        meta = self.metadata()
+        return Cut(self, meta, meta.resolve(version))
 
     def require(self, operation: str) -> None:
         """Refuse an operation that the format or the dataset does not have.
@@ -53,6 +69,49 @@ class Handle:
             UsageError: it does not have it.
         """
         self.tables.require(operation, self.spec)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One version of a dataset, as metadata shows it that was read once.
+
+    Attributes:
+        handle: The dataset.
+        meta: Its tables at that moment.
+        version: The version; 0 for a dataset without any.
+    """
+
+    handle: Handle
+    meta: DatasetMetadata
+    version: int
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The dataset's description."""
+        return self.handle.spec
+
+    @cached_property
+    def snapshots(self) -> dict[str, int]:
+        """Table -> snapshot id, anchor first."""
+        return self.meta.snapshots(self.version)
+
+    @cached_property
+    def groups(self) -> dict[str, FeatureGroup]:
+        """The feature groups by name."""
+        return feature_groups(self.meta, self.version)
+
+    def log_rows(self, role: TableRole) -> DataFrame:
+        """All rows of one of the log's own tables, as they are stored."""
+        return self.rows(self.spec.table(role).name)
+
+    def rows(self, table: str, *, hidden: bool = False) -> DataFrame:
+        """All rows of a table.
+
+        Args:
+            table: Its name.
+            hidden: With the columns of ``TableFormat.hidden``, by which segments are found.
+        """
+        return self.handle.tables.read(self.handle.name, table, self.snapshots[table], hidden=hidden)
 
 
 def open_handle(spark: SparkSession, settings: Settings, name: str) -> Handle:

@@ -26,7 +26,7 @@ class ColumnGrain:
         column: Its name.
         grain: Declared, or detected: a column constant inside every request is request-grain.
         declared: Whether the schema says so.
-        requests: Requests looked at (0: nothing had to be looked at).
+        requests: Requests that were compared; 0 where the schema or the log's form tells every grain.
         varying_requests: Requests in which the column has more than one value.
     """
 
@@ -51,8 +51,8 @@ class GrainReport:
 def detect_grains(raw: RawLog, schema: LogSchema | None = None) -> GrainReport:
     """Find the grain of every column that the schema leaves open.
 
-    Costs one pass over the open columns of a flat log, shuffling 16 bytes a column and request; nothing for
-    nested or two-frame logs, whose form says it.
+    For a flat log that takes one pass over these columns, which shuffles 16 bytes a column and request. For nested and
+    two-frame logs it takes none: their form tells the grain.
 
     Raises:
         DedupStorageError: the log cannot be read.

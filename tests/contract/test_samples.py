@@ -14,7 +14,6 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.samples import store
-from dedup_storage.dataset.samples.plan import bytes_read
 from dedup_storage.errors import ConfigError, StorageError, UsageError
 from dedup_storage.lake.iceberg.expire import Policy
 from dedup_storage.reader import DedupDataset
@@ -24,6 +23,7 @@ from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.report.parquet.tables import read_totals
 from dedup_storage.sampling.hashing import limit, user_points
 from dedup_storage.sources.raw import RawLog
+from dedup_storage.spark.reads import counted_reads
 from tests.contract.test_convert import StoppedError
 from tests.contract.test_maintain import grown_old
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
@@ -138,11 +138,11 @@ def test_samples_by_hash_and_by_buckets_store_no_users(lake: Settings, ds: Datas
     assert plan.pruned_by == ("buckets",)
     assert 0 < plan.bytes < plan.all_bytes
     # Spark does not open the other files either.
-    few, many = (
-        bytes_read(ds.spark, lambda r=r: r.select("user_id", "hist").collect())[1]
-        for r in (ds.requests(sample="bucket"), ds.requests())
-    )
-    assert 0 < few < many
+    with counted_reads(ds.spark) as few:
+        ds.requests(sample="bucket").select("user_id", "hist").collect()
+    with counted_reads(ds.spark) as many:
+        ds.requests().select("user_id", "hist").collect()
+    assert 0 < few.bytes < many.bytes
     assert plan.all_bytes == sum(t.bytes for t in ds.samples.plan("half").tables)
     assert ds.samples.plan("half").note
     assert [s.name for s in ds.samples()] == ["bucket", "half"]

@@ -103,7 +103,7 @@ def test_a_request_row_that_occurs_twice_is_refused_without_the_gate(
     df = spark.createDataFrame([(1, 1), (1, 2), (1, 1)], "u bigint, r bigint").withColumn("c", _copies("r"))
     raw = RawLog.from_frame(df, schema)
     ds = Dataset.create(spark, settings, name, schema, raw)
-    with pytest.raises(DuplicateRowsError, match="1 request keys occur more than once"):
+    with pytest.raises(DuplicateRowsError, match="1 request key occurs more than once"):
         ds.write(raw, gate=False)
     assert ds.versions() == []
     assert ds.write(raw, on_duplicates="keep-one", gate=False).requests == 2
@@ -119,6 +119,6 @@ def test_impressions_without_a_request_are_refused_without_the_gate(
     schema = LogSchema.from_dict({"user": "u", "request": "r", "item": "item", "event_time": "t", "buckets": 2})
     raw = RawLog.from_frame(requests, schema, impressions)
     ds = Dataset.create(spark, settings, name, schema, raw)
-    with pytest.raises(InputError, match="2 impressions of the log belong to no request"):
+    with pytest.raises(InputError, match="2 impressions belong to no request of the log"):
         ds.write(raw, gate=False)
     assert ds.versions() == []

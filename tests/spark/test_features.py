@@ -100,7 +100,7 @@ def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings
     with pytest.raises(QualityGateError, match=r"missing_keys: expected a row for every key of the log \(2 do not"):
         ds.features.add("score", given)
     ds.features.add("score", given, missing="null")
-    with pytest.raises(UsageError, match="was handed in as a frame"):
+    with pytest.raises(UsageError, match="was computed from a frame"):
         ds.features.refresh("score", full=True)
     assert ds.features.refresh("score", given, full=True, gate=False).rows == 3
     wanted = plain.withColumn("price", F.expr("if(item < 20, item * 2, null)"))
@@ -312,7 +312,7 @@ def raises_on_a_row(requests: DataFrame) -> DataFrame:
         ({"Country": "1"}, {}, SchemaError, "has the name of another column; .* a column of the log"),
         ({"position": "1"}, {}, SchemaError, "no columns|name of another column"),
         (lambda requests: 7, {}, UsageError, "gave no frame"),
-        (7, {}, UsageError, "cannot be computed by that"),
+        (7, {}, UsageError, "cannot be computed from this source"),
         ({"x": "1"}, {"lookback": -1}, UsageError, "the look-back is negative"),
         ({"x": "1"}, {"uses": ["h"]}, UnknownColumnError, "no feature group h"),
         ({"x": "1"}, {"grain": "user"}, UsageError, "the grain user is not known"),

@@ -92,6 +92,6 @@ def test_rows_that_cannot_be_used(spark: SparkSession, ds: Dataset) -> None:
     with pytest.raises(UnknownColumnError, match="which impression"):
         ds.merge_labels(rows.drop("item"), "y", "at")
     nothing = spark.createDataFrame([(1, 1, 31, 1, None)], TYPES)
-    with pytest.raises(UsageError, match="1 late labels have no key or no time"):
+    with pytest.raises(UsageError, match="1 late label has no key or no time"):
         ds.merge_labels(nothing, "y", "at")
     assert [v.version for v in ds.versions()] == [1]

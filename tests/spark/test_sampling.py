@@ -15,12 +15,12 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.samples.columns import user_point
-from dedup_storage.dataset.samples.plan import bytes_read
 from dedup_storage.errors import ConfigError, DedupStorageError, UsageError
 from dedup_storage.reader import DedupDataset
 from dedup_storage.report.show.samples import html
 from dedup_storage.sampling.hashing import limit, user_points
 from dedup_storage.sources.raw import RawLog
+from dedup_storage.spark.reads import counted_reads
 from tests.spark.helpers import day, flat_schema, frame, same_rows
 
 COUNTRIES = ("DK", "SE", None)
@@ -256,11 +256,13 @@ def test_a_bucket_sample_opens_its_buckets_alone(spark: SparkSession, settings: 
     assert (whole.pruned_by, whole.bytes) == ((), whole.all_bytes)
     assert whole.note.startswith("No file is left out: users are chosen by a hash of their own")
     assert [(t.files, t.all_files) for t in plan.tables] == [(2, 16), (2, 16)]
-    full, all_bytes = bytes_read(spark, lambda: users_of(ds.logs()))
-    kept, some_bytes = bytes_read(spark, lambda: users_of(ds.logs(sample="two")))
+    with counted_reads(spark) as whole_log:
+        full = users_of(ds.logs())
+    with counted_reads(spark) as its_buckets:
+        kept = users_of(ds.logs(sample="two"))
     assert len(kept) == summary.users
     assert kept < full
-    assert 0 < some_bytes < 0.25 * all_bytes
+    assert 0 < its_buckets.bytes < 0.25 * whole_log.bytes
     dataset = DedupDataset(name, settings, sample="two")
     assert len({u.file for u in dataset.plan.units}) == 2
     assert {u for b in dataset for u in b["user_id"].values.tolist()} == kept

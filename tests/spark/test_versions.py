@@ -36,7 +36,7 @@ def test_an_unfinished_publication_is_finished_by_the_next_run(spark: SparkSessi
     meta = ds.metadata()
     from dedup_storage.dataset.write.collapse import Collapse
 
-    collapse = Collapse(ds.spec, writer.raw, ds.tables.bucket(ds.spec), 10)
+    collapse = Collapse(ds.handle, writer.raw, 10)
     keys = collapse.keys()
     run = writer._run(meta, keys)
     assert writer._stage(collapse, keys, run)[1]

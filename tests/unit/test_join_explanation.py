@@ -8,10 +8,10 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
+from dedup_storage.dataset.joins.explanation import JoinExplanation
 from dedup_storage.dataset.joins.model import (
     Cause,
     ExplainedJoin,
-    JoinExplanation,
     JoinSide,
     PlanStep,
     Reason,

@@ -13,6 +13,7 @@ from dedup_storage.errors import DatasetExistsError
 from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.runs import named_run
+from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import LogSchema, check_name
 from dedup_storage.spark.errors import translated
 
@@ -70,31 +71,29 @@ def adopt(
         InputError: the source cannot be adopted; says why.
         DatasetExistsError: there is a dataset of that name.
     """
-    from dedup_storage.report.parquet.dataset_files import dataset_files
-
     check_name(name, "dataset name")
     run_id, start = named_run(run_id, "adopt"), time.perf_counter()
     with translated():
         tables = table_format(spark, settings)
         if tables.find(name) is not None:
-            raise DatasetExistsError(f"there is a dataset {name} already", fix="Choose another name.")
-        found: Source = find_source(spark, settings, source)
-        grain, buckets = tables.partitions_of(found.kind.value, found.place, schema)
-        spec = adopted_spec(found, name, schema, grain, buckets)
+            raise DatasetExistsError(f"the dataset {name} exists already", fix="Choose another name.")
+        log: Source = find_source(spark, settings, source)
+        grain, buckets = tables.partitions_of(log.kind.value, log.place, schema)
+        spec = adopted_spec(log, name, schema, grain, buckets)
         columns = dict(zip(spec.source_columns, spec.source_types, strict=True))
         run = Run(run_id=run_id, job="adopt", attempt=run_id, base=0, dates=None)
-        tables.adopt(spec, found.kind.value, found.place, columns, run)
+        tables.adopt(spec, log.kind.value, log.place, columns, run)
         meta = tables.metadata(name)
         files = dataset_files(settings, name)
     return AdoptSummary(
         dataset=name,
         version=meta.current,
         source=source,
-        kind=found.kind.value,
+        kind=log.kind.value,
         files=sum(len(t.files) for t in files.tables),
         stored_bytes=sum(t.size_bytes for t in files.tables),
         rows=meta.rows(meta.current).get(spec.anchor.name, 0),
         dated=spec.event_date_column is not None,
-        note=_NOTES[found.kind].format(dataset=name),
+        note=_NOTES[log.kind].format(dataset=name),
         seconds=round(time.perf_counter() - start, 3),
     )

@@ -100,12 +100,12 @@ def _refuse_mixed(filesystem: pafs.FileSystem, inner: str, source: str) -> None:
         if first is None:
             first = (relative, schema)
         elif not schema.equals(first[1]):
-            theirs = {f.name: str(f.type) for f in schema}
-            ours = {f.name: str(f.type) for f in first[1]}
-            column = next((c for c in (*ours, *theirs) if ours.get(c) != theirs.get(c)), "their order")
+            types = {f.name: str(f.type) for f in schema}
+            before = {f.name: str(f.type) for f in first[1]}
+            column = next((c for c in (*before, *types) if before.get(c) != types.get(c)), "their order")
             raise InputError(
-                f"the files of {source} have different schemas: {column} is {ours.get(column, 'missing')} in "
-                f"{first[0]} and {theirs.get(column, 'missing')} in {relative}",
+                f"the files of {source} have different schemas: {column} is {before.get(column, 'missing')} in "
+                f"{first[0]} and {types.get(column, 'missing')} in {relative}",
                 fix="Write it into a dataset: dedup-storage write.",
             )
     if first is None:
@@ -169,12 +169,12 @@ def _refuse_key(source: Source, schema: LogSchema) -> None:
     )
     if row["nulls"]:
         raise InputError(
-            f"the log {source.place} has no usable key: a key column is null in {row['nulls']} rows",
+            f"the log {source.place} has no usable key: a key column is null in {counted(row['nulls'], 'row')}",
             expected=f"{', '.join(keys)} in every row",
         )
     if row["twice"]:
         raise DuplicateRowsError(
-            f"the log {source.place} has no usable key: {row['twice']} rows share theirs with another",
+            f"the log {source.place} has no usable key: {counted(row['twice'], 'row', 'shares')} theirs with another",
             expected=f"one row for each {', '.join(keys)}",
             fix="Write it into a dataset: dedup-storage write --on-duplicates keep-one.",
         )

@@ -1,8 +1,8 @@
 """Backfills: new values of columns for affected rows, in the one table that holds the columns.
 
-Needs: a handle; ``dataset.features`` for groups as targets.
+Needs: a handle.
 Gives: ``Backfill``, its plan and summary; ``Affected`` and ``Change``, which say what is asked for.
-May import: ``dataset.features``, ``sources``, ``lake``.
+May import: ``quality``, ``sources``, ``lake``; no other room of ``dataset``.
 """
 
 from dedup_storage.dataset.backfill.plan import BackfillPlan, SegmentPlan

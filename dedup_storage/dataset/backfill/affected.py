@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.dataset.backfill.request import Affected, Change
 from dedup_storage.dataset.backfill.target import Target, table_of
+from dedup_storage.dataset.handle import Cut
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.lake.engine.sessions import move_to
-from dedup_storage.lake.groups import feature_groups
-from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import Layout
 from dedup_storage.sources.named import typed_users
 from dedup_storage.spark.rows import buckets_of, text_frame
@@ -30,27 +28,15 @@ class AffectedRows:
     """The rows of one table of one version that a backfill recomputes.
 
     Args:
-        tables: The table format.
-        session: Session that the frames belong to.
-        meta: The dataset's tables.
-        version: The version to start from.
+        cut: The version to start from; frames belong to the session of its handle.
         target: The table.
         change: What to recompute.
         affected: For whom.
     """
 
-    def __init__(
-        self,
-        tables: TableFormat,
-        session: SparkSession,
-        meta: DatasetMetadata,
-        version: int,
-        target: Target,
-        change: Change,
-        affected: Affected,
-    ) -> None:
-        self.tables, self.session = tables, session
-        self.meta, self.spec, self.version = meta, meta.spec, version
+    def __init__(self, cut: Cut, target: Target, change: Change, affected: Affected) -> None:
+        self.cut, self.handle = cut, cut.handle
+        self.spec, self.tables, self.session = cut.spec, cut.handle.tables, cut.handle.spark
         self.target, self.change, self.affected = target, change, affected
         self.reads: tuple[str, ...] = ()
         self.replacement = None if change.rows is None else self._checked_rows(change.rows)
@@ -58,8 +44,7 @@ class AffectedRows:
 
     def table(self, name: str) -> DataFrame:
         """All rows of a table of the version, with the columns by which segments are found."""
-        snapshot_id = self.meta.snapshots(self.version)[name]
-        return move_to(self.session, self.tables.read(self.spec.name, name, snapshot_id, hidden=True))
+        return move_to(self.session, self.cut.rows(name, hidden=True))
 
     def rows(self, columns: Iterable[str]) -> DataFrame:
         """The affected rows of the table: keys, place, the columns named, and ``_file``."""
@@ -67,7 +52,7 @@ class AffectedRows:
         frame = self.table(self.target.table)
         if self._users is not None:
             # All of them: rows in a bucket left out would not be found.
-            buckets = buckets_of(self._users, self.tables.bucket(self.spec))
+            buckets = buckets_of(self._users, self.handle.bucket)
             if len(buckets) < self.spec.buckets:
                 frame = frame.filter(self.tables.in_buckets(self.spec, buckets))
         low, high = self.affected.first_date, self.affected.last_date
@@ -115,19 +100,19 @@ class AffectedRows:
         if self.change.function is not None:
             inputs = self.change.inputs or self.target.columns
             hidden = self.tables.hidden(self.spec)
-            made = self.change.function(self._wide(inputs).drop(*hidden))
-            if not isinstance(made, DataFrame):
-                raise UsageError("the function gave no DataFrame", got=type(made).__name__)
+            result = self.change.function(self._wide(inputs).drop(*hidden))
+            if not isinstance(result, DataFrame):
+                raise UsageError("the function gave no DataFrame", got=type(result).__name__)
             for name in (*self.target.keys, *self.change.names):
-                if name not in made.columns:
+                if name not in result.columns:
                     raise UnknownColumnError(
-                        f"the function's result lacks the column {name}", expected=known_names(name, made.columns)
+                        f"the function's result lacks the column {name}", expected=known_names(name, result.columns)
                     )
-            if self._dates() and self._dates()[0] not in made.columns:
+            if self._dates() and self._dates()[0] not in result.columns:
                 dates = self.rows(()).select(*self.target.keys, *self._dates())
-                made = made.join(dates, list(self.target.keys))
-            made = made.withColumns({c: F.expr(sql) for c, sql in hidden.items()})
-            return made.select(*kept, *(self._typed(made, c, c) for c in self.change.names))
+                result = result.join(dates, list(self.target.keys))
+            result = result.withColumns({c: F.expr(sql) for c, sql in hidden.items()})
+            return result.select(*kept, *(self._typed(result, c, c) for c in self.change.names))
         frame = self._wide(self._named(self.change.expressions.values()))
         for name, expression in self.change.expressions.items():
             frame = frame.withColumn(NEW + name, F.expr(expression))
@@ -147,15 +132,15 @@ class AffectedRows:
         """Columns of other tables that a row of the target may use -> their table."""
         if self.spec.layout is Layout.FLAT and len(self.target.keys) < len(self.spec.impression_key):
             return {}
-        found: dict[str, str] = {}
-        moved = {g.table for g in feature_groups(self.meta, self.version).values() if g.promoted is not None}
-        for name in self.meta.snapshots(self.version):
-            if name == self.target.table or name in moved or self.meta.role(name) in ("quarantine", "labels"):
+        owners: dict[str, str] = {}
+        meta, moved = self.cut.meta, {g.table for g in self.cut.groups.values() if g.promoted is not None}
+        for name in self.cut.snapshots:
+            if name == self.target.table or name in moved or meta.role(name) in ("quarantine", "labels"):
                 continue
-            other = table_of(self.meta, self.version, name)
+            other = table_of(meta, self.cut.version, name)
             if set(other.keys) <= set(self.target.keys):
-                found |= {c: name for c in other.columns if c not in self.target.columns and c not in found}
-        return found
+                owners |= {c: name for c in other.columns if c not in self.target.columns and c not in owners}
+        return owners
 
     def _wide(self, columns: Iterable[str]) -> DataFrame:
         """Affected rows with columns of the target and of the tables whose keys it has."""
@@ -170,7 +155,7 @@ class AffectedRows:
         used = dict.fromkeys(others[n] for n in names if n not in self.target.columns)
         self.reads = tuple(used)
         for table in used:
-            other = table_of(self.meta, self.version, table)
+            other = table_of(self.cut.meta, self.cut.version, table)
             on = [*other.keys, *(c for c in self._place() if c in (*other.columns, *self.tables.hidden(self.spec)))]
             brought = [n for n in names if others.get(n) == table and n not in self.target.columns]
             frame = frame.join(self.table(table).select(*on, *brought), on, "left")
@@ -180,16 +165,16 @@ class AffectedRows:
 
     def _user_frame(self) -> DataFrame | None:
         """Distinct affected users; ``None`` for all of them."""
-        user, given = self.spec.schema_.user, self.affected.users
+        user, users = self.spec.schema_.user, self.affected.users
         frames = []
         kind = self.table(self.target.table).schema[user].dataType
-        if isinstance(given, DataFrame):
-            frames.append(typed_users(move_to(self.session, given), user, kind))
-        elif given is not None:
+        if isinstance(users, DataFrame):
+            frames.append(typed_users(move_to(self.session, users), user, kind))
+        elif users is not None:
             try:
-                listed = text_frame(self.session, user, map(str, given))
+                listed = text_frame(self.session, user, map(str, users))
             except TypeError:
-                raise UsageError("the users are not a list of ids", got=type(given).__name__) from None
+                raise UsageError("the users are not a list of ids", got=type(users).__name__) from None
             frames.append(typed_users(listed, user, kind))
         if self.affected.changed_since is not None:
             frames.append(self._changed(self.affected.changed_since))
@@ -202,31 +187,31 @@ class AffectedRows:
 
     def _changed(self, since: int) -> DataFrame:
         """Users with rows in files that the dataset's other tables got after a version."""
-        self.meta.resolve(since)
-        user, found = self.spec.schema_.user, None
-        before, now = self.meta.snapshots(since), self.meta.snapshots(self.version)
-        for name, snapshot_id in now.items():
+        meta, user, changed = self.cut.meta, self.spec.schema_.user, None
+        meta.resolve(since)
+        before = meta.snapshots(since)
+        for name, snapshot_id in self.cut.snapshots.items():
             # A feature group's own files say nothing about what it was computed from.
-            own = name == self.target.table and self.meta.role(name) == "features"
-            if own or self.meta.role(name) in ("quarantine", "labels") or before.get(name) == snapshot_id:
+            own = name == self.target.table and meta.role(name) == "features"
+            if own or meta.role(name) in ("quarantine", "labels") or before.get(name) == snapshot_id:
                 continue
             files = self.files(name, snapshot_id)
             if name in before:
                 files = files.join(self.files(name, before[name]), "file_path", "left_anti")
             rows = self.table(name).select(user, self.tables.file(self.spec).alias("file_path"))
             users = rows.join(F.broadcast(files), "file_path", "left_semi").select(user)
-            found = users if found is None else found.unionByName(users)
-        if found is None:
+            changed = users if changed is None else changed.unionByName(users)
+        if changed is None:
             return self.table(self.target.table).select(user).limit(0)
-        return found
+        return changed
 
     def files(self, table: str, snapshot_id: int) -> DataFrame:
         """Places of a snapshot's data files."""
-        files = move_to(self.session, self.tables.files(self.meta, table, snapshot_id))
+        files = move_to(self.session, self.tables.files(self.cut.meta, table, snapshot_id))
         return files.filter("content = 0").select("file_path")
 
-    def _checked_rows(self, given: DataFrame) -> DataFrame:
-        rows = move_to(self.session, given)
+    def _checked_rows(self, replacement: DataFrame) -> DataFrame:
+        rows = move_to(self.session, replacement)
         for name in (*self.target.keys, *self.change.names):
             if name not in rows.columns:
                 raise SchemaError(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill.affected import AffectedRows
 from dedup_storage.errors import InputError, QualityGateError
 from dedup_storage.lake.branch import Branch
 from dedup_storage.lake.engine.sessions import move_to
-from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.lake.protocol import Run
 from dedup_storage.layout import Layout, TableRole
 from dedup_storage.spark.rows import only_row
@@ -28,7 +26,7 @@ def audit_rows(rows: AffectedRows, branch: Branch) -> None:
     Raises:
         InputError: the function or the rows bring a key several times.
     """
-    before, after = rows.meta.totals(rows.target.table, rows.target.snapshot_id).rows, branch.count()
+    before, after = rows.cut.meta.totals(rows.target.table, rows.target.snapshot_id).rows, branch.count()
     if before != after:
         raise InputError(
             f"the new values of {', '.join(rows.change.names)} would change the number of rows",
@@ -38,7 +36,7 @@ def audit_rows(rows: AffectedRows, branch: Branch) -> None:
         )
 
 
-def audit_segments(settings: Settings, rows: AffectedRows, branch: Branch, run: Run) -> str | None:
+def audit_segments(rows: AffectedRows, branch: Branch, run: Run) -> str | None:
     """The quality gate on the rewritten segments; where its verdict lies, ``None`` for a feature group.
 
     Raises:
@@ -54,14 +52,14 @@ def audit_segments(settings: Settings, rows: AffectedRows, branch: Branch, run: 
         frame = changed if name == table else rows.table(name)
         return frame.filter(inside).drop(*rows.tables.hidden(spec))
 
-    if rows.meta.role(table) not in {t.role.value for t in spec.tables}:
+    if rows.cut.meta.role(table) not in {t.role.value for t in spec.tables}:
         _audit_group(rows, judged(table))
         return None
     frames = {t.name: judged(t.name) for t in spec.tables}
     split = spec.layout is Layout.SPLIT
     verdict = run_gate(
         spec=spec,
-        settings=settings,
+        settings=rows.handle.settings,
         run_id=run.run_id,
         # In flat layout a request's column may have been changed in some of its rows only.
         facts=GateFacts(inconstant_requests=0 if split else None),
@@ -73,19 +71,18 @@ def audit_segments(settings: Settings, rows: AffectedRows, branch: Branch, run: 
     return verdict.docs
 
 
-def _audit_group(rows: AffectedRows, found: DataFrame) -> None:
+def _audit_group(rows: AffectedRows, rewritten: DataFrame) -> None:
     """A feature group's own rule: no nulls where its definition says so."""
-    text = rows.meta.definition(rows.version, rows.target.table)
-    group = FeatureGroup.from_json(text) if text else None
+    group = next((g for g in rows.cut.groups.values() if g.table == rows.target.table), None)
     wanted = [c.name for c in group.columns if c.not_null and c.name in rows.change.names] if group else []
-    if not wanted:
+    if group is None or not wanted:
         return
-    counts = only_row(found.agg(*(F.count_if(F.col(c).isNull()).alias(c) for c in wanted)))
+    counts = only_row(rewritten.agg(*(F.count_if(F.col(c).isNull()).alias(c) for c in wanted)))
     nulls = {c: int(counts[c]) for c in wanted if counts[c]}
     if nulls:
-        told = ", ".join(f"{count} in {column}" for column, count in nulls.items())
+        counts = ", ".join(f"{count} in {column}" for column, count in nulls.items())
         raise QualityGateError(
-            f"the feature group {group.name if group else ''} would get nulls: {told}",
+            f"the feature group {group.name} would get nulls: {counts}",
             expected="none in columns declared not null",
             fix="Nothing was published.",
         )

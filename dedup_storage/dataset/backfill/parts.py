@@ -66,7 +66,7 @@ def done_segments(branch: Branch) -> set[Segment]:
     return {segment for part in branch.parts() for segment in part.segments}
 
 
-def run_part(tables: TableFormat, rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str) -> None:
+def run_part(rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str) -> None:
     """Compute and commit one part."""
     facts = {
         PART: encode_segments({rows.target.table: part.names}),
@@ -74,31 +74,25 @@ def run_part(tables: TableFormat, rows: AffectedRows, branch: Branch, run: Run, 
         BASE: str(run.base),
         RUN_ID: run.run_id,
     }
-    values = rows.values().filter(F.expr(tables.inside(rows.spec, part.names)))
+    values = rows.values().filter(F.expr(rows.tables.inside(rows.spec, part.names)))
     if part.strategy is Strategy.MERGE_ON_READ:
         branch.merge(values, rows.target.keys, {c: NEW + c for c in rows.change.names}, part.names, facts)
     else:
-        _swap(tables, rows, branch, run, part, values, facts)
+        _swap(rows, branch, run, part, values, facts)
 
 
 def _swap(
-    tables: TableFormat,
-    rows: AffectedRows,
-    branch: Branch,
-    run: Run,
-    part: Part,
-    values: DataFrame,
-    facts: Mapping[str, str],
+    rows: AffectedRows, branch: Branch, run: Run, part: Part, values: DataFrame, facts: Mapping[str, str]
 ) -> None:
     """Overwrite or copy-on-write: the files' rows written anew, sorted, then exchanged for the files."""
     target = rows.target
     old = _old_files(rows, part)
     # The files of at most MOST_SEGMENTS segments, all of which the commit names.
     paths = [row["file_path"] for row in old.collect()]
-    frame = rows.table(target.table).filter(F.expr(tables.inside(rows.spec, part.names)))
+    frame = rows.table(target.table).filter(F.expr(rows.tables.inside(rows.spec, part.names)))
     if part.strategy is Strategy.COPY_ON_WRITE:
         listed = F.broadcast(old.select(F.col("file_path").alias("_path")))
-        frame = frame.select(*target.columns, tables.file(rows.spec).alias(FILE))
+        frame = frame.select(*target.columns, rows.tables.file(rows.spec).alias(FILE))
         frame = frame.join(listed, F.col(FILE) == F.col("_path"), "left_semi")
     new = values.select(*target.keys, *(NEW + c for c in rows.change.names), F.lit(True).alias(HIT))
     joined = frame.select(*target.columns).join(new, list(target.keys), "left")
@@ -109,7 +103,7 @@ def _swap(
             for c in target.columns
         )
     )
-    swap_rows(tables, rows.spec, rows.session, branch, run, target, result, paths, facts)
+    swap_rows(rows.tables, rows.spec, rows.session, branch, run, target, result, paths, facts)
 
 
 def swap_rows(
@@ -142,8 +136,8 @@ def files_of(files: DataFrame, segments: Iterable[Segment]) -> DataFrame:
     for segment in segments:
         buckets.setdefault(segment.date, set()).add(segment.bucket)
     inside = F.lit(False)
-    for date, found in buckets.items():
-        inside = inside | ((F.col("date") == date) & F.col("bucket").isin(found))
+    for date, numbers in buckets.items():
+        inside = inside | ((F.col("date") == date) & F.col("bucket").isin(numbers))
     return files.filter((F.col("content") == 0) & inside).select("file_path")
 
 
@@ -152,5 +146,5 @@ def _old_files(rows: AffectedRows, part: Part) -> DataFrame:
     if part.strategy is Strategy.COPY_ON_WRITE:
         inside = F.expr(rows.tables.inside(rows.spec, part.names))
         return rows.rows(()).filter(inside).select(F.col(FILE).alias("file_path")).distinct()
-    files = rows.tables.files(rows.meta, rows.target.table, rows.target.snapshot_id)
+    files = rows.tables.files(rows.cut.meta, rows.target.table, rows.target.snapshot_id)
     return files_of(move_to(rows.session, files), part.names)

@@ -128,7 +128,7 @@ def make_plan(rows: AffectedRows, strategy: Strategy | None = None) -> BackfillP
             expected=" or ".join(choices),
             fix="Leave the strategy out to take the cheapest for each segment.",
         )
-    files = move_to(rows.session, tables.files(rows.meta, target.table, target.snapshot_id))
+    files = move_to(rows.session, tables.files(rows.cut.meta, target.table, target.snapshot_id))
     data = F.col("content") == 0
     stored = files.groupBy("date", "bucket").agg(
         F.count_if(data).alias("files"),
@@ -138,7 +138,7 @@ def make_plan(rows: AffectedRows, strategy: Strategy | None = None) -> BackfillP
     )
     touched = (
         rows.rows(())
-        .select(date_column(spec).alias("date"), tables.bucket(spec).alias("bucket"), FILE)
+        .select(date_column(spec).alias("date"), rows.handle.bucket.alias("bucket"), FILE)
         .groupBy("date", "bucket", FILE)
         .agg(F.count(F.lit(1)).alias("n"))
     )
@@ -182,7 +182,7 @@ def make_plan(rows: AffectedRows, strategy: Strategy | None = None) -> BackfillP
         dataset=spec.name,
         table=target.table,
         columns=rows.change.names,
-        base=rows.version,
+        base=rows.cut.version,
         affected_rows=sum(s.affected_rows for s in segments),
         segments_total=len(listed),
         table_bytes=sum(row["bytes"] or 0 for row in listed),
@@ -238,9 +238,9 @@ def _segment(
 
 
 def _untouched(rows: AffectedRows) -> tuple[Untouched, ...]:
-    found: list[Untouched] = []
-    for name, snapshot_id in rows.meta.snapshots(rows.version).items():
+    others: list[Untouched] = []
+    for name, snapshot_id in rows.cut.snapshots.items():
         if name != rows.target.table:
-            totals = rows.meta.totals(name, snapshot_id)
-            found.append(Untouched(table=name, files=totals.files, bytes=totals.bytes))
-    return tuple(found)
+            totals = rows.cut.meta.totals(name, snapshot_id)
+            others.append(Untouched(table=name, files=totals.files, bytes=totals.bytes))
+    return tuple(others)

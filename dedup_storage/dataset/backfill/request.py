@@ -54,12 +54,12 @@ class Change:
     inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        given = [bool(self.expressions), self.function is not None, self.rows is not None]
-        if sum(given) != 1:
+        sources = sum((bool(self.expressions), self.function is not None, self.rows is not None))
+        if sources != 1:
             raise UsageError(
                 "what to backfill is not clear",
                 expected="one of expressions, a function, or replacement rows",
-                got=f"{sum(given)} of them",
+                got=f"{sources} of them",
             )
         for name in self.names:
             check_name(name, "column name")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 from pyspark.sql import functions as F
 
@@ -14,7 +15,7 @@ from dedup_storage.dataset.backfill.plan import BackfillPlan, make_plan
 from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, digest
 from dedup_storage.dataset.backfill.summary import BackfillSummary, Comparison
 from dedup_storage.dataset.backfill.target import find_target
-from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.errors import (
     ConflictError,
     DuplicateRowsError,
@@ -33,6 +34,7 @@ from dedup_storage.spark.errors import translated
 from dedup_storage.spark.reads import counted_reads
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
+from dedup_storage.words import counted
 
 __all__ = ["Backfill", "Progress"]
 
@@ -71,11 +73,11 @@ class Backfill(TimedSteps):
         job: str = "backfill",
         beside: Callable[[Run], list[str]] | None = None,
     ) -> None:
-        self.tables, self.settings, self.spec = handle.tables, handle.settings, handle.spec
+        self.handle = replace(handle, spark=run_session(handle.spark))
+        self.tables, self.spec = handle.tables, handle.spec
         self.change, self.affected, self.run_id, self.job = change, affected, run_id, job
         self.strategy, self.gate = strategy, gate and handle.settings.quality.enabled
         self.part_segments, self.progress, self.beside = part_segments, progress, beside
-        self.session = run_session(handle.spark)
         self.seconds: dict[str, float] = {}
         self._read_bytes = 0
 
@@ -86,12 +88,11 @@ class Backfill(TimedSteps):
             UsageError: what to do is not clear, or cannot be done.
         """
         with translated():
-            meta = self.tables.metadata(self.spec.name)
-            return make_plan(self._rows(meta, meta.resolve(None)), self.strategy)
+            return make_plan(self._rows(self.handle.cut()), self.strategy)
 
-    def _rows(self, meta: DatasetMetadata, version: int) -> AffectedRows:
-        target = find_target(meta, version, self.change.names)
-        rows = AffectedRows(self.tables, self.session, meta, version, target, self.change, self.affected)
+    def _rows(self, cut: Cut) -> AffectedRows:
+        target = find_target(cut.meta, cut.version, self.change.names)
+        rows = AffectedRows(cut, target, self.change, self.affected)
         # Analyses every expression, so that what cannot be computed is refused before anything is written.
         _ = rows.values().schema
         _ = rows.rows(()).schema
@@ -106,7 +107,8 @@ class Backfill(TimedSteps):
         count = int(only_row(twice.agg(F.count(F.lit(1)).alias("n")))["n"])
         if count:
             raise DuplicateRowsError(
-                f"{count} keys occur twice in the replacement rows", expected=f"each {', '.join(keys)} once"
+                f"{counted(count, 'key', 'occurs')} twice in the replacement rows",
+                expected=f"each {', '.join(keys)} once",
             )
 
     # -- the run ------------------------------------------------------------------------------------------------
@@ -121,7 +123,7 @@ class Backfill(TimedSteps):
         """
         with translated():
             for _ in range(_RETRIES):
-                base = self.tables.metadata(self.spec.name).current
+                base = self.handle.metadata().current
                 try:
                     return self._once()
                 except ConflictError:
@@ -148,7 +150,7 @@ class Backfill(TimedSteps):
             if self.gate:
                 from dedup_storage.quality import check_gate_settings, warm_up
 
-                check_gate_settings(spec=self.spec, settings=self.settings, run_id=self.run_id)
+                check_gate_settings(spec=self.spec, settings=self.handle.settings, run_id=self.run_id)
                 warm_up()
             with self.timed("plan"):
                 rows, plan, branch = self._begin(meta)
@@ -175,7 +177,7 @@ class Backfill(TimedSteps):
                     fix="Give the same arguments to finish it, or another run id.",
                 )
             try:
-                rows = self._rows(meta, meta.resolve(int(facts[BASE])))
+                rows = self._rows(Cut(self.handle, meta, meta.resolve(int(facts[BASE]))))
                 plan = make_plan(rows, self.strategy)
             except VersionNotFoundError:
                 plan = None
@@ -185,7 +187,7 @@ class Backfill(TimedSteps):
                 grain = self.spec.date_grain
                 if not any(overlap(meta.claim(v), grain, dates=(), segments=segments, reads=rows.reads) for v in later):
                     return rows, plan, branch
-        rows = self._rows(meta, meta.current)
+        rows = self._rows(Cut(self.handle, meta, meta.current))
         plan = make_plan(rows, self.strategy)
         if plan.segments:
             branch.open(rows.target.snapshot_id)
@@ -211,7 +213,7 @@ class Backfill(TimedSteps):
             self._audit_rows(rows, branch)
             if self.gate:
                 with self.timed("gate"):
-                    docs = audit_segments(self.settings, rows, branch, run)
+                    docs = audit_segments(rows, branch, run)
         reached("backfill:audited")
         try:
             beside = self.beside(run) if self.beside is not None else []
@@ -253,8 +255,8 @@ class Backfill(TimedSteps):
 
     def _part(self, rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str) -> None:
         try:
-            with translated(), counted_reads(self.session) as reads:
-                run_part(self.tables, rows, branch, run, part, request)
+            with translated(), counted_reads(self.handle.spark) as reads:
+                run_part(rows, branch, run, part, request)
             self._read_bytes += reads.bytes
         except ConflictError:
             # The same run at work in another process has done this part.
@@ -269,7 +271,7 @@ class Backfill(TimedSteps):
     def _actual(self, plan: BackfillPlan, version: int) -> Added | None:
         if not plan.segments:
             return None
-        meta = self.tables.metadata(self.spec.name)
+        meta = self.handle.metadata()
         return meta.added(plan.table, meta.snapshots(version)[plan.table])
 
     def _summary(
@@ -288,8 +290,8 @@ class Backfill(TimedSteps):
             ("bytes", plan.write_bytes, actual.bytes),
         )
         sequences = set(self.spec.schema_.sequence_columns)
-        meta = self.tables.metadata(self.spec.name)
-        columns = meta.columns(plan.table, meta.snapshots(meta.current)[plan.table])
+        cut = self.handle.cut()
+        columns = cut.meta.columns(plan.table, cut.snapshots[plan.table])
         return BackfillSummary(
             dataset=self.spec.name,
             run_id=self.run_id,

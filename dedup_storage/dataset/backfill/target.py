@@ -53,7 +53,7 @@ def find_target(meta: DatasetMetadata, version: int, columns: Sequence[str]) -> 
     """
     spec = meta.spec
     fixed = {*spec.impression_key, spec.event_date_column, spec.schema_.event_time}
-    found: dict[str, str] = {}
+    owners: dict[str, str] = {}
     present: list[str] = []
     moved = {g.table for g in feature_groups(meta, version).values() if g.promoted is not None}
     for table, snapshot_id in meta.snapshots(version).items():
@@ -61,23 +61,23 @@ def find_target(meta: DatasetMetadata, version: int, columns: Sequence[str]) -> 
             continue
         names = [c for c in meta.columns(table, snapshot_id) if c not in fixed]
         present += names
-        found |= dict.fromkeys(names, table)
+        owners |= dict.fromkeys(names, table)
     for column in columns:
         if column in fixed:
             raise UsageError(
                 f"the column {column} cannot be backfilled: it decides where a row lies",
                 fix="Write the event dates again instead: dedup-storage write --mode replace.",
             )
-        if column not in found:
+        if column not in owners:
             raise UnknownColumnError(
                 f"no table of the dataset {spec.name} has the column {column}", expected=known_names(column, present)
             )
-    tables = sorted({found[c] for c in columns})
+    tables = sorted({owners[c] for c in columns})
     if len(tables) > 1:
         raise UsageError(
             "one backfill rewrites one table",
             expected="columns of one table",
-            got="; ".join(f"{found[c]}.{c}" for c in columns),
+            got="; ".join(f"{owners[c]}.{c}" for c in columns),
             fix="Run one backfill for each table.",
         )
     return table_of(meta, version, tables[0])

@@ -1,4 +1,9 @@
-"""Convert a dataset: to another layout, another table format, other segments."""
+"""Conversion of a dataset: to another layout, another table format, other segments.
+
+Needs: the source's handle and the target's settings.
+Gives: ``Conversion`` and its ``ConvertSummary``.
+May import: ``dataset.write``, ``dataset.features``, ``report``, ``sources``, ``lake``.
+"""
 
 from __future__ import annotations
 

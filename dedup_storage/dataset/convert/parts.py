@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.convert.summary import PartCheck
 from dedup_storage.dataset.features.read import source_typed
-from dedup_storage.lake.protocol import TableFormat
+from dedup_storage.dataset.handle import Cut
 from dedup_storage.layout import DatasetSpec, Layout, TableRole
 from dedup_storage.schema import DateGrain, Grain
 from dedup_storage.sources.raw import RawLog
@@ -51,20 +51,21 @@ class PartRows:
     """The rows of one version of a dataset, part by part.
 
     Attributes:
-        tables, spec: The dataset.
-        snapshots: Snapshot of each table.
+        cut: The version.
         bucket: The user bucket that parts are told apart by.
     """
 
-    tables: TableFormat
-    spec: DatasetSpec
-    snapshots: dict[str, int]
+    cut: Cut
     bucket: Column
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The dataset's description."""
+        return self.cut.spec
 
     def stored(self, role: TableRole, part: Part | None) -> DataFrame:
         """Rows of one of the log's own tables as they are stored."""
-        table = self.spec.table(role)
-        rows = self.tables.read(self.spec.name, table.name, self.snapshots[table.name])
+        rows = self.cut.log_rows(role)
         return rows if part is None else rows.filter(part.condition(self.spec, self.bucket))
 
     def raw(self, part: Part) -> RawLog:
@@ -115,8 +116,8 @@ def find_parts(rows: PartRows, buckets: int) -> list[Part]:
     grain = spec.date_grain
     if spec.event_date_column is not None and grain is not DateGrain.NONE:
         text = F.date_format(F.col(spec.event_date_column), _PATTERNS[grain])
-        found = only_row(rows.stored(role, None).agg(F.collect_set(text).alias("parts")))["parts"]
-        if len(found) > 1:
-            return [Part(p, grain, p) for p in sorted(found)]
+        dates = only_row(rows.stored(role, None).agg(F.collect_set(text).alias("dates")))["dates"]
+        if len(dates) > 1:
+            return [Part(date, grain, date) for date in sorted(dates)]
     width = len(str(buckets - 1))
     return [Part(f"bucket-{b:0{width}}", DateGrain.NONE, str(b)) for b in range(buckets)]

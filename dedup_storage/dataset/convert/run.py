@@ -12,13 +12,13 @@ from hashlib import sha256
 from dedup_storage.config import Settings
 from dedup_storage.dataset.convert.parts import Part, PartRows, find_parts
 from dedup_storage.dataset.convert.summary import ConvertSummary, PartCheck
-from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.write.writer import write_log
 from dedup_storage.errors import DatasetExistsError, StorageError, UsageError, VersionNotFoundError
 from dedup_storage.faults import reached
-from dedup_storage.lake.groups import feature_groups
-from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.formats import table_format
 from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
 from dedup_storage.spark.steps import TimedSteps
 
@@ -38,7 +38,7 @@ class Conversion(TimedSteps):
         layout, date_grain, buckets: Of the target; ``None`` keeps the source's.
         version: ``None`` takes the source's newest.
         run_id: The run; running it again goes on where it stopped.
-        drop_features: Leave the source's feature groups behind instead of refusing it.
+        drop_features: Leave the source's feature groups behind instead of refusing a version that has some.
         progress: Called with the parts done, all parts, stored bytes written and those of the source.
     """
 
@@ -71,20 +71,20 @@ class Conversion(TimedSteps):
             UsageError: what is asked for cannot be done; nothing was changed.
             StorageError: a part differs from its source; the target keeps the parts before it.
         """
-        meta = self.source.metadata()
-        version = self._source_version(meta)
-        self._refuse_features(meta, version)
+        cut = self._source_cut()
+        version = cut.version
+        self._refuse_features(cut)
         target = self._target()
         self.source.tables.pin(self.source.spec, version, self._pin)
-        rows = self._rows(self.source, meta, version)
+        rows = self._rows(cut)
         with self.timed("parts"):
             parts = find_parts(rows, self.source.spec.buckets)
         reached("convert:begun")
         planned = _stored(self.source, version)
         checks, done = [], 0
         for number, part in enumerate(parts):
-            check, there = self._convert(rows, target, part)
-            done += there
+            check, was_done = self._convert(rows, target, part)
+            done += was_done
             if check.requests:
                 checks.append(check)
             self.progress(number + 1, len(parts), self._written, planned)
@@ -110,26 +110,23 @@ class Conversion(TimedSteps):
             seconds=self.seconds,
         )
 
-    def _source_version(self, meta: DatasetMetadata) -> int:
+    def _source_cut(self) -> Cut:
         """The version that an earlier attempt pinned, else the one asked for."""
-        for number in meta.version_numbers:
-            if self._pin in meta.pins(number):
-                return number
-        return meta.resolve(self.version)
+        meta = self.source.metadata()
+        pinned = (number for number in meta.version_numbers if self._pin in meta.pins(number))
+        version = next(pinned, None)
+        return Cut(self.source, meta, meta.resolve(self.version) if version is None else version)
 
-    def _refuse_features(self, meta: DatasetMetadata, version: int) -> None:
-        groups = feature_groups(meta, version)
-        if groups and not self.drop_features:
+    def _refuse_features(self, cut: Cut) -> None:
+        if cut.groups and not self.drop_features:
             raise UsageError(
-                f"version {version} of {self.source.name} has feature groups, which are not converted",
-                got=", ".join(groups),
+                f"version {cut.version} of {self.source.name} has feature groups, which are not converted",
+                got=", ".join(cut.groups),
                 fix="Pass --drop-features to leave them behind, and add them to the target again.",
             )
 
     def _target(self) -> Handle:
         """Create the target, or open what an earlier attempt of this run created."""
-        from dedup_storage.lake.formats import table_format
-
         own = self.source.spec
         spec = DatasetSpec.build(
             self.name,
@@ -140,16 +137,16 @@ class Conversion(TimedSteps):
             buckets=self.buckets or own.buckets,
         )
         tables = table_format(self.source.spark, self.settings)
-        found = tables.find(self.name)
-        if found is None:
+        existing = tables.find(self.name)
+        if existing is None:
             columns = dict(zip(spec.source_columns, spec.source_types, strict=True))
             columns.setdefault(spec.position_column, "int")
             if spec.event_date_column:
                 columns.setdefault(spec.event_date_column, "date")
             tables.create(spec, columns)
-            found = tables.settle(spec)
-        runs = {found.claim(number).get("run-id", "") for number in found.version_numbers}
-        if found.spec != spec or any(not run.startswith(f"{self.run_id}.") for run in runs):
+            existing = tables.settle(spec)
+        runs = {existing.claim(number).get("run-id", "") for number in existing.version_numbers}
+        if existing.spec != spec or any(not run.startswith(f"{self.run_id}.") for run in runs):
             raise DatasetExistsError(
                 f"the dataset {self.name} exists and was not begun by this run",
                 fix="Choose another name, or go on with --run-id of the run that began it.",
@@ -157,7 +154,7 @@ class Conversion(TimedSteps):
         return Handle(self.source.spark, self.settings, spec, tables)
 
     def _convert(self, rows: PartRows, target: Handle, part: Part) -> tuple[PartCheck, bool]:
-        """Write a part unless it is there, and compare; also whether it was there."""
+        """Write a part unless an earlier attempt did, and compare; also whether one did."""
         with self.timed("check"):
             wanted = rows.check(part)
         if not wanted.requests:
@@ -167,24 +164,22 @@ class Conversion(TimedSteps):
         self._written += sum(t.bytes for t in summary.tables)
         if not summary.already_published:
             with self.timed("check"):
-                now = target.metadata()
-                found = self._rows(target, now, summary.version or now.current).check(part)
-            if found != wanted:
+                written = self._rows(target.cut(summary.version or None)).check(part)
+            if written != wanted:
                 raise StorageError(
                     f"the part {part.name} of {self.name} differs from that of {self.source.name}",
-                    expected=_say(wanted),
-                    got=_say(found),
+                    expected=_sums(wanted),
+                    got=_sums(written),
                     fix="Requests without impressions have no row in flat layout. Drop the target and its files.",
                 )
         return wanted, summary.already_published
 
-    def _rows(self, dataset: Handle, meta: DatasetMetadata, version: int) -> PartRows:
+    def _rows(self, cut: Cut) -> PartRows:
         # Parts are told apart by the source's buckets, in the target too.
-        bucket = self.source.tables.bucket(self.source.spec)
-        return PartRows(dataset.tables, dataset.spec, meta.snapshots(version), bucket)
+        return PartRows(cut, self.source.bucket)
 
 
-def _say(check: PartCheck) -> str:
+def _sums(check: PartCheck) -> str:
     return (
         f"{check.requests} requests (sum {check.request_sum}) and {check.impressions} impressions "
         f"(sum {check.impression_sum})"
@@ -192,8 +187,7 @@ def _say(check: PartCheck) -> str:
 
 
 def _stored(dataset: Handle, version: int) -> int:
-    from dedup_storage.report.parquet.dataset_files import dataset_files
-
+    """Bytes of a version's files; 0 for a version that is not there."""
     try:
         return sum(t.size_bytes for t in dataset_files(dataset.settings, dataset.name, version).tables)
     except VersionNotFoundError:

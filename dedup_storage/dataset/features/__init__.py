@@ -1,4 +1,9 @@
-"""Feature groups on Spark: add, refresh, read, rename, drop, promote."""
+"""Feature groups: added, refreshed, read, renamed, dropped, promoted.
+
+Needs: a handle; a ``Lookup``, expressions, a function or a frame to compute columns from.
+Gives: ``accessor.Features``, its ``FeatureSummary``, and groups' columns for those who read.
+May import: ``quality``, ``lake``; no other room of ``dataset``.
+"""
 
 from __future__ import annotations
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from dedup_storage.choices import choice
 from dedup_storage.dataset.features.add import Adder
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.manage import drop, rename
 from dedup_storage.dataset.features.promote import promote
+from dedup_storage.dataset.features.recipe import Source
 from dedup_storage.dataset.features.refresh import Refresher
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.handle import Handle
-from dedup_storage.lake.groups import FeatureGroup, feature_groups
+from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.lake.runs import named_run
 from dedup_storage.schema import Grain
 from dedup_storage.spark.errors import translated
@@ -35,13 +35,12 @@ class Features:
 
     def __call__(self, version: int | None = None) -> dict[str, FeatureGroup]:
         """The feature groups of a version, by name, with their lineage; ``None`` takes the newest version."""
-        meta = self._handle.metadata()
-        return feature_groups(meta, meta.resolve(version))
+        return self._handle.cut(version).groups
 
     def add(
         self,
         name: str,
-        source: Any,
+        source: Source,
         *,
         grain: Grain | str = Grain.REQUEST,
         lookback: int | None = 0,
@@ -64,7 +63,7 @@ class Features:
                 whole history. ``refresh`` reads no more than that, and computes again what it reaches.
             uses: Other groups whose columns the frames have too.
             across_users: A row depends on other users' rows as well.
-            missing: ``refuse`` when the log has keys that the source has not, or let them be ``null``.
+            missing: ``refuse`` when the log has keys that the source does not have, or let them be ``null``.
             not_null: Columns in which nulls are refused; ``True`` for all.
             run_id: Name of the run; one that is published already changes nothing.
             gate: Audit the staged rows before publication.
@@ -89,7 +88,13 @@ class Features:
             return adder.add()
 
     def refresh(
-        self, name: str, source: Any = None, *, run_id: str | None = None, full: bool = False, gate: bool = True
+        self,
+        name: str,
+        source: Source | None = None,
+        *,
+        run_id: str | None = None,
+        full: bool = False,
+        gate: bool = True,
     ) -> FeatureSummary:
         """Compute what is new or changed since a group was computed: new dates, late rows, rewritten segments.
 

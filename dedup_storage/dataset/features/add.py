@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,26 +16,18 @@ from dedup_storage.dataset.features.checks import (
     unclashing,
 )
 from dedup_storage.dataset.features.job import FeatureJob
-from dedup_storage.dataset.features.recipe import Recipe
+from dedup_storage.dataset.features.recipe import Recipe, Source
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.features.window import EVERYTHING
-from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
-from dedup_storage.lake.groups import (
-    Coverage,
-    FeatureGroup,
-    feature_groups,
-    find_group,
-    group_table,
-    table_name,
-)
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.groups import Coverage, FeatureGroup, find_group, group_table, table_name
 from dedup_storage.layout import COLUMNS_PROPERTY
 from dedup_storage.schema import Grain
 from dedup_storage.spark.types import ddl
 
-__all__ = ["Adder", "told"]
+__all__ = ["Adder", "typed", "with_dates"]
 
 
 class Adder(FeatureJob):
@@ -59,7 +50,7 @@ class Adder(FeatureJob):
         self,
         handle: Handle,
         group: str,
-        source: Any,
+        source: Source,
         *,
         grain: Grain,
         run_id: str,
@@ -89,13 +80,12 @@ class Adder(FeatureJob):
             InputError: the function or the expression raised.
             QualityGateError: the gate refused; nothing was published.
         """
-        meta, done = self.begin()
+        cut, done = self.begin()
         if done is not None:
             return done
-        groups = feature_groups(meta, meta.current)
-        check_group_name(self.name, groups, self.spec.name)
+        check_group_name(self.name, cut.groups, self.spec.name)
         for other in self.uses:
-            find_group(groups, other, self.spec.name)
+            find_group(cut.groups, other, self.spec.name)
         self.prepare_gate()
         bare = FeatureGroup(
             name=self.name,
@@ -109,21 +99,21 @@ class Adder(FeatureJob):
             missing=self.missing,
             run_id=self.run_id,
         )
-        inputs = self.inputs(meta, bare, EVERYTHING)
-        with explained(self.name, told(bare)):
+        inputs = self.inputs(cut, bare, EVERYTHING)
+        with explained(bare):
             frame = self.recipe.frame(inputs)
         group = self._defined(frame, bare)
-        unclashing(self.spec, group, groups)
+        unclashing(self.spec, group, cut.groups)
         frame = with_dates(frame, inputs.keys(EVERYTHING), inputs.key, inputs.dates)
         keys = inputs.keys(EVERYTHING)
         types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
-        coverage = (Coverage(version=meta.current, snapshots=inputs.snapshots, lookups=inputs.lookups),)
-        group = group.model_copy(update={"table": self._free_table(meta, group, types), "coverage": coverage})
+        coverage = (Coverage(version=cut.version, snapshots=inputs.snapshots, lookups=inputs.lookups),)
+        group = group.model_copy(update={"table": self._free_table(cut, group, types), "coverage": coverage})
         self.tables.create_table(self.spec, group_table(self.spec, group), types)
         reached("features:created")
-        run = self.run(meta, group.table)
+        run = self.run(cut, group.table)
         try:
-            with self.timed("stage"), explained(self.name, told(group)):
+            with self.timed("stage"), explained(group):
                 staged = self.stage(group, typed(frame, types), run)
             rows = self.tables.staged_rows(self.spec, staged, run)
             verdict = self.audit(group, rows, keys)
@@ -132,16 +122,7 @@ class Adder(FeatureJob):
             self.tables.discard(self.spec, run)
             raise
         version = self.publish(run, [self.spec.anchor.name, group.table], self._still_free(group))
-        return self.summary(
-            version,
-            group,
-            dates=EVERYTHING.ranges,
-            rows=staged.rows,
-            bytes=staged.bytes,
-            files=staged.files,
-            gate="passed" if self.gate else "off",
-            docs=verdict.docs if verdict is not None else None,
-        )
+        return self.summary(version, group, staged=staged, verdict=verdict)
 
     def _defined(self, frame: DataFrame, bare: FeatureGroup) -> FeatureGroup:
         key = bare.key(self.spec)
@@ -150,10 +131,10 @@ class Adder(FeatureJob):
         columns = feature_columns(self.spec, key, frame.schema.fields, self.not_null)
         return bare.model_copy(update={"columns": columns})
 
-    def _free_table(self, meta: DatasetMetadata, group: FeatureGroup, types: Mapping[str, str]) -> str:
+    def _free_table(self, cut: Cut, group: FeatureGroup, types: Mapping[str, str]) -> str:
         """A table that no version names: a new one, or one of these columns that an attempt left behind."""
+        meta, taken = cut.meta, []
         wanted = ", ".join(f"{c} {types[c]}" for c in group_table(self.spec, group).columns)
-        taken = []
         for name in meta.tables:
             if meta.is_named(name) or meta.properties(name).get(COLUMNS_PROPERTY) != wanted:
                 taken.append(name)
@@ -165,16 +146,6 @@ class Adder(FeatureJob):
             unclashing(self.spec, group, now)
 
         return check
-
-
-def told(group: FeatureGroup) -> str:
-    """What a group is computed by, in words."""
-    source = group.source
-    if source.expressions:
-        return "its expression"
-    if source.function:
-        return f"the function {source.function.partition(':')[2]}"
-    return {"join": f"the lookup in {source.table}", "frame": "the frame"}.get(source.kind.value, "its function")
 
 
 def typed(frame: DataFrame, types: Mapping[str, str]) -> DataFrame:

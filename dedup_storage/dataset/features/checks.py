@@ -54,14 +54,16 @@ def feature_columns(
         SchemaError: there is none, one has a type that no table can hold, or ``not_null`` names none of them.
     """
     system = {*key, spec.event_date_column}
-    found = [f for f in fields if f.name not in system]
-    if not found:
+    features = [f for f in fields if f.name not in system]
+    if not features:
         raise SchemaError("the feature group has no columns", expected=f"columns beside {', '.join(key)}")
-    names = [f.name for f in found]
+    names = [f.name for f in features]
     chosen = set(names) if not_null is True else set() if not_null is False else set(not_null)
     for name in sorted(chosen - set(names)):
-        raise SchemaError(f"not_null names {name}, which the group has not", expected=known_names(name, names))
-    for field in found:
+        raise SchemaError(
+            f"not_null names the column {name}, which the group does not have", expected=known_names(name, names)
+        )
+    for field in features:
         check_name(field.name, "column name")
         if isinstance(field.dataType, _UNSTORABLE):
             raise SchemaError(
@@ -69,7 +71,7 @@ def feature_columns(
                 got=field.dataType.simpleString(),
                 fix="Cast it.",
             )
-    return tuple(FeatureColumn(name=f.name, type=ddl(f.dataType), not_null=f.name in chosen) for f in found)
+    return tuple(FeatureColumn(name=f.name, type=ddl(f.dataType), not_null=f.name in chosen) for f in features)
 
 
 def unclashing(spec: DatasetSpec, group: FeatureGroup, groups: Mapping[str, FeatureGroup]) -> None:
@@ -106,7 +108,7 @@ def require_columns(frame: DataFrame, columns: Iterable[str], group: str) -> Non
             raise UnknownColumnError(
                 f"the frame of the feature group {group} has no column {column}",
                 expected=known_names(column, frame.columns),
-                fix="Keep the key columns of the frame that you were given.",
+                fix="Keep the key columns of the frame that the function gets.",
             )
 
 
@@ -127,8 +129,11 @@ def require_stable_key(frame: DataFrame, key: Sequence[str], group: str) -> None
 
 
 @contextmanager
-def explained(group: str, source: str) -> Iterator[None]:
+def explained(group: FeatureGroup) -> Iterator[None]:
     """Turn what a user's function or expression raised into one sentence that names it, without any row's value.
+
+    Args:
+        group: What is computed inside.
 
     Raises:
         InputError: it raised, when it was called or on one of the rows.
@@ -138,29 +143,40 @@ def explained(group: str, source: str) -> Iterator[None]:
     except DedupStorageError:
         raise
     except (PySparkException, Py4JError) as error:
-        raise _computed(group, source, error) from error
+        raise _engine_error(group, error) from error
     except Exception as error:
         raise InputError(
-            f"the feature group {group} could not be computed: {source} raised {type(error).__name__}",
+            f"the feature group {group.name} could not be computed: {_source(group)} raised {type(error).__name__}",
             fix="Nothing was published.",
         ) from error
 
 
-def _computed(group: str, source: str, error: Exception) -> DedupStorageError:
+def _source(group: FeatureGroup) -> str:
+    """What a group is computed by, in words."""
+    source = group.source
+    if source.expressions:
+        return "its expression"
+    if source.function:
+        return f"the function {source.function.partition(':')[2]}"
+    return {"join": f"the lookup in {source.table}", "frame": "the frame"}.get(source.kind.value, "its function")
+
+
+def _engine_error(group: FeatureGroup, error: Exception) -> DedupStorageError:
+    """What Spark raised while a group was computed, as an error of this package."""
     text = str(error)
     raised = _RAISED.findall(text) if "Traceback" in text else []
     if raised:
         places = [p for p in _LINE.findall(text) if "pyspark" not in p[0]]
         where = f" in {places[-1][2]}, line {places[-1][1]}" if places else ""
         return InputError(
-            f"the feature group {group} could not be computed: {source} raised "
+            f"the feature group {group.name} could not be computed: {_source(group)} raised "
             f"{raised[-1].rsplit('.', 1)[-1]} on a row{where}",
             fix="Nothing was published. Make it work on every row, or return null there.",
         )
     condition = _condition(error)
     if condition and not condition.startswith(_PLANNING):
         return InputError(
-            f"the feature group {group} could not be computed: {source} failed on a row with {condition}",
+            f"the feature group {group.name} could not be computed: {_source(group)} failed on a row with {condition}",
             fix="Nothing was published. Use try_ functions, or return null there.",
         )
     return translate(error)
@@ -172,6 +188,7 @@ _CONDITION = re.compile(r"\[([A-Z][A-Z0-9_.]{3,80})\]")
 
 def _condition(error: Exception) -> str | None:
     """Name of Spark's error condition; its text may quote a row."""
-    named = error.getCondition() if isinstance(error, PySparkException) else None
-    found = _CONDITION.findall(str(error)) if isinstance(error, PySparkException) else []
-    return (found[-1] if found else None) or named
+    if not isinstance(error, PySparkException):
+        return None
+    conditions = _CONDITION.findall(str(error))
+    return conditions[-1] if conditions else error.getCondition()

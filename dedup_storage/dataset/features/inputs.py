@@ -9,10 +9,9 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.features.read import attach, source_typed
 from dedup_storage.dataset.features.window import Window
+from dedup_storage.dataset.handle import Cut
 from dedup_storage.lake.groups import FeatureGroup, grain_table, promoted_columns
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
-from dedup_storage.lake.protocol import TableFormat
-from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.layout import Layout
 from dedup_storage.schema import Grain
 
 __all__ = ["Inputs"]
@@ -22,33 +21,25 @@ class Inputs:
     """Frames over one version of a dataset, and which tables they were made from.
 
     Args:
-        tables: The table format.
-        spec: The dataset.
-        meta: Its tables.
-        version: The version to read.
-        catalog: Name of the catalog in Spark.
+        cut: The version.
         grain: Grain of the feature group.
-        groups: The version's groups.
+        groups: Groups of the version whose columns may be read.
         uses: Those whose columns the frames have too.
         window: Event dates and buckets to read, history included.
     """
 
     def __init__(
         self,
-        tables: TableFormat,
-        spec: DatasetSpec,
-        meta: DatasetMetadata,
-        version: int,
+        cut: Cut,
         *,
-        catalog: str,
         grain: Grain,
         groups: Mapping[str, FeatureGroup],
         uses: Iterable[FeatureGroup],
         window: Window,
     ) -> None:
-        self.tables, self.spec, self.meta, self.version, self.catalog = tables, spec, meta, version, catalog
+        self.cut, self.spec = cut, cut.spec
         self.grain, self.groups, self.uses, self.window = grain, groups, tuple(uses), window
-        self.read = {grain_table(spec, grain).name}
+        self.read = {grain_table(cut.spec, grain).name}
         self.lookups: dict[str, int] = {}
 
     @property
@@ -64,8 +55,7 @@ class Inputs:
     @property
     def snapshots(self) -> dict[str, int]:
         """Snapshot of every table that was read."""
-        found = self.meta.snapshots(self.version)
-        return {name: found[name] for name in sorted(self.read)}
+        return {name: self.cut.snapshots[name] for name in sorted(self.read)}
 
     @property
     def other_columns(self) -> tuple[str, ...]:
@@ -77,13 +67,14 @@ class Inputs:
 
     def looked_up(self, table: str, spark: SparkSession) -> DataFrame:
         """A table of the same catalog that is no part of the dataset, ``namespace.table``, at the state remembered."""
-        state = self.tables.state(table)
+        handle = self.cut.handle
+        state = handle.tables.state(table)
         namespace, _, name = table.partition(".")
         if state is None:
             # Spark's own words where there is no such table; an empty one has no snapshot to name.
-            return spark.read.table(f"{self.catalog}.{table}")
+            return spark.read.table(f"{handle.settings.catalog.name}.{table}")
         self.lookups[table] = state
-        return self.tables.read(namespace, name, state)
+        return handle.tables.read(namespace, name, state)
 
     def keys(self, window: Window) -> DataFrame:
         """The keys that the grain's table has inside a window, the event date beside them; each once."""
@@ -120,13 +111,12 @@ class Inputs:
         table = grain_table(self.spec, grain).name
         keys = self.spec.request_key if grain is Grain.REQUEST else self.spec.impression_key
         own = (*keys, *self.dates, *self.spec.columns_of(grain))
-        more = [c for g in self.groups.values() if g.grain is grain for c in promoted_columns([g], table)]
-        return source_typed(self.spec, self._rows(table, self.window), dict.fromkeys((*own, *more)))
+        promoted = [c for g in self.groups.values() if g.grain is grain for c in promoted_columns([g], table)]
+        return source_typed(self.spec, self._rows(table, self.window), dict.fromkeys((*own, *promoted)))
 
     def _rows(self, table: str, window: Window) -> DataFrame:
         self.read.add(table)
-        rows = self.tables.read(self.spec.name, table, self.meta.snapshots(self.version)[table])
-        return window.only(rows, self.spec, self.tables.bucket(self.spec))
+        return window.only(self.cut.handle, self.cut.rows(table))
 
     def _with_uses(self, rows: DataFrame, grain: Grain) -> DataFrame:
         used = [g for g in self.uses if g.grain is grain]

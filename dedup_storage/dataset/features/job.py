@@ -5,19 +5,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame
 
 from dedup_storage.dataset.features.inputs import Inputs
 from dedup_storage.dataset.features.summary import FeatureSummary
-from dedup_storage.dataset.features.window import Window
-from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.features.window import EVERYTHING, Window
+from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.errors import ConflictError, DedupStorageError, UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, find_group, group_table
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.layout import DEFINITION
 from dedup_storage.spark.steps import TimedSteps
@@ -55,8 +55,8 @@ class FeatureJob(TimedSteps):
         self.attempt = f"{run_id}/{uuid.uuid4().hex[:12]}"
         self.seconds: dict[str, float] = {}
 
-    def begin(self) -> tuple[DatasetMetadata, FeatureSummary | None]:
-        """The tables, other runs' unfinished publications finished; and the summary if this run is done already.
+    def begin(self) -> tuple[Cut, FeatureSummary | None]:
+        """The newest version, other runs' publications finished first; and the summary if this run is done already.
 
         Raises:
             UsageError: the dataset has no version yet.
@@ -64,38 +64,32 @@ class FeatureJob(TimedSteps):
         meta = self.tables.settle(self.spec)
         if not meta.current:
             raise UsageError(f"the dataset {self.spec.name} holds nothing yet", fix="Write a log into it first.")
+        cut = Cut(self.handle, meta, meta.current)
         done = meta.version_of_run(self.run_id)
-        if done is None:
-            return meta, None
-        return meta, self.summary(done, already_published=True)
+        return cut, None if done is None else self.summary(done, already_published=True)
 
-    def find(self, meta: DatasetMetadata) -> FeatureGroup:
-        """The group in the newest version.
+    def find(self, cut: Cut) -> FeatureGroup:
+        """The group in a version.
 
         Raises:
             UnknownColumnError: there is no such group.
         """
-        return find_group(feature_groups(meta, meta.current), self.name, self.spec.name)
+        return find_group(cut.groups, self.name, self.spec.name)
 
-    def inputs(self, meta: DatasetMetadata, group: FeatureGroup, window: Window) -> Inputs:
+    def inputs(self, cut: Cut, group: FeatureGroup, window: Window) -> Inputs:
         """Frames to compute the group from, for the rows inside a window."""
-        groups = feature_groups(meta, meta.current)
         return Inputs(
-            self.tables,
-            self.spec,
-            meta,
-            meta.current,
-            catalog=self.settings.catalog.name,
+            cut,
             grain=group.grain,
             # Its own columns, once promoted, are what is computed, not what it is computed from.
-            groups={name: g for name, g in groups.items() if name != group.name},
-            uses=[find_group(groups, name, self.spec.name) for name in group.uses],
+            groups={name: other for name, other in cut.groups.items() if name != group.name},
+            uses=[find_group(cut.groups, name, self.spec.name) for name in group.uses],
             window=window.with_history(group.lookback),
         )
 
-    def run(self, meta: DatasetMetadata, *tables: str, **more: Any) -> Run:
+    def run(self, cut: Cut, *tables: str) -> Run:
         """The attempt, and the tables whose rows it changes; feature groups touch no event date of the log."""
-        return Run(run_id=self.run_id, job=self.job, attempt=self.attempt, base=meta.current, tables=tables, **more)
+        return Run(run_id=self.run_id, job=self.job, attempt=self.attempt, base=cut.version, tables=tables)
 
     def stage(self, group: FeatureGroup, frame: DataFrame | None, run: Run) -> Staged:
         """Stage rows of a group (``None``: none) with its definition, and an empty snapshot of the anchor.
@@ -172,15 +166,47 @@ class FeatureJob(TimedSteps):
         check_gate_settings(spec=self.spec, settings=self.settings, run_id=self.run_id)
         warm_up()
 
-    def summary(self, version: int, group: FeatureGroup | None = None, **more: Any) -> FeatureSummary:
-        """What the job did."""
-        about = {"grain": group.grain.value, "table": group.table, "columns": group.names} if group is not None else {}
+    def summary(
+        self,
+        version: int,
+        group: FeatureGroup | None = None,
+        *,
+        window: Window = EVERYTHING,
+        staged: Staged | None = None,
+        verdict: Verdict | None = None,
+        replaced: bool = False,
+        already_published: bool = False,
+        up_to_date: bool = False,
+    ) -> FeatureSummary:
+        """What the job did.
+
+        Args:
+            version: The version that holds the result.
+            group: The group as that version has it; ``None`` when nothing was done.
+            window: The rows that were computed.
+            staged: What was written; ``None`` for nothing.
+            verdict: The gate's; ``None`` when it did not judge.
+            replaced: Whether rows of the window were there before.
+            already_published, up_to_date: Why nothing was done.
+        """
         return FeatureSummary(
             dataset=self.spec.name,
             group=self.name,
             run_id=self.run_id,
             job=self.job,
             version=version,
+            already_published=already_published,
+            up_to_date=up_to_date,
+            grain=group.grain.value if group is not None else "",
+            table=group.table if group is not None else "",
+            columns=group.names if group is not None else (),
+            dates=window.ranges if staged is not None else (),
+            buckets=window.buckets,
+            replaced=replaced,
+            rows=staged.rows if staged is not None else 0,
+            bytes=staged.bytes if staged is not None else 0,
+            files=staged.files if staged is not None else 0,
+            gate="passed" if verdict is not None else "off",
+            docs=verdict.docs if verdict is not None else None,
             seconds=self.seconds,
-            **{**about, **more},
         )

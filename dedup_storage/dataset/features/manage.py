@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from dedup_storage.dataset.features.checks import check_group_name
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.errors import ConflictError, UsageError
-from dedup_storage.lake.groups import FeatureGroup, feature_groups
+from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.lake.protocol import UNTAGGED
 
 __all__ = ["drop", "rename"]
@@ -20,15 +21,14 @@ def rename(job: FeatureJob, new_name: str) -> FeatureSummary:
     Raises:
         UsageError: the name is taken, or another group reads this one by its name.
     """
-    meta, done = job.begin()
+    cut, done = job.begin()
     if done is not None:
         return done
-    group = job.find(meta)
-    groups = feature_groups(meta, meta.current)
-    check_group_name(new_name, groups, job.spec.name)
-    _refuse_used(group, groups, "renamed")
+    group = job.find(cut)
+    check_group_name(new_name, cut.groups, job.spec.name)
+    _refuse_used(group, cut.groups, "renamed")
     renamed = group.model_copy(update={"name": new_name, "run_id": job.run_id})
-    run = job.run(meta)
+    run = job.run(cut)
     job.stage(renamed, None, run)
 
     def verify(now: Mapping[str, FeatureGroup]) -> None:
@@ -45,12 +45,12 @@ def drop(job: FeatureJob) -> FeatureSummary:
     Raises:
         UsageError: another group reads it.
     """
-    meta, done = job.begin()
+    cut, done = job.begin()
     if done is not None:
         return done
-    group = job.find(meta)
-    _refuse_used(group, feature_groups(meta, meta.current), "dropped")
-    run = job.run(meta, group.table, facts={UNTAGGED: group.table})
+    group = job.find(cut)
+    _refuse_used(group, cut.groups, "dropped")
+    run = replace(job.run(cut, group.table), facts={UNTAGGED: group.table})
     job.tables.stage_nothing(job.spec, job.spec.anchor, run)
 
     def verify(now: Mapping[str, FeatureGroup]) -> None:
@@ -65,10 +65,10 @@ def drop(job: FeatureJob) -> FeatureSummary:
 
 
 def _refuse_used(group: FeatureGroup, groups: Mapping[str, FeatureGroup], what: str) -> None:
-    users = [g.name for g in groups.values() if group.name in g.uses]
-    if users:
+    readers = [other.name for other in groups.values() if group.name in other.uses]
+    if readers:
         raise UsageError(
-            f"the feature group {group.name} cannot be {what}",
-            got=f"groups that read it: {', '.join(users)}",
+            f"the feature group {group.name} cannot be {what}, since other groups read it",
+            got=f"groups that read it: {', '.join(readers)}",
             fix="Drop those first.",
         )

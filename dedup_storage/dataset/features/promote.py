@@ -11,11 +11,11 @@ from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.read import attach
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.features.window import EVERYTHING, Window
+from dedup_storage.dataset.handle import Cut
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
-from dedup_storage.lake.groups import FeatureGroup, feature_groups, grain_table, group_table, promoted_columns
+from dedup_storage.lake.groups import FeatureGroup, grain_table, group_table, promoted_columns
 from dedup_storage.lake.iceberg.changes import CHANGED, ROWS_KEPT
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.layout import TableSpec
 
@@ -31,39 +31,30 @@ def promote(job: FeatureJob) -> FeatureSummary:
         UsageError: it is promoted already.
         ConflictError: another run published a version meanwhile; run again.
     """
-    meta, done = job.begin()
+    cut, done = job.begin()
     if done is not None:
         return done
-    group = job.find(meta)
+    group = job.find(cut)
     if group.promoted is not None:
         raise UsageError(f"the feature group {group.name} is promoted already", got=f"columns of {group.promoted}")
-    snapshots = meta.snapshots(meta.current)
-    values = job.tables.read(job.spec.name, group.table, snapshots[group.table])
+    values = cut.rows(group.table)
     promoted = group.model_copy(update={"promoted": grain_table(job.spec, group.grain).name, "run_id": job.run_id})
     tables = (str(promoted.promoted), group.table)
-    run = job.run(meta, *tables, replaced=EVERYTHING.ranges, replaced_tables=tables, dates=None)
+    run = replace(job.run(cut, *tables), replaced=EVERYTHING.ranges, replaced_tables=tables, dates=None)
     try:
         with job.timed("stage"):
-            staged = fold(job, meta, promoted, values, EVERYTHING, run)
+            staged = fold(job, cut, promoted, values, EVERYTHING, run)
     except BaseException:
         job.tables.discard(job.spec, run)
         raise
     members = sorted({job.spec.anchor.name, staged.table, group.table})
     version = job.publish(run, members, job.unchanged(group))
-    return job.summary(
-        version,
-        promoted,
-        dates=EVERYTHING.ranges,
-        replaced=True,
-        rows=staged.rows,
-        bytes=staged.bytes,
-        files=staged.files,
-    )
+    return job.summary(version, promoted, staged=staged, replaced=True)
 
 
 def fold(
     job: FeatureJob,
-    meta: DatasetMetadata,
+    cut: Cut,
     group: FeatureGroup,
     values: DataFrame,
     segments: Window,
@@ -75,7 +66,7 @@ def fold(
 
     Args:
         job: The job.
-        meta: The dataset's tables.
+        cut: The version that the run starts from.
         group: The group's new definition, ``promoted`` set.
         values: Key and columns of every row of the segments that has values.
         segments: Whole segments, which ``run`` replaces.
@@ -84,11 +75,11 @@ def fold(
             which is emptied.
     """
     spec = job.spec
-    others = [g for g in feature_groups(meta, meta.current).values() if g.name != group.name]
+    others = [other for other in cut.groups.values() if other.name != group.name]
     own = grain_table(spec, group.grain)
     kept = (*own.columns, *promoted_columns(others, own.name))
-    rows = job.tables.read(spec.name, own.name, meta.snapshots(meta.current)[own.name]).select(*kept)
-    rows = attach(spec, segments.only(rows, spec, job.tables.bucket(spec)), [(group, values)])
+    rows = segments.only(job.handle, cut.rows(own.name).select(*kept))
+    rows = attach(spec, rows, [(group, values)])
     job.tables.add_columns(spec, own.name, group.types)
     table = TableSpec(role=own.role, name=own.name, columns=(*kept, *group.names), sort_columns=own.sort_columns)
     reached("features:columns-added")

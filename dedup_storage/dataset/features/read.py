@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from dedup_storage.dataset.handle import Cut
 from dedup_storage.errors import UsageError
-from dedup_storage.lake.groups import FeatureGroup, feature_groups, find_group, promoted_columns
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
-from dedup_storage.lake.protocol import TableFormat
+from dedup_storage.lake.groups import FeatureGroup, find_group, promoted_columns
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import DateGrain, Grain
 
@@ -23,11 +22,7 @@ def source_typed(spec: DatasetSpec, rows: DataFrame, columns: Iterable[str]) -> 
     return rows.select(*(F.col(c).cast(types[c]).alias(c) if c in types else F.col(c) for c in columns))
 
 
-def attach(
-    spec: DatasetSpec,
-    rows: DataFrame,
-    groups: Sequence[tuple[FeatureGroup, DataFrame]],
-) -> DataFrame:
+def attach(spec: DatasetSpec, rows: DataFrame, groups: Sequence[tuple[FeatureGroup, DataFrame]]) -> DataFrame:
     """The rows with the columns of groups after their own; null where a group has no row.
 
     Args:
@@ -51,38 +46,27 @@ class GroupReader:
     """The feature groups of one version, chosen.
 
     Args:
-        tables: The table format.
-        spec: The dataset.
-        meta: Its tables.
-        version: Version to read.
+        cut: The version.
         features: Names of groups; ``None`` for all, an empty sequence for none.
 
     Raises:
         UnknownColumnError: there is no group of that name.
     """
 
-    def __init__(
-        self,
-        tables: TableFormat,
-        spec: DatasetSpec,
-        meta: DatasetMetadata,
-        version: int,
-        features: Sequence[str] | None = None,
-    ) -> None:
+    def __init__(self, cut: Cut, features: Sequence[str] | None = None) -> None:
         if isinstance(features, str):
-            raise UsageError("features is one text", expected="a list of feature groups' names", got=features)
-        self.tables, self.spec = tables, spec
-        self._snapshots = meta.snapshots(version)
-        known: Mapping[str, FeatureGroup] = feature_groups(meta, version)
-        names = known if features is None else sorted(set(features))
-        self.groups = tuple(find_group(known, n, spec.name) for n in names)
+            raise UsageError(
+                "features must be a list, not one text", expected="a list of feature groups' names", got=features
+            )
+        self._cut = cut
+        names = cut.groups if features is None else sorted(set(features))
+        self.groups = tuple(find_group(cut.groups, n, cut.spec.name) for n in names)
 
     def own(self, role: TableRole) -> DataFrame:
         """The version's rows of one of the log's own tables, with the columns promoted into it."""
-        table = self.spec.table(role)
-        rows = self.tables.read(self.spec.name, table.name, self._snapshots[table.name])
+        table = self._cut.spec.table(role)
         # A column that is there beside these belongs to a group of another version.
-        return rows.select(*table.columns, *promoted_columns(self.groups, table.name))
+        return self._cut.rows(table.name).select(*table.columns, *promoted_columns(self.groups, table.name))
 
     def columns(self, *grains: Grain) -> tuple[str, ...]:
         """Columns of the groups of these grains, groups by name."""
@@ -95,5 +79,4 @@ class GroupReader:
     def attach(self, rows: DataFrame, *grains: Grain) -> DataFrame:
         """The rows with the columns of all groups of these grains that have a table of their own."""
         chosen = [g for g in self.groups if g.grain in grains and g.promoted is None]
-        read = [(g, self.tables.read(self.spec.name, g.table, self._snapshots[g.table])) for g in chosen]
-        return attach(self.spec, rows, read)
+        return attach(self._cut.spec, rows, [(g, self._cut.rows(g.table)) for g in chosen])

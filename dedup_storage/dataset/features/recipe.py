@@ -7,7 +7,6 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -18,7 +17,7 @@ from dedup_storage.lake.groups import FeatureGroup, FeatureSource, SourceKind
 from dedup_storage.lake.sql import quoted
 from dedup_storage.schema import check_name
 
-__all__ = ["FeatureFunction", "Lookup", "Recipe", "import_function"]
+__all__ = ["FeatureFunction", "Lookup", "Recipe", "Source", "import_function"]
 
 FeatureFunction = Callable[..., DataFrame]
 _WORD = re.compile(r"\w+")
@@ -42,6 +41,10 @@ class Lookup:
     columns: Mapping[str, str]
 
 
+# What a group can be computed by: column -> SQL expression, a lookup, a function of frames, a frame, a stored source.
+Source = Mapping[str, str] | Lookup | FeatureFunction | DataFrame | FeatureSource
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A source and what cannot be written down of it.
@@ -49,16 +52,16 @@ class Recipe:
     Attributes:
         source: What the definition keeps.
         function: The function, for ``function``.
-        given: The frame, for ``frame``.
+        rows: The frame, for ``frame``.
     """
 
     source: FeatureSource
     function: FeatureFunction | None = None
-    given: DataFrame | None = None
+    rows: DataFrame | None = None
 
     @classmethod
-    def of(cls, source: Any) -> Recipe:
-        """The recipe of an argument of ``add_features``.
+    def of(cls, source: Source) -> Recipe:
+        """The recipe of an argument of ``Dataset.features.add``.
 
         Args:
             source: Mapping of column to SQL expression; ``Lookup``; DataFrame with the keys and the columns; or a
@@ -75,14 +78,14 @@ class Recipe:
         if isinstance(source, Lookup):
             return cls(_lookup(source))
         if isinstance(source, DataFrame):
-            return cls(FeatureSource(kind=SourceKind.FRAME), given=source)
+            return cls(FeatureSource(kind=SourceKind.FRAME), rows=source)
         if callable(source):
             return cls(
                 FeatureSource(kind=SourceKind.FUNCTION, function=_reference(source), text=_text(source)),
                 function=source,
             )
         raise UsageError(
-            "a feature group cannot be computed by that",
+            "a feature group cannot be computed from this source",
             expected="column -> SQL expression, a Lookup, a function of frames, or a DataFrame",
             got=type(source).__name__,
         )
@@ -95,12 +98,16 @@ class Recipe:
             UsageError: the definition alone does not say how to compute it.
         """
         if source.kind is SourceKind.FRAME:
-            raise UsageError("the group was handed in as a frame", fix="Hand in a frame of the new rows too.")
+            raise UsageError(
+                "the feature group was computed from a frame, which no definition keeps",
+                fix="Hand in a frame of the new rows.",
+            )
         if source.kind is not SourceKind.FUNCTION:
             return cls(source)
         if source.function is None:
             raise UsageError(
-                "the group's function cannot be imported by name", fix="Hand in the function, or define it in a module."
+                "the function of the feature group cannot be imported by name",
+                fix="Hand in the function, or define it in a module.",
             )
         return cls(source, function=import_function(source.function))
 
@@ -111,8 +118,8 @@ class Recipe:
             UsageError: the function gave no frame.
         """
         source, key = self.source, [*inputs.key, *inputs.dates]
-        if self.given is not None:
-            return self.given
+        if self.rows is not None:
+            return self.rows
         if self.function is not None:
             return _call(self.function, inputs)
         if source.kind is SourceKind.EXPRESSION:
@@ -125,9 +132,9 @@ class Recipe:
         source = self.source
         rows = _rows(inputs, {name.lower() for name in source.on})
         table = inputs.looked_up(str(source.table), rows.sparkSession)
-        wanted = {**{f"_on_{i}": theirs for i, theirs in enumerate(source.on.values())}, **source.columns}
-        table = table.select(*(F.col(quoted(theirs)).alias(ours) for ours, theirs in wanted.items()))
-        matches = [rows[ours] == table[f"_on_{i}"] for i, ours in enumerate(source.on)]
+        wanted = {**{f"_on_{i}": column for i, column in enumerate(source.on.values())}, **source.columns}
+        table = table.select(*(F.col(quoted(column)).alias(name) for name, column in wanted.items()))
+        matches = [rows[column] == table[f"_on_{i}"] for i, column in enumerate(source.on)]
         return rows.join(table, matches, "left").select(*(rows[k] for k in key), *(table[c] for c in source.columns))
 
 
@@ -141,15 +148,15 @@ def import_function(reference: str) -> FeatureFunction:
         raise UsageError("the function's name cannot be read", expected="module:name", got=repr(reference[:80]))
     module, _, name = reference.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UsageError(
             f"the function {reference} cannot be imported: {type(error).__name__}",
             fix="Put its module on the PYTHONPATH.",
         ) from None
-    if not callable(found):
-        raise UsageError(f"{reference} is no function", got=type(found).__name__)
-    return found
+    if not callable(function):
+        raise UsageError(f"{reference} is no function", got=type(function).__name__)
+    return function
 
 
 def _rows(inputs: Inputs, words: set[str]) -> DataFrame:
@@ -166,14 +173,14 @@ def _call(function: FeatureFunction, inputs: Inputs) -> DataFrame:
     made = function(inputs.narrow()) if len(wanted) < 2 else function(inputs.requests(), inputs.impressions())
     if not isinstance(made, DataFrame):
         raise UsageError(
-            f"the function {getattr(function, '__name__', 'given')} gave no frame",
-            expected="a DataFrame with the keys and the columns",
+            f"the function {getattr(function, '__name__', 'of the group')} gave no frame",
+            expected="a DataFrame with the keys and the new columns",
             got=type(made).__name__,
         )
     return made
 
 
-def _expression(column: str, text: Any) -> str:
+def _expression(column: str, text: object) -> str:
     if not isinstance(text, str) or not text.strip():
         raise UsageError(f"the expression of {column} is empty", expected="an SQL expression over the log's columns")
     return text.strip()
@@ -195,8 +202,8 @@ def _reference(function: FeatureFunction) -> str | None:
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if not module or module == "__main__" or "." in name or "<" in name:
         return None
-    found = getattr(importlib.import_module(module), name, None)
-    return f"{module}:{name}" if found is function else None
+    imported = getattr(importlib.import_module(module), name, None)
+    return f"{module}:{name}" if imported is function else None
 
 
 def _text(function: FeatureFunction) -> str | None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 
-from dedup_storage.lake.iceberg.changes import Cell
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.lake.cells import Cell
 from dedup_storage.lake.iceberg.format import in_ranges
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain
@@ -72,28 +74,34 @@ class Window:
 
     def cells(self) -> list[Cell]:
         """The window as cells."""
-        found = []
+        cells = []
         for low, high in self.ranges:
             first = date.fromisoformat(low) if low else None
             last = date.fromisoformat(high) - _DAY if high else None
-            found += [Cell(first, last, b) for b in (self.buckets if self.buckets is not None else (None,))]
-        return found
+            cells += [Cell(first, last, b) for b in (self.buckets if self.buckets is not None else (None,))]
+        return cells
 
-    def condition(self, spec: DatasetSpec, bucket: Column) -> Column | None:
+    def condition(self, handle: Handle) -> Column | None:
         """The rows inside, in terms that the table format prunes files by; ``None`` when that is all."""
         parts = []
-        if not self.all_dates and spec.event_date_column is not None:
-            parts.append(in_ranges(spec.event_date_column, self.ranges))
+        if not self.all_dates and handle.spec.event_date_column is not None:
+            parts.append(in_ranges(handle.spec.event_date_column, self.ranges))
         if self.buckets is not None:
-            parts.append(bucket.isin(list(self.buckets) or [-1]))
+            parts.append(handle.bucket.isin(list(self.buckets) or [-1]))
         if not parts:
             return None
         return parts[0] if len(parts) == 1 else parts[0] & parts[1]
 
-    def only(self, frame: DataFrame, spec: DatasetSpec, bucket: Column) -> DataFrame:
+    def only(self, handle: Handle, frame: DataFrame) -> DataFrame:
         """The rows of a frame that lie inside; the frame needs the user key and the event date."""
-        condition = self.condition(spec, bucket)
+        condition = self.condition(handle)
         return frame if condition is None else frame.filter(condition)
+
+    def outside(self, handle: Handle, frame: DataFrame) -> DataFrame:
+        """The other rows of a frame, those without an event date among them."""
+        condition = self.condition(handle)
+        inside = F.lit(True) if condition is None else F.coalesce(condition, F.lit(False))
+        return frame.filter(~inside)
 
 
 EVERYTHING = Window()
@@ -108,11 +116,11 @@ def _shift(day: str, days: int) -> str:
 
 def _joined(ranges: Iterable[tuple[str, str]]) -> Ranges:
     """Overlapping and neighbouring ranges made one; ISO texts sort as their dates do."""
-    found: list[tuple[str, str]] = []
+    joined: list[tuple[str, str]] = []
     for low, high in sorted(set(ranges)):
-        if found and (not found[-1][1] or low <= found[-1][1]):
-            before = found[-1]
-            found[-1] = (before[0], "" if not high or not before[1] else max(before[1], high))
+        if joined and (not joined[-1][1] or low <= joined[-1][1]):
+            before = joined[-1]
+            joined[-1] = (before[0], "" if not high or not before[1] else max(before[1], high))
         else:
-            found.append((low, high))
-    return tuple(found)
+            joined.append((low, high))
+    return tuple(joined)

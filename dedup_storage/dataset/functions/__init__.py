@@ -11,6 +11,10 @@ DataFrame -> DataFrame:
 - ``request_totals``, ``rolling_statistics``: what the user's earlier requests were like.
 
 Lists are newest last. A window of length W that ends at t is (t - W, t], as pandas' ``rolling(closed="right")``.
+
+Needs: frames and columns, of a dataset or not.
+Gives: the functions above.
+May import: ``errors`` and ``schema``; no other room of ``dataset``.
 """
 
 from dedup_storage.dataset.functions.matches import with_target_matches

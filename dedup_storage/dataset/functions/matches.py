@@ -74,8 +74,8 @@ def with_target_matches(
     aggregates = [F.count(F.lit(1)).alias(names[0]), F.min(_AGO).alias(names[1])]
     if times is not None:
         aggregates.append(F.min(_SECONDS).alias(names[2]))
-    found = events.groupBy(*keys, F.col(_ITEM).alias(item)).agg(*aggregates)
-    joined = impressions.join(found.hint("shuffle_hash"), [*keys, item], "left")
+    matches = events.groupBy(*keys, F.col(_ITEM).alias(item)).agg(*aggregates)
+    joined = impressions.join(matches.hint("shuffle_hash"), [*keys, item], "left")
     features = [F.coalesce(names[0], F.lit(0)).alias(names[0]), *map(F.col, names[1:])]
     return joined.select(*map(F.col, impressions.columns), *features)
 

@@ -99,18 +99,18 @@ def rolling_statistics(
     suffix = window_suffix(window)
     low, high = _bounds(window, delay, include_current)
     narrow = requests.select(*dict.fromkeys((*keys, *values)), _micros(requests, at).alias(_AT))
-    there = F.col(_AT).isNotNull()
+    timed = F.col(_AT).isNotNull()
     over = Window.partitionBy(keys[0]).orderBy(_AT).rangeBetween(low, high)
     # Nulls sort first and so lie in a window without a beginning: they count for nothing there.
-    count = F.count(F.when(there, F.lit(1))).over(over)
-    features = [F.when(there, count).otherwise(F.lit(0)).alias(f"requests_count_{suffix}")]
+    count = F.count(F.when(timed, F.lit(1))).over(over)
+    features = [F.when(timed, count).otherwise(F.lit(0)).alias(f"requests_count_{suffix}")]
     if delay is None and not include_current:
         features.append(((F.col(_AT) - F.max(_AT).over(over)) / F.lit(1e6)).alias("seconds_since_previous"))
     for value in values:
         for statistic in chosen:
-            result = _apply(statistic, F.when(there, F.col(value))).over(over)
+            result = _apply(statistic, F.when(timed, F.col(value))).over(over)
             none = F.lit(0) if statistic is Statistic.COUNT else F.lit(None)
-            features.append(F.when(there, result).otherwise(none).alias(f"{value}_{statistic.value}_{suffix}"))
+            features.append(F.when(timed, result).otherwise(none).alias(f"{value}_{statistic.value}_{suffix}"))
     return narrow.select(*keys, *features)
 
 

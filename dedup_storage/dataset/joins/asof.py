@@ -112,9 +112,9 @@ def _check(
         raise UsageError("no column says whose rows belong together", expected="by, the user column")
     for user in users:
         same_type(field_of(left, user, "the request side"), field_of(right, user, "the feature side"))
-    ours, theirs = field_of(left, left_time, "the request side"), field_of(right, right_time, "the feature side")
-    same_type(ours, theirs)
-    kind = ours.dataType
+    moment = field_of(left, left_time, "the request side")
+    same_type(moment, field_of(right, right_time, "the feature side"))
+    kind = moment.dataType
     if not isinstance(kind, (*_TIMES, T.IntegralType)):
         raise SchemaError(
             f"the time {left_time} has a type that cannot be used",
@@ -194,10 +194,10 @@ def _matched(
         Window.partitionBy(*whose).orderBy("t", "turn", "f.o").rowsBetween(Window.unboundedPreceding, Window.currentRow)
     )
     both = asked.unionByName(events, allowMissingColumns=True)
-    found = both.withColumn("f", F.last("f", ignorenulls=True).over(window)).where("m is not null")
+    latest = both.withColumn("f", F.last("f", ignorenulls=True).over(window)).where("m is not null")
     if tolerance is not None:
         # Subtraction of far-apart integers overflows; such a match is too old.
         age = F.try_subtract("t", F.col("f.t")) if isinstance(kind, T.IntegralType) else F.col("t") - F.col("f.t")
-        found = found.withColumn("f", F.when(age <= F.lit(tolerance), F.col("f")))
+        latest = latest.withColumn("f", F.when(age <= F.lit(tolerance), F.col("f")))
     times = [] if matched_time is None else [F.col("f.t").alias(matched_time)]
-    return found.select("m.*", *(F.col(f"f.v.{c}") for c in values), *times)
+    return latest.select("m.*", *(F.col(f"f.v.{c}") for c in values), *times)

@@ -98,8 +98,8 @@ def bucket_join(
     if not blocking:
         return result
     if mode is Exchange.WARN:
-        told = "; ".join(f"{r.text} ({r.fix})" for r in blocking)
-        warnings.warn(f"the join moves rows: {told}", ShuffleWarning, stacklevel=2)
+        reasons = "; ".join(f"{r.text} ({r.fix})" for r in blocking)
+        warnings.warn(f"the join moves rows: {reasons}", ShuffleWarning, stacklevel=2)
         return result
     raise ShuffleRefusedError(
         "the join would move rows: " + "; ".join(r.text for r in blocking),
@@ -125,19 +125,19 @@ def settled(
     sides = tuple(map(_below_exchange, join.children))
     # Spark 4.1 misplaces rows above a join of unequal counts, so below it there may be nothing but reading.
     if all(side.stays for side in sides) and {r.cause for r in blocking} == {Cause.BUCKETS}:
-        found = _try(plain, COMPATIBLE_COUNTS, most=0)
-        if found is not None:
-            return found, ()
+        grouped = _try(plain, COMPATIBLE_COUNTS, most=0)
+        if grouped is not None:
+            return grouped, ()
     if one_side:
-        lying = [side.layout.startswith("keygrouped") for side in sides]
+        bucketed = [side.layout.startswith("keygrouped") for side in sides]
         # Spark would keep whichever side has more partitions, be it the one that a shuffle has just made.
-        if lying == [True, False]:
+        if bucketed == [True, False]:
             plain = joined(left, fenced(right), keys, how, hash_side)
-        elif lying == [False, True]:
+        elif bucketed == [False, True]:
             plain = joined(fenced(left), right, keys, how, hash_side)
-        found = _try(plain, ONE_SIDE, most=1)
-        if found is not None:
-            return found, ()
+        shuffled = _try(plain, ONE_SIDE, most=1)
+        if shuffled is not None:
+            return shuffled, ()
     return result, blocking
 
 
@@ -152,9 +152,9 @@ def _below_exchange(side: Node) -> Node:
     return side
 
 
-def _try(plain: DataFrame, more: Mapping[str, str], most: int) -> DataFrame | None:
+def _try(plain: DataFrame, settings: Mapping[str, str], most: int) -> DataFrame | None:
     """The join under further settings, fenced off, if at most so many of its sides move."""
-    result = fenced(in_own_session(plain, {**BUCKET_JOIN, **more}))
+    result = fenced(in_own_session(plain, {**BUCKET_JOIN, **settings}))
     try:
         join = top_join(physical_plan(result))
     except (Py4JError, PySparkException):

@@ -9,8 +9,9 @@ from pyspark.sql import DataFrame, SparkSession
 from dedup_storage.choices import choice
 from dedup_storage.dataset.joins.bucket import settled
 from dedup_storage.dataset.joins.delta_scan import DeltaScan
+from dedup_storage.dataset.joins.explanation import JoinExplanation
 from dedup_storage.dataset.joins.inputs import How, as_frame, join_keys
-from dedup_storage.dataset.joins.model import ExplainedJoin, JoinExplanation, JoinSide, PlanStep, StepKind
+from dedup_storage.dataset.joins.model import ExplainedJoin, JoinSide, PlanStep, StepKind
 from dedup_storage.dataset.joins.plan import Node, physical_plan
 from dedup_storage.dataset.joins.reasons import moved, reasons_of
 from dedup_storage.dataset.joins.scan import Read, Scan
@@ -55,15 +56,15 @@ def explain_join(
         keys = join_keys(first, second, on)
         kind = choice(How, how, "join")
         planned, blocking = settled(first, second, keys, kind, one_side=False)
-        ours = "bucket_join refuses this join" if blocking else "bucket_join joins these two without moving a row"
+        outcome = "bucket_join refuses this join" if blocking else "bucket_join joins these two without moving a row"
         lacking = missing(first.sparkSession)
         if lacking:
-            told = ", ".join(f"{key}={BUCKET_JOIN[key]}" for key in lacking)
-            ours += f"; the session lacks {told}, which it sets for this query alone"
-        return _explained(planned, f"{ours}.")
+            settings = ", ".join(f"{key}={BUCKET_JOIN[key]}" for key in lacking)
+            outcome += f"; the session lacks {settings}, which it sets for this query alone"
+        return _explained(planned, f"{outcome}.")
 
 
-def _explained(query: DataFrame, ours: str | None) -> JoinExplanation:
+def _explained(query: DataFrame, bucket_join: str | None) -> JoinExplanation:
     spark = query.sparkSession
     plan = physical_plan(query)
     sizes: Sizes = {}
@@ -74,7 +75,7 @@ def _explained(query: DataFrame, ours: str | None) -> JoinExplanation:
     steps = tuple(_step(node, sizes) for node in plan.walk() if _kind(node) is not None)
     moving = [s for s in steps if s.kind is not StepKind.SORT]
     return JoinExplanation(
-        shuffle_free=not moving, verdict=_verdict(joins, moving), joins=joins, steps=steps, bucket_join=ours
+        shuffle_free=not moving, verdict=_verdict(joins, moving), joins=joins, steps=steps, bucket_join=bucket_join
     )
 
 
@@ -86,8 +87,10 @@ def _verdict(joins: tuple[ExplainedJoin, ...], moving: list[PlanStep]) -> str:
         return f"{what} stays inside its buckets: no row moves."
     if all(j.shuffle_free for j in joins):
         return f"{what} stays inside its buckets; rows move for other parts of the query."
-    some = sum(not j.shuffle_free for j in joins)
-    return f"{'The join moves' if len(joins) == 1 else f'{some} of {len(joins)} joins move'} rows."
+    moving_joins = sum(not j.shuffle_free for j in joins)
+    if len(joins) == 1:
+        return "The join moves rows."
+    return f"{moving_joins} of {len(joins)} joins {'moves' if moving_joins == 1 else 'move'} rows."
 
 
 def _join(node: Node, spark: SparkSession, sizes: Sizes) -> ExplainedJoin:
@@ -145,10 +148,10 @@ def _step(node: Node, sizes: Sizes) -> PlanStep:
 
 
 def _total(scans: tuple[Scan, ...], sizes: Sizes) -> ScanSize:
-    found = [sizes[s.read] for s in scans if not s.empty]
+    read = [sizes[s.read] for s in scans if not s.empty]
     return ScanSize(
-        rows=sum(s.rows for s in found),
-        files=sum(s.files for s in found),
-        stored_bytes=sum(s.stored_bytes for s in found),
-        row_bytes=sum(s.row_bytes for s in found),
+        rows=sum(s.rows for s in read),
+        files=sum(s.files for s in read),
+        stored_bytes=sum(s.stored_bytes for s in read),
+        row_bytes=sum(s.row_bytes for s in read),
     )

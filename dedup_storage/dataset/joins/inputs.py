@@ -54,12 +54,12 @@ def field_of(df: DataFrame, column: str, where: str) -> T.StructField:
     Raises:
         UnknownColumnError: names the nearest that there are.
     """
-    found = [f for f in df.schema.fields if f.name == column]
-    if len(found) > 1:
-        raise UsageError(f"{where} has {len(found)} columns named {column}", fix="Rename or drop all but one.")
-    if not found:
+    fields = [f for f in df.schema.fields if f.name == column]
+    if len(fields) > 1:
+        raise UsageError(f"{where} has {len(fields)} columns named {column}", fix="Rename or drop all but one.")
+    if not fields:
         raise UnknownColumnError(f"{where} has no column {column}", expected=known_names(column, df.columns))
-    return found[0]
+    return fields[0]
 
 
 def join_keys(left: DataFrame, right: DataFrame, on: Sequence[str] | str | None) -> tuple[str, ...]:

@@ -1,16 +1,12 @@
-"""What an explanation of a join says: plain values, for people and for JSON."""
+"""The parts of an explanation of joins: plain values, for people and for JSON."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-
-__all__ = ["Cause", "ExplainedJoin", "JoinExplanation", "JoinSide", "PlanStep", "Reason", "StepKind"]
+__all__ = ["Cause", "ExplainedJoin", "Frozen", "JoinSide", "PlanStep", "Reason", "StepKind"]
 
 
 class Cause(StrEnum):
@@ -41,11 +37,13 @@ class StepKind(StrEnum):
     SORT = "sort"
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Values that neither change nor take further fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Reason(_Frozen):
+class Reason(Frozen):
     """One reason in plain words.
 
     Attributes:
@@ -61,7 +59,7 @@ class Reason(_Frozen):
     blocks: bool = True
 
 
-class JoinSide(_Frozen):
+class JoinSide(Frozen):
     """One input of a join.
 
     Attributes:
@@ -87,7 +85,7 @@ class JoinSide(_Frozen):
     skew: float | None = None
 
 
-class PlanStep(_Frozen):
+class PlanStep(Frozen):
     """One shuffle, broadcast or sort of a plan, deepest first.
 
     Attributes:
@@ -107,7 +105,7 @@ class PlanStep(_Frozen):
     row_bytes: int | None = None
 
 
-class ExplainedJoin(_Frozen):
+class ExplainedJoin(Frozen):
     """One join of a plan.
 
     Attributes:
@@ -126,26 +124,3 @@ class ExplainedJoin(_Frozen):
     left: JoinSide
     right: JoinSide
     reasons: tuple[Reason, ...] = ()
-
-
-class JoinExplanation(_Frozen):
-    """What a query's joins cost, why, and what to do.
-
-    Attributes:
-        shuffle_free: No row moves between tasks anywhere in the plan.
-        verdict: One sentence.
-        joins: The plan's joins, deepest first.
-        steps: Its shuffles, broadcasts and sorts, deepest first.
-        bucket_join: Whether ``bucket_join`` joins the two sides, with which settings; ``None`` for a query.
-    """
-
-    shuffle_free: bool
-    verdict: str
-    joins: tuple[ExplainedJoin, ...]
-    steps: tuple[PlanStep, ...]
-    bucket_join: str | None = None
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from dedup_storage.dataset.joins.render import rendered
-
-        yield from rendered(self)

@@ -43,15 +43,15 @@ def reasons_of(join: Node, spark: SparkSession, sizes: Mapping[Read, ScanSize] |
         spark: The session it was planned in.
         sizes: What each read holds, where known.
     """
-    found = []
+    reasons = []
     if any(map(moved, join.children)):
-        found = list(_blocking(join, spark, sizes or {}))
-        if not found:
-            text = "Spark plans it so for a reason that neither the tables nor the session show"
-            found = [Reason(cause=Cause.UNKNOWN, text=text, fix=_LOOK)]
-    for scan in dict.fromkeys(s.table for s in join.scans):
-        found += _skew(next(s for s in join.scans if s.table == scan), sizes or {})
-    return tuple(found)
+        reasons = list(_blocking(join, spark, sizes or {}))
+        if not reasons:
+            text = "Spark moves rows for a reason that neither the tables nor the session show"
+            reasons = [Reason(cause=Cause.UNKNOWN, text=text, fix=_LOOK)]
+    for table in dict.fromkeys(s.table for s in join.scans):
+        reasons += _skew(next(s for s in join.scans if s.table == table), sizes or {})
+    return tuple(reasons)
 
 
 def _blocking(join: Node, spark: SparkSession, sizes: Mapping[Read, ScanSize]) -> Iterator[Reason]:
@@ -170,10 +170,9 @@ def _differences(join: Node, left: Scan, right: Scan) -> Iterator[Reason]:
             fix="Join on the bucket column itself.",
         )
         return
-    ours, theirs = left.groups, right.groups
     if l_bucket.buckets != r_bucket.buckets:
         yield _counts(left, right, l_bucket, r_bucket)
-    for p in dict.fromkeys(p.column for p in (*ours, *theirs)):
+    for p in dict.fromkeys(p.column for p in (*left.groups, *right.groups)):
         if p not in pairs and p not in pairs.values():
             yield Reason(
                 cause=Cause.NOT_A_KEY,
@@ -181,19 +180,19 @@ def _differences(join: Node, left: Scan, right: Scan) -> Iterator[Reason]:
                 fix=f"Join on {p} too, or leave it out of both sides.",
             )
             return
-    if [(pairs.get(p.column), _kind(p)) for p in ours] == [(p.column, _kind(p)) for p in theirs]:
+    if [(pairs.get(p.column), _kind(p)) for p in left.groups] == [(p.column, _kind(p)) for p in right.groups]:
         return
-    others = ", ".join(sorted({p.column for p in (*ours, *theirs)} - {l_bucket.column, r_bucket.column}))
+    others = ", ".join(sorted({p.column for p in (*left.groups, *right.groups)} - {l_bucket.column, r_bucket.column}))
     yield Reason(
         cause=Cause.TRANSFORMS,
-        text=f"{left.table} is grouped by {_fields(ours)}, {right.table} by {_fields(theirs)}",
+        text=f"{left.table} is grouped by {_fields(left.groups)}, {right.table} by {_fields(right.groups)}",
         fix=f"Partition them alike and in the same order; or leave {others} out of both sides and of the keys, where "
         "the other keys suffice: then buckets are whole.",
     )
 
 
-def _counts(left: Scan, right: Scan, ours: PartitionColumn, theirs: PartitionColumn) -> Reason:
-    n, m = int(ours.buckets or 0), int(theirs.buckets or 0)
+def _counts(left: Scan, right: Scan, l_bucket: PartitionColumn, r_bucket: PartitionColumn) -> Reason:
+    n, m = int(l_bucket.buckets or 0), int(r_bucket.buckets or 0)
     shared = math.gcd(n, m)
     text = f"{left.table} has {n} buckets and {right.table} has {m}"
     if shared == 1:

@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.joins.bucket import Exchange, bucket_join
 from dedup_storage.dataset.joins.explain import explain_join
+from dedup_storage.dataset.joins.explanation import JoinExplanation
 from dedup_storage.dataset.joins.inputs import How, as_frame, field_of
-from dedup_storage.dataset.joins.model import JoinExplanation
 from dedup_storage.errors import InputError, UsageError, known_names
 from dedup_storage.schema import check_name
 from dedup_storage.spark.errors import translated
@@ -62,11 +62,12 @@ def table_frame(
         df = as_frame(table, handle.spark)
     else:
         with translated():
-            meta = handle.metadata()
-            snapshots = meta.snapshots(meta.resolve(version))
-            if table not in snapshots:
-                raise UsageError(f"{handle.name} has no table {table}", expected=known_names(table, snapshots))
-            df = handle.tables.read(handle.name, table, snapshots[table])
+            cut = handle.cut(version)
+            if table not in cut.snapshots:
+                raise UsageError(
+                    f"the dataset {handle.name} has no table {table}", expected=known_names(table, cut.snapshots)
+                )
+            df = cut.rows(table)
             types = dict(zip(handle.spec.source_columns, handle.spec.source_types, strict=True))
             # Iceberg has no 8- and 16-bit integers. A cast would hide a bucket, so equal types stay untouched.
             stored = dict(df.dtypes)
@@ -145,9 +146,9 @@ def _sides(
         if column not in present:
             raise UsageError(f"neither {left} nor {right} has a column {column}", expected=known_names(column, present))
     shared = [c for c in first.columns if c in second.columns]
-    ours = dict.fromkeys((*shared, *(c for c in columns if c in first.columns)))
-    theirs = dict.fromkeys((*shared, *(c for c in columns if c in second.columns)))
-    return first.select(*ours), second.select(*theirs)
+    from_first = dict.fromkeys((*shared, *(c for c in columns if c in first.columns)))
+    from_second = dict.fromkeys((*shared, *(c for c in columns if c in second.columns)))
+    return first.select(*from_first), second.select(*from_second)
 
 
 def write_join(df: DataFrame, *, left: str, right: str, how: str, output: str | None, table: str | None) -> JoinSummary:
@@ -175,7 +176,7 @@ def write_join(df: DataFrame, *, left: str, right: str, how: str, output: str | 
             for part in parts:
                 check_name(part, "table name")
             if df.sparkSession.catalog.tableExists(table):
-                raise InputError(f"the table {table} exists", fix="Choose another name, or drop it first.")
+                raise InputError(f"the table {table} exists already", fix="Choose another name, or drop it first.")
             df.writeTo(table).using("iceberg").create()
             rows = df.sparkSession.table(table).count()
         else:

@@ -20,15 +20,15 @@ from dedup_storage.dataset.backfill.request import Affected, Change, Strategy
 from dedup_storage.dataset.backfill.run import Backfill, Progress
 from dedup_storage.dataset.backfill.summary import BackfillSummary
 from dedup_storage.dataset.backfill.target import find_target
-from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.lake.engine.sessions import move_to
-from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.lake.protocol import Run
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import buckets_of, only_row
+from dedup_storage.words import counted
 
 __all__ = ["LabelMerge", "LateLabels", "LateLabelsSummary", "merge_labels"]
 
@@ -39,9 +39,9 @@ class LateLabelsSummary(BaseModel):
     """What a merge of late labels did.
 
     Attributes:
-        input_rows: Rows given.
-        superseded_rows: Rows older than another given row of the same impression, or repeated.
-        stale_rows: Newest given rows that are not newer than what was merged before.
+        input_rows: Late rows.
+        superseded_rows: Late rows older than another one of the same impression, or repeated.
+        stale_rows: Newest late rows of their impressions that are not newer than what was merged before.
         unknown_rows: Rows of impressions that the dataset does not have, set aside in ``labels_unknown``.
         merged_rows: Rows that win; those whose label is the stored one already are among them.
         backfill: The backfill that wrote them.
@@ -78,33 +78,33 @@ class LabelMerge:
     """Late labels sorted out against one version.
 
     Attributes:
-        found: Given rows of known impressions, ``fresh`` where they win; persisted.
-        unknown: Rows as given of impressions that are not there; persisted.
+        known: Late rows of the dataset's impressions, ``fresh`` where they win; persisted.
+        unknown: Late rows of impressions that the dataset does not have; persisted.
         counts: Of ``LateLabelsSummary``.
     """
 
     late: LateLabels
-    found: DataFrame
+    known: DataFrame
     unknown: DataFrame
     counts: dict[str, int]
 
     def release(self) -> None:
         """Free what is persisted."""
-        self.found.unpersist()
+        self.known.unpersist()
         self.unknown.unpersist()
 
     @property
     def winners(self) -> DataFrame:
         """Key, event date, label and time of what changes."""
-        return self.found.filter("fresh")
+        return self.known.filter("fresh")
 
     def replacement(self, spec: DatasetSpec) -> DataFrame:
         """The winners as replacement rows."""
         return self.winners.select(*spec.impression_key, self.late.label)
 
-    def stage(self, tables: TableFormat, spec: DatasetSpec, run: Run) -> list[str]:
+    def stage(self, handle: Handle, run: Run) -> list[str]:
         """Stage the times of the winners and the unknown rows beside the backfill; the tables staged to."""
-        label = self.late.label
+        tables, spec, label = handle.tables, handle.spec, self.late.label
         staged = []
         if self.counts["merged_rows"]:
             table = times_table(spec)
@@ -153,7 +153,7 @@ def merge_labels(
             summary = BackfillSummary(dataset=spec.name, run_id=run_id, version=done, already_published=True)
             zero = dict.fromkeys(("input_rows", "superseded_rows", "stale_rows", "unknown_rows", "merged_rows"), 0)
             return LateLabelsSummary(**zero, backfill=summary)
-        merge = sort_out(tables, meta, meta.resolve(None), late)
+        merge = sort_out(Cut(handle, meta, meta.resolve(None)), late)
         try:
             backfill = Backfill(
                 handle,
@@ -161,7 +161,7 @@ def merge_labels(
                 Affected(),
                 run_id=run_id,
                 job="late-labels",
-                beside=lambda run: merge.stage(tables, spec, run),
+                beside=lambda run: merge.stage(handle, run),
                 strategy=strategy,
                 gate=gate,
                 part_segments=part_segments,
@@ -209,23 +209,22 @@ def _unknown_rows(spec: DatasetSpec, rows: DataFrame, late: LateLabels, run_id: 
     )
 
 
-def sort_out(tables: TableFormat, meta: DatasetMetadata, version: int, late: LateLabels) -> LabelMerge:
+def sort_out(cut: Cut, late: LateLabels) -> LabelMerge:
     """Find what the late rows change in a version.
 
     Raises:
         UsageError: the column is no label, or a row has no key or no time.
         SchemaError: a needed column is missing.
     """
-    spec = meta.spec
+    spec, tables = cut.spec, cut.handle.tables
     if late.label not in spec.schema_.labels:
         raise UsageError(
             f"the column {late.label} is no label of the dataset {spec.name}",
             expected=known_names(late.label, spec.schema_.labels),
             fix="Use backfill for other columns.",
         )
-    target = find_target(meta, version, [late.label])
-    read = meta.snapshots(version)
-    stored = tables.read(spec.name, target.table, read[target.table], hidden=True)
+    target = find_target(cut.meta, cut.version, [late.label])
+    stored = cut.rows(target.table, hidden=True)
     place = _place(spec, late.rows)
     key = [*spec.request_key, place]
     for name in (*key, late.label, late.time):
@@ -240,27 +239,29 @@ def sort_out(tables: TableFormat, meta: DatasetMetadata, version: int, late: Lat
     )
     newest, total, missing = _newest(rows, key, late.label)
     if missing:
-        raise UsageError(f"{missing} late labels have no key or no time", expected=f"{', '.join(key)}, {late.time}")
+        raise UsageError(
+            f"{counted(missing, 'late label', 'has')} no key or no time", expected=f"{', '.join(key)}, {late.time}"
+        )
     newest = newest.persist()
     dates = [spec.event_date_column] if spec.event_date_column else []
     own = list(dict.fromkeys([*key, *dates, *spec.impression_key]))
-    inside = tables.in_buckets(spec, buckets_of(newest, tables.bucket(spec)))
+    inside = tables.in_buckets(spec, buckets_of(newest, cut.handle.bucket))
     stored = stored.filter(inside).select(*own, F.col(late.label).alias("_stored"))
-    found = stored.join(newest, key)
-    if TIMES in read:
-        times = tables.read(spec.name, TIMES, read[TIMES]).filter(F.col("label") == late.label)
+    known = stored.join(newest, key)
+    if TIMES in cut.snapshots:
+        times = cut.rows(TIMES).filter(F.col("label") == late.label)
         times = times.groupBy(*spec.impression_key).agg(F.max("label_time").alias("merged_time"))
-        found = found.join(times, list(spec.impression_key), "left")
+        known = known.join(times, list(spec.impression_key), "left")
     else:
-        found = found.withColumn("merged_time", F.lit(None).cast("timestamp"))
+        known = known.withColumn("merged_time", F.lit(None).cast("timestamp"))
     # Of equal times the greatest label wins, as among the rows of one run; null is the least.
     greater = F.coalesce(F.col(late.label) > F.col("_stored"), F.col(late.label).isNotNull())
     newer = (F.col("label_time") > F.col("merged_time")) | ((F.col("label_time") == F.col("merged_time")) & greater)
     fresh = F.col("merged_time").isNull() | newer
-    found = found.withColumn("fresh", fresh).persist()
+    known = known.withColumn("fresh", fresh).persist()
     unknown = newest.join(stored.select(*key), key, "left_anti").persist()
     unknown_count = unknown.count()
-    row = only_row(found.agg(F.count_if(F.col("fresh")).alias("m"), F.count_if(~F.col("fresh")).alias("s")))
+    row = only_row(known.agg(F.count_if(F.col("fresh")).alias("m"), F.count_if(~F.col("fresh")).alias("s")))
     counts = {
         "input_rows": total,
         "superseded_rows": total - newest.count(),
@@ -269,7 +270,7 @@ def sort_out(tables: TableFormat, meta: DatasetMetadata, version: int, late: Lat
         "merged_rows": int(row["m"]),
     }
     newest.unpersist()
-    return LabelMerge(LateLabels(late.rows, late.label, "label_time"), found, unknown, counts)
+    return LabelMerge(LateLabels(late.rows, late.label, "label_time"), known, unknown, counts)
 
 
 def _place(spec: DatasetSpec, rows: DataFrame) -> str:

@@ -13,19 +13,11 @@ from dedup_storage.layout import Layout, TableRole
 from dedup_storage.schema import Grain
 from dedup_storage.spark.errors import translated
 
-__all__ = ["impressions", "logs", "requests", "stored_rows"]
-
-
-def stored_rows(handle: Handle, role: TableRole, version: int | None) -> DataFrame:
-    """Rows of one of the log's own tables as they are stored."""
-    meta = handle.metadata()
-    table = handle.spec.table(role).name
-    return handle.tables.read(handle.name, table, meta.snapshots(meta.resolve(version))[table])
+__all__ = ["impressions", "logs", "requests"]
 
 
 def _groups(handle: Handle, version: int | None, features: Sequence[str] | None) -> GroupReader:
-    meta = handle.metadata()
-    return GroupReader(handle.tables, handle.spec, meta, meta.resolve(version), features)
+    return GroupReader(handle.cut(version), features)
 
 
 def requests(handle: Handle, version: int | None = None, features: Sequence[str] | None = None) -> DataFrame:

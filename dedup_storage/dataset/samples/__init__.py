@@ -1,6 +1,6 @@
 """Named samples of whole users: made, stored, read, reported.
 
-Needs: a handle and ``read``.
-Gives: sampled frames and the records of samples.
-May import: ``dataset.read`` and below.
+Needs: a handle; ``sampling`` for definitions and estimates.
+Gives: ``accessor.Samples``, frames cut down to a sample, and a sample as the users of a backfill.
+May import: ``dataset.read``, ``dataset.write``, ``dataset.backfill`` for its request, ``lake``.
 """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, Unpack
 
 from pyspark.sql import DataFrame
 
@@ -13,15 +13,35 @@ from dedup_storage.dataset.samples.frames import SampledFrames
 from dedup_storage.dataset.samples.make import make_sample, refresh_sample
 from dedup_storage.dataset.samples.materialise import materialise_sample
 from dedup_storage.dataset.samples.plan import SamplePlan, plan_sample
+from dedup_storage.dataset.samples.report import sample_report
 from dedup_storage.dataset.samples.store import SampleStore
 from dedup_storage.dataset.write.summary import WriteSummary
 from dedup_storage.lake.runs import named_run
-from dedup_storage.sampling.definition import SampleSpec
+from dedup_storage.sampling.definition import Caps, Measure, SampleSpec, Stratum
 from dedup_storage.sampling.disjoint import split_specs
 from dedup_storage.sampling.summary import SampleReport, SampleSummary, summarize
 from dedup_storage.spark.errors import translated
 
-__all__ = ["Samples"]
+__all__ = ["SampleFields", "Samples"]
+
+
+class SampleFields(TypedDict, total=False):
+    """The fields of ``SampleSpec`` as plain values, each of which may be left out."""
+
+    fraction: float
+    fractions: Mapping[str, float]
+    targets: Mapping[str, int]
+    size: int
+    allocation: str
+    minimum: int
+    by: Measure | str
+    buckets: int
+    offset: float
+    seed: int
+    strata: Sequence[Stratum | Mapping[str, Any]]
+    start: dt.date | str
+    end: dt.date | str
+    caps: Caps | Mapping[str, Any]
 
 
 class Samples:
@@ -48,14 +68,14 @@ class Samples:
         *,
         version: int | None = None,
         run_id: str | None = None,
-        **fields: Any,
+        **fields: Unpack[SampleFields],
     ) -> SampleSummary:
         """Make a named sample; made already, with the same definition, it is left as it is.
 
         Args:
             name: Its name.
             spec: Its definition.
-            fields: Or its fields, by the names of ``SampleSpec``; a name that it has not is refused.
+            fields: Or its fields, by the names of ``SampleSpec``; another name is refused.
             version: Version whose users are sampled; ``None`` takes the newest.
             run_id: Name of the run.
 
@@ -66,10 +86,10 @@ class Samples:
         """
         definition = spec if isinstance(spec, SampleSpec) else SampleSpec.from_dict({**(spec or {}), **fields})
         with translated():
-            made, done = make_sample(
+            sample, made = make_sample(
                 self._handle, name, definition, version=version, run_id=named_run(run_id, "sample")
             )
-            return summarize(self._handle.name, made, unchanged=not done)
+            return summarize(self._handle.name, sample, unchanged=not made)
 
     def split(
         self,
@@ -89,13 +109,14 @@ class Samples:
             return dict(SampleStore(self._handle).load(name).model_dump(mode="json"))
 
     def refresh(self, name: str, *, version: int | None = None, run_id: str | None = None) -> SampleSummary:
-        """Take in the users of a newer version; those known keep their strata."""
+        """Take in the users of a newer version; users that are known keep their strata."""
         with translated():
-            made, done = refresh_sample(self._handle, name, version=version, run_id=named_run(run_id, "sample"))
-            return summarize(self._handle.name, made, unchanged=not done)
+            run_id = named_run(run_id, "sample")
+            sample, refreshed = refresh_sample(self._handle, name, version=version, run_id=run_id)
+            return summarize(self._handle.name, sample, unchanged=not refreshed)
 
     def drop(self, name: str) -> None:
-        """Forget a sample; no data of the dataset changes."""
+        """Forget a sample; the dataset's own rows stay as they are."""
         with translated():
             SampleStore(self._handle).drop(name)
 
@@ -105,7 +126,7 @@ class Samples:
             return SampledFrames(self._handle, SampleStore(self._handle).load(name), version).users()
 
     def plan(self, name: str, version: int | None = None) -> SamplePlan:
-        """Files and bytes that reading a sample opens."""
+        """Files and bytes that reading a sample opens, from metadata alone."""
         with translated():
             return plan_sample(self._handle, SampleStore(self._handle).load(name), version)
 
@@ -113,8 +134,6 @@ class Samples:
         self, name: str, *, verify: bool = False, confidence: float = 0.95, version: int | None = None
     ) -> SampleReport:
         """Estimates with intervals, requested and realised counts, weights; with ``verify`` the truth beside them."""
-        from dedup_storage.dataset.samples.report import sample_report
-
         with translated():
             sample = SampleStore(self._handle).load(name)
             return sample_report(self._handle, sample, verify=verify, confidence=confidence, version=version)

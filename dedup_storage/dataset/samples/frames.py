@@ -68,10 +68,10 @@ class SampledFrames:
         if sample.chosen_buckets:
             df = self.handle.tables.rows_of_buckets(self.handle.spec, df, sample.chosen_buckets)
         if sample.table is not None:
-            more = [STRATUM] if stratum else []
-            users = self.users().select(user, USER_WEIGHT, *more)
+            labels = [STRATUM] if stratum else []
+            users = self.users().select(user, USER_WEIGHT, *labels)
             hint = "broadcast" if sample.users <= _BROADCAST_USERS else "shuffle_hash"
-            return df.join(users.hint(hint), user).select(*df.columns, USER_WEIGHT, *more)
+            return df.join(users.hint(hint), user).select(*df.columns, USER_WEIGHT, *labels)
         low, high = sample.spec.points()
         if sample.spec.buckets is None and (low, high) != (0, POINTS):
             point = user_point(df, user, sample.spec.seed)

@@ -54,13 +54,13 @@ def make_sample(
         UsageError: a sample of that name has another definition, or the definition does not fit the data.
     """
     store = SampleStore(handle)
-    found = store.find(name)
-    if found is not None:
-        if found.spec == spec:
-            return found, False
+    stored = store.find(name)
+    if stored is not None:
+        if stored.spec == spec:
+            return stored, False
         raise UsageError(
             f"the dataset {handle.name} has a sample {name} with another definition",
-            expected=found.spec.model_dump_json(exclude_defaults=True),
+            expected=stored.spec.model_dump_json(exclude_defaults=True),
             got=spec.model_dump_json(exclude_defaults=True),
             fix="Choose another name, or drop it first.",
         )
@@ -119,7 +119,7 @@ def _of_buckets(handle: Handle, spec: SampleSpec, version: int) -> tuple[tuple[i
             got=str(wanted),
         )
     chosen = choose_buckets(wanted, total, spec.seed)
-    inside = handle.tables.bucket(handle.spec).isin(*chosen)
+    inside = handle.bucket.isin(*chosen)
     users = in_dates(read.requests(handle, version), handle, spec).select(handle.schema.user).distinct()
     row = only_row(users.agg(F.count(F.lit(1)).alias("n"), F.count(F.when(inside, 1)).alias("s")))
     return chosen, [StratumCount(label="all", users=row["n"], sampled=row["s"], probability=wanted / total)]
@@ -179,23 +179,23 @@ def _targets(
     return allocate(spec.allocation, spec.size, users, deviations=deviations, minimum=spec.minimum)
 
 
-def _by_label(given: Mapping[str, float], users: Mapping[str, int], what: str) -> dict[str, float]:
+def _by_label(values: Mapping[str, float], users: Mapping[str, int], what: str) -> dict[str, float]:
     """A value for every stratum.
 
     Raises:
         UsageError: a stratum that is named does not exist or is empty, or one that exists is not named.
     """
-    for name in given:
+    for name in values:
         if name != "*" and name not in users:
             raise UsageError(f"there is no stratum {name}, or it is empty", expected=known_names(name, users))
     for name in users:
-        if name not in given and "*" not in given:
+        if name not in values and "*" not in values:
             raise UsageError(
                 f"the stratum {name} has no {what}",
-                expected=known_names(name, given),
+                expected=known_names(name, values),
                 fix="Name it, or give * for all others; 0 leaves it out.",
             )
-    return {name: given.get(name, given.get("*", 0)) for name in users}
+    return {name: values.get(name, values.get("*", 0)) for name in users}
 
 
 def _chosen(handle: Handle, people: DataFrame, spec: SampleSpec, plan: _Plan) -> DataFrame:
@@ -220,13 +220,12 @@ def _chosen(handle: Handle, people: DataFrame, spec: SampleSpec, plan: _Plan) ->
 
 def _realised(handle: Handle, store: SampleStore, made: Sample, plan: _Plan) -> dict[str, object]:
     """Counts read back from what was stored, and the buckets that hold a sampled user unless all do."""
-    bucket = handle.tables.bucket(handle.spec)
     # One row for each stratum, of which there are _MOST_STRATA at most, with numbers of the dataset's buckets.
     rows = (
         store.users(made)
         .filter(SAMPLED)
         .groupBy(STRATUM)
-        .agg(F.count(F.lit(1)).alias("n"), F.collect_set(bucket).alias("buckets"))
+        .agg(F.count(F.lit(1)).alias("n"), F.collect_set(handle.bucket).alias("buckets"))
         .collect()
     )
     sampled = {row[STRATUM]: int(row["n"]) for row in rows}

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.read import frames as read
 from dedup_storage.dataset.samples.frames import SampledFrames
-from dedup_storage.dataset.samples.plan import bytes_read, plan_sample
+from dedup_storage.dataset.samples.plan import plan_sample
 from dedup_storage.dataset.samples.users import STRATUM
 from dedup_storage.sampling.definition import Caps, Keep, Sample, SampleSpec, StratumCount
 from dedup_storage.sampling.estimate import Moments, effective_size, ratio
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USER_WEIGHT
 from dedup_storage.sampling.summary import MetricEstimate, SampleReport, Weights, summarize
+from dedup_storage.spark.reads import counted_reads
 from dedup_storage.spark.rows import only_row
 
 __all__ = ["sample_report"]
@@ -41,14 +41,15 @@ def sample_report(
     version = sample.version if version is None else version
     metrics = _metrics(handle)
     frames = SampledFrames(handle, sample, version)
-    strata, read = bytes_read(handle.spark, lambda: _moments(handle, sample, frames, metrics))
+    with counted_reads(handle.spark) as reads:
+        strata = _moments(handle, sample, frames, metrics)
     truth = _truth(handle, sample, version, metrics) if verify else {}
-    found = []
+    estimates = []
     for name in metrics:
         estimate = ratio(strata[name], sample.spec.design, confidence=confidence)
         bottom = sum(m.x for m in strata[name])
         known = truth.get(name)
-        found.append(
+        estimates.append(
             MetricEstimate(
                 metric=name,
                 estimate=estimate.value,
@@ -67,34 +68,34 @@ def sample_report(
         definition=sample.spec.model_dump(mode="json", exclude_defaults=True),
         confidence=confidence,
         weights=_weights(sample),
-        metrics=tuple(found),
+        metrics=tuple(estimates),
         planned_bytes=plan.bytes,
         all_bytes=plan.all_bytes,
-        read_bytes=read,
+        read_bytes=reads.bytes,
     )
 
 
 def _weights(sample: Sample) -> Weights:
     """Spread of the users' weights."""
-    there = [(s.sampled, s.weight) for s in sample.strata if s.sampled]
-    users = sum(n for n, _ in there)
-    effective = effective_size([n for n, _ in there], [w for _, w in there])
+    strata = [(s.sampled, s.weight) for s in sample.strata if s.sampled]
+    users = sum(n for n, _ in strata)
+    effective = effective_size([n for n, _ in strata], [w for _, w in strata])
     return Weights(
-        least=min((w for _, w in there), default=0.0),
-        mean=sum(n * w for n, w in there) / users if users else 0.0,
-        most=max((w for _, w in there), default=0.0),
+        least=min((w for _, w in strata), default=0.0),
+        mean=sum(n * w for n, w in strata) / users if users else 0.0,
+        most=max((w for _, w in strata), default=0.0),
         design_effect=users / effective if effective else 0.0,
     )
 
 
 def _metrics(handle: Handle) -> dict[str, tuple[str, str]]:
     """Metric -> numerator and denominator among the users' totals."""
-    found = {"requests per user": (_REQUESTS, _ONE), "impressions per request": (_SHOWN, _REQUESTS)}
+    metrics = {"requests per user": (_REQUESTS, _ONE), "impressions per request": (_SHOWN, _REQUESTS)}
     if handle.schema.labels:
-        found = {"label rate": (_LABEL, _LABELLED), **found}
+        metrics = {"label rate": (_LABEL, _LABELLED), **metrics}
     if handle.schema.sequence_columns:
-        found["sequence length"] = (_LENGTH, _REQUESTS)
-    return found
+        metrics["sequence length"] = (_LENGTH, _REQUESTS)
+    return metrics
 
 
 def _totals(handle: Handle, frames: SampledFrames) -> DataFrame:
@@ -122,12 +123,12 @@ def _totals(handle: Handle, frames: SampledFrames) -> DataFrame:
 
 
 def _sums(metrics: Mapping[str, tuple[str, str]]) -> list[Column]:
-    found = []
+    sums = []
     for number, (top, bottom) in enumerate(metrics.values()):
         y, x = F.col(top), F.col(bottom)
         products = (y, x, y * y, x * y, x * x)
-        found += [F.sum(c).alias(f"{name}{number}") for name, c in zip(_PRODUCTS, products, strict=True)]
-    return found
+        sums += [F.sum(c).alias(f"{name}{number}") for name, c in zip(_PRODUCTS, products, strict=True)]
+    return sums
 
 
 def _moments(
@@ -138,8 +139,7 @@ def _moments(
     if sample.spec.buckets is not None:
         # Buckets are the elements; one without users is an element of zeros.
         names = dict.fromkeys(c for pair in metrics.values() for c in pair)
-        bucket = handle.tables.bucket(handle.spec)
-        together = totals.groupBy(bucket.alias("_bucket")).agg(*(F.sum(c).alias(c) for c in names))
+        together = totals.groupBy(handle.bucket.alias("_bucket")).agg(*(F.sum(c).alias(c) for c in names))
         row = only_row(together.agg(count, *_sums(metrics)))
         taken, total = len(sample.chosen_buckets), handle.spec.buckets
         stratum = StratumCount(label="all", users=total, sampled=taken, probability=taken / total)
@@ -152,7 +152,7 @@ def _moments(
     }
 
 
-def _moment(row: Any, number: int, stratum: StratumCount) -> Moments:
+def _moment(row: Row, number: int, stratum: StratumCount) -> Moments:
     sums = {name: float(row[f"{name}{number}"] or 0.0) for name in _PRODUCTS}
     return Moments(stratum.sampled, stratum.users, stratum.probability, **sums)
 

@@ -51,15 +51,15 @@ class SampleStore:
         Raises:
             UsageError: there is none; names those that do exist.
         """
-        found = self.find(name)
-        if found is None:
+        sample = self.find(name)
+        if sample is None:
             names = [s.name for s in self.list()]
             raise UsageError(
                 f"the dataset {self.handle.name} has no sample {name}",
                 expected=known_names(name, names) if names else "a stored sample; there is none",
                 fix="Make it with: dedup-storage sample create.",
             )
-        return found
+        return sample
 
     def _parse(self, name: str, text: str) -> Sample:
         try:

@@ -129,7 +129,7 @@ def _of_column(handle: Handle, requests: DataFrame, stratum: Stratum) -> Column:
 
 def _borders(people: DataFrame, strata: tuple[Stratum, ...]) -> dict[str, tuple[float, ...]]:
     """Borders of the strata that are divided; exact quantiles, so that no layout changes them."""
-    found = {s.name: s.cuts for s in strata if s.cuts}
+    borders = {s.name: s.cuts for s in strata if s.cuts}
     numbered = [(n, s) for n, s in enumerate(strata) if s.quantiles]
     if numbered:
         parts = [
@@ -139,8 +139,8 @@ def _borders(people: DataFrame, strata: tuple[Stratum, ...]) -> dict[str, tuple[
         ]
         row = only_row(people.agg(*parts))
         for _, stratum in numbered:
-            found[stratum.name] = tuple(sorted(set(row[stratum.name] or ())))
-    return found
+            borders[stratum.name] = tuple(sorted(set(row[stratum.name] or ())))
+    return borders
 
 
 def labelled(

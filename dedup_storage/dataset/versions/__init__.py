@@ -2,5 +2,5 @@
 
 Needs: a handle; ``quality`` for the check.
 Gives: ``list_versions``, ``rollback``, ``pin``, ``unpin``, ``check_version``.
-May import: ``dataset.features`` and ``dataset.read``, ``quality``, ``lake``.
+May import: ``dataset.features`` for groups' rules, ``quality``, ``lake``.
 """

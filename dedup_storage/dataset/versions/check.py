@@ -6,7 +6,6 @@ from pathlib import Path
 
 from dedup_storage.dataset.features.verify import verify_groups
 from dedup_storage.dataset.handle import Handle
-from dedup_storage.dataset.read.frames import stored_rows
 from dedup_storage.layout import Layout, TableRole
 from dedup_storage.quality import GateFacts, run_gate
 from dedup_storage.quality.model import Verdict
@@ -21,21 +20,20 @@ def check_version(handle: Handle, version: int | None = None) -> Verdict:
     Rows of a group that a refresh would compute anyway are not judged.
     """
     with translated():
-        meta = handle.metadata()
-        version = meta.resolve(version)
+        cut = handle.cut(version)
         split = handle.spec.layout is Layout.SPLIT
         verdict = run_gate(
             spec=handle.spec,
             settings=handle.settings,
-            run_id=f"check-v{version}",
+            run_id=f"check-v{cut.version}",
             facts=GateFacts(inconstant_requests=0 if split else None),
-            requests=stored_rows(handle, TableRole.REQUESTS, version) if split else None,
-            impressions=stored_rows(handle, TableRole.IMPRESSIONS, version) if split else None,
-            logs=None if split else stored_rows(handle, TableRole.LOGS, version),
+            requests=cut.log_rows(TableRole.REQUESTS) if split else None,
+            impressions=cut.log_rows(TableRole.IMPRESSIONS) if split else None,
+            logs=None if split else cut.log_rows(TableRole.LOGS),
         )
-        groups = list(verify_groups(handle, meta, version, verdict.run_id))
-        for name, found in groups:
-            verdict = verdict.with_group(name, found)
-        if groups:
+        group_verdicts = list(verify_groups(cut, verdict.run_id))
+        for name, group_verdict in group_verdicts:
+            verdict = verdict.with_group(name, group_verdict)
+        if group_verdicts:
             verdict.save(Path(verdict.docs))
         return verdict

@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from dedup_storage.dataset.handle import Handle
-from dedup_storage.errors import VersionNotFoundError
+from dedup_storage.errors import VersionNotFoundError, known_names
 from dedup_storage.lake.history import VersionInfo
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.runs import named_run
@@ -41,10 +41,9 @@ def pin(handle: Handle, version: int | None = None, label: str = "kept") -> dict
     """Keep a version through expiry; what names it for good, as plain values for a JSON file."""
     check_name(label, "pin label")
     with translated():
-        meta = handle.metadata()
-        version = meta.resolve(version)
-        handle.tables.pin(handle.spec, version, label)
-        return {"dataset": handle.name, "version": version, "label": label, "snapshots": meta.snapshots(version)}
+        cut = handle.cut(version)
+        handle.tables.pin(handle.spec, cut.version, label)
+        return {"dataset": handle.name, "version": cut.version, "label": label, "snapshots": cut.snapshots}
 
 
 def unpin(handle: Handle, label: str) -> None:
@@ -55,8 +54,14 @@ def unpin(handle: Handle, label: str) -> None:
     """
     check_name(label, "pin label")
     with translated():
-        pinned = [info for info in list_versions(handle) if label in info.pins]
+        versions = list_versions(handle)
+        pinned = [info for info in versions if label in info.pins]
         if not pinned:
-            raise VersionNotFoundError(f"no version of {handle.name} is pinned as {label}")
+            labels = sorted({other for info in versions for other in info.pins})
+            raise VersionNotFoundError(
+                f"no version of the dataset {handle.name} is pinned as {label}",
+                expected=known_names(label, labels) if labels else None,
+                fix="List versions and their pins with: dedup-storage versions.",
+            )
         for info in pinned:
             handle.tables.unpin(handle.spec, info.version, label)

@@ -21,12 +21,14 @@ from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.errors import DuplicateRowsError, InputError
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain, Grain
 from dedup_storage.sources.raw import POINTER, Form, RawLog
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.types import fingerprint, has_hidden_nulls, orderable
+from dedup_storage.words import counted
 
 __all__ = ["Collapse", "InputStats", "RequestKeys"]
 
@@ -75,16 +77,19 @@ class Collapse:
     """Makes a dataset's rows from one raw log.
 
     Attributes:
-        spec: The dataset.
+        handle: The dataset.
         raw: The log.
-        user_bucket: The row's user bucket, as the tables are partitioned.
         pointer_max_requests: Most requests whose pointers are broadcast.
     """
 
-    spec: DatasetSpec
+    handle: Handle
     raw: RawLog
-    user_bucket: Column
     pointer_max_requests: int
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The dataset's description."""
+        return self.handle.spec
 
     def event_date(self) -> Column:
         """The row's event date (UTC)."""
@@ -95,7 +100,7 @@ class Collapse:
         return F.to_date(F.col(str(self.spec.schema_.event_time)))
 
     def _segment(self) -> list[Column]:
-        parts = [self.user_bucket]
+        parts = [self.handle.bucket]
         if self.spec.event_date_column and self.spec.date_grain is not DateGrain.NONE:
             date = F.col(self.spec.event_date_column)
             parts.insert(0, date if self.spec.date_grain is DateGrain.DAY else F.trunc(date, "month"))
@@ -151,19 +156,19 @@ class Collapse:
         for i, column in enumerate(null):
             if row[f"null_{i}"]:
                 raise InputError(
-                    f"the column {column} is null in {row[f'null_{i}']} requests",
+                    f"the column {column} is null in {counted(row[f'null_{i}'], 'request')}",
                     expected="a key or event time in every row",
                     fix="Filter those rows out of the log first.",
                 )
         if row["unequal"]:
             raise InputError(
-                f"the candidate lists differ in length in {row['unequal']} requests",
+                f"the candidate lists differ in length in {counted(row['unequal'], 'request')}",
                 expected=f"equal lengths of {', '.join(self.raw.schema.candidates)}",
                 fix="Correct the log, or read only one of them.",
             )
         if row["copied"]:
             raise DuplicateRowsError(
-                f"{row['copied']} request keys occur more than once among the request rows",
+                f"{counted(row['copied'], 'request key', 'occurs')} more than once among the request rows",
                 expected="one row for each request",
                 fix="Choose --on-duplicates keep-one to keep one of them.",
             )
@@ -295,9 +300,9 @@ class Collapse:
         else:
             rows = self.raw.impression_rows(dated, spec.position_column if listed else None)
         columns = [*spec.request_key, *([spec.event_date_column] if spec.event_date_column else [])]
-        given = [spec.position_column] if listed else []
+        position = [spec.position_column] if listed else []
         own = list(spec.columns_of(Grain.IMPRESSION))
-        rows = rows.select(*dict.fromkeys([*columns, *given, *own]))
+        rows = rows.select(*dict.fromkeys([*columns, *position, *own]))
         if spec.assigns_position and keep_one:
             rows = rows.dropDuplicates()
         segment = [c.alias(f"{_SEGMENT}{i}") for i, c in enumerate(self._segment())]
@@ -341,9 +346,9 @@ class Collapse:
             on.append(self.spec.event_date_column)
         return left.hint("merge").join(impressions, on)
 
-    def without(self, bad: DataFrame) -> Collapse:
-        """The same log less the requests of ``bad`` (flat logs)."""
-        kept = self.raw.frame.join(F.broadcast(bad), list(self.spec.request_key), "left_anti")
+    def without(self, requests: DataFrame) -> Collapse:
+        """The same log less some requests (flat logs)."""
+        kept = self.raw.frame.join(F.broadcast(requests), list(self.spec.request_key), "left_anti")
         return replace(self, raw=replace(self.raw, frame=kept, located=False))
 
     def without_pointers(self) -> Collapse:

@@ -53,10 +53,10 @@ def create_dataset(
     number = buckets or schema.buckets
     tables = table_format(spark, settings)
     with translated():
-        found = tables.find(name)
-        if found is not None:
-            _refuse_other(found.spec, form, grain, number, schema)
-            return Handle(spark, settings, found.spec, tables)
+        existing = tables.find(name)
+        if existing is not None:
+            _refuse_other(existing.spec, form, grain, number, schema)
+            return Handle(spark, settings, existing.spec, tables)
         resolved = detect_grains(raw, schema).schema(schema)
         if grain is None or number is None:
             proposed_grain, proposed_number = _proposal(raw, resolved)

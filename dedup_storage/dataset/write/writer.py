@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.choices import choice
-from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.write.audit import audit_staged
 from dedup_storage.dataset.write.collapse import COUNT, Collapse, RequestKeys
 from dedup_storage.dataset.write.inconstant import constancy_error, example_requests, quarantine
@@ -26,9 +27,9 @@ from dedup_storage.errors import (
 )
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import run_session
-from dedup_storage.lake.groups import FeatureGroup, feature_groups, promoted_columns
+from dedup_storage.lake.groups import FeatureGroup, promoted_columns
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.format import in_ranges
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.lake.runs import named_run
 from dedup_storage.layout import Layout, TableRole, TableSpec
@@ -66,13 +67,14 @@ class Writer(TimedSteps):
         on_duplicates: OnDuplicates = OnDuplicates.REFUSE,
         gate: bool = True,
     ) -> None:
-        self.tables, self.settings, self.spec, self.run_id = handle.tables, handle.settings, handle.spec, run_id
+        self.handle, self.run_id = handle, run_id
+        self.tables, self.spec = handle.tables, handle.spec
         self.mode, self.on_inconstant, self.on_duplicates = mode, on_inconstant, on_duplicates
         self.gate = gate and handle.settings.quality.enabled
         self.session = run_session(raw.frame.sparkSession)
         self.raw = raw.in_session(self.session)
         self.seconds: dict[str, float] = {}
-        self._groups: dict[str, FeatureGroup] = {}
+        self._groups: Mapping[str, FeatureGroup] = {}
         self._inconstant = self._quarantined = self._dropped = self._left_out = 0
 
     def write(self) -> WriteSummary:
@@ -88,15 +90,14 @@ class Writer(TimedSteps):
         done = meta.version_of_run(self.run_id)
         if done is not None:
             return self._nothing_to_do(done)
-        self._groups = feature_groups(meta, meta.current)
+        base = Cut(self.handle, meta, meta.current)
+        self._groups = base.groups
         if self.gate:
             from dedup_storage.quality import check_gate_settings, warm_up
 
-            check_gate_settings(spec=self.spec, settings=self.settings, run_id=self.run_id)
+            check_gate_settings(spec=self.spec, settings=self.handle.settings, run_id=self.run_id)
             warm_up()
-        collapse = Collapse(
-            self.spec, self.raw, self.tables.bucket(self.spec), self.settings.write.pointer_max_requests
-        )
+        collapse = Collapse(self.handle, self.raw, self.handle.settings.write.pointer_max_requests)
         if self.on_duplicates is OnDuplicates.KEEP_ONE:
             collapse = collapse.one_row_each()
         with self.timed("keys"):
@@ -104,15 +105,15 @@ class Writer(TimedSteps):
         try:
             if not keys.stats.requests:
                 raise InputError("the log holds no rows", fix="Check the path, or skip this run.")
-            return self._write(meta, collapse, keys)
+            return self._write(base, collapse, keys)
         finally:
             keys.frame.unpersist()
 
-    def _write(self, meta: DatasetMetadata, collapse: Collapse, keys: RequestKeys) -> WriteSummary:
+    def _write(self, base: Cut, collapse: Collapse, keys: RequestKeys) -> WriteSummary:
         input_rows = keys.stats.rows
-        run = self._run(meta, keys)
-        if run.replaced is None and meta.current:
-            keys = self._refuse_existing(meta, keys)
+        run = self._run(base.version, keys)
+        if run.replaced is None and base.version:
+            keys = self._refuse_existing(base, keys)
         try:
             staged, constant = self._stage(collapse, keys, run)
             if not constant:
@@ -161,19 +162,19 @@ class Writer(TimedSteps):
         )
 
     def _check_columns(self) -> None:
-        found = self.raw.source_types()
+        types = self.raw.source_types()
         expected = dict(zip(self.spec.source_columns, self.spec.source_types, strict=True))
         for name in expected:
-            if name not in found:
+            if name not in types:
                 raise SchemaError(
-                    f"the column {name} of dataset {self.spec.name} is missing from the log",
+                    f"the log lacks the column {name} of the dataset {self.spec.name}",
                     expected=", ".join(expected),
-                    got=known_names(name, found),
+                    got=known_names(name, types),
                 )
-        for name, kind in found.items():
+        for name, kind in types.items():
             if name not in expected:
                 raise SchemaError(
-                    f"the column {name} of the log is not in dataset {self.spec.name}",
+                    f"the dataset {self.spec.name} does not have the log's column {name}",
                     expected=known_names(name, expected),
                     fix="Drop it from the log, or add it to the dataset as a feature group.",
                 )
@@ -182,7 +183,7 @@ class Writer(TimedSteps):
 
     # -- what the run touches -----------------------------------------------------------------------------------
 
-    def _run(self, meta: DatasetMetadata, keys: RequestKeys) -> Run:
+    def _run(self, base: int, keys: RequestKeys) -> Run:
         dates = keys.stats.dates
         replaced = None
         if self.mode is Mode.REPLACE:
@@ -201,17 +202,16 @@ class Writer(TimedSteps):
             run_id=self.run_id,
             job="write",
             attempt=_attempt(self.run_id),
-            base=meta.current,
+            base=base,
             replaced=replaced,
             tables=tuple(table.name for table in self.spec.tables),
             dates=dates if len(dates) <= _MOST_DATES else None,
             facts={"mode": self.mode.value, "input-rows": str(keys.stats.rows)},
         )
 
-    def _existing(self, meta: DatasetMetadata, keys: RequestKeys) -> DataFrame:
+    def _existing(self, cut: Cut, keys: RequestKeys) -> DataFrame:
         """Those of the log's requests that a version of the dataset holds already."""
-        anchor = self.spec.anchor.name
-        rows = self.tables.read(self.spec.name, anchor, meta.snapshots(meta.current)[anchor])
+        rows = cut.rows(self.spec.anchor.name)
         names = list(self.spec.request_key)
         columns = [*names, *([self.spec.event_date_column] if self.spec.event_date_column else [])]
         rows = rows.select(*columns)
@@ -221,29 +221,29 @@ class Writer(TimedSteps):
             rows = rows.filter((day >= F.lit(dates[0]).cast("date")) & (day <= F.lit(dates[-1]).cast("date")))
         return keys.frame.join(rows.select(*names), names, "left_semi")
 
-    def _refuse_existing(self, meta: DatasetMetadata, keys: RequestKeys) -> RequestKeys:
+    def _refuse_existing(self, base: Cut, keys: RequestKeys) -> RequestKeys:
         with self.timed("existing keys"):
-            found = self._existing(meta, keys)
-            row = only_row(found.agg(F.count(F.lit(1)).alias("n"), F.sum(COUNT).alias("rows")))
+            existing = self._existing(base, keys)
+            row = only_row(existing.agg(F.count(F.lit(1)).alias("n"), F.sum(COUNT).alias("rows")))
             if not row["n"]:
                 return keys
             if self.on_duplicates is OnDuplicates.REFUSE:
                 raise DuplicateRowsError(
-                    f"{row['n']} requests of the log are in dataset {self.spec.name} already",
+                    f"{counted(row['n'], 'request', 'is')} in the dataset {self.spec.name} already",
                     expected="new requests only",
-                    got=f"for example {example_requests(self.spec, found)}",
+                    got=f"for example {example_requests(self.spec, existing)}",
                     fix="Use --mode replace for whole event dates, or --on-duplicates keep-one to leave them out.",
                 )
             self._dropped += int(row["rows"])
             self._left_out += int(row["n"])
             names = list(self.spec.request_key)
-            return keys.only(keys.frame.join(found.select(*names), names, "left_anti"))
+            return keys.only(keys.frame.join(existing.select(*names), names, "left_anti"))
 
     def _verify(self, now: DatasetMetadata, keys: RequestKeys, run: Run) -> None:
         """Versions appeared while this run worked: its requests must still be new."""
         if run.replaced is not None:
             return
-        if not self._existing(now, keys).isEmpty():
+        if not self._existing(Cut(self.handle, now, now.current), keys).isEmpty():
             self.tables.discard(self.spec, run)
             raise ConflictError(
                 f"another run wrote some of the same requests into {self.spec.name} first",
@@ -300,8 +300,7 @@ class Writer(TimedSteps):
         """Rows of other dates that share a replaced segment, which is replaced whole."""
         if run.replaced is None or self.spec.date_grain is DateGrain.DAY or not run.base:
             return None
-        meta = self.tables.metadata(self.spec.name)
-        rows = self.tables.read(self.spec.name, table.name, meta.snapshots(run.base)[table.name])
+        rows = Cut(self.handle, self.handle.metadata(), run.base).rows(table.name)
         inside = in_ranges(str(self.spec.event_date_column), run.replaced)
         replaced = self.session.createDataFrame([(d,) for d in run.dates or ()], "d string")
         dates = replaced.select(F.col("d").cast("date").alias(str(self.spec.event_date_column)))
@@ -309,18 +308,18 @@ class Writer(TimedSteps):
 
     def _resolve_inconstant(self, collapse: Collapse, keys: RequestKeys, run: Run) -> tuple[Collapse, RequestKeys]:
         with self.timed("diagnosis"):
-            bad = collapse.varying(keys).persist()
-            self._inconstant = bad.count()
+            inconstant = collapse.varying(keys).persist()
+            self._inconstant = inconstant.count()
             if not self._inconstant:  # two rows had one pointer
                 return collapse.without_pointers(), keys
             if self.on_inconstant is OnInconstant.REFUSE:
-                raise constancy_error(self.spec, self.raw, bad, self._inconstant)
+                raise constancy_error(self.spec, self.raw, inconstant, self._inconstant)
             if self.on_inconstant is OnInconstant.FIRST:
                 return collapse, keys
-            self._quarantined = quarantine(self.tables, self.spec, self.raw, bad, run).rows
+            self._quarantined = quarantine(self.handle, self.raw, inconstant, run).rows
             self._left_out += self._inconstant
-            kept = keys.frame.join(bad, list(self.spec.request_key), "left_anti")
-            return collapse.without(bad), keys.only(kept)
+            kept = keys.frame.join(inconstant, list(self.spec.request_key), "left_anti")
+            return collapse.without(inconstant), keys.only(kept)
 
     # -- audit --------------------------------------------------------------------------------------------------
 
@@ -328,10 +327,10 @@ class Writer(TimedSteps):
         """Every impression of the log must be staged, set aside or left out on purpose."""
         if self._carries(run) or self.on_duplicates is OnDuplicates.KEEP_ONE:
             return
-        found = next(s.rows for s in staged if s.table != "requests") + self._quarantined
-        if found != keys.stats.rows:
+        accounted = next(s.rows for s in staged if s.table != "requests") + self._quarantined
+        if accounted != keys.stats.rows:
             raise InputError(
-                f"{keys.stats.rows - found} impressions of the log belong to no request",
+                f"{counted(keys.stats.rows - accounted, 'impression', 'belongs')} to no request of the log",
                 expected="a request row for every impression",
                 fix="Add the missing request rows, or leave those impressions out.",
             )
@@ -350,7 +349,7 @@ class Writer(TimedSteps):
             empty_requests=0 if self.raw.form is Form.FLAT else None,
         )
         with self.timed("gate"):
-            return audit_staged(self.tables, self.settings, self.spec, run, staged, facts)
+            return audit_staged(self.handle, run, staged, facts)
 
     def _carries(self, run: Run) -> bool:
         """Whether rows of other dates are staged too, because they share a replaced segment."""

@@ -1,20 +1,41 @@
-"""An explanation on a terminal."""
+"""An explanation of joins as a whole: plain values for JSON, and how a terminal shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from dedup_storage.dataset.joins.model import ExplainedJoin, JoinExplanation, JoinSide, PlanStep
+from dedup_storage.dataset.joins.model import ExplainedJoin, Frozen, JoinSide, PlanStep
 from dedup_storage.words import human_bytes
 
-__all__ = ["rendered"]
+__all__ = ["JoinExplanation"]
 
 
-def rendered(explanation: JoinExplanation) -> Iterator[RenderableType]:
+class JoinExplanation(Frozen):
+    """What a query's joins cost, why, and what to do.
+
+    Attributes:
+        shuffle_free: No row moves between tasks anywhere in the plan.
+        verdict: One sentence.
+        joins: The plan's joins, deepest first.
+        steps: Its shuffles, broadcasts and sorts, deepest first.
+        bucket_join: Whether ``bucket_join`` joins the two sides, with which settings; ``None`` for a query.
+    """
+
+    shuffle_free: bool
+    verdict: str
+    joins: tuple[ExplainedJoin, ...]
+    steps: tuple[PlanStep, ...]
+    bucket_join: str | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from _rendered(self)
+
+
+def _rendered(explanation: JoinExplanation) -> Iterator[RenderableType]:
     """Its parts, top to bottom: the verdict, each join with its reasons, the steps."""
     yield Text(explanation.verdict, style="bold green" if explanation.shuffle_free else "bold yellow")
     if explanation.bucket_join:
