@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat
@@ -45,6 +46,14 @@ class Handle:
     def metadata(self) -> DatasetMetadata:
         """The dataset's tables as the catalog shows them now."""
         return self.tables.metadata(self.spec.name)
+
+    def for_run(self) -> Handle:
+        """The dataset in a session of its own with the toolkit's settings, UTC among them.
+
+        What a job computes and stores must not depend on the session that somebody called it from.
+        """
+        session = run_session(self.spark)
+        return Handle(session, self.settings, self.spec, table_format(session, self.settings))
 
     def require(self, operation: str) -> None:
         """Refuse an operation that the format or the dataset does not have.
