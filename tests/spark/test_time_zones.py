@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -108,21 +109,20 @@ def with_times(frame: DataFrame) -> DataFrame:
 def test_features_are_computed_alike_in_every_zone(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = stored(spark, settings, name, with_times(log_rows(spark)))
 
-    def since(requests: DataFrame) -> DataFrame:
-        keys = [*ds.spec.request_key]
-        oldest = recency_seconds(F.slice("times", 1, 1), "ts").alias("oldest")
-        return requests.select(*keys, "event_date", oldest, count_in_window("times", "ts", DAY).alias("day"))
+    def since(number: int) -> Callable[[DataFrame], DataFrame]:
+        oldest = recency_seconds(F.slice("times", 1, 1), "ts").alias(f"oldest{number}")
+        count = count_in_window("times", "ts", DAY).alias(f"day{number}")
+        return lambda requests: requests.select(*ds.spec.request_key, "event_date", oldest, count)
 
     for number, zone in enumerate(ZONES):
-        there = Dataset.open(session_in(spark, zone), settings, name)
-        there.features.add(f"since{number}", since, gate=False)
-        there.features.add(f"hour{number}", {f"h{number}": "hour(ts)", f"d{number}": "to_date(ts)"}, gate=False)
+        opened = Dataset.open(session_in(spark, zone), settings, name)
+        opened.features.add(f"since{number}", since(number), gate=False)
+        opened.features.add(f"clock{number}", {f"h{number}": "hour(ts)", f"d{number}": "to_date(ts)"}, gate=False)
     for number in range(len(ZONES)):
-        rows = ds.requests(features=[f"since{number}"])
-        assert {(r["oldest"], r["day"]) for r in rows.collect()} == {(86_400.0, 4)}
-        by_clock = ds.requests(features=[f"hour{number}"])
-        wrong = by_clock.filter(f"h{number} <> hour(ts) or d{number} <> to_date(ts)")
-        assert (by_clock.count(), wrong.count()) == (8, 0)
+        rows = ds.requests(features=[f"since{number}", f"clock{number}"])
+        assert {(r[f"oldest{number}"], r[f"day{number}"]) for r in rows.collect()} == {(86_400.0, 4)}
+        wrong = rows.filter(f"h{number} <> hour(ts) or d{number} <> to_date(ts)")
+        assert (rows.count(), wrong.count()) == (8, 0)
 
 
 @pytest.mark.parametrize("zone", ZONES[1:])
