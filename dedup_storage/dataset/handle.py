@@ -8,6 +8,7 @@ from functools import cached_property
 from pyspark.sql import Column, DataFrame, SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.groups import FeatureGroup, feature_groups
 from dedup_storage.lake.history import DatasetMetadata
@@ -61,6 +62,14 @@ class Handle:
         """
         meta = self.metadata()
         return Cut(self, meta, meta.resolve(version))
+
+    def for_run(self) -> Handle:
+        """The dataset in a session of its own with the toolkit's settings, UTC among them.
+
+        What a job computes and stores must not depend on the session that somebody called it from.
+        """
+        session = run_session(self.spark)
+        return Handle(session, self.settings, self.spec, table_format(session, self.settings))
 
     def require(self, operation: str) -> None:
         """Refuse an operation that the format or the dataset does not have.

@@ -73,7 +73,7 @@ class Features:
         """
         with translated():
             adder = Adder(
-                self._handle,
+                self._handle.for_run(),
                 name,
                 source,
                 grain=choice(Grain, grain, "grain"),
@@ -110,7 +110,7 @@ class Features:
         """
         with translated():
             run_id = named_run(run_id, "refresh-features")
-            job = Refresher(self._handle, name, source, run_id=run_id, full=full, gate=gate)
+            job = Refresher(self._handle.for_run(), name, source, run_id=run_id, full=full, gate=gate)
             return job.refresh()
 
     def rename(self, name: str, new_name: str, *, run_id: str | None = None) -> FeatureSummary:

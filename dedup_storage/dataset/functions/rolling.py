@@ -9,7 +9,7 @@ from enum import StrEnum
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from dedup_storage.dataset.functions.windows import check_window, micros, window_suffix
+from dedup_storage.dataset.functions.windows import check_window, instant_micros, micros, window_suffix
 from dedup_storage.errors import UnknownColumnError, UsageError, known_names
 from dedup_storage.schema import check_name
 
@@ -64,7 +64,8 @@ def rolling_statistics(
     ``include_current`` ends it at s <= t and takes in the request itself and those of the same instant.
 
     - ``requests_count_<window>``, bigint: requests in the window;
-    - ``seconds_since_previous``, double, only without ``delay`` and ``include_current``: t - max s, null for the first;
+    - ``seconds_since_previous``, double, only without ``delay`` and ``include_current``: t - max s of the window,
+      null where it holds none;
     - ``<value>_<statistic>_<window>`` for each value and statistic (see ``Statistic``).
 
     A request without a time sees none and is seen by none. Only the named columns are sorted, never a history;
@@ -133,7 +134,7 @@ def _micros(frame: DataFrame, at: str) -> Column:
     kind = frame.schema[at].dataType.typeName()
     if kind not in ("timestamp", "timestamp_ntz", "date"):
         raise UsageError(f"the column {at} holds no times", expected="timestamp or date", got=kind)
-    return F.unix_micros(F.col(at).cast("timestamp"))
+    return instant_micros(F.col(at))
 
 
 def _statistic(value: Statistic | str) -> Statistic:

@@ -7,7 +7,7 @@ import datetime as dt
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from dedup_storage.dataset.functions.windows import check_window
+from dedup_storage.dataset.functions.windows import check_window, instant_micros, micros
 from dedup_storage.errors import UsageError
 
 __all__ = ["as_column", "count_in_window", "elapsed_seconds", "last_k", "recency_seconds", "sequence_length"]
@@ -19,8 +19,8 @@ def as_column(column: Column | str) -> Column:
 
 
 def elapsed_seconds(start: Column, end: Column) -> Column:
-    """double: seconds from ``start`` to ``end`` (timestamps or dates), exact to the microsecond."""
-    return F.timestamp_diff("MICROSECOND", start, end) / F.lit(1e6)
+    """double: seconds from ``start`` to ``end`` (timestamps or dates), exact to the microsecond in any time zone."""
+    return (instant_micros(end) - instant_micros(start)) / F.lit(1e6)
 
 
 def sequence_length(sequence: Column | str) -> Column:
@@ -80,7 +80,10 @@ def count_in_window(times: Column | str, at: Column | str, window: dt.timedelta)
     Raises:
         UsageError: the window is not positive.
     """
-    length = F.lit(check_window(window))
+    length = F.lit(micros(check_window(window)))
     column, moment = as_column(times), as_column(at)
-    inside = F.array_size(F.filter(column, lambda t: (t > moment - length) & (t <= moment)))
+    # Microseconds, since a day of the session's calendar may have 23 or 25 hours.
+    inside = F.array_size(
+        F.filter(column, lambda t: (t <= moment) & (instant_micros(moment) - instant_micros(t) < length))
+    )
     return F.when(moment.isNotNull(), F.coalesce(inside, F.lit(0)))

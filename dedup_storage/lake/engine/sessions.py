@@ -16,6 +16,8 @@ SESSION_DEFAULTS = {
     "spark.redaction.regex": "(?i)secret|password|token|credential|access[.]?key",
 }
 
+_CATALOGS = "spark.sql.catalog."
+
 
 def run_session(spark: SparkSession) -> SparkSession:
     """A session with the same settings for one run.
@@ -24,7 +26,9 @@ def run_session(spark: SparkSession) -> SparkSession:
     """
     session = spark.newSession()
     for key, value in spark.conf.getAll.items():
-        if spark.conf.isModifiable(key) and session.conf.get(key, None) != value:
+        # Spark calls only settings that it registered itself modifiable, and catalogs may be defined while it runs.
+        ours = key.startswith(_CATALOGS) or spark.conf.isModifiable(key)
+        if ours and session.conf.get(key, None) != value:
             session.conf.set(key, value)
     for key in SESSION_DEFAULTS:
         if spark.conf.isModifiable(key):
@@ -33,8 +37,12 @@ def run_session(spark: SparkSession) -> SparkSession:
 
 
 def move_to(session: SparkSession, df: DataFrame) -> DataFrame:
-    """The same frame, to be executed with another session's settings."""
+    """The same frame, to be executed with another session's settings.
+
+    It goes as it was analysed: what its expressions mean, such as a text read as a local time, was decided by the
+    settings of the session that it was made in.
+    """
     java = session._jvm.org.apache.spark.sql.classic.Dataset.ofRows(  # type: ignore[union-attr]
-        session._jsparkSession, df._jdf.queryExecution().logical()
+        session._jsparkSession, df._jdf.queryExecution().analyzed()
     )
     return DataFrame(java, session)

@@ -217,7 +217,7 @@ class Expiry:
         catalog = quoted(self.settings.catalog.name)
         rows = self._call(
             f"CALL {catalog}.system.remove_orphan_files(table => '{self.spec.name}.{name}', "
-            f"older_than => TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}', dry_run => {str(dry_run).lower()})"
+            f"older_than => TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}Z', dry_run => {str(dry_run).lower()})"
         )
         return int(rows.count())
 
