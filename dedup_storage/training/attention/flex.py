@@ -1,0 +1,96 @@
+"""Attention by FlexAttention: one kernel over all requests, which skips keys that no query of a block sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
+
+from dedup_storage.training.attention.bias import AgeBias
+from dedup_storage.training.attention.windows import Moments, Windows
+
+__all__ = ["attend_by_flex", "window_mask"]
+
+BLOCK = 128
+
+
+def window_mask(windows: Windows, inverse_indices: Tensor, keys: int, moments: Moments | None = None) -> BlockMask:
+    """Which blocks of keys each block of queries looks at, from the windows' ends alone: no pair of both is tried.
+
+    Args:
+        windows: Of the requests.
+        inverse_indices: (B,) request of each query; where requests lie together, as a batch has them, few blocks are
+            looked at.
+        keys: T.
+        moments: Where later keys are hidden.
+    """
+    starts, ends = windows.starts[inverse_indices], windows.ends[inverse_indices]
+    rows = -(-len(inverse_indices) // BLOCK)
+    empty = ends <= starts
+    first = _by_block(torch.where(empty, keys, starts), rows, keys, torch.amin) // BLOCK
+    behind = (_by_block(torch.where(empty, 0, ends), rows, 0, torch.amax) + BLOCK - 1) // BLOCK
+    number = (behind - first).clamp(min=0)
+    columns = max(1, -(-keys // BLOCK))
+    indices = (first.unsqueeze(1) + torch.arange(columns, device=first.device)).clamp(max=columns - 1)
+    later = moments is not None and moments.hide_later
+    at, events = (moments.at, moments.events) if moments is not None else (starts, starts)
+
+    def seen(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        inside = (k >= starts[q]) & (k < ends[q])
+        return inside & (events[k] <= at[q]) if later else inside
+
+    return BlockMask.from_kv_blocks(
+        number[None, None].to(torch.int32), indices[None, None].to(torch.int32), BLOCK_SIZE=BLOCK, mask_mod=seen,
+        seq_lengths=(len(inverse_indices), keys),
+    )  # fmt: skip
+
+
+def _by_block(values: Tensor, rows: int, fill: int, reduce: Callable[..., Tensor]) -> Tensor:
+    padded = torch.nn.functional.pad(values, (0, rows * BLOCK - len(values)), value=fill)
+    return reduce(padded.view(rows, BLOCK), dim=1)
+
+
+def attend_by_flex(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    windows: Windows,
+    inverse_indices: Tensor,
+    *,
+    own: tuple[Tensor, Tensor] | None = None,
+    moments: Moments | None = None,
+    bias: AgeBias | None = None,
+    scale: float,
+) -> Tensor:
+    """See ``attend``; compiled on CUDA."""
+    if not len(queries) or not len(keys):
+        return queries * 0 if own is None else queries * 0 + own[1]
+    mask = window_mask(windows, inverse_indices, len(keys), moments)
+    score_mod = None
+    if bias is not None and moments is not None:
+        at, events, table = moments.at, moments.events, bias.table
+
+        def add_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return score + table[h, bias.age_class(at[q] - events[k])]
+
+        score_mod = add_bias
+    q, k, v = (t.transpose(0, 1).unsqueeze(0) for t in (queries, keys, values))
+    attention = _compiled() if queries.is_cuda else flex_attention
+    found, auxiliary = attention(
+        q, k, v, score_mod=score_mod, block_mask=mask, scale=scale, return_aux=AuxRequest(lse=True)
+    )
+    found, total = found[0].transpose(0, 1), auxiliary.lse[0].transpose(0, 1)
+    if own is None:
+        return found
+    # softmax over keys and own key: the own key has the share e^s / (e^s + e^lse).
+    score = ((queries * own[0]).sum(-1) * scale).to(total.dtype)
+    share = torch.sigmoid(score - total).unsqueeze(-1).to(found.dtype)
+    return found * (1 - share) + own[1] * share
+
+
+@cache
+def _compiled() -> Callable[..., tuple[Tensor, torch.nn.attention.flex_attention.AuxOutput]]:
+    return torch.compile(flex_attention, dynamic=True)
