@@ -26,7 +26,7 @@ from benchmarks._harness import Report, Timing, in_turn, lake, parse_kept, read_
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.features import FeatureSummary
-from dedup_storage.lake.iceberg.changes import date_ranges
+from dedup_storage.lake.ranges import date_ranges
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sources.generate import generate
 from dedup_storage.sources.raw import RawLog

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks._harness import Report, in_turn, lake, parse_kept, written
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.dataset.samples.plan import bytes_read
 from dedup_storage.dataset.samples.store import SAMPLED, SampleStore
 from dedup_storage.dataset.samples.users import STRATUM
+from dedup_storage.lake.engine.status import bytes_read
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sampling.definition import SampleSpec
 from dedup_storage.sampling.stored import USER_WEIGHT

@@ -14,9 +14,9 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.samples import store
-from dedup_storage.dataset.samples.plan import bytes_read
 from dedup_storage.errors import ConfigError, StorageError, UsageError
-from dedup_storage.lake.iceberg.expire import Policy
+from dedup_storage.lake.engine.status import bytes_read
+from dedup_storage.lake.upkeep import Policy
 from dedup_storage.reader import DedupDataset
 from dedup_storage.report.draw.named import named_users
 from dedup_storage.report.draw.select import sample_dataset

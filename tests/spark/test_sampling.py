@@ -15,8 +15,8 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.samples.columns import user_point
-from dedup_storage.dataset.samples.plan import bytes_read
 from dedup_storage.errors import ConfigError, DedupStorageError, UsageError
+from dedup_storage.lake.engine.status import bytes_read
 from dedup_storage.reader import DedupDataset
 from dedup_storage.report.show.samples import html
 from dedup_storage.sampling.hashing import limit, user_points

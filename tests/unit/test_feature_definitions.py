@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 
 from dedup_storage.errors import SchemaError, UnknownColumnError
+from dedup_storage.lake.cells import Cell
 from dedup_storage.lake.groups import (
     Coverage,
     FeatureColumn,
@@ -18,7 +19,7 @@ from dedup_storage.lake.groups import (
     member_tables,
     table_name,
 )
-from dedup_storage.lake.iceberg.changes import Cell, date_ranges
+from dedup_storage.lake.ranges import date_ranges
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.schema import DateGrain, Grain, LogSchema
 

@@ -31,7 +31,7 @@ from dedup_storage.lake.groups import (
     group_table,
     table_name,
 )
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import COLUMNS_PROPERTY
 from dedup_storage.schema import Grain
 from dedup_storage.spark.types import ddl

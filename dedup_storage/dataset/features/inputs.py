@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from dedup_storage.dataset.features.read import attach, source_typed
 from dedup_storage.dataset.features.window import Window
 from dedup_storage.lake.groups import FeatureGroup, grain_table, promoted_columns
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.schema import Grain

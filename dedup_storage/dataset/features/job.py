@@ -17,7 +17,7 @@ from dedup_storage.errors import ConflictError, DedupStorageError, UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, find_group, group_table
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.layout import DEFINITION
 from dedup_storage.spark.steps import TimedSteps

@@ -13,9 +13,9 @@ from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.features.window import EVERYTHING, Window
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
+from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, grain_table, group_table, promoted_columns
-from dedup_storage.lake.iceberg.changes import CHANGED, ROWS_KEPT
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.layout import TableSpec
 

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, find_group, promoted_columns
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import DateGrain, Grain

@@ -19,7 +19,7 @@ from dedup_storage.dataset.handle import Handle
 from dedup_storage.errors import SchemaError
 from dedup_storage.faults import reached
 from dedup_storage.lake.groups import Coverage, FeatureGroup
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.spark.types import ddl
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dedup_storage.dataset.features.window import Window
 from dedup_storage.lake.groups import FeatureGroup, stale_cells
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import DatasetSpec
 
 __all__ = ["overlaps_stored", "stale_window"]

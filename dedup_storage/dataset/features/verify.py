@@ -11,7 +11,7 @@ from dedup_storage.dataset.features.inputs import Inputs
 from dedup_storage.dataset.features.window import EVERYTHING, Window
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, stale_cells
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.quality.features import run_feature_gate

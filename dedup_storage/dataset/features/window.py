@@ -8,8 +8,8 @@ from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame
 
-from dedup_storage.lake.iceberg.changes import Cell
-from dedup_storage.lake.iceberg.format import in_ranges
+from dedup_storage.lake.cells import Cell
+from dedup_storage.lake.ranges import in_ranges
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain
 

@@ -1,22 +1,16 @@
-"""How many bytes a sample reads: before, from the metadata; afterwards, from Spark's own counts."""
+"""How many bytes a sample reads, from the metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.sampling.definition import Sample
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+__all__ = ["SamplePlan", "TablePlan", "plan_sample"]
 
-__all__ = ["SamplePlan", "TablePlan", "bytes_read", "plan_sample"]
-
-T = TypeVar("T")
 _WHOLE = (
     "No file is left out: users are chosen by a hash of their own, so each bucket and each file holds some of them. "
     "A sample of whole buckets (buckets=k), one with event dates, or one of so few users that buckets are empty "
@@ -85,18 +79,3 @@ def plan_sample(handle: Handle, sample: Sample, version: int | None) -> SamplePl
         pruned_by=tuple(by),
         note="" if by else _WHOLE,
     )
-
-
-def bytes_read(spark: SparkSession, task: Callable[[], T]) -> tuple[T, int]:
-    """A task's result, and the bytes that its stages read from storage, as Spark's status store counts them."""
-    before = {stage.stageId() for stage in _stages(spark)}
-    result = task()
-    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
-    return result, sum(s.inputBytes() for s in _stages(spark) if s.stageId() not in before)
-
-
-def _stages(spark: SparkSession) -> list[Any]:
-    gateway: Any = spark.sparkContext._gateway
-    store = spark.sparkContext._jsc.sc().statusStore()
-    found = store.stageList(None, False, False, gateway.new_array(gateway.jvm.double, 0), None)
-    return [found.apply(i) for i in range(found.size())]

@@ -12,8 +12,9 @@ from pyspark.sql import functions as F
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.read import frames as read
 from dedup_storage.dataset.samples.frames import SampledFrames
-from dedup_storage.dataset.samples.plan import bytes_read, plan_sample
+from dedup_storage.dataset.samples.plan import plan_sample
 from dedup_storage.dataset.samples.users import STRATUM
+from dedup_storage.lake.engine.status import bytes_read
 from dedup_storage.sampling.definition import Caps, Keep, Sample, SampleSpec, StratumCount
 from dedup_storage.sampling.estimate import Moments, effective_size, ratio
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USER_WEIGHT

@@ -17,6 +17,7 @@ from pyiceberg.transforms import BucketTransform, IdentityTransform, MonthTransf
 from pyiceberg.types import DateType
 
 from dedup_storage.lake.cells import Cell, whole_month
+from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec
 
@@ -25,12 +26,8 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
 
-__all__ = ["CHANGED", "ROWS_KEPT", "Cell", "changed_cells", "date_ranges", "stored_cells"]
+__all__ = ["changed_cells", "stored_cells"]
 
-# Snapshot fact: the snapshot wrote rows anew and changed none, as compaction does.
-ROWS_KEPT = "rows-kept"
-# Snapshot fact: what changed, as JSON, where files do not tell (a promoted group's rows are in another table).
-CHANGED = "changed"
 # Job whose runs move rows and change none.
 _MAINTENANCE = "maintain"
 _EPOCH = date(1970, 1, 1)
@@ -65,17 +62,6 @@ def stored_cells(table: Table, spec: DatasetSpec, snapshot_id: int) -> set[Cell]
     """Where a snapshot has rows."""
     files = (f for f in _live(table, snapshot_id).values() if f.content is DataFileContent.DATA)
     return set(_cells(table, spec, files))
-
-
-def date_ranges(days: Iterable[date]) -> tuple[tuple[str, str], ...]:
-    """Half-open ISO ranges that hold exactly these days, neighbours joined."""
-    ranges: list[tuple[date, date]] = []
-    for day in sorted(set(days)):
-        if ranges and ranges[-1][1] == day:
-            ranges[-1] = (ranges[-1][0], day + timedelta(days=1))
-        else:
-            ranges.append((day, day + timedelta(days=1)))
-    return tuple((low.isoformat(), high.isoformat()) for low, high in ranges)
 
 
 def _changed_by(table: Table, spec: DatasetSpec, snapshot: Snapshot) -> Iterable[Cell]:

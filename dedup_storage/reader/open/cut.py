@@ -17,7 +17,8 @@ from dedup_storage.lake.delta.metadata import DeltaLake
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
 from dedup_storage.lake.iceberg.snapshots import definition_text
-from dedup_storage.lake.stored_users import StoredUsers, iceberg_users, sample_records
+from dedup_storage.lake.iceberg.users import iceberg_users
+from dedup_storage.lake.stored_users import StoredUsers, sample_records
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole, parse_version_tag, version_tag
 from dedup_storage.reader.retry import with_retries
 from dedup_storage.schema import check_name
