@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks._harness import Cost, Report, Timing, costs_in_turn, lake, parse_kept, written
 from dedup_storage.config import Settings
 from dedup_storage.dataset.joins import asof_join, bucket_join
-from dedup_storage.dataset.joins.settings import in_own_session
+from dedup_storage.lake.engine.sessions import in_own_session
 
 BUCKETS, DAYS, TOKENS = 8, 2, 200
 KEYS = ("user_id", "request_id", "event_date")

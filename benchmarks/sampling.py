@@ -17,6 +17,8 @@ from pyspark.sql import functions as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from dedup_storage.spark.reads import counted_reads
+
 from benchmarks._harness import Report, in_turn, lake, parse_kept, written
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
@@ -27,7 +29,6 @@ from dedup_storage.sampling.definition import SampleSpec
 from dedup_storage.sampling.stored import USER_WEIGHT
 from dedup_storage.sources.generate import generate
 from dedup_storage.sources.raw import RawLog
-from dedup_storage.spark.reads import counted_reads
 from dedup_storage.synth import SynthLayout, SynthParams, statistics
 
 BUCKETS = 128

@@ -20,16 +20,20 @@ from dedup_storage.errors import ConfigError
 from dedup_storage.schema import check_name, explain_validation
 
 __all__ = [
+    "FORMATS",
     "CatalogSettings",
     "CatalogType",
     "QualitySettings",
     "Settings",
     "SparkSettings",
     "WriteSettings",
+    "check_format",
     "default_config",
     "load_settings",
 ]
 
+# The table formats; each has a room of its name in ``dedup_storage.lake``.
+FORMATS = ("iceberg", "delta")
 ENV_PREFIX = "DEDUP_STORAGE_"
 _LEVELS = "__"
 _CONFIG_HERE = Path("conf/local.yaml")
@@ -168,9 +172,19 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
         told = explain_validation(error, Settings)
         raise ConfigError(f"the settings from {path} and the environment are not valid: {told}") from None
     check_name(settings.catalog.name, "catalog name")
-    if settings.format not in ("iceberg", "delta"):
-        raise ConfigError("the setting format is not valid", expected="iceberg or delta", got=settings.format)
+    check_format(settings.format)
     return settings
+
+
+def check_format(name: str) -> str:
+    """The name of a table format, as it is.
+
+    Raises:
+        ConfigError: there is no such format.
+    """
+    if name not in FORMATS:
+        raise ConfigError("the setting format is not valid", expected=" or ".join(FORMATS), got=name)
+    return name
 
 
 def default_config() -> Path:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of an embedded lake that lives as long as the test run."""
-    from dedup_storage.lake.session import DELTA_PACKAGE
+    from dedup_storage.lake.delta.session import DELTA_PACKAGE
 
     packages = load_settings(ROOT / "conf" / "local.yaml", {}).spark.packages
     warehouse = tmp_path_factory.mktemp("lake") / "warehouse"

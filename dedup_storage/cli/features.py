@@ -160,13 +160,15 @@ def _groups(
     job: Job, dataset: str, version: int | None, name: str | None = None
 ) -> tuple[dict[str, FeatureGroup], list[Any]]:
     """The groups of a version, without Spark; and what of one of them is out of date."""
+    from dedup_storage.lake.catalogs import open_lake
     from dedup_storage.lake.groups import feature_groups, stale_cells
-    from dedup_storage.lake.iceberg.metadata import Lake
 
     meta = job.metadata(dataset)
     number = meta.resolve(version)
     groups = feature_groups(meta, number)
-    stale = stale_cells(meta, meta.spec, number, groups[name], Lake(job.settings).state) if name in groups else set()
+    stale = (
+        stale_cells(meta, meta.spec, number, groups[name], open_lake(job.settings).state) if name in groups else set()
+    )
     return groups, sorted((cell.to_list() for cell in stale), key=str)
 
 

@@ -26,7 +26,7 @@ from dedup_storage.schema import check_name
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from dedup_storage.lake.iceberg.metadata import DatasetMetadata
+    from dedup_storage.lake.history import DatasetMetadata
 
 __all__ = ["Job", "job", "local_spark"]
 

@@ -11,7 +11,7 @@ from dedup_storage.cli.options import DatasetOption, RunIdOption
 from dedup_storage.cli.runtime import Job, job
 
 if TYPE_CHECKING:
-    from dedup_storage.lake.iceberg.metadata import VersionInfo
+    from dedup_storage.lake.history import VersionInfo
 
 __all__ = ["app"]
 

@@ -17,8 +17,8 @@ from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.write.summary import WriteSummary
 from dedup_storage.demo.complete_journey import LogSummary, log_schema, write_log
 from dedup_storage.demo.epoch import EpochCounts, read_epoch
-from dedup_storage.demo.shuffles import Shuffled, shuffled
 from dedup_storage.errors import StorageError
+from dedup_storage.lake.engine.status import Shuffled, shuffled
 from dedup_storage.report.parquet.dataset_files import dataset_files, input_files
 from dedup_storage.report.show.summary import Summary, summarize, summary_table
 from dedup_storage.sources.raw import RawLog

@@ -12,12 +12,11 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
 from dedup_storage.errors import ConflictError
+from dedup_storage.lake.runs import Staged
 from dedup_storage.lake.segments import Segment, decode_segments
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-    from dedup_storage.lake.protocol import Staged
 
 __all__ = ["BASE", "BRANCH_PREFIX", "PART", "REQUEST", "RUN_ID", "Branch", "BranchPart", "branch_gone", "branch_name"]
 

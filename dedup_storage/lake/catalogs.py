@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dedup_storage.config import Settings
-from dedup_storage.lake.delta.metadata import DeltaLake
-from dedup_storage.lake.iceberg.metadata import Lake
+from dedup_storage.lake.history import Catalog
+from dedup_storage.lake.rooms import room_part
 
 __all__ = ["open_lake"]
 
 
-def open_lake(settings: Settings) -> Lake | DeltaLake:
+def open_lake(settings: Settings) -> Catalog:
     """The catalog of a configuration, of the format it names."""
-    return DeltaLake(settings) if settings.format == "delta" else Lake(settings)
+    found: Catalog = room_part(settings.format, "metadata").open_lake(settings)
+    return found

@@ -12,19 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
 from dedup_storage.lake.cells import Cell
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.iceberg.snapshots import definition_text
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, TableSpec
 from dedup_storage.schema import Grain, explain_validation
-
-if TYPE_CHECKING:
-    from pyiceberg.table import Table
 
 __all__ = [
     "Coverage",
@@ -32,7 +27,6 @@ __all__ = [
     "FeatureGroup",
     "FeatureSource",
     "SourceKind",
-    "definition_at",
     "feature_groups",
     "find_group",
     "grain_table",
@@ -201,12 +195,6 @@ def group_table(spec: DatasetSpec, group: FeatureGroup) -> TableSpec:
 def promoted_columns(groups: Iterable[FeatureGroup], table: str) -> dict[str, str]:
     """Columns that were promoted into a table, with their Spark DDL types."""
     return {c.name: c.type for g in groups if g.promoted == table for c in g.columns}
-
-
-def definition_at(table: Table, snapshot_id: int) -> FeatureGroup | None:
-    """The definition that a snapshot of a group's Iceberg table has."""
-    text = definition_text(table, snapshot_id)
-    return FeatureGroup.from_json(text) if text else None
 
 
 def feature_groups(meta: DatasetMetadata, version: int) -> dict[str, FeatureGroup]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,7 +15,7 @@ from dedup_storage.lake.cells import Cell
 from dedup_storage.lake.stored_users import StoredUsers
 from dedup_storage.layout import ROLE_PROPERTY, DatasetSpec
 
-__all__ = ["ANCHORS", "Added", "DatasetMetadata", "FileShare", "Totals", "VersionInfo", "no_dataset"]
+__all__ = ["ANCHORS", "Added", "Catalog", "DatasetMetadata", "FileShare", "Totals", "VersionInfo", "no_dataset"]
 
 # Tables that may describe a dataset.
 ANCHORS = ("requests", "logs")
@@ -261,3 +261,23 @@ class DatasetMetadata(ABC):
             pins=self.pins(version),
             summary=facts,
         )
+
+
+class Catalog(Protocol):
+    """The datasets of one configuration, whatever their format; no Spark."""
+
+    def datasets(self) -> list[str]:
+        """Their names."""
+
+    def find(self, dataset: str) -> DatasetMetadata | None:
+        """A dataset's tables, or ``None`` when there is no such dataset."""
+
+    def load(self, dataset: str) -> DatasetMetadata:
+        """A dataset's tables.
+
+        Raises:
+            DatasetNotFoundError: names the datasets that do exist.
+        """
+
+    def state(self, table: str) -> int | None:
+        """The newest state of any table that changed its rows, ``namespace.table``; ``None`` where there is none."""

@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NoReturn, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError
 from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.retries import whole_publications
+from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import encode_segments
 from dedup_storage.layout import DatasetSpec
 
@@ -91,12 +92,8 @@ class PublisherBase(ABC, Generic[Metadata]):
         """Fit what was staged in a table to the table as it is now; nothing, where the format does so on completing."""
 
     def _retrying(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception_type(LostRaceError),
-            stop=stop_after_attempt(self.settings.write.conflict_retries + 1),
-            wait=wait_random_exponential(multiplier=0.05, max=2),
-            retry_error_callback=self._give_up,
-        )
+        attempts = self.settings.write.conflict_retries + 1
+        return whole_publications(lambda error: isinstance(error, LostRaceError), attempts, self._give_up)
 
     def _give_up(self, state: RetryCallState) -> NoReturn:
         error = state.outcome.exception() if state.outcome is not None else None

@@ -1,16 +1,83 @@
-"""Names of runs."""
+"""Runs: their names, their attempts, and what an attempt has staged."""
 
 from __future__ import annotations
 
 import re
 import time
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from dedup_storage.errors import UsageError
+from dedup_storage.lake.segments import Segment
 
-__all__ = ["named_run"]
+__all__ = ["Run", "Staged", "named_run"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=-]{0,199}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attempt of one run.
+
+    Attributes:
+        run_id: Given by the user; publishing it twice changes nothing.
+        job: Job name.
+        attempt: Unique for this attempt; names its staged snapshots.
+        base: The version the attempt started from (0: none).
+        replaced: Half-open ranges of event dates (ISO) whose rows the run replaces, whole segments each; an empty
+            range text stands for no bound; ``None`` for an append.
+        buckets: Replace only these user buckets of the ranges; ``None`` for all.
+        replaced_tables: Tables in which rows are replaced; others are only appended to. ``None`` for all.
+        tables: Tables whose rows the run changes; ``None`` when it does not say, so that it may be any.
+        dates: Event dates the run touches; ``None`` when any may be touched.
+        segments: Table -> segments whose files the run swaps or marks; ``None`` for a run that only adds rows or
+            replaces whole dates. Its staged data lies on the branch ``branch`` of each of these tables.
+        reads: Further tables whose rows in these segments the run computed from.
+        branch: Name of the branch that holds the run's parts.
+        facts: Further facts to keep with the version.
+        table_facts: Facts to keep with the snapshots of single tables.
+    """
+
+    run_id: str
+    job: str
+    attempt: str
+    base: int
+    replaced: tuple[tuple[str, str], ...] | None = None
+    dates: tuple[str, ...] | None = ()
+    segments: Mapping[str, frozenset[Segment]] | None = None
+    reads: tuple[str, ...] = ()
+    branch: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    buckets: tuple[int, ...] | None = None
+    replaced_tables: tuple[str, ...] | None = None
+    tables: tuple[str, ...] | None = None
+    table_facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def replaces(self, table: str) -> bool:
+        """Whether rows of a table are replaced."""
+        return self.replaced is not None and (self.replaced_tables is None or table in self.replaced_tables)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Data written but not visible to anyone.
+
+    Attributes:
+        table: Table name.
+        snapshot_id: The staged snapshot.
+        parent_id: The snapshot it was made on, ``None`` for an empty table.
+        rows, bytes, files: What was added.
+        attempt: The attempt that staged it.
+    """
+
+    table: str
+    snapshot_id: int
+    parent_id: int | None
+    rows: int
+    bytes: int
+    files: int
+    attempt: str = ""
 
 
 def named_run(run_id: str | None, job: str) -> str:

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dedup_storage.errors import InputError, SchemaError, known_names
+from dedup_storage.lake.engine.plans import planned_bytes
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.schema import LogSchema, check_name
 from dedup_storage.spark.errors import translated
@@ -212,7 +213,7 @@ class RawLog:
     def stored_bytes(self) -> int:
         """Size of the input as Spark's planner knows it: of files their stored bytes."""
         frames = [self.frame] + ([self.candidates] if self.candidates is not None else [])
-        return sum(int(str(f._jdf.queryExecution().optimizedPlan().stats().sizeInBytes())) for f in frames)
+        return sum(map(planned_bytes, frames))
 
 
 def _open(spark: SparkSession, source: str, format: str | None, schema: LogSchema) -> tuple[DataFrame, bool]:

@@ -18,7 +18,12 @@ from dedup_storage.errors import (
     UnknownColumnError,
 )
 
-__all__ = ["java_class", "root_message", "translate", "translated"]
+__all__ = ["ENGINE_ERRORS", "JAVA_ERRORS", "java_class", "root_message", "translate", "translated"]
+
+# What a call into Java raises, as Py4J brings it or as Spark has translated it.
+JAVA_ERRORS = (Py4JJavaError, PySparkException)
+# The same, and a connection to Java that broke.
+ENGINE_ERRORS = (Py4JError, PySparkException)
 
 _PATH = re.compile(r"(?:file|s3a?|gs|abfss?|hdfs|wasbs?)(?::/{1,3})[^\s,;'\"\])]+")
 _TORN = ("is not a parquet file", "not a parquet file", "cannot read footer", "could not read footer", "malformed")
@@ -113,5 +118,5 @@ def translated() -> Iterator[None]:
         yield
     except DedupStorageError:
         raise
-    except (PySparkException, Py4JError) as error:
+    except ENGINE_ERRORS as error:
         raise translate(error) from error

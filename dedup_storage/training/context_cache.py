@@ -73,7 +73,7 @@ def history_digests(offsets: Tensor, *columns: Tensor) -> list[bytes]:
     for first, last in pairwise(offsets.tolist()):
         digest = blake2b(head, digest_size=16)
         for column in rows:
-            digest.update(column[first:last].view(torch.uint8).numpy() if last > first else b"")
+            digest.update(column[first:last].view(torch.uint8).numpy().tobytes() if last > first else b"")
         found.append(digest.digest())
     return found
 

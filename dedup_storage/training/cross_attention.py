@@ -95,6 +95,10 @@ class DedupTransformer(nn.Module):
         self.causal, self.backend = causal, backend
         self.layers = nn.ModuleList(_Layer(width, heads, hidden or 4 * width) for _ in range(layers))
 
+    @property
+    def _layers(self) -> list[_Layer]:
+        return [layer for layer in self.layers if isinstance(layer, _Layer)]
+
     def encode(self, tokens: Tensor, offsets: Tensor) -> EncodedContexts:
         """Run the context side, once for each request.
 
@@ -112,7 +116,7 @@ class DedupTransformer(nn.Module):
                 got=str(tuple(offsets.shape)),
             )
         kept = []
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self._layers):
             queries, keys, values = layer.split(tokens)
             kept.append((keys, values))
             # Nobody reads the context's states behind the last layer's keys and values.
@@ -132,7 +136,7 @@ class DedupTransformer(nn.Module):
             (B, W), what the ordinary transformer over [context, candidate] gives at the candidate.
         """
         windows = Windows.of_offsets(contexts.offsets)
-        for number, (layer, (keys, values)) in enumerate(zip(self.layers, contexts.layers, strict=True)):
+        for number, (layer, (keys, values)) in enumerate(zip(self._layers, contexts.layers, strict=True)):
             queries, own_keys, own_values = layer.split(candidates)
             attended = attend(
                 queries, keys, values, windows, inverse_indices, own=(own_keys, own_values), backend=self.backend,
@@ -157,7 +161,7 @@ class DedupTransformer(nn.Module):
         rows = torch.where(
             is_candidate.unsqueeze(1), candidates[owners], padded[torch.where(is_candidate, len(tokens), source)]
         )
-        for layer in self.layers:
+        for layer in self._layers:
             queries, keys, values = layer.split(rows)
             attended = attend_within(queries, keys, values, bounds, causal=self.causal, last_is_apart=True)
             rows = layer.finish(rows, attended)

@@ -15,7 +15,7 @@ from dedup_storage.dataset.backfill import Affected, Change
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import VersionNotFoundError
 from dedup_storage.lake.delta import files as delta_files
-from dedup_storage.lake.iceberg.expire import Policy
+from dedup_storage.lake.upkeep import Policy
 from tests.contract.conftest import MakeLog
 from tests.contract.upkeep import DELTA_ALONE, files, left_behind, log, made
 from tests.integration.processes import kill

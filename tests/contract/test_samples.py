@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dedup_storage.spark.reads import counted_reads
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -15,7 +16,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.samples import store
 from dedup_storage.errors import ConfigError, StorageError, UsageError
-from dedup_storage.lake.iceberg.expire import Policy
+from dedup_storage.lake.upkeep import Policy
 from dedup_storage.reader import DedupDataset
 from dedup_storage.report.draw.named import named_users
 from dedup_storage.report.draw.select import draw_dataset
@@ -23,7 +24,6 @@ from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.report.parquet.tables import read_totals
 from dedup_storage.sampling.hashing import limit, user_points
 from dedup_storage.sources.raw import RawLog
-from dedup_storage.spark.reads import counted_reads
 from tests.contract.test_convert import StoppedError
 from tests.contract.test_maintain import grown_old
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.dataset.joins.plan import physical_plan
-from dedup_storage.dataset.joins.settings import in_own_session
+from dedup_storage.lake.engine.sessions import in_own_session
 from tests.spark.helpers import multiset
 
 __all__ = ["KEYS", "Tables", "exchanges", "plain_join", "same_as_plain"]

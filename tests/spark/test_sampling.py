@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from dedup_storage.spark.reads import counted_reads
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -20,7 +21,6 @@ from dedup_storage.reader import DedupDataset
 from dedup_storage.report.show.samples import html
 from dedup_storage.sampling.hashing import limit, user_points
 from dedup_storage.sources.raw import RawLog
-from dedup_storage.spark.reads import counted_reads
 from tests.spark.helpers import day, flat_schema, frame, same_rows
 
 COUNTRIES = ("DK", "SE", None)

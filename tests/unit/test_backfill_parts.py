@@ -14,7 +14,7 @@ from dedup_storage.dataset.backfill.plan import BackfillPlan, SegmentPlan, _segm
 from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, digest
 from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, _judged
 from dedup_storage.lake.branch import branch_name
-from dedup_storage.lake.iceberg.net import Files
+from dedup_storage.lake.engine.net import Files
 from dedup_storage.lake.iceberg.rewrite import _segment_of
 from dedup_storage.lake.segments import Segment
 

@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 
 from dedup_storage.errors import SchemaError, UnknownColumnError
+from dedup_storage.lake.cells import Cell
 from dedup_storage.lake.groups import (
     Coverage,
     FeatureColumn,
@@ -17,7 +18,6 @@ from dedup_storage.lake.groups import (
     group_table,
     table_name,
 )
-from dedup_storage.lake.iceberg.changes import Cell
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.schema import DateGrain, Grain, LogSchema
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import dedup_storage
+from dedup_storage.config import FORMATS
+from dedup_storage.lake.rooms import room_part
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("pyspark", "torch", "pyarrow", "pandas", "great_expectations", "matplotlib", "pyiceberg")
@@ -91,3 +95,78 @@ def test_imports_without_torch(package: str) -> None:
 def test_blocked_packages_are_really_blocked() -> None:
     with pytest.raises(AssertionError, match="No module named 'pyspark'"):
         _import(["dedup_storage.lake.session"], blocked=("pyspark",))
+
+
+PACKAGE = Path(dedup_storage.__file__).parent
+# What stays private to one adapter; see ``dedup_storage.lake.engine``.
+PRIVATE = {"_jvm", "_jsparkSession", "_jdf", "_jsc", "_gateway", "_jwrite", "_jc"}
+ROOMS = [["lake", name] for name in FORMATS]
+LIBRARIES = ("pyiceberg", "deltalake", "delta")
+# Modules that know a table format although they are not of its room, and why.
+KNOWING = {
+    "dataset/adopt/source.py": "what holds a log that is there is no dataset's format",
+    "spark/errors.py": "messages for a package that Spark does not find",
+    "reader/open/": "the reader opens files by each format's own library",
+    "reader/decode/files.py": "the reader opens files by each format's own library",
+    "report/parquet/dataset_files.py": "the report lists files by each format's own library",
+}
+
+
+def _sources() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_has_a_room_with_what_the_registry_calls(name: str) -> None:
+    for part, function in (
+        ("metadata", "open_lake"),
+        ("format", "open_format"),
+        ("session", "session_needs"),
+        ("scans", "scan_of"),
+    ):
+        assert callable(getattr(room_part(name, part), function))
+
+
+def test_private_calls_stay_in_one_adapter() -> None:
+    """Spark's handles on Java are touched in ``lake/engine`` alone, and Py4J's errors are named in one place."""
+    found = []
+    for place, tree in _sources():
+        if place.startswith("lake/engine/"):
+            continue
+        found += [f"{place}: {n.attr}" for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in PRIVATE]
+        found += [f"{place}: {name}" for name in _imported(tree) if name.split(".")[0] == "py4j"]
+    assert found == ["spark/errors.py: py4j.protocol"]
+
+
+def test_formats_are_known_in_their_rooms_alone() -> None:
+    """A stranger compares with no format's name and imports neither a room nor the library of one."""
+    strangers = {}
+    for place, tree in _sources():
+        if place.startswith(("lake/iceberg/", "lake/delta/", "lake/engine/")):
+            continue
+        knows = {name for name in _imported(tree) if name.split(".")[0] in LIBRARIES or name.split(".")[1:3] in ROOMS}
+        knows |= {value for value in _compared(tree) if value in FORMATS}
+        if knows and not place.startswith(tuple(KNOWING)):
+            strangers[place] = sorted(knows)
+    assert strangers == {}
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Modules that a module imports, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names if node.module == "dedup_storage.lake")
+
+
+def _compared(tree: ast.Module) -> Iterator[str]:
+    """Texts that a module compares something with."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            for side in (node.left, *node.comparators):
+                yield from (c.value for c in ast.walk(side) if isinstance(c, ast.Constant) and isinstance(c.value, str))
+        elif isinstance(node, ast.MatchValue) and isinstance(node.value, ast.Constant):
+            yield str(node.value.value)

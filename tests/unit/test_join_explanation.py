@@ -18,7 +18,7 @@ from dedup_storage.dataset.joins.model import (
     StepKind,
 )
 from dedup_storage.dataset.joins.settings import BUCKET_JOIN, ONE_SIDE
-from dedup_storage.dataset.joins.sizes import ScanSize
+from dedup_storage.lake.scans import ScanSize
 
 SIDE = JoinSide(
     tables=("lake.clicks.requests",), partitions=("event_date", "bucket[16] of user_id"), buckets=16, rows=400_000,

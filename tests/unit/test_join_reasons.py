@@ -12,7 +12,7 @@ from dedup_storage.dataset.joins.model import Cause, Reason
 from dedup_storage.dataset.joins.plan import Node
 from dedup_storage.dataset.joins.reasons import moved, reasons_of
 from dedup_storage.dataset.joins.settings import BUCKET_JOIN
-from dedup_storage.dataset.joins.sizes import ScanSize
+from dedup_storage.lake.scans import ScanSize
 
 
 class Seq:

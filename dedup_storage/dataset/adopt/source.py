@@ -20,6 +20,7 @@ from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
 from dedup_storage.sources.grains import detect_grains, varying_requests
 from dedup_storage.sources.raw import Form, RawLog
 from dedup_storage.spark.rows import only_row
+from dedup_storage.words import counted
 
 __all__ = ["Kind", "Source", "adopted_spec", "find_source"]
 
@@ -161,9 +162,9 @@ def _refuse_key(source: Source, schema: LogSchema) -> None:
     empty = F.lit(False)
     for key in keys:
         empty = empty | F.col(key).isNull()
-    counted = source.frame.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"))
+    by_key = source.frame.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"))
     row = only_row(
-        counted.agg(
+        by_key.agg(
             F.sum(F.when(empty, F.col("n"))).alias("nulls"), F.sum(F.when(F.col("n") > 1, F.col("n"))).alias("twice")
         )
     )

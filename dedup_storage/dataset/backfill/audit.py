@@ -80,9 +80,9 @@ def _audit_group(rows: AffectedRows, rewritten: DataFrame) -> None:
     counts = only_row(rewritten.agg(*(F.count_if(F.col(c).isNull()).alias(c) for c in wanted)))
     nulls = {c: int(counts[c]) for c in wanted if counts[c]}
     if nulls:
-        counts = ", ".join(f"{count} in {column}" for column, count in nulls.items())
+        places = ", ".join(f"{count} in {column}" for column, count in nulls.items())
         raise QualityGateError(
-            f"the feature group {group.name} would get nulls: {counts}",
+            f"the feature group {group.name} would get nulls: {places}",
             expected="none in columns declared not null",
             fix="Nothing was published.",
         )

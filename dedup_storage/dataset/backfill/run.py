@@ -27,11 +27,11 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.branch import BASE, REQUEST, Branch
 from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.engine.sessions import run_session
+from dedup_storage.lake.engine.status import counted_reads
 from dedup_storage.lake.history import Added, DatasetMetadata
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.segments import MAINTAIN, Segment
 from dedup_storage.spark.errors import translated
-from dedup_storage.spark.reads import counted_reads
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.words import counted

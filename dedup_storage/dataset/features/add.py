@@ -22,7 +22,13 @@ from dedup_storage.dataset.features.window import EVERYTHING
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
-from dedup_storage.lake.groups import Coverage, FeatureGroup, find_group, group_table, table_name
+from dedup_storage.lake.groups import (
+    Coverage,
+    FeatureGroup,
+    find_group,
+    group_table,
+    table_name,
+)
 from dedup_storage.layout import COLUMNS_PROPERTY
 from dedup_storage.schema import Grain
 from dedup_storage.spark.types import ddl

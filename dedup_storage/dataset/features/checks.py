@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from dedup_storage.errors import DedupStorageError, InputError, SchemaError, UnknownColumnError, UsageError, known_names
+from dedup_storage.lake.engine.plans import is_deterministic
 from dedup_storage.lake.groups import FeatureColumn, FeatureGroup
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import check_name
-from dedup_storage.spark.errors import translate
+from dedup_storage.spark.errors import ENGINE_ERRORS, translate
 from dedup_storage.spark.types import ddl
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ def require_stable_key(frame: DataFrame, key: Sequence[str], group: str) -> None
     Raises:
         UsageError: Spark's plan of the key columns alone holds something non-deterministic.
     """
-    plan = frame.select(*key)._jdf.queryExecution().optimizedPlan()
-    if not plan.deterministic():
+    if not is_deterministic(frame.select(*key)):
         raise UsageError(
             f"the key of the feature group {group} is not deterministic",
             expected=f"{', '.join(key)} as the log has them",
@@ -142,7 +141,7 @@ def explained(group: FeatureGroup) -> Iterator[None]:
         yield
     except DedupStorageError:
         raise
-    except (PySparkException, Py4JError) as error:
+    except ENGINE_ERRORS as error:
         raise _engine_error(group, error) from error
     except Exception as error:
         raise InputError(

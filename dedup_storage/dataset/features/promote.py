@@ -14,8 +14,8 @@ from dedup_storage.dataset.features.window import EVERYTHING, Window
 from dedup_storage.dataset.handle import Cut
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
+from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
 from dedup_storage.lake.groups import FeatureGroup, grain_table, group_table, promoted_columns
-from dedup_storage.lake.iceberg.changes import CHANGED, ROWS_KEPT
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.layout import TableSpec
 

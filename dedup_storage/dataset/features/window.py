@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.lake.cells import Cell
-from dedup_storage.lake.iceberg.format import in_ranges
+from dedup_storage.lake.ranges import in_ranges
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain
 

@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.choices import choice
@@ -20,11 +18,11 @@ from dedup_storage.dataset.joins.settings import (
     COMPATIBLE_COUNTS,
     ONE_SIDE,
     fenced,
-    in_own_session,
     missing,
 )
 from dedup_storage.errors import ShuffleRefusedError, UsageError
-from dedup_storage.spark.errors import translated
+from dedup_storage.lake.engine.sessions import in_own_session
+from dedup_storage.spark.errors import ENGINE_ERRORS, translated
 
 __all__ = ["Exchange", "ShuffleWarning", "bucket_join", "settled", "top_join"]
 
@@ -157,7 +155,7 @@ def _try(plain: DataFrame, settings: Mapping[str, str], most: int) -> DataFrame 
     result = fenced(in_own_session(plain, {**BUCKET_JOIN, **settings}))
     try:
         join = top_join(physical_plan(result))
-    except (Py4JError, PySparkException):
+    except ENGINE_ERRORS:
         # Spark 4.1 fails to plan outer joins that keep the side with more buckets.
         return None
     return result if join is not None and sum(map(moved, join.children)) <= most else None

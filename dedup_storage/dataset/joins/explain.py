@@ -8,15 +8,13 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.choices import choice
 from dedup_storage.dataset.joins.bucket import settled
-from dedup_storage.dataset.joins.delta_scan import DeltaScan
 from dedup_storage.dataset.joins.explanation import JoinExplanation
 from dedup_storage.dataset.joins.inputs import How, as_frame, join_keys
 from dedup_storage.dataset.joins.model import ExplainedJoin, JoinSide, PlanStep, StepKind
 from dedup_storage.dataset.joins.plan import Node, physical_plan
 from dedup_storage.dataset.joins.reasons import moved, reasons_of
-from dedup_storage.dataset.joins.scan import Read, Scan
 from dedup_storage.dataset.joins.settings import BUCKET_JOIN, missing
-from dedup_storage.dataset.joins.sizes import ScanSize, size_of
+from dedup_storage.lake.scans import Read, Scan, ScanSize
 from dedup_storage.spark.errors import translated
 
 __all__ = ["explain_join"]
@@ -70,7 +68,7 @@ def _explained(query: DataFrame, bucket_join: str | None) -> JoinExplanation:
     sizes: Sizes = {}
     for scan in plan.scans:
         if scan.read not in sizes:
-            sizes[scan.read] = scan.size() if isinstance(scan, DeltaScan) else size_of(spark, scan)
+            sizes[scan.read] = scan.size(spark)
     joins = tuple(_join(node, spark, sizes) for node in plan.walk() if node.is_join)
     steps = tuple(_step(node, sizes) for node in plan.walk() if _kind(node) is not None)
     moving = [s for s in steps if s.kind is not StepKind.SORT]

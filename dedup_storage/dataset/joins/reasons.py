@@ -7,12 +7,10 @@ from collections.abc import Iterator, Mapping
 
 from pyspark.sql import SparkSession
 
-from dedup_storage.dataset.joins.delta_scan import DeltaScan
 from dedup_storage.dataset.joins.model import Cause, Reason
 from dedup_storage.dataset.joins.plan import Node
-from dedup_storage.dataset.joins.scan import PartitionColumn, Read, Scan
 from dedup_storage.dataset.joins.settings import BUCKET_JOIN, missing
-from dedup_storage.dataset.joins.sizes import ScanSize
+from dedup_storage.lake.scans import PartitionColumn, Read, Scan, ScanSize
 
 __all__ = ["moved", "reasons_of"]
 
@@ -114,7 +112,7 @@ def _side(side: Node) -> Reason | None:
             text="one side reads no Iceberg table",
             fix="Pass exchange='one-side' to shuffle only that side, or write it to a bucketed table.",
         )
-    if isinstance(scan, DeltaScan):
+    if not scan.tells_buckets:
         return Reason(
             cause=Cause.DELTA,
             text=f"{scan.table} is a Delta table, which tells Spark nothing of its buckets, so its rows are shuffled",

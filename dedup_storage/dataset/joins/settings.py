@@ -1,14 +1,13 @@
-"""The settings that let Spark join buckets where they lie, in a session that one query has to itself."""
+"""The settings that let Spark join buckets where they lie."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pyspark import RDD
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["BUCKET_JOIN", "COMPATIBLE_COUNTS", "ONE_SIDE", "fenced", "in_own_session", "missing"]
+__all__ = ["BUCKET_JOIN", "COMPATIBLE_COUNTS", "ONE_SIDE", "fenced", "missing"]
 
 _BUCKETING = "spark.sql.sources.v2.bucketing."
 
@@ -42,24 +41,6 @@ def _value(spark: SparkSession, key: str) -> str:
         return str(spark.conf.get(key))
     except PySparkException:
         return "none"
-
-
-def in_own_session(df: DataFrame, conf: Mapping[str, str]) -> DataFrame:
-    """The same rows, planned whenever they are needed with settings that no other query sees.
-
-    Spark plans lazily, so a setting put back after the call would be gone when the frame is run. The session is a copy:
-    it shares the application, the catalogs' definitions, cached data and the temporary views that exist now.
-    """
-    patched = RDD.toDF
-    session = SparkSession(df.sparkSession.sparkContext, df.sparkSession._jsparkSession.cloneSession())
-    # A new session object takes over `RDD.toDF`; the caller's session keeps it.
-    RDD.toDF = patched  # type: ignore[method-assign]
-    for key, value in conf.items():
-        session.conf.set(key, value)
-    java = session._jvm.org.apache.spark.sql.classic.Dataset.ofRows(  # type: ignore[union-attr]
-        session._jsparkSession, df._jdf.queryExecution().analyzed()
-    )
-    return DataFrame(java, session)
 
 
 def fenced(df: DataFrame) -> DataFrame:

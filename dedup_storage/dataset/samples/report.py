@@ -13,11 +13,11 @@ from dedup_storage.dataset.read import frames as read
 from dedup_storage.dataset.samples.frames import SampledFrames
 from dedup_storage.dataset.samples.plan import plan_sample
 from dedup_storage.dataset.samples.users import STRATUM
+from dedup_storage.lake.engine.status import counted_reads
 from dedup_storage.sampling.definition import Caps, Keep, Sample, SampleSpec, StratumCount
 from dedup_storage.sampling.estimate import Moments, effective_size, ratio
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USER_WEIGHT
 from dedup_storage.sampling.summary import MetricEstimate, SampleReport, Weights, summarize
-from dedup_storage.spark.reads import counted_reads
 from dedup_storage.spark.rows import only_row
 
 __all__ = ["sample_report"]

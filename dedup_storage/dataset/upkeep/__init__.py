@@ -6,9 +6,19 @@ May import: ``dataset.backfill``, ``sources``, ``lake``.
 """
 
 from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, measure_decay
+from dedup_storage.dataset.upkeep.forget import Forgetting
 from dedup_storage.dataset.upkeep.forget_summary import ForgetSummary
 from dedup_storage.dataset.upkeep.maintain import Maintenance
 from dedup_storage.dataset.upkeep.maintain_summary import MaintainSummary
-from dedup_storage.lake.iceberg.expire import Policy
+from dedup_storage.lake.upkeep import Policy
 
-__all__ = ["ForgetSummary", "Limits", "MaintainSummary", "Maintenance", "Policy", "SegmentDecay", "measure_decay"]
+__all__ = [
+    "ForgetSummary",
+    "Forgetting",
+    "Limits",
+    "MaintainSummary",
+    "Maintenance",
+    "Policy",
+    "SegmentDecay",
+    "measure_decay",
+]

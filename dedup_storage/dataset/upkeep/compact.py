@@ -10,21 +10,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
-from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, done_segments, files_of, swap_rows
 from dedup_storage.dataset.backfill.target import Target, table_of
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.decay import SegmentDecay
 from dedup_storage.errors import ConflictError, StorageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.branch import PART, RUN_ID, Branch
 from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.facts import ROWS_KEPT
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.iceberg.changes import ROWS_KEPT
 from dedup_storage.lake.protocol import Run, TableFormat
 from dedup_storage.lake.segments import MAINTAIN, Segment, encode_segments
-from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.errors import translated
 
 __all__ = ["Compactor", "working_branches"]
@@ -41,13 +40,13 @@ class Compactor:
     """Rewrites segments of one dataset.
 
     Args:
-        spark, tables, spec: As for ``Backfill``.
+        handle: The dataset.
         run_id: The run; parts that an earlier attempt finished are kept.
     """
 
-    def __init__(self, spark: SparkSession, tables: TableFormat, spec: DatasetSpec, run_id: str) -> None:
-        self.tables, self.spec, self.run_id = tables, spec, run_id
-        self.session = run_session(spark)
+    def __init__(self, handle: Handle, run_id: str) -> None:
+        self.tables, self.spec, self.run_id = handle.tables, handle.spec, run_id
+        self.session = run_session(handle.spark)
 
     def compact(self, meta: DatasetMetadata, decayed: Mapping[str, Sequence[SegmentDecay]]) -> int | None:
         """Rewrite segments; gives the version, ``None`` when another run was faster.

@@ -1,54 +1,42 @@
-"""What erasure does whatever the table format: the users, who is at work, the report."""
+"""One erasure: a version without the users, the kept ones made anew, everything else removed, a final scan.
+
+Each step finds by itself what is left to do, so an erasure that was killed is finished by running it again.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Generic, TypeVar, cast
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
-from dedup_storage.config import Settings
-from dedup_storage.dataset.upkeep.forget_summary import ForgetSummary, TableErasure, signed
-from dedup_storage.errors import UsageError
+from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.upkeep.forget_summary import ForgetSummary, signed
+from dedup_storage.errors import ConflictError, UsageError
+from dedup_storage.faults import reached
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.protocol import TableFormat
-from dedup_storage.layout import DatasetSpec
+from dedup_storage.lake.upkeep import Erasure, OvertakenError, TableErasure
 from dedup_storage.sources.named import typed_users
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.steps import TimedSteps
 
-__all__ = ["ForgettingBase"]
+__all__ = ["Forgetting"]
 
-Tables = TypeVar("Tables", bound=TableFormat)
-Metadata = TypeVar("Metadata", bound=DatasetMetadata)
+# How often it begins anew because others published meanwhile.
+_ATTEMPTS = 3
 
 
-class ForgettingBase(TimedSteps, ABC, Generic[Tables, Metadata]):
+class Forgetting(TimedSteps):
     """Erases users from one dataset.
 
     Args:
-        spark, tables, settings, spec: As for ``Backfill``.
+        handle: The dataset.
         users: Ids in one column (or in the user column).
         run_id: The run; running it again finishes what is left.
         dry_run: Count, change nothing.
     """
 
-    # Distinct, in the type of the tables' column.
-    users: DataFrame
-
-    def __init__(
-        self,
-        spark: SparkSession,
-        tables: Tables,
-        settings: Settings,
-        spec: DatasetSpec,
-        users: DataFrame,
-        *,
-        run_id: str,
-        dry_run: bool = False,
-    ) -> None:
-        self.spark, self.tables, self.settings, self.spec = spark, tables, settings, spec
+    def __init__(self, handle: Handle, users: DataFrame, *, run_id: str, dry_run: bool = False) -> None:
+        self.handle, self.tables, self.spec = handle, handle.tables, handle.spec
         self.run_id, self.dry_run = run_id, dry_run
         self._given = users
         self.seconds: dict[str, float] = {}
@@ -61,34 +49,83 @@ class ForgettingBase(TimedSteps, ABC, Generic[Tables, Metadata]):
             ConflictError: another run changed the same segments first; run again.
         """
         with translated():
-            meta = self._settled()
-            meta.resolve(None)
-            anchor = self.spec.anchor.name
-            rows = self.tables.read(self.spec.name, anchor, meta.snapshots(meta.current)[anchor])
-            user = self.spec.schema_.user
-            self.users = typed_users(self._given, user, rows.schema[user].dataType).persist()
+            users = self._typed(self._settled()).persist()
             try:
-                count = self.users.count()
+                count = users.count()
                 if not count:
                     raise UsageError("no user is given")
-                return self._erase(meta, count)
+                return self._erased(users, count)
             finally:
-                self.users.unpersist()
+                users.unpersist()
 
-    def _settled(self) -> Metadata:
-        found = self.tables.metadata(self.spec.name) if self.dry_run else self.tables.settle(self.spec)
-        return cast(Metadata, found)
+    def _settled(self) -> DatasetMetadata:
+        return self.handle.metadata() if self.dry_run else self.tables.settle(self.spec)
 
-    @abstractmethod
-    def _erase(self, meta: Metadata, count: int) -> ForgetSummary:
-        """Erase so many users from the tables."""
+    def _typed(self, meta: DatasetMetadata) -> DataFrame:
+        """The users, distinct, in the type of the tables' column."""
+        meta.resolve(None)
+        anchor, user = self.spec.anchor.name, self.spec.schema_.user
+        rows = self.tables.read(self.spec.name, anchor, meta.snapshots(meta.current)[anchor])
+        return typed_users(self._given, user, rows.schema[user].dataType)
 
-    def _refuse_busy(self, busy: Iterable[str]) -> None:
-        listed = ", ".join(busy)
-        if listed and not self.dry_run:
+    def _erased(self, users: DataFrame, count: int) -> ForgetSummary:
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                self._settled()
+            try:
+                return self._erase(self.tables.erasure(self.spec, users, self.run_id), count)
+            except OvertakenError:
+                continue
+        raise ConflictError(
+            f"other runs kept publishing to {self.spec.name} while users were erased from it",
+            fix="Nothing was erased. Run the job again with the same run id.",
+        )
+
+    def _erase(self, erasure: Erasure, count: int) -> ForgetSummary:
+        if not self.dry_run:
+            erasure.begin()
+            self._refuse_busy()
+        with self.timed("find"):
+            found = erasure.find()
+        if self.dry_run:
+            return self._summary(count, found.version, (), found.tables, clean=None)
+        self._refuse_staged(found.staged)
+        with self.timed("versions"):
+            made = erasure.make_anew()
+        with self.timed("remove"):
+            erasure.remove()
+        reached("forget:removed")
+        with self.timed("scan"):
+            left = erasure.left()
+        tables = {
+            name: table.model_copy(
+                update={
+                    "snapshots_rewritten": made.snapshots.get(name, 0),
+                    "rows_left": left[name][0],
+                    "snapshots_left": left[name][1],
+                }
+            )
+            for name, table in found.tables.items()
+        }
+        clean = not any(table.rows_left or table.snapshots_left for table in tables.values())
+        return self._summary(count, self.handle.metadata().current, made.versions, tables, clean=clean)
+
+    def _refuse_busy(self) -> None:
+        dataset = self.spec.name
+        tables = self.handle.metadata().tables
+        busy = ", ".join(f"{table}.{branch}" for table in tables for branch in self.tables.branches(dataset, table))
+        if busy:
             raise UsageError(
-                f"runs are at work on {self.spec.name}, or were stopped there: {listed}",
+                f"runs are at work on {dataset}, or were stopped there: {busy}",
                 fix="Nothing was changed. Finish them, or drop them with maintain --abandoned-days 0.",
+            )
+
+    def _refuse_staged(self, tables: Iterable[str]) -> None:
+        staged = ", ".join(tables)
+        if staged:
+            raise UsageError(
+                f"rows of the users are staged in {staged} of {self.spec.name}, by runs at work or stopped",
+                fix="Nothing was changed. Finish these runs; maintain takes away what was staged days ago.",
             )
 
     def _summary(
@@ -96,7 +133,7 @@ class ForgettingBase(TimedSteps, ABC, Generic[Tables, Metadata]):
         count: int,
         version: int,
         versions: Iterable[int],
-        erasures: Mapping[str, TableErasure],
+        tables: Mapping[str, TableErasure],
         *,
         clean: bool | None,
     ) -> ForgetSummary:
@@ -108,7 +145,7 @@ class ForgettingBase(TimedSteps, ABC, Generic[Tables, Metadata]):
             version=version,
             versions_rewritten=tuple(versions),
             clean=clean,
-            tables=tuple(erasures.values()),
+            tables=tuple(tables.values()),
             seconds=self.seconds,
         )
         return signed(summary)

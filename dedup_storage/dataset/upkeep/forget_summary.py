@@ -7,29 +7,9 @@ from hashlib import sha256
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["ForgetSummary", "TableErasure", "signed"]
+from dedup_storage.lake.upkeep import TableErasure
 
-
-class TableErasure(BaseModel):
-    """One table.
-
-    Attributes:
-        rows: Rows of the users in the current version.
-        files: Data files, of all kept versions, that held such rows.
-        snapshots_rewritten: Kept snapshots with such rows that were made anew without them.
-        rows_left: Rows of the users that the final scan found in the table's files; ``None`` in a dry run.
-        snapshots_left: On Iceberg, kept snapshots whose manifests list removed files, with bounds that may be ids; on
-            Delta, files that the log gives one of the users as a bound of. ``None`` in a dry run.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    table: str
-    rows: int
-    files: int
-    snapshots_rewritten: int = 0
-    rows_left: int | None = None
-    snapshots_left: int | None = None
+__all__ = ["ForgetSummary", "signed"]
 
 
 class ForgetSummary(BaseModel):

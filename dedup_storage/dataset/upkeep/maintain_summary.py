@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Gain", "MaintainSummary", "TableExpiry"]
+from dedup_storage.lake.upkeep import TableExpiry
+
+__all__ = ["Gain", "MaintainSummary"]
 
 
 class Gain(BaseModel):
@@ -29,23 +31,6 @@ class Gain(BaseModel):
     overlapping_files_before: int
     overlapping_files_after: int
     skipped: str | None = None
-
-
-class TableExpiry(BaseModel):
-    """What expiry and the removal of orphans took from one table.
-
-    Attributes:
-        snapshots: Iceberg snapshots.
-        expired_files: Files that only expired versions named (Delta; Iceberg counts snapshots).
-        orphan_files: Files that nothing named.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    table: str
-    snapshots: int
-    orphan_files: int
-    expired_files: int = 0
 
 
 class MaintainSummary(BaseModel):

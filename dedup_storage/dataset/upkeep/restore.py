@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pyspark.sql import SparkSession
-
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.compact import Compactor, working_branches
 from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, measure_decay
 from dedup_storage.dataset.upkeep.maintain_summary import Gain
 from dedup_storage.lake.branch import branch_name
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.protocol import TableFormat
-from dedup_storage.layout import DatasetSpec, TableRole
+from dedup_storage.layout import TableRole
 
 __all__ = ["Restoring"]
 
@@ -21,15 +19,14 @@ class Restoring:
     """Restores the order of one dataset's segments.
 
     Args:
-        spark, tables, spec: As for ``Backfill``.
+        handle: The dataset.
         run_id: Names the version.
         limits: What counts as decayed.
     """
 
-    def __init__(
-        self, spark: SparkSession, tables: TableFormat, spec: DatasetSpec, run_id: str, limits: Limits
-    ) -> None:
-        self.spark, self.tables, self.spec, self.run_id, self.limits = spark, tables, spec, run_id, limits
+    def __init__(self, handle: Handle, run_id: str, limits: Limits) -> None:
+        self.handle, self.tables, self.spec = handle, handle.tables, handle.spec
+        self.run_id, self.limits = run_id, limits
 
     def run(self, meta: DatasetMetadata, *, dry_run: bool = False) -> tuple[Gain, ...]:
         """Do it; gives each table before and after.
@@ -47,10 +44,10 @@ class Restoring:
         chosen = {name: listed for name, listed in decayed.items() if listed and name not in skipped}
         after = before
         if chosen and not dry_run:
-            version = Compactor(self.spark, self.tables, self.spec, self.run_id).compact(meta, chosen)
+            version = Compactor(self.handle, self.run_id).compact(meta, chosen)
             if version is None:
                 skipped |= dict.fromkeys(chosen, "another run changed the segments meanwhile")
-            after = self._measure(self.tables.metadata(self.spec.name))
+            after = self._measure(self.handle.metadata())
         return tuple(_gain(name, before[name], after[name], skipped.get(name)) for name in before)
 
     def drop_own(self, meta: DatasetMetadata) -> None:

@@ -8,11 +8,12 @@ from pyspark.sql import DataFrame
 
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.decay import Limits
+from dedup_storage.dataset.upkeep.forget import Forgetting
 from dedup_storage.dataset.upkeep.forget_summary import ForgetSummary
 from dedup_storage.dataset.upkeep.maintain import Maintenance
 from dedup_storage.dataset.upkeep.maintain_summary import MaintainSummary
-from dedup_storage.lake.iceberg.expire import Policy
 from dedup_storage.lake.runs import named_run
+from dedup_storage.lake.upkeep import Policy
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import text_frame
 
@@ -41,14 +42,6 @@ def maintain(
         dry_run: Measure and tell, change nothing.
     """
     run_id = named_run(run_id, "maintain")
-    if handle.tables.name == "delta":
-        from dedup_storage.lake.delta.maintain import DeltaMaintenance
-
-        return DeltaMaintenance(
-            handle.tables, handle.settings, handle.spec, run_id=run_id, limits=limits, policy=policy,
-            compact=compact and not handle.spec.adopted, expire=expire, orphans=orphans, dry_run=dry_run,
-        ).run()  # fmt: skip
-    handle.require("maintenance")
     return Maintenance(
         handle, run_id=run_id, limits=limits, policy=policy,
         compact=compact, expire=expire, orphans=orphans, dry_run=dry_run,
@@ -75,14 +68,4 @@ def forget_users(
     with translated():
         if not isinstance(users, DataFrame):
             users = text_frame(handle.spark, handle.spec.schema_.user, map(str, users))
-        if handle.tables.name == "delta":
-            from dedup_storage.lake.delta.forget import DeltaForgetting
-
-            return DeltaForgetting(
-                handle.spark, handle.tables, handle.settings, handle.spec, users, run_id=run_id, dry_run=dry_run
-            ).run()
-        from dedup_storage.lake.iceberg.forget import Forgetting
-
-        return Forgetting(
-            handle.spark, handle.tables, handle.settings, handle.spec, users, run_id=run_id, dry_run=dry_run
-        ).run()
+        return Forgetting(handle, users, run_id=run_id, dry_run=dry_run).run()

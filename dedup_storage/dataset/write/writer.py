@@ -29,8 +29,8 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.groups import FeatureGroup, promoted_columns
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.iceberg.format import in_ranges
 from dedup_storage.lake.protocol import Run, Staged
+from dedup_storage.lake.ranges import in_ranges
 from dedup_storage.lake.runs import named_run
 from dedup_storage.layout import Layout, TableRole, TableSpec
 from dedup_storage.schema import DateGrain

@@ -25,7 +25,7 @@ from dedup_storage.lake.delta.open import load_delta
 from dedup_storage.lake.delta.segments import file_of_row
 from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
 from dedup_storage.lake.folders import child_folders, delete_files, delete_folder, is_delta_table, list_files
-from dedup_storage.lake.protocol import Staged
+from dedup_storage.lake.runs import Staged
 from dedup_storage.lake.segments import Segment
 
 __all__ = ["BRANCH_FACT", "RUNS_FOLDER", "DeltaBranch", "NetChange", "branches_of"]

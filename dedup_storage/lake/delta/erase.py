@@ -9,14 +9,14 @@ from functools import cached_property
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dedup_storage.config import Settings
 from dedup_storage.faults import reached
 from dedup_storage.lake.delta.files import live_files
-from dedup_storage.lake.delta.format import DeltaFormat
-from dedup_storage.lake.delta.layout import bucket_column
+from dedup_storage.lake.delta.layout import bucket_column, bucket_expression
 from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
 from dedup_storage.lake.delta.metadata import DeltaMetadata
+from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.relay import LOG_FOLDER, FilesAnew, Relay, cut_log, log_versions, named_files
+from dedup_storage.lake.delta.stage import StagedStore
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.folders import delete_files, is_hidden, list_files, open_folder
 from dedup_storage.lake.stored_rows import StoredRows
@@ -48,7 +48,8 @@ class TableEraser:
     """Erases users from one table.
 
     Args:
-        spark, tables, settings: As for ``DeltaForgetting``.
+        spark: Session to read and write with.
+        store: What runs have staged in the dataset.
         meta: The dataset's tables.
         table: Its name.
         users: The users, one column with the user column's name.
@@ -57,14 +58,14 @@ class TableEraser:
     def __init__(
         self,
         spark: SparkSession,
-        tables: DeltaFormat,
-        settings: Settings,
+        store: StagedStore,
         meta: DeltaMetadata,
         table: str,
         users: DataFrame,
     ) -> None:
-        self.tables, self.meta, self.table, self.ref = tables, meta, table, meta.tables[table]
-        self.spec, self._properties = meta.spec, settings.catalog.properties
+        self.store, self.meta, self.table = store, meta, table
+        self.ref: DeltaRef = meta.tables[table]
+        self.spec, self._properties = meta.spec, self.ref.store
         self.session = run_session(spark)
         for key, value in DELTA_WRITES.items():
             self.session.conf.set(key, value)
@@ -104,7 +105,7 @@ class TableEraser:
             for path in live_files(self.ref, snapshot).paths:
                 named.setdefault(path, set()).add(snapshot)
         there = set(self._files())
-        staged = set(self.tables.staged_paths(self.spec.name, self.table)) & there - named.keys()
+        staged = set(self.store.paths(self.table)) & there - named.keys()
         # A run that stored a sample's users and died left them there.
         newest = set(live_files(self.ref).paths) - named.keys()
         hit = self._holding([*named, *newest, *(staged - newest)])
@@ -145,7 +146,7 @@ class TableEraser:
     @cached_property
     def _buckets(self) -> list[int]:
         """Buckets of the users in this table."""
-        return buckets_of(self.users, self.tables.bucket(self.spec))
+        return buckets_of(self.users, F.expr(bucket_expression(self.spec)))
 
     def count(self, paths: Collection[str]) -> int:
         """Rows of the users in files."""
@@ -185,13 +186,13 @@ class TableEraser:
     def remove(self, log: TableLog) -> None:
         """Delete the files that were committed once and that no kept version names, then the log before those."""
         committed = named_files(self.ref, self._properties)
-        needed = set(live_files(self.ref).paths) | set(self.tables.staged_paths(self.spec.name, self.table))
+        needed = set(live_files(self.ref).paths) | set(self.store.paths(self.table))
         kept = self.meta.kept(self.table)
         for snapshot in kept:
             needed |= set(live_files(self.ref, snapshot).paths)
         delete_files(self.ref.uri, sorted(committed - needed), self._properties)
         # Their bounds are all that is left of files that a run staged long ago.
-        self.tables.drop_lost(self.spec.name, self.table, self._files())
+        self.store.drop_lost(self.table, self._files())
         reached("forget:deleted")
         cut_log(self.ref, log, min(kept, default=self.ref.load().version()), self._properties)
 

@@ -12,6 +12,7 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetExistsError, InputError, UsageError
 from dedup_storage.lake.branch import branch_name
 from dedup_storage.lake.delta.branch import DeltaBranch, branches_of
+from dedup_storage.lake.delta.erasure import DeltaErasure
 from dedup_storage.lake.delta.files import live_files, parquet_actions
 from dedup_storage.lake.delta.layout import (
     bucket_column,
@@ -24,17 +25,19 @@ from dedup_storage.lake.delta.layout import (
 from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
 from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.open import load_delta, refuse_unreadable
-from dedup_storage.lake.delta.publish import APP, HARMLESS, DeltaPublisher
-from dedup_storage.lake.delta.relay import RELAY, Relay
+from dedup_storage.lake.delta.publish import APP, DeltaPublisher
 from dedup_storage.lake.delta.samples import DeltaSamples
 from dedup_storage.lake.delta.segments import file_of_row, files_frame, segments_condition
 from dedup_storage.lake.delta.stage import StagedFiles
+from dedup_storage.lake.delta.upkeep import DeltaUpkeep
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.folders import child_folders
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.protocol import Run, Staged, require_segments
+from dedup_storage.lake.protocol import TableFormat, require_segments
+from dedup_storage.lake.runs import Run, Staged
 from dedup_storage.lake.segments import Segment
 from dedup_storage.lake.sql import listed, quoted
+from dedup_storage.lake.upkeep import Policy
 from dedup_storage.layout import (
     PROMOTED_PROPERTY,
     ROLE_PROPERTY,
@@ -45,9 +48,9 @@ from dedup_storage.layout import (
     describing_properties,
     feature_lists,
 )
-from dedup_storage.schema import DateGrain, LogSchema, check_name
+from dedup_storage.schema import DateGrain, LogSchema
 
-__all__ = ["DELTA_WRITES", "DeltaFormat"]
+__all__ = ["DELTA_WRITES", "DeltaFormat", "open_format"]
 
 
 class DeltaFormat(DeltaSamples):
@@ -127,13 +130,7 @@ class DeltaFormat(DeltaSamples):
 
     def state(self, table: str) -> int | None:
         """The newest version of any Delta table of the warehouse that changed its rows."""
-        namespace, _, name = table.partition(".")
-        uri = self.lake.uri(check_name(namespace, "namespace"), check_name(name, "table name"))
-        if not self.lake.is_table(uri):
-            return None
-        history = load_delta(uri, self.lake.options).history()
-        changed = [int(e["version"]) for e in history if not str(e.get("operation", "")).startswith(HARMLESS)]
-        return max(changed, default=None)
+        return self.lake.state(table)
 
     def bucket(self, spec: DatasetSpec) -> Column:
         """The user bucket of a row."""
@@ -317,23 +314,13 @@ class DeltaFormat(DeltaSamples):
         """Let expiry have a version again."""
         self.lake.log(spec.name).unpin(version, label)
 
-    relay_kind = RELAY
+    def upkeep(self, spec: DatasetSpec, policy: Policy) -> DeltaUpkeep:
+        """Maintenance; of a log that was adopted, no file outside the dataset is deleted."""
+        return DeltaUpkeep(self.spark, self.lake, spec, policy)
 
-    def table_log(self, dataset: str, table: str) -> TableLog:
-        """One table's log."""
-        return self._publisher.log(dataset, table)
-
-    def stage_relay(self, spec: DatasetSpec, run: Run, relay: Relay) -> None:
-        """Remember how a table's kept versions are to be made anew; done when the run's version is published."""
-        self._publisher.store(spec.name).put_note(run.attempt, relay.table, relay.to_json())
-
-    def drop_lost(self, dataset: str, table: str, there: Collection[str]) -> None:
-        """Remove descriptions of staged files that are not there any more."""
-        self._publisher.store(dataset).drop_lost(table, there)
-
-    def staged_paths(self, dataset: str, table: str) -> list[str]:
-        """Places of the files that runs have staged in a table and not published."""
-        return self._publisher.store(dataset).paths(table)
+    def erasure(self, spec: DatasetSpec, users: DataFrame, run_id: str) -> DeltaErasure:
+        """The erasure of some users."""
+        return DeltaErasure(self.spark, self.lake, spec, users, run_id)
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged data."""
@@ -344,3 +331,8 @@ def _own(spec: DatasetSpec, table: TableSpec) -> DatasetSpec:
     """The spec by which a table is partitioned: rows that were set aside need not have an event date."""
     undated = table.role is TableRole.QUARANTINE or spec.event_date_column not in table.columns
     return spec.model_copy(update={"date_grain": DateGrain.NONE}) if undated else spec
+
+
+def open_format(spark: SparkSession, settings: Settings) -> TableFormat:
+    """The format in a session that knows it."""
+    return DeltaFormat(spark, settings)

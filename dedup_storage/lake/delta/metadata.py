@@ -21,17 +21,34 @@ from dedup_storage.lake.delta.layout import generated_columns
 from dedup_storage.lake.delta.open import load_delta, storage_options
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.versions import VERSIONS_TABLE, VersionLog
+from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
 from dedup_storage.lake.folders import child_folders, is_delta_table
-from dedup_storage.lake.history import ANCHORS, Added, DatasetMetadata, FileShare, Totals, no_dataset
-from dedup_storage.lake.iceberg.changes import CHANGED, ROWS_KEPT
+from dedup_storage.lake.history import ANCHORS, Added, Catalog, DatasetMetadata, FileShare, Totals, no_dataset
 from dedup_storage.lake.stored_users import StoredUsers
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec
 from dedup_storage.schema import check_name
 
-__all__ = ["TABLE_FACTS", "DeltaLake", "DeltaMetadata"]
+__all__ = ["HARMLESS", "TABLE_FACTS", "DeltaLake", "DeltaMetadata", "open_lake"]
 
 # What a version says of single tables' changes, in the body of its event: table -> facts.
 TABLE_FACTS = "facts"
+# Operations of Delta's history that change no row.
+HARMLESS = (
+    "OPTIMIZE",
+    "REORG",
+    "VACUUM",
+    "SET TBLPROPERTIES",
+    "UNSET TBLPROPERTIES",
+    "ADD COLUMNS",
+    "ADD CONSTRAINT",
+    "DROP CONSTRAINT",
+    "DROP FEATURE",
+    "REMOVE COLUMN MAPPING",
+    "UPGRADE PROTOCOL",
+    "DOMAIN METADATA",
+    "Deletion Vector Tombstones",
+    "Empty Commit",
+)
 
 
 class DeltaMetadata(DatasetMetadata):
@@ -229,6 +246,16 @@ class DeltaLake:
         spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
         return DeltaMetadata(spec, {n: t for n, t in found.items() if ROLE_PROPERTY in t.properties}, versions)
 
+    def state(self, table: str) -> int | None:
+        """The newest version of any Delta table of the warehouse that changed its rows."""
+        namespace, _, name = table.partition(".")
+        uri = self.uri(check_name(namespace, "namespace"), check_name(name, "table name"))
+        if not self.is_table(uri):
+            return None
+        history = load_delta(uri, self.options).history()
+        changed = [int(e["version"]) for e in history if not str(e.get("operation", "")).startswith(HARMLESS)]
+        return max(changed, default=None)
+
     def load(self, dataset: str) -> DeltaMetadata:
         """A dataset's tables.
 
@@ -239,3 +266,8 @@ class DeltaLake:
         if found is None:
             raise no_dataset(dataset, f"of format delta in {self.settings.warehouse}", self.datasets())
         return found
+
+
+def open_lake(settings: Settings) -> Catalog:
+    """The warehouse of a configuration."""
+    return DeltaLake(settings)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.dataset as pads
 
 from dedup_storage.lake.delta.open import load_delta
 
@@ -43,3 +46,7 @@ class DeltaRef:
     def load(self, version: int | None = None) -> DeltaTable:
         """The table at a Delta version; ``None`` takes the newest."""
         return load_delta(self.uri, self.options, version)
+
+    def flagged(self, snapshot_id: int, where: str, columns: Sequence[str]) -> pa.Table:
+        """See ``FlaggedRows``."""
+        return self.load(snapshot_id).to_pyarrow_dataset().to_table(columns=list(columns), filter=pads.field(where))

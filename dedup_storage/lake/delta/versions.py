@@ -29,11 +29,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.delta.events import Versions, fold
 from dedup_storage.lake.delta.open import load_delta
+from dedup_storage.lake.retries import small_commits
 from dedup_storage.schema import check_name
 
 if TYPE_CHECKING:
@@ -155,12 +155,7 @@ class VersionLog:
         """Take events back; appends in between are no reason to fail."""
         from deltalake.exceptions import CommitFailedError
 
-        for attempt in Retrying(
-            retry=retry_if_exception_type(CommitFailedError),
-            stop=stop_after_attempt(30),
-            wait=wait_random_exponential(multiplier=0.05, max=1),
-            reraise=True,
-        ):
+        for attempt in small_commits(lambda error: isinstance(error, CommitFailedError)):
             with attempt:
                 load_delta(self.uri, self._options).delete(where)
 

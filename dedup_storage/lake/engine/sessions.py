@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["SESSION_DEFAULTS", "move_to", "run_session"]
+__all__ = ["SESSION_DEFAULTS", "SessionNeeds", "in_own_session", "is_stopped", "move_to", "run_session"]
 
 # What each setting is for: docs/decisions.md, 'Session settings'.
 SESSION_DEFAULTS = {
@@ -17,6 +22,29 @@ SESSION_DEFAULTS = {
 }
 
 _CATALOGS = "spark.sql.catalog."
+
+
+@dataclass(frozen=True)
+class SessionNeeds:
+    """What a table format needs of a Spark session.
+
+    Attributes:
+        title: The format, for messages.
+        extensions: Classes of ``spark.sql.extensions``.
+        catalog: Settings that define a catalog, in a running session too.
+        conf: Further settings of a new session.
+        required: Those that a running session must have, since it cannot be given them.
+        packages: To fetch beside the configured ones, where packages are fetched at all.
+        excludes: Dependencies of packages that Spark brings itself.
+    """
+
+    title: str
+    extensions: tuple[str, ...] = ()
+    catalog: Mapping[str, str] = field(default_factory=dict)
+    conf: Mapping[str, str] = field(default_factory=dict)
+    required: Mapping[str, str] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
 
 
 def run_session(spark: SparkSession) -> SparkSession:
@@ -36,13 +64,37 @@ def run_session(spark: SparkSession) -> SparkSession:
     return session
 
 
+def is_stopped(session: SparkSession) -> bool:
+    """Whether the application of a session has ended."""
+    return bool(session.sparkContext._jsc.sc().isStopped())
+
+
 def move_to(session: SparkSession, df: DataFrame) -> DataFrame:
     """The same frame, to be executed with another session's settings.
 
     It goes as it was analysed: what its expressions mean, such as a text read as a local time, was decided by the
     settings of the session that it was made in.
     """
+    return _of_plan(session, df._jdf.queryExecution().analyzed())
+
+
+def in_own_session(df: DataFrame, conf: Mapping[str, str]) -> DataFrame:
+    """The same rows, planned whenever they are needed with settings that no other query sees.
+
+    Spark plans lazily, so a setting put back after the call would be gone when the frame is run. The session is a copy:
+    it shares the application, the catalogs' definitions, cached data and the temporary views that exist now.
+    """
+    patched = RDD.toDF
+    session = SparkSession(df.sparkSession.sparkContext, df.sparkSession._jsparkSession.cloneSession())
+    # A new session object takes over `RDD.toDF`; the caller's session keeps it.
+    RDD.toDF = patched  # type: ignore[method-assign]
+    for key, value in conf.items():
+        session.conf.set(key, value)
+    return _of_plan(session, df._jdf.queryExecution().analyzed())
+
+
+def _of_plan(session: SparkSession, plan: Any) -> DataFrame:
     java = session._jvm.org.apache.spark.sql.classic.Dataset.ofRows(  # type: ignore[union-attr]
-        session._jsparkSession, df._jdf.queryExecution().analyzed()
+        session._jsparkSession, plan
     )
     return DataFrame(java, session)

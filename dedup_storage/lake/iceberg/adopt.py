@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
 from dedup_storage.lake.iceberg.metadata import EXPIRED_PREFIX
-from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.runs import Run
 from dedup_storage.lake.sql import listed, literal, quoted
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, version_tag
 from dedup_storage.schema import DateGrain, LogSchema

@@ -11,47 +11,43 @@ the files it marks or takes out are still there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError
 from dedup_storage.lake import branch as neutral
 from dedup_storage.lake.branch import BRANCH_PREFIX, BranchPart, branch_gone, branch_name
+from dedup_storage.lake.engine.iceberg import IcebergTable, load_table
 from dedup_storage.lake.iceberg.merge import merge_into
-from dedup_storage.lake.iceberg.metadata import Lake, ancestors, live_rows, snapshot_summary, tags
-from dedup_storage.lake.iceberg.net import Files, iterate
-from dedup_storage.lake.protocol import Staged
+from dedup_storage.lake.iceberg.metadata import Lake
+from dedup_storage.lake.iceberg.snapshots import ancestors, live_rows, snapshot_summary, tags
+from dedup_storage.lake.retries import small_commits
+from dedup_storage.lake.runs import Staged
 from dedup_storage.lake.segments import Segment
 from dedup_storage.layout import PROPERTY_PREFIX
+from dedup_storage.spark.errors import JAVA_ERRORS
 
 __all__ = [
     "BRANCH_PREFIX",
     "RunBranch",
     "branch_name",
     "commit_again",
-    "expiring",
     "load_java",
     "main_id",
-    "mark",
 ]
 
 PART = PROPERTY_PREFIX + neutral.PART
-_JAVA_ERRORS = (Py4JJavaError, PySparkException)
 _RACES = ("CommitFailedException", "SQLITE_BUSY")
 
 
-def load_java(spark: SparkSession, settings: Settings, dataset: str, table: str) -> Any:
+def load_java(spark: SparkSession, settings: Settings, dataset: str, table: str) -> IcebergTable:
     """A table in Iceberg's own API, freshly loaded."""
-    util = spark._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr]
-    return util.loadIcebergTable(spark._jsparkSession, f"{settings.catalog.name}.{dataset}.{table}")
+    return load_table(spark, f"{settings.catalog.name}.{dataset}.{table}")
 
 
 def main_id(table: Table) -> int | None:
@@ -61,27 +57,13 @@ def main_id(table: Table) -> int | None:
 
 def commit_again(commit: Callable[[], None]) -> None:
     """Make a small change of a table's references, again and again when other writers' commits come first."""
-    for attempt in Retrying(
-        retry=retry_if_exception(_lost),
-        stop=stop_after_attempt(30),
-        wait=wait_random_exponential(multiplier=0.05, max=2),
-        reraise=True,
-    ):
+    for attempt in small_commits(_lost):
         with attempt:
             commit()
 
 
 def _lost(error: BaseException) -> bool:
-    return isinstance(error, _JAVA_ERRORS) and any(mark in str(error) for mark in _RACES)
-
-
-def mark(java: Any, facts: Mapping[str, str]) -> None:
-    """Stage a snapshot that changes no file; it only carries facts."""
-    change = java.newFastAppend()
-    for key, value in facts.items():
-        change.set(key, value)
-    change.stageOnly()
-    change.commit()
+    return isinstance(error, JAVA_ERRORS) and any(mark in str(error) for mark in _RACES)
 
 
 class RunBranch:
@@ -107,7 +89,7 @@ class RunBranch:
     def _load(self) -> Table:
         return self.lake.catalog.load_table((self.dataset, self.table))
 
-    def _java(self) -> Any:
+    def _java(self) -> IcebergTable:
         return load_java(self.spark, self.settings, self.dataset, self.table)
 
     def tip(self) -> int | None:
@@ -144,7 +126,7 @@ class RunBranch:
         def create() -> None:
             # The same run at work in another process may have been faster.
             if self.tip() is None:
-                self._java().manageSnapshots().createBranch(self.name, base).commit()
+                self._java().create_branch(self.name, base)
 
         commit_again(create)
 
@@ -154,15 +136,11 @@ class RunBranch:
 
         def remove() -> None:
             if self.tip() is not None:
-                self._java().manageSnapshots().removeBranch(self.name).commit()
+                self._java().remove_branch(self.name)
 
         def expire() -> None:
             there = {s.snapshot_id for s in self._load().metadata.snapshots}
-            change = expiring(self._java())
-            for part in parts:
-                if part.snapshot_id in there:
-                    change = change.expireSnapshotId(part.snapshot_id)
-            change.commit()
+            self._java().expire(part.snapshot_id for part in parts if part.snapshot_id in there)
 
         commit_again(remove)
         if parts:
@@ -173,13 +151,12 @@ class RunBranch:
 
         Rows appended to the same segments in between lie in other files and stay.
         """
-        java, staged_id = self._java(), staged.snapshot_id
-        added = iterate(java.snapshot(staged_id).addedDataFiles(java.io()))
+        staged_id = staged.snapshot_id
         try:
-            self.exchange(added, removed, _prefixed(facts))
+            self.exchange(self._java().added_files(staged_id), removed, _prefixed(facts))
         finally:
             # After a part that another process stored first, too.
-            commit_again(lambda: expiring(self._java()).expireSnapshotId(staged_id).commit())
+            commit_again(lambda: self._java().expire([staged_id]))
 
     def merge(
         self,
@@ -217,15 +194,11 @@ class RunBranch:
         java = self._java()
         wanted = set(removed)
         try:
-            change = java.newOverwrite().toBranch(self.name)
-            for file in added:
-                change.addFile(file)
-            for file in self._live(java, wanted):
-                change.deleteFile(file)
-            for key, value in facts.items():
-                change.set(key, value)
-            change.commit()
-        except _JAVA_ERRORS as error:
+            gone = java.files_of(self.name, wanted)
+            if len(gone) != len(wanted):
+                raise self._taken()
+            java.exchange(self.name, added, gone, facts)
+        except JAVA_ERRORS as error:
             if "ValidationException" in str(error):
                 raise self._taken() from error
             if not self.exists():
@@ -243,35 +216,15 @@ class RunBranch:
         listed, tip = list(names), self.tip()
 
         def change() -> None:
-            if self.tip() is None:
+            if tip is None or self.tip() is None:
                 return
-            refs = self._java().manageSnapshots()
-            for name in listed:
-                refs = refs.replaceBranch(name, tip) if name == "main" else refs.replaceTag(name, tip)
-            refs.removeBranch(self.name).commit()
+            self._java().point(listed, tip, instead_of=self.name)
 
         commit_again(change)
 
     def mark(self, facts: Mapping[str, str]) -> None:
         """Commit a part that changed no file."""
-        change = self._java().newFastAppend().toBranch(self.name)
-        for key, value in facts.items():
-            change.set(key, value)
-        change.commit()
-
-    def _live(self, java: Any, wanted: set[str]) -> Iterator[Any]:
-        """The branch's data files at the places named."""
-        found = 0
-        tasks = java.newScan().useRef(self.name).planFiles()
-        try:
-            for task in iterate(tasks):
-                if str(task.file().location()) in wanted:
-                    found += 1
-                    yield task.file()
-        finally:
-            tasks.close()
-        if found != len(wanted):
-            raise self._taken()
+        self._java().mark(facts, self.name)
 
     def stage(self, base: int, facts: Mapping[str, str]) -> None:
         """Stage the whole branch as one snapshot on today's main.
@@ -288,25 +241,9 @@ class RunBranch:
         tip = tags(table).get(self.name)
         if not parts or parts[0].parent_snapshot_id != base:
             raise branch_gone(self.dataset, self.table)
-        files = Files.of(java, [p.snapshot_id for p in parts])
-        change = java.newRowDelta().validateFromSnapshot(base).validateDeletedFiles()
-        for file in files.added.values():
-            change.addRows(file)
-        for file in files.removed.values():
-            change.removeRows(file)
-        referenced = self.spark._jvm.java.util.ArrayList()  # type: ignore[union-attr]
-        for file in files.marks.values():
-            change.addDeletes(file)
-            referenced.add(file.referencedDataFile())
-        for file in files.unmarked.values():
-            change.removeDeletes(file)
-        change.validateDataFilesExist(referenced)
-        for key, value in facts.items():
-            change.set(key, value)
-        change.stageOnly()
         try:
-            change.commit()
-        except Py4JJavaError as error:
+            java.stage_parts(base, [p.snapshot_id for p in parts], facts)
+        except JAVA_ERRORS as error:
             if "ValidationException" in str(error):
                 raise ConflictError(
                     f"files of {self.dataset}.{self.table} that this run replaces are gone",
@@ -317,11 +254,6 @@ class RunBranch:
         # another process dropped it before this commit, they could be gone.
         if self.tip() != tip:
             raise branch_gone(self.dataset, self.table)
-
-
-def expiring(java: Any) -> Any:
-    """Expiry of named snapshots alone: by default Iceberg takes every unnamed one that is five days old as well."""
-    return java.expireSnapshots().expireOlderThan(1)
 
 
 def _prefixed(facts: Mapping[str, str]) -> dict[str, str]:

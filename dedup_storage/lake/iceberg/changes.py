@@ -17,6 +17,7 @@ from pyiceberg.transforms import BucketTransform, IdentityTransform, MonthTransf
 from pyiceberg.types import DateType
 
 from dedup_storage.lake.cells import Cell, whole_month
+from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec
 
@@ -25,12 +26,8 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
 
-__all__ = ["CHANGED", "ROWS_KEPT", "Cell", "changed_cells", "stored_cells"]
+__all__ = ["changed_cells", "stored_cells"]
 
-# Snapshot fact: the snapshot wrote rows anew and changed none, as compaction does.
-ROWS_KEPT = "rows-kept"
-# Snapshot fact: what changed, as JSON, where files do not tell (a promoted group's rows are in another table).
-CHANGED = "changed"
 # Job whose runs move rows and change none.
 _MAINTENANCE = "maintain"
 _EPOCH = date(1970, 1, 1)

@@ -14,15 +14,22 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
 from dedup_storage.lake.branch import BRANCH_PREFIX, branch_name
 from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.adopt import adopt_table, describe_adopted, table_partitions
 from dedup_storage.lake.iceberg.branch import RunBranch
+from dedup_storage.lake.iceberg.erasure import IcebergErasure
 from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata, Lake, snapshot_summary, tags
+from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.lake.iceberg.publish import Publisher
 from dedup_storage.lake.iceberg.samples import IcebergSamples
-from dedup_storage.lake.protocol import Run, Staged, require_segments
+from dedup_storage.lake.iceberg.snapshots import snapshot_summary, tags
+from dedup_storage.lake.iceberg.upkeep import IcebergUpkeep
+from dedup_storage.lake.protocol import TableFormat, require_segments
+from dedup_storage.lake.ranges import in_ranges
+from dedup_storage.lake.runs import Run, Staged
 from dedup_storage.lake.segments import Segment
 from dedup_storage.lake.sql import listed, quoted
+from dedup_storage.lake.upkeep import Policy
 from dedup_storage.layout import (
     PROMOTED_PROPERTY,
     DatasetSpec,
@@ -34,7 +41,7 @@ from dedup_storage.layout import (
 )
 from dedup_storage.schema import DateGrain, LogSchema, check_name
 
-__all__ = ["IcebergFormat", "in_ranges"]
+__all__ = ["IcebergFormat", "open_format"]
 
 _TABLE_PROPERTIES = {
     "format-version": "3",
@@ -295,19 +302,20 @@ class IcebergFormat(IcebergSamples):
         """Remove a snapshot's name."""
         self._publisher.untag(dataset, table, name)
 
+    def upkeep(self, spec: DatasetSpec, policy: Policy) -> IcebergUpkeep:
+        """Maintenance; the files of a log that was adopted are not the dataset's to expire."""
+        require_segments("maintenance", spec)
+        return IcebergUpkeep(self.spark, self, self.settings, spec, policy)
+
+    def erasure(self, spec: DatasetSpec, users: DataFrame, run_id: str) -> IcebergErasure:
+        """The erasure of some users."""
+        return IcebergErasure(self.spark, self, self.settings, spec, users, run_id)
+
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged data."""
         self._publisher.discard(spec, run)
 
 
-def in_ranges(column: str, ranges: Sequence[tuple[str, str]]) -> Column:
-    """Whether a date lies in one of half-open ranges (ISO; an empty text is no bound)."""
-    condition: Column | None = None
-    for low, high in ranges:
-        part = F.lit(True)
-        if low:
-            part = F.col(column) >= F.lit(low).cast("date")
-        if high:
-            part = part & (F.col(column) < F.lit(high).cast("date"))
-        condition = part if condition is None else condition | part
-    return F.lit(False) if condition is None else condition
+def open_format(spark: SparkSession, settings: Settings) -> TableFormat:
+    """The format in a session that knows it."""
+    return IcebergFormat(spark, settings)

@@ -16,12 +16,12 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError
 from dedup_storage.faults import reached
-from dedup_storage.lake.groups import definition_at
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_again, load_java, main_id
-from dedup_storage.lake.iceberg.expire import Expiry, Policy
-from dedup_storage.lake.iceberg.manifests import lists_removed, rewrite_main
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata, ancestors, snapshot_summary, tags
+from dedup_storage.lake.iceberg.expire import Expiry
+from dedup_storage.lake.iceberg.manifests import lists_removed
 from dedup_storage.lake.iceberg.rewrite import TableRewriter, Touched
+from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, snapshot_summary, tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec, TableRole, parse_version_tag
 
@@ -62,7 +62,7 @@ class KeptVersions:
             ConflictError: another run published meanwhile; run again.
         """
         # What versions say of their runs must outlive the snapshots that say it.
-        Expiry(self.spark, self.tables, self.settings, self.spec, Policy()).remember(meta, meta.version_numbers)
+        Expiry(self.spark, self.tables, self.settings, self.spec).remember(meta, meta.version_numbers)
         reached("forget:remembered")
         meta = self.tables.metadata(self.spec.name)
         current = meta.snapshots(meta.current)
@@ -103,16 +103,13 @@ class KeptVersions:
         if lists_removed(table, main_id(table) or 0):
             facts = self._facts(meta, name, snapshot_id)
             java = load_java(self.spark, self.settings, self.spec.name, name)
-            commit_again(lambda: rewrite_main(self.spark, java, facts))
+            commit_again(lambda: java.rewrite_manifests(facts))
             reached("forget:manifests")
             table = self._with_rows_of(name, snapshot_id)
-        tip = main_id(table)
+        tip = main_id(table) or 0
 
         def follow() -> None:
-            refs = load_java(self.spark, self.settings, self.spec.name, name).manageSnapshots()
-            for tag in names:
-                refs = refs.replaceTag(tag, tip)
-            refs.commit()
+            load_java(self.spark, self.settings, self.spec.name, name).point(names, tip)
 
         commit_again(follow)
 
@@ -130,8 +127,8 @@ class KeptVersions:
         facts = {PROPERTY_PREFIX + "run-id": self.run_id, PROPERTY_PREFIX + "job": "forget-user"}
         if meta.role(name) == TableRole.FEATURES:
             # The snapshot that held the group's definition goes, and with it the rows it names.
-            group = definition_at(meta.tables[name], snapshot_id)
-            facts |= {PROPERTY_PREFIX + DEFINITION: group.to_json()} if group is not None else {}
+            text = definition_text(meta.tables[name], snapshot_id)
+            facts |= {PROPERTY_PREFIX + DEFINITION: text} if text else {}
         return facts
 
     def _overtaken(self) -> ConflictError:

@@ -14,11 +14,21 @@ from pyiceberg.transforms import BucketTransform
 from dedup_storage.config import Settings
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.cells import Cell
-from dedup_storage.lake.history import ANCHORS, Added, DatasetMetadata, FileShare, Totals, VersionInfo, no_dataset
+from dedup_storage.lake.history import (
+    ANCHORS,
+    Added,
+    Catalog,
+    DatasetMetadata,
+    FileShare,
+    Totals,
+    VersionInfo,
+    no_dataset,
+)
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
 from dedup_storage.lake.iceberg.changes import changed_cells, stored_cells
 from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, live_rows, snapshot_summary, tags
-from dedup_storage.lake.stored_users import StoredUsers, iceberg_users, sample_records
+from dedup_storage.lake.iceberg.users import iceberg_users
+from dedup_storage.lake.stored_users import StoredUsers, sample_records
 from dedup_storage.layout import (
     PROPERTY_PREFIX,
     ROLE_PROPERTY,
@@ -31,7 +41,7 @@ from dedup_storage.layout import (
 from dedup_storage.schema import check_name
 
 if TYPE_CHECKING:
-    from pyiceberg.catalog import Catalog
+    from pyiceberg.catalog import Catalog as TableCatalog
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
@@ -42,6 +52,7 @@ __all__ = [
     "VersionInfo",
     "ancestors",
     "live_rows",
+    "open_lake",
     "snapshot_summary",
     "tags",
 ]
@@ -194,7 +205,7 @@ class Lake:
         self.settings = settings
 
     @cached_property
-    def catalog(self) -> Catalog:
+    def catalog(self) -> TableCatalog:
         """The PyIceberg catalog.
 
         Raises:
@@ -268,3 +279,8 @@ class Lake:
         if found is None:
             raise no_dataset(dataset, f"in the catalog {self.settings.catalog.name}", self.datasets())
         return found
+
+
+def open_lake(settings: Settings) -> Catalog:
+    """The catalog of a configuration."""
+    return Lake(settings)

@@ -15,22 +15,21 @@ next run, whoever it is; a crash before 3 leaves only unreferenced data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from py4j.protocol import Py4JJavaError
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ForeignCommitError, StorageError
 from dedup_storage.faults import reached
-from dedup_storage.lake.groups import definition_at
-from dedup_storage.lake.iceberg.branch import RunBranch, commit_again, expiring, load_java, main_id, mark
-from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake, ancestors, snapshot_summary, tags
-from dedup_storage.lake.protocol import UNTAGGED, Run
+from dedup_storage.lake.engine.iceberg import IcebergTable
+from dedup_storage.lake.iceberg.branch import RunBranch, commit_again, load_java, main_id
+from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
+from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, snapshot_summary, tags
+from dedup_storage.lake.protocol import UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError, PublisherBase, version_facts
+from dedup_storage.lake.runs import Run
 from dedup_storage.layout import (
     DEFINITION,
     PROPERTY_PREFIX,
@@ -40,10 +39,9 @@ from dedup_storage.layout import (
     claim_tag,
     version_tag,
 )
+from dedup_storage.spark.errors import JAVA_ERRORS
 
 __all__ = ["Publisher"]
-
-_JAVA_ERRORS = (Py4JJavaError, PySparkException)
 
 
 class Publisher(PublisherBase[IcebergMetadata]):
@@ -66,10 +64,8 @@ class Publisher(PublisherBase[IcebergMetadata]):
         staged = self.find_staged(anchor, run.attempt)
         reached("publish:before-claim")
         try:
-            self._java(spec.name, spec.anchor.name).manageSnapshots().createTag(
-                claim_tag(version), staged.snapshot_id
-            ).commit()
-        except _JAVA_ERRORS as error:
+            self._java(spec.name, spec.anchor.name).create_tag(claim_tag(version), staged.snapshot_id)
+        except JAVA_ERRORS as error:
             meta = self.lake.load(spec.name)
             if tags(meta.anchor).get(claim_tag(version)) != staged.snapshot_id:
                 raise LostRaceError(str(error)) from error
@@ -130,8 +126,8 @@ class Publisher(PublisherBase[IcebergMetadata]):
                 lost: Exception | None = None
                 if _holder(table, staged.snapshot_id) is None:
                     try:
-                        self._java(dataset, name).manageSnapshots().cherrypick(staged.snapshot_id).commit()
-                    except _JAVA_ERRORS as error:
+                        self._java(dataset, name).pick(staged.snapshot_id)
+                    except JAVA_ERRORS as error:
                         lost = error
                     table = self.lake.catalog.load_table((dataset, name))
                 holder = _holder(table, staged.snapshot_id)
@@ -147,8 +143,8 @@ class Publisher(PublisherBase[IcebergMetadata]):
                 if tag not in tags(self.lake.catalog.load_table((dataset, name))):
                     return
                 try:
-                    self._java(dataset, name).manageSnapshots().removeTag(tag).commit()
-                except _JAVA_ERRORS as error:
+                    self._java(dataset, name).remove_tag(tag)
+                except JAVA_ERRORS as error:
                     raise LostRaceError(str(error)) from error
 
     def tag(self, dataset: str, name: str, tag: str, snapshot_id: int) -> None:
@@ -158,8 +154,8 @@ class Publisher(PublisherBase[IcebergMetadata]):
                 if tags(self.lake.catalog.load_table((dataset, name))).get(tag) == snapshot_id:
                     return
                 try:
-                    self._java(dataset, name).manageSnapshots().createTag(tag, snapshot_id).commit()
-                except _JAVA_ERRORS as error:
+                    self._java(dataset, name).create_tag(tag, snapshot_id)
+                except JAVA_ERRORS as error:
                     raise LostRaceError(str(error)) from error
 
     def _restore(self, dataset: str, name: str, snapshot_id: int, version: int) -> None:
@@ -170,9 +166,8 @@ class Publisher(PublisherBase[IcebergMetadata]):
                 if tag in tags(self.lake.catalog.load_table((dataset, name))):
                     return
                 try:
-                    change = self._java(dataset, name).manageSnapshots()
-                    change.setCurrentSnapshot(snapshot_id).createTag(tag, snapshot_id).commit()
-                except _JAVA_ERRORS as error:
+                    self._java(dataset, name).set_back(snapshot_id, tag)
+                except JAVA_ERRORS as error:
                     raise LostRaceError(str(error)) from error
 
     def _refuse_foreign(self, meta: IcebergMetadata, name: str) -> None:
@@ -214,15 +209,14 @@ class Publisher(PublisherBase[IcebergMetadata]):
 
     def _stage_again(self, spec: DatasetSpec, name: str, staged: Snapshot, run: Run) -> None:
         java = self._java(spec.name, name)
-        change = java.newOverwrite().overwriteByRowFilter(self._filter(spec, run))
-        files = java.snapshot(staged.snapshot_id).addedDataFiles(java.io()).iterator()
-        while files.hasNext():
-            change.addFile(files.next())
-        for key, value in snapshot_summary(staged).items():
-            if key == "wap.id" or key.startswith("dedup-storage."):
-                change.set(key, value)
-        change.stageOnly()
-        change.commit()
+        summary = snapshot_summary(staged)
+        java.stage_replacement(
+            java.added_files(staged.snapshot_id),
+            spec.event_date_column,
+            run.replaced or (),
+            None if run.buckets is None else (spec.schema_.user, spec.buckets, run.buckets),
+            {k: v for k, v in summary.items() if k == "wap.id" or k.startswith("dedup-storage.")},
+        )
 
     def facts(self, spec: DatasetSpec, name: str, run: Run) -> dict[str, str]:
         """What a staged snapshot says of its run; on the anchor table, all that the version remembers."""
@@ -233,8 +227,8 @@ class Publisher(PublisherBase[IcebergMetadata]):
             # Rows rewritten by a run that knows nothing of definitions: the group stays what it was.
             stored = self.lake.catalog.load_table((spec.name, name))
             if stored.properties.get(ROLE_PROPERTY) == TableRole.FEATURES and stored.current_snapshot() is not None:
-                group = definition_at(stored, main_id(stored) or 0)
-                facts |= {DEFINITION: group.to_json()} if group is not None else {}
+                text = definition_text(stored, main_id(stored) or 0)
+                facts |= {DEFINITION: text} if text else {}
         return {PROPERTY_PREFIX + key: value for key, value in facts.items()}
 
     def _restage(self, meta: IcebergMetadata, name: str, run: Run) -> None:
@@ -247,31 +241,12 @@ class Publisher(PublisherBase[IcebergMetadata]):
         if staged is not None and (name not in changes or staged.parent_snapshot_id == main_id(table)):
             return
         facts = {"wap.id": run.attempt, **self.facts(meta.spec, name, run)}
-        java = self._java(meta.spec.name, name)
         if name not in changes:
-            mark(java, facts)
+            self._java(meta.spec.name, name).mark(facts)
             return
         parts = RunBranch(self.spark, self.settings, self.lake, meta.spec.name, name, str(run.branch))
         parts.stage(meta.snapshots(run.base)[name], facts)
         reached(f"publish:restaged-{name}")
-
-    def _filter(self, spec: DatasetSpec, run: Run) -> Any:
-        java = self.spark._jvm.org.apache.iceberg.expressions.Expressions  # type: ignore[union-attr]
-        whole = java.alwaysFalse()
-        for low, high in run.replaced or ():
-            part = java.alwaysTrue()
-            if low:
-                part = getattr(java, "and")(part, java.greaterThanOrEqual(spec.event_date_column, low))
-            if high:
-                part = getattr(java, "and")(part, java.lessThan(spec.event_date_column, high))
-            whole = getattr(java, "or")(whole, part)
-        if run.buckets is None:
-            return whole
-        chosen = java.alwaysFalse()
-        for bucket in run.buckets:
-            term = java.bucket(spec.schema_.user, spec.buckets)
-            chosen = getattr(java, "or")(chosen, java.equal(term, bucket))
-        return getattr(java, "and")(whole, chosen)
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged snapshots and the files that only they hold.
@@ -293,9 +268,9 @@ class Publisher(PublisherBase[IcebergMetadata]):
                 self._expire(spec.name, name, snapshot.snapshot_id)
 
     def _expire(self, dataset: str, name: str, snapshot_id: int) -> None:
-        commit_again(lambda: expiring(self._java(dataset, name)).expireSnapshotId(snapshot_id).commit())
+        commit_again(lambda: self._java(dataset, name).expire([snapshot_id]))
 
-    def _java(self, dataset: str, table: str) -> Any:
+    def _java(self, dataset: str, table: str) -> IcebergTable:
         """The table in Iceberg's own API, freshly loaded."""
         return load_java(self.spark, self.settings, dataset, table)
 

@@ -15,11 +15,11 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import RunBranch, load_java
 from dedup_storage.lake.iceberg.files import files_by_segment, partition_fields, segments_sql
-from dedup_storage.lake.iceberg.manifests import lay_anew
-from dedup_storage.lake.iceberg.metadata import DatasetMetadata
-from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.lake.protocol import TableFormat
+from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import Segment
 from dedup_storage.lake.stored_rows import StoredRows
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
@@ -57,7 +57,7 @@ class TableRewriter:
     ) -> None:
         self.tables, self.settings, self.table, self.run = tables, settings, table, run
         self.spark, self.session = spark, run_session(spark)
-        self._fields = partition_fields(meta.tables[table])
+        self._fields, self._properties = partition_fields(meta.tables[table]), meta.tables[table].properties
         dated = any(transform in ("identity", "month") for _, transform in self._fields)
         # Rows set aside lie in segments without dates.
         undated = meta.spec.model_copy(update={"date_grain": DateGrain.NONE})
@@ -143,18 +143,16 @@ class TableRewriter:
         columns = self._spec_of_table.columns
         rows = rows.select(*columns, "_file").join(listed, F.col("_file") == F.col("_path"), "left_semi")
         rows = rows.join(F.broadcast(self.users), user, "left_anti").select(*columns)
-        java = load_java(self.spark, self.settings, self.dataset, self.table)
-        if java.properties().get(STAGING) != "true":
+        table = load_java(self.spark, self.settings, self.dataset, self.table)
+        if self._properties.get(STAGING) != "true":
             # A table of a sample made by an earlier release: its rows would be appended for all to see.
-            java.updateProperties().set(STAGING, "true").commit()
+            table.set_property(STAGING, "true")
+            self._properties = {**self._properties, STAGING: "true"}
         staged = self.tables.stage(self.spec, self._spec_of_table, move_to(run_session(self.session), rows), self.run)
-        java.refresh()
-        spec = java.spec()
+        table.refresh()
         by_segment: dict[Segment, list[Any]] = {segment: [] for segment in needed}
-        iterator = java.snapshot(staged.snapshot_id).addedDataFiles(java.io()).iterator()
-        while iterator.hasNext():
-            file = iterator.next()
-            by_segment[_segment_of(str(spec.partitionToPath(file.partition())), self._fields)].append(file)
+        for file in table.added_files(staged.snapshot_id):
+            by_segment[_segment_of(table.partition_path(file), self._fields)].append(file)
         for segment, files in needed.items():
             self._written[segment, files] = by_segment[segment]
 
@@ -164,7 +162,10 @@ class TableRewriter:
 
     def lay_anew(self, branch: RunBranch, snapshot_id: int, touched: Touched, facts: Mapping[str, str]) -> None:
         """Make a snapshot anew on a branch, where nothing tells of the touched files, nor of any taken out before."""
-        lay_anew(branch, snapshot_id, *self._exchanged(touched), facts)
+        branch.open(snapshot_id)
+        table = load_java(self.spark, self.settings, self.dataset, self.table)
+        added, removed = self._exchanged(touched)
+        table.lay_anew(branch.name, snapshot_id, added, set(removed), facts)
 
     def _exchanged(self, touched: Touched) -> tuple[list[Any], list[str]]:
         """New files, and places of those they replace."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import StorageError
+from dedup_storage.lake.engine.iceberg import load_table
 from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.lake.iceberg.snapshots import snapshot_summary
 from dedup_storage.lake.sql import listed, quoted
@@ -43,11 +43,8 @@ class IcebergSamples(ABC):
 
     def record_sample(self, spec: DatasetSpec, name: str, text: str | None) -> None:
         """Set a sample's record, or remove it."""
-        jvm: Any = self.spark._jvm
-        anchor = f"{self.settings.catalog.name}.{spec.name}.{spec.anchor.name}"
-        table = jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(self.spark._jsparkSession, anchor)
-        change, key = table.updateProperties(), SAMPLE_PREFIX + name
-        (change.remove(key) if text is None else change.set(key, text)).commit()
+        anchor = load_table(self.spark, f"{self.settings.catalog.name}.{spec.name}.{spec.anchor.name}")
+        anchor.set_property(SAMPLE_PREFIX + name, text)
 
     def store_users(
         self, spec: DatasetSpec, table: str, users: DataFrame, attempt: str, order: Mapping[str, bool]

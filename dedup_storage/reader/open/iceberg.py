@@ -28,7 +28,8 @@ from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import ConfigError, DatasetNotFoundError, StorageError, VersionNotFoundError, known_names
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
 from dedup_storage.lake.iceberg.snapshots import definition_text
-from dedup_storage.lake.stored_users import iceberg_users, sample_records
+from dedup_storage.lake.iceberg.users import iceberg_users
+from dedup_storage.lake.stored_users import sample_records
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole, parse_version_tag, version_tag
 from dedup_storage.reader.decode.files import DataFile, TableRef
 from dedup_storage.reader.open.cut import Cut, CutTable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,11 +79,12 @@ def attend_by_flex(
 
         score_mod = add_bias
     q, k, v = (t.transpose(0, 1).unsqueeze(0) for t in (queries, keys, values))
-    attention = _compiled() if queries.is_cuda else flex_attention
-    found, auxiliary = attention(
+    attention: Callable[..., Any] = _compiled() if queries.is_cuda else flex_attention
+    rows, auxiliary = attention(
         q, k, v, score_mod=score_mod, block_mask=mask, scale=scale, return_aux=AuxRequest(lse=True)
     )
-    found, total = found[0].transpose(0, 1), auxiliary.lse[0].transpose(0, 1)
+    found: Tensor = rows[0].transpose(0, 1)
+    total: Tensor = auxiliary.lse[0].transpose(0, 1)
     if own is None:
         return found
     # softmax over keys and own key: the own key has the share e^s / (e^s + e^lse).
@@ -92,5 +94,6 @@ def attend_by_flex(
 
 
 @cache
-def _compiled() -> Callable[..., tuple[Tensor, torch.nn.attention.flex_attention.AuxOutput]]:
-    return torch.compile(flex_attention, dynamic=True)
+def _compiled() -> Callable[..., Any]:
+    compiled: Callable[..., Any] = torch.compile(flex_attention, dynamic=True)
+    return compiled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
@@ -24,5 +26,5 @@ def attend_by_varlen(
     bounds = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
     offsets = torch.cat([windows.starts[:1], windows.ends]).to(torch.int32)
     found = varlen_attn(queries[order], keys, values, bounds, offsets, most, longest, scale=scale)
-    rows = torch.empty_like(queries).index_copy(0, order, found)
+    rows = torch.empty_like(queries).index_copy(0, order, cast(Tensor, found))
     return torch.where((lengths[inverse_indices] > 0)[:, None, None], rows, 0)

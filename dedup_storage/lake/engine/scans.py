@@ -1,71 +1,42 @@
-"""One read of an Iceberg table inside a plan, and the table's partitions."""
+"""Reads of Iceberg and Delta tables, as Spark's operators know them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-__all__ = ["PartitionColumn", "Read", "Scan", "items", "scan_of"]
+from dedup_storage.lake.engine.java import elements, has_method
+from dedup_storage.lake.engine.plans import Operator
+from dedup_storage.lake.scans import PartitionColumn
+
+__all__ = ["DeltaRead", "IcebergRead", "delta_read", "iceberg_read"]
 
 _ICEBERG_TABLE = "org.apache.iceberg.spark.source.SparkTable"
 # What Iceberg's scan says of itself.
 _GROUPED_BY = re.compile(r"groupedBy=([^)]*)\)")
 _MANY_FIELDS = 1_000_000
+_DELTA_INDEXES = ("PreparedDeltaFileIndex", "TahoeLogFileIndex", "DeltaFileIndex")
 
 
-def items(seq: Any) -> list[Any]:
-    """A Scala sequence's elements."""
-    return [seq.apply(i) for i in range(seq.size())]
-
-
-def scan_of(java: Any) -> Scan | None:
-    """The Iceberg read that a ``BatchScanExec`` is; ``None`` for another source's."""
-    relation = java.table()
-    if str(relation.getClass().getName()) != _ICEBERG_TABLE:
+def iceberg_read(operator: Operator) -> IcebergRead | None:
+    """The Iceberg read that an operator is; ``None`` for another one."""
+    java = operator.java
+    if operator.name != "BatchScanExec" or str(java.table().getClass().getName()) != _ICEBERG_TABLE:
         return None
-    return Scan(
-        relation,
-        tuple(str(a.name()) for a in items(java.output())),
-        int(java.inputPartitions().size()),
-        _grouped_by(str(java.simpleString(_MANY_FIELDS))),
+    grouped = _GROUPED_BY.search(str(java.simpleString(_MANY_FIELDS)))
+    return IcebergRead(
+        java.table(),
+        columns=tuple(str(a.name()) for a in elements(java.output())),
+        splits=int(java.inputPartitions().size()),
+        grouped_by=tuple(n.strip() for n in grouped.group(1).split(",") if n.strip()) if grouped else (),
     )
 
 
-@dataclass(frozen=True)
-class PartitionColumn:
-    """One field of a partition spec.
-
-    Attributes:
-        column: Source column.
-        transform: As Iceberg writes it, such as ``bucket[16]``.
-        type: The source column's Iceberg type.
-        field: The field's own name in metadata tables.
-    """
-
-    column: str
-    transform: str
-    type: str
-    field: str
-
-    @property
-    def buckets(self) -> int | None:
-        """Bucket count, for a bucket transform."""
-        if self.transform.startswith("bucket["):
-            return int(self.transform[len("bucket[") : -1])
-        return None
-
-    def __str__(self) -> str:
-        return self.column if self.transform == "identity" else f"{self.transform} of {self.column}"
-
-
-# What a read is told apart by: table, snapshot, columns.
-Read = tuple[str, "int | None", tuple[str, ...]]
-
-
-class Scan:
-    """One read of an Iceberg table inside a plan.
+class IcebergRead:
+    """One read of an Iceberg table.
 
     Args:
         relation: Iceberg's ``SparkTable``.
@@ -76,8 +47,7 @@ class Scan:
     """
 
     def __init__(self, relation: Any, columns: tuple[str, ...], splits: int, grouped_by: tuple[str, ...]) -> None:
-        self._table = relation.table()
-        self._snapshot = relation.snapshotId()
+        self._table, self._snapshot = relation.table(), relation.snapshotId()
         self.columns, self.splits, self.grouped_by = columns, splits, grouped_by
         self.table = str(self._table.name())
 
@@ -88,11 +58,6 @@ class Scan:
             return int(self._snapshot)
         current = self._table.currentSnapshot()
         return None if current is None else int(current.snapshotId())
-
-    @property
-    def read(self) -> Read:
-        """What tells this read apart."""
-        return self.table, self.snapshot_id, self.columns
 
     @cached_property
     def partitions(self) -> tuple[PartitionColumn, ...]:
@@ -114,22 +79,7 @@ class Scan:
         """Id of today's spec."""
         return int(self._table.spec().specId())
 
-    @cached_property
-    def bucket(self) -> PartitionColumn | None:
-        """The spec's bucket field."""
-        return next((p for p in self.partitions if p.buckets is not None), None)
-
-    @property
-    def groups(self) -> tuple[PartitionColumn, ...]:
-        """The fields of ``grouped_by``."""
-        return tuple(p for p in self.partitions if p.field in self.grouped_by)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is left to read."""
-        return self.splits == 0
-
-    def leaves(self, columns: tuple[str, ...]) -> list[tuple[int, str, bool]]:
+    def leaves(self, columns: Sequence[str]) -> list[tuple[int, str, bool]]:
         """Field id, type and whether it lies inside a list or map, of every leaf of some columns."""
         schema = self._table.schema()
         found: list[tuple[int, str, bool]] = []
@@ -155,6 +105,36 @@ def _leaves(field_id: int, kind: Any, repeated: bool) -> list[tuple[int, str, bo
     return [(field_id, str(kind.toString()), repeated)]
 
 
-def _grouped_by(text: str) -> tuple[str, ...]:
-    found = _GROUPED_BY.search(text)
-    return tuple(name.strip() for name in found.group(1).split(",") if name.strip()) if found else ()
+@dataclass(frozen=True)
+class DeltaRead:
+    """One read of a Delta table.
+
+    Attributes:
+        uri: The table's folder.
+        version: Delta version read.
+        columns: Columns read.
+        partitions: Partition columns of the table.
+    """
+
+    uri: str
+    version: int
+    columns: tuple[str, ...]
+    partitions: tuple[str, ...]
+
+
+def delta_read(operator: Operator) -> DeltaRead | None:
+    """The Delta read that an operator is; ``None`` for another one."""
+    if operator.name != "FileSourceScanExec":
+        return None
+    relation = operator.java.relation()
+    index = relation.location()
+    if str(index.getClass().getSimpleName()) not in _DELTA_INDEXES:
+        return None
+    snapshot = index.preparedScan().scannedSnapshot() if has_method(index, "preparedScan") else index.getSnapshot()
+    uri = str(index.path().toString())
+    return DeltaRead(
+        uri="/" + uri.removeprefix("file:").lstrip("/") if uri.startswith(("file:", "/")) else uri,
+        version=int(snapshot.version()),
+        columns=tuple(str(a.name()) for a in elements(operator.java.output())),
+        partitions=tuple(str(f.name()) for f in elements(relation.partitionSchema().toList())),
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Files", "iterate"]
+from dedup_storage.lake.engine.java import iterate
+
+__all__ = ["Files"]
 
 
 @dataclass
@@ -38,9 +40,7 @@ class Files:
 
 
 def _apply(into: dict[str, Any], against: dict[str, Any], files: Any) -> None:
-    iterator = files.iterator()
-    while iterator.hasNext():
-        file = iterator.next()
+    for file in iterate(files):
         place = str(file.location())
         if str(file.content()) != "DATA":
             place = f"{place}@{file.contentOffset()}"
@@ -48,9 +48,3 @@ def _apply(into: dict[str, Any], against: dict[str, Any], files: Any) -> None:
             del against[place]
         else:
             into[place] = file
-
-
-def iterate(iterable: Any) -> Iterator[Any]:
-    iterator = iterable.iterator()
-    while iterator.hasNext():
-        yield iterator.next()

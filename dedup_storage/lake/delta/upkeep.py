@@ -1,0 +1,127 @@
+"""Maintenance of Delta tables: versions expire by policy, files that no kept version names are deleted.
+
+Delta's own VACUUM goes by the age of a removal and knows nothing of versions, so the tables keep everything and this
+decides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from pyspark.sql import SparkSession
+
+from dedup_storage.faults import reached
+from dedup_storage.lake.delta.branch import DeltaBranch, branches_of
+from dedup_storage.lake.delta.files import live_files
+from dedup_storage.lake.delta.metadata import DeltaLake
+from dedup_storage.lake.delta.ref import DeltaRef
+from dedup_storage.lake.delta.stage import StagedStore
+from dedup_storage.lake.folders import delete_files, is_hidden, list_files, open_folder
+from dedup_storage.lake.upkeep import DAY_MS, Outdated, Policy, TableExpiry
+from dedup_storage.layout import DatasetSpec
+
+__all__ = ["DeltaUpkeep"]
+
+
+@dataclass(frozen=True)
+class _Unneeded:
+    """Files of one table that may go: places in its folder."""
+
+    expired: tuple[str, ...]
+    orphans: tuple[str, ...]
+
+
+class DeltaUpkeep:
+    """The ``Upkeep`` of Delta.
+
+    Args:
+        spark, lake: Where the tables are.
+        spec: The dataset.
+        policy: Which versions stay, and how long files that nothing names do.
+    """
+
+    def __init__(self, spark: SparkSession, lake: DeltaLake, spec: DatasetSpec, policy: Policy) -> None:
+        self.spark, self.lake, self.spec, self.policy = spark, lake, spec, policy
+        self.meta = lake.load(spec.name)
+        self._properties = lake.settings.catalog.properties
+        self._now_ms = int(time.time() * 1000)
+
+    def stored_bytes(self) -> int:
+        """See ``Upkeep``; all files that versions name."""
+        meta, total = self.meta, 0
+        for ref in meta.tables.values():
+            sizes: dict[str, int] = {}
+            for snapshot in {meta.snapshots(n).get(ref.name) for n in meta.version_numbers} - {None}:
+                files = live_files(ref, snapshot)
+                sizes |= dict(zip(files.paths, files.table["size_bytes"].to_pylist(), strict=True))
+            total += sum(sizes.values())
+        return total
+
+    def outdated(self) -> Outdated:
+        """See ``Upkeep``; a branch that is dropped keeps no version."""
+        old = self._now_ms - self.policy.abandoned_days * DAY_MS
+        dropped, begun = [], set()
+        for name in self.meta.tables:
+            for branch in self._branches(name):
+                if branch.last_ms() < old:
+                    dropped.append((name, branch.name))
+                else:
+                    begun.add((name, branch.held()[0]))
+        outdated = self.policy.outdated(self.meta, self._now_ms)
+        versions = (info.version for info in outdated if begun.isdisjoint(info.snapshots.items()))
+        return Outdated(tuple(versions), tuple(dropped))
+
+    def expire(self, outdated: Outdated) -> None:
+        """See ``Upkeep``."""
+        for table, name in outdated.branches:
+            DeltaBranch(self.spark, self.lake, self.spec.name, table, name).drop()
+        if outdated.versions:
+            self.lake.log(self.spec.name).forget(list(outdated.versions))
+        reached("maintain:unnamed")
+
+    def clean(self, outdated: Outdated | None, *, orphans: bool, dry_run: bool) -> tuple[TableExpiry, ...]:
+        """See ``Upkeep``; counts files."""
+        expired, found = outdated.versions if outdated is not None else (), []
+        for name, ref in self.meta.tables.items():
+            unneeded = self._unneeded(ref, expired, orphans=orphans)
+            if not dry_run:
+                delete_files(ref.uri, (*unneeded.expired, *unneeded.orphans), self._properties)
+            found.append(
+                TableExpiry(
+                    table=name,
+                    snapshots=0,
+                    expired_files=len(unneeded.expired),
+                    orphan_files=len(unneeded.orphans),
+                )
+            )
+        return tuple(found)
+
+    def _branches(self, table: str) -> list[DeltaBranch]:
+        """Branches of runs that are at work on a table, or were stopped there."""
+        names = branches_of(self.lake, self.spec.name, table)
+        return [DeltaBranch(self.spark, self.lake, self.spec.name, table, name) for name in names]
+
+    def _unneeded(self, ref: DeltaRef, expired: Collection[int], *, orphans: bool) -> _Unneeded:
+        """What expired versions alone name, and what nothing names for long enough."""
+        meta, old = self.meta, self._now_ms - self.policy.orphan_days * DAY_MS
+        # What runs hold is looked at before what the table holds: it goes from the one to the other.
+        needed = set(StagedStore(self.lake.uri(self.spec.name), self._properties).paths(ref.name, old))
+        for branch in self._branches(ref.name):
+            needed |= branch.held()[1]
+        needed |= set(live_files(ref).paths)
+        for snapshot in meta.kept(ref.name, expired):
+            needed |= set(live_files(ref, snapshot).paths)
+        gone: set[str] = set()
+        for snapshot in {meta.snapshots(n)[ref.name] for n in expired if ref.name in meta.snapshots(n)}:
+            gone |= set(live_files(ref, snapshot).paths)
+        _, root = open_folder(ref.uri, self._properties)
+        unnamed = []
+        for file in list_files(ref.uri, self._properties) if orphans else []:
+            place = file.path[len(root) :].strip("/")
+            if not is_hidden(place) and place not in needed and place not in gone and file.mtime_ns < old * 1_000_000:
+                unnamed.append(place)
+        # Files of a log that was adopted lie outside and are never deleted.
+        inside = (p for p in gone - needed if "://" not in p and not p.startswith(("/", "file:")))
+        return _Unneeded(tuple(sorted(inside)), tuple(sorted(unnamed)))

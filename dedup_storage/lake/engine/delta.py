@@ -1,0 +1,72 @@
+"""Delta's own log through Spark: files are written without being committed, actions are committed as text."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from dedup_storage.lake.engine.java import iterate
+
+__all__ = ["DeltaLog"]
+
+
+class DeltaLog:
+    """One table's log.
+
+    Args:
+        spark: The session that writes; files are encoded by its settings.
+        uri: The table's folder.
+    """
+
+    def __init__(self, spark: SparkSession, uri: str) -> None:
+        self.spark, self.uri = spark, uri
+        jvm: Any = spark._jvm
+        self._jvm = jvm
+        self._delta: Any = self._jvm.org.apache.spark.sql.delta
+
+    def _log(self) -> Any:
+        return self._delta.DeltaLog.forTable(self.spark._jsparkSession, self.uri)
+
+    def _none(self) -> Any:
+        return getattr(self._jvm.scala, "None$").__getattr__("MODULE$")
+
+    def write(self, frame: DataFrame) -> list[str]:
+        """Write rows into files that no version names; Delta checks its constraints on the way.
+
+        Args:
+            frame: Rows with the table's columns, of this log's session.
+
+        Returns:
+            Delta's actions as JSON, one for each file.
+        """
+        return [str(action.json()) for action in iterate(self._log().startTransaction().writeFiles(frame._jdf))]
+
+    def files_at(self, version: int) -> list[str]:
+        """The actions that add the files of a Delta version, as JSON."""
+        snapshot = self._log().getSnapshotAt(version, self._none(), self._none(), False)
+        return [f'{{"add":{text}}}' for text in snapshot.allFiles().toJSON().collectAsList()]
+
+    def checkpoint(self, version: int) -> None:
+        """Write a checkpoint of a Delta version, by which it can be read without the log before it."""
+        log = self._log()
+        log.checkpoint(log.getSnapshotAt(version, self._none(), self._none(), False), self._none())
+
+    def commit(self, actions: Sequence[str], app: str, number: int) -> None:
+        """Commit actions once: a log that has the application's transaction already stays as it is.
+
+        Raises:
+            Py4JJavaError, PySparkException: among others where another commit came between.
+        """
+        transaction = self._log().startTransaction()
+        if transaction.txnVersion(app) >= number:
+            return
+        marker = {"txn": {"appId": app, "version": number, "lastUpdated": time.time_ns() // 1_000_000}}
+        listed = self._jvm.java.util.ArrayList()
+        for action in (*actions, json.dumps(marker)):
+            listed.add(self._delta.actions.Action.fromJson(action))
+        converted = self._jvm.scala.jdk.javaapi.CollectionConverters.asScala(listed).toSeq()
+        transaction.commit(converted, getattr(self._delta, "DeltaOperations$ManualUpdate$").__getattr__("MODULE$"))

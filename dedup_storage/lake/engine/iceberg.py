@@ -1,0 +1,248 @@
+"""Iceberg's own API: commits that neither Spark's SQL nor PyIceberg has.
+
+Iceberg's file objects are passed through as they are; what they hold is asked of the table that gave them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from dedup_storage.lake.engine.java import iterate
+from dedup_storage.lake.engine.net import Files
+
+__all__ = ["IcebergTable", "load_table"]
+
+_MAIN = "main"
+
+
+def load_table(spark: SparkSession, name: str) -> IcebergTable:
+    """A table as it is now.
+
+    Args:
+        spark: Session with its catalog.
+        name: ``catalog.namespace.table``.
+    """
+    util = spark._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr]
+    return IcebergTable(spark, util.loadIcebergTable(spark._jsparkSession, name))
+
+
+class IcebergTable:
+    """One loaded table; each method that changes it is one commit.
+
+    Args:
+        spark: The session that it was loaded with.
+        java: Iceberg's ``Table``.
+    """
+
+    def __init__(self, spark: SparkSession, java: Any) -> None:
+        self._jvm: Any = spark._jvm
+        self._java = java
+
+    # -- references and properties ------------------------------------------------------------------------------
+
+    def create_branch(self, name: str, snapshot_id: int) -> None:
+        """Let a new branch begin at a snapshot."""
+        self._java.manageSnapshots().createBranch(name, snapshot_id).commit()
+
+    def remove_branch(self, name: str) -> None:
+        """Remove a branch; its snapshots stay until they expire."""
+        self._java.manageSnapshots().removeBranch(name).commit()
+
+    def create_tag(self, name: str, snapshot_id: int) -> None:
+        """Name a snapshot; exactly one writer can."""
+        self._java.manageSnapshots().createTag(name, snapshot_id).commit()
+
+    def remove_tag(self, name: str) -> None:
+        """Remove a name."""
+        self._java.manageSnapshots().removeTag(name).commit()
+
+    def point(self, names: Iterable[str], snapshot_id: int, *, instead_of: str | None = None) -> None:
+        """Let tags, or ``main``, name another snapshot, and remove the branch ``instead_of``."""
+        change = self._java.manageSnapshots()
+        for name in names:
+            replace = change.replaceBranch if name == _MAIN else change.replaceTag
+            change = replace(name, snapshot_id)
+        if instead_of is not None:
+            change = change.removeBranch(instead_of)
+        change.commit()
+
+    def set_back(self, snapshot_id: int, tag: str) -> None:
+        """Let main name an older snapshot, and tag it."""
+        self._java.manageSnapshots().setCurrentSnapshot(snapshot_id).createTag(tag, snapshot_id).commit()
+
+    def pick(self, snapshot_id: int) -> None:
+        """Bring a staged snapshot onto main."""
+        self._java.manageSnapshots().cherrypick(snapshot_id).commit()
+
+    def set_property(self, key: str, value: str | None) -> None:
+        """Set a table property, or remove it."""
+        change = self._java.updateProperties()
+        (change.remove(key) if value is None else change.set(key, value)).commit()
+
+    def expire(self, snapshot_ids: Iterable[int]) -> None:
+        """Remove snapshots and the files that only they hold."""
+        # By default Iceberg takes every unnamed one that is five days old as well.
+        change = self._java.expireSnapshots().expireOlderThan(1)
+        for snapshot_id in snapshot_ids:
+            change = change.expireSnapshotId(snapshot_id)
+        change.commit()
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """See what was committed since."""
+        self._java.refresh()
+
+    def added_files(self, snapshot_id: int) -> Iterator[Any]:
+        """Data files that a snapshot added."""
+        yield from iterate(self._java.snapshot(snapshot_id).addedDataFiles(self._java.io()))
+
+    def partition_path(self, file: Any) -> str:
+        """A file's partition, such as ``event_date=2024-01-31/user_id_bucket=3``."""
+        return str(self._java.spec().partitionToPath(file.partition()))
+
+    def files_of(self, branch: str, places: Collection[str]) -> list[Any]:
+        """Those of a branch's data files that lie at some places."""
+        tasks = self._java.newScan().useRef(branch).planFiles()
+        try:
+            return [task.file() for task in iterate(tasks) if str(task.file().location()) in places]
+        finally:
+            tasks.close()
+
+    def exchange(self, branch: str, added: Iterable[Any], removed: Iterable[Any], facts: Mapping[str, str]) -> None:
+        """Put files in place of others on a branch."""
+        change = self._java.newOverwrite().toBranch(branch)
+        for file in added:
+            change.addFile(file)
+        for file in removed:
+            change.deleteFile(file)
+        _commit(change, facts)
+
+    def mark(self, facts: Mapping[str, str], branch: str | None = None) -> None:
+        """Commit facts and no file: to a branch, or staged where no branch names it."""
+        change = self._java.newFastAppend()
+        _commit(change.stageOnly() if branch is None else change.toBranch(branch), facts)
+
+    def stage_replacement(
+        self,
+        added: Iterable[Any],
+        column: str | None,
+        ranges: Iterable[tuple[str, str]],
+        bucket: tuple[str, int, Iterable[int]] | None,
+        facts: Mapping[str, str],
+    ) -> None:
+        """Stage files in place of the rows of some event dates.
+
+        Args:
+            added: The files.
+            column: The event date.
+            ranges: Half-open (ISO); an empty text is no bound.
+            bucket: Column, number of buckets, and the buckets that the replacement is confined to.
+            facts: Snapshot properties.
+        """
+        change = self._java.newOverwrite().overwriteByRowFilter(self._inside(column, ranges, bucket))
+        for file in added:
+            change.addFile(file)
+        change.stageOnly()
+        _commit(change, facts)
+
+    def _inside(
+        self,
+        column: str | None,
+        ranges: Iterable[tuple[str, str]],
+        bucket: tuple[str, int, Iterable[int]] | None,
+    ) -> Any:
+        java = self._jvm.org.apache.iceberg.expressions.Expressions
+        both, either = getattr(java, "and"), getattr(java, "or")
+        whole = java.alwaysFalse()
+        for low, high in ranges:
+            part = java.alwaysTrue()
+            part = both(part, java.greaterThanOrEqual(column, low)) if low else part
+            part = both(part, java.lessThan(column, high)) if high else part
+            whole = either(whole, part)
+        if bucket is None:
+            return whole
+        user, count, chosen = bucket
+        inside = java.alwaysFalse()
+        for number in chosen:
+            inside = either(inside, java.equal(java.bucket(user, count), number))
+        return both(whole, inside)
+
+    def stage_parts(self, base: int, snapshot_ids: Sequence[int], facts: Mapping[str, str]) -> None:
+        """Stage what several snapshots changed together as one on today's main.
+
+        Args:
+            base: The snapshot before the first.
+            snapshot_ids: Oldest first.
+            facts: Snapshot properties.
+
+        Raises:
+            Py4JJavaError: with ``ValidationException`` where files that are marked or taken out are gone.
+        """
+        files = Files.of(self._java, snapshot_ids)
+        change = self._java.newRowDelta().validateFromSnapshot(base).validateDeletedFiles()
+        for file in files.added.values():
+            change.addRows(file)
+        for file in files.removed.values():
+            change.removeRows(file)
+        referenced = self._jvm.java.util.ArrayList()
+        for file in files.marks.values():
+            change.addDeletes(file)
+            referenced.add(file.referencedDataFile())
+        for file in files.unmarked.values():
+            change.removeDeletes(file)
+        change.validateDataFilesExist(referenced)
+        change.stageOnly()
+        _commit(change, facts)
+
+    # -- manifests ----------------------------------------------------------------------------------------------
+
+    def rewrite_manifests(self, facts: Mapping[str, str]) -> None:
+        """Commit main's manifests anew, without the entries of files that were taken out."""
+        # Any constant: all entries may share a manifest.
+        same = self._jvm.com.google.common.base.Functions.constant("")
+        _commit(self._java.rewriteManifests().clusterBy(same), facts)
+
+    def lay_anew(
+        self, branch: str, base: int, added: Iterable[Any], removed: Collection[str], facts: Mapping[str, str]
+    ) -> None:
+        """Make a snapshot anew on a branch that begins there, in manifests that tell of no other files.
+
+        Iceberg writes manifests anew on main alone. So a first commit takes everything out, and a second brings what
+        stays: none of the first one's manifests has a file that is left.
+
+        Args:
+            branch: The branch.
+            base: The snapshot.
+            added, removed: Data files, and places of those they replace.
+            facts: Snapshot properties.
+        """
+        files: list[Any] = []
+        vectors: dict[str, Any] = {}
+        tasks = self._java.newScan().useSnapshot(base).includeColumnStats().planFiles()
+        try:
+            for task in iterate(tasks):
+                if str(task.file().location()) in removed:
+                    continue
+                files.append(task.file())
+                vectors |= {f"{d.location()}@{d.contentOffset()}": d for d in iterate(task.deletes())}
+        finally:
+            tasks.close()
+        everything = self._jvm.org.apache.iceberg.expressions.Expressions.alwaysTrue()
+        self._java.newDelete().toBranch(branch).deleteFromRowFilter(everything).commit()
+        self._java.refresh()
+        change = self._java.newRowDelta().toBranch(branch)
+        for file in (*files, *added):
+            change.addRows(file)
+        for vector in vectors.values():
+            change.addDeletes(vector)
+        _commit(change, facts)
+
+
+def _commit(change: Any, facts: Mapping[str, str]) -> None:
+    for key, value in facts.items():
+        change.set(key, value)
+    change.commit()

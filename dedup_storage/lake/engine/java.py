@@ -1,0 +1,25 @@
+"""Java's and Scala's values, walked from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["elements", "has_method", "iterate"]
+
+
+def elements(sequence: Any) -> list[Any]:
+    """A Scala sequence's elements."""
+    return [sequence.apply(i) for i in range(sequence.size())]
+
+
+def iterate(iterable: Any) -> Iterator[Any]:
+    """Elements of anything that has an iterator."""
+    iterator = iterable.iterator()
+    while iterator.hasNext():
+        yield iterator.next()
+
+
+def has_method(java: Any, name: str) -> bool:
+    """Whether a Java object has a method of that name."""
+    return any(str(method.getName()) == name for method in java.getClass().getMethods())

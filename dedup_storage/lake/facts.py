@@ -1,0 +1,10 @@
+"""Facts that a run keeps with a table's part of a version, whatever the format."""
+
+from __future__ import annotations
+
+__all__ = ["CHANGED", "ROWS_KEPT"]
+
+# The run wrote rows anew and changed none, as compaction does.
+ROWS_KEPT = "rows-kept"
+# What changed, as JSON, where files do not tell (a promoted group's rows are in another table).
+CHANGED = "changed"

@@ -1,0 +1,160 @@
+"""Maintenance of Iceberg tables: what a policy lets go, and what no version needs any more."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+
+from pyiceberg.table import Table
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.faults import reached
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, PART
+from dedup_storage.lake.iceberg.expire import VERSION_OF_TAG, Expiry
+from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary, tags
+from dedup_storage.lake.protocol import TableFormat
+from dedup_storage.lake.sql import quoted
+from dedup_storage.lake.upkeep import DAY_MS, Outdated, Policy, TableExpiry
+from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec
+from dedup_storage.spark.rows import only_row
+
+__all__ = ["IcebergUpkeep"]
+
+
+class IcebergUpkeep:
+    """The ``Upkeep`` of Iceberg.
+
+    Args:
+        spark, tables, settings: Where the tables are.
+        spec: The dataset.
+        policy: What stays.
+    """
+
+    def __init__(
+        self, spark: SparkSession, tables: TableFormat, settings: Settings, spec: DatasetSpec, policy: Policy
+    ) -> None:
+        self.spark, self.tables, self.settings, self.spec, self.policy = spark, tables, settings, spec, policy
+        self.meta = tables.metadata(spec.name)
+        self._expiry = Expiry(spark, tables, settings, spec)
+        self._now_ms = int(time.time() * 1000)
+
+    def stored_bytes(self) -> int:
+        """See ``Upkeep``; all files that the tables' snapshots name."""
+        total = 0
+        for name in self.meta.tables:
+            place = f"{self.settings.catalog.name}.{self.spec.name}.{name}.all_files"
+            files = self.spark.read.table(place).select("file_path", "file_size_in_bytes")
+            # A file that several snapshots hold is listed several times.
+            row = only_row(files.distinct().agg(F.coalesce(F.sum("file_size_in_bytes"), F.lit(0)).alias("b")))
+            total += int(row["b"])
+        return total
+
+    def outdated(self) -> Outdated:
+        """See ``Upkeep``."""
+        return Outdated(tuple(self._expired_versions(self.meta)), tuple(self._abandoned(self.meta)))
+
+    def expire(self, outdated: Outdated) -> None:
+        """See ``Upkeep``; the snapshots of dropped branches go with ``clean``."""
+        for table, branch in outdated.branches:
+            self._expiry.drop_branch(table, branch)
+        self._expiry.expire(self.meta, outdated.versions)
+
+    def clean(self, outdated: Outdated | None, *, orphans: bool, dry_run: bool) -> tuple[TableExpiry, ...]:
+        """See ``Upkeep``; counts snapshots, whose files Iceberg compares."""
+        meta, found = self.tables.metadata(self.spec.name), []
+        for name in meta.tables:
+            unneeded = self._unneeded(meta, name) if outdated is not None else []
+            if unneeded and not dry_run:
+                self._expiry.remove_snapshots(name, unneeded)
+                reached("maintain:cleaned")
+            gone = self._orphans(name, dry_run=dry_run) if orphans else 0
+            found.append(TableExpiry(table=name, snapshots=len(unneeded), orphan_files=gone))
+        return tuple(found)
+
+    def _expired_versions(self, meta: DatasetMetadata) -> list[int]:
+        """Versions that the policy lets go, oldest first; pinned ones stay."""
+        kept_snapshots: set[tuple[str, int | None]] = {
+            (name, snapshot_id)
+            for name, table in meta.tables.items()
+            for tag, snapshot_id in tags(table).items()
+            if VERSION_OF_TAG.fullmatch(tag) is None and tag != "main" and not tag.startswith(BRANCH_PREFIX)
+        }
+        # A run that is at work reads the version its branch began at.
+        kept_snapshots |= {
+            (name, _beginning(table, tag))
+            for name, table in meta.tables.items()
+            for tag in tags(table)
+            if tag.startswith(BRANCH_PREFIX)
+        }
+        # Whatever else names a snapshot of the version keeps it: a pin, a sample, somebody's own tag.
+        return [
+            info.version
+            for info in self.policy.outdated(meta, self._now_ms)
+            if kept_snapshots.isdisjoint(info.snapshots.items())
+        ]
+
+    def _abandoned(self, meta: DatasetMetadata) -> list[tuple[str, str]]:
+        """(table, branch) of runs that stopped long ago."""
+        old = self._now_ms - self.policy.abandoned_days * DAY_MS
+        found = []
+        for name, table in meta.tables.items():
+            for tag, snapshot_id in tags(table).items():
+                tip = table.snapshot_by_id(snapshot_id)
+                if tag.startswith(BRANCH_PREFIX) and tip is not None and tip.timestamp_ms < old:
+                    found.append((name, tag))
+        return found
+
+    def _unneeded(self, meta: DatasetMetadata, name: str) -> list[int]:
+        """Snapshots of a table that no version, pin or branch names, and no run can be about to publish."""
+        table = meta.tables[name]
+        old = self._now_ms - self.policy.orphan_days * DAY_MS
+        kept = set(tags(table).values())
+        for tag, snapshot_id in tags(table).items():
+            if tag.startswith(BRANCH_PREFIX):
+                line = ancestors(table, snapshot_id)
+                kept |= {s.snapshot_id for s in takewhile(lambda s: PART in snapshot_summary(s), line)}
+        kept |= self._defining(meta, name)
+        main = {s.snapshot_id for s in ancestors(table, table.metadata.current_snapshot_id)}
+        return [
+            s.snapshot_id
+            for s in table.metadata.snapshots
+            if s.snapshot_id not in kept and (s.snapshot_id in main or s.timestamp_ms < old)
+        ]
+
+    def _defining(self, meta: DatasetMetadata, name: str) -> set[int]:
+        """Snapshots whose summaries hold the definitions that kept snapshots of a feature group refer to."""
+        table, key = meta.tables[name], PROPERTY_PREFIX + DEFINITION
+        found: set[int] = set()
+        for snapshot_id in set(tags(table).values()):
+            for snapshot in ancestors(table, snapshot_id):
+                summary = snapshot_summary(snapshot)
+                source = table.snapshot_by_id(int(summary.get("source-snapshot-id", 0)))
+                if key in summary:
+                    found.add(snapshot.snapshot_id)
+                    break
+                if source is not None and key in snapshot_summary(source):
+                    found |= {snapshot.snapshot_id, source.snapshot_id}
+                    break
+        return found
+
+    def _orphans(self, name: str, *, dry_run: bool) -> int:
+        """Remove files of a table's folder that no snapshot names, if older than the safe age; gives their number."""
+        before = datetime.now(UTC) - timedelta(days=self.policy.orphan_days)
+        catalog = quoted(self.settings.catalog.name)
+        rows = self._expiry.call(
+            f"CALL {catalog}.system.remove_orphan_files(table => '{self.spec.name}.{name}', "
+            f"older_than => TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}Z', dry_run => {str(dry_run).lower()})"
+        )
+        return int(rows.count())
+
+
+def _beginning(table: Table, branch: str) -> int | None:
+    """The snapshot that a run's branch began at."""
+    for snapshot in ancestors(table, tags(table)[branch]):
+        if PART not in snapshot_summary(snapshot):
+            return snapshot.snapshot_id
+    return None

@@ -1,0 +1,277 @@
+"""Every private call into Spark, Iceberg and Delta, made once: what fails here, a new release has changed.
+
+One test an adapter of ``dedup_storage.lake.engine``; its name and the assertion that fails say which call it was.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.lake.engine.delta import DeltaLog
+from dedup_storage.lake.engine.iceberg import load_table
+from dedup_storage.lake.engine.plans import Operator, executed_plan, is_deterministic, planned_bytes
+from dedup_storage.lake.engine.scans import delta_read, iceberg_read
+from dedup_storage.lake.engine.sessions import in_own_session, is_stopped, move_to, run_session
+from dedup_storage.lake.engine.status import bytes_read, counted_reads, shuffled
+from dedup_storage.lake.formats import scan_of
+from dedup_storage.lake.iceberg.metadata import Lake
+from dedup_storage.spark.errors import JAVA_ERRORS
+
+SIZE = "spark.sql.autoBroadcastJoinThreshold"
+
+
+class Table:
+    """An Iceberg table of days and users, one snapshot a day."""
+
+    def __init__(self, spark: SparkSession, settings: Settings, name: str) -> None:
+        self.spark, self.lake, self.place = spark, Lake(settings), (name, "t")
+        self.full = f"{settings.catalog.name}.{name}.t"
+        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {settings.catalog.name}.{name}")
+        spark.sql(
+            f"CREATE TABLE {self.full} (user_id bigint, day date, v int, nested array<struct<a: int>>, m map<int, int>)"
+            " USING iceberg PARTITIONED BY (day, bucket(2, user_id)) TBLPROPERTIES"
+            " ('format-version' = '3', 'write.delete.mode' = 'merge-on-read', 'write.wap.enabled' = 'true')"
+        )
+
+    def add(self, day: int, session: SparkSession | None = None) -> None:
+        rows = (
+            (session or self.spark)
+            .range(8)
+            .selectExpr(
+                "id AS user_id",
+                f"date'2024-01-0{day}' AS day",
+                f"CAST(id + 10 * {day} AS int) AS v",
+                "array(named_struct('a', 1)) AS nested",
+                "map(1, 2) AS m",
+            )
+        )
+        rows.coalesce(1).writeTo(self.full).append()
+
+    def stage(self, day: int) -> int:
+        """A snapshot that no branch has."""
+        session = run_session(self.spark)
+        session.conf.set("spark.wap.id", f"attempt-{day}")
+        self.add(day, session)
+        found = [s for s in self.snapshots() if s.summary is not None and s.summary["wap.id"] == f"attempt-{day}"]
+        return int(found[-1].snapshot_id)
+
+    def loaded(self) -> Any:
+        return self.lake.catalog.load_table(self.place)
+
+    def snapshots(self) -> list[Any]:
+        return list(self.loaded().metadata.snapshots)
+
+    def refs(self) -> dict[str, int]:
+        return {name: ref.snapshot_id for name, ref in self.loaded().metadata.refs.items()}
+
+    def rows(self, at: int | str | None = None) -> int:
+        reader = self.spark.read if at is None else self.spark.read.option("versionAsOf", str(at))
+        return reader.table(self.full).count()
+
+    def java(self) -> Any:
+        return load_table(self.spark, self.full)
+
+
+@pytest.fixture
+def table(spark: SparkSession, settings: Settings, name: str) -> Table:
+    made = Table(spark, settings, name)
+    made.add(1)
+    return made
+
+
+def test_sessions_are_copied_and_frames_move_between_them(spark: SparkSession) -> None:
+    assert not is_stopped(spark)
+    session = run_session(spark)
+    session.conf.set(SIZE, "7")
+    moved = move_to(session, spark.range(3))
+    assert moved.sparkSession is session
+    assert moved.count() == 3
+    spark.range(2).createOrReplaceTempView("engine_view")
+    own = in_own_session(spark.table("engine_view"), {SIZE: "9"})
+    assert own.count() == 2
+    assert (own.sparkSession.conf.get(SIZE), session.conf.get(SIZE)) == ("9", "7")
+    assert spark.conf.get(SIZE) not in ("7", "9")
+    assert own.sparkSession.table("engine_view").count() == 2
+
+
+def test_the_optimizer_tells_sizes_and_determinism(spark: SparkSession, tmp_path: Path) -> None:
+    place = str(tmp_path / "rows")
+    spark.range(100).coalesce(1).write.parquet(place)
+    stored = sum(file.stat().st_size for file in Path(place).glob("*.parquet"))
+    assert planned_bytes(spark.read.parquet(place)) == stored
+    assert is_deterministic(spark.range(3))
+    assert not is_deterministic(spark.range(3).withColumn("r", F.rand()))
+
+
+def test_operators_of_a_plan(spark: SparkSession) -> None:
+    left = spark.range(9).selectExpr("id", "id + 1 AS other")
+    right = spark.range(9).selectExpr("id", "id + 2 AS more")
+    plan = Operator(executed_plan(left.hint("merge").join(right, "id", "left")))
+    (join,) = (node for node in plan.walk() if node.is_join)
+    assert (join.join_type, join.keys, len(join.children)) == ("left", (("id", "id"),), 2)
+    (sort, *_) = (node for node in join.walk() if node.is_sort)
+    assert (sort.detail, sort.children[0].is_shuffle) == ("id", True)
+    assert sort.children[0].layout.startswith("hashpartitioning(id")
+    small = Operator(executed_plan(left.join(F.broadcast(right), F.expr("other = more + 0"))))
+    (join,) = (node for node in small.walk() if node.is_join)
+    assert join.keys == (("other", "((id + 2) + 0)"),) or join.keys[0][0].startswith("(")
+    assert any(node.is_broadcast and node.detail == "to every executor" for node in small.walk())
+
+
+def test_reads_of_an_iceberg_table(spark: SparkSession, table: Table) -> None:
+    frame = table.spark.read.table(table.full).filter("v > 0")
+    (read,) = filter(None, (iceberg_read(node) for node in Operator(executed_plan(frame)).walk()))
+    assert read.table == table.full
+    assert read.snapshot_id == table.refs()["main"]
+    assert set(read.columns) == {"user_id", "day", "v", "nested", "m"}
+    assert [(p.column, p.transform, p.type) for p in read.partitions] == [
+        ("day", "identity", "date"),
+        ("user_id", "bucket[2]", "long"),
+    ]
+    assert (read.splits, read.spec_id, set(read.grouped_by)) == (2, 0, {p.field for p in read.partitions})
+    leaves = read.leaves(("v", "nested", "m"))
+    assert [(kind, repeated) for _, kind, repeated in leaves] == [("int", False)] + [("int", True)] * 3
+    scan = next(filter(None, (scan_of(node) for node in Operator(executed_plan(frame)).walk())))
+    assert (scan.size(spark).rows, len(scan.size(spark).buckets), scan.tells_buckets) == (8, 2, True)
+
+
+def test_reads_of_a_delta_table(spark: SparkSession, tmp_path: Path) -> None:
+    place = str(tmp_path / "d")
+    spark.range(5).selectExpr("id", "id % 2 AS p").write.format("delta").partitionBy("p").save(place)
+    frame = spark.read.format("delta").load(place).filter("id > 0")
+    (read,) = filter(None, (delta_read(node) for node in Operator(executed_plan(frame)).walk()))
+    assert (read.uri, read.version, set(read.columns), read.partitions) == (place, 0, {"id", "p"}, ("p",))
+    scan = next(filter(None, (scan_of(node) for node in Operator(executed_plan(frame)).walk())))
+    assert (scan.size(spark).rows, scan.empty, scan.tells_buckets) == (5, False, False)
+
+
+def test_what_spark_counted(spark: SparkSession, tmp_path: Path) -> None:
+    place = str(tmp_path / "rows")
+    spark.range(50_000).coalesce(1).write.parquet(place)
+    with counted_reads(spark) as reads:
+        spark.read.parquet(place).agg(F.sum("id")).collect()
+    rows, read = bytes_read(spark, lambda: spark.read.parquet(place).agg(F.sum("id")).collect())
+    assert rows[0][0] == 50_000 * 49_999 // 2
+    assert reads.bytes > 0
+    assert read > 0
+    before = shuffled(spark)
+    spark.range(100).repartition(3).count()
+    moved = shuffled(spark) - before
+    assert moved.rows >= 100
+    assert moved.stored_bytes > 0
+
+
+def test_references_and_properties_of_an_iceberg_table(table: Table) -> None:
+    first = table.refs()["main"]
+    table.add(2)
+    second = table.refs()["main"]
+    java = table.java()
+    java.create_branch("side", first)
+    java.create_tag("one", first)
+    assert table.refs() == {"main": second, "side": first, "one": first}
+    with pytest.raises(JAVA_ERRORS):
+        table.java().create_tag("one", second)
+    table.java().point(["one"], second, instead_of="side")
+    assert table.refs() == {"main": second, "one": second}
+    table.java().remove_tag("one")
+    table.java().create_branch("side", first)
+    table.java().remove_branch("side")
+    assert table.refs() == {"main": second}
+    table.java().set_back(first, "back")
+    assert table.refs() == {"main": first, "back": first}
+    table.java().point(["main"], second)
+    assert table.refs()["main"] == second
+    table.java().set_property("mine", "yes")
+    assert table.loaded().properties["mine"] == "yes"
+    table.java().set_property("mine", None)
+    assert "mine" not in table.loaded().properties
+
+
+def test_staged_snapshots_of_an_iceberg_table(table: Table) -> None:
+    first, staged = table.refs()["main"], table.stage(2)
+    assert table.rows() == 8
+    java = table.java()
+    paths = sorted(java.partition_path(file) for file in java.added_files(staged))
+    assert paths == ["day=2024-01-02/user_id_bucket=0", "day=2024-01-02/user_id_bucket=1"]
+    java.pick(staged)
+    assert table.rows() == 16
+    java.refresh()
+    java.mark({"said": "nothing"})
+    assert table.snapshots()[-1].summary["said"] == "nothing"
+    java.expire([table.snapshots()[-1].snapshot_id])
+    assert len(table.snapshots()) == 2
+    # A staged append in place of the rows of a day, in one bucket, then in all.
+    again = table.stage(1)
+    java = table.java()
+    for bucket, kept in ((("user_id", 2, [0]), None), (None, 16)):
+        java.stage_replacement(
+            java.added_files(again), "day", [("2024-01-01", "2024-01-02")], bucket, {"wap.id": f"r-{kept}"}
+        )
+        assert table.rows(table.snapshots()[-1].snapshot_id) == kept or bucket is not None
+    assert first in {s.snapshot_id for s in table.snapshots()}
+
+
+def test_branches_and_manifests_of_an_iceberg_table(spark: SparkSession, table: Table) -> None:
+    first = table.refs()["main"]
+    new = table.stage(1)
+    java = table.java()
+    java.create_branch("run", first)
+    java.refresh()
+    old = [str(task.file.file_path) for task in table.loaded().scan().plan_files()]
+    gone = java.files_of("run", set(old[:1]))
+    assert len(gone) == 1
+    java.exchange("run", list(java.added_files(new)), gone, {"part": "1"})
+    java = table.java()
+    java.mark({"part": "2"}, "run")
+    spark.sql(f"DELETE FROM {table.full}.branch_run WHERE v = 11")
+    tip = table.refs()["run"]
+    line = [s.snapshot_id for s in table.snapshots() if s.snapshot_id not in (first, new)]
+    expected = table.rows("run")
+    table.java().stage_parts(first, line, {"wap.id": "all"})
+    staged = table.snapshots()[-1]
+    assert staged.parent_snapshot_id == first
+    assert table.rows(staged.snapshot_id) == expected
+    assert table.rows() == 8
+
+    table.java().create_branch("anew", tip)
+    table.java().lay_anew("anew", tip, [], set(), {"made": "anew"})
+    assert table.rows("anew") == expected
+    laid = table.loaded().snapshot_by_id(table.refs()["anew"])
+    assert laid.summary["made"] == "anew"
+    assert not any(m.deleted_files_count for m in laid.manifests(table.loaded().io))
+
+    spark.sql(f"DELETE FROM {table.full} WHERE day = date'2024-01-01'")
+    table.add(3)
+    table.java().rewrite_manifests({"clean": "yes"})
+    main = table.loaded().current_snapshot()
+    assert main.summary["clean"] == "yes"
+    assert not any(m.deleted_files_count for m in main.manifests(table.loaded().io))
+    assert table.rows() == 8
+
+
+def test_delta_log(spark: SparkSession, tmp_path: Path) -> None:
+    place = str(tmp_path / "d")
+    spark.range(3).write.format("delta").save(place)
+    log = DeltaLog(spark, place)
+    actions = log.write(spark.range(3, 7))
+    added = [json.loads(action)["add"] for action in actions]
+    assert sum(pq.read_metadata(Path(place) / file["path"]).num_rows for file in added) == 4
+    assert spark.read.format("delta").load(place).count() == 3
+    log.commit(actions, "app", 1)
+    # The application's transaction is there, so this changes nothing.
+    log.commit(actions, "app", 1)
+    assert spark.read.format("delta").load(place).count() == 7
+    assert spark.sql(f"DESCRIBE HISTORY delta.`{place}`").count() == 2
+    before = {json.loads(action)["add"]["path"] for action in log.files_at(0)}
+    after = {json.loads(action)["add"]["path"] for action in log.files_at(1)}
+    assert after - before == {file["path"] for file in added}
+    log.checkpoint(1)
+    assert list((Path(place) / "_delta_log").glob("*1.checkpoint*.parquet"))
