@@ -79,8 +79,7 @@ def attend_by_flex(
 
         score_mod = add_bias
     q, k, v = (t.transpose(0, 1).unsqueeze(0) for t in (queries, keys, values))
-    attention: Callable[..., Any] = _compiled() if queries.is_cuda else flex_attention
-    rows, auxiliary = attention(
+    rows, auxiliary = _attention(queries.is_cuda)(
         q, k, v, score_mod=score_mod, block_mask=mask, scale=scale, return_aux=AuxRequest(lse=True)
     )
     found: Tensor = rows[0].transpose(0, 1)
@@ -94,6 +93,6 @@ def attend_by_flex(
 
 
 @cache
-def _compiled() -> Callable[..., Any]:
-    compiled: Callable[..., Any] = torch.compile(flex_attention, dynamic=True)
-    return compiled
+def _attention(cuda: bool) -> Callable[..., Any]:
+    function: Callable[..., Any] = flex_attention
+    return torch.compile(function, dynamic=True) if cuda else function
