@@ -29,15 +29,13 @@ def forget_user(
     """Erase users from every table and every kept version, and scan the files for them."""
     check_name(dataset, "dataset name")
     if (users is None) == (users_table is None):
-        raise UsageError("it is not said whom to forget", expected="--users or --users-table")
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
+        raise UsageError("nothing says whom to forget", expected="--users or --users-table")
+    with job.dataset(dataset) as target:
         from dedup_storage.sources.named import read_frame, read_ids
 
-        target = Dataset.open(spark, job.settings, dataset)
-        given = read_ids(users) if users is not None else read_frame(spark, str(users_table))
-        with job.step(f"Forgetting users of {dataset}", spark):
-            summary = target.forget_users(given, run_id, dry_run=dry_run)
+        named = read_ids(users) if users is not None else read_frame(target.spark, str(users_table))
+        with job.step(f"Forgetting users of {dataset}", target.spark):
+            summary = target.forget_users(named, run_id, dry_run=dry_run)
     job.done(f"{'Would forget' if dry_run else 'Forgot'} users of {dataset}", summary)
     if summary.clean is False:
         raise StorageError(

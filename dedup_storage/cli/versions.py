@@ -11,7 +11,7 @@ from dedup_storage.cli.options import DatasetOption, RunIdOption
 from dedup_storage.cli.runtime import Job, job
 
 if TYPE_CHECKING:
-    from dedup_storage.lake.iceberg.metadata import VersionInfo
+    from dedup_storage.lake.history import VersionInfo
 
 __all__ = ["app"]
 
@@ -43,11 +43,15 @@ def pin(
     dataset: DatasetOption,
     label: Label,
 ) -> None:
-    """Keep a version through expiry, and print what names it, as JSON."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
+    """Keep a version through expiry, and show what names it for good (with --json, to store beside a model)."""
+    from dedup_storage.lake.catalogs import open_admin
 
-        pinned = Dataset.open(spark, job.settings, dataset).pin(version, label)
+    admin = open_admin(job.settings)
+    if admin.commits:
+        pinned = admin.pin(dataset, version, label)
+    else:
+        with job.dataset(dataset) as opened:
+            pinned = opened.pin(version, label)
     job.done(f"Pinned version {version} of {dataset}", pinned)
 
 
@@ -55,10 +59,14 @@ def pin(
 @job
 def unpin(job: Job, label: Annotated[str, typer.Argument(help="Name of the pin.")], dataset: DatasetOption) -> None:
     """Let expiry have a pinned version again."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
+    from dedup_storage.lake.catalogs import open_admin
 
-        Dataset.open(spark, job.settings, dataset).unpin(label)
+    admin = open_admin(job.settings)
+    if admin.commits:
+        admin.unpin(dataset, label)
+    else:
+        with job.dataset(dataset) as opened:
+            opened.unpin(label)
     job.done(f"Unpinned {label}", {"dataset": dataset, "label": label})
 
 
@@ -71,10 +79,6 @@ def rollback(
     run_id: RunIdOption = None,
 ) -> None:
     """Publish an earlier version's content as the newest version."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        opened = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Rolling {dataset} back", spark):
-            summary = opened.rollback(version, run_id=run_id)
+    with job.dataset(dataset) as opened, job.step(f"Rolling {dataset} back", opened.spark):
+        summary = opened.rollback(version, run_id=run_id)
     job.done(f"Rolled {dataset} back to version {version}", summary)

@@ -24,7 +24,7 @@ from dedup_storage.lake.delta.layout import (
 from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
 from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.open import load_delta, refuse_unreadable
-from dedup_storage.lake.delta.publish import APP, HARMLESS, DeltaPublisher
+from dedup_storage.lake.delta.publish import APP, DeltaPublisher
 from dedup_storage.lake.delta.relay import RELAY, Relay
 from dedup_storage.lake.delta.samples import DeltaSamples
 from dedup_storage.lake.delta.segments import file_of_row, files_frame, segments_condition
@@ -45,7 +45,7 @@ from dedup_storage.layout import (
     describing_properties,
     feature_lists,
 )
-from dedup_storage.schema import DateGrain, LogSchema, check_name
+from dedup_storage.schema import DateGrain, LogSchema
 
 __all__ = ["DELTA_WRITES", "DeltaFormat"]
 
@@ -127,13 +127,7 @@ class DeltaFormat(DeltaSamples):
 
     def state(self, table: str) -> int | None:
         """The newest version of any Delta table of the warehouse that changed its rows."""
-        namespace, _, name = table.partition(".")
-        uri = self.lake.uri(check_name(namespace, "namespace"), check_name(name, "table name"))
-        if not self.lake.is_table(uri):
-            return None
-        history = load_delta(uri, self.lake.options).history()
-        changed = [int(e["version"]) for e in history if not str(e.get("operation", "")).startswith(HARMLESS)]
-        return max(changed, default=None)
+        return self.lake.state(table)
 
     def bucket(self, spec: DatasetSpec) -> Column:
         """The user bucket of a row."""

@@ -25,7 +25,7 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.delta.branch import BRANCH_FACT, DeltaBranch
 from dedup_storage.lake.delta.files import live_files, replaced_files, restored_actions
 from dedup_storage.lake.delta.log import TableLog
-from dedup_storage.lake.delta.metadata import TABLE_FACTS, DeltaLake, DeltaMetadata
+from dedup_storage.lake.delta.metadata import HARMLESS, TABLE_FACTS, DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.relay import RELAY, Relay, relay_table
 from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
@@ -34,27 +34,10 @@ from dedup_storage.lake.protocol import UNTAGGED, Run
 from dedup_storage.lake.publishing import LostRaceError, PublisherBase, version_facts
 from dedup_storage.layout import DEFINITION, DatasetSpec
 
-__all__ = ["APP", "HARMLESS", "DeltaPublisher"]
+__all__ = ["APP", "DeltaPublisher"]
 
 # Delta's application id of publications; its version is the dataset's version.
 APP = "dedup-storage"
-# Operations of Delta's history that change no row.
-HARMLESS = (
-    "OPTIMIZE",
-    "REORG",
-    "VACUUM",
-    "SET TBLPROPERTIES",
-    "UNSET TBLPROPERTIES",
-    "ADD COLUMNS",
-    "ADD CONSTRAINT",
-    "DROP CONSTRAINT",
-    "DROP FEATURE",
-    "REMOVE COLUMN MAPPING",
-    "UPGRADE PROTOCOL",
-    "DOMAIN METADATA",
-    "Deletion Vector Tombstones",
-    "Empty Commit",
-)
 
 
 class DeltaPublisher(PublisherBase[DeltaMetadata]):

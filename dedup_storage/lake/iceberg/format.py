@@ -22,7 +22,7 @@ from dedup_storage.lake.iceberg.publish import Publisher
 from dedup_storage.lake.iceberg.samples import IcebergSamples
 from dedup_storage.lake.protocol import Run, Staged, require_segments
 from dedup_storage.lake.segments import Segment
-from dedup_storage.lake.sql import listed, quoted
+from dedup_storage.lake.sql import listed, located, quoted
 from dedup_storage.layout import (
     PROMOTED_PROPERTY,
     DatasetSpec,
@@ -133,7 +133,8 @@ class IcebergFormat(IcebergSamples):
         name = self._name(spec.name, table.name)
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {name} ({fields}) USING iceberg "
-            f"PARTITIONED BY ({partitions}) TBLPROPERTIES ({listed(properties)})"
+            f"PARTITIONED BY ({partitions}){located(self.lake.place_of_new(spec.name, table.name))} "
+            f"TBLPROPERTIES ({listed(properties)})"
         )
         order = ", ".join(quoted(c) for c in table.sort_columns)
         self.spark.sql(f"ALTER TABLE {name} WRITE DISTRIBUTED BY PARTITION LOCALLY ORDERED BY {order}")
