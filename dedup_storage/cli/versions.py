@@ -52,7 +52,9 @@ def pin(
     else:
         with job.dataset(dataset) as opened:
             pinned = opened.pin(version, label)
-    job.done(f"Pinned version {version} of {dataset}", pinned)
+    # Ids are names here, not amounts.
+    snapshots = {table: str(snapshot_id) for table, snapshot_id in pinned["snapshots"].items()}
+    job.shown(f"Pinned version {version} of {dataset}", {**pinned, "snapshots": snapshots}, pinned)
 
 
 @app.command("unpin")

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.dataset as pads
 from pyiceberg.expressions import EqualTo
 
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.sampling.stored import SAMPLE_PREFIX
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyiceberg.table import Table
 
 __all__ = ["StoredUsers", "iceberg_users", "sample_records"]
@@ -48,6 +47,8 @@ class StoredUsers:
         if snapshot_id is None or found is None:
             return None
         if isinstance(found, DeltaRef):
+            import pyarrow.dataset as pads
+
             files = found.load(snapshot_id).to_pyarrow_dataset()
             return files.to_table(columns=list(columns), filter=pads.field(where))
         flag = EqualTo(term=where, value=True)

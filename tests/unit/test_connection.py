@@ -23,6 +23,7 @@ from dedup_storage.lake.iceberg.snapshots import tags
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, Layout
 from tests.reader.lake import Lake, Log, make_log
 
+ROOT = Path(__file__).resolve().parents[2]
 LOG = make_log(users=3, requests_per_user=2, candidates=2)
 # Tells the way in that the machine died.
 Crash = Callable[[str], None]
@@ -82,7 +83,7 @@ def test_every_public_name_is_there_and_none_brings_an_engine() -> None:
         "assert not {'pyspark', 'torch'} & set(sys.modules)\n"
         "print([getattr(d, name) for name in d.__all__] and 'all there')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stdout.strip() == "all there", done.stderr
     with pytest.raises(AttributeError, match="no attribute 'Datasett'"):
         dedup_storage.Datasett  # noqa: B018
