@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dedup_storage.cli.options import LogFormat, SchemaOption
+from dedup_storage.cli.options import LogFormat
 from dedup_storage.cli.output import show_table, stdout
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import StorageError, UsageError
@@ -26,7 +26,9 @@ _HEADER = "# Meaning of the log's columns. Grains and sequences were detected fr
 def infer_schema(
     job: Job,
     source: Annotated[str, typer.Argument(help="The raw log: a file, a directory, or a table's name.")],
-    schema: SchemaOption = None,
+    schema: Annotated[
+        Path | None, typer.Option("--schema", help="Log schema (YAML) to start from; the options beside it win.")
+    ] = None,
     user: Annotated[str | None, typer.Option(help="User key column.")] = None,
     request: Annotated[list[str] | None, typer.Option(help="Request key column; repeatable.")] = None,
     item: Annotated[str | None, typer.Option(help="The candidate's item column.")] = None,

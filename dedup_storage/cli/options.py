@@ -77,7 +77,7 @@ FormerSqlOption = Annotated[list[str] | None, typer.Option("--set", "--expressio
 SchemaOption = Annotated[
     Path | None, typer.Option("--schema", help="Log schema (YAML); needed until the dataset exists.")
 ]
-VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="Version to read; the latest by default.")]
+VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="Version to read; the newest by default.")]
 
 
 def pairs(option: str, values: Iterable[str]) -> dict[str, str]:

@@ -52,7 +52,7 @@ def report(
     against: Annotated[
         str | None, typer.Option(help="Compare with an earlier report's JSON, or with another version's number.")
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Growth a row that ends the job with status 1.")] = 0.05,
+    threshold: Annotated[float, typer.Option(help="Growth of a row's bytes that ends the job with status 1.")] = 0.05,
 ) -> None:
     """Report the stored bytes of a dataset, or of any flat log, column by column, against honest baselines."""
     if raw is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="List, pin or roll back the versions of a dataset.")
+app = typer.Typer(no_args_is_help=True, help="List, pin, unpin or roll back the versions of a dataset.")
 
 Label = Annotated[str, typer.Option(help="Name of the pin: letters, digits, underscores.")]
 
@@ -43,7 +43,7 @@ def pin(
     dataset: DatasetOption,
     label: Label,
 ) -> None:
-    """Keep a version through expiry, and show what names it for good (with --json, to store beside a model)."""
+    """Keep a version through expiry, and show what names it for good."""
     from dedup_storage.lake.catalogs import open_admin
 
     admin = open_admin(job.settings)
