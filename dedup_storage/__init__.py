@@ -2,34 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from dedup_storage.config import Settings, load_settings
+from dedup_storage.connection import Lake, connect
 from dedup_storage.errors import DedupStorageError
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.schema import DateGrain, Grain, LogSchema, SequenceColumn
 
+if TYPE_CHECKING:
+    from dedup_storage.dataset.backfill import Affected, Change
+    from dedup_storage.dataset.facade import Dataset
+    from dedup_storage.reader import DedupDataset
+    from dedup_storage.sampling.definition import SampleSpec
+    from dedup_storage.sources.raw import RawLog
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "Affected",
+    "Change",
     "Dataset",
     "DatasetSpec",
     "DateGrain",
+    "DedupDataset",
     "DedupStorageError",
     "Grain",
+    "Lake",
     "Layout",
     "LogSchema",
+    "RawLog",
+    "SampleSpec",
     "SequenceColumn",
     "Settings",
     "__version__",
+    "connect",
     "load_settings",
 ]
 
+# Names that bring an engine with them -> the module that has them; whoever only reads batches never pays for Spark.
+_LATER = {
+    "Affected": "dedup_storage.dataset.backfill",
+    "Change": "dedup_storage.dataset.backfill",
+    "Dataset": "dedup_storage.dataset.facade",
+    "DedupDataset": "dedup_storage.reader",
+    "RawLog": "dedup_storage.sources.raw",
+    "SampleSpec": "dedup_storage.sampling.definition",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Dataset brings pyspark; whoever only reads batches never pays for it.
-    if name == "Dataset":
-        from dedup_storage.dataset.facade import Dataset
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_LATER[name]), name)
+    globals()[name] = found
+    return found
 
-        return Dataset
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -7,14 +7,14 @@ with two underscores: ``DEDUP_STORAGE_CATALOG__URI``. Secrets come from the envi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from dedup_storage.errors import ConfigError
 from dedup_storage.schema import check_name, explain_validation
@@ -128,6 +128,16 @@ class Settings(_Frozen):
     spark: SparkSettings = SparkSettings()
     quality: QualitySettings = QualitySettings()
     write: WriteSettings = WriteSettings()
+    _origin: str = PrivateAttr("given in Python")
+
+    @property
+    def origin(self) -> str:
+        """Where the settings were read from, for messages."""
+        return self._origin
+
+    def __eq__(self, other: object) -> bool:
+        # Where they were read from makes no difference.
+        return isinstance(other, Settings) and self.model_dump() == other.model_dump()
 
     @property
     def warehouse_uri(self) -> str:
@@ -163,9 +173,10 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
                 expected="it in the environment",
                 fix=f"Remove it and set {ENV_PREFIX}{section.upper()}{_LEVELS}{key.upper()}.",
             )
-    for variable, value in sorted((os.environ if environ is None else environ).items()):
-        if variable.startswith(ENV_PREFIX) and variable not in _NOT_SETTINGS:
-            _set(values, variable, value)
+    environ = os.environ if environ is None else environ
+    given = sorted(v for v in environ if v.startswith(ENV_PREFIX) and v not in _NOT_SETTINGS)
+    for variable in given:
+        _set(values, variable, environ[variable])
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -173,6 +184,7 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
         raise ConfigError(f"the settings from {path} and the environment are not valid: {told}") from None
     check_name(settings.catalog.name, "catalog name")
     check_format(settings.format)
+    settings._origin = _origin(path, given)
     return settings
 
 
@@ -187,9 +199,19 @@ def check_format(name: str) -> str:
     return name
 
 
+def _origin(path: str | Path, variables: Sequence[str]) -> str:
+    """The file, and the variables that changed what it says."""
+    file = "the embedded defaults" if Path(path) == _embedded() else str(Path(path).resolve())
+    return f"{file} with {', '.join(variables)}" if variables else file
+
+
 def default_config() -> Path:
     """``conf/local.yaml`` of the working directory when there is one, else the copy inside the package."""
-    return _CONFIG_HERE if _CONFIG_HERE.is_file() else Path(str(resources.files("dedup_storage") / "local.yaml"))
+    return _CONFIG_HERE if _CONFIG_HERE.is_file() else _embedded()
+
+
+def _embedded() -> Path:
+    return Path(str(resources.files("dedup_storage") / "local.yaml"))
 
 
 def _read(path: str | Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""spark-submit jobs/add_features.py …: the same as ``dedup-storage add-features …``."""
+"""spark-submit jobs/add_features.py …: the same as ``dedup-storage features add …``."""
 
 from dedup_storage.cli import run_job
 
 if __name__ == "__main__":
-    run_job("add-features")
+    run_job("features", "add")

@@ -1,6 +1,6 @@
-"""spark-submit jobs/drop_features.py …: the same as ``dedup-storage drop-features …``."""
+"""spark-submit jobs/drop_features.py …: the same as ``dedup-storage features drop …``."""
 
 from dedup_storage.cli import run_job
 
 if __name__ == "__main__":
-    run_job("drop-features")
+    run_job("features", "drop")

@@ -1,6 +1,6 @@
-"""spark-submit jobs/promote_features.py …: the same as ``dedup-storage promote-features …``."""
+"""spark-submit jobs/promote_features.py …: the same as ``dedup-storage features promote …``."""
 
 from dedup_storage.cli import run_job
 
 if __name__ == "__main__":
-    run_job("promote-features")
+    run_job("features", "promote")

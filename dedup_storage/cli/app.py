@@ -13,6 +13,7 @@ from dedup_storage.cli import (
     backfill,
     check,
     convert,
+    datasets,
     estimate,
     features,
     forget_user,
@@ -27,6 +28,7 @@ from dedup_storage.cli import (
     versions,
     write,
 )
+from dedup_storage.cli.runtime import former
 
 __all__ = ["app", "main", "run_job"]
 
@@ -59,28 +61,35 @@ def _root(
     """
 
 
-app.command("generate")(generate.generate)
-app.command("infer-schema")(infer_schema.infer_schema)
-app.command("write")(write.write)
-app.command("report")(report.report)
-app.command("compression-report", hidden=True)(report.report)
-app.command("estimate")(estimate.estimate)
-app.command("tune")(tune.tune)
-app.command("check")(check.check)
-app.command("join")(join.join)
-app.command("add-features")(features.add_features)
-app.command("refresh-features")(features.refresh_features)
-app.command("promote-features")(features.promote_features)
-app.command("drop-features")(features.drop_features)
-app.add_typer(features.app, name="features")
-app.command("backfill")(backfill.backfill)
-app.command("late-labels")(late_labels.late_labels)
-app.command("adopt")(adopt.adopt)
-app.command("convert")(convert.convert)
-app.command("maintain")(maintain.maintain)
-app.command("forget-user")(forget_user.forget_user)
-app.add_typer(sample.app, name="sample")
-app.add_typer(versions.app, name="versions")
+_LOGS, _DATASETS, _COLUMNS, _UPKEEP = "Logs", "Datasets", "Rows and columns", "Upkeep"
+app.command("generate", rich_help_panel=_LOGS)(generate.generate)
+app.command("infer-schema", rich_help_panel=_LOGS)(infer_schema.infer_schema)
+app.command("estimate", rich_help_panel=_LOGS)(estimate.estimate)
+app.command("write", rich_help_panel=_LOGS)(write.write)
+app.command("adopt", rich_help_panel=_LOGS)(adopt.adopt)
+app.add_typer(datasets.app, name="datasets", rich_help_panel=_DATASETS)
+app.add_typer(versions.app, name="versions", rich_help_panel=_DATASETS)
+app.command("report", rich_help_panel=_DATASETS)(report.report)
+app.command("check", rich_help_panel=_DATASETS)(check.check)
+app.command("tune", rich_help_panel=_DATASETS)(tune.tune)
+app.command("join", rich_help_panel=_DATASETS)(join.join)
+app.command("convert", rich_help_panel=_DATASETS)(convert.convert)
+app.add_typer(features.app, name="features", rich_help_panel=_COLUMNS)
+app.command("backfill", rich_help_panel=_COLUMNS)(backfill.backfill)
+app.command("late-labels", rich_help_panel=_COLUMNS)(late_labels.late_labels)
+app.add_typer(sample.app, name="sample", rich_help_panel=_COLUMNS)
+app.command("maintain", rich_help_panel=_UPKEEP)(maintain.maintain)
+app.command("forget-user", rich_help_panel=_UPKEEP)(forget_user.forget_user)
+
+# Names that commands had before.
+for _old, _new, _command in (
+    ("add-features", "features add", features.add),
+    ("refresh-features", "features refresh", features.refresh),
+    ("promote-features", "features promote", features.promote),
+    ("drop-features", "features drop", features.drop),
+    ("compression-report", "report", report.report),
+):
+    app.command(_old, hidden=True)(former(_command, _old, _new))
 
 
 def main() -> None:
@@ -88,6 +97,6 @@ def main() -> None:
     app()
 
 
-def run_job(name: str) -> None:
-    """Run one job with the process's arguments: what ``jobs/NAME.py`` does under spark-submit."""
-    app(args=[name, *sys.argv[1:]], prog_name="dedup-storage")
+def run_job(*names: str) -> None:
+    """Run one job, ``GROUP NAME`` or ``NAME``, with the process's arguments: what a script of ``jobs/`` does."""
+    app(args=[*names, *sys.argv[1:]], prog_name="dedup-storage")

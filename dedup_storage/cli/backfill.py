@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, RunIdOption
+from dedup_storage.cli.options import DatasetOption, FormerSqlOption, GateOption, RunIdOption, SqlOption, pairs
 from dedup_storage.cli.progress import part_progress
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import UsageError
@@ -36,15 +36,16 @@ class _Strategy(StrEnum):
 def backfill(
     job: Job,
     dataset: DatasetOption,
-    set: Annotated[list[str] | None, typer.Option(help="COLUMN=SQL expression; may be repeated.")] = None,
+    sql: SqlOption = None,
+    former_sql: FormerSqlOption = None,
     rows: Annotated[str | None, typer.Option(help="Replacement rows: a table's name or a path.")] = None,
-    function: Annotated[str | None, typer.Option(help="A DataFrame function, module:name.")] = None,
+    function: Annotated[str | None, typer.Option(help="module:name of a function of the rows' frame.")] = None,
     column: Annotated[
-        list[str] | None, typer.Option(help="Column that --rows or --function brings; may be repeated.")
+        list[str] | None, typer.Option(help="Column that --rows or --function brings; repeatable.")
     ] = None,
     users: Annotated[Path | None, typer.Option(help="File of affected users, one id a line.")] = None,
     users_table: Annotated[str | None, typer.Option(help="Affected users: a table's name or a path.")] = None,
-    sample: Annotated[str | None, typer.Option(help="Users and event dates of a named sample.")] = None,
+    sample: Annotated[str | None, typer.Option(help="Affected users and event dates: a named sample's.")] = None,
     where: Annotated[str | None, typer.Option(help="SQL predicate of the affected rows.")] = None,
     changed_since: Annotated[
         int | None, typer.Option(min=1, help="Users whose rows changed after this version.")
@@ -55,12 +56,14 @@ def backfill(
     strategy: Annotated[_Strategy, typer.Option(help="How segments are rewritten.")] = _Strategy.AUTO,
     part_segments: Annotated[int, typer.Option(min=1, help="Most segments of one commit.")] = 256,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")] = False,
-    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the data before it is published.")] = True,
+    gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
     """Recompute columns for affected users: plan, rewrite segment by segment, audit, publish."""
     check_name(dataset, "dataset name")
-    expressions = _expressions(set or [])
+    expressions = pairs("--sql", [*(sql or ()), *(former_sql or ())])
+    for column_name in expressions:
+        check_name(column_name, "column name")
     conditions = (users, users_table, sample, where, changed_since, first_date, last_date, rows)
     if not everyone and all(value is None for value in conditions):
         raise UsageError(
@@ -70,11 +73,10 @@ def backfill(
         )
     if sum(value is not None for value in (users, users_table, sample)) > 1:
         raise UsageError("users are named twice", expected="one of --users, --users-table and --sample")
-    with job.spark() as spark:
+    with job.dataset(dataset) as target:
         from dedup_storage.dataset.backfill import Strategy
-        from dedup_storage.dataset.facade import Dataset
 
-        target = Dataset.open(spark, job.settings, dataset)
+        spark = target.spark
         change = _change(spark, expressions, rows, function, tuple(column or ()))
         who = replace(_affected(spark, users, users_table, where, changed_since, first_date, last_date), sample=sample)
         chosen = None if strategy is _Strategy.AUTO else Strategy(strategy.value)
@@ -95,16 +97,6 @@ def backfill(
                 progress=progress,
             )
     job.done(f"Backfilled {dataset}", summary)
-
-
-def _expressions(given: list[str]) -> dict[str, str]:
-    found = {}
-    for text in given:
-        name, sign, expression = text.partition("=")
-        if not sign or not expression.strip():
-            raise UsageError("--set is not valid", expected="COLUMN=EXPRESSION", got=text[:80])
-        found[check_name(name.strip(), "column name")] = expression.strip()
-    return found
 
 
 def _change(

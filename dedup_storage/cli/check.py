@@ -12,12 +12,8 @@ __all__ = ["check"]
 @job
 def check(job: Job, dataset: DatasetOption, version: VersionOption = None) -> None:
     """Run the quality suite on a version; exit status 3 when it fails."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        opened = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Checking {dataset}", spark):
-            verdict = opened.check(version)
+    with job.dataset(dataset) as opened, job.step(f"Checking {dataset}", opened.spark):
+        verdict = opened.check(version)
     job.done(f"Checked {dataset}", verdict)
     if not verdict.passed:
         raise QualityGateError(

@@ -28,16 +28,17 @@ def convert(
     job: Job,
     target: Annotated[str, typer.Argument(help="Name of the dataset to write; one that this run began goes on.")],
     dataset: DatasetOption,
-    to_format: Annotated[TableFormatName | None, typer.Option(help="Table format; the configured one.")] = None,
-    layout: Annotated[Layout | None, typer.Option(help="Layout; that of the source.")] = None,
-    date_grain: Annotated[DateGrain | None, typer.Option(help="Date part of a segment; that of the source.")] = None,
-    buckets: Annotated[int | None, typer.Option(min=1, help="User buckets; those of the source.")] = None,
+    to_format: Annotated[TableFormatName | None, typer.Option(help="Table format; else the configured one.")] = None,
+    layout: Annotated[Layout | None, typer.Option(help="Layout; else that of the source.")] = None,
+    date_grain: Annotated[DateGrain | None, typer.Option(help="Date part of a segment; else the source's.")] = None,
+    buckets: Annotated[int | None, typer.Option(min=1, help="User buckets; else those of the source.")] = None,
     version: VersionOption = None,
     drop_features: Annotated[bool, typer.Option("--drop-features", help="Leave feature groups behind.")] = False,
     run_id: RunIdOption = None,
 ) -> None:
     """Write a dataset into another layout or table format, verified part by part; stopped runs go on."""
     check_name(target, "dataset name")
+    job.metadata(dataset)
     both = job.settings
     if to_format is TableFormatName.DELTA:
         # A session that knows Delta knows Iceberg too.

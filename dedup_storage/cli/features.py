@@ -1,4 +1,4 @@
-"""``dedup-storage features``: list, describe, rename; and the jobs add-, refresh-, promote- and drop-features."""
+"""``dedup-storage features``: feature groups added, kept up to date, listed, renamed, promoted, dropped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, RunIdOption, VersionOption
+from dedup_storage.cli.options import (
+    DatasetOption,
+    FormerSqlOption,
+    GateOption,
+    RunIdOption,
+    SqlOption,
+    VersionOption,
+    pairs,
+)
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import UsageError
 from dedup_storage.schema import Grain
@@ -14,107 +22,100 @@ from dedup_storage.schema import Grain
 if TYPE_CHECKING:
     from dedup_storage.lake.groups import FeatureGroup
 
-__all__ = ["add_features", "app", "drop_features", "promote_features", "refresh_features"]
+__all__ = ["add", "app", "drop", "promote", "refresh"]
 
-app = typer.Typer(no_args_is_help=True, help="List, describe or rename the feature groups of a dataset.")
+app = typer.Typer(no_args_is_help=True, help="Add columns to a dataset as feature groups, and keep them up to date.")
 
 Name = Annotated[str, typer.Argument(help="Name of the feature group.")]
-Gate = Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the rows before they are published.")]
 Function = Annotated[
     str | None, typer.Option(help="module:name of a function of the grain's frame, or of (requests, impressions).")
 ]
 
 
+@app.command("add")
 @job
-def add_features(
+def add(
     job: Job,
     name: Name,
     dataset: DatasetOption,
-    sql: Annotated[
-        list[str] | None,
-        typer.Option("--sql", "--expression", help="column=SQL expression over the log's columns; repeatable."),
-    ] = None,
+    sql: SqlOption = None,
+    former_sql: FormerSqlOption = None,
     function: Function = None,
     join: Annotated[
-        str | None, typer.Option(help="namespace.table with one row per key, for --on and --column.")
+        str | None, typer.Option(help="Look columns up in namespace.table, which has one row per key.")
     ] = None,
-    on: Annotated[list[str] | None, typer.Option(help="column=column of the joined table; repeatable.")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="column=column of the joined table; repeatable.")] = None,
+    on: Annotated[
+        list[str] | None, typer.Option(help="With --join: COLUMN=KEY, the table's key for a column; repeatable.")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="With --join: COLUMN=SOURCE, a new column and the table's; repeatable.")
+    ] = None,
     grain: Annotated[Grain, typer.Option(help="What one row of the group stands for.")] = Grain.REQUEST,
     lookback: Annotated[
-        str, typer.Option(help="A row depends on its user's rows of so many days before its own, or 'all'.")
+        str, typer.Option(help="How many days before its own date a row looks back on, or 'all'.")
     ] = "0",
-    uses: Annotated[list[str] | None, typer.Option(help="Other group whose columns are read; repeatable.")] = None,
-    across_users: Annotated[bool, typer.Option(help="A row depends on rows of other users.")] = False,
-    missing: Annotated[str, typer.Option(help="Keys without a row: refuse or null.")] = "refuse",
+    uses: Annotated[list[str] | None, typer.Option(help="Another group whose columns are read; repeatable.")] = None,
+    across_users: Annotated[bool, typer.Option(help="A row looks at rows of other users too.")] = False,
+    missing: Annotated[str, typer.Option(help="What to do with keys that get no row: refuse or null.")] = "refuse",
     not_null: Annotated[list[str] | None, typer.Option(help="Column that must have no null; repeatable.")] = None,
-    gate: Gate = True,
+    gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
     """Compute new columns and publish them as a feature group; nothing is rewritten."""
-    source = _source(sql, function, join, on, column)
+    source = _source([*(sql or ()), *(former_sql or ())], function, join, on, column)
     days = _days(lookback)
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        opened = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Adding {name} to {dataset}", spark):
-            summary = opened.features.add(
-                name,
-                source(),
-                grain=grain,
-                lookback=days,
-                uses=uses or (),
-                across_users=across_users,
-                missing=missing,
-                not_null=not_null or (),
-                run_id=run_id,
-                gate=gate,
-            )
+    with job.dataset(dataset) as opened, job.step(f"Adding {name} to {dataset}", opened.spark):
+        summary = opened.features.add(
+            name,
+            source(),
+            grain=grain,
+            lookback=days,
+            uses=uses or (),
+            across_users=across_users,
+            missing=missing,
+            not_null=not_null or (),
+            run_id=run_id,
+            gate=gate,
+        )
     job.done(f"Added {name} to {dataset}", summary)
 
 
+@app.command("refresh")
 @job
-def refresh_features(
+def refresh(
     job: Job,
     name: Name,
     dataset: DatasetOption,
     function: Function = None,
     full: Annotated[bool, typer.Option("--full", help="Compute every row again, whatever changed.")] = False,
-    gate: Gate = True,
+    gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
-    """Compute what is new or changed since a feature group was computed."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
+    """Compute what is new or changed since a feature group was computed; nothing when it is up to date."""
+    with job.dataset(dataset) as opened:
         from dedup_storage.dataset.features.recipe import import_function
 
-        opened = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Refreshing {name} of {dataset}", spark):
+        with job.step(f"Refreshing {name} of {dataset}", opened.spark):
             source = import_function(function) if function else None
             summary = opened.features.refresh(name, source, run_id=run_id, full=full, gate=gate)
     job.done(f"{name} of {dataset} was up to date" if summary.up_to_date else f"Refreshed {name}", summary)
 
 
+@app.command("promote")
 @job
-def promote_features(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = None) -> None:
+def promote(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = None) -> None:
     """Fold a feature group into its grain's table, so that reading joins nothing."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        opened = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Promoting {name} of {dataset}", spark):
-            summary = opened.features.promote(name, run_id=run_id)
+    with job.dataset(dataset) as opened, job.step(f"Promoting {name} of {dataset}", opened.spark):
+        summary = opened.features.promote(name, run_id=run_id)
     job.done(f"Promoted {name} of {dataset}", summary)
 
 
+@app.command("drop")
 @job
-def drop_features(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = None) -> None:
+def drop(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = None) -> None:
     """Publish a version without a feature group; older versions keep it."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        summary = Dataset.open(spark, job.settings, dataset).features.drop(name, run_id=run_id)
+    with job.dataset(dataset) as opened:
+        summary = opened.features.drop(name, run_id=run_id)
     job.done(f"Dropped {name} from {dataset}", summary)
 
 
@@ -128,10 +129,8 @@ def rename(
     run_id: RunIdOption = None,
 ) -> None:
     """Publish a version in which a feature group has another name."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        summary = Dataset.open(spark, job.settings, dataset).features.rename(name, new_name, run_id=run_id)
+    with job.dataset(dataset) as opened:
+        summary = opened.features.rename(name, new_name, run_id=run_id)
     job.done(f"Renamed {name} to {new_name}", summary)
 
 
@@ -166,29 +165,31 @@ def _groups(
     meta = job.metadata(dataset)
     number = meta.resolve(version)
     groups = feature_groups(meta, number)
-    stale = (
-        stale_cells(meta, meta.spec, number, groups[name], open_lake(job.settings).state) if name in groups else set()
-    )
+    state = open_lake(job.settings).state
+    stale = stale_cells(meta, meta.spec, number, groups[name], state) if name in groups else set()
     return groups, sorted((cell.to_list() for cell in stale), key=str)
 
 
 def _row(group: FeatureGroup) -> tuple[object, ...]:
     source = group.source
-    told = ", ".join(f"{c}: {text}" for c, text in source.expressions.items()) or source.function or source.table
+    recipe = ", ".join(f"{c}: {text}" for c, text in source.expressions.items()) or source.function or source.table
     versions = ", ".join(str(part.version) for part in group.coverage)
-    return (group.name, group.grain.value, group.names, told or source.kind.value, versions, group.promoted)
+    return (group.name, group.grain.value, group.names, recipe or source.kind.value, versions, group.promoted)
 
 
 def _source(
-    sql: list[str] | None, function: str | None, join: str | None, on: list[str] | None, column: list[str] | None
+    sql: list[str], function: str | None, join: str | None, on: list[str] | None, column: list[str] | None
 ) -> Any:
     """What makes the source, once Spark runs; wrong options are refused before that."""
-    given = [option for option, value in (("--sql", sql), ("--function", function), ("--join", join)) if value]
-    if len(given) != 1:
+    chosen = [option for option, value in (("--sql", sql), ("--function", function), ("--join", join)) if value]
+    if len(chosen) != 1:
         raise UsageError(
-            "a feature group is computed by one thing", expected="--sql, --function or --join", got=str(given)
+            "a feature group is computed by one thing",
+            expected="--sql, --function or --join",
+            got=" and ".join(chosen) or "none of them",
         )
-    expressions, keys, columns = (_pairs(values) for values in (sql, on, column))
+    expressions = pairs("--sql", sql)
+    keys, columns = pairs("--on", on or ()), pairs("--column", column or ())
 
     def make() -> Any:
         from dedup_storage.dataset.features.recipe import Lookup, import_function
@@ -198,16 +199,6 @@ def _source(
         return Lookup(join, keys, columns) if join else expressions
 
     return make
-
-
-def _pairs(values: list[str] | None) -> dict[str, str]:
-    pairs = {}
-    for value in values or ():
-        name, sign, text = value.partition("=")
-        if not sign or not text.strip():
-            raise UsageError("the option cannot be read", expected="name=text", got=repr(value[:80]))
-        pairs[name.strip()] = text.strip()
-    return pairs
 
 
 def _days(text: str) -> int | None:

@@ -30,14 +30,12 @@ def forget_user(
     check_name(dataset, "dataset name")
     if (users is None) == (users_table is None):
         raise UsageError("no users to forget are named", expected="--users or --users-table")
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
+    with job.dataset(dataset) as target:
         from dedup_storage.sources.named import read_frame, read_ids
 
-        target = Dataset.open(spark, job.settings, dataset)
-        given = read_ids(users) if users is not None else read_frame(spark, str(users_table))
-        with job.step(f"Forgetting users of {dataset}", spark):
-            summary = target.forget_users(given, run_id, dry_run=dry_run)
+        named = read_ids(users) if users is not None else read_frame(target.spark, str(users_table))
+        with job.step(f"Forgetting users of {dataset}", target.spark):
+            summary = target.forget_users(named, run_id, dry_run=dry_run)
     job.done(f"{'Would forget' if dry_run else 'Forgot'} users of {dataset}", summary)
     if summary.clean is False:
         raise StorageError(

@@ -37,7 +37,7 @@ def generate(
     layout: Annotated[str | None, typer.Option(help="flat, shuffled, nested or frames.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same bytes.")] = None,
     parameter: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other parameter, NAME=VALUE; may be given several times.")
+        list[str] | None, typer.Option("--set", help="Any other parameter, NAME=VALUE; repeatable.")
     ] = None,
 ) -> None:
     """Write a synthetic raw log (Parquet) and, beside it, the schema that describes it."""

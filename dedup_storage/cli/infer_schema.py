@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dedup_storage.cli.options import LogFormat, SchemaOption
+from dedup_storage.cli.options import LogFormat
 from dedup_storage.cli.output import show_table, stdout
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import StorageError, UsageError
@@ -26,13 +26,15 @@ _HEADER = "# Meaning of the log's columns. Grains and sequences were detected fr
 def infer_schema(
     job: Job,
     source: Annotated[str, typer.Argument(help="The raw log: a file, a directory, or a table's name.")],
-    schema: SchemaOption = None,
+    schema: Annotated[
+        Path | None, typer.Option("--schema", help="Log schema (YAML) to start from; the options beside it win.")
+    ] = None,
     user: Annotated[str | None, typer.Option(help="User key column.")] = None,
-    request: Annotated[list[str] | None, typer.Option(help="Request key column; several times for several.")] = None,
+    request: Annotated[list[str] | None, typer.Option(help="Request key column; repeatable.")] = None,
     item: Annotated[str | None, typer.Option(help="The candidate's item column.")] = None,
     event_time: Annotated[str | None, typer.Option(help="The request's timestamp column.")] = None,
     position: Annotated[str | None, typer.Option(help="The candidate's ordinal inside its request.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="A label column; several times for several.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Label column; repeatable.")] = None,
     format: Annotated[LogFormat | None, typer.Option(help="Format; told by the file's name if left out.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Schema file to write; else it is printed.")

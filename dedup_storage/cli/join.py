@@ -22,10 +22,11 @@ def join(
         str, typer.Option(help="Left table: of the dataset, or any by its full name (catalog.namespace.table).")
     ] = "impressions",
     right: Annotated[str, typer.Option(help="Right table.")] = "requests",
-    on: Annotated[list[str] | None, typer.Option(help="Key column; all that both have by default.")] = None,
+    on: Annotated[list[str] | None, typer.Option(help="Key column; all that both have by default; repeatable.")] = None,
     how: Annotated[str, typer.Option(help="inner, left, semi or anti.")] = "inner",
     column: Annotated[
-        list[str] | None, typer.Option(help="Column wanted beside the keys; all by default. Others are not read.")
+        list[str] | None,
+        typer.Option(help="Column wanted beside the keys, others are not read; all by default; repeatable."),
     ] = None,
     version: VersionOption = None,
     explain: Annotated[
@@ -43,18 +44,16 @@ def join(
     """Join two tables of a dataset inside their buckets and write the rows; with --explain only explain."""
     if not explain and (output is None) == (table is None):
         raise UsageError("it is not clear what becomes of the rows", expected="--output, --table or --explain")
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
+    with job.dataset(dataset) as opened:
         from dedup_storage.dataset.joins.tables import explain_tables, join_tables, write_join
 
-        opened = Dataset.open(spark, job.settings, dataset)
         if explain:
             explanation = explain_tables(opened.handle, left, right, on=on, how=how, version=version, columns=column)
             if str(job.json) != "-":
                 stdout.print(explanation)
             job.write_json(explanation)
             return
-        with job.step(f"Joining {left} and {right}", spark):
+        with job.step(f"Joining {left} and {right}", opened.spark):
             rows = join_tables(
                 opened.handle,
                 left,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, RunIdOption
+from dedup_storage.cli.options import DatasetOption, GateOption, RunIdOption
 from dedup_storage.cli.progress import part_progress
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.schema import check_name
@@ -21,18 +21,16 @@ def late_labels(
     dataset: DatasetOption,
     label: Annotated[str, typer.Option(help="The label's column.")],
     time: Annotated[str, typer.Option(help="The column of the label's event time.")],
-    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the data before it is published.")] = True,
+    gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
     """Merge late labels into the impressions; the newest by event time wins."""
     check_name(dataset, "dataset name")
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
+    with job.dataset(dataset) as target:
         from dedup_storage.sources.named import read_frame
 
-        target = Dataset.open(spark, job.settings, dataset)
         with part_progress() as progress:
             summary = target.merge_labels(
-                read_frame(spark, source), label, time, run_id=run_id, gate=gate, progress=progress
+                read_frame(target.spark, source), label, time, run_id=run_id, gate=gate, progress=progress
             )
     job.done(f"Merged late labels into {dataset}", summary)

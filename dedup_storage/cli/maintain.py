@@ -24,7 +24,7 @@ class _Step(StrEnum):
 def maintain(
     job: Job,
     dataset: DatasetOption,
-    only: Annotated[list[_Step] | None, typer.Option(help="Take these steps alone; may be repeated.")] = None,
+    only: Annotated[list[_Step] | None, typer.Option(help="Take this step alone; repeatable.")] = None,
     keep_versions: Annotated[int, typer.Option(min=1, help="Newest versions that stay.")] = 10,
     keep_days: Annotated[float, typer.Option(min=0, help="Versions of so many last days stay.")] = 7,
     orphan_days: Annotated[
@@ -42,12 +42,10 @@ def maintain(
     """Restore the order of decayed segments, expire versions, remove orphans."""
     check_name(dataset, "dataset name")
     steps = set(only or _Step)
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
+    with job.dataset(dataset) as target:
         from dedup_storage.dataset.upkeep import Limits, Policy
 
-        target = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Maintaining {dataset}", spark):
+        with job.step(f"Maintaining {dataset}", target.spark):
             summary = target.maintain(
                 run_id,
                 limits=Limits(hidden_share=hidden_share),

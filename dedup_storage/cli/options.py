@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dedup_storage.errors import UsageError
+
 __all__ = [
     "ConfigOption",
     "DatasetOption",
     "DebugOption",
+    "FormerSqlOption",
+    "GateOption",
     "JsonOption",
     "LogFormat",
     "RunIdOption",
     "SchemaOption",
+    "SqlOption",
     "VersionOption",
+    "YesOption",
+    "pairs",
 ]
 
 
@@ -59,7 +67,33 @@ RunIdOption = Annotated[
         help="Identity of this execution: running again with the same id changes nothing.",
     ),
 ]
+GateOption = Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the rows before they are published.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+SqlOption = Annotated[
+    list[str] | None, typer.Option("--sql", help="COLUMN=EXPRESSION, the column's values as SQL; repeatable.")
+]
+# How --sql was spelled in some commands before.
+FormerSqlOption = Annotated[list[str] | None, typer.Option("--set", "--expression", hidden=True)]
 SchemaOption = Annotated[
     Path | None, typer.Option("--schema", help="Log schema (YAML); needed until the dataset exists.")
 ]
-VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="Version to read; the latest by default.")]
+VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="Version to read; the newest by default.")]
+
+
+def pairs(option: str, values: Iterable[str]) -> dict[str, str]:
+    """Options of the form ``NAME=TEXT``.
+
+    Args:
+        option: How the option is spelled, for the message.
+        values: What was given.
+
+    Raises:
+        UsageError: one of them has another form.
+    """
+    found = {}
+    for value in values:
+        name, sign, text = value.partition("=")
+        if not sign or not name.strip() or not text.strip():
+            raise UsageError(f"the option {option} cannot be read", expected="COLUMN=EXPRESSION", got=repr(value[:80]))
+        found[name.strip()] = text.strip()
+    return found

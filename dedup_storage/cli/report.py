@@ -31,15 +31,14 @@ InputOption = Annotated[
 def report(
     job: Job,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", envvar="DEDUP_STORAGE_DATASET", help="Name of the dataset.")
+        str | None,
+        typer.Option("--dataset", envvar="DEDUP_STORAGE_DATASET", show_envvar=False, help="Name of the dataset."),
     ] = None,
     input: InputOption = None,
     schema: SchemaOption = None,
     version: VersionOption = None,
     raw: Annotated[str | None, typer.Option(help="Only compare with this flat log, from footers alone.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="Report on this column alone; may be given several times.")
-    ] = None,
+    column: Annotated[list[str] | None, typer.Option(help="Report on this column alone; repeatable.")] = None,
     baselines: Annotated[bool, typer.Option(help="Write a sample of users in other layouts.")] = True,
     share: ShareOption = None,
     sample_mib: SampleOption = 512,
@@ -53,7 +52,7 @@ def report(
     against: Annotated[
         str | None, typer.Option(help="Compare with an earlier report's JSON, or with another version's number.")
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Growth a row that ends the job with status 1.")] = 0.05,
+    threshold: Annotated[float, typer.Option(help="Growth of a row's bytes that ends the job with status 1.")] = 0.05,
 ) -> None:
     """Report the stored bytes of a dataset, or of any flat log, column by column, against honest baselines."""
     if raw is not None:

@@ -18,7 +18,16 @@ import typer
 from pydantic import BaseModel
 
 from dedup_storage.cli.options import ConfigOption, DebugOption, JsonOption
-from dedup_storage.cli.output import Summary, show_error, show_summary, show_table, stderr, step, write_json
+from dedup_storage.cli.output import (
+    Summary,
+    show_error,
+    show_summary,
+    show_table,
+    stderr,
+    stdout,
+    step,
+    write_json,
+)
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import DedupStorageError, MissingDependencyError
 from dedup_storage.schema import check_name
@@ -26,9 +35,11 @@ from dedup_storage.schema import check_name
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from dedup_storage.connection import Lake
+    from dedup_storage.dataset.facade import Dataset
     from dedup_storage.lake.history import DatasetMetadata
 
-__all__ = ["Job", "job", "local_spark"]
+__all__ = ["Job", "former", "job", "local_spark"]
 
 _SHARED: dict[str, tuple[Any, Any]] = {
     "config": (ConfigOption, None),
@@ -69,6 +80,19 @@ class Job:
         with local_spark(self.settings, debug=self.debug) as session:
             yield session
 
+    @contextmanager
+    def dataset(self, name: str) -> Iterator[Dataset]:
+        """A dataset in the session of the settings; a wrong name is told before Spark starts.
+
+        Raises:
+            DatasetNotFoundError: names the datasets that do exist.
+        """
+        self.metadata(name)
+        with self.spark() as session:
+            from dedup_storage.dataset.facade import Dataset
+
+            yield Dataset.open(session, self.settings, name)
+
     def step(self, text: str, spark: SparkSession | None = None) -> Any:
         """Show that something long is under way (a context manager)."""
         return step(text, spark)
@@ -88,10 +112,19 @@ class Job:
     def listed(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], models: Iterable[BaseModel]
     ) -> None:
-        """Print a table, and write the models that its rows show to ``--json``."""
+        """Print a table, or that there is nothing to list, and write the models of its rows to ``--json``."""
         if str(self.json) != "-":
             show_table(title, columns, rows)
+            if not rows:
+                stdout.print(f"{title}: none", markup=False)
         self.write_json([model.model_dump(mode="json") for model in models])
+
+    @property
+    def lake(self) -> Lake:
+        """The lake of the settings."""
+        from dedup_storage.connection import Lake
+
+        return Lake(self.settings)
 
     def metadata(self, dataset: str) -> DatasetMetadata:
         """A dataset as the catalog shows it, without Spark.
@@ -133,6 +166,24 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
+
+
+def former(command: Callable[..., None], old: str, new: str) -> Callable[..., None]:
+    """A command under a name that it had before: it says the name that it has now, and does the same.
+
+    Args:
+        command: Made by ``job``.
+        old, new: What follows ``dedup-storage``.
+    """
+
+    def run(**arguments: Any) -> None:
+        stderr.print(f"{old} is now: dedup-storage {new}", markup=False)
+        command(**arguments)
+
+    run.__doc__ = f"Now: dedup-storage {new}."
+    run.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]
+    run.__annotations__ = dict(command.__annotations__)
+    return run
 
 
 @contextmanager

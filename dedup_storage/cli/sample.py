@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from dedup_storage.cli.options import DatasetOption, RunIdOption, VersionOption
+from dedup_storage.cli.options import DatasetOption, GateOption, RunIdOption, VersionOption
 from dedup_storage.cli.output import show_table
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import StorageError, UsageError
@@ -87,10 +87,10 @@ def create(
     definition: Annotated[Path | None, typer.Option(help="The whole definition as YAML, caps among it.")] = None,
     fraction: Annotated[float | None, typer.Option(help="Share of the users.")] = None,
     stratum_fraction: Annotated[
-        list[str] | None, typer.Option(help="Share of one stratum: LABEL=SHARE, * for all others; repeat.")
+        list[str] | None, typer.Option(help="Share of one stratum: LABEL=SHARE, * for all others; repeatable.")
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="Exact users of one stratum: LABEL=USERS, * for all others; repeat.")
+        list[str] | None, typer.Option(help="Exact users of one stratum: LABEL=USERS, * for all others; repeatable.")
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Users in all, divided by --allocation.")] = None,
     allocation: Annotated[_Allocation | None, typer.Option(help="How --size is divided among strata.")] = None,
@@ -99,10 +99,12 @@ def create(
     buckets: Annotated[int | None, typer.Option(min=1, help="Whole user buckets to take.")] = None,
     stratum: Annotated[
         list[str] | None,
-        typer.Option("--stratum", help="COLUMN, COLUMN:PARTS, MEASURE:PARTS or NAME=SQL-AGGREGATE; repeat to cross."),
+        typer.Option("--stratum", help="COLUMN, COLUMN:PARTS, MEASURE:PARTS or NAME=SQL-AGGREGATE; repeatable."),
     ] = None,
-    start: Annotated[str | None, typer.Option(help="First event date.")] = None,
-    end: Annotated[str | None, typer.Option(help="Last event date.")] = None,
+    first_date: Annotated[str | None, typer.Option("--from", help="First event date (2024-01-31).")] = None,
+    last_date: Annotated[str | None, typer.Option("--to", help="Last event date, included.")] = None,
+    former_first: Annotated[str | None, typer.Option("--start", hidden=True)] = None,
+    former_last: Annotated[str | None, typer.Option("--end", hidden=True)] = None,
     seed: Seed = 0,
     version: VersionOption = None,
     run_id: RunIdOption = None,
@@ -118,17 +120,13 @@ def create(
         "minimum": minimum or None,
         "buckets": buckets,
         "strata": _strata(stratum),
-        "start": start,
-        "end": end,
+        "start": first_date or former_first,
+        "end": last_date or former_last,
         "seed": seed or None,
     }
     values = {**_definition(definition), **{k: v for k, v in given.items() if v not in (None, {}, [])}}
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        opened = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Sampling {dataset}", spark):
-            summary = opened.samples.make(name, values, version=version, run_id=run_id)
+    with job.dataset(dataset) as opened, job.step(f"Sampling {dataset}", opened.spark):
+        summary = opened.samples.make(name, values, version=version, run_id=run_id)
     job.done(f"Sample {name} of {dataset}" + (": unchanged" if summary.unchanged else ""), summary)
 
 
@@ -137,9 +135,10 @@ def create(
 def split(
     job: Job,
     dataset: DatasetOption,
-    share: Annotated[list[str] | None, typer.Option(help="NAME=SHARE of the users; repeat.")] = None,
+    share: Annotated[list[str] | None, typer.Option(help="NAME=SHARE of the users; repeatable.")] = None,
     dates: Annotated[
-        list[str] | None, typer.Option(help="NAME=FIRST:LAST event dates, either end may be empty; repeat, in order.")
+        list[str] | None,
+        typer.Option(help="NAME=FIRST:LAST event dates, either end may be empty; repeatable."),
     ] = None,
     seed: Seed = 0,
     version: VersionOption = None,
@@ -155,14 +154,8 @@ def split(
             colon = ""
         if not colon:
             raise UsageError("the dates cannot be read", expected="NAME=2024-01-01:2024-01-31", got=text)
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        opened = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Dividing {dataset}", spark):
-            made = opened.samples.split(
-                _pairs(share, "share", float) or None, parsed or None, seed=seed, version=version
-            )
+    with job.dataset(dataset) as opened, job.step(f"Dividing {dataset}", opened.spark):
+        made = opened.samples.split(_pairs(share, "share", float) or None, parsed or None, seed=seed, version=version)
     rows = [(s.name, s.users, s.population) for s in made]
     job.listed(f"Samples of {dataset}", ("sample", "users", "of"), rows, made)
 
@@ -208,10 +201,8 @@ def _stored(job: Job, dataset: str) -> list[tuple[str, Any]]:
 @job
 def plan(job: Job, name: Name, dataset: DatasetOption, version: VersionOption = None) -> None:
     """Show how many bytes of files reading a sample opens."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        found = Dataset.open(spark, job.settings, dataset).samples.plan(name, version)
+    with job.dataset(dataset) as opened:
+        found = opened.samples.plan(name, version)
     job.done(f"Reading sample {name} of {dataset}", found)
 
 
@@ -221,12 +212,8 @@ def refresh(
     job: Job, name: Name, dataset: DatasetOption, version: VersionOption = None, run_id: RunIdOption = None
 ) -> None:
     """Take in the users of a newer version."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        opened = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Refreshing {name}", spark):
-            summary = opened.samples.refresh(name, version=version, run_id=run_id)
+    with job.dataset(dataset) as opened, job.step(f"Refreshing {name}", opened.spark):
+        summary = opened.samples.refresh(name, version=version, run_id=run_id)
     job.done(f"Sample {name} of {dataset}" + (": unchanged" if summary.unchanged else ""), summary)
 
 
@@ -234,10 +221,8 @@ def refresh(
 @job
 def drop(job: Job, name: Name, dataset: DatasetOption) -> None:
     """Forget a sample; the dataset's rows stay as they are."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        Dataset.open(spark, job.settings, dataset).samples.drop(name)
+    with job.dataset(dataset) as opened:
+        opened.samples.drop(name)
     job.done(f"Dropped sample {name}", {"dataset": dataset, "sample": name})
 
 
@@ -249,16 +234,12 @@ def materialise(
     dataset: DatasetOption,
     into: Annotated[str, typer.Option("--into", help="Name of the new dataset.")],
     version: VersionOption = None,
-    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the rows before they are published.")] = True,
+    gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
     """Write a sample's rows into a dataset of its own, weights as columns."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        opened = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Writing {into}", spark):
-            summary = opened.samples.materialise(name, into, version=version, run_id=run_id, gate=gate)
+    with job.dataset(dataset) as opened, job.step(f"Writing {into}", opened.spark):
+        summary = opened.samples.materialise(name, into, version=version, run_id=run_id, gate=gate)
     job.done(f"Wrote {into}", summary)
 
 
@@ -274,12 +255,8 @@ def report(
     version: VersionOption = None,
 ) -> None:
     """Report requested and realised counts, weights, and estimates with intervals."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        opened = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Estimating from {name}", spark):
-            made = opened.samples.report(name, verify=verify, confidence=confidence, version=version)
+    with job.dataset(dataset) as opened, job.step(f"Estimating from {name}", opened.spark):
+        made = opened.samples.report(name, verify=verify, confidence=confidence, version=version)
     if str(job.json) != "-":
         _show(made)
     if html is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="List, pin or roll back the versions of a dataset.")
+app = typer.Typer(no_args_is_help=True, help="List, pin, unpin or roll back the versions of a dataset.")
 
 Label = Annotated[str, typer.Option(help="Name of the pin: letters, digits, underscores.")]
 
@@ -43,22 +43,32 @@ def pin(
     dataset: DatasetOption,
     label: Label,
 ) -> None:
-    """Keep a version through expiry, and print what names it, as JSON."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
+    """Keep a version through expiry, and show what names it for good."""
+    from dedup_storage.lake.catalogs import open_admin
 
-        pinned = Dataset.open(spark, job.settings, dataset).pin(version, label)
-    job.done(f"Pinned version {version} of {dataset}", pinned)
+    admin = open_admin(job.settings)
+    if admin.commits:
+        pinned = admin.pin(dataset, version, label)
+    else:
+        with job.dataset(dataset) as opened:
+            pinned = opened.pin(version, label)
+    # Ids are names here, not amounts.
+    snapshots = {table: str(snapshot_id) for table, snapshot_id in pinned["snapshots"].items()}
+    job.shown(f"Pinned version {version} of {dataset}", {**pinned, "snapshots": snapshots}, pinned)
 
 
 @app.command("unpin")
 @job
 def unpin(job: Job, label: Annotated[str, typer.Argument(help="Name of the pin.")], dataset: DatasetOption) -> None:
     """Let expiry have a pinned version again."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
+    from dedup_storage.lake.catalogs import open_admin
 
-        Dataset.open(spark, job.settings, dataset).unpin(label)
+    admin = open_admin(job.settings)
+    if admin.commits:
+        admin.unpin(dataset, label)
+    else:
+        with job.dataset(dataset) as opened:
+            opened.unpin(label)
     job.done(f"Unpinned {label}", {"dataset": dataset, "label": label})
 
 
@@ -71,10 +81,6 @@ def rollback(
     run_id: RunIdOption = None,
 ) -> None:
     """Publish an earlier version's content as the newest version."""
-    with job.spark() as spark:
-        from dedup_storage.dataset.facade import Dataset
-
-        opened = Dataset.open(spark, job.settings, dataset)
-        with job.step(f"Rolling {dataset} back", spark):
-            summary = opened.rollback(version, run_id=run_id)
+    with job.dataset(dataset) as opened, job.step(f"Rolling {dataset} back", opened.spark):
+        summary = opened.rollback(version, run_id=run_id)
     job.done(f"Rolled {dataset} back to version {version}", summary)

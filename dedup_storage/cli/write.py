@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, LogFormat, RunIdOption, SchemaOption
+from dedup_storage.cli.options import DatasetOption, GateOption, LogFormat, RunIdOption, SchemaOption
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.errors import DatasetNotFoundError, UsageError
@@ -36,7 +36,7 @@ def write(
     on_duplicates: Annotated[
         OnDuplicates, typer.Option(help="What to do with impressions that are there twice.")
     ] = OnDuplicates.REFUSE,
-    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the data before it is published.")] = True,
+    gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
     """Write a raw log into the dataset: collapse, audit, publish."""
@@ -47,6 +47,8 @@ def write(
             "the layout of an existing dataset cannot be given",
             fix="Leave out --layout, --date-grain and --buckets, or give --schema for a new dataset.",
         )
+    if described is None:
+        _require(job, dataset)
     with job.spark() as spark:
         from dedup_storage.dataset.facade import Dataset
         from dedup_storage.sources.raw import RawLog
@@ -54,10 +56,7 @@ def write(
         kind = format.value if format else None
         with job.step("Reading the raw log", spark):
             if described is None:
-                try:
-                    target = Dataset.open(spark, job.settings, dataset)
-                except DatasetNotFoundError as error:
-                    raise DatasetNotFoundError(error.what, fix="Give --schema FILE to create it.") from None
+                target = Dataset.open(spark, job.settings, dataset)
                 log = RawLog.read(spark, source, format=kind, schema=target.spec.schema_, impressions=impressions)
             else:
                 log = RawLog.read(spark, source, format=kind, schema=described, impressions=impressions)
@@ -74,3 +73,13 @@ def write(
                 gate=gate,
             )
     job.done(f"Wrote {dataset}", summary)
+
+
+def _require(job: Job, dataset: str) -> None:
+    """Tell before Spark starts that a dataset is not there, and how it comes to be."""
+    try:
+        job.metadata(dataset)
+    except DatasetNotFoundError as error:
+        raise DatasetNotFoundError(
+            error.what, expected=error.expected, got=error.got, fix="Give --schema FILE to create it."
+        ) from None

@@ -33,10 +33,12 @@ from dedup_storage.dataset.write.create import create_dataset
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.dataset.write.summary import WriteSummary
 from dedup_storage.dataset.write.writer import write_log
+from dedup_storage.errors import DedupStorageError
+from dedup_storage.lake.admin import describe
 from dedup_storage.lake.history import DatasetMetadata, VersionInfo
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.runs import named_run
-from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.layout import DatasetSpec, Layout, TableRole
 from dedup_storage.quality.model import Verdict
 from dedup_storage.report.draw.named import named_users
 from dedup_storage.report.draw.select import DRAW_BYTES
@@ -47,9 +49,12 @@ from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.errors import translated
+from dedup_storage.words import human_bytes
 
 __all__ = ["Dataset"]
 
+# Tables whose rows are the dataset's requests and impressions.
+_ROW_ROLES = (TableRole.REQUESTS, TableRole.IMPRESSIONS, TableRole.LOGS)
 # Names of the first release -> accessor and method.
 _FORMER = {
     "add_features": ("features", "add"),
@@ -98,6 +103,19 @@ class Dataset:
             accessor, method = _FORMER[name]
             warnings.warn(f"Dataset.{name} is now Dataset.{accessor}.{method}", DeprecationWarning, stacklevel=2)
             return getattr(getattr(self, accessor), method)
+
+    def __repr__(self) -> str:
+        try:
+            meta = self.metadata()
+            found = describe(meta, self.tables.name, "")
+        except DedupStorageError as error:
+            return f"<Dataset {self.name}: cannot be read: {error.what}>"
+        rows = ", ".join(f"{table} {count:,}" for table, count in found.rows.items() if meta.role(table) in _ROW_ROLES)
+        groups = f"feature groups {', '.join(found.features)}" if found.features else "no feature group"
+        version = f"version {found.version} of {found.versions} kept" if found.version else "nothing written yet"
+        size = human_bytes(found.bytes)
+        facts = (f"{found.format}, {found.layout} layout", version, f"rows: {rows or 'none'}", groups, size)
+        return f"<Dataset {self.name}: {'; '.join(facts)}>"
 
     @property
     def spark(self) -> SparkSession:

@@ -14,6 +14,7 @@ __all__ = [
     "child_folders",
     "delete_files",
     "delete_folder",
+    "holds_anything",
     "is_delta_table",
     "is_hidden",
     "list_files",
@@ -90,6 +91,12 @@ def child_folders(uri: str, properties: Mapping[str, str] | None = None) -> list
     filesystem, path = open_folder(uri, properties)
     entries = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     return sorted(e.base_name for e in entries if e.type is pafs.FileType.Directory)
+
+
+def holds_anything(uri: str, properties: Mapping[str, str] | None = None) -> bool:
+    """Whether anything is in a folder."""
+    filesystem, path = open_folder(uri, properties)
+    return bool(filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
 
 
 def list_files(uri: str, properties: Mapping[str, str] | None = None) -> list[pafs.FileInfo]:

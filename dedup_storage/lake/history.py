@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetNotFoundError, VersionNotFoundError, known_names
 from dedup_storage.lake.cells import Cell
 from dedup_storage.lake.stored_users import StoredUsers
@@ -21,18 +22,24 @@ __all__ = ["ANCHORS", "Added", "Catalog", "DatasetMetadata", "FileShare", "Total
 ANCHORS = ("requests", "logs")
 
 
-def no_dataset(dataset: str, where: str, others: Sequence[str]) -> DatasetNotFoundError:
-    """The error for a dataset that is not there.
+def no_dataset(
+    dataset: str, settings: Settings, others: Sequence[str], way_out: str | None = None
+) -> DatasetNotFoundError:
+    """The error for a dataset that is not there; says where it was looked for, since a folder may decide that.
 
     Args:
         dataset: Its name.
-        where: Where it was looked for.
+        settings: Settings of the lake.
         others: Names of those that are there.
+        way_out: What to do, where that is known.
     """
+    catalog = f", catalog {settings.catalog.name}" if settings.format == "iceberg" else ""
     return DatasetNotFoundError(
-        f"there is no dataset {dataset} {where}",
+        f"there is no dataset {dataset} of format {settings.format} in the warehouse {settings.warehouse_uri}{catalog} "
+        f"(settings: {settings.origin})",
         expected=known_names(dataset, others) if others else None,
-        fix="Create it with: dedup-storage write.",
+        got=None if others else "a warehouse without datasets",
+        fix=way_out or "Name other settings with --config, or create it with: dedup-storage write.",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from dedup_storage.schema import check_name
 
-__all__ = ["listed", "literal", "quoted"]
+__all__ = ["listed", "literal", "located", "quoted"]
 
 
 def quoted(*parts: str) -> str:
@@ -26,3 +26,8 @@ def literal(value: str) -> str:
 def listed(properties: Mapping[str, str]) -> str:
     """Table properties as ``TBLPROPERTIES`` lists them."""
     return ", ".join(f"'{literal(key)}' = '{literal(value)}'" for key, value in properties.items())
+
+
+def located(place: str | None) -> str:
+    """Where a new table lies, as a clause of ``CREATE TABLE``; ``None`` leaves it to the catalog."""
+    return "" if place is None else f" LOCATION '{literal(place)}'"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +16,7 @@ from typer.testing import CliRunner
 from dedup_storage.cli import app
 from dedup_storage.cli.output import format_value, show_summary
 from dedup_storage.cli.runtime import Job, job
-from dedup_storage.config import default_config
+from dedup_storage.config import Settings, default_config
 from dedup_storage.errors import ConflictError, DedupStorageError, InputError, QualityGateError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +53,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_script_is_a_command(name: str) -> None:
     status, out, _ = _run(app, name, "--help")
     assert status == 0
-    if name not in ("versions", "features", "sample"):  # their sub-commands have them
+    if name not in ("datasets", "versions", "features", "sample"):  # their sub-commands have them
         for option in ("--config", "--json", "--debug"):
             assert option in out
 
@@ -58,6 +61,103 @@ def test_every_script_is_a_command(name: str) -> None:
 def test_every_command_is_a_script() -> None:
     names = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
     assert names == set(JOBS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("add-features", "features add"),
+        ("refresh-features", "features refresh"),
+        ("promote-features", "features promote"),
+        ("drop-features", "features drop"),
+        ("compression-report", "report"),
+    ],
+)
+def test_former_names_go_on_working_and_say_the_new_one(old: str, new: str) -> None:
+    shown = _run(app, "--help")[1]
+    assert old not in shown
+    arguments = ("--dataset", "d") if new == "report" else ("x", "--dataset", "d")
+    if new == "features add":
+        arguments += ("--sql", "a=1")
+    status, _, err = _run(app, old, *arguments)
+    assert err.splitlines()[0] == f"{old} is now: dedup-storage {new}"
+    assert status == 2
+    assert err.splitlines()[1].startswith("error: there is no dataset d ")
+    assert _run(app, *new.split(), *arguments) == (2, "", "\n".join(err.splitlines()[1:]) + "\n")
+
+
+def test_one_option_has_one_spelling_and_the_former_ones_are_hidden() -> None:
+    for command in (("backfill",), ("features", "add")):
+        shown = _run(app, *command, "--help")[1]
+        assert "--sql" in shown
+        assert "--set" not in shown
+        assert "--expression" not in shown
+    shown = _run(app, "sample", "create", "--help")[1]
+    assert "--from" in shown
+    assert "--start" not in shown
+    for spelling in ("--sql", "--set", "--expression"):
+        for command in (("backfill",), ("features", "add", "x")):
+            status, _, err = _run(app, *command, "--dataset", "d", spelling, "no-equals-sign")
+            assert (status, "the option --sql cannot be read" in err) == (2, True), (command, spelling)
+
+
+# Run in one process that has no Spark.
+_WITHOUT_SPARK = """
+import sys
+
+for name in ("pyspark", "py4j", "torch"):
+    sys.modules[name] = None
+
+from typer.testing import CliRunner
+from dedup_storage.cli import app
+
+COMMANDS = [
+    "datasets list", "datasets describe clicks", "versions list --dataset clicks",
+    "versions pin 1 --label kept --dataset clicks", "versions unpin kept --dataset clicks",
+    "features list --dataset clicks", "sample list --dataset clicks", "datasets rename clicks views",
+    "datasets drop views --yes", "datasets list",
+]
+for line in COMMANDS:
+    done = CliRunner().invoke(app, line.split())
+    assert done.exit_code == 0, (line, done.output, done.exception)
+    print(done.stdout)
+"""
+
+
+def test_lists_descriptions_and_pins_need_no_spark(tmp_path: Path) -> None:
+    from tests.reader.lake import Lake, make_log
+
+    warehouse = tmp_path / "warehouse"
+    Lake(Settings(warehouse=str(warehouse))).write("clicks", make_log(users=2, requests_per_user=2))
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_SPARK],
+        env={**os.environ, "DEDUP_STORAGE_WAREHOUSE": str(warehouse), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for part in ("requests 4, impressions", "Pinned version 1 of clicks", "Feature groups of clicks: none",
+                 "Renamed clicks to views", "Dropped views", f"Datasets in {warehouse} (iceberg): none"):  # fmt: skip
+        assert part in done.stdout
+
+
+def test_a_drop_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEDUP_STORAGE_WAREHOUSE", str(tmp_path / "warehouse"))
+    status, _, err = _run(app, "datasets", "drop", "clicks")
+    assert status == 2
+    assert "expected --yes" in err
+    assert "no dataset clicks" in _run(app, "datasets", "drop", "clicks", "--yes")[2]
+
+
+def test_a_missing_dataset_shows_where_it_was_looked_for(tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text(f"warehouse: {tmp_path}/lake\n")
+    for command in ("versions list", "features list", "sample list", "check", "maintain"):
+        status, _, err = _run(app, *command.split(), "--dataset", "clicks", "--config", str(config))
+        assert status == 2
+        assert f"warehouse {tmp_path}/lake" in err
+        assert f"settings: {config}" in err
 
 
 @pytest.mark.parametrize(

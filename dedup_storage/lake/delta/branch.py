@@ -23,14 +23,13 @@ from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.metadata import DeltaLake
 from dedup_storage.lake.delta.open import load_delta
 from dedup_storage.lake.delta.segments import file_of_row
-from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
+from dedup_storage.lake.delta.stage import RUNS_FOLDER, StagedFiles, StagedStore
 from dedup_storage.lake.folders import child_folders, delete_files, delete_folder, is_delta_table, list_files
 from dedup_storage.lake.runs import Staged
 from dedup_storage.lake.segments import Segment
 
 __all__ = ["BRANCH_FACT", "RUNS_FOLDER", "DeltaBranch", "NetChange", "branches_of"]
 
-RUNS_FOLDER = "_runs"
 # Claim fact: the branch whose files the version has.
 BRANCH_FACT = "branch"
 _TRANSACTION = "part"

@@ -26,6 +26,7 @@ class Versions:
         samples: Named sample -> its record.
         sample_numbers: Named sample -> number of its record.
         moves: What each erasure made anew: table -> old -> new.
+        dropped: Tables of the dataset, when it is being dropped.
     """
 
     claims: dict[int, dict[str, str]] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Versions:
     samples: dict[str, str] = field(default_factory=dict)
     sample_numbers: dict[str, int] = field(default_factory=dict)
     moves: list[Mapping[str, Mapping[str, int]]] = field(default_factory=list)
+    dropped: tuple[str, ...] | None = None
 
     def move(self, event: Mapping[str, Any]) -> None:
         """Let the Delta versions that were made anew stand for those they were made of."""
@@ -77,6 +79,8 @@ def fold(rows: Iterable[Mapping[str, Any]]) -> Versions:
         elif row["event"] == "tag":
             table_name, _, tag = row["label"].partition("/")
             found.tags[table_name, tag] = max(number, found.tags.get((table_name, tag), number))
+        elif row["event"] == "dropped":
+            found.dropped = tuple(json.loads(row["body"])["tables"])
         elif row["event"] == "sample" and number > found.sample_numbers.get(row["label"], 0):
             found.sample_numbers[row["label"]] = number
             found.samples[row["label"]] = json.loads(row["body"])["record"]

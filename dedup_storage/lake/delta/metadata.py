@@ -12,7 +12,7 @@ from datetime import date
 from functools import cached_property
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import StorageError
+from dedup_storage.errors import DatasetNotFoundError, StorageError
 from dedup_storage.lake.cells import Cell
 from dedup_storage.lake.delta.changes import delta_changed_cells, delta_stored_cells, files_without
 from dedup_storage.lake.delta.events import Versions
@@ -224,10 +224,21 @@ class DeltaLake:
         properties = load_delta(uri, self.options).metadata().configuration
         return DeltaRef(table, uri, properties, self.options, self.settings.catalog.properties)
 
+    def state(self, table: str) -> int | None:
+        """The newest version of any Delta table of the warehouse that changed its rows, ``namespace.table``."""
+        namespace, _, name = table.partition(".")
+        uri = self.uri(check_name(namespace, "namespace"), check_name(name, "table name"))
+        if not self.is_table(uri):
+            return None
+        history = load_delta(uri, self.options).history()
+        changed = [int(e["version"]) for e in history if not str(e.get("operation", "")).startswith(HARMLESS)]
+        return max(changed, default=None)
+
     def datasets(self) -> list[str]:
         """Names of the datasets in the warehouse."""
         root = self.settings.warehouse_uri.rstrip("/")
-        return [name for name in self._folders(root) if self.is_table(f"{root}/{name}/{VERSIONS_TABLE}")]
+        found = [name for name in self._folders(root) if self.is_table(f"{root}/{name}/{VERSIONS_TABLE}")]
+        return [name for name in found if self.log(name).load().dropped is None]
 
     def find(self, dataset: str) -> DeltaMetadata | None:
         """A dataset's tables, or ``None`` when there is no such dataset."""
@@ -241,20 +252,15 @@ class DeltaLake:
         if anchor is None:
             return None
         versions = self.log(dataset).load()
+        if versions.dropped is not None:
+            return None
         late = {n for body in versions.published.values() for n in body.get("snapshots", {})} - found.keys()
         found |= {name: self.ref(dataset, name) for name in sorted(late)}
         spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
+        if spec.name != dataset:
+            # The folder was renamed.
+            spec = spec.model_copy(update={"name": dataset})
         return DeltaMetadata(spec, {n: t for n, t in found.items() if ROLE_PROPERTY in t.properties}, versions)
-
-    def state(self, table: str) -> int | None:
-        """The newest version of any Delta table of the warehouse that changed its rows."""
-        namespace, _, name = table.partition(".")
-        uri = self.uri(check_name(namespace, "namespace"), check_name(name, "table name"))
-        if not self.is_table(uri):
-            return None
-        history = load_delta(uri, self.options).history()
-        changed = [int(e["version"]) for e in history if not str(e.get("operation", "")).startswith(HARMLESS)]
-        return max(changed, default=None)
 
     def load(self, dataset: str) -> DeltaMetadata:
         """A dataset's tables.
@@ -264,8 +270,14 @@ class DeltaLake:
         """
         found = self.find(dataset)
         if found is None:
-            raise no_dataset(dataset, f"of format delta in {self.settings.warehouse}", self.datasets())
+            raise self.missing(dataset)
         return found
+
+    def missing(self, dataset: str) -> DatasetNotFoundError:
+        """The error for a dataset that is not there, or was left half dropped."""
+        half = self.is_table(self.uri(dataset, VERSIONS_TABLE)) and self.log(dataset).load().dropped is not None
+        way_out = f"A drop was stopped. Finish it: dedup-storage datasets drop {dataset}." if half else None
+        return no_dataset(dataset, self.settings, self.datasets(), way_out)
 
 
 def open_lake(settings: Settings) -> Catalog:

@@ -10,9 +10,11 @@ from typing import Any
 
 from dedup_storage.lake.folders import delete_files, delete_folder, list_files, read_text, write_text
 
-__all__ = ["STAGED_FOLDER", "StagedFiles", "StagedStore"]
+__all__ = ["RUNS_FOLDER", "STAGED_FOLDER", "StagedFiles", "StagedStore"]
 
 STAGED_FOLDER = "_staged"
+# Parts of runs that work in parts.
+RUNS_FOLDER = "_runs"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ table, appended by one atomic commit:
     the name ``table/name`` of a table's Delta version N, outside of the dataset's versions; the greatest N counts.
 ``sample`` N
     the N-th record of a named sample; the greatest N counts.
+``dropped``
+    the dataset is gone; its tables, which the body names, are being removed.
 
 Exactly one ``claim`` of a number is accepted: each carries Delta's own application transaction, and of two commits
 with the same one, made from one state of the log, the later is refused.
@@ -25,7 +27,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -150,6 +152,10 @@ class VersionLog:
     def drop_sample(self, name: str) -> None:
         """Remove a sample's records."""
         self._delete(f"event = 'sample' AND label = '{check_name(name, 'sample name')}'")
+
+    def drop(self, tables: Sequence[str]) -> None:
+        """Take the whole dataset back; its tables are removed after that."""
+        self._write(load_delta(self.uri, self._options), "dropped", 0, None, {"tables": list(tables)}, None)
 
     def _delete(self, where: str) -> None:
         """Take events back; appends in between are no reason to fail."""

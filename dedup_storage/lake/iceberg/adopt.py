@@ -11,9 +11,9 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
-from dedup_storage.lake.iceberg.metadata import EXPIRED_PREFIX
+from dedup_storage.lake.iceberg.metadata import EXPIRED_PREFIX, Lake
 from dedup_storage.lake.runs import Run
-from dedup_storage.lake.sql import listed, literal, quoted
+from dedup_storage.lake.sql import listed, literal, located, quoted
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, version_tag
 from dedup_storage.schema import DateGrain, LogSchema
 
@@ -59,7 +59,8 @@ def adopt_table(
         spark.sql(f"ALTER TABLE {quoted(catalog, *place.split('.'))} RENAME TO `{spec.name}`.`{spec.anchor.name}`")
     else:
         fields = ", ".join(f"{quoted(c)} {kind_}" for c, kind_ in columns.items())
-        spark.sql(f"CREATE TABLE {name} ({fields}) USING iceberg TBLPROPERTIES ('format-version' = '2')")
+        where = located(Lake(settings).place_of_new(spec.name, spec.anchor.name))
+        spark.sql(f"CREATE TABLE {name} ({fields}) USING iceberg{where} TBLPROPERTIES ('format-version' = '2')")
         folder = literal(f"`parquet`.`{place.replace('`', '``')}`")
         target = f"{spec.name}.{spec.anchor.name}"
         procedure = f"{quoted(catalog)}.system.add_files"

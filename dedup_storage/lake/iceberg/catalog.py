@@ -5,8 +5,10 @@ from __future__ import annotations
 from dedup_storage.config import CatalogType, Settings
 from dedup_storage.errors import ConfigError
 
-__all__ = ["pyiceberg_properties", "spark_catalog_conf"]
+__all__ = ["CATALOG_FILE", "pyiceberg_properties", "spark_catalog_conf"]
 
+# The embedded catalog, inside the warehouse.
+CATALOG_FILE = "catalog.db"
 _SPARK_TYPES = {CatalogType.REST: "rest", CatalogType.HIVE: "hive", CatalogType.GLUE: "glue"}
 # SQLite waits this long for another writer's lock before it gives up; JdbcCatalog does not retry SQLITE_BUSY.
 _BUSY_TIMEOUT_MS = 60_000
@@ -22,7 +24,7 @@ def _sqlite_path(settings: Settings) -> str:
             fix="Set catalog.type to rest, jdbc, hive or glue for object storage (see conf/cluster.yaml).",
         )
     directory.mkdir(parents=True, exist_ok=True)
-    return str(directory / "catalog.db")
+    return str(directory / CATALOG_FILE)
 
 
 def _uri(settings: Settings) -> str:

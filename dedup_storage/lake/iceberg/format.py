@@ -28,7 +28,7 @@ from dedup_storage.lake.protocol import TableFormat, require_segments
 from dedup_storage.lake.ranges import in_ranges
 from dedup_storage.lake.runs import Run, Staged
 from dedup_storage.lake.segments import Segment
-from dedup_storage.lake.sql import listed, quoted
+from dedup_storage.lake.sql import listed, located, quoted
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.layout import (
     PROMOTED_PROPERTY,
@@ -140,7 +140,8 @@ class IcebergFormat(IcebergSamples):
         name = self._name(spec.name, table.name)
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {name} ({fields}) USING iceberg "
-            f"PARTITIONED BY ({partitions}) TBLPROPERTIES ({listed(properties)})"
+            f"PARTITIONED BY ({partitions}){located(self.lake.place_of_new(spec.name, table.name))} "
+            f"TBLPROPERTIES ({listed(properties)})"
         )
         order = ", ".join(quoted(c) for c in table.sort_columns)
         self.spark.sql(f"ALTER TABLE {name} WRITE DISTRIBUTED BY PARTITION LOCALLY ORDERED BY {order}")

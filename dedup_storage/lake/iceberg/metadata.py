@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Collection, Mapping
 from datetime import date
 from functools import cached_property
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThanOrEqual
 from pyiceberg.transforms import BucketTransform
 
-from dedup_storage.config import Settings
-from dedup_storage.errors import StorageError
+from dedup_storage.config import CatalogType, Settings
+from dedup_storage.errors import DatasetNotFoundError, StorageError
 from dedup_storage.lake.cells import Cell
+from dedup_storage.lake.folders import holds_anything
 from dedup_storage.lake.history import (
     ANCHORS,
     Added,
@@ -24,7 +26,7 @@ from dedup_storage.lake.history import (
     VersionInfo,
     no_dataset,
 )
-from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
+from dedup_storage.lake.iceberg.catalog import CATALOG_FILE, pyiceberg_properties
 from dedup_storage.lake.iceberg.changes import changed_cells, stored_cells
 from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, live_rows, snapshot_summary, tags
 from dedup_storage.lake.iceberg.users import iceberg_users
@@ -58,6 +60,8 @@ __all__ = [
 ]
 
 EXPIRED_PREFIX = PROPERTY_PREFIX + "expired."
+# What stands in an anchor table in place of the dataset's description while it is dropped or renamed, as JSON.
+DROPPED, RENAMED = PROPERTY_PREFIX + "dropped", PROPERTY_PREFIX + "renamed"
 
 
 class IcebergMetadata(DatasetMetadata):
@@ -221,13 +225,25 @@ class Lake:
                 f"the {kind} catalog cannot be opened: {error}", fix="Check the section catalog."
             ) from error
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was ever written; reading an embedded catalog that is not there must not make one."""
+        folder = self.settings.local_warehouse
+        embedded = self.settings.catalog.type is CatalogType.SQLITE and folder is not None
+        return not embedded or folder is None or (folder / CATALOG_FILE).is_file()
+
     def datasets(self) -> list[str]:
         """Names of the datasets in the catalog."""
+        if not self.begun:
+            return []
         return sorted(
-            ".".join(namespace) for namespace in self.catalog.list_namespaces() if self._anchor(".".join(namespace))
+            ".".join(namespace)
+            for namespace in self.catalog.list_namespaces()
+            if self._anchor(".".join(namespace), SPEC_PROPERTY)
         )
 
-    def _anchor(self, dataset: str) -> Table | None:
+    def _anchor(self, dataset: str, key: str) -> Table | None:
+        """The table that may describe a dataset and has a property."""
         from pyiceberg.exceptions import NoSuchTableError
 
         for name in ANCHORS:
@@ -235,17 +251,24 @@ class Lake:
                 table = self.catalog.load_table((dataset, name))
             except NoSuchTableError:
                 continue
-            if SPEC_PROPERTY in table.properties:
+            if key in table.properties:
                 return table
         return None
+
+    def half_done(self, dataset: str, key: str) -> Table | None:
+        """The anchor of a dataset whose drop or rename (``key``) was begun and is not done."""
+        return self._anchor(check_name(dataset, "dataset name"), key) if self.begun else None
 
     def find(self, dataset: str) -> IcebergMetadata | None:
         """A dataset's tables, or ``None`` when there is no such dataset."""
         check_name(dataset, "dataset name")
-        anchor = self._anchor(dataset)
+        anchor = self._anchor(dataset, SPEC_PROPERTY) if self.begun else None
         if anchor is None:
             return None
         spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
+        if spec.name != dataset:
+            # Renamed by the catalog's own means.
+            spec = spec.model_copy(update={"name": dataset})
         tables = {spec.anchor.name: anchor}
         for identifier in self.catalog.list_tables((dataset,)):
             if identifier[-1] not in tables:
@@ -253,6 +276,26 @@ class Lake:
                 if ROLE_PROPERTY in table.properties:
                     tables[identifier[-1]] = table
         return IcebergMetadata(spec, tables)
+
+    def place_of_new(self, dataset: str, table: str) -> str | None:
+        """Where a new table has to lie, ``None`` for where the catalog puts it.
+
+        A dataset that was renamed leaves its files in the folder of its old name. Two tables in one folder would remove
+        each other's files as orphans.
+        """
+        from pyiceberg.exceptions import NoSuchNamespaceError
+
+        try:
+            home = self.catalog.load_namespace_properties((dataset,)).get("location")
+        except NoSuchNamespaceError:
+            home = None
+        place = f"{(home or f'{self.settings.warehouse_uri}/{dataset}').rstrip('/')}/{table}"
+        try:
+            taken = holds_anything(place, self.settings.catalog.properties)
+        except (StorageError, OSError):
+            # A store that only the catalog has the keys of keeps its tables apart itself.
+            return None
+        return f"{place}-{uuid.uuid4().hex[:8]}" if taken else None
 
     def state(self, table: str) -> int | None:
         """The newest snapshot of a table that changed its rows, as ``namespace.table``; ``None`` where there is none.
@@ -277,8 +320,21 @@ class Lake:
         """
         found = self.find(dataset)
         if found is None:
-            raise no_dataset(dataset, f"in the catalog {self.settings.catalog.name}", self.datasets())
+            raise self.missing(dataset)
         return found
+
+    def missing(self, dataset: str) -> DatasetNotFoundError:
+        """The error for a dataset that is not there, or was left half done."""
+        return no_dataset(dataset, self.settings, self.datasets(), self._way_out(dataset))
+
+    def _way_out(self, dataset: str) -> str | None:
+        if self.half_done(dataset, DROPPED) is not None:
+            return f"A drop was stopped. Finish it: dedup-storage datasets drop {dataset}."
+        renamed = self.half_done(dataset, RENAMED)
+        if renamed is None:
+            return None
+        record = json.loads(renamed.properties[RENAMED])
+        return f"A rename was stopped. Finish it: dedup-storage datasets rename {record['from']} {record['to']}."
 
 
 def open_lake(settings: Settings) -> Catalog:

@@ -13,7 +13,7 @@ from dedup_storage.errors import StorageError
 from dedup_storage.lake.engine.iceberg import load_table
 from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.lake.iceberg.snapshots import snapshot_summary
-from dedup_storage.lake.sql import listed, quoted
+from dedup_storage.lake.sql import listed, located, quoted
 from dedup_storage.layout import PROPERTY_PREFIX, ROLE_PROPERTY, DatasetSpec, TableRole
 from dedup_storage.sampling.stored import SAMPLE_PREFIX
 
@@ -54,7 +54,8 @@ class IcebergSamples(ABC):
         fields = ", ".join(f"{quoted(f.name)} {f.dataType.simpleString()}" for f in users.schema.fields)
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {name} ({fields}) USING iceberg "
-            f"PARTITIONED BY (bucket({spec.buckets}, {user})) TBLPROPERTIES ({listed(_PROPERTIES)})"
+            f"PARTITIONED BY (bucket({spec.buckets}, {user})){located(self.lake.place_of_new(spec.name, table))} "
+            f"TBLPROPERTIES ({listed(_PROPERTIES)})"
         )
         sorting = ", ".join(f"{quoted(c)} {'DESC' if falling else 'ASC'}" for c, falling in order.items())
         self.spark.sql(f"ALTER TABLE {name} WRITE DISTRIBUTED BY PARTITION LOCALLY ORDERED BY {sorting}")
