@@ -143,7 +143,7 @@ def test_types_of_the_source_come_back(spark: SparkSession, lake: Settings, name
         ("ü1", 1, day(1), 6, None, *rest),
         ("", 2, day(1), 7, False, *[None] * len(rest)),
     ]
-    raw = RawLog.from_frame(spark.createDataFrame(rows, types), flat_schema(columns={}, sequences=[]))
+    raw = RawLog.from_frame(frame(spark, rows, types), flat_schema(columns={}, sequences=[]))
     ds = Dataset.create(spark, lake, name, raw.schema, raw)
     ds.write(raw, gate=False)
     same_rows(ds.logs(), raw.frame)

@@ -20,7 +20,7 @@ from dedup_storage.spark.backfill import Affected, Change
 from dedup_storage.spark.dataset import Dataset
 from dedup_storage.tables.metadata import snapshot_summary
 from tests.spark.backfilling import left_behind, log, make
-from tests.spark.helpers import same_rows
+from tests.spark.helpers import frame, same_rows
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def test_the_gate_refuses_and_nothing_remains(spark: SparkSession, settings: Set
 
 def test_bad_input_is_refused_before_anything_is_written(spark: SparkSession, ds: Dataset) -> None:
     y = Change(expressions={"y": "y + 1"})
-    twice = spark.createDataFrame([(1, 1, 0, 7), (1, 1, 0, 8)], "user_id long, request_id long, position int, y int")
-    two = spark.createDataFrame([(1, 2)], "a long, b long")
+    twice = frame(spark, [(1, 1, 0, 7), (1, 1, 0, 8)], "user_id long, request_id long, position int, y int")
+    two = frame(spark, [(1, 2)], "a long, b long")
 
     def more(df: DataFrame) -> DataFrame:
         return df.unionByName(df)

@@ -61,7 +61,7 @@ def test_points_are_the_same_in_spark_and_numpy(spark: SparkSession) -> None:
     integers = [-(2**63), -5, -1, 0, 1, 7, 2**31, 2**63 - 1]
     texts = ["", "a", "é", "日本", "user-12345678901234567890123456789012345678901234567890", "x" * 33, "NULL"]
     for values, kind in ((integers, "bigint"), ([v for v in integers if abs(v) < 2**31], "int"), (texts, "string")):
-        df = spark.createDataFrame([(v,) for v in values], f"u {kind}")
+        df = frame(spark, [(v,) for v in values], f"u {kind}")
         for seed in (0, 1, 2**63 - 1):
             rows = df.select("u", user_point(df, "u", seed).alias("p")).collect()
             assert dict(map(tuple, rows)) == dict(
