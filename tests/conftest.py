@@ -25,6 +25,10 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, data
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "untimed")
 
+# Workers share the cores: one thread of torch each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 SPARK_CONF = {
     "spark.sql.shuffle.partitions": "2",
@@ -72,6 +76,18 @@ def spark(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
         session = get_spark(settings, "dedup_storage tests")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="module")
+def compiled(spark: SparkSession) -> Iterator[None]:
+    """Queries are compiled as Spark does by default: for modules that look at plans, or show every type."""
+    # A run's own session takes on what is set, not what is unset.
+    defaults = {"spark.sql.codegen.wholeStage": "true", "spark.sql.codegen.factoryMode": "FALLBACK"}
+    for key, value in defaults.items():
+        spark.conf.set(key, value)
+    yield
+    for key in defaults:
+        spark.conf.set(key, SPARK_CONF[key])
 
 
 @pytest.fixture

@@ -60,6 +60,8 @@ def frame(spark: SparkSession, rows: list[tuple[Any, ...]], types: str = FLAT_TY
 
     Its plan is the one of ``createDataFrame`` (an RDD of no known size), but every use of that starts Python workers.
     """
+    if not rows:
+        return spark.createDataFrame([], types)
     schema = _parse_datatype_string(types)
     assert isinstance(schema, StructType)
     local = spark.createDataFrame(LocalDataToArrowConversion.convert(rows, schema, False), schema)

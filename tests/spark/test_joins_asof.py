@@ -22,6 +22,8 @@ from tests.spark.helpers import frame, multiset
 from tests.spark.join_tables import Tables
 from tests.strategies import examples
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 Row = tuple[Any, ...]
 
 

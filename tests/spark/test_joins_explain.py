@@ -16,6 +16,8 @@ from dedup_storage.spark.joins import Cause, JoinExplanation, explain_join
 from dedup_storage.spark.joins.model import StepKind
 from tests.spark.join_tables import KEYS, Tables
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 DAILY = "event_date, bucket(4, user_id)"
 
 

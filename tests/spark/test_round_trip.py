@@ -24,6 +24,8 @@ from dedup_storage.spark.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams, write_log
 from tests.strategies import LogSample, examples, logs
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 LAYOUTS = [layout.value for layout in Layout]
 # An example takes Spark seconds, so a failing one is printed as it is, without minutes of shrinking.
 EXAMPLES = examples(4, shrink=False)
