@@ -23,9 +23,10 @@ from tests.spark.backfilling import left_behind, log, make
 from tests.spark.helpers import frame, same_rows
 
 
-@pytest.fixture
-def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    return make(spark, settings, name)
+@pytest.fixture(scope="module")
+def ds(spark: SparkSession, settings: Settings) -> Dataset:
+    """Shared: each test shows that it left nothing behind."""
+    return make(spark, settings, "t_backfill_refused")
 
 
 def test_the_plan_says_what_will_be_written(spark: SparkSession, ds: Dataset) -> None:
