@@ -8,12 +8,16 @@ AIRFLOW_VENV ?= .venv-airflow
 AIRFLOW_CONSTRAINTS ?=
 FULL ?=
 PYTEST_ARGS ?=
+# Tests run in so many processes at a time, each with a Spark session of its own (2 GB); 0 runs them in pytest's own.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=30
 
 .PHONY: help demo test test-slow test-airflow bench lint format clean env
 
 help:
 	@echo "make demo          raw shop log -> dataset -> compression summary -> PyTorch batches (FULL=1: all rows)"
-	@echo "make test          the tests (PYTEST_ARGS=... for pytest); make test-slow runs the slow ones"
+	@echo "make test          the tests (PYTEST_ARGS=... for pytest, WORKERS=2 processes)"
+	@echo "make test-slow     the slow ones, and ten times the examples of those with random ones"
 	@echo "make test-airflow  the DAGs in a real Airflow, in an environment of its own"
 	@echo "make bench         the benchmarks"
 	@echo "make lint          ruff, mypy, import directions"
@@ -30,11 +34,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@scripts/check_machine.sh >/dev/null
-	$(BIN)/python -m pytest -m "not slow and not airflow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not airflow" $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
 	@scripts/check_machine.sh >/dev/null
-	$(BIN)/python -m pytest -m "slow and not airflow" $(PYTEST_ARGS)
+	$(PYTEST) -m "(slow or hypothesis) and not airflow" --hypothesis-profile=thorough $(PYTEST_ARGS)
 
 test-airflow: $(STAMP) $(AIRFLOW_VENV)/.installed
 	@scripts/check_machine.sh >/dev/null

@@ -17,13 +17,12 @@ from pyspark.sql import functions as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dedup_storage.spark.reads import counted_reads
-
 from benchmarks._harness import Report, in_turn, lake, parse_kept, written
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.samples.store import SAMPLED, SampleStore
 from dedup_storage.dataset.samples.users import STRATUM
+from dedup_storage.lake.engine.status import counted_reads
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sampling.definition import SampleSpec
 from dedup_storage.sampling.stored import USER_WEIGHT

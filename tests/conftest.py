@@ -1,7 +1,8 @@
-"""One Spark session for the whole suite; a fresh namespace and, without Spark, a fresh warehouse for each test."""
+"""One Spark session for each worker of pytest-xdist; a fresh namespace and, without Spark, a fresh warehouse a test."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import uuid
@@ -17,11 +18,32 @@ from dedup_storage.config import Settings, load_settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# No test is timed: a busy machine must not fail one.
+# No test is timed: a busy machine must not fail one. Continuous integration draws the same examples every time;
+# `make test-slow` draws ten times as many (tests with a number of their own multiply it, `tests.strategies.examples`).
 hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "untimed")
+
+# Workers share the cores: one thread of torch each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+SPARK_CONF = {
+    "spark.sql.shuffle.partitions": "2",
+    "spark.default.parallelism": "2",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.memory": "2g",
+    # Queries over a few rows are planned and compiled longer than they run. The JVM's first compiler and interpreted
+    # queries more than halve that; where only the first compiler works, its cache of compiled code is small by default.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.ui.explainMode": "simple",
+    "spark.databricks.delta.snapshotPartitions": "1",
+}
 
 
 @pytest.fixture(scope="session")
@@ -38,20 +60,34 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             # Both table formats in the one session.
             "DEDUP_STORAGE_SPARK__PACKAGES": json.dumps([*packages, DELTA_PACKAGE]),
             "DEDUP_STORAGE_SPARK__MASTER": "local[2]",
-            "DEDUP_STORAGE_SPARK__CONF": "{spark.sql.shuffle.partitions: '2', spark.ui.enabled: 'false', "
-            "spark.driver.memory: 2g, spark.default.parallelism: '2', spark.ui.showConsoleProgress: 'false'}",
+            "DEDUP_STORAGE_SPARK__CONF": json.dumps(SPARK_CONF),
         },
     )
 
 
 @pytest.fixture(scope="session")
-def spark(settings: Settings) -> Iterator[SparkSession]:
-    """The suite's Spark session."""
+def spark(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """The worker's Spark session."""
     from dedup_storage.lake.session import get_spark
 
-    session = get_spark(settings, "dedup_storage tests")
+    # One worker at a time: two that download Spark's packages into one cache break each other's.
+    with open(tmp_path_factory.getbasetemp().parent / "session.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        session = get_spark(settings, "dedup_storage tests")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="module")
+def compiled(spark: SparkSession) -> Iterator[None]:
+    """Queries are compiled as Spark does by default: for modules that look at plans, or show every type."""
+    # A run's own session takes on what is set, not what is unset.
+    defaults = {"spark.sql.codegen.wholeStage": "true", "spark.sql.codegen.factoryMode": "FALLBACK"}
+    for key, value in defaults.items():
+        spark.conf.set(key, value)
+    yield
+    for key in defaults:
+        spark.conf.set(key, SPARK_CONF[key])
 
 
 @pytest.fixture

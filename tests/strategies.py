@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from dedup_storage.schema import Grain, LogSchema, SequenceColumn
 
-__all__ = ["LogSample", "logs", "names", "request_keys", "scalar_values"]
+__all__ = ["LogSample", "examples", "logs", "names", "request_keys", "scalar_values"]
 
 REQUEST_GRAIN = ("country", "score", "premium", "profile", "visits")
 IMPRESSION_GRAIN = ("price", "label", "features", "tags")
@@ -25,6 +26,18 @@ _TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
 )
 _DOUBLE = st.one_of(st.sampled_from([0.0, -0.0, float("nan"), float("inf"), 1e-320]), st.floats())
+
+
+def examples(count: int, *, shrink: bool = True) -> settings:
+    """So many examples, or the profile's multiple of them (its own number, divided by Hypothesis' 100).
+
+    Without ``shrink`` a failing example is printed as it is: where one takes Spark seconds, shrinking takes minutes.
+    """
+    number = max(1, count * settings().max_examples // 100)
+    if shrink:
+        return settings(max_examples=number)
+    phases = [Phase.explicit, Phase.reuse, Phase.generate]
+    return settings(max_examples=number, phases=phases, suppress_health_check=list(HealthCheck))
 
 
 def _maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

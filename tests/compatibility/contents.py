@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dedup_storage.spark.backfill import Strategy
-from dedup_storage.spark.raw import RawLog
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.config import CatalogSettings, Settings
+from dedup_storage.dataset.backfill import Strategy
+from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import FLAT_TYPES, flat_rows, flat_schema, frame
 
 __all__ = ["CATALOG", "COLUMNS", "KINDS", "USERS", "Kind", "canonical", "plain"]

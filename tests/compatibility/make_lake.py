@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from dedup_storage.spark.backfill import Affected, Change
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.session import DELTA_PACKAGE, get_spark
 
 from dedup_storage.config import CatalogSettings, Settings, load_settings
+from dedup_storage.dataset.backfill import Affected, Change
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.lake.session import DELTA_PACKAGE, get_spark
 from tests.compatibility.archive import EXPECTED, UNCOMPRESSED, pack, place_in
 from tests.compatibility.contents import CATALOG, KINDS, Kind, canonical
 from tests.conftest import ROOT

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dedup_storage.spark.backfill import Affected, Change
-from dedup_storage.spark.dataset import Dataset
-from dedup_storage.spark.session import get_spark
-from dedup_storage.tables.catalog import spark_catalog_conf
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.lake.iceberg.catalog import spark_catalog_conf
+from dedup_storage.lake.session import get_spark
 from dedup_storage.reader import DedupDataset
 from tests.compatibility.archive import EXPECTED, unpack
 from tests.compatibility.contents import COLUMNS, KINDS, USERS, Kind, canonical, plain

@@ -5,7 +5,7 @@ What other suites show on Iceberg every day is slow here; so is what takes long 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,32 @@ def make_log(spark: SparkSession) -> MakeLog:
     return made
 
 
-@pytest.fixture
-def ds(spark: SparkSession, lake: Settings, name: str, make_log: MakeLog) -> Dataset:
-    """A split dataset of one day, version 1."""
-    raw = make_log([1])
+def written(spark: SparkSession, lake: Settings, name: str, raw: RawLog) -> Dataset:
     created = Dataset.create(spark, lake, name, raw.schema, raw)
     created.write(raw, run_id="day-1", gate=False)
     return created
+
+
+@pytest.fixture
+def ds(spark: SparkSession, lake: Settings, name: str, make_log: MakeLog) -> Dataset:
+    """A split dataset of one day, version 1."""
+    return written(spark, lake, name, make_log([1]))
+
+
+@pytest.fixture(scope="session")
+def standing_datasets() -> dict[str, Dataset]:
+    """Format -> the dataset that tests of this worker share."""
+    return {}
+
+
+@pytest.fixture
+def standing(
+    spark: SparkSession, lake: Settings, make_log: MakeLog, standing_datasets: dict[str, Dataset]
+) -> Iterator[Dataset]:
+    """What ``ds`` is, built once for each format: for tests that publish nothing."""
+    if lake.format not in standing_datasets:
+        standing_datasets[lake.format] = written(spark, lake, f"t_standing_{lake.format}", make_log([1]))
+    shared = standing_datasets[lake.format]
+    yield shared
+    found = shared.versions()
+    assert [(v.version, v.run_id, v.pins) for v in found] == [(1, "day-1", ())], "a test changed the shared dataset"

@@ -15,7 +15,7 @@ from tests.contract.upkeep import DELTA_ALONE, files, left_behind, log, made
 from tests.integration.processes import kill
 from tests.integration.test_reader_spark import read
 from tests.spark.backfilling import with_y
-from tests.spark.helpers import same_rows
+from tests.spark.helpers import frame, same_rows
 from tests.spark.test_backfill_runs import Stop, overtake
 
 MORE = Change(expressions={"y": "y + 10"})
@@ -147,7 +147,7 @@ def test_new_values_by_every_means(spark: SparkSession, lake: Settings, name: st
     ranked = ds.logs().join(ds.impressions().select("user_id", "request_id", "item", "position"), on)
     assert ranked.filter("user_id = 3 and y <> position + size(hist)").count() == 0
     same_rows(ds.logs().filter("user_id <> 3"), expected.filter("user_id <> 3"))
-    given = spark.createDataFrame([(1, 1, 0, 7), (1, 1, 2, 8), (4, 4, 1, None), (99, 1, 0, 5)], "user_id int, "
+    given = frame(spark, [(1, 1, 0, 7), (1, 1, 2, 8), (4, 4, 1, None), (99, 1, 0, 5)], "user_id int, "
                                   "request_id int, position int, y int")  # fmt: skip
     plain = {(r.user_id, r.request_id, r.position): r.y for r in ds.impressions().collect()}
     ds.backfill(Change(rows=given, columns=("y",)), gate=False)

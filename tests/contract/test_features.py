@@ -62,7 +62,8 @@ def test_a_group_lives_through_versions(lake: Settings, ds: Dataset, make_log: M
         ds.features.drop("length")
 
 
-def test_what_a_group_may_not_be(ds: Dataset) -> None:
+def test_what_a_group_may_not_be(standing: Dataset) -> None:
+    ds = standing
     with pytest.raises(UsageError):
         ds.features.add("country", {"country": "upper(country)"})
     some = ds.requests().filter("user_id > 0").select("user_id", "request_id", F.lit(1).alias("one"))

@@ -130,10 +130,8 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, lake: S
     same_rows(ds.logs(1), before[1])
 
 
-def test_what_is_refused(spark: SparkSession, lake: Settings, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = log(spark, [1])
-    ds = Dataset.create(spark, lake, name, raw.schema, raw)
-    ds.write(raw, gate=False)
+def test_what_is_refused(standing: Dataset) -> None:
+    ds = standing
     with pytest.raises(UsageError, match="no user is given"):
         ds.forget_users([])
     with pytest.raises(InputError, match="1 of the users given are no ids") as refused:

@@ -13,6 +13,8 @@ from dedup_storage.errors import ShuffleRefusedError
 from tests.contract.conftest import MakeLog
 from tests.spark.helpers import multiset
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 WANTED = ("item", "hist")
 
 

@@ -10,7 +10,7 @@ from dedup_storage.dataset.facade import Dataset
 from tests.contract.upkeep import DELTA_ALONE, USERS, files, left_behind, log, made
 from tests.integration.backfiller import LATE
 from tests.integration.processes import kill
-from tests.spark.helpers import same_rows
+from tests.spark.helpers import frame, same_rows
 from tests.spark.test_late_labels import TYPES, late, rebuilt
 
 
@@ -26,7 +26,7 @@ def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settin
     before = files(ds, "requests", 1)
     unknown = 0
     for number, part in enumerate((rows[20:], rows[:25])):
-        summary = ds.merge_labels(spark.createDataFrame(part, TYPES), "y", "at", run_id=f"l{number}", gate=False)
+        summary = ds.merge_labels(frame(spark, part, TYPES), "y", "at", run_id=f"l{number}", gate=False)
         assert summary.input_rows == len(part)
         assert summary.backfill.sequence_bytes_written == 0
         unknown += summary.unknown_rows
@@ -40,7 +40,7 @@ def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settin
         (*key, at.astimezone().replace(tzinfo=None)) for *key, at in given
     }
     # The same run again, and the same rows by another run, change no label.
-    same = spark.createDataFrame(rows[20:], TYPES)
+    same = frame(spark, rows[20:], TYPES)
     assert ds.merge_labels(same, "y", "at", run_id="l0").backfill.already_published
     assert ds.merge_labels(same, "y", "at", run_id="again", gate=False).merged_rows == 0
     same_rows(ds.logs(), rebuilt(spark, rows, users=USERS))
@@ -66,7 +66,7 @@ def test_a_killed_run_goes_on(spark: SparkSession, lake: Settings, name: str) ->
         point="publish:after-pick-label_times",
     )
     same_rows(ds.logs(), plain)
-    ds.merge_labels(spark.createDataFrame(LATE, TYPES), "y", "at", run_id="l", gate=False)
+    ds.merge_labels(frame(spark, LATE, TYPES), "y", "at", run_id="l", gate=False)
     same_rows(ds.logs(), rebuilt(spark, LATE, users=USERS))
     assert aside(ds).count() == 1
     assert [v.run_id for v in ds.versions()] == ["first", "l"]

@@ -39,8 +39,8 @@ def test_every_version_as_spark_reads_it(
         DedupDataset(name, lake, version=9)
 
 
-def test_columns_and_types_are_those_of_the_log(lake: Settings, ds: Dataset) -> None:
-    batch = next(iter(DedupDataset(ds.name, lake)))
+def test_columns_and_types_are_those_of_the_log(lake: Settings, standing: Dataset) -> None:
+    batch = next(iter(DedupDataset(standing.name, lake)))
     assert set(batch) == {
         *("user_id", "request_id", "ts", "country", "hist", "event_date", "item", "y", "position"),
     }

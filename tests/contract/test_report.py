@@ -20,8 +20,8 @@ def test_files_of_a_version(lake: Settings, ds: Dataset, make_log: MakeLog) -> N
                                            for f in table.files)  # fmt: skip
 
 
-def test_columns_are_measured_and_written_as_the_layout_asks(ds: Dataset) -> None:
-    report = ds.compression_report(baselines=())
+def test_columns_are_measured_and_written_as_the_layout_asks(standing: Dataset) -> None:
+    report = standing.compression_report(baselines=())
     columns = {(c.table, c.column): c for c in report.columns}
     assert report.dedup_factor == 3.0
     assert columns["requests", "hist"].rows == 5

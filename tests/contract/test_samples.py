@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dedup_storage.spark.reads import counted_reads
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -16,6 +15,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.samples import store
 from dedup_storage.errors import ConfigError, StorageError, UsageError
+from dedup_storage.lake.engine.status import counted_reads
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.reader import DedupDataset
 from dedup_storage.report.draw.named import named_users

@@ -50,14 +50,15 @@ def test_rollback_is_a_new_version_and_later_writes_build_on_it(ds: Dataset, mak
     assert ds.rollback(1, run_id="undo-again").version == 5
 
 
-def test_a_version_that_does_not_exist(ds: Dataset) -> None:
+def test_a_version_that_does_not_exist(standing: Dataset) -> None:
     with pytest.raises(VersionNotFoundError, match="no version 7; expected 1 to 1"):
-        ds.logs(7)
+        standing.logs(7)
     with pytest.raises(VersionNotFoundError):
-        ds.rollback(7)
+        standing.rollback(7)
 
 
-def test_a_pin_names_the_version_for_good(ds: Dataset) -> None:
+def test_a_pin_names_the_version_for_good(standing: Dataset) -> None:
+    ds = standing
     pinned = ds.pin(1, "paper")
     assert pinned["version"] == 1
     assert set(pinned["snapshots"]) == {"requests", "impressions"}

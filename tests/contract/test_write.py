@@ -118,9 +118,9 @@ def test_the_gate_judges_staged_rows_alone(spark: SparkSession, lake: Settings, 
 
 
 def test_a_dataset_that_is_there_must_agree(
-    spark: SparkSession, lake: Settings, name: str, make_log: MakeLog, ds: Dataset
+    spark: SparkSession, lake: Settings, make_log: MakeLog, standing: Dataset
 ) -> None:
-    raw = make_log([1])
+    raw, ds, name = make_log([1]), standing, standing.name
     assert Dataset.create(spark, lake, name, raw.schema, raw).spec == ds.spec
     with pytest.raises(DatasetExistsError, match="another layout"):
         Dataset.create(spark, lake, name, raw.schema, raw, layout="flat")
@@ -143,7 +143,7 @@ def test_types_of_the_source_come_back(spark: SparkSession, lake: Settings, name
         ("ü1", 1, day(1), 6, None, *rest),
         ("", 2, day(1), 7, False, *[None] * len(rest)),
     ]
-    raw = RawLog.from_frame(spark.createDataFrame(rows, types), flat_schema(columns={}, sequences=[]))
+    raw = RawLog.from_frame(frame(spark, rows, types), flat_schema(columns={}, sequences=[]))
     ds = Dataset.create(spark, lake, name, raw.schema, raw)
     ds.write(raw, gate=False)
     same_rows(ds.logs(), raw.frame)

@@ -13,6 +13,7 @@ from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.quality import GateFacts, Verdict, run_gate
 from dedup_storage.schema import DateGrain, LogSchema
 from tests.audited import AUDITED_SCHEMA, AUDITED_TYPES
+from tests.spark.helpers import frame as plain_frame
 
 __all__ = ["FLAT_DDL", "NOON", "USERS", "Gate", "failed", "frame", "spec_of"]
 
@@ -85,7 +86,7 @@ def clean_impressions() -> list[Row]:
 def frame(spark: SparkSession, rows: list[Row], ddl: str) -> DataFrame:
     """The rows under their schema."""
     names = [column.strip().split(" ")[0] for column in ddl.split(", ")]
-    return spark.createDataFrame([tuple(row[n] for n in names) for row in rows], ddl)
+    return plain_frame(spark, [tuple(row[n] for n in names) for row in rows], ddl)
 
 
 class Gate:

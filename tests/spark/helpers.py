@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql.conversion import LocalDataToArrowConversion
+from pyspark.sql.types import StructType, _parse_datatype_string
 
 from dedup_storage.schema import LogSchema
 
@@ -54,8 +56,18 @@ def flat_rows(
 
 
 def frame(spark: SparkSession, rows: list[tuple[Any, ...]], types: str = FLAT_TYPES) -> DataFrame:
-    """The rows as a DataFrame."""
-    return spark.createDataFrame(rows, types)
+    """The rows as a DataFrame.
+
+    Its plan is the one of ``createDataFrame`` (an RDD of no known size), but every use of that starts Python workers.
+    """
+    if not rows:
+        return spark.createDataFrame([], types)
+    schema = _parse_datatype_string(types)
+    assert isinstance(schema, StructType)
+    local = spark.createDataFrame(LocalDataToArrowConversion.convert(rows, schema, False), schema)
+    java = local._jdf
+    plan = spark._jsparkSession.internalCreateDataFrame(java.queryExecution().toRdd(), java.schema(), False)
+    return DataFrame(plan, spark)
 
 
 def _plain(value: Any) -> Any:

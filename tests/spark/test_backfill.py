@@ -112,7 +112,7 @@ def test_a_function(spark: SparkSession, ds: Dataset) -> None:
 
 @pytest.mark.parametrize("strategy", [None, Strategy.MERGE_ON_READ])
 def test_replacement_rows(spark: SparkSession, ds: Dataset, strategy: Strategy | None) -> None:
-    rows = spark.createDataFrame([(1, 1, 0, 7), (1, 1, 2, 8), (4, 4, 1, None), (99, 1, 0, 5)], "user_id int, "
+    rows = frame(spark, [(1, 1, 0, 7), (1, 1, 2, 8), (4, 4, 1, None), (99, 1, 0, 5)], "user_id int, "
                                  "request_id int, position int, y int")  # fmt: skip
     summary = ds.backfill(Change(rows=rows, columns=("y",)), strategy=strategy, gate=False)
     assert {c.quantity: c.planned for c in summary.planned_and_actual}["segments"] <= 2
@@ -159,7 +159,7 @@ def test_string_users_by_a_table(spark: SparkSession, settings: Settings, name: 
     raw = RawLog.from_frame(frame(spark, rows, types), flat_schema(date_grain="month"))
     ds = Dataset.create(spark, settings, name, raw.schema, raw)
     ds.write(raw, gate=False)
-    users = spark.createDataFrame([("u'3",), ("u'8",), ("u'8",)], "who string")
+    users = frame(spark, [("u'3",), ("u'8",), ("u'8",)], "who string")
     for strategy in Strategy:
         ds.backfill(Change(expressions={"y": "y + 1"}), Affected(users=users), strategy=strategy, gate=False)
     same_rows(ds.logs(), with_y(raw.frame, 'user_id in ("u\'3", "u\'8")', "y + 3"))

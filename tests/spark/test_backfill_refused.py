@@ -20,12 +20,13 @@ from dedup_storage.errors import (
 )
 from dedup_storage.lake.iceberg.metadata import snapshot_summary
 from tests.spark.backfilling import left_behind, log, make
-from tests.spark.helpers import same_rows
+from tests.spark.helpers import frame, same_rows
 
 
-@pytest.fixture
-def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    return make(spark, settings, name)
+@pytest.fixture(scope="module")
+def ds(spark: SparkSession, settings: Settings) -> Dataset:
+    """Shared: each test shows that it left nothing behind."""
+    return make(spark, settings, "t_backfill_refused")
 
 
 def test_the_plan_says_what_will_be_written(spark: SparkSession, ds: Dataset) -> None:
@@ -56,8 +57,8 @@ def test_the_gate_refuses_and_nothing_remains(spark: SparkSession, settings: Set
 
 def test_bad_input_is_refused_before_anything_is_written(spark: SparkSession, ds: Dataset) -> None:
     y = Change(expressions={"y": "y + 1"})
-    twice = spark.createDataFrame([(1, 1, 0, 7), (1, 1, 0, 8)], "user_id long, request_id long, position int, y int")
-    two = spark.createDataFrame([(1, 2)], "a long, b long")
+    twice = frame(spark, [(1, 1, 0, 7), (1, 1, 0, 8)], "user_id long, request_id long, position int, y int")
+    two = frame(spark, [(1, 2)], "a long, b long")
 
     def more(df: DataFrame) -> DataFrame:
         return df.unionByName(df)

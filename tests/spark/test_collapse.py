@@ -79,7 +79,7 @@ def test_requests_that_are_there_are_left_out_of_a_parquet_log(
 def test_a_position_that_occurs_twice_is_refused_without_the_gate(
     spark: SparkSession, settings: Settings, name: str, layout: str
 ) -> None:
-    df = spark.createDataFrame([(1, 1, 0, 5), (1, 1, 0, 4), (1, 1, 1, 6), (2, 1, 0, 6)], POSITIONED_TYPES)
+    df = frame(spark, [(1, 1, 0, 5), (1, 1, 0, 4), (1, 1, 1, 6), (2, 1, 0, 6)], POSITIONED_TYPES)
     raw = RawLog.from_frame(df, POSITIONED)
     ds = Dataset.create(spark, settings, name, raw.schema, raw, layout=layout)
     with pytest.raises(DuplicateRowsError, match=r"1 impression has the key of another one in the log.*u, r, pos"):
@@ -100,7 +100,7 @@ def test_a_request_row_that_occurs_twice_is_refused_without_the_gate(
     schema = LogSchema.from_dict(
         {"user": "u", "request": "r", "item": "item", "candidates": {"c": "*"}, "date_grain": "none", "buckets": 2}
     )
-    df = spark.createDataFrame([(1, 1), (1, 2), (1, 1)], "u bigint, r bigint").withColumn("c", _copies("r"))
+    df = frame(spark, [(1, 1), (1, 2), (1, 1)], "u bigint, r bigint").withColumn("c", _copies("r"))
     raw = RawLog.from_frame(df, schema)
     ds = Dataset.create(spark, settings, name, schema, raw)
     with pytest.raises(DuplicateRowsError, match="1 request key occurs more than once"):

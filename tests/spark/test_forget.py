@@ -33,7 +33,7 @@ def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     ds.backfill(change, some, run_id="b", strategy=Strategy.MERGE_ON_READ, gate=False)
     late = [(1, 1, 31, 3, day(9)), (2, 2, 12, 4, day(9)), (5, 777, 1, 1, day(9))]
     types = "user_id bigint, request_id bigint, item bigint, y int, at timestamp"
-    ds.merge_labels(spark.createDataFrame(late, types), "y", "at", run_id="l", gate=False)
+    ds.merge_labels(frame(spark, late, types), "y", "at", run_id="l", gate=False)
     ds.write(log(spark, [3], 500), run_id="third", gate=False)
     ds.pin(2, "paper")
     return ds

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -27,14 +26,11 @@ from dedup_storage.dataset.functions import (
 )
 from dedup_storage.dataset.functions.windows import window_suffix
 from dedup_storage.errors import DedupStorageError, UnknownColumnError, UsageError
+from tests.spark.helpers import frame
+from tests.strategies import examples
 
 # An example takes Spark a second, so each holds many rows and a failing one is printed without shrinking.
-EXAMPLES = hypothesis_settings(
-    max_examples=3,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+EXAMPLES = examples(3, shrink=False)
 START = dt.datetime(2024, 2, 28, 23, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
 # Few distinct moments, a microsecond apart at the edges of an hour, so that ties and borders are common.
@@ -81,7 +77,7 @@ def by_request(df: DataFrame) -> dict[int, dict[str, Any]]:
 @given(rows=requests(), k=st.integers(1, 5), hours=st.integers(1, 3))
 def test_expressions_on_histories(spark: SparkSession, rows: list[Request], k: int, hours: int) -> None:
     window = hours * HOUR
-    df = spark.createDataFrame(rows, REQUESTS).select(
+    df = frame(spark, rows, REQUESTS).select(
         "r",
         sequence_length("hist").alias("length"),
         last_k("hist", k).alias("last"),
@@ -109,11 +105,9 @@ def test_target_matches(spark: SparkSession, rows: list[Request], data: st.DataO
         for u, r, *_ in [*rows, (9, 999)]
         for place, item in enumerate(data.draw(st.lists(items, max_size=5)))
     ]
-    impressions = spark.createDataFrame(shown, "u bigint, r bigint, p int, item bigint")
+    impressions = frame(spark, shown, "u bigint, r bigint, p int, item bigint")
     more = {"times": "times", "at": "at"} if timed else {}
-    df = with_target_matches(
-        impressions, spark.createDataFrame(rows, REQUESTS), keys=KEYS, item="item", history="hist", **more
-    )
+    df = with_target_matches(impressions, frame(spark, rows, REQUESTS), keys=KEYS, item="item", history="hist", **more)
     expected = []
     by_key = {(u, r): (at, hist, times) for u, r, at, hist, times in rows}
     for u, r, place, item in shown:
@@ -134,19 +128,17 @@ def test_target_matches(spark: SparkSession, rows: list[Request], data: st.DataO
 
 
 def test_target_matches_of_strings_and_other_integer_types(spark: SparkSession) -> None:
-    requests = spark.createDataFrame(
-        [("a", "x", ["é", "日本", "é"], [1, 2])], "u string, r string, h array<string>, i array<bigint>"
+    requests = frame(
+        spark, [("a", "x", ["é", "日本", "é"], [1, 2])], "u string, r string, h array<string>, i array<bigint>"
     )
-    texts = spark.createDataFrame(
-        [("a", "x", "é"), ("a", "x", "e"), ("a", "x", "é")], "u string, r string, item string"
-    )
+    texts = frame(spark, [("a", "x", "é"), ("a", "x", "e"), ("a", "x", "é")], "u string, r string, item string")
     found = with_target_matches(texts, requests, keys=KEYS, item="item", history="h", prefix="seen")
     assert sorted((row["item"], row["seen_count"], row["seen_events_ago"]) for row in found.collect() if row[3]) == [
         ("é", 2, 0),
         ("é", 2, 0),
     ]
     assert found.count() == 3
-    ints = spark.createDataFrame([("a", "x", 1)], "u string, r string, item int")
+    ints = frame(spark, [("a", "x", 1)], "u string, r string, item int")
     row = with_target_matches(ints, requests, keys=KEYS, item="item", history="i").first()
     assert row is not None
     assert (row["match_count"], row["match_events_ago"]) == (1, 1)
@@ -181,7 +173,7 @@ def test_rolling_statistics(
         delay = None
     numbered = [(u, r, at, v, n) for r, (u, at, v, n) in enumerate(rows)]
     df = rolling_statistics(
-        spark.createDataFrame(numbered, ROLLED),
+        frame(spark, numbered, ROLLED),
         keys=KEYS, at="at", values=["v", "n"], window=window, statistics=list(Statistic), delay=delay,
         include_current=current,
     )  # fmt: skip
@@ -217,9 +209,7 @@ def test_what_happens_later_changes_no_feature(spark: SparkSession, rows: list[A
     changed += [(u, 1000 + u, cut, 7.0, 7) for u in range(3)]
 
     def features(given: list[Any]) -> dict[int, dict[str, Any]]:
-        df = rolling_statistics(
-            spark.createDataFrame(given, ROLLED), keys=KEYS, at="at", values=["v", "n"], window=2 * HOUR
-        )
+        df = rolling_statistics(frame(spark, given, ROLLED), keys=KEYS, at="at", values=["v", "n"], window=2 * HOUR)
         return by_request(df)
 
     before, after = features(numbered), features(changed)
@@ -229,7 +219,7 @@ def test_what_happens_later_changes_no_feature(spark: SparkSession, rows: list[A
 
 def test_totals_of_requests(spark: SparkSession) -> None:
     rows = [(1, 1, 1), (1, 1, 0), (1, 2, None), (2, 3, 1)]
-    impressions = spark.createDataFrame(rows, "u bigint, r bigint, y int")
+    impressions = frame(spark, rows, "u bigint, r bigint, y int")
     found = request_totals(impressions, KEYS, {"clicks": F.sum("y"), "shown": F.count(F.lit(1))})
     assert sorted(map(tuple, found.collect())) == [(1, 1, 1, 2), (1, 2, None, 1), (2, 3, 1, 1)]
 

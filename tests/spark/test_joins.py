@@ -24,6 +24,8 @@ from dedup_storage.errors import (
 from tests.spark.helpers import multiset
 from tests.spark.join_tables import KEYS, Tables, exchanges, plain_join, same_as_plain
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 DATED = (*KEYS, "event_date")
 SOME = "request_id % 3 <> 0"
 

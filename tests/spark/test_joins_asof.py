@@ -9,8 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, Phase, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -19,18 +18,11 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.joins import asof_join
 from dedup_storage.dataset.joins.plan import physical_plan
 from dedup_storage.errors import DuplicateRowsError, SchemaError, UnknownColumnError, UsageError
-from tests.spark.helpers import multiset
+from tests.spark.helpers import frame, multiset
 from tests.spark.join_tables import Tables
+from tests.strategies import examples
 
-
-def examples(count: int) -> hypothesis_settings:
-    return hypothesis_settings(
-        max_examples=count,
-        deadline=None,
-        phases=[Phase.explicit, Phase.reuse, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-
+pytestmark = pytest.mark.usefixtures("compiled")
 
 Row = tuple[Any, ...]
 
@@ -64,7 +56,7 @@ known = st.lists(
 logs = given(asked, known, st.one_of(st.none(), st.integers(0, 4)), st.booleans(), st.integers(-6, 12))
 
 
-@examples(3)
+@examples(3, shrink=False)
 @logs
 def test_every_request_gets_what_was_known(
     spark: SparkSession, requests: list[Row], features: list[Row], tolerance: int | None, exact: bool, now: int
@@ -73,7 +65,7 @@ def test_every_request_gets_what_was_known(
 
 
 @pytest.mark.slow
-@examples(25)
+@examples(25, shrink=False)
 @logs
 def test_more_requests_get_what_was_known(
     spark: SparkSession, requests: list[Row], features: list[Row], tolerance: int | None, exact: bool, now: int
@@ -84,9 +76,9 @@ def test_more_requests_get_what_was_known(
 def check_leakage(
     spark: SparkSession, requests: list[Row], features: list[Row], tolerance: int | None, exact: bool, now: int
 ) -> None:
-    left = spark.createDataFrame(requests, "u bigint, t bigint, p int")
+    left = frame(spark, requests, "u bigint, t bigint, p int")
     options: dict[str, Any] = {"tolerance": tolerance, "allow_exact_matches": exact, "matched_time": "seen"}
-    right = spark.createDataFrame(features, "u bigint, t bigint, v bigint")
+    right = frame(spark, features, "u bigint, t bigint, v bigint")
     result = asof_join(left, right, "t", by="u", **options)
     assert result.columns == ["u", "t", "p", "v", "seen"]
     rows = [tuple(r) for r in result.collect()]
@@ -131,18 +123,16 @@ def test_equal_to_pandas(spark: SparkSession, exact: bool, tolerance: dt.timedel
 
 def test_dates_and_several_users(spark: SparkSession) -> None:
     day = dt.date(2024, 2, 28)
-    left = spark.createDataFrame([(1, "a", day + dt.timedelta(d)) for d in range(4)], "u int, shop string, d date")
-    right = spark.createDataFrame(
-        [(1, "a", day, 1), (1, "b", day + dt.timedelta(1), 2)], "u int, shop string, d date, v int"
-    )
+    left = frame(spark, [(1, "a", day + dt.timedelta(d)) for d in range(4)], "u int, shop string, d date")
+    right = frame(spark, [(1, "a", day, 1), (1, "b", day + dt.timedelta(1), 2)], "u int, shop string, d date, v int")
     result = asof_join(left, right, "d", by=("u", "shop"), tolerance=dt.timedelta(days=1))
     assert [r["v"] for r in result.orderBy("d").collect()] == [1, 1, None, None]
 
 
 def test_ties_are_refused_or_decided(spark: SparkSession) -> None:
-    left = spark.createDataFrame([(1, 10), (1, 4)], "u int, t int")
+    left = frame(spark, [(1, 10), (1, 4)], "u int, t int")
     rows = [(1, 3, 1, "x"), (1, 3, 2, "y"), (1, 3, 2, "z"), (None, 3, 1, "n"), (None, 3, 1, "n")]
-    right = spark.createDataFrame(rows, "u int, t int, n int, v string")
+    right = frame(spark, rows, "u int, t int, n int, v string")
     with pytest.raises(DuplicateRowsError, match="got 1 such users and times"):
         asof_join(left, right, "t", by="u")
     one = asof_join(left, right, "t", by="u", ties="n")
@@ -187,8 +177,8 @@ def _shuffled(df: DataFrame) -> Iterator[str]:
 
 
 def test_wrong_input_is_one_sentence(spark: SparkSession) -> None:
-    left = spark.createDataFrame([(1, 10)], "u int, t int")
-    right = spark.createDataFrame([(1, 3, 1)], "u int, t int, v int")
+    left = frame(spark, [(1, 10)], "u int, t int")
+    right = frame(spark, [(1, 3, 1)], "u int, t int, v int")
     with pytest.raises(UnknownColumnError, match="the feature side has no column x"):
         asof_join(left.withColumn("x", F.lit(1)), right, "t", by="x")
     with pytest.raises(UnknownColumnError, match="no column when"):

@@ -20,6 +20,8 @@ from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
 from tests.spark.join_tables import exchanges, plain_join
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 
 def dataset(spark: SparkSession, settings: Settings, name: str, **options: str) -> Dataset:
     schema = flat_schema(request=["request_id"], buckets=3)

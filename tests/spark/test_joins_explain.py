@@ -16,6 +16,8 @@ from dedup_storage.dataset.joins.model import StepKind
 from dedup_storage.errors import UsageError
 from tests.spark.join_tables import KEYS, Tables
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 DAILY = "event_date, bucket(4, user_id)"
 
 

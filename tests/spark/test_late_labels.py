@@ -55,7 +55,7 @@ def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, ds: Dataset)
     parts = [rows[40:], rows[:20], rows[20:40] + rows[45:50]]
     total = {"input_rows": 0, "unknown_rows": 0}
     for number, part in enumerate(parts):
-        summary = ds.merge_labels(spark.createDataFrame(part, TYPES), "y", "at", run_id=f"l{number}", gate=False)
+        summary = ds.merge_labels(frame(spark, part, TYPES), "y", "at", run_id=f"l{number}", gate=False)
         assert summary.input_rows == len(part)
         for name in total:
             total[name] += getattr(summary, name)
@@ -69,29 +69,29 @@ def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, ds: Dataset)
     aside = spark.read.table(f"{ds.settings.catalog.name}.{ds.name}.labels_unknown")
     assert aside.count() == total["unknown_rows"] > 0
     # The same run again, and the same rows by another run, change nothing.
-    assert ds.merge_labels(spark.createDataFrame(parts[0], TYPES), "y", "at", run_id="l0").backfill.already_published
-    again = ds.merge_labels(spark.createDataFrame(rows[40:], TYPES), "y", "at", run_id="again", gate=False)
+    assert ds.merge_labels(frame(spark, parts[0], TYPES), "y", "at", run_id="l0").backfill.already_published
+    again = ds.merge_labels(frame(spark, rows[40:], TYPES), "y", "at", run_id="again", gate=False)
     assert again.merged_rows == 0
     same_rows(ds.logs(), rebuilt(spark, rows))
 
 
 def test_nothing_known_publishes_the_rows_set_aside_alone(spark: SparkSession, ds: Dataset) -> None:
     rows = [(900, 1, 1, 1, day(10)), (901, 2, 1, 0, day(10))]
-    summary = ds.merge_labels(spark.createDataFrame(rows, TYPES), "y", "at", run_id="l", gate=False)
+    summary = ds.merge_labels(frame(spark, rows, TYPES), "y", "at", run_id="l", gate=False)
     assert (summary.unknown_rows, summary.merged_rows, summary.backfill.version) == (2, 0, 2)
     same_rows(ds.logs(), ds.logs(1))
-    assert ds.merge_labels(spark.createDataFrame(rows, TYPES), "y", "at", run_id="l").backfill.already_published
+    assert ds.merge_labels(frame(spark, rows, TYPES), "y", "at", run_id="l").backfill.already_published
 
 
 def test_rows_that_cannot_be_used(spark: SparkSession, ds: Dataset) -> None:
-    rows = spark.createDataFrame(late(3), TYPES)
+    rows = frame(spark, late(3), TYPES)
     with pytest.raises(UsageError, match="country is no label"):
         ds.merge_labels(rows.withColumnRenamed("y", "country"), "country", "at")
     with pytest.raises(SchemaError, match="lack the column when"):
         ds.merge_labels(rows, "y", "when")
     with pytest.raises(UnknownColumnError, match="which impression"):
         ds.merge_labels(rows.drop("item"), "y", "at")
-    nothing = spark.createDataFrame([(1, 1, 31, 1, None)], TYPES)
+    nothing = frame(spark, [(1, 1, 31, 1, None)], TYPES)
     with pytest.raises(UsageError, match="1 late label has no key or no time"):
         ds.merge_labels(nothing, "y", "at")
     assert [v.version for v in ds.versions()] == [1]

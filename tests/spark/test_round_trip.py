@@ -12,8 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
@@ -23,16 +22,13 @@ from dedup_storage.layout import Layout
 from dedup_storage.schema import DateGrain, LogSchema
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams, write_log
-from tests.strategies import LogSample, logs
+from tests.strategies import LogSample, examples, logs
+
+pytestmark = pytest.mark.usefixtures("compiled")
 
 LAYOUTS = [layout.value for layout in Layout]
 # An example takes Spark seconds, so a failing one is printed as it is, without minutes of shrinking.
-EXAMPLES = hypothesis_settings(
-    max_examples=4,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+EXAMPLES = examples(4, shrink=False)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from dedup_storage.spark.reads import counted_reads
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -17,6 +16,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.samples.columns import user_point
 from dedup_storage.errors import ConfigError, DedupStorageError, UsageError
+from dedup_storage.lake.engine.status import counted_reads
 from dedup_storage.reader import DedupDataset
 from dedup_storage.report.show.samples import html
 from dedup_storage.sampling.hashing import limit, user_points
@@ -61,7 +61,7 @@ def test_points_are_the_same_in_spark_and_numpy(spark: SparkSession) -> None:
     integers = [-(2**63), -5, -1, 0, 1, 7, 2**31, 2**63 - 1]
     texts = ["", "a", "é", "日本", "user-12345678901234567890123456789012345678901234567890", "x" * 33, "NULL"]
     for values, kind in ((integers, "bigint"), ([v for v in integers if abs(v) < 2**31], "int"), (texts, "string")):
-        df = spark.createDataFrame([(v,) for v in values], f"u {kind}")
+        df = frame(spark, [(v,) for v in values], f"u {kind}")
         for seed in (0, 1, 2**63 - 1):
             rows = df.select("u", user_point(df, "u", seed).alias("p")).collect()
             assert dict(map(tuple, rows)) == dict(

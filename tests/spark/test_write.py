@@ -101,7 +101,7 @@ def test_nested_log(spark: SparkSession, settings: Settings, name: str, layout: 
         {"user": "u", "request": "r", "item": "item", "event_time": "t", "candidates": {"cands": "*"}}
         | {"sequences": [{"column": "h"}], "date_grain": "none", "buckets": 2}
     )
-    df = spark.createDataFrame(rows, types)
+    df = frame(spark, rows, types)
     raw = RawLog.from_frame(df, schema)
     ds = create(spark, settings, name, raw, layout=layout)
     summary = ds.write(raw, gate=False)
@@ -112,10 +112,8 @@ def test_nested_log(spark: SparkSession, settings: Settings, name: str, layout: 
 
 
 def test_two_frames(spark: SparkSession, settings: Settings, name: str) -> None:
-    requests = spark.createDataFrame(
-        [(1, 7, day(1), [3]), (2, 8, day(2), [])], "u bigint, r bigint, t timestamp, h array<int>"
-    )
-    shown = spark.createDataFrame([(1, 7, 5), (1, 7, 4), (2, 8, 1)], "u bigint, r bigint, item int")
+    requests = frame(spark, [(1, 7, day(1), [3]), (2, 8, day(2), [])], "u bigint, r bigint, t timestamp, h array<int>")
+    shown = frame(spark, [(1, 7, 5), (1, 7, 4), (2, 8, 1)], "u bigint, r bigint, item int")
     schema = LogSchema.from_dict({"user": "u", "request": "r", "item": "item", "event_time": "t", "buckets": 2})
     raw = RawLog.from_frame(requests, schema, shown)
     ds = create(spark, settings, name, raw)
@@ -224,7 +222,7 @@ def test_a_null_that_moved_inside_a_list_is_a_difference(
 
 def test_keep_one_of_rows_with_the_same_position(spark: SparkSession, settings: Settings, name: str) -> None:
     types = "u bigint, r bigint, pos int, item int"
-    df = spark.createDataFrame([(1, 1, 0, 5), (1, 1, 0, 4), (1, 1, 1, 6)], types)
+    df = frame(spark, [(1, 1, 0, 5), (1, 1, 0, 4), (1, 1, 1, 6)], types)
     schema = LogSchema.from_dict(
         {"user": "u", "request": "r", "item": "item", "position": "pos", "date_grain": "none", "buckets": 2}
     )

@@ -6,12 +6,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from dedup_storage.errors import InverseIndexError, UsageError
 from dedup_storage.training import negative_mask, user_masked_info_nce
+from tests.strategies import examples
 from tests.training.toy import Toy, TwoTower, gradients, train_step
 
 
@@ -39,7 +40,7 @@ def users_of(toy: Toy) -> list[str]:
 
 
 @given(seed=st.integers(0, 10_000), requests=st.integers(2, 8))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_equals_the_formula_and_its_gradients(seed: int, requests: int) -> None:
     toy = Toy.make(requests, seed)
     fast, slow = TwoTower(), TwoTower()

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from dedup_storage.errors import UsageError
 from dedup_storage.training import CountWeightedBatchNorm1d, count_weighted_moments
+from tests.strategies import examples
 
 
 def batches(seed: int, number: int, length: int | None = None) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -33,7 +34,7 @@ def batches(seed: int, number: int, length: int | None = None) -> list[tuple[tor
     track=st.booleans(),
     length=st.sampled_from([None, 1, 4]),
 )
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_equals_batch_norm_of_expanded_rows(
     seed: int, momentum: float | None, affine: bool, track: bool, length: int | None
 ) -> None:

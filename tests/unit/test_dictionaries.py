@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from dedup_storage.dedup.dictionary import MOST_ELEMENTS, wants_dictionary
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, encoding_properties
 from dedup_storage.report.draw.users import from_flat
-from dedup_storage.report.estimate.baselines import BaselineLayout, default_tuned, measure_layout, starting_encoding
+from dedup_storage.report.estimate.baselines import (
+    BaselineLayout,
+    default_tuned,
+    measure_layout,
+    starting_encoding,
+)
 from dedup_storage.report.parquet.encoding import Encoding
 from dedup_storage.schema import DateGrain, LogSchema
 

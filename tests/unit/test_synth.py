@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup_storage.errors import ConfigError, InputError, UnknownColumnError
@@ -22,6 +22,7 @@ from dedup_storage.synth.history import history_events
 from dedup_storage.synth.items import candidates
 from dedup_storage.synth.philox import Stream, philox4x32, words
 from dedup_storage.synth.population import population, ragged_arange, requests_between
+from tests.strategies import examples
 
 KEYS = ["user_id", "request_id"]
 
@@ -97,7 +98,7 @@ def test_ragged_arange_concatenates_ranges(pairs: list[tuple[int, int]]) -> None
     assert ragged_arange(starts, lengths).tolist() == [v for s, n in pairs for v in range(s, s + n)]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(synth_params())
 def test_every_layout_holds_the_same_rows(params: SynthParams) -> None:
     order = [(k, "ascending") for k in [*KEYS, "item_id"]]
@@ -119,7 +120,7 @@ def test_every_layout_holds_the_same_rows(params: SynthParams) -> None:
     assert pa.Table.from_pylist(exploded, schema=flat.schema).sort_by(order).equals(flat)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(synth_params())
 def test_a_log_keeps_its_own_promises(params: SynthParams) -> None:
     flat, known = read(params), statistics(params)
