@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -13,7 +14,14 @@ from dedup_storage.config import Settings
 from tests.integration.crash_jobs import JOBS
 from tests.integration.images import Images, record
 
+__all__ = ["Recorded", "case"]
+
 Recorded = Callable[[str, str], Images]
+
+
+def case(*values: Any, alike: bool) -> Any:
+    """Parameters of a test; those that are much ``alike`` others are left to `make test-slow`."""
+    return pytest.param(*values, marks=[pytest.mark.slow, pytest.mark.exhaustive] if alike else [])
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,20 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.spark.dataset import Dataset
 from tests.contract.upkeep import left_behind
-from tests.integration.conftest import Recorded
+from tests.integration.conftest import Recorded, case
 from tests.integration.crash_jobs import JOBS, LATE, decided, log, publication, visible
 from tests.integration.processes import kill
 from tests.spark.helpers import same_rows
 
 pytestmark = pytest.mark.timeout(900)
 
+# How a part is stored; a part that only hides rows is not staged first.
+PART = {
+    "overwrite": ["backfill:part-staged", "backfill:part"],
+    "merge-on-read": ["backfill:part"],
+    "late-labels": ["late-labels:part-staged", "backfill:part"],
+}
 STAGED = [
-    "backfill:part",
     "backfill:rewritten",
     "backfill:audited",
     "backfill:beside",
@@ -33,7 +38,7 @@ JOB_TABLES = {
 }
 STEPS = {
     (job, table_format): [
-        "late-labels:part-staged" if job == "late-labels" else "backfill:part-staged",
+        *PART[job],
         *STAGED,
         *publication(table_format, *tables),
         "backfill:published",
@@ -42,7 +47,25 @@ STEPS = {
 }
 # Segments that were finished before the crash, where not all four were.
 FINISHED = {"backfill:part-staged": 0, "backfill:part": 2}
-CASES = [(*job, point) for job, steps in STEPS.items() for point in steps]
+# Where files of no version are left: those of a part that no commit names yet, and those of late labels' own tables.
+LEAVING = {
+    ("overwrite", "backfill:part-staged"),
+    *(("late-labels", p) for p in ("late-labels:part-staged", "backfill:beside", *STAGED[-2:])),
+}
+# The others are the publication's, which a write goes through as well, or much like one of these.
+OWN = {
+    ("overwrite", "iceberg"): ["backfill:part-staged", "backfill:part", "backfill:audited", "publish:after-claim"],
+    ("merge-on-read", "iceberg"): [
+        "backfill:rewritten",
+        "publish:restaged-impressions",
+        "publish:after-pick-impressions",
+        "backfill:published",
+    ],
+    ("overwrite", "delta"): ["backfill:part", "publish:after-claim"],
+    ("late-labels", "iceberg"): ["backfill:beside", "publish:after-tag-label_times"],
+    ("late-labels", "delta"): ["publish:after-pick-label_times"],
+}
+CASES = [case(*job, point, alike=point not in OWN[job]) for job, steps in STEPS.items() for point in steps]
 
 
 @pytest.mark.parametrize(("job", "table_format"), list(STEPS))
@@ -91,7 +114,7 @@ def goes_on(ds: Dataset, job: str, point: str) -> None:
         assert (rows(ds, "label_times").count(), rows(ds, "labels_unknown").count()) == (2, 1)
     assert [v.run_id for v in ds.versions()] == ["first", job]
     assert [branch for table in ds.metadata().tables for branch in ds.tables.branches(ds.name, table)] == []
-    if ds.settings.format == "delta":
+    if ds.settings.format == "delta" and (job, point) not in LEAVING:
         assert left_behind(ds) == []
 
 

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.spark.dataset import Dataset
-from tests.integration.conftest import Recorded
+from tests.integration.conftest import Recorded, case
 from tests.integration.crash_jobs import JOBS, decided, publication, visible
 from tests.integration.images import BEFORE
 from tests.integration.processes import kill
@@ -34,7 +34,16 @@ STEPS = {
     for job, before in BEFORE_DECISION.items()
     for table_format, tables in TABLES.items()
 }
-CASES = [(*job, point) for job, steps in STEPS.items() for point in steps]
+# The others are the publication's, which a write goes through as well, or much like one of these.
+OWN = {
+    ("add", "iceberg"): ["features:staged-anchor", "publish:after-claim", "publish:after-pick-fg_age"],
+    ("add", "delta"): ["features:staged-anchor"],
+    ("refresh", "iceberg"): ["features:staged", "publish:after-tag-fg_age"],
+    ("refresh", "delta"): ["publish:after-pick-fg_age"],
+    ("promote", "iceberg"): ["features:folded", "publish:after-pick-fg_age"],
+    ("promote", "delta"): ["features:folded"],
+}
+CASES = [case(*job, point, alike=point not in OWN[job]) for job, steps in STEPS.items() for point in steps]
 
 
 @pytest.mark.parametrize(("job", "table_format"), list(STEPS))
