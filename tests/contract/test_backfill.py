@@ -12,7 +12,6 @@ from dedup_storage.errors import ConflictError, QualityGateError, UsageError
 from dedup_storage.reader import DedupDataset
 from tests.contract.test_reader import rows_of
 from tests.contract.upkeep import DELTA_ALONE, files, left_behind, log, made
-from tests.integration.processes import kill
 from tests.integration.test_reader_spark import read
 from tests.spark.backfilling import with_y
 from tests.spark.helpers import frame, same_rows
@@ -73,21 +72,6 @@ def test_a_stopped_run_goes_on(spark: SparkSession, lake: Settings, name: str) -
     summary = ds.backfill(MORE, who, run_id="b", part_segments=1, gate=False)
     assert (summary.resumed_segments, summary.base, summary.version) == (3, 1, 3)
     same_rows(ds.logs(), with_y(before, "user_id < 6", "y + 10").unionByName(appended.frame))
-    assert left_behind(ds) == []
-
-
-@pytest.mark.slow
-@DELTA_ALONE
-@pytest.mark.parametrize(("point", "resumed"), [("backfill:part", 2), ("publish:after-claim", None)])
-def test_a_killed_run_goes_on(spark: SparkSession, lake: Settings, name: str, point: str, resumed: int | None) -> None:
-    ds, plain = made(spark, lake, name), log(spark, [1, 2]).frame
-    kill(lake, "backfiller", "--dataset", ds.name, "--action", "overwrite", "--run-id", "b", point=point)
-    same_rows(ds.logs(), plain)
-    some = Affected(users=[1, 5])
-    done = ds.backfill(MORE, some, run_id="b", strategy=Strategy.OVERWRITE, part_segments=2, gate=False)
-    assert (done.already_published, done.resumed_segments) == (resumed is None, resumed or 0)
-    same_rows(ds.logs(), with_y(plain, "user_id in (1, 5)", "y + 10"))
-    assert [v.run_id for v in ds.versions()] == ["first", "b"]
     assert left_behind(ds) == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
@@ -19,22 +19,15 @@ from dedup_storage.reader import DedupDataset
 from dedup_storage.sources.raw import RawLog
 from tests.contract.test_convert import StoppedError
 from tests.contract.test_reader import rows_of
-from tests.integration.forget_process import FIRST, GONE
-from tests.integration.processes import kill
+from tests.integration.crash_jobs import GONE, erasable_rows
 from tests.integration.test_reader_spark import read
-from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
+from tests.spark.helpers import flat_schema, multiset, same_rows
 
 KEPT = f"user_id not in ({', '.join(map(str, GONE))})"
 
 
-def rows(spark: SparkSession, days: list[int], first_request: int = 0) -> DataFrame:
-    """12 users with ids that no other number looks like."""
-    shown = frame(spark, flat_rows(days, users=12, first_request=first_request))
-    return shown.withColumn("user_id", F.col("user_id") + FIRST)
-
-
 def log(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
-    return RawLog.from_frame(rows(spark, days, first_request), flat_schema(buckets=2))
+    return RawLog.from_frame(erasable_rows(spark, days, first_request), flat_schema(buckets=2))
 
 
 @pytest.fixture
@@ -45,7 +38,7 @@ def ds(spark: SparkSession, lake: Settings, name: str) -> Dataset:
     ds.write(raw, run_id="first", gate=False)
     ds.write(log(spark, [1], 100), run_id="second", mode="replace", gate=False)
     ds.features.add("seen", {"n": "size(hist)"}, gate=False)
-    odd = rows(spark, [3], 500)
+    odd = erasable_rows(spark, [3], 500)
     odd = odd.withColumn(
         "country", F.when(F.expr("request_id = 500 and item % 2 = 0"), "XX").otherwise(F.col("country"))
     )
@@ -138,38 +131,6 @@ def test_what_is_refused(standing: Dataset) -> None:
         ds.forget_users(["secret-name", "5"])
     assert "secret-name" not in str(refused.value)
     assert [v.version for v in ds.versions()] == [1]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_kill_9_in_an_erasure_on_delta(spark: SparkSession, settings: Settings, name: str) -> None:
-    """Killed before it is decided, in the middle of its publication and while files are removed; others go on."""
-    lake = settings.model_copy(update={"format": "delta"})
-    raw = log(spark, [1, 2])
-    ds = Dataset.create(spark, lake, name, raw.schema, raw)
-    ds.write(raw, run_id="first", gate=False)
-    ds.write(log(spark, [1], 100), run_id="second", mode="replace", gate=False)
-    before = {n: ds.logs(n).filter(KEPT).localCheckpoint() for n in (1, 2)}
-    process = ("forget_process", "--dataset", name, "--action", "forget")
-    for point in ("forget:written", "relay:made"):
-        kill(lake, *process, point=point)
-        assert [v.run_id for v in ds.versions()] == ["first", "second"]
-        for number, expected in before.items():
-            same_rows(ds.logs(number).filter(KEPT), expected)
-    # Decided: whoever comes next completes it. Their rows come back with nothing.
-    third = RawLog.from_frame(rows(spark, [3], 500).filter(KEPT), flat_schema(buckets=2))
-    assert ds.write(third, run_id="third", gate=False).version == 4
-    assert [v.run_id for v in ds.versions()] == ["first", "second", "gdpr", "third"]
-    for number, expected in before.items():
-        same_rows(ds.logs(number), expected)
-    kill(lake, *process, point="relay:checkpoint")
-    done = ds.forget_users(GONE, "gdpr")
-    assert (done.version, done.clean) == (4, True)
-    assert not set(GONE) & stored_users(ds)
-    assert told(ds) == set()
-    for number, expected in before.items():
-        same_rows(ds.logs(number), expected)
-    same_rows(ds.logs(), before[2].unionByName(third.frame))
 
 
 def test_rows_that_a_run_has_staged_refuse_an_erasure_on_delta(

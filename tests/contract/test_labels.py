@@ -7,9 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
-from tests.contract.upkeep import DELTA_ALONE, USERS, files, left_behind, log, made
-from tests.integration.backfiller import LATE
-from tests.integration.processes import kill
+from tests.contract.upkeep import USERS, files, left_behind, log, made
 from tests.spark.helpers import frame, same_rows
 from tests.spark.test_late_labels import TYPES, late, rebuilt
 
@@ -47,27 +45,3 @@ def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settin
     assert left_behind(ds) == []
     ds.rollback(1)
     same_rows(ds.logs(), log(spark, [1, 2]).frame)
-
-
-@pytest.mark.slow
-@DELTA_ALONE
-def test_a_killed_run_goes_on(spark: SparkSession, lake: Settings, name: str) -> None:
-    """The labels, their times and the rows set aside become visible together, each once."""
-    ds, plain = made(spark, lake, name), log(spark, [1, 2]).frame
-    kill(
-        lake,
-        "backfiller",
-        "--dataset",
-        ds.name,
-        "--action",
-        "late-labels",
-        "--run-id",
-        "l",
-        point="publish:after-pick-label_times",
-    )
-    same_rows(ds.logs(), plain)
-    ds.merge_labels(frame(spark, LATE, TYPES), "y", "at", run_id="l", gate=False)
-    same_rows(ds.logs(), rebuilt(spark, LATE, users=USERS))
-    assert aside(ds).count() == 1
-    assert [v.run_id for v in ds.versions()] == ["first", "l"]
-    assert ds.tables.branches(ds.name, "impressions") == []

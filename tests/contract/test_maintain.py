@@ -17,8 +17,7 @@ from dedup_storage.errors import VersionNotFoundError
 from dedup_storage.lake.delta import files as delta_files
 from dedup_storage.lake.upkeep import Policy
 from tests.contract.conftest import MakeLog
-from tests.contract.upkeep import DELTA_ALONE, files, left_behind, log, made
-from tests.integration.processes import kill
+from tests.contract.upkeep import files, left_behind, log, made
 from tests.spark.helpers import same_rows
 from tests.spark.test_backfill_runs import Stop
 
@@ -143,17 +142,3 @@ def test_compaction_restores_the_order_and_changes_no_row(spark: SparkSession, l
     assert ds.features.refresh("length").up_to_date
     assert ds.maintain("m2", **steps).version == 7
     assert left_behind(ds) == []
-
-
-@pytest.mark.slow
-@DELTA_ALONE
-def test_a_killed_compaction_goes_on(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds, expected = decayed(spark, lake, name)
-    kill(lake, "backfiller", "--dataset", ds.name, "--action", "maintain", "--run-id", "m", point="maintain:part")
-    same_rows(ds.logs(), expected)
-    done = ds.maintain("m", expire=False, orphans=False)
-    assert done.version == 4
-    assert all(g.files_after == 2 for g in done.compaction)
-    same_rows(ds.logs(), expected)
-    assert [v.run_id for v in ds.versions()][-1] == "m"
-    assert not any(ds.tables.branches(ds.name, table) for table in ("requests", "impressions"))

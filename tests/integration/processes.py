@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from dedup_storage.config import Settings, load_settings
@@ -20,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(
-    settings: Settings, module: str, *arguments: str, fault: str = "", memory: str = "1g"
+    settings: Settings, module: str, *arguments: str, fault: str = "", memory: str = "1g", stdin: int | None = None
 ) -> subprocess.Popen[str]:
     """Start a module of this folder on the suite's lake; ``fault`` names the point at which the process is killed."""
     environ = {
@@ -37,28 +36,24 @@ def start(
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-m", f"tests.integration.{module}", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
-def kill(settings: Settings, module: str, *arguments: str, point: str) -> None:
-    """Run a module of this folder until it dies at a point, as it must."""
-    process = start(settings, module, *arguments, fault=point)
+def kill(ds: Dataset, job: str, point: str) -> None:
+    """Do one of the jobs to a dataset in a process that dies at a point, as it must."""
+    process = start(ds.settings, "crash_process", "--dataset", ds.name, "--job", job, fault=point)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == -signal.SIGKILL, output[-3000:]
 
 
+def embedded_settings(environ: Mapping[str, str]) -> Settings:
+    """In such a process: the suite's lake."""
+    return load_settings(ROOT / "conf" / "local.yaml", environ)
+
+
 def opened(name: str, app: str) -> Dataset:
     """In such a process: a dataset of the suite's lake, in a session of its own."""
-    settings = load_settings(ROOT / "conf" / "local.yaml", os.environ)
+    settings = embedded_settings(os.environ)
     return Dataset.open(get_spark(settings, app), settings, name)
-
-
-def run_action(actions: Mapping[str, Callable[[Dataset], object]]) -> None:
-    """The whole of a process that does ``--action`` to ``--dataset``."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--action", choices=sorted(actions), required=True)
-    given = parser.parse_args()
-    dataset = opened(given.dataset, given.action)
-    actions[given.action](dataset)
-    dataset.spark.stop()

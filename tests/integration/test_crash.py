@@ -1,4 +1,4 @@
-"""Real processes, killed with SIGKILL at every step of a write and its publication; and many writing at once."""
+"""A write that dies at any step of it and of its publication, on both formats; and a recovery that dies as well."""
 
 from __future__ import annotations
 
@@ -7,84 +7,126 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.sources.raw import RawLog
-from tests.integration.processes import kill, start
-from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
+from dedup_storage.lake.delta.metadata import DeltaLake
+from dedup_storage.lake.delta.publish import APP
+from tests.integration.conftest import Recorded, case
+from tests.integration.crash_jobs import JOBS, decided, log, publication, visible
+from tests.integration.images import Images, record
+from tests.integration.processes import kill
+from tests.spark.helpers import same_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 BEFORE_DECISION = [
-    "write:staged-impressions",
     "write:staged-requests",
+    "write:staged-impressions",
     "write:staged",
     "write:audited",
     "publish:before-claim",
 ]
-AFTER_DECISION = [
-    "publish:after-claim",
-    "publish:after-pick-impressions",
-    "publish:after-tag-impressions",
-    "publish:after-pick-requests",
-    "publish:after-tag-requests",
+AFTER_DECISION = {f: publication(f, "impressions", "requests") for f in ("iceberg", "delta")}
+STEPS = {table_format: [*BEFORE_DECISION, *after] for table_format, after in AFTER_DECISION.items()}
+MODES = ("append", "replace")
+# A replacement differs from an append in what it stages; on Delta its recovery is killed as well, below.
+CASES = [
+    case(mode, table_format, point, alike=(mode, table_format) == ("replace", "delta"))
+    for mode in MODES
+    for table_format, steps in STEPS.items()
+    for point in steps
 ]
 
 
-def first_day(spark: SparkSession, settings: Settings, name: str) -> tuple[Dataset, RawLog]:
-    raw = RawLog.from_frame(frame(spark, flat_rows([1])), flat_schema())
-    ds = Dataset.create(spark, settings, name, raw.schema, raw)
-    ds.write(raw, run_id="first", gate=False)
-    return ds, raw
+@pytest.mark.parametrize("table_format", list(STEPS))
+@pytest.mark.parametrize("mode", MODES)
+def test_every_step_is_tested(recorded: Recorded, table_format: str, mode: str) -> None:
+    assert recorded(mode, table_format).points == STEPS[table_format]
 
 
-# A replacement differs from an append in what it stages; most steps of their publication are the same code.
-REPLACING = {"write:staged-requests", "publish:before-claim", "publish:after-claim", "publish:after-tag-requests"}
-STEPS = [
-    pytest.param(point, mode, marks=[pytest.mark.exhaustive] if mode == "replace" and point not in REPLACING else [])
-    for mode in ("append", "replace")
-    for point in BEFORE_DECISION + AFTER_DECISION
-]
+@pytest.mark.parametrize(("mode", "table_format", "point"), CASES)
+def test_a_crash_at_every_step(recorded: Recorded, mode: str, table_format: str, point: str) -> None:
+    images = recorded(mode, table_format)
+    if (first := images.first_like(point)) != point:
+        # Nothing was stored in between: what is asserted there holds here, if it is the same.
+        assert (decided(first), visible(first)) == (decided(point), visible(point))
+        return
+    goes_on(images.restore(point), mode, point)
 
 
-@pytest.mark.parametrize(("point", "mode"), STEPS)
-def test_kill_9_at_every_step(spark: SparkSession, settings: Settings, name: str, point: str, mode: str) -> None:
-    ds, first = first_day(spark, settings, name)
-    day = 1 if mode == "replace" else 2
-    arguments = ("--dataset", name, "--run-id", "second", "--mode", mode, "--day", str(day))
-    kill(settings, "writer", *arguments, point=point)
-
-    same_rows(ds.logs(1), first.frame)
-    if point != AFTER_DECISION[-1]:
-        assert [v.run_id for v in ds.versions()] == ["first"]
-        same_rows(ds.logs(), first.frame)
-
-    second = RawLog.from_frame(frame(spark, flat_rows([day], first_request=100)), flat_schema())
-    summary = ds.write(second, run_id="second", mode=mode, gate=False)
-    assert summary.version == 2
-    assert summary.already_published == (point in AFTER_DECISION)
-    expected = second.frame if mode == "replace" else first.frame.unionByName(second.frame)
-    same_rows(ds.logs(), expected)
-    assert [v.run_id for v in ds.versions()] == ["first", "second"]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("table_format", "processes", "appends"),
-    [("iceberg", 5, 10), pytest.param("delta", 3, 3, marks=pytest.mark.exhaustive)],
+    ("table_format", "mode", "point"),
+    [("iceberg", "append", "publish:after-pick-impressions"), ("delta", "replace", "publish:after-claim")],
 )
-def test_many_processes_of_many_appends_each(
-    spark: SparkSession, settings: Settings, name: str, table_format: str, processes: int, appends: int
+def test_a_killed_process(
+    spark: SparkSession, settings: Settings, name: str, table_format: str, mode: str, point: str
 ) -> None:
-    settings = settings.model_copy(update={"format": table_format})
-    ds, first = first_day(spark, settings, name)
-    given = [("--run-id", f"w{i}", "--first-request", str(1000 * (i + 1))) for i in range(processes)]
-    jobs = [start(settings, "writer", "--dataset", name, *each, "--appends", str(appends)) for each in given]
-    for process in jobs:
-        output, _ = process.communicate(timeout=800)
-        assert process.returncode == 0, output[-3000:]
-    expected = first.frame
-    for i in range(processes):
-        for j in range(appends):
-            expected = expected.unionByName(frame(spark, flat_rows([2], first_request=1000 * (i + 1) + 10 * j)))
+    ds = JOBS[mode].prepare(spark, settings.model_copy(update={"format": table_format}), name)
+    kill(ds, mode, point)
+    goes_on(ds, mode, point)
+
+
+def goes_on(ds: Dataset, mode: str, point: str) -> None:
+    """After a crash everything is as it was, or is as it will be; the run goes on, or has nothing to do."""
+    spark = ds.spark
+    first, second = log(spark, [1]).frame, log(spark, [1 if mode == "replace" else 2], 100).frame
+    expected = second if mode == "replace" else first.unionByName(second)
+    same_rows(ds.logs(1), first)
+    assert [v.run_id for v in ds.versions()] == ["first", "second"][: 1 + visible(point)]
+    same_rows(ds.logs(), expected if visible(point) else first)
+
+    summary = JOBS[mode].act(ds)
+    assert summary.version == 2
+    assert summary.already_published == decided(point)
     same_rows(ds.logs(), expected)
-    runs = [v.run_id for v in ds.versions()]
-    assert sorted(runs) == sorted(["first", *(f"w{i}-{j}" for i in range(processes) for j in range(appends))])
-    assert [v.version for v in ds.versions()] == list(range(1, processes * appends + 2))
+    same_rows(ds.logs(1), first)
+    assert [v.run_id for v in ds.versions()] == ["first", "second"]
+    if ds.settings.format == "delta":
+        assert applied(ds, "requests") == applied(ds, "impressions") == [1, 2]
+
+
+def applied(ds: Dataset, table: str) -> list[int]:
+    """Dataset versions whose application transaction is in a table's log, one entry a commit."""
+    ref = DeltaLake(ds.settings).ref(ds.name, table)
+    marks = [ref.load(v).transaction_version(APP) for v in range(ref.load().version() + 1)]
+    return [m for before, m in zip([None, *marks], marks, strict=False) if m is not None and m != before]
+
+
+def crash_again(recorded: Recorded, mode: str, points: list[str]) -> Dataset:
+    """A write to Delta that dies at a point, goes on from there, dies at the next one, and so on."""
+    images, job = recorded(mode, "delta"), JOBS[mode].act
+    ds = images.restore(points[0])
+    for number, point in enumerate(points[1:]):
+        assert [v.run_id for v in ds.versions()] == ["first"], point
+        same_rows(ds.logs(), log(ds.spark, [1]).frame)
+        images = Images(ds.spark, ds.settings, images.place / str(number), images.names)
+        record(images, lambda ds=ds: job(ds))
+        ds = images.restore(point)
+    return ds
+
+
+def test_a_recovery_that_crashes(recorded: Recorded) -> None:
+    """However often a write was begun and completed, each table got the version's files in one commit."""
+    ds = crash_again(recorded, "append", ["write:staged-requests", *AFTER_DECISION["delta"]])
+    first, second = log(ds.spark, [1]).frame, log(ds.spark, [2], 100).frame
+    assert [v.run_id for v in ds.versions()] == ["first", "second"]
+    same_rows(ds.logs(), first.unionByName(second))
+    summary = JOBS["append"].act(ds)
+    assert (summary.version, summary.already_published) == (2, True)
+    same_rows(ds.logs(1), first)
+    same_rows(ds.logs(), first.unionByName(second))
+    assert applied(ds, "requests") == applied(ds, "impressions") == [1, 2]
+
+
+def test_a_recovery_by_another_run(recorded: Recorded) -> None:
+    """A replacement that died twice is finished by whoever writes next."""
+    ds = crash_again(recorded, "replace", ["publish:before-claim", "publish:after-pick-requests"])
+    assert [v.run_id for v in ds.versions()] == ["first"]
+    first, again, other = log(ds.spark, [1]).frame, log(ds.spark, [1], 100).frame, log(ds.spark, [2], 500)
+    same_rows(ds.logs(), first)
+    assert ds.write(other, run_id="other", gate=False).version == 3
+    assert [v.run_id for v in ds.versions()] == ["first", "second", "other"]
+    same_rows(ds.logs(1), first)
+    same_rows(ds.logs(2), again)
+    same_rows(ds.logs(), again.unionByName(other.frame))
+    assert JOBS["replace"].act(ds).already_published
+    assert applied(ds, "requests") == applied(ds, "impressions") == [1, 2, 3]

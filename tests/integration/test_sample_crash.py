@@ -1,4 +1,4 @@
-"""Real processes, killed with SIGKILL while a named sample is stored, refreshed, dropped."""
+"""A named sample that dies while it is stored, refreshed, dropped, on both formats."""
 
 from __future__ import annotations
 
@@ -7,58 +7,61 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.sources.raw import RawLog
+from tests.integration.conftest import Recorded
+from tests.integration.crash_jobs import JOBS, SAMPLE
+from tests.integration.images import BEFORE
 from tests.integration.processes import kill
-from tests.integration.sample_process import SPEC
-from tests.spark.helpers import flat_rows, flat_schema, frame
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
-USERS = 12
+STEPS = {
+    "sample": ["sample:users-stored", "sample:before-record"],
+    "refresh-sample": ["sample:users-stored", "sample:before-record"],
+    "drop-sample": ["sample:record-dropped"],
+}
+FORMATS = ("iceberg", "delta")
+Users = set[tuple[int, str, float]]
 
 
-def log(spark: SparkSession, day: int, first_request: int, users: int) -> RawLog:
-    rows = flat_rows([day], users=users, first_request=first_request)
-    return RawLog.from_frame(frame(spark, rows), flat_schema())
-
-
-def chosen(ds: Dataset, name: str = "half") -> set[tuple[int, str, float]]:
+def chosen(ds: Dataset, name: str = "half") -> Users:
     return {(r["user_id"], r["stratum"], r["user_weight"]) for r in ds.samples.users(name).collect()}
 
 
-@pytest.mark.parametrize(
-    ("action", "point"),
-    [
-        ("make", "sample:users-stored"),
-        ("make", "sample:before-record"),
-        ("refresh", "sample:users-stored"),
-        ("refresh", "sample:before-record"),
-        ("drop", "sample:record-dropped"),
-    ],
-)
-def test_kill_9_at_every_step(spark: SparkSession, settings: Settings, name: str, action: str, point: str) -> None:
-    raw = log(spark, 1, 0, USERS)
-    ds = Dataset.create(spark, settings, name, raw.schema, raw)
-    ds.write(raw, gate=False)
-    before: set[tuple[int, str, float]] = set()
-    if action != "make":
-        ds.samples.make("half", SPEC)
-        before = chosen(ds)
-        ds.write(log(spark, 2, 1000, USERS + 8), gate=False)
-    kill(settings, "sample_process", "--dataset", name, "--action", action, point=point)
+@pytest.mark.parametrize("table_format", FORMATS)
+@pytest.mark.parametrize("job", list(STEPS))
+def test_every_step_is_tested(recorded: Recorded, table_format: str, job: str) -> None:
+    assert recorded(job, table_format).points == STEPS[job]
 
-    names = [sample.name for sample in ds.samples()]
+
+@pytest.mark.parametrize("table_format", FORMATS)
+@pytest.mark.parametrize(("job", "point"), [(job, point) for job, steps in STEPS.items() for point in steps])
+def test_a_crash_at_every_step(recorded: Recorded, table_format: str, job: str, point: str) -> None:
+    images = recorded(job, table_format)
+    assert images.first_like(point) == point
+    before = chosen(images.restore(BEFORE)) if job == "refresh-sample" else set()
+    goes_on(images.restore(point), job, before)
+
+
+@pytest.mark.slow
+def test_a_killed_process(spark: SparkSession, settings: Settings, name: str) -> None:
+    ds = JOBS["refresh-sample"].prepare(spark, settings, name)
+    before = chosen(ds)
+    kill(ds, "refresh-sample", "sample:before-record")
+    goes_on(ds, "refresh-sample", before)
+
+
+def goes_on(ds: Dataset, job: str, before: Users) -> None:
     # A sample is there whole, as it was, or not at all.
-    assert names == (["half"] if action == "refresh" else [])
-    if action == "refresh":
+    assert [sample.name for sample in ds.samples()] == (["half"] if job == "refresh-sample" else [])
+    if job == "refresh-sample":
         assert chosen(ds) == before
         refreshed = ds.samples.refresh("half")
         assert refreshed.version == 2
         assert {u for u, _, _ in chosen(ds)} > {u for u, _, _ in before}
     else:
-        ds.samples.make("half", SPEC)
+        ds.samples.make("half", SAMPLE)
     # The same as one that nothing interrupted, users and weights.
-    ds.samples.make("again", SPEC)
+    ds.samples.make("again", SAMPLE)
     assert chosen(ds) == chosen(ds, "again")
     assert chosen(ds)
     ds.samples.drop("half")

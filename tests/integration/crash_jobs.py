@@ -1,0 +1,198 @@
+"""The jobs that tests interrupt: what each needs to be there, and what it does; in the suite's session or a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change, Strategy
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep import Policy
+from dedup_storage.layout import Layout
+from dedup_storage.sources.raw import RawLog
+from tests.spark.helpers import day, flat_rows, flat_schema, frame
+
+__all__ = [
+    "CHANGE", "FIRST", "GONE", "HIT", "JOBS", "LATE", "SAMPLE", "Job", "decided", "erasable_rows", "log", "publication",
+    "visible",
+]  # fmt: skip
+
+CHANGE = Change(expressions={"y": "y + 10"})
+HIT = Affected(users=[1, 5])
+# Labels that come late: two of known impressions, one of an impression that nobody knows.
+LATE = [(1, 1, 31, 3, day(9)), (2, 2, 12, 4, day(9)), (5, 777, 1, 1, day(9))]
+LATE_TYPES = "user_id bigint, request_id bigint, item bigint, y int, at timestamp"
+# Ids that no other number looks like: the least and the greatest of the 12 users of a dataset to erase from.
+FIRST = 7_654_000
+GONE = [FIRST, FIRST + 11]
+# Half of the users of each country, whose strata are stored.
+SAMPLE = {"fraction": 0.5, "seed": 3, "strata": [{"name": "country", "column": "country"}]}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job to interrupt.
+
+    Attributes:
+        prepare: Makes the dataset, given its name.
+        act: Does the job; once more after a crash, it goes on with it.
+        also: What the names of further datasets that the job changes have behind the dataset's name.
+    """
+
+    prepare: Callable[[SparkSession, Settings, str], Dataset]
+    act: Callable[[Dataset], Any]
+    also: tuple[str, ...] = ()
+
+
+def log(spark: SparkSession, days: list[int], first_request: int = 0, users: int = 5, **schema: Any) -> RawLog:
+    """The log of ``flat_rows`` for some days."""
+    rows = flat_rows(days, users=users, first_request=first_request)
+    return RawLog.from_frame(frame(spark, rows), flat_schema(**schema))
+
+
+def publication(table_format: str, *tables: str) -> list[str]:
+    """Points from the decision on, given the tables in the order in which they get a version, the anchor last.
+
+    Delta has no tag for a table: the version is there once its event is.
+    """
+    if table_format == "delta":
+        return ["publish:after-claim", *(f"publish:after-pick-{t}" for t in tables), f"publish:after-tag-{tables[-1]}"]
+    return ["publish:after-claim", *(f"publish:after-{step}-{t}" for t in tables for step in ("pick", "tag"))]
+
+
+def decided(point: str) -> bool:
+    """Whether the version is decided when a job reaches a point, so that whoever comes next completes it."""
+    return point.startswith("publish:after-") or visible(point)
+
+
+def visible(point: str) -> bool:
+    """Whether the version is there when a job reaches a point."""
+    return point == "publish:after-tag-requests" or point.endswith(":published")
+
+
+def _created(spark: SparkSession, settings: Settings, name: str, raw: RawLog, **options: Any) -> Dataset:
+    """A dataset with a log, version 1."""
+    ds = Dataset.create(spark, settings, name, raw.schema, raw, **options)
+    ds.write(raw, run_id="first", gate=False)
+    return ds
+
+
+def _one_day(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    return _created(spark, settings, name, log(spark, [1]))
+
+
+def _eight_users(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    return _created(spark, settings, name, log(spark, [1, 2], users=8))
+
+
+def _to_maintain(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    """Three versions. On Iceberg the last hides rows; on Delta its segments have three files each."""
+    if settings.format == "iceberg":
+        ds = _eight_users(spark, settings, name)
+        for number in (2, 3):
+            ds.backfill(CHANGE, HIT, run_id=f"b{number}", strategy=Strategy.MERGE_ON_READ, gate=False)
+        return ds
+    ds = _created(spark, settings, name, log(spark, [1, 2], users=8, date_grain="month", buckets=2))
+    for number in (3, 4):
+        ds.write(log(spark, [number], 100 * number, users=8), run_id=f"b{number - 1}", gate=False)
+    return ds
+
+
+def erasable_rows(spark: SparkSession, days: list[int], first_request: int = 0) -> DataFrame:
+    """Rows of 12 users with ids that no other number looks like."""
+    rows = frame(spark, flat_rows(days, users=12, first_request=first_request))
+    return rows.withColumn("user_id", F.col("user_id") + FIRST)
+
+
+def _to_erase_from(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    """Two versions, the first pinned. The second hides rows of a user to erase (Iceberg), or replaces a day (Delta)."""
+    schema = flat_schema(buckets=2)
+    ds = _created(spark, settings, name, RawLog.from_frame(erasable_rows(spark, [1, 2]), schema))
+    if settings.format == "iceberg":
+        some = Affected(users=[FIRST, FIRST + 1])
+        ds.backfill(CHANGE, some, run_id="second", strategy=Strategy.MERGE_ON_READ, gate=False)
+    else:
+        again = RawLog.from_frame(erasable_rows(spark, [1], 100), schema)
+        ds.write(again, run_id="second", mode="replace", gate=False)
+    ds.pin(1, "paper")
+    return ds
+
+
+def _add(ds: Dataset) -> Any:
+    return ds.features.add("age", {"length": "size(hist)"}, run_id="add", gate=False)
+
+
+def _refresh(ds: Dataset) -> Any:
+    return ds.features.refresh("age", run_id="refresh", gate=False)
+
+
+def _with_stale_features(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    ds = _one_day(spark, settings, name)
+    _add(ds)
+    ds.write(log(spark, [2], 100), run_id="second", gate=False)
+    return ds
+
+
+def _with_features(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    ds = _with_stale_features(spark, settings, name)
+    _refresh(ds)
+    return ds
+
+
+def _to_sample(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    return _created(spark, settings, name, log(spark, [1], users=12))
+
+
+def _with_old_sample(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    ds = _to_sample(spark, settings, name)
+    ds.samples.make("half", SAMPLE)
+    ds.write(log(spark, [2], 1000, users=20), gate=False)
+    return ds
+
+
+def _three_flat_days(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    return _created(spark, settings, name, log(spark, [1, 2, 3]), layout=Layout.FLAT)
+
+
+def _write(mode: str, number: int) -> Callable[[Dataset], Any]:
+    return lambda ds: ds.write(log(ds.spark, [number], 100), run_id="second", mode=mode, gate=False)
+
+
+def _backfill(strategy: Strategy) -> Callable[[Dataset], Any]:
+    run_id = strategy.value
+    return lambda ds: ds.backfill(CHANGE, HIT, run_id=run_id, strategy=strategy, part_segments=2, gate=False)
+
+
+def _convert(target: str) -> Callable[[Dataset], Any]:
+    return lambda ds: ds.convert(f"{ds.name}_b", format=target, layout=Layout.SPLIT, run_id="turn")
+
+
+def _merge_labels(ds: Dataset) -> Any:
+    rows = ds.spark.createDataFrame(LATE, LATE_TYPES)
+    return ds.merge_labels(rows, "y", "at", run_id="late-labels", gate=False)
+
+
+JOBS: Mapping[str, Job] = {
+    "append": Job(_one_day, _write("append", 2)),
+    "replace": Job(_one_day, _write("replace", 1)),
+    "overwrite": Job(_eight_users, _backfill(Strategy.OVERWRITE)),
+    "merge-on-read": Job(_eight_users, _backfill(Strategy.MERGE_ON_READ)),
+    "late-labels": Job(_eight_users, _merge_labels),
+    "maintain": Job(
+        _to_maintain, lambda ds: ds.maintain("maintain", policy=Policy(keep_versions=1, keep_days=0), orphans=False)
+    ),
+    "forget": Job(_to_erase_from, lambda ds: ds.forget_users(GONE, "gdpr")),
+    "add": Job(_one_day, _add),
+    "refresh": Job(_with_stale_features, _refresh),
+    "promote": Job(_with_features, lambda ds: ds.features.promote("age", run_id="promote")),
+    "sample": Job(_to_sample, lambda ds: ds.samples.make("half", SAMPLE)),
+    "refresh-sample": Job(_with_old_sample, lambda ds: ds.samples.refresh("half")),
+    "drop-sample": Job(_with_old_sample, lambda ds: ds.samples.drop("half")),
+    "convert-to-delta": Job(_three_flat_days, _convert("delta"), also=("_b",)),
+    "convert-to-iceberg": Job(_three_flat_days, _convert("iceberg"), also=("_b",)),
+}
