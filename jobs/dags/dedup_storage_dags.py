@@ -122,7 +122,7 @@ with dag(
     submit(
         "backfill",
         "backfill",
-        "--set",
+        "--sql",
         "{{ params.set }}",
         "--from",
         "{{ (data_interval_start - macros.timedelta(days=params.lookback_days)) | ds }}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_former_names_go_on_working_and_say_the_new_one(old: str, new: str) -> N
     assert status == 2
     assert err.splitlines()[1].startswith("error: there is no dataset d ")
     assert _run(app, *new.split(), *arguments) == (2, "", "\n".join(err.splitlines()[1:]) + "\n")
+
+
+def test_a_script_runs_a_command_of_a_group(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["refresh_features.py", "sizes", "--dataset", "d"])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_path(str(ROOT / "jobs" / "refresh_features.py"), run_name="__main__")
+    assert done.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: there is no dataset d ")
+    assert "is now" not in message
 
 
 def test_one_option_has_one_spelling_and_the_former_ones_are_hidden() -> None:

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 import dedup_storage
@@ -178,6 +180,36 @@ def test_a_commit_in_between_is_noticed_and_kept(lake: Lake) -> None:
     # A metadata file that lost its race is not left behind.
     files = {str(p) for p in Path(table.location(), "metadata").glob("*.metadata.json")}
     assert files == {table.metadata_location, *(e.metadata_file for e in table.metadata.metadata_log)}
+
+
+class Requests:
+    """A catalog that writes metadata itself, as REST servers do: it is sent what changes and what that rests on."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.load_table, self.commit_table = lake.catalog.load_table, lake.catalog.commit_table
+
+
+def test_a_catalog_that_writes_metadata_itself_is_sent_the_change(lake: Lake) -> None:
+    catalog = cast(Catalog, Requests(lake))
+    snapshot = tags(lake.table("clicks", "requests"))["v1"]
+    tagged = change_table(
+        catalog, ("clicks", "requests"), lambda _: TableChange(tags={"a": snapshot, "b": snapshot}, set={"x": "1"})
+    )
+    assert tags(tagged)["a"] == tags(tagged)["b"] == snapshot
+    planned = []
+
+    def plan(table: Table) -> TableChange:
+        planned.append(table)
+        if len(planned) == 1:
+            lake.table("clicks", "requests").append(table.scan().to_arrow())
+        return TableChange(untag=("a",), remove=("x",))
+
+    changed = change_table(catalog, ("clicks", "requests"), plan)
+    assert len(planned) == 2
+    assert "a" not in tags(changed)
+    assert tags(changed)["b"] == snapshot
+    assert "x" not in changed.properties
+    assert changed.scan().to_arrow().num_rows == 2 * LOG.requests.num_rows
 
 
 def test_a_race_that_is_never_won_ends(lake: Lake) -> None:

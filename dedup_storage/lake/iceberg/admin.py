@@ -22,7 +22,7 @@ from dedup_storage.lake.folders import delete_folder
 from dedup_storage.lake.iceberg.commit import TableChange, change_table, commits, require_commits
 from dedup_storage.lake.iceberg.metadata import DROPPED, RENAMED, IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary, tags
-from dedup_storage.layout import SPEC_PROPERTY, DatasetSpec, version_tag
+from dedup_storage.layout import SPEC_PROPERTY, DatasetSpec, claim_tag, version_tag
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -245,7 +245,7 @@ class IcebergAdmin(Admin[IcebergMetadata]):
                     f"another process changed the dataset {meta.spec.name} in the same moment",
                     fix="Nothing was changed by this one. Run again.",
                 )
-            return TableChange(set=record, remove=(SPEC_PROPERTY,))
+            return TableChange(set=record, remove=(SPEC_PROPERTY,), absent=(claim_tag(meta.current + 1),))
 
         change_table(self.lake.catalog, (meta.spec.name, meta.spec.anchor.name), plan)
 

@@ -42,12 +42,14 @@ class TableChange:
         remove: Properties that go.
         tags: Tag -> snapshot that it names.
         untag: Tags that go.
+        absent: Tags that nobody may have made when the change is committed.
     """
 
     set: Mapping[str, str] = field(default_factory=dict)
     remove: Collection[str] = ()
     tags: Mapping[str, int] = field(default_factory=dict)
     untag: Collection[str] = ()
+    absent: Collection[str] = ()
 
 
 def commits(settings: Settings) -> bool:
@@ -128,11 +130,15 @@ def _commit_request(catalog: Catalog, table: Table, change: TableChange) -> None
     if change.remove:
         updates.append(update.RemovePropertiesUpdate(removals=list(change.remove)))
     for name, snapshot_id in change.tags.items():
-        reference = {"ref-name": name, "type": "tag", "snapshot-id": snapshot_id}
-        updates.append(update.SetSnapshotRefUpdate.model_validate(reference))
+        updates.append(
+            update.SetSnapshotRefUpdate(
+                ref_name=name, type="tag", snapshot_id=snapshot_id, max_ref_age_ms=None, max_snapshot_age_ms=None,
+                min_snapshots_to_keep=None,
+            )
+        )  # fmt: skip
     updates.extend(update.RemoveSnapshotRefUpdate(ref_name=name) for name in change.untag)
     # Where every reference stands must be as it was when the change was planned: a publication is a moved reference.
-    named = {*table.metadata.refs, *change.tags, *change.untag}
+    named = {*table.metadata.refs, *change.tags, *change.untag, *change.absent}
     for name in sorted(named):
         ref = table.metadata.refs.get(name)
         needs.append(update.AssertRefSnapshotId(ref=name, snapshot_id=ref.snapshot_id if ref else None))

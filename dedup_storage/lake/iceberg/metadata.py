@@ -229,8 +229,9 @@ class Lake:
     def begun(self) -> bool:
         """Whether anything was ever written; reading an embedded catalog that is not there must not make one."""
         folder = self.settings.local_warehouse
-        embedded = self.settings.catalog.type is CatalogType.SQLITE and folder is not None
-        return not embedded or folder is None or (folder / CATALOG_FILE).is_file()
+        if self.settings.catalog.type is not CatalogType.SQLITE or folder is None:
+            return True
+        return (folder / CATALOG_FILE).is_file()
 
     def datasets(self) -> list[str]:
         """Names of the datasets in the catalog."""
