@@ -21,7 +21,7 @@ from tests.spark.join_tables import exchanges, plain_join
 
 __all__ = ["source"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled")]
 # Text ids, a few users with half of the rows, labels that are null.
 HOT = {
     "users": 60, "requests_per_user": 3, "requests_distribution": "geometric", "hot_users": 0.05, "hot_factor": 20,
