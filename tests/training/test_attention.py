@@ -31,8 +31,24 @@ class Case:
     moments: Moments | None = None
     bias: AgeBias | None = None
 
+    def to(self, device: str) -> Case:
+        """The same on another device."""
+        moments = self.moments
+        if moments is not None:
+            moments = replace(moments, events=moments.events.to(device), at=moments.at.to(device))
+        return Case(
+            self.queries.to(device),
+            self.keys.to(device),
+            self.values.to(device),
+            replace(self.windows, starts=self.windows.starts.to(device), ends=self.windows.ends.to(device)),
+            self.inverse_indices.to(device),
+            own=None if self.own is None else (self.own[0].to(device), self.own[1].to(device)),
+            moments=moments,
+            bias=self.bias,
+        )
+
     def run(self, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Output and gradients, in float64."""
+        """Output and gradients, in float64 on the CPU."""
         leaves = {"queries": self.queries, "keys": self.keys, "values": self.values}
         if self.own is not None:
             leaves |= {"own keys": self.own[0], "own values": self.own[1]}
@@ -40,14 +56,15 @@ class Case:
         own = (leaves["own keys"], leaves["own values"]) if self.own is not None else None
         bias = None
         if self.bias is not None:
-            bias = AgeBias(HEADS, self.bias.classes, self.bias.unit).to(torch.float64)
+            wide = torch.float64 if dtype == torch.float64 else torch.float32
+            bias = AgeBias(HEADS, self.bias.classes, self.bias.unit).to(self.queries.device, wide)
             bias.load_state_dict(self.bias.state_dict())
         found = attend(
             leaves["queries"], leaves["keys"], leaves["values"], self.windows, self.inverse_indices,
             own=own, moments=self.moments, bias=bias, backend=backend,
         )  # fmt: skip
         assert found.dtype == dtype
-        weights = torch.linspace(-1, 1, found.numel(), dtype=torch.float64).view_as(found)
+        weights = torch.linspace(-1, 1, found.numel(), dtype=torch.float64, device=found.device).view_as(found)
         (found.to(torch.float64) * weights).sum().backward()
         grads = {
             name: t.grad.to(torch.float64) if t.grad is not None else torch.zeros_like(t) for name, t in leaves.items()
