@@ -66,12 +66,10 @@ class Case:
         assert found.dtype == dtype
         weights = torch.linspace(-1, 1, found.numel(), dtype=torch.float64, device=found.device).view_as(found)
         (found.to(torch.float64) * weights).sum().backward()
-        grads = {
-            name: t.grad.to(torch.float64) if t.grad is not None else torch.zeros_like(t) for name, t in leaves.items()
-        }
+        grads = {name: t.grad if t.grad is not None else torch.zeros_like(t) for name, t in leaves.items()}
         if bias is not None and bias.table.grad is not None:
             grads["bias"] = bias.table.grad
-        return {"output": found.detach().to(torch.float64), **grads}
+        return {name: t.detach().to("cpu", torch.float64) for name, t in {"output": found, **grads}.items()}
 
 
 def packed(lengths: list[int], counts: list[int], *, seed: int = 0, shuffle: bool = False) -> Case:

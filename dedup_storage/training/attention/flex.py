@@ -16,6 +16,7 @@ from dedup_storage.training.attention.windows import Moments, Windows
 __all__ = ["attend_by_flex", "window_mask"]
 
 BLOCK = 128
+_LEAST_WIDTH = 16
 
 
 def window_mask(windows: Windows, inverse_indices: Tensor, keys: int, moments: Moments | None = None) -> BlockMask:
@@ -78,11 +79,14 @@ def attend_by_flex(
             return score + table[h, bias.age_class(at[q] - events[k])]
 
         score_mod = add_bias
-    q, k, v = (t.transpose(0, 1).unsqueeze(0) for t in (queries, keys, values))
+    # The kernels take no head narrower than 16; columns of zeros change no score.
+    width = queries.shape[-1]
+    wide = max(0, _LEAST_WIDTH - width) if queries.is_cuda else 0
+    q, k, v = (torch.nn.functional.pad(t, (0, wide)).transpose(0, 1).unsqueeze(0) for t in (queries, keys, values))
     rows, auxiliary = _attention(queries.is_cuda)(
         q, k, v, score_mod=score_mod, block_mask=mask, scale=scale, return_aux=AuxRequest(lse=True)
     )
-    found: Tensor = rows[0].transpose(0, 1)
+    found: Tensor = rows[0].transpose(0, 1)[..., :width]
     total: Tensor = auxiliary.lse[0].transpose(0, 1)
     if own is None:
         return found
