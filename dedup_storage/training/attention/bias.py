@@ -29,14 +29,15 @@ class AgeBias(nn.Module):
         self.unit, self.classes = unit, classes
         self.table = nn.Parameter(torch.zeros(heads, classes))
 
+    @property
+    def bounds(self) -> list[int]:
+        """Least age of each class but the first; classes beyond what an int64 holds have none."""
+        return [age for age in (self.unit << power for power in range(self.classes - 1)) if age < 1 << 63]
+
     def age_class(self, ages: Tensor) -> Tensor:
         """int64 class of each age, any shape; an age below zero counts as zero."""
-        units = torch.div(ages.clamp(min=0), self.unit, rounding_mode="floor")
-        whole = units.clamp(min=1)
-        power = torch.floor(torch.log2(whole.to(torch.float64))).to(torch.int64)
-        # The logarithm of 2^n - 1 is rounded to n for large n.
-        power = power - (torch.bitwise_left_shift(torch.ones_like(power), power) > whole).to(torch.int64)
-        return torch.where(units > 0, power + 1, 0).clamp(max=self.classes - 1)
+        bounds = torch.tensor(self.bounds, dtype=torch.int64, device=ages.device)
+        return torch.bucketize(ages, bounds, right=True)
 
     def forward(self, ages: Tensor) -> Tensor:
         """(H, ...) bias of ages (...)."""

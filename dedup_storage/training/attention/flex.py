@@ -73,10 +73,15 @@ def attend_by_flex(
     mask = window_mask(windows, inverse_indices, len(keys), moments)
     score_mod = None
     if bias is not None and moments is not None:
-        at, events, table = moments.at, moments.events, bias.table
+        at, events, table, bounds = moments.at, moments.events, bias.table, bias.bounds
 
         def add_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return score + table[h, bias.age_class(at[q] - events[k])]
+            # The kernel knows no bucketize: the class is the number of bounds that the age has reached.
+            age = at[q] - events[k]
+            number = (age >= bounds[0]).to(torch.int32)
+            for bound in bounds[1:]:
+                number = number + (age >= bound).to(torch.int32)
+            return score + table[h, number]
 
         score_mod = add_bias
     # The kernels take no head narrower than 16; columns of zeros change no score.
