@@ -69,6 +69,12 @@ class Job:
         with local_spark(self.settings, debug=self.debug) as session:
             yield session
 
+    def scratch(self, spark: SparkSession | None = None) -> str | None:
+        """Where rows are made plain Parquet: inside the warehouse where other machines read them too."""
+        if spark is None or (spark.sparkContext.master or "").startswith("local"):
+            return None
+        return f"{self.settings.warehouse}/_scratch"
+
     def step(self, text: str, spark: SparkSession | None = None) -> Any:
         """Show that something long is under way (a context manager)."""
         return step(text, spark)

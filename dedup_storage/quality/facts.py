@@ -18,6 +18,7 @@ from dedup_storage.layout import DatasetSpec, free_name
 from dedup_storage.quality.columns import column_types, derived_columns
 from dedup_storage.quality.model import GateFacts
 from dedup_storage.schema import Grain
+from dedup_storage.spark.types import comparable_text
 
 __all__ = ["Audited", "audited", "narrow_rows", "with_writer_facts"]
 
@@ -144,7 +145,7 @@ def _collapse(
     flags = {*derived.parallel.values(), *derived.not_later.values()}
     lengths = set(derived.lengths.values())
     keys = spec.request_key
-    digest = _digest(spec) if constancy else F.lit(None).cast("bigint")
+    digest = _digest(spec, logs) if constancy else F.lit(None).cast("bigint")
     made = _derivations(spec)
     # The projection below the aggregate keeps the lists out of its buffers and its sort.
     rows = logs.select(
@@ -197,13 +198,14 @@ def _total(spec: DatasetSpec, grouped: DataFrame, inner: _Names, *, split: bool,
     return {fact: int(row[fact]) for fact in counts} if row is not None else dict.fromkeys(counts, 0)
 
 
-def _digest(spec: DatasetSpec) -> Column:
+def _digest(spec: DatasetSpec, logs: DataFrame) -> Column:
     """64-bit digest of a row's request-grain columns; nulls are told apart from values by flags of their own."""
     types = column_types(spec)
     parts: list[Column] = []
     for column in spec.columns_of(Grain.REQUEST):
         # Spark does not hash maps.
-        parts.append(F.to_json(F.col(column)) if "map<" in types[column] else F.col(column))
+        mapped = "map<" in types[column]
+        parts.append(comparable_text(F.col(column), logs.schema[column].dataType) if mapped else F.col(column))
         parts.append(F.col(column).isNull())
     return F.xxhash64(*parts) if parts else F.lit(0).cast("bigint")
 

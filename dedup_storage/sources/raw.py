@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
 from typing import cast
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dedup_storage.errors import InputError, SchemaError, known_names
+from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.schema import LogSchema, check_name
+from dedup_storage.sources.address import Kind
+from dedup_storage.sources.exact import exact_cast
+from dedup_storage.sources.frames import arrow_types, source_frame
+from dedup_storage.sources.reserved import refuse_reserved
+from dedup_storage.sources.source import open_source
+from dedup_storage.sources.times import with_times
+from dedup_storage.sources.wanted import wanted_columns
 from dedup_storage.spark.errors import translated
-from dedup_storage.spark.types import check_types, ddl
+from dedup_storage.spark.types import check_types, ddl, struct_of
 
 __all__ = ["POINTER", "Form", "RawLog"]
 
 POINTER = "_dedup_pointer"
-_SUFFIXES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
-_FORMATS = ("parquet", "json", "csv", "table")
 
 
 class Form(StrEnum):
@@ -43,6 +47,7 @@ class RawLog:
         frame: Impression rows (flat), or request rows (nested, frames).
         candidates: Impression rows of two frames, else ``None``.
         located: The frame is read straight from Parquet files, so each row has a file and a row number.
+        notes: What was done with the columns on reading, to be said.
     """
 
     schema: LogSchema
@@ -50,6 +55,7 @@ class RawLog:
     frame: DataFrame
     candidates: DataFrame | None = None
     located: bool = False
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -60,25 +66,38 @@ class RawLog:
         schema: LogSchema,
         format: str | None = None,
         impressions: str | None = None,
+        types: Mapping[str, str] | None = None,
+        scratch: str | None = None,
     ) -> RawLog:
         """Open a log.
 
         Args:
             spark: Session to read with.
-            source: Path or URI of files or a directory, or a table's name.
+            source: Path or URI of files or a folder, of a Delta or Iceberg table's folder, or a table's name.
             schema: Its meaning; with ``candidates`` it is read as nested.
-            format: ``parquet``, ``json`` (lines), ``csv`` (with a header) or ``table``; guessed from the name when not
-                given, Parquet for a directory.
+            format: ``parquet``, ``csv``, ``tsv``, ``json`` (lines), ``delta``, ``iceberg`` or ``table``, where names do
+                not tell.
             impressions: Second source, of impression rows, when ``source`` holds request rows.
+            types: Column -> Spark DDL type of the dataset that the rows go into; used where no value changes.
+            scratch: Folder, which this machine and the cluster both reach, for rows that are no plain Parquet.
 
         Raises:
             InputError: it cannot be read.
             SchemaError: a column is missing or has the wrong type.
         """
+        types = arrow_types(struct_of({**schema.types, **(types or {})}))
         with translated():
-            frame, located = _open(spark, source, format, schema)
-            second = _open(spark, impressions, format, schema)[0] if impressions else None
-        return replace(cls.from_frame(frame, schema, second), located=located)
+            log = open_source(source, format=format, wanted=wanted_columns(schema, types), scratch=scratch)
+            frame, notes = source_frame(spark, log), log.notes
+            second = None
+            if impressions:
+                other = open_source(impressions, format=format, wanted=wanted_columns(schema, types), scratch=scratch)
+                second, notes = source_frame(spark, other), (*notes, *other.notes)
+            if schema.event_time in frame.columns:
+                frame, schema, said = with_times(frame, schema)
+                notes = (*notes, *said)
+        made = cls.from_frame(frame, schema, second)
+        return replace(made, located=log.address.kind is not Kind.TABLE, notes=notes)
 
     @classmethod
     def from_frame(cls, frame: DataFrame, schema: LogSchema, impressions: DataFrame | None = None) -> RawLog:
@@ -103,6 +122,7 @@ class RawLog:
                     )
             names += self.candidates.columns
         self.schema.require_columns(names)
+        refuse_reserved(names)
         lower = [n.lower() for n in self.frame.columns]
         twice = sorted({n for n in lower if lower.count(n) > 1})
         if twice:
@@ -113,6 +133,11 @@ class RawLog:
         if self.candidates is not None:
             fields += [f for f in self.candidates.schema.fields if f.name not in self.frame.columns]
         check_types(self.schema, fields)
+
+    def with_types(self, types: Mapping[str, str]) -> RawLog:
+        """The log with columns in other types, where the cast changes no value by its kind; others stay."""
+        second = None if self.candidates is None else _cast(self.candidates, types)
+        return replace(self, frame=_cast(self.frame, types), candidates=second)
 
     def in_session(self, session: SparkSession) -> RawLog:
         """The same log, read with another session's settings."""
@@ -215,22 +240,12 @@ class RawLog:
         return sum(int(str(f._jdf.queryExecution().optimizedPlan().stats().sizeInBytes())) for f in frames)
 
 
-def _open(spark: SparkSession, source: str, format: str | None, schema: LogSchema) -> tuple[DataFrame, bool]:
-    kind = format or _SUFFIXES.get(PurePosixPath(source).suffix.lower())
-    if kind is None:
-        kind = "parquet" if "/" in source or Path(source).exists() else "table"
-    if kind not in _FORMATS:
-        raise InputError(f"the input format {kind} is not known", expected=known_names(kind, _FORMATS))
-    if kind == "table":
-        for part in source.split("."):
-            check_name(part, "table name")
-        return spark.table(source), False
-    if kind == "parquet":
-        # Each file's schema is checked by Spark on reading; merging would read every footer on the driver.
-        return spark.read.parquet(source), True
-    reader = spark.read.option("mode", "FAILFAST")
-    frame = reader.json(source) if kind == "json" else reader.csv(source, header=True, inferSchema=True)
-    time = schema.event_time
-    if time and time in frame.columns and isinstance(frame.schema[time].dataType, T.StringType):
-        frame = frame.withColumn(time, F.to_timestamp(time))
-    return frame, False
+def _cast(frame: DataFrame, types: Mapping[str, str]) -> DataFrame:
+    wanted = struct_of(types)
+    columns = []
+    for field in frame.schema.fields:
+        made = (
+            exact_cast(F.col(field.name), field.dataType, wanted[field.name].dataType) if field.name in types else None
+        )
+        columns.append(F.col(field.name) if made is None else made.alias(field.name))
+    return frame.select(*columns)

@@ -25,6 +25,7 @@ from dedup_storage.report.draw.select import Drawn, choose_users, no_users
 from dedup_storage.report.draw.users import PLACE
 from dedup_storage.report.parquet.dataset_files import TableFiles, folder_files
 from dedup_storage.schema import LogSchema
+from dedup_storage.sources.frames import files_frame
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
 
@@ -93,7 +94,9 @@ class SparkDraw:
         return Drawn(folder_files(place), {value: numbers[path] for path, value in hashes.items()})
 
     def _read(self, table: TableFiles) -> DataFrame:
-        return self._spark.read.option("mergeSchema", "true").parquet(*(f.path for f in table.files))
+        if table.arrow_schema is None:
+            return self._spark.read.option("mergeSchema", "true").parquet(*(f.path for f in table.files))
+        return files_frame(self._spark, table.files, table.arrow_schema, table.name)
 
 
 def _chosen(frame: DataFrame, user: str, share: float) -> DataFrame:

@@ -51,6 +51,7 @@ class ForgettingBase(TimedSteps, ABC, Generic[Tables, Metadata]):
         self.spark, self.tables, self.settings, self.spec = spark, tables, settings, spec
         self.run_id, self.dry_run = run_id, dry_run
         self._given = users
+        self._not_found = 0
         self.seconds: dict[str, float] = {}
 
     def run(self) -> ForgetSummary:
@@ -71,6 +72,7 @@ class ForgettingBase(TimedSteps, ABC, Generic[Tables, Metadata]):
                 count = self.users.count()
                 if not count:
                     raise UsageError("no user is given")
+                self._not_found = self.users.join(rows.select(user), user, "left_anti").count()
                 return self._erase(meta, count)
             finally:
                 self.users.unpersist()
@@ -105,6 +107,7 @@ class ForgettingBase(TimedSteps, ABC, Generic[Tables, Metadata]):
             run_id=self.run_id,
             dry_run=self.dry_run,
             users=count,
+            not_found=self._not_found,
             version=version,
             versions_rewritten=tuple(versions),
             clean=clean,

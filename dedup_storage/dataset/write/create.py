@@ -17,9 +17,11 @@ from dedup_storage.sources.grains import detect_grains
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.errors import translated
 
-__all__ = ["create_dataset"]
+__all__ = ["create_dataset", "drop_unwritten"]
 
-_ROLES = ("user", "request", "item", "event_time", "position", "sequences", "labels")
+_ROLES = (
+    "user", "request", "item", "event_time", "time_unit", "position", "sequences", "labels", "checks", "columns"
+)  # fmt: skip
 
 
 def create_dataset(
@@ -53,10 +55,14 @@ def create_dataset(
     number = buckets or schema.buckets
     tables = table_format(spark, settings)
     with translated():
+        schema = schema.model_copy(update={"time_unit": schema.time_unit or raw.schema.time_unit})
         found = tables.find(name)
-        if found is not None:
+        if found is not None and found.current:
             _refuse_other(found.spec, form, grain, number, schema)
             return Handle(spark, settings, found.spec, tables)
+        if found is not None and not _fits(found.spec, form, grain, number, schema):
+            # Made by a write that was refused: nobody has read it, and another schema is given now.
+            tables.drop(found.spec)
         resolved = detect_grains(raw, schema).schema(schema)
         if grain is None or number is None:
             proposed_grain, proposed_number = _proposal(raw, resolved)
@@ -70,6 +76,13 @@ def create_dataset(
         tables.create(spec, columns, dictionaries=dictionary_columns(raw, resolved))
         # Another process may have created it in the same moment; the catalog's word counts.
         return open_handle(spark, settings, name)
+
+
+def drop_unwritten(handle: Handle) -> None:
+    """Remove a dataset that a refused first write made; one that has a version stays."""
+    found = handle.tables.find(handle.name)
+    if found is not None and not found.current:
+        handle.tables.drop(found.spec)
 
 
 def _refuse_other(
@@ -86,6 +99,12 @@ def _refuse_other(
             )
     for role in _ROLES:
         stored, asked = getattr(spec.schema_, role), getattr(schema, role)
+        if role == "columns":
+            known = spec.schema_.declared_grains()
+            stored = {c: known[c].value for c in asked if c in known and known[c] is not asked[c]}
+            asked = {c: asked[c].value for c in stored}
+        if role == "time_unit" and asked is None:
+            continue
         if stored != asked:
             raise DatasetExistsError(
                 f"the dataset {spec.name} exists with another {role}",
@@ -93,6 +112,16 @@ def _refuse_other(
                 got=str(stored),
                 fix="Correct the schema file, or choose another name.",
             )
+
+
+def _fits(
+    spec: DatasetSpec, layout: Layout | None, grain: DateGrain | None, buckets: int | None, schema: LogSchema
+) -> bool:
+    try:
+        _refuse_other(spec, layout, grain, buckets, schema)
+    except DatasetExistsError:
+        return False
+    return True
 
 
 def _proposal(raw: RawLog, schema: LogSchema) -> tuple[DateGrain, int]:
