@@ -24,6 +24,7 @@ from dedup_storage.cli import (
     report,
     sample,
     tune,
+    validate,
     versions,
     write,
 )
@@ -61,6 +62,7 @@ def _root(
 
 app.command("generate")(generate.generate)
 app.command("infer-schema")(infer_schema.infer_schema)
+app.command("validate")(validate.validate)
 app.command("write")(write.write)
 app.command("report")(report.report)
 app.command("compression-report", hidden=True)(report.report)

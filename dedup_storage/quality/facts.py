@@ -77,7 +77,8 @@ class _Names:
 
     def __init__(self, spec: DatasetSpec) -> None:
         made = derived_columns(spec)
-        taken = [*column_types(spec), *made.lengths.values(), *made.parallel.values(), *made.not_later.values()]
+        taken = [*column_types(spec), *made.lengths.values(), *made.parallel.values()]
+        taken += [*made.not_later.values(), *made.ordered.values()]
         self.place, self.from_requests, self.digest, self.requests, self.impressions, self.twice, self.differs = (
             free_name(f"_gate_{name}", taken)
             for name in ("place", "from_requests", "digest", "requests", "impressions", "twice", "differs")
@@ -121,10 +122,18 @@ def _derivations(spec: DatasetSpec) -> Mapping[str, Callable[[], Column]]:
 
         return build
 
+    def ordered(sequence: str) -> Callable[[], Column]:
+        def build() -> Column:
+            known = F.array_compact(F.col(sequence))
+            return known.isNull() | (F.sort_array(known) == known)
+
+        return build
+
     found: dict[str, Callable[[], Column]] = {name: length(s) for s, name in columns.lengths.items()}
     for group, name in columns.parallel.items():
         found[name] = parallel([s.column for s in spec.schema_.sequences if s.group == group])
     found.update({name: not_later(s) for s, name in columns.not_later.items()})
+    found.update({name: ordered(s) for s, name in columns.ordered.items()})
     return found
 
 
@@ -142,7 +151,7 @@ def _collapse(
 ) -> DataFrame:
     """One row per request of a flat log, its counts beside the wanted columns."""
     derived = derived_columns(spec)
-    flags = {*derived.parallel.values(), *derived.not_later.values()}
+    flags = {*derived.parallel.values(), *derived.not_later.values(), *derived.ordered.values()}
     lengths = set(derived.lengths.values())
     keys = spec.request_key
     digest = _digest(spec, logs) if constancy else F.lit(None).cast("bigint")

@@ -15,10 +15,11 @@ from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.schema import LogSchema, check_name
 from dedup_storage.sources.address import Kind
+from dedup_storage.sources.check import check_source
 from dedup_storage.sources.exact import exact_cast
 from dedup_storage.sources.frames import arrow_types, source_frame
 from dedup_storage.sources.reserved import refuse_reserved
-from dedup_storage.sources.source import open_source
+from dedup_storage.sources.source import Source, open_source
 from dedup_storage.sources.times import with_times
 from dedup_storage.sources.wanted import wanted_columns
 from dedup_storage.spark.errors import translated
@@ -61,11 +62,11 @@ class RawLog:
     def read(
         cls,
         spark: SparkSession,
-        source: str,
+        source: str | Source,
         *,
         schema: LogSchema,
         format: str | None = None,
-        impressions: str | None = None,
+        impressions: str | Source | None = None,
         types: Mapping[str, str] | None = None,
         scratch: str | None = None,
     ) -> RawLog:
@@ -73,7 +74,8 @@ class RawLog:
 
         Args:
             spark: Session to read with.
-            source: Path or URI of files or a folder, of a Delta or Iceberg table's folder, or a table's name.
+            source: Path or URI of files or a folder, of a Delta or Iceberg table's folder, or a table's name; or
+                one that is open.
             schema: Its meaning; with ``candidates`` it is read as nested.
             format: ``parquet``, ``csv``, ``tsv``, ``json`` (lines), ``delta``, ``iceberg`` or ``table``, where names do
                 not tell.
@@ -85,13 +87,19 @@ class RawLog:
             InputError: it cannot be read.
             SchemaError: a column is missing or has the wrong type.
         """
-        types = arrow_types(struct_of({**schema.types, **(types or {})}))
+        kinds = arrow_types(struct_of({**(types or {}), **schema.types}))
+        wanted = wanted_columns(schema, kinds)
+
+        def opened(place: str, needed: tuple[str, ...]) -> Source:
+            return open_source(place, format=format, wanted=replace(wanted, needed=needed), scratch=scratch)
+
         with translated():
-            log = open_source(source, format=format, wanted=wanted_columns(schema, types), scratch=scratch)
-            frame, notes = source_frame(spark, log), log.notes
-            second = None
-            if impressions:
-                other = open_source(impressions, format=format, wanted=wanted_columns(schema, types), scratch=scratch)
+            of_log = wanted.needed if impressions is None else schema.request_key
+            log = source if isinstance(source, Source) else opened(source, of_log)
+            other = opened(impressions, wanted.needed) if isinstance(impressions, str) else impressions
+            check_source(log, schema, impressions=other)
+            frame, second, notes = source_frame(spark, log), None, log.notes
+            if other is not None:
                 second, notes = source_frame(spark, other), (*notes, *other.notes)
             if schema.event_time in frame.columns:
                 frame, schema, said = with_times(frame, schema)

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dedup_storage.errors import InputError, SchemaError
+from dedup_storage.schema import LogSchema
 from dedup_storage.sources.address import Kind, find_address
+from dedup_storage.sources.check import check_source
 from dedup_storage.sources.named import read_ids
 from dedup_storage.sources.source import Source, Wanted, open_source
 
@@ -248,3 +250,38 @@ def test_ids_stand_as_they_are_but_for_line_ends_and_a_byte_order_mark(tmp_path:
     assert read_ids(Path(_text(tmp_path / "ids", b"\xef\xbb\xbfalice\r\nbob \n\n \n"))) == ["alice", "bob "]
     with pytest.raises(InputError, match="UTF-8"):
         read_ids(Path(_text(tmp_path / "wide", "alice\n".encode("utf-16"))))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "told"),
+    [
+        ("u", pa.array([1.0]), "user key u .*double"),
+        ("u", pa.array([True]), "user key u .*bool"),
+        ("r", pa.array([[1]]), "request key r .*list"),
+        ("i", pa.array([1.5]), "item i .*double"),
+        ("t", pa.array([True]), "event time t .*bool"),
+        ("h", pa.array(["1,2"]), "list column h .*string"),
+        ("p", pa.array([1.0]), "position p .*double"),
+    ],
+)
+def test_footers_tell_what_does_not_fit(tmp_path: Path, column: str, values: pa.Array, told: str) -> None:
+    schema = LogSchema.from_dict(
+        {"user": "u", "request": "r", "item": "i", "event_time": "t", "position": "p", "sequences": [{"column": "h"}]}
+    )
+    good = pa.table({"u": [1], "r": ["a"], "i": [1], "t": [1717243200], "p": [0], "h": [[1]]})
+    check_source(open_source(_put(tmp_path / "good.parquet", good)), schema)
+    bad = good.set_column(good.schema.get_field_index(column), column, values)
+    with pytest.raises(SchemaError, match=told):
+        check_source(open_source(_put(tmp_path / "bad.parquet", bad)), schema)
+    with pytest.raises(SchemaError, match=f"the column {column} is not in"):
+        check_source(open_source(_put(tmp_path / "less.parquet", good.drop_columns([column]))), schema)
+
+
+def test_event_time_with_a_unit_is_written_as_it_is_read() -> None:
+    told = {"user": "u", "request": ["r"], "item": "i", "event_time": {"column": "t", "unit": "ms"}}
+    schema = LogSchema.from_dict(told)
+    assert (schema.event_time, schema.time_unit) == ("t", "ms")
+    assert schema.to_dict() == told
+    assert LogSchema.from_dict(schema.to_dict()) == schema
+    with pytest.raises(SchemaError, match="event_time"):
+        LogSchema.from_dict({**told, "event_time": {"unit": "ms"}})
