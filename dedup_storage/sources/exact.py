@@ -55,7 +55,11 @@ def is_key_type(kind: T.DataType, stored: T.DataType) -> bool:
     if isinstance(stored, _INTEGERS):
         whole = isinstance(kind, T.DecimalType) and kind.scale == 0
         return whole or isinstance(kind, (T.StringType, *_INTEGERS))
-    return kind == stored or (isinstance(kind, T.StringType) and isinstance(stored, (T.DateType, T.DecimalType)))
+    if isinstance(stored, (T.DateType, T.DecimalType)) and isinstance(kind, T.StringType):
+        return True
+    if isinstance(stored, T.DecimalType) and isinstance(kind, _INTEGERS):
+        return True
+    return exact_cast(F.lit(None), kind, stored) is not None
 
 
 def exact_key(column: Column, kind: T.DataType, stored: T.DataType) -> Column:
@@ -65,6 +69,9 @@ def exact_key(column: Column, kind: T.DataType, stored: T.DataType) -> Column:
     """
     if kind == stored or isinstance(stored, T.StringType):
         return column.cast(stored)
+    exact = exact_cast(column, kind, stored)
+    if exact is not None:
+        return exact
     made = column.try_cast(stored)
     if isinstance(kind, T.StringType) and isinstance(stored, _INTEGERS):
         plain = F.trim(column).rlike("^-?(0|[1-9][0-9]*)$")

@@ -19,8 +19,8 @@ __all__ = ["delta_input", "iceberg_rows"]
 _NUMBER = re.compile(r"(\d+)")
 
 
-def delta_input(place: str) -> tuple[DataFile, ...]:
-    """The files of a Delta table now, with the partition values that its log states.
+def delta_input(place: str) -> tuple[tuple[DataFile, ...], pa.Schema]:
+    """The files of a Delta table now, with the partition values that its log states, and the table's schema.
 
     Raises:
         InputError: the table cannot be read, marks rows as deleted, or maps columns to other names; says which.
@@ -37,7 +37,7 @@ def delta_input(place: str) -> tuple[DataFile, ...]:
         values = (action.get("partition") or {}).items()
         path = action["path"] if "://" in action["path"] else f"{prefix}/{unquote(action['path'])}"
         found.append(DataFile(path, action["size_bytes"], {k: str(v) for k, v in values if v is not None}))
-    return tuple(sorted(found, key=lambda file: file.path))
+    return tuple(sorted(found, key=lambda file: file.path)), pa.schema(table.schema().to_arrow())
 
 
 def iceberg_rows(place: str) -> Iterator[pa.RecordBatch]:

@@ -8,7 +8,7 @@ address  ->  what it is, which files it has now            (address.py)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -137,7 +137,8 @@ def open_source(
             )
         return _checked(address, table.files, known, resolve=table.resolve)
     if address.kind is Kind.DELTA:
-        return _checked(replace(address, files=delta_input(address.place)), None, known, scratch)
+        files, stated = delta_input(address.place)
+        return _checked(replace(address, files=files), None, known, scratch, stated=stated)
     if address.kind is Kind.ICEBERG:
         plain = tuple(ScratchFolder(scratch).write(iceberg_rows(address.place)))
         return _checked(address, plain, known)
@@ -155,34 +156,36 @@ def _checked(
     known: Wanted,
     scratch: str | None = None,
     resolve: Resolve = resolve_uri,
+    stated: pa.Schema | None = None,
 ) -> Source:
-    """A source of Parquet files, brought to one schema."""
+    """A source of Parquet files, brought to one schema; ``stated`` is that of the table that they belong to."""
     files = address.files if files is None else files
     if not files:
         raise InputError(f"{address.source} holds no rows", fix="Check the path.")
-    plain, indexed = True, set[str]()
+    indexed: set[str] = set()
+    # Most files of a log have one schema; those that differ are kept, not one of each file.
+    different: dict[pa.Schema, None] = {}
 
     def schemas() -> Iterator[tuple[str, pa.Schema]]:
+        if stated is not None:
+            yield f"the table {address.source}", stated
         for file, schema in _read_schemas(files, resolve):
-            indexed.update(index_columns(schema))
-            yield file.path, schema
+            bare = schema.remove_metadata()
+            if bare not in different:
+                different[bare] = None
+                indexed.update(index_columns(schema))
+                yield file.path, bare
 
-    one = one_schema(schemas())
-    one = _with_types(one, known)
+    one = _with_types(one_schema(schemas()), known)
     refuse_reserved(one.names)
     one = _with_partitions(address, files, one, known, resolve)
     _refuse_empty_types(one, address.source)
-    # The schemas are read again rather than kept: ten thousand of them would be the largest thing here.
-    odd = any(_is_odd(file) for file in files)
-    if not odd:
-        plain = all(
-            f.name not in one.names or is_plain(f.type, one.field(f.name).type)
-            for _, schema in _distinct(_read_schemas(files, resolve))
-            for f in schema
-        )
+    plain = not any(_is_odd(file) for file in files) and all(
+        f.name not in one.names or is_plain(f.type, one.field(f.name).type) for schema in different for f in schema
+    )
     notes = tuple(f"the column {c} is the index of pandas and was left out" for c in sorted(indexed))
     found = Source(address, files, one, notes, resolve)
-    if plain and not odd:
+    if plain:
         return found
     made = tuple(ScratchFolder(scratch).write(found.tables()))
     return replace(found, files=made, resolve=resolve_uri)
@@ -192,15 +195,6 @@ def _is_odd(file: DataFile) -> bool:
     """Whether Spark cannot open a file by its name, or its partition values stand elsewhere than in its path."""
     folder, _, name = file.path.rpartition("/")
     return ":" in name or any(f"/{key}=" not in folder + "/" for key in file.partition)
-
-
-def _distinct(found: Iterable[tuple[DataFile, pa.Schema]]) -> Iterator[tuple[DataFile, pa.Schema]]:
-    seen: set[int] = set()
-    for file, schema in found:
-        key = hash(schema.remove_metadata())
-        if key not in seen:
-            seen.add(key)
-            yield file, schema
 
 
 def _read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[DataFile, pa.Schema]]:

@@ -285,3 +285,42 @@ def test_event_time_with_a_unit_is_written_as_it_is_read() -> None:
     assert LogSchema.from_dict(schema.to_dict()) == schema
     with pytest.raises(SchemaError, match="event_time"):
         LogSchema.from_dict({**told, "event_time": {"unit": "ms"}})
+
+
+def test_an_iceberg_folder_is_its_newest_metadata(tmp_path: Path) -> None:
+    catalog = pytest.importorskip("pyiceberg.catalog").load_catalog(
+        "here", type="sql", uri=f"sqlite:///{tmp_path}/catalog.db", warehouse=f"file://{tmp_path}/lake"
+    )
+    catalog.create_namespace("n")
+    rows = pa.table({"u": [1, 2, 3], "x": ["a", "b", "c"]})
+    table = catalog.create_table("n.log", rows.schema)
+    table.append(rows)
+    table.delete("u = 2")
+    with table.update_schema() as change:
+        change.rename_column("x", "y")
+    source = open_source(table.location().removeprefix("file://"))
+    assert source.address.kind is Kind.ICEBERG
+    assert _rows(source) == [{"u": 1, "y": "a"}, {"u": 3, "y": "c"}]
+
+
+def test_declared_types_hold_for_texts_and_for_columns_without_a_value(tmp_path: Path) -> None:
+    empty = _put(tmp_path / "log.parquet", pa.table({"u": [1], "x": pa.nulls(1)}))
+    with pytest.raises(InputError, match="the column x has no value"):
+        open_source(empty)
+    declared = Wanted(types={"x": pa.string()})
+    assert _rows(open_source(empty, wanted=declared)) == [{"u": 1, "x": None}]
+    whole = Wanted(needed=("u",), texts=("u",), types={"u": pa.int64()})
+    assert _rows(open_source(_text(tmp_path / "a.csv", b"u,x\n42,1\n"), wanted=whole)) == [{"u": 42, "x": 1}]
+    with pytest.raises(InputError, match="1 texts of the column u are no values"):
+        open_source(_text(tmp_path / "b.csv", b"u,x\n0042,1\n42,1\n"), wanted=whole)
+
+
+def test_a_delta_folder_has_the_tables_types_and_columns(tmp_path: Path) -> None:
+    deltalake = pytest.importorskip("deltalake")
+    place = str(tmp_path / "table")
+    rows = pa.table({"u": [1], "day": [dt.date(2024, 1, 2)]})
+    deltalake.write_deltalake(place, rows, partition_by=["day"])
+    more = rows.append_column("price", pa.array([1.5]))
+    deltalake.write_deltalake(place, more, mode="append", schema_mode="merge")
+    deltalake.DeltaTable(place).delete("price = 1.5")
+    assert _rows(open_source(place)) == [{"u": 1, "day": dt.date(2024, 1, 2), "price": None}]

@@ -60,7 +60,9 @@ def create_dataset(
         if found is not None and found.current:
             _refuse_other(found.spec, form, grain, number, schema)
             return Handle(spark, settings, found.spec, tables)
-        if found is not None and not _fits(found.spec, form, grain, number, schema):
+        if found is not None:
+            if found.spec.types == raw.source_types() and _fits(found.spec, form, grain, number, schema):
+                return Handle(spark, settings, found.spec, tables)
             # Made by a write that was refused: nobody has read it, and another schema is given now.
             tables.drop(found.spec)
         resolved = detect_grains(raw, schema).schema(schema)
