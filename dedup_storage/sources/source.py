@@ -289,7 +289,7 @@ def _from_texts(address: Address, known: Wanted, scratch: str | None) -> Source:
         for file in address.files:
             parts = folder.write(json_tables(file.path))
             made += [replace(part, partition=file.partition) for part in parts]
-        return _checked(address, tuple(made), known, scratch)
+        return _checked(address, tuple(_with_one_number(address, made, folder)), known, scratch)
     notes: list[str] = []
     seen = TextColumns()
     described = dialects([f.path for f in address.files], address.kind, known.needed)
@@ -308,7 +308,7 @@ def _from_texts(address: Address, known: Wanted, scratch: str | None) -> Source:
     if any(kind != pa.string() for kind in kinds.values()):
         made = []
         for file in texts:
-            plain = Source(address, (replace(file, partition={}),), _texts_of(file))
+            plain = Source(address, (replace(file, partition={}),), _schema_of(file))
             parts = folder.write(typed(rows, kinds) for rows in plain.tables())
             made += [replace(part, partition=file.partition) for part in parts]
         texts = made
@@ -316,7 +316,27 @@ def _from_texts(address: Address, known: Wanted, scratch: str | None) -> Source:
     return replace(found, notes=(*notes, *found.notes))
 
 
-def _texts_of(file: DataFile) -> pa.Schema:
+def _with_one_number(address: Address, parts: list[DataFile], folder: ScratchFolder) -> list[DataFile]:
+    """JSON has one kind of number: a column of 5 in one part and 5.5 in another is one of doubles, where all fit.
+
+    Raises:
+        InputError: an integer is no double.
+    """
+    schemas = [_schema_of(part) for part in parts]
+    doubles = {f.name for schema in schemas for f in schema if f.type == pa.float64()}
+    made: list[DataFile] = []
+    for part, schema in zip(parts, schemas, strict=True):
+        mixed = [f.name for f in schema if f.type == pa.int64() and f.name in doubles]
+        if not mixed:
+            made.append(part)
+            continue
+        wanted = pa.schema([(f.name, pa.float64() if f.name in mixed else f.type) for f in schema])
+        rows = Source(address, (replace(part, partition={}),), wanted).tables()
+        made += [replace(new, partition=part.partition) for new in folder.write(rows)]
+    return made
+
+
+def _schema_of(file: DataFile) -> pa.Schema:
     filesystem, inner = resolve_uri(file.path)
     with filesystem.open_input_file(inner) as stream:
         return pq.read_schema(stream)

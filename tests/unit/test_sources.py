@@ -324,3 +324,12 @@ def test_a_delta_folder_has_the_tables_types_and_columns(tmp_path: Path) -> None
     deltalake.write_deltalake(place, more, mode="append", schema_mode="merge")
     deltalake.DeltaTable(place).delete("price = 1.5")
     assert _rows(open_source(place)) == [{"u": 1, "day": dt.date(2024, 1, 2), "price": None}]
+
+
+def test_json_numbers_with_and_without_a_point_are_one_column(tmp_path: Path) -> None:
+    _text(tmp_path / "log" / "a.jsonl", b'{"x":5}\n')
+    _text(tmp_path / "log" / "b.jsonl", b'{"x":5.5}\n')
+    assert _rows(open_source(str(tmp_path / "log"))) == [{"x": 5.0}, {"x": 5.5}]
+    _text(tmp_path / "log" / "c.jsonl", b'{"x":9007199254740993}\n')
+    with pytest.raises(InputError, match="the column x"):
+        open_source(str(tmp_path / "log"))
