@@ -22,7 +22,15 @@ from dedup_storage.lake.folders import resolve_uri
 from dedup_storage.layout import TableRole
 from dedup_storage.report.parquet.dataset_files import TableFiles, input_files
 from dedup_storage.report.parquet.footers import DataFile, Resolve
-from dedup_storage.report.parquet.one_schema import conform, index_columns, is_plain, joined, one_schema
+from dedup_storage.report.parquet.one_schema import (
+    conform,
+    file_schema,
+    index_columns,
+    is_plain,
+    joined,
+    one_schema,
+    open_parquet,
+)
 from dedup_storage.sources.address import Address, Kind, find_address
 from dedup_storage.sources.foreign import delta_input, iceberg_rows
 from dedup_storage.sources.reserved import refuse_reserved
@@ -94,7 +102,7 @@ class Source:
         for file in self.files:
             filesystem, inner = self.resolve(file.path)
             with filesystem.open_input_file(inner) as stream:
-                parquet = pq.ParquetFile(stream)
+                parquet = open_parquet(stream)
                 there = [c for c in schema.names if c in parquet.schema_arrow.names]
                 for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=there):
                     try:
@@ -202,7 +210,7 @@ def _read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple
         filesystem, inner = resolve(file.path)
         try:
             with filesystem.open_input_file(inner) as stream:
-                return pq.read_schema(stream)
+                return file_schema(open_parquet(stream))
         except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"the file {file.path} cannot be read: {str(error).splitlines()[0]}",
@@ -265,7 +273,7 @@ def _refuse_disagreement(key: str, files: Sequence[DataFile], schema: pa.Schema,
             continue
         filesystem, inner = resolve(file.path)
         with filesystem.open_input_file(inner) as stream:
-            parquet = pq.ParquetFile(stream)
+            parquet = open_parquet(stream)
             if key not in parquet.schema_arrow.names:
                 continue
             values = pc.unique(parquet.read(columns=[key])[key])

@@ -333,3 +333,13 @@ def test_json_numbers_with_and_without_a_point_are_one_column(tmp_path: Path) ->
     _text(tmp_path / "log" / "c.jsonl", b'{"x":9007199254740993}\n')
     with pytest.raises(InputError, match="the column x"):
         open_source(str(tmp_path / "log"))
+
+
+def test_times_of_96_bits_are_instants(tmp_path: Path) -> None:
+    noon = dt.datetime(2024, 6, 1, 12, 0, 0, 1)
+    rows = pa.table({"t": pa.array([noon]), "l": pa.array([[noon]])})
+    pq.write_table(rows, tmp_path / "old.parquet", use_deprecated_int96_timestamps=True)
+    source = open_source(str(tmp_path))
+    zoned = noon.replace(tzinfo=dt.UTC)
+    assert _rows(source) == [{"t": zoned, "l": [zoned]}]
+    assert source.files[0].path == str(tmp_path / "old.parquet")

@@ -10,7 +10,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dedup_storage.dedup import gather_table
 from dedup_storage.errors import InputError, SchemaError, StorageError, UsageError
@@ -20,7 +19,7 @@ from dedup_storage.report.draw.named import NamedUsers
 from dedup_storage.report.draw.users import PLACE, LogSample, from_flat, from_frames, require_sequences, uniform
 from dedup_storage.report.parquet.dataset_files import DatasetFiles, TableFiles
 from dedup_storage.report.parquet.footers import DataFile, OnFile, Totals
-from dedup_storage.report.parquet.one_schema import conform
+from dedup_storage.report.parquet.one_schema import conform, open_parquet
 from dedup_storage.report.parquet.raw_bytes import total_raw_bytes
 from dedup_storage.sampling.select import Selector
 from dedup_storage.schema import LogSchema
@@ -163,7 +162,7 @@ def rows_per_request(table: TableFiles, schema: LogSchema) -> float:
         try:
             filesystem, path = table.resolve(file.path)
             with filesystem.open_input_file(path) as source:
-                parquet = pq.ParquetFile(source)
+                parquet = open_parquet(source)
                 if not parquet.metadata.num_rows:
                     continue
                 there = [k for k in keys if k in parquet.schema_arrow.names]
@@ -289,7 +288,7 @@ def _file_rows(
 ) -> Iterator[pa.Table]:
     filesystem, path = table.resolve(file.path)
     with filesystem.open_input_file(path) as source:
-        parquet = pq.ParquetFile(source)
+        parquet = open_parquet(source)
         own = parquet.schema_arrow.names
         there = [c for c in columns if c in own]
         shown = there if table.arrow_schema is None else columns

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from dedup_storage.errors import InputError
 
-__all__ = ["conform", "index_columns", "is_plain", "joined", "one_schema", "plain_type"]
+__all__ = ["conform", "file_schema", "index_columns", "is_plain", "joined", "one_schema", "open_parquet", "plain_type"]
 
 _SIGNED = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 # The signed type that holds every value of an unsigned one.
@@ -20,6 +21,35 @@ _UNSIGNED = {
     pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.uint64(): pa.decimal128(20, 0),
 }  # fmt: skip
 _FLOATS = (pa.float32(), pa.float64())
+
+
+# Stands for the zone of Parquet's old 96-bit times: instants, which Arrow alone would read as times without a zone.
+_INT96 = "INT96"
+
+
+def open_parquet(stream: object) -> pq.ParquetFile:
+    """A Parquet file, its 96-bit times in microseconds as Spark wrote them."""
+    return pq.ParquetFile(stream, coerce_int96_timestamp_unit="us")
+
+
+def file_schema(file: pq.ParquetFile) -> pa.Schema:
+    """The schema of a file, its 96-bit times with a zone of their own."""
+    leaves = [file.schema.column(i) for i in range(len(file.schema))]
+    old = {leaf.path.partition(".")[0] for leaf in leaves if leaf.physical_type == _INT96}
+    schema = file.schema_arrow
+    if not old:
+        return schema
+    return pa.schema([f.with_type(_zoned(f.type)) if f.name in old else f for f in schema])
+
+
+def _zoned(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", _INT96) if kind.tz is None else kind
+    if pa.types.is_struct(kind):
+        return pa.struct([f.with_type(_zoned(f.type)) for f in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_zoned(kind.key_type), _zoned(kind.item_type))
+    return pa.list_(_zoned(kind.value_type)) if _is_list(kind) else kind
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -153,7 +183,8 @@ def is_plain(file: pa.DataType, wanted: pa.DataType) -> bool:
     if types.is_null(file):
         return wanted in _SIGNED
     if types.is_timestamp(file):
-        return file.unit != "ns" and types.is_timestamp(wanted)
+        as_instant = file.tz != _INT96 or (types.is_timestamp(wanted) and wanted.tz is not None)
+        return file.unit != "ns" and types.is_timestamp(wanted) and as_instant
     if types.is_map(file) and types.is_map(wanted):
         return is_plain(file.key_type, wanted.key_type) and is_plain(file.item_type, wanted.item_type)
     if types.is_struct(file) and types.is_struct(wanted):
