@@ -57,11 +57,11 @@ def create_dataset(
     with translated():
         schema = schema.model_copy(update={"time_unit": schema.time_unit or raw.schema.time_unit})
         found = tables.find(name)
-        if found is not None and found.current:
-            _refuse_other(found.spec, form, grain, number, schema)
-            return Handle(spark, settings, found.spec, tables)
         if found is not None:
-            if found.spec.types == raw.source_types() and _fits(found.spec, form, grain, number, schema):
+            _refuse_layout(found.spec, form, grain, number)
+            if found.current:
+                _refuse_schema(found.spec, schema)
+            if found.current or (found.spec.types == raw.source_types() and _fits(found.spec, schema)):
                 return Handle(spark, settings, found.spec, tables)
             # Made by a write that was refused: nobody has read it, and another schema is given now.
             tables.drop(found.spec)
@@ -87,9 +87,7 @@ def drop_unwritten(handle: Handle) -> None:
         handle.tables.drop(found.spec)
 
 
-def _refuse_other(
-    spec: DatasetSpec, layout: Layout | None, grain: DateGrain | None, buckets: int | None, schema: LogSchema
-) -> None:
+def _refuse_layout(spec: DatasetSpec, layout: Layout | None, grain: DateGrain | None, buckets: int | None) -> None:
     for setting, value in {"layout": layout, "date_grain": grain, "buckets": buckets}.items():
         stored = getattr(spec, setting)
         if value is not None and value != stored:
@@ -99,6 +97,9 @@ def _refuse_other(
                 got=str(stored),
                 fix="Leave it out to write into the dataset as it is, or choose another name.",
             )
+
+
+def _refuse_schema(spec: DatasetSpec, schema: LogSchema) -> None:
     for role in _ROLES:
         stored, asked = getattr(spec.schema_, role), getattr(schema, role)
         if role == "columns":
@@ -116,11 +117,9 @@ def _refuse_other(
             )
 
 
-def _fits(
-    spec: DatasetSpec, layout: Layout | None, grain: DateGrain | None, buckets: int | None, schema: LogSchema
-) -> bool:
+def _fits(spec: DatasetSpec, schema: LogSchema) -> bool:
     try:
-        _refuse_other(spec, layout, grain, buckets, schema)
+        _refuse_schema(spec, schema)
     except DatasetExistsError:
         return False
     return True
