@@ -358,7 +358,7 @@ def _watched(batches: Iterator[pa.RecordBatch], seen: TextColumns) -> Iterator[p
 
 def _unfit(path: str, error: pa.ArrowInvalid) -> InputError:
     # Arrow quotes the value, which may be a user's id.
-    told = re.sub(r": [^:]*$|(?<=value )\S+", "", str(error).splitlines()[0])
+    told = re.sub(r"(?<=data): .*$|(?<=value) \S+", "", str(error).splitlines()[0])
     return InputError(
         f"values in {path} do not fit: {told}",
         expected="values that keep their meaning in the type of the other files or of the dataset",

@@ -5,40 +5,16 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import gzip
-import random
-import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from torch.utils.data import DataLoader
 
-from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import InputError, QualityGateError
 from dedup_storage.reader import DedupDataset
-from dedup_storage.reader.batch import DedupBatch
 from tests.sources.cases import BASE, FLAT, SCHEMA, Case, moment, put, rows, text
-
-
-def test_x3_erasure_after_a_merge_on_read_backfill(case: Case) -> None:
-    from dedup_storage.dataset.backfill import Affected, Change, Strategy
-
-    ds = case.write(
-        "x3", put("x3.parquet", rows(users=range(1, 21), cands=4)), gate=False, date_grain="none", buckets=4
-    )
-    some = Affected(users=tuple(range(1, 11)))
-    ds.backfill(
-        Change(expressions={"label": "label + 5"}), some, run_id="cap", strategy=Strategy.MERGE_ON_READ, gate=False
-    )
-    receipt = ds.forget_users([15])  # ConflictError: Found concurrently added DV …
-    assert receipt.clean
-    meta = ds.metadata()
-    for version in (1, 2):
-        rows_ = ds.tables.read("x3", "impressions", meta.snapshots(version)["impressions"])
-        assert rows_.where("user_id = 15").count() == 0
 
 
 def test_b05_ids_that_went_through_float64(case: Case) -> None:
@@ -307,12 +283,6 @@ def test_b28_names_that_iceberg_reserves(case: Case) -> None:
             assert len(case.logs(case.write("b28" + name, put(f"b28{name}.parquet", rows(**{name: 7}))))) == 12
 
 
-def test_b28_as_dict_keeps_the_index(case: Case) -> None:
-    case.write("b28l", put("b28l.parquet", rows(lengths=7)))
-    batch = next(iter(DedupDataset("b28l", settings=case.settings, shuffle=False)))
-    assert batch.as_dict()["lengths"].tolist() == batch.lengths.tolist()
-
-
 def test_b29_estimate_and_write_count_the_same_rows(case: Case) -> None:
     put("b29/000000_0", rows())
     put("b29/x.parquet", rows(users=(3,)))
@@ -325,77 +295,6 @@ def test_b35_brackets_in_a_files_name(case: Case) -> None:
     put("b35/a[1].parquet", rows(users=(1,)))
     put("b35/a1.parquet", rows(users=(9,)))
     assert set(case.logs(case.write("b35", "b35/a[1].parquet")).user_id) == {1}
-
-
-def test_b25_null_elements_of_string_lists(case: Case) -> None:
-    log = pa.table(
-        {
-            "user_id": [1],
-            "request_id": ["a"],
-            "request_time": [moment()],
-            "item_id": [1],
-            "label": [1],
-            "hist": [[1]],
-            "tags": pa.array([["x", None]]),
-        }
-    )
-    case.write("b25", put("b25.parquet", log), gate=False)
-    tags = next(iter(DedupDataset("b25", settings=case.settings, shuffle=False)))["tags"]
-    assert tags.to_padded(2).min() >= 0  # to_kjt(columns=["tags"]) hands out the same -1
-
-
-def slow(batch: DedupBatch) -> DedupBatch:
-    if batch.progress.index % 2 == 0:
-        time.sleep(0.3)
-    return batch
-
-
-def uneven(case: Case, name: str, users: int = 100) -> Dataset:
-    random.seed(3)
-    log = [
-        {
-            "user_id": u,
-            "request_id": f"{u}-{r}",
-            "request_time": moment(1, r),
-            "item_id": 100 * r + c,
-            "label": 0,
-            "hist": [1],
-        }
-        for u in range(users)
-        for r in range(3)
-        for c in range(random.randint(1, 9))
-    ]
-    return case.write(name, put(f"{name}.parquet", log), gate=False, buckets=4)
-
-
-def test_b17_batches_out_of_order_and_a_saved_state(case: Case) -> None:
-    uneven(case, "b17")
-
-    def made():
-        return DedupDataset("b17", settings=case.settings, batch_size=64, transform=slow)
-
-    first = made()
-    batches = iter(first.track(DataLoader(first, batch_size=None, num_workers=2, in_order=False)))
-    seen = [next(batches).progress.index for _ in range(5)]  # 1, 3, 5, 7, 9
-    state, total = first.state_dict(), len(first)
-    del batches
-    second = made()
-    second.load_state_dict(state)
-    seen += [b.progress.index for b in second.track(DataLoader(second, batch_size=None, num_workers=2))]
-    assert sorted(seen) == list(range(total))  # 0, 2, 4, 6, 8 never come
-
-
-def test_b18_the_length_of_an_epoch(case: Case) -> None:
-    uneven(case, "b18")
-    ds = DedupDataset("b18", settings=case.settings, batch_size=16)
-    loader = DataLoader(ds, batch_size=None, num_workers=2)
-    len(loader)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for epoch in range(6):
-            ds.set_epoch(epoch)
-            for _ in loader:
-                pass
 
 
 def test_b13_nanoseconds_name_the_column(case: Case) -> None:
