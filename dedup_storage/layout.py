@@ -123,6 +123,11 @@ class DatasetSpec(BaseModel):
     adopted: bool = False
 
     @property
+    def types(self) -> dict[str, str]:
+        """Source column -> Spark DDL type."""
+        return dict(zip(self.source_columns, self.source_types, strict=True))
+
+    @property
     def assigns_position(self) -> bool:
         """Whether ``write`` makes the position column."""
         return self.schema_.position is None

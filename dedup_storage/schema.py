@@ -13,7 +13,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from dedup_storage.errors import SchemaError, UnsafeNameError, known_names
 
-__all__ = ["ColumnCheck", "DateGrain", "Grain", "LogSchema", "SequenceColumn", "check_name", "explain_validation"]
+__all__ = [
+    "ColumnCheck",
+    "DateGrain",
+    "Grain",
+    "LogSchema",
+    "SequenceColumn",
+    "TimeUnit",
+    "check_name",
+    "explain_validation",
+]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _LEVEL_SEPARATOR = "."
@@ -58,6 +67,15 @@ def _as_tuple(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
+class TimeUnit(StrEnum):
+    """What a number of a time column counts, since 1970 in UTC."""
+
+    S = "s"
+    MS = "ms"
+    US = "us"
+    NS = "ns"
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,12 +87,14 @@ class SequenceColumn(_Frozen):
         column: Name of a request-grain list column.
         group: Lists of one group run in parallel and must have equal length in every row.
         times: The elements are event times; none may be later than the request's event time.
+        unit: Of times that are numbers: ``s``, ``ms``, ``us`` or ``ns`` since 1970, UTC.
         max_length: Longest list allowed, in elements.
     """
 
     column: str
     group: str | None = None
     times: bool = False
+    unit: TimeUnit | None = None
     max_length: int | None = Field(default=None, ge=1)
 
 
@@ -94,7 +114,11 @@ class LogSchema(_Frozen):
         user: User key column, bigint (or int) or string.
         request: One or several columns that identify a request of a user.
         item: The candidate's item column (impression grain).
-        event_time: Timestamp of the request. Needed unless ``date_grain`` is ``none``.
+        event_time: Timestamp of the request. Needed unless ``date_grain`` is ``none``. In a file also
+            ``{column: ts, unit: s}``.
+        time_unit: How the event time is told where it is no timestamp: ``s``, ``ms``, ``us``, ``ns`` since 1970, or the
+            pattern of a text such as ``M/d/yyyy h:mm:ss a``; ``None`` finds out.
+        types: Spark type of columns that come as texts (CSV, parts of paths), or that have no value yet.
         position: The candidate's ordinal inside its request; ``None`` lets ``write`` assign it
             in a deterministic order of the row's content.
         columns: Grain of each further column; one left out is detected (a column that is constant inside every
@@ -112,6 +136,7 @@ class LogSchema(_Frozen):
     request: Names
     item: str
     event_time: str | None = None
+    time_unit: str | None = None
     position: str | None = None
     columns: Mapping[str, Grain] = Field(default_factory=dict)
     sequences: tuple[SequenceColumn, ...] = ()
@@ -120,13 +145,26 @@ class LogSchema(_Frozen):
     checks: Mapping[str, ColumnCheck] = Field(default_factory=dict)
     buckets: int | None = Field(default=None, ge=1, le=65536)
     date_grain: DateGrain | None = None
+    types: Mapping[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unit_beside_time(cls, values: Any) -> Any:
+        """Takes ``event_time: {column: ts, unit: s}`` apart."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("event_time"), Mapping):
+            return values
+        told = dict(values["event_time"])
+        column, unit = told.pop("column", None), told.pop("unit", None)
+        if column is None or told:
+            raise ValueError("event_time: a column's name, or {column: NAME, unit: UNIT}")
+        return {**values, "event_time": column, **({} if unit is None else {"time_unit": unit})}
 
     @model_validator(mode="after")
     def _consistent(self) -> LogSchema:
         named = [self.user, *self.request, self.item, *self.labels, *self.columns, *self.sequence_columns]
         named += [c for c in (self.event_time, self.position) if c]
         named += [c for c in self.candidates.values() if c != "*"]
-        for name in (*named, *self.candidates, *self.checks):
+        for name in (*named, *self.candidates, *self.checks, *self.types):
             check_name(name, "column name")
         if not self.request:
             raise ValueError("request: at least one column must identify a request")
@@ -140,6 +178,8 @@ class LogSchema(_Frozen):
             fixed = self.fixed_grains().get(name)
             if fixed is not None and fixed is not grain:
                 raise ValueError(f"columns.{name}: {grain.value} grain, but its role makes it {fixed.value} grain")
+        if self.time_unit is not None and self.event_time is None:
+            raise ValueError("time_unit needs event_time")
         if self.date_grain not in (None, DateGrain.NONE) and self.event_time is None:
             raise ValueError(f"date_grain {self.date_grain.value} needs event_time")
         return self
@@ -231,7 +271,11 @@ class LogSchema(_Frozen):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, defaults left out; ``from_dict`` gives the same schema back."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        values: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
+        unit = values.pop("time_unit", None)
+        if unit is not None:
+            values["event_time"] = {"column": self.event_time, "unit": unit}
+        return values
 
     def to_yaml(self) -> str:
         """The schema file's text."""

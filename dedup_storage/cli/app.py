@@ -25,6 +25,7 @@ from dedup_storage.cli import (
     report,
     sample,
     tune,
+    validate,
     versions,
     write,
 )
@@ -64,6 +65,7 @@ def _root(
 _LOGS, _DATASETS, _COLUMNS, _UPKEEP = "Logs", "Datasets", "Rows and columns", "Upkeep"
 app.command("generate", rich_help_panel=_LOGS)(generate.generate)
 app.command("infer-schema", rich_help_panel=_LOGS)(infer_schema.infer_schema)
+app.command("validate", rich_help_panel=_LOGS)(validate.validate)
 app.command("estimate", rich_help_panel=_LOGS)(estimate.estimate)
 app.command("write", rich_help_panel=_LOGS)(write.write)
 app.command("adopt", rich_help_panel=_LOGS)(adopt.adopt)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dedup_storage.cli.drawing import SampleOption, ScratchOption, ShareOption, SparkOption, drawing
+from dedup_storage.cli.options import LogFormat
 from dedup_storage.cli.output import stdout
 from dedup_storage.cli.progress import file_progress
 from dedup_storage.cli.runtime import Job, job
@@ -18,7 +19,7 @@ __all__ = ["estimate"]
 @job
 def estimate(
     job: Job,
-    source: Annotated[str, typer.Argument(help="The flat log: Parquet files, a Delta folder, or namespace.table.")],
+    source: Annotated[str, typer.Argument(help="The flat log, as for write.")],
     schema: Annotated[Path, typer.Option("--schema", help="Log schema (YAML).")],
     share: ShareOption = None,
     sample_mib: SampleOption = 512,
@@ -27,19 +28,23 @@ def estimate(
         float, typer.Option(min=0.03, help="Half width of the intervals to aim at, with up to 8 times the sample.")
     ] = 0.08,
     buckets: Annotated[int | None, typer.Option(min=1, help="Segments to assume; proposed by default.")] = None,
+    format: Annotated[LogFormat | None, typer.Option(help="Format; told by the file's name if left out.")] = None,
     spark: SparkOption = False,
     scratch: ScratchOption = None,
 ) -> None:
     """Estimate the bytes a flat log would need in each layout, from a sample of whole users; nothing is written."""
     from dedup_storage.report.estimate.savings import estimate_savings
-    from dedup_storage.report.parquet.dataset_files import input_files
     from dedup_storage.report.show.savings import savings_text
     from dedup_storage.schema import LogSchema
+    from dedup_storage.sources.source import open_source
+    from dedup_storage.sources.wanted import wanted_columns
 
     described = LogSchema.from_yaml(schema)
+    kind = format.value if format else None
+    log = open_source(source, format=kind, wanted=wanted_columns(described), settings=job.settings)
     with drawing(job, spark, scratch) as draw, file_progress() as progress:
         savings = estimate_savings(
-            input_files(source, job.settings), described, share=share, draw_bytes=sample_mib * 1024**2,
+            log.table(), described, share=share, draw_bytes=sample_mib * 1024**2,
             confidence=confidence, precision=precision, files=buckets, on_file=progress.files, on_step=progress.step,
             engine=draw,
         )  # fmt: skip

@@ -51,11 +51,14 @@ def infer_schema(
         from dedup_storage.sources.raw import RawLog
 
         with job.step("Detecting grains", spark):
-            log = RawLog.read(spark, source, format=format.value if format else None, schema=start)
+            kind = format.value if format else None
+            log = RawLog.read(spark, source, format=kind, schema=start, scratch=job.scratch(spark))
             found = detect_grains(log)
             proposed = propose_schema(log, found)
     if str(job.json) != "-":
         _show(found, proposed)
+        for note in log.notes:
+            stdout.print(note, markup=False)
     text = _HEADER + proposed.to_yaml()
     if output is None:
         stdout.print(text, markup=False, end="")

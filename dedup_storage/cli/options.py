@@ -29,11 +29,14 @@ __all__ = [
 
 
 class LogFormat(StrEnum):
-    """Formats of a raw log; ``json`` is JSON lines."""
+    """Formats of a raw log; ``json`` is JSON lines, ``delta`` and ``iceberg`` are folders of such tables."""
 
     PARQUET = "parquet"
     JSON = "json"
     CSV = "csv"
+    TSV = "tsv"
+    DELTA = "delta"
+    ICEBERG = "iceberg"
     TABLE = "table"
 
 

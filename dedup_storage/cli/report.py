@@ -56,6 +56,16 @@ def report(
 ) -> None:
     """Report the stored bytes of a dataset, or of any flat log, column by column, against honest baselines."""
     if raw is not None:
+        given = {
+            "--input": input, "--schema": schema, "--column": column, "--share": share, "--sample": sample,
+            "--spark": spark, "--scratch": scratch, "--html": html, "--markdown": markdown, "--against": against,
+        }  # fmt: skip
+        unused = [option for option, value in given.items() if value]
+        if unused:
+            raise UsageError(
+                f"{unused[0]} does nothing beside --raw, which compares stored bytes from footers alone",
+                fix=f"Leave out {' and '.join(unused)}, or leave out --raw.",
+            )
         _compare_raw(job, dataset, raw, version)
         return
     # A file that cannot be read ends the job before anything is measured.
@@ -96,8 +106,10 @@ def _measure(
     from dedup_storage.report.draw.named import named_users
     from dedup_storage.report.estimate.baselines import ALL_LAYOUTS
     from dedup_storage.report.measure import measure_dataset, measure_log
-    from dedup_storage.report.parquet.dataset_files import dataset_files, input_files
+    from dedup_storage.report.parquet.dataset_files import dataset_files
     from dedup_storage.schema import LogSchema
+    from dedup_storage.sources.source import open_source
+    from dedup_storage.sources.wanted import wanted_columns
 
     layouts = ALL_LAYOUTS if baselines else ()
     if (dataset is None) == (input is None):
@@ -116,8 +128,10 @@ def _measure(
         raise UsageError(
             "the input has no description", expected="--schema FILE", fix="Make one: dedup-storage infer-schema."
         )
+    described = LogSchema.from_yaml(schema)
+    log = open_source(str(input), wanted=wanted_columns(described), settings=job.settings)
     return measure_log(
-        input_files(str(input), job.settings), LogSchema.from_yaml(schema), baselines=layouts, columns=columns,
+        log.table(), described, baselines=layouts, columns=columns,
         share=share, draw_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, engine=draw,
     )  # fmt: skip
 
@@ -156,15 +170,20 @@ def _write(path: Path, content: str) -> None:
 
 
 def _compare_raw(job: Job, dataset: str | None, raw: str, version: int | None) -> None:
-    from dedup_storage.report.parquet.dataset_files import dataset_files, input_files
+    from dedup_storage.report.parquet.dataset_files import dataset_files
     from dedup_storage.report.show.summary import summarize, summary_table
+    from dedup_storage.sources.source import open_source
+    from dedup_storage.sources.wanted import wanted_columns
 
     if dataset is None:
         raise UsageError("--raw compares a dataset with its flat log", expected="--dataset NAME")
     with file_progress() as progress:
         progress.step("Reading footers")
+        files = dataset_files(job.settings, dataset, version)
         summary = summarize(
-            dataset_files(job.settings, dataset, version), input_files(raw, job.settings), on_file=progress.files
+            files,
+            open_source(raw, wanted=wanted_columns(files.spec.schema_), settings=job.settings).table(),
+            on_file=progress.files,
         )
     if str(job.json) != "-":
         stdout.print(summary_table(summary, f"Stored bytes of {dataset}"))

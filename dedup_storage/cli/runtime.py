@@ -93,6 +93,12 @@ class Job:
 
             yield Dataset.open(session, self.settings, name)
 
+    def scratch(self, spark: SparkSession | None = None) -> str | None:
+        """Where rows are made plain Parquet: inside the warehouse where other machines read them too."""
+        if spark is None or (spark.sparkContext.master or "").startswith("local"):
+            return None
+        return f"{self.settings.warehouse}/_scratch"
+
     def step(self, text: str, spark: SparkSession | None = None) -> Any:
         """Show that something long is under way (a context manager)."""
         return step(text, spark)

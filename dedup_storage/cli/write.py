@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from dedup_storage.cli.options import DatasetOption, GateOption, LogFormat, RunIdOption, SchemaOption
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
-from dedup_storage.errors import DatasetNotFoundError, UsageError
+from dedup_storage.errors import DatasetNotFoundError, DedupStorageError, UsageError
 from dedup_storage.layout import Layout
 from dedup_storage.schema import DateGrain, LogSchema, check_name
 
@@ -19,7 +19,10 @@ __all__ = ["write"]
 @job
 def write(
     job: Job,
-    source: Annotated[str, typer.Argument(help="The raw log: a file, a directory, or a table's name.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="The raw log: a file, a folder, or a table's name."),
+    ],
     dataset: DatasetOption,
     schema: SchemaOption = None,
     impressions: Annotated[
@@ -47,39 +50,66 @@ def write(
             "the layout of an existing dataset cannot be given",
             fix="Leave out --layout, --date-grain and --buckets, or give --schema for a new dataset.",
         )
-    if described is None:
-        _require(job, dataset)
+    exists = _exists(job, dataset, needed=described is None)
+    if described is not None and impressions is None:
+        _look(source, format.value if format else None, described)
     with job.spark() as spark:
         from dedup_storage.dataset.facade import Dataset
+        from dedup_storage.dataset.write.create import drop_unwritten
         from dedup_storage.sources.raw import RawLog
 
-        kind = format.value if format else None
         with job.step("Reading the raw log", spark):
-            if described is None:
-                target = Dataset.open(spark, job.settings, dataset)
-                log = RawLog.read(spark, source, format=kind, schema=target.spec.schema_, impressions=impressions)
-            else:
-                log = RawLog.read(spark, source, format=kind, schema=described, impressions=impressions)
+            found = Dataset.open(spark, job.settings, dataset) if exists else None
+            meaning = described if described is not None else cast(Dataset, found).schema
+            log = RawLog.read(
+                spark, source, format=format.value if format else None, schema=meaning, impressions=impressions,
+                types=None if found is None else found.spec.types,
+                scratch=job.scratch(spark),
+            )  # fmt: skip
+        target = found
+        if described is not None:
+            with job.step("Looking at the columns", spark):
                 target = Dataset.create(
                     spark, job.settings, dataset, described, log, layout=layout, date_grain=date_grain, buckets=buckets
                 )
-        with job.step(f"Writing {dataset}", spark):
-            summary = target.write(
-                log,
-                run_id=run_id,
-                mode=mode.value,
-                on_inconstant=on_inconstant.value,
-                on_duplicates=on_duplicates.value,
-                gate=gate,
-            )
-    job.done(f"Wrote {dataset}", summary)
+        written = cast(Dataset, target)
+        try:
+            with job.step(f"Writing {dataset}", spark):
+                summary = written.write(
+                    log,
+                    run_id=run_id,
+                    mode=mode.value,
+                    on_inconstant=on_inconstant.value,
+                    on_duplicates=on_duplicates.value,
+                    gate=gate,
+                )
+        except DedupStorageError:
+            if found is None:
+                # A first write that is refused leaves no dataset, so that the next one may bring another schema.
+                drop_unwritten(written.handle)
+            raise
+    job.shown(f"Wrote {dataset}", summary.shown(), summary)
 
 
-def _require(job: Job, dataset: str) -> None:
-    """Tell before Spark starts that a dataset is not there, and how it comes to be."""
+def _look(source: str, format: str | None, schema: LogSchema) -> None:
+    """What footers tell is told before Spark starts; texts, which must be read whole, are looked at once, later."""
+    from dedup_storage.sources.address import Kind, find_address
+    from dedup_storage.sources.check import check_source
+    from dedup_storage.sources.source import open_source
+    from dedup_storage.sources.wanted import wanted_columns
+
+    if find_address(source, format).kind is Kind.PARQUET:
+        check_source(open_source(source, format=format, wanted=wanted_columns(schema)), schema)
+
+
+def _exists(job: Job, dataset: str, *, needed: bool) -> bool:
+    """Whether the dataset is there; told before Spark starts where it is needed and is not."""
     try:
         job.metadata(dataset)
     except DatasetNotFoundError as error:
+        if not needed:
+            return False
         raise DatasetNotFoundError(
             error.what, expected=error.expected, got=error.got, fix="Give --schema FILE to create it."
         ) from None
+    return True

@@ -101,6 +101,9 @@ class TableFormat(SampleTables, Protocol):
             dictionaries: Sequence columns that take a dictionary, where the format lets us choose.
         """
 
+    def drop(self, spec: DatasetSpec) -> None:
+        """Remove a dataset's data tables with their files: of a dataset that has no version."""
+
     def create_table(self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> None:
         """Create one table if it is not there."""
 

@@ -31,6 +31,7 @@ class DerivedColumns(BaseModel):
         lengths: Sequence column -> int column: its elements; null for a missing list.
         parallel: Sequence group -> boolean column: its lists have equal lengths, a missing list counting as empty.
         not_later: Sequence column of times -> boolean column: no element is later than the request's event time.
+        ordered: Sequence column of times -> boolean column: no element is earlier than the one before it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +39,7 @@ class DerivedColumns(BaseModel):
     lengths: Mapping[str, str]
     parallel: Mapping[str, str]
     not_later: Mapping[str, str]
+    ordered: Mapping[str, str]
 
 
 def column_types(spec: DatasetSpec) -> dict[str, str]:
@@ -86,4 +88,5 @@ def derived_columns(spec: DatasetSpec) -> DerivedColumns:
         lengths={s.column: name(f"{s.column}_length") for s in sequences},
         parallel={group: name(f"{group}_parallel") for group, count in members.items() if count > 1},
         not_later={s.column: name(f"{s.column}_not_later") for s in sequences if s.times},
+        ordered={s.column: name(f"{s.column}_ordered") for s in sequences if s.times},
     )

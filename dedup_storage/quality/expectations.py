@@ -107,6 +107,15 @@ def _row_rules(spec: DatasetSpec) -> Iterator[Rule]:
                 type=IN_SET,
                 kwargs={"column": derived.not_later[sequence.column], "value_set": [True]},
             )
+            # Lists padded at their end, and lists with the newest element first, are told by this.
+            yield Rule(
+                name=f"request.{sequence.column}.in_order",
+                grain="request",
+                column=sequence.column,
+                expected="times that ascend, the newest element last, without padding",
+                type=IN_SET,
+                kwargs={"column": derived.ordered[sequence.column], "value_set": [True]},
+            )
     for group, column in derived.parallel.items():
         members = ", ".join(s.column for s in schema.sequences if s.group == group)
         yield Rule(

@@ -18,6 +18,7 @@ from dedup_storage.layout import DatasetSpec, free_name
 from dedup_storage.quality.columns import column_types, derived_columns
 from dedup_storage.quality.model import GateFacts
 from dedup_storage.schema import Grain
+from dedup_storage.spark.types import comparable_text
 
 __all__ = ["Audited", "audited", "narrow_rows", "with_writer_facts"]
 
@@ -76,7 +77,8 @@ class _Names:
 
     def __init__(self, spec: DatasetSpec) -> None:
         made = derived_columns(spec)
-        taken = [*column_types(spec), *made.lengths.values(), *made.parallel.values(), *made.not_later.values()]
+        taken = [*column_types(spec), *made.lengths.values(), *made.parallel.values()]
+        taken += [*made.not_later.values(), *made.ordered.values()]
         self.place, self.from_requests, self.digest, self.requests, self.impressions, self.twice, self.differs = (
             free_name(f"_gate_{name}", taken)
             for name in ("place", "from_requests", "digest", "requests", "impressions", "twice", "differs")
@@ -120,10 +122,18 @@ def _derivations(spec: DatasetSpec) -> Mapping[str, Callable[[], Column]]:
 
         return build
 
+    def ordered(sequence: str) -> Callable[[], Column]:
+        def build() -> Column:
+            known = F.array_compact(F.col(sequence))
+            return known.isNull() | (F.sort_array(known) == known)
+
+        return build
+
     found: dict[str, Callable[[], Column]] = {name: length(s) for s, name in columns.lengths.items()}
     for group, name in columns.parallel.items():
         found[name] = parallel([s.column for s in spec.schema_.sequences if s.group == group])
     found.update({name: not_later(s) for s, name in columns.not_later.items()})
+    found.update({name: ordered(s) for s, name in columns.ordered.items()})
     return found
 
 
@@ -141,10 +151,10 @@ def _collapse(
 ) -> DataFrame:
     """One row per request of a flat log, its counts beside the wanted columns."""
     derived = derived_columns(spec)
-    flags = {*derived.parallel.values(), *derived.not_later.values()}
+    flags = {*derived.parallel.values(), *derived.not_later.values(), *derived.ordered.values()}
     lengths = set(derived.lengths.values())
     keys = spec.request_key
-    digest = _digest(spec) if constancy else F.lit(None).cast("bigint")
+    digest = _digest(spec, logs) if constancy else F.lit(None).cast("bigint")
     made = _derivations(spec)
     # The projection below the aggregate keeps the lists out of its buffers and its sort.
     rows = logs.select(
@@ -197,13 +207,14 @@ def _total(spec: DatasetSpec, grouped: DataFrame, inner: _Names, *, split: bool,
     return {fact: int(row[fact]) for fact in counts} if row is not None else dict.fromkeys(counts, 0)
 
 
-def _digest(spec: DatasetSpec) -> Column:
+def _digest(spec: DatasetSpec, logs: DataFrame) -> Column:
     """64-bit digest of a row's request-grain columns; nulls are told apart from values by flags of their own."""
     types = column_types(spec)
     parts: list[Column] = []
     for column in spec.columns_of(Grain.REQUEST):
         # Spark does not hash maps.
-        parts.append(F.to_json(F.col(column)) if "map<" in types[column] else F.col(column))
+        mapped = "map<" in types[column]
+        parts.append(comparable_text(F.col(column), logs.schema[column].dataType) if mapped else F.col(column))
         parts.append(F.col(column).isNull())
     return F.xxhash64(*parts) if parts else F.lit(0).cast("bigint")
 

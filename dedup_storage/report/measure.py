@@ -98,7 +98,7 @@ def measure_log(
     step = on_step or _silent
     step("Reading footers")
     measured = Measured.read(schema, (table,), on_file)
-    schema.require_columns(measured.totals[table.name].arrow_schema.names, table.name)
+    schema.require_columns(table.columns(measured.totals[table.name]), table.name)
     _require_columns(measured, columns, table.name)
     draw = None
     if baselines:

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
 from typing import cast
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dedup_storage.errors import InputError, SchemaError, known_names
+from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.lake.engine.plans import planned_bytes
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.schema import LogSchema, check_name
+from dedup_storage.sources.address import Kind
+from dedup_storage.sources.check import check_source
+from dedup_storage.sources.exact import exact_cast
+from dedup_storage.sources.frames import arrow_types, source_frame
+from dedup_storage.sources.reserved import refuse_reserved
+from dedup_storage.sources.source import Source, open_source
+from dedup_storage.sources.times import with_times
+from dedup_storage.sources.wanted import wanted_columns
 from dedup_storage.spark.errors import translated
-from dedup_storage.spark.types import check_types, ddl
+from dedup_storage.spark.types import check_types, ddl, struct_of
 
 __all__ = ["POINTER", "Form", "RawLog"]
 
 POINTER = "_dedup_pointer"
-_SUFFIXES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
-_FORMATS = ("parquet", "json", "csv", "table")
 
 
 class Form(StrEnum):
@@ -44,6 +49,7 @@ class RawLog:
         frame: Impression rows (flat), or request rows (nested, frames).
         candidates: Impression rows of two frames, else ``None``.
         located: The frame is read straight from Parquet files, so each row has a file and a row number.
+        notes: What was done with the columns on reading, to be said.
     """
 
     schema: LogSchema
@@ -51,35 +57,56 @@ class RawLog:
     frame: DataFrame
     candidates: DataFrame | None = None
     located: bool = False
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(
         cls,
         spark: SparkSession,
-        source: str,
+        source: str | Source,
         *,
         schema: LogSchema,
         format: str | None = None,
-        impressions: str | None = None,
+        impressions: str | Source | None = None,
+        types: Mapping[str, str] | None = None,
+        scratch: str | None = None,
     ) -> RawLog:
         """Open a log.
 
         Args:
             spark: Session to read with.
-            source: Path or URI of files or a directory, or a table's name.
+            source: Path or URI of files or a folder, of a Delta or Iceberg table's folder, or a table's name; or
+                one that is open.
             schema: Its meaning; with ``candidates`` it is read as nested.
-            format: ``parquet``, ``json`` (lines), ``csv`` (with a header) or ``table``; guessed from the name when not
-                given, Parquet for a directory.
+            format: ``parquet``, ``csv``, ``tsv``, ``json`` (lines), ``delta``, ``iceberg`` or ``table``, where names do
+                not tell.
             impressions: Second source, of impression rows, when ``source`` holds request rows.
+            types: Column -> Spark DDL type of the dataset that the rows go into; used where no value changes.
+            scratch: Folder, which this machine and the cluster both reach, for rows that are no plain Parquet.
 
         Raises:
             InputError: it cannot be read.
             SchemaError: a column is missing or has the wrong type.
         """
+        kinds = arrow_types(struct_of({**(types or {}), **schema.types}))
+        wanted = wanted_columns(schema, kinds)
+
+        def opened(place: str, needed: tuple[str, ...]) -> Source:
+            return open_source(place, format=format, wanted=replace(wanted, needed=needed), scratch=scratch)
+
         with translated():
-            frame, located = _open(spark, source, format, schema)
-            second = _open(spark, impressions, format, schema)[0] if impressions else None
-        return replace(cls.from_frame(frame, schema, second), located=located)
+            of_log = wanted.needed if impressions is None else schema.request_key
+            log = source if isinstance(source, Source) else opened(source, of_log)
+            other = opened(impressions, wanted.needed) if isinstance(impressions, str) else impressions
+            check_source(log, schema, impressions=other)
+            frame, second, notes = source_frame(spark, log), None, log.notes
+            if other is not None:
+                second, notes = source_frame(spark, other), (*notes, *other.notes)
+            if schema.event_time in frame.columns:
+                frame, schema, said = with_times(frame, schema)
+                notes = (*notes, *said)
+        made = cls.from_frame(frame, schema, second)
+        return replace(made, located=log.address.kind is not Kind.TABLE, notes=notes)
 
     @classmethod
     def from_frame(cls, frame: DataFrame, schema: LogSchema, impressions: DataFrame | None = None) -> RawLog:
@@ -104,6 +131,7 @@ class RawLog:
                     )
             names += self.candidates.columns
         self.schema.require_columns(names)
+        refuse_reserved(names)
         lower = [n.lower() for n in self.frame.columns]
         twice = sorted({n for n in lower if lower.count(n) > 1})
         if twice:
@@ -114,6 +142,11 @@ class RawLog:
         if self.candidates is not None:
             fields += [f for f in self.candidates.schema.fields if f.name not in self.frame.columns]
         check_types(self.schema, fields)
+
+    def with_types(self, types: Mapping[str, str]) -> RawLog:
+        """The log with columns in other types, where the cast changes no value by its kind; others stay."""
+        second = None if self.candidates is None else _cast(self.candidates, types)
+        return replace(self, frame=_cast(self.frame, types), candidates=second)
 
     def in_session(self, session: SparkSession) -> RawLog:
         """The same log, read with another session's settings."""
@@ -216,22 +249,12 @@ class RawLog:
         return sum(map(planned_bytes, frames))
 
 
-def _open(spark: SparkSession, source: str, format: str | None, schema: LogSchema) -> tuple[DataFrame, bool]:
-    kind = format or _SUFFIXES.get(PurePosixPath(source).suffix.lower())
-    if kind is None:
-        kind = "parquet" if "/" in source or Path(source).exists() else "table"
-    if kind not in _FORMATS:
-        raise InputError(f"the input format {kind} is not known", expected=known_names(kind, _FORMATS))
-    if kind == "table":
-        for part in source.split("."):
-            check_name(part, "table name")
-        return spark.table(source), False
-    if kind == "parquet":
-        # Each file's schema is checked by Spark on reading; merging would read every footer on the driver.
-        return spark.read.parquet(source), True
-    reader = spark.read.option("mode", "FAILFAST")
-    frame = reader.json(source) if kind == "json" else reader.csv(source, header=True, inferSchema=True)
-    time = schema.event_time
-    if time and time in frame.columns and isinstance(frame.schema[time].dataType, T.StringType):
-        frame = frame.withColumn(time, F.to_timestamp(time))
-    return frame, False
+def _cast(frame: DataFrame, types: Mapping[str, str]) -> DataFrame:
+    wanted = struct_of(types)
+    columns = []
+    for field in frame.schema.fields:
+        made = (
+            exact_cast(F.col(field.name), field.dataType, wanted[field.name].dataType) if field.name in types else None
+        )
+        columns.append(F.col(field.name) if made is None else made.alias(field.name))
+    return frame.select(*columns)

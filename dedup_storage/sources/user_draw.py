@@ -26,6 +26,7 @@ from dedup_storage.report.draw.users import PLACE
 from dedup_storage.report.parquet.dataset_files import folder_files
 from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.schema import LogSchema
+from dedup_storage.sources.frames import files_frame
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
 
@@ -94,7 +95,9 @@ class SparkDraw:
         return Drawn(folder_files(place), {value: numbers[path] for path, value in hashes.items()})
 
     def _read(self, table: TableFiles) -> DataFrame:
-        return self._spark.read.option("mergeSchema", "true").parquet(*(f.path for f in table.files))
+        if table.arrow_schema is None:
+            return self._spark.read.option("mergeSchema", "true").parquet(*(f.path for f in table.files))
+        return files_frame(self._spark, table.files, table.arrow_schema, table.name)
 
 
 def _chosen(frame: DataFrame, user: str, share: float) -> DataFrame:

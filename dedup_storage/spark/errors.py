@@ -26,6 +26,8 @@ JAVA_ERRORS = (Py4JJavaError, PySparkException)
 ENGINE_ERRORS = (Py4JError, PySparkException)
 
 _PATH = re.compile(r"(?:file|s3a?|gs|abfss?|hdfs|wasbs?)(?::/{1,3})[^\s,;'\"\])]+")
+_MISMATCH = re.compile(r"Parquet column \[(.+?)\]\. Expected Spark type ([^,]+), actual Parquet type (.+?)\.\s")
+_ILLEGAL = re.compile(r"Illegal Parquet type: (.+?)\.")
 _TORN = ("is not a parquet file", "not a parquet file", "cannot read footer", "could not read footer", "malformed")
 
 
@@ -80,9 +82,28 @@ def translate(error: BaseException) -> DedupStorageError:
         return InputError(f"there is no file at{file or ' the path given'}", fix="Check the path.")
     if condition == "UNABLE_TO_INFER_SCHEMA" or "unable to infer schema" in low:
         return InputError("the input holds no readable file", fix="Check the path and --format.")
-    if any(mark in low for mark in _TORN) or "FAILED_READ_FILE" in text:
+    if any(mark in low for mark in _TORN):
         return InputError(
             f"the file{file} cannot be read: {root_message(error)}", fix="Replace or remove the damaged file."
+        )
+    mismatch = _MISMATCH.search(text)
+    if mismatch:
+        column, expected, got = mismatch.groups()
+        return InputError(
+            f"the column {column} of the file{file} cannot be read",
+            expected=expected,
+            got=got,
+            fix=f"Cast the column {column} in the log, so that it has one type in every file.",
+        )
+    if "FAILED_READ_FILE" in text:
+        return InputError(
+            f"the file{file} cannot be read: {root_message(error)}",
+            fix="The file may be whole: see whether Spark reads its types, and whether it is still there.",
+        )
+    illegal = _ILLEGAL.search(text)
+    if illegal:
+        return InputError(
+            f"a column has a type that Spark does not read: {illegal.group(1)}", fix="Cast the column in the log."
         )
     if condition and condition.startswith("UNRESOLVED_COLUMN"):
         return UnknownColumnError(root_message(error))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import reduce
 
+from pyspark.errors import PySparkException
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -12,10 +13,17 @@ from pyspark.sql import types as T
 from dedup_storage.errors import SchemaError
 from dedup_storage.schema import LogSchema
 
-__all__ = ["check_types", "ddl", "fingerprint", "has_hidden_nulls", "orderable"]
+__all__ = ["check_types", "comparable_text", "ddl", "fingerprint", "has_hidden_nulls", "orderable", "struct_of"]
 
 _USER_TYPES = (T.IntegerType, T.LongType, T.StringType)
 _KEY_TYPES = (*_USER_TYPES, T.ByteType, T.ShortType, T.DateType, T.DecimalType, T.TimestampType, T.TimestampNTZType)
+_ITEM_TYPES = (*_USER_TYPES, T.ByteType, T.ShortType, T.DateType, T.BinaryType)
+# JSON leaves microseconds out unless a pattern asks for them.
+_JSON = {
+    "ignoreNullFields": "false",
+    "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX",
+    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
+}
 _UNSTORABLE = (T.NullType, T.CalendarIntervalType, T.DayTimeIntervalType, T.YearMonthIntervalType)
 
 
@@ -32,6 +40,25 @@ def ddl(data_type: T.DataType) -> str:
         fields = ",".join(f"`{f.name.replace('`', '``')}`:{ddl(f.dataType)}" for f in data_type.fields)
         return f"struct<{fields}>"
     return data_type.simpleString()
+
+
+def struct_of(types: Mapping[str, str]) -> T.StructType:
+    """The columns with the DDL types given.
+
+    Raises:
+        SchemaError: a text is no type.
+    """
+    fields = []
+    for name, kind in types.items():
+        try:
+            fields.append(T.StructField(name, T.DataType.fromDDL(kind)))
+        except PySparkException:
+            raise SchemaError(
+                f"the type of the column {name} is not known",
+                expected="a Spark type such as bigint",
+                got=kind,
+            ) from None
+    return T.StructType(fields)
 
 
 def check_types(schema: LogSchema, fields: Iterable[T.StructField]) -> None:
@@ -57,6 +84,8 @@ def check_types(schema: LogSchema, fields: Iterable[T.StructField]) -> None:
     if schema.event_time:
         times = (T.TimestampType, T.TimestampNTZType, T.DateType)
         demand(schema.event_time, "event time", times, "timestamp or date")
+    # The reader hands ids out as 64-bit integers or texts: what is neither would be rounded there.
+    demand(schema.item, "item", _ITEM_TYPES, "an integer of at most 64 bits, a string or a date")
     if schema.position:
         integers = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
         demand(schema.position, "position", integers, "an integer")
@@ -73,7 +102,33 @@ def check_types(schema: LogSchema, fields: Iterable[T.StructField]) -> None:
 
 def orderable(column: str, data_type: T.DataType) -> Column:
     """The column in a form that sorts: maps, which have no order, as JSON."""
-    return F.to_json(F.col(column)) if _contains_map(data_type) else F.col(column)
+    return comparable_text(F.col(column), data_type) if _contains_map(data_type) else F.col(column)
+
+
+def comparable_text(column: Column, data_type: T.DataType) -> Column:
+    """A text that is equal for equal values alone: maps in the order of their keys, times with their microseconds."""
+    return F.to_json(F.struct(_ordered(column, data_type).alias("value")), _JSON)
+
+
+def _ordered(column: Column, kind: T.DataType) -> Column:
+    """The column with each map as the list of its entries by key."""
+    if not _contains_map(kind):
+        return column
+    if isinstance(kind, T.MapType):
+        entries = F.map_entries(column)
+        inner = kind.valueType
+        made = F.transform(
+            entries, lambda e: F.struct(e["key"].alias("key"), _ordered(e["value"], inner).alias("value"))
+        )
+        return F.array_sort(
+            made, lambda a, b: F.when(a["key"] < b["key"], -1).when(a["key"] > b["key"], 1).otherwise(0)
+        )
+    if isinstance(kind, T.ArrayType):
+        element = kind.elementType
+        return F.transform(column, lambda e: _ordered(e, element))
+    fields = kind.fields if isinstance(kind, T.StructType) else []
+    made = F.struct(*(_ordered(column[f.name], f.dataType).alias(f.name) for f in fields))
+    return F.when(column.isNotNull(), made)
 
 
 def _contains_map(data_type: T.DataType) -> bool:
@@ -135,7 +190,7 @@ def fingerprint(fields: Iterable[T.StructField], *, strict: bool = False) -> Col
             if strict or _probe(kind.elementType) is None:
                 parts.append(F.transform(column, lambda x: x.isNull()))
         elif isinstance(kind, (T.ArrayType, T.MapType, T.StructType)):
-            parts.append(F.to_json(F.struct(column), {"ignoreNullFields": "false"}))
+            parts.append(comparable_text(column, kind))
         else:
             parts.append(column)
     return F.xxhash64(*parts) if parts else F.lit(0).cast("bigint")

@@ -50,6 +50,7 @@ def test_split_rules_follow_from_the_schema() -> None:
         "impression.position.not_null",
         "request.hist.max_length",
         "request.hist_ts.not_later",
+        "request.hist_ts.in_order",
         "request.h.parallel",
         "dataset.duplicate_request_keys",
         "dataset.duplicate_impression_keys",

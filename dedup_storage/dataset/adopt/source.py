@@ -145,7 +145,8 @@ def adopted_spec(source: Source, name: str, schema: LogSchema, date_grain: DateG
     types = raw.source_types()
     if types.get("event_date") != "date":
         # Nothing is added to the files, so without such a column there are no event dates to filter on.
-        resolved = resolved.model_copy(update={"event_time": None})
+        times = {schema.event_time: Grain.REQUEST} if schema.event_time else {}
+        resolved = resolved.model_copy(update={"event_time": None, "columns": {**resolved.columns, **times}})
     spec = DatasetSpec.build(name, resolved, types, layout=Layout.FLAT, date_grain=date_grain, buckets=buckets)
     return spec.model_copy(update={"adopted": True})
 

@@ -14,7 +14,7 @@ from dedup_storage.dataset.handle import Cut
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.layout import Layout
-from dedup_storage.sources.named import typed_users
+from dedup_storage.sources.named import exact_keys, typed_users
 from dedup_storage.spark.rows import buckets_of, text_frame
 
 __all__ = ["FILE", "HIT", "NEW", "AffectedRows"]
@@ -220,5 +220,5 @@ class AffectedRows:
                     got=known_names(name, rows.columns),
                 )
         types = self.table(self.target.table).schema
-        keys = (F.col(k).cast(types[k].dataType).alias(k) for k in self.target.keys)
-        return rows.select(*keys, *self.change.names)
+        kinds = {k: types[k].dataType for k in self.target.keys}
+        return exact_keys(rows, kinds, "replacement rows").select(*self.target.keys, *self.change.names)

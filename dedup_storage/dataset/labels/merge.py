@@ -26,6 +26,8 @@ from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.protocol import Run
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
+from dedup_storage.sources.named import exact_keys
+from dedup_storage.sources.times import as_times
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import buckets_of, only_row
 from dedup_storage.words import counted
@@ -232,8 +234,10 @@ def sort_out(cut: Cut, late: LateLabels) -> LabelMerge:
             raise SchemaError(
                 f"the late labels lack the column {name}", expected=name, got=known_names(name, late.rows.columns)
             )
-    rows = move_to(stored.sparkSession, late.rows).select(
-        *(F.col(k).cast(stored.schema[k].dataType).alias(k) for k in key),
+    told, _, _ = as_times(move_to(stored.sparkSession, late.rows), late.time)
+    kinds = {k: stored.schema[k].dataType for k in key}
+    rows = exact_keys(told, kinds, "late labels").select(
+        *key,
         F.col(late.label).cast(stored.schema[late.label].dataType).alias(late.label),
         F.col(late.time).cast(TimestampType()).alias("label_time"),
     )

@@ -39,6 +39,7 @@ class Forgetting(TimedSteps):
         self.handle, self.tables, self.spec = handle, handle.tables, handle.spec
         self.run_id, self.dry_run = run_id, dry_run
         self._given = users
+        self._not_found = 0
         self.seconds: dict[str, float] = {}
 
     def run(self) -> ForgetSummary:
@@ -49,11 +50,14 @@ class Forgetting(TimedSteps):
             ConflictError: another run changed the same segments first; run again.
         """
         with translated():
-            users = self._typed(self._settled()).persist()
+            meta = self._settled()
+            users = self._typed(meta).persist()
             try:
                 count = users.count()
                 if not count:
                     raise UsageError("no user is given")
+                user = self.spec.schema_.user
+                self._not_found = users.join(self._stored(meta).select(user), user, "left_anti").count()
                 return self._erased(users, count)
             finally:
                 users.unpersist()
@@ -63,10 +67,14 @@ class Forgetting(TimedSteps):
 
     def _typed(self, meta: DatasetMetadata) -> DataFrame:
         """The users, distinct, in the type of the tables' column."""
+        user = self.spec.schema_.user
+        return typed_users(self._given, user, self._stored(meta).schema[user].dataType)
+
+    def _stored(self, meta: DatasetMetadata) -> DataFrame:
+        """Rows of the anchor, where every user of the newest version is."""
         meta.resolve(None)
-        anchor, user = self.spec.anchor.name, self.spec.schema_.user
-        rows = self.tables.read(self.spec.name, anchor, meta.snapshots(meta.current)[anchor])
-        return typed_users(self._given, user, rows.schema[user].dataType)
+        anchor = self.spec.anchor.name
+        return self.tables.read(self.spec.name, anchor, meta.snapshots(meta.current)[anchor])
 
     def _erased(self, users: DataFrame, count: int) -> ForgetSummary:
         for attempt in range(_ATTEMPTS):
@@ -142,6 +150,7 @@ class Forgetting(TimedSteps):
             run_id=self.run_id,
             dry_run=self.dry_run,
             users=count,
+            not_found=self._not_found,
             version=version,
             versions_rewritten=tuple(versions),
             clean=clean,

@@ -19,6 +19,7 @@ class ForgetSummary(BaseModel):
         dataset, run_id: Which.
         dry_run: Nothing was changed.
         users: Ids given, each once.
+        not_found: Those of them that have no row in the current version.
         version: The current version afterwards.
         versions_rewritten: Earlier versions whose content was made anew without the users.
         clean: Whether the scan of all files found none of the users; ``None`` in a dry run.
@@ -33,6 +34,7 @@ class ForgetSummary(BaseModel):
     run_id: str
     dry_run: bool
     users: int
+    not_found: int = 0
     version: int
     versions_rewritten: tuple[int, ...] = ()
     clean: bool | None = None

@@ -175,7 +175,7 @@ class Collapse:
         rows = int(row["rows"] or 0)
         if self.raw.candidates is not None:
             rows = self.raw.candidates.count()
-        return InputStats(rows=rows, requests=int(row["requests"]), dates=tuple(sorted(row["dates"])))
+        return InputStats(rows=rows, requests=int(row["requests"]), dates=tuple(sorted(row["dates"], key=_calendar)))
 
     # -- request rows -------------------------------------------------------------------------------------------
 
@@ -363,3 +363,9 @@ class Collapse:
         ranked = Window.partitionBy(*self.spec.request_key).orderBy(order)
         kept = self.raw.frame.withColumn("_rank", F.row_number().over(ranked)).filter("_rank = 1").drop("_rank")
         return replace(self, raw=replace(self.raw, frame=kept))
+
+
+def _calendar(day: str) -> tuple[int, str]:
+    """Sorts dates by the calendar: Spark writes years after 9999 with a sign, and texts would sort those first."""
+    year, _, rest = day.rpartition("-")[0].rpartition("-")
+    return int(year), f"{rest}{day[-3:]}"

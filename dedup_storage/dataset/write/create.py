@@ -17,9 +17,11 @@ from dedup_storage.sources.grains import detect_grains
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.errors import translated
 
-__all__ = ["create_dataset"]
+__all__ = ["create_dataset", "drop_unwritten"]
 
-_ROLES = ("user", "request", "item", "event_time", "position", "sequences", "labels")
+_ROLES = (
+    "user", "request", "item", "event_time", "time_unit", "position", "sequences", "labels", "checks", "columns"
+)  # fmt: skip
 
 
 def create_dataset(
@@ -53,10 +55,16 @@ def create_dataset(
     number = buckets or schema.buckets
     tables = table_format(spark, settings)
     with translated():
+        schema = schema.model_copy(update={"time_unit": schema.time_unit or raw.schema.time_unit})
         existing = tables.find(name)
         if existing is not None:
-            _refuse_other(existing.spec, form, grain, number, schema)
-            return Handle(spark, settings, existing.spec, tables)
+            _refuse_layout(existing.spec, form, grain, number)
+            if existing.current:
+                _refuse_schema(existing.spec, schema)
+            if existing.current or (existing.spec.types == raw.source_types() and _fits(existing.spec, schema)):
+                return Handle(spark, settings, existing.spec, tables)
+            # Made by a write that was refused: nobody has read it, and another schema is given now.
+            tables.drop(existing.spec)
         resolved = detect_grains(raw, schema).schema(schema)
         if grain is None or number is None:
             proposed_grain, proposed_number = _proposal(raw, resolved)
@@ -72,9 +80,14 @@ def create_dataset(
         return open_handle(spark, settings, name)
 
 
-def _refuse_other(
-    spec: DatasetSpec, layout: Layout | None, grain: DateGrain | None, buckets: int | None, schema: LogSchema
-) -> None:
+def drop_unwritten(handle: Handle) -> None:
+    """Remove a dataset that a refused first write made; one that has a version stays."""
+    found = handle.tables.find(handle.name)
+    if found is not None and not found.current:
+        handle.tables.drop(found.spec)
+
+
+def _refuse_layout(spec: DatasetSpec, layout: Layout | None, grain: DateGrain | None, buckets: int | None) -> None:
     for setting, value in {"layout": layout, "date_grain": grain, "buckets": buckets}.items():
         stored = getattr(spec, setting)
         if value is not None and value != stored:
@@ -84,8 +97,17 @@ def _refuse_other(
                 got=str(stored),
                 fix="Leave it out to write into the dataset as it is, or choose another name.",
             )
+
+
+def _refuse_schema(spec: DatasetSpec, schema: LogSchema) -> None:
     for role in _ROLES:
         stored, asked = getattr(spec.schema_, role), getattr(schema, role)
+        if role == "columns":
+            known = spec.schema_.declared_grains()
+            stored = {c: known[c].value for c in asked if c in known and known[c] is not asked[c]}
+            asked = {c: asked[c].value for c in stored}
+        if role == "time_unit" and asked is None:
+            continue
         if stored != asked:
             raise DatasetExistsError(
                 f"the dataset {spec.name} exists with another {role}",
@@ -93,6 +115,14 @@ def _refuse_other(
                 got=str(stored),
                 fix="Correct the schema file, or choose another name.",
             )
+
+
+def _fits(spec: DatasetSpec, schema: LogSchema) -> bool:
+    try:
+        _refuse_schema(spec, schema)
+    except DatasetExistsError:
+        return False
+    return True
 
 
 def _proposal(raw: RawLog, schema: LogSchema) -> tuple[DateGrain, int]:

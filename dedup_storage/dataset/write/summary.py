@@ -9,6 +9,9 @@ from dedup_storage.layout import SMALL_SEGMENT_BYTES
 __all__ = ["TableSummary", "WriteSummary", "small_segment_hint"]
 
 
+_MOST_SHOWN = 4
+
+
 class TableSummary(BaseModel):
     """What a run added to one table: rows, stored bytes, data files."""
 
@@ -40,6 +43,8 @@ class WriteSummary(BaseModel):
         gate: ``passed`` or ``off``.
         docs: Where the gate's verdict and Data Docs lie.
         seconds: Wall time by step.
+        date_grain, buckets: The dataset's segments.
+        notes: What was done with the log's columns on reading.
         hints: Advice, such as segments too small to be worth their files.
     """
 
@@ -63,7 +68,16 @@ class WriteSummary(BaseModel):
     gate: str = "off"
     docs: str | None = None
     seconds: dict[str, float] = {}
+    date_grain: str | None = None
+    buckets: int | None = None
+    notes: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+
+    def shown(self) -> WriteSummary:
+        """The summary for people: many dates are a range and a number."""
+        if len(self.dates) <= _MOST_SHOWN:
+            return self
+        return self.model_copy(update={"dates": (f"{self.dates[0]} to {self.dates[-1]}, {len(self.dates)} dates",)})
 
 
 def small_segment_hint(tables: tuple[TableSummary, ...]) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from pyspark.sql import functions as F
 
 from dedup_storage.choices import choice
 from dedup_storage.dataset.handle import Cut, Handle
-from dedup_storage.dataset.write.audit import audit_staged
+from dedup_storage.dataset.write.audit import audit_staged, staged_rows
 from dedup_storage.dataset.write.collapse import COUNT, Collapse, RequestKeys
+from dedup_storage.dataset.write.columns import fitted
 from dedup_storage.dataset.write.inconstant import constancy_error, example_requests, quarantine
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.dataset.write.segments import segment_ranges
@@ -21,9 +22,7 @@ from dedup_storage.errors import (
     ConflictError,
     DuplicateRowsError,
     InputError,
-    SchemaError,
     UsageError,
-    known_names,
 )
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import run_session
@@ -85,7 +84,7 @@ class Writer(TimedSteps):
             QualityGateError: the gate refused the staged rows.
             ConflictError: another run changed the same event dates first.
         """
-        self._check_columns()
+        self.raw = fitted(self.raw, self.spec)
         meta = self.tables.settle(self.spec)
         done = meta.version_of_run(self.run_id)
         if done is not None:
@@ -123,6 +122,10 @@ class Writer(TimedSteps):
                 staged, _ = self._stage(collapse, keys, run, checked=True)
             reached("write:staged")
             self._refuse_lost_rows(run, staged, keys)
+            own = self._own_rows(run, staged)
+            if own is not None and self.on_duplicates is OnDuplicates.KEEP_ONE:
+                # Repeated rows fell to one another while staging, beside those that the dataset holds already.
+                self._dropped = input_rows - self._quarantined - own
             docs = self._audit(run, staged, input_rows) if self.gate else None
             reached("write:audited")
         except BaseException:
@@ -133,8 +136,10 @@ class Writer(TimedSteps):
             version = self.tables.publish(self.spec, run, members, lambda now: self._verify(now, keys, run))
         tables = tuple(TableSummary(table=s.table, rows=s.rows, bytes=s.bytes, files=s.files) for s in staged)
         rows = {s.table: s.rows for s in staged}
-        requests = rows.get("requests", keys.stats.requests - self._left_out)
-        impressions = rows.get("impressions", rows.get("logs", 0))
+        requests = keys.stats.requests - self._left_out if self._carries(run) else rows.get("requests")
+        if requests is None:
+            requests = keys.stats.requests - self._left_out
+        impressions = rows.get("impressions", rows.get("logs", 0)) if own is None else own
         return WriteSummary(
             dataset=self.spec.name,
             run_id=self.run_id,
@@ -153,6 +158,9 @@ class Writer(TimedSteps):
             gate="passed" if self.gate else "off",
             docs=docs,
             seconds=self.seconds,
+            date_grain=self.spec.date_grain.value,
+            buckets=self.spec.buckets,
+            notes=self.raw.notes,
             hints=small_segment_hint(tables),
         )
 
@@ -160,26 +168,6 @@ class Writer(TimedSteps):
         return WriteSummary(
             dataset=self.spec.name, run_id=self.run_id, version=version, already_published=True, mode=self.mode.value
         )
-
-    def _check_columns(self) -> None:
-        types = self.raw.source_types()
-        expected = dict(zip(self.spec.source_columns, self.spec.source_types, strict=True))
-        for name in expected:
-            if name not in types:
-                raise SchemaError(
-                    f"the log lacks the column {name} of the dataset {self.spec.name}",
-                    expected=", ".join(expected),
-                    got=known_names(name, types),
-                )
-        for name, kind in types.items():
-            if name not in expected:
-                raise SchemaError(
-                    f"the dataset {self.spec.name} does not have the log's column {name}",
-                    expected=known_names(name, expected),
-                    fix="Drop it from the log, or add it to the dataset as a feature group.",
-                )
-            if kind != expected[name]:
-                raise SchemaError(f"the column {name} has another type than before", expected=expected[name], got=kind)
 
     # -- what the run touches -----------------------------------------------------------------------------------
 
@@ -323,6 +311,16 @@ class Writer(TimedSteps):
 
     # -- audit --------------------------------------------------------------------------------------------------
 
+    def _own_rows(self, run: Run, staged: list[Staged]) -> int | None:
+        """Impressions of this log among the staged ones; ``None`` where rows of other dates cannot be told from them.
+
+        A segment that is replaced whole is staged with the rows of its other dates.
+        """
+        last = staged[-1]
+        if not self._carries(run):
+            return last.rows
+        return staged_rows(self.handle, last, run).count() if run.dates else None
+
     def _refuse_lost_rows(self, run: Run, staged: list[Staged], keys: RequestKeys) -> None:
         """Every impression of the log must be staged, set aside or left out on purpose."""
         if self._carries(run) or self.on_duplicates is OnDuplicates.KEEP_ONE:
@@ -339,12 +337,14 @@ class Writer(TimedSteps):
         from dedup_storage.quality import GateFacts
 
         rows = {s.table: s.rows for s in staged}
+        # The gate sees the log's dates alone; what was written holds the other dates of their segments too.
+        mixed = self._carries(run)
         facts = GateFacts(
-            input_rows=None if self._carries(run) else input_rows,
+            input_rows=None if mixed and not run.dates else input_rows,
             quarantined_rows=self._quarantined,
             dropped_duplicates=self._dropped,
-            written_request_rows=rows.get("requests"),
-            written_impression_rows=rows.get("impressions", rows.get("logs")),
+            written_request_rows=None if mixed else rows.get("requests"),
+            written_impression_rows=None if mixed else rows.get("impressions", rows.get("logs")),
             inconstant_requests=0,
             empty_requests=0 if self.raw.form is Form.FLAT else None,
         )

@@ -31,7 +31,7 @@ from dedup_storage.lake.delta.segments import file_of_row, files_frame, segments
 from dedup_storage.lake.delta.stage import StagedFiles
 from dedup_storage.lake.delta.upkeep import DeltaUpkeep
 from dedup_storage.lake.engine.sessions import move_to, run_session
-from dedup_storage.lake.folders import child_folders
+from dedup_storage.lake.folders import child_folders, delete_folder
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat, require_segments
 from dedup_storage.lake.runs import Run, Staged
@@ -153,6 +153,10 @@ class DeltaFormat(DeltaSamples):
         self.lake.log(spec.name).create()
         for table in reversed(spec.tables):
             self.create_table(spec, table, columns, dictionaries=dictionaries)
+
+    def drop(self, spec: DatasetSpec) -> None:
+        """Remove a dataset's folder."""
+        delete_folder(self.lake.uri(spec.name), self.settings.catalog.properties)
 
     def create_table(
         self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()

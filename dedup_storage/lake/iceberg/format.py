@@ -126,6 +126,13 @@ class IcebergFormat(IcebergSamples):
         for table in reversed(spec.tables):
             self.create_table(spec, table, columns, dictionaries=dictionaries)
 
+    def drop(self, spec: DatasetSpec) -> None:
+        """Remove a dataset's data tables, anchor first, so that there is no dataset from the first step on."""
+        for table in spec.tables:
+            self.spark.sql(f"DROP TABLE IF EXISTS {self._name(spec.name, table.name)} PURGE")
+        if not self.lake.catalog.list_tables(spec.name):
+            self.spark.sql(f"DROP NAMESPACE IF EXISTS {quoted(self.settings.catalog.name, spec.name)}")
+
     def create_table(
         self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()
     ) -> None:

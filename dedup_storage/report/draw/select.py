@@ -10,7 +10,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dedup_storage.dedup import gather_table
 from dedup_storage.dedup.mixing import mix64
@@ -20,6 +19,7 @@ from dedup_storage.report.draw.hashing import Hashes, combine, count_distinct, h
 from dedup_storage.report.draw.named import NamedUsers
 from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat, from_frames, require_sequences, uniform
 from dedup_storage.report.parquet.footers import DataFile, OnFile, Totals
+from dedup_storage.report.parquet.one_schema import conform, open_parquet
 from dedup_storage.report.parquet.raw_bytes import total_raw_bytes
 from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles
 from dedup_storage.sampling.select import Selector
@@ -131,9 +131,9 @@ def draw_flat(
         raise nested_log()
     if totals.rows == 0:
         raise InputError(f"the log {table.name} has no rows to measure")
-    require_sequences(schema, totals.arrow_schema.names)
+    require_sequences(schema, table.columns(totals))
     share = _check_share(share, budget_bytes, total_raw_bytes(totals))
-    columns, choice, places = list(totals.arrow_schema.names), _Choice(share), None
+    columns, choice, places = table.columns(totals), _Choice(share), None
     if engine is not None and share < 1:
         drawn = engine(table, schema.user, share, columns)
         table, choice, places, columns = drawn.table, _Choice(1.0), drawn.files, [*columns, *PLACE]
@@ -163,10 +163,11 @@ def rows_per_request(table: TableFiles, schema: LogSchema) -> float:
         try:
             filesystem, path = table.resolve(file.path)
             with filesystem.open_input_file(path) as source:
-                parquet = pq.ParquetFile(source)
+                parquet = open_parquet(source)
                 if not parquet.metadata.num_rows:
                     continue
-                group = parquet.read_row_group(0, columns=keys)
+                there = [k for k in keys if k in parquet.schema_arrow.names]
+                group = _in_schema(parquet.read_row_group(0, columns=there), table, file, keys)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(file, error) from None
         rows += group.num_rows
@@ -235,7 +236,8 @@ def draw_dataset(
 
     def read(table: TableFiles) -> pa.Table:
         there = totals[table.name].arrow_schema.names
-        columns = [c for c in (*spec.source_columns, spec.position_column) if c in there]
+        # The position may be a column of the log.
+        columns = [c for c in dict.fromkeys((*spec.source_columns, spec.position_column)) if c in there]
         source, chosen = table, choice
         if engine is not None and asked < 1:
             source = replace(table, files=tuple(choice.files(table)))
@@ -287,10 +289,13 @@ def _file_rows(
 ) -> Iterator[pa.Table]:
     filesystem, path = table.resolve(file.path)
     with filesystem.open_input_file(path) as source:
-        parquet = pq.ParquetFile(source)
-        there = [c for c in columns if c in parquet.schema_arrow.names]
+        parquet = open_parquet(source)
+        own = parquet.schema_arrow.names
+        there = [c for c in columns if c in own]
+        shown = there if table.arrow_schema is None else columns
         for group in range(parquet.num_row_groups):
-            chosen = choice.keep(parquet.read_row_group(group, columns=[user])[user])
+            users = parquet.read_row_group(group, columns=[user] if user in own else there[:1])
+            chosen = choice.keep(_in_schema(users, table, file, [user])[user])
             if not chosen.any():
                 continue
             at = 0
@@ -298,4 +303,12 @@ def _file_rows(
                 wanted = np.flatnonzero(chosen[at : at + batch.num_rows])
                 at += batch.num_rows
                 if len(wanted):
-                    yield uniform(gather_table(pa.Table.from_batches([batch]), wanted).select(there))
+                    rows = _in_schema(pa.Table.from_batches([batch]), table, file, shown)
+                    yield uniform(gather_table(rows, wanted).select(shown))
+
+
+def _in_schema(rows: pa.Table, table: TableFiles, file: DataFile, columns: Sequence[str]) -> pa.Table:
+    """Rows of a file in the one schema of all files, where there is one; what stands in its path is a column then."""
+    if table.arrow_schema is None:
+        return rows
+    return conform(rows, pa.schema([table.arrow_schema.field(c) for c in columns]), file.partition)

@@ -112,7 +112,7 @@ def estimate_savings(
     step("Reading footers")
     measured = Measured.read(schema, (table,), on_file)
     totals = measured.totals[table.name]
-    schema.require_columns(totals.arrow_schema.names, table.name)
+    schema.require_columns(table.columns(totals), table.name)
     step("Drawing users")
     if schema.candidates:
         raise nested_log()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 from dedup_storage.lake.folders import resolve_uri
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.report.parquet.footers import DataFile, OnFile, Resolve, Totals, iter_footers
@@ -24,6 +26,7 @@ class TableFiles:
         resolve: Finds the file system of a path, with the table's own credentials.
         delete_files, delete_bytes: Delete files and deletion vectors that lie beside the data.
         deleted_rows: Rows in the data files that they take away.
+        arrow_schema: One schema over all files, columns of their paths included; ``None`` where each file has it.
     """
 
     name: str
@@ -34,11 +37,16 @@ class TableFiles:
     delete_files: int = 0
     delete_bytes: int = 0
     deleted_rows: int = 0
+    arrow_schema: pa.Schema | None = None
 
     @property
     def size_bytes(self) -> int:
         """Sum of the sizes that the table's metadata states."""
         return sum(f.size_bytes or 0 for f in self.files)
+
+    def columns(self, totals: Totals) -> list[str]:
+        """Names of its columns: of the one schema where there is one, else of all its footers."""
+        return list((totals.arrow_schema if self.arrow_schema is None else self.arrow_schema).names)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""What footers and headers tell of a log, held against its schema before anything is started. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from dedup_storage.errors import SchemaError
+from dedup_storage.schema import LogSchema, check_name
+from dedup_storage.sources.source import Source
+
+__all__ = ["check_source"]
+
+_KEY = "an integer or a text"
+
+
+def _is_key(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind))
+
+
+def _is_request_key(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(_is_key(kind) or types.is_date(kind) or types.is_timestamp(kind) or types.is_decimal(kind))
+
+
+def _is_item(kind: pa.DataType) -> bool:
+    return bool(_is_key(kind) or pa.types.is_date(kind) or pa.types.is_binary(kind))
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_timestamp(kind) or types.is_date(kind) or types.is_integer(kind) or types.is_floating(kind)
+        or types.is_decimal(kind) or types.is_string(kind)
+    )  # fmt: skip
+
+
+def check_source(source: Source, schema: LogSchema, *, impressions: Source | None = None) -> None:
+    """Check a log's columns and their types; a table, whose columns Spark knows, is left to it.
+
+    Args:
+        source: The log.
+        schema: Its meaning.
+        impressions: The impression rows, when ``source`` holds the requests alone.
+
+    Raises:
+        SchemaError: a column is missing, or has a type that its role cannot have; names it and the remedy.
+        UnsafeNameError: a column's name cannot be used.
+    """
+    kinds = {f.name: f.type for s in (source, impressions) if s is not None for f in s.schema}
+    if not kinds:
+        return
+    for name in kinds:
+        check_name(name, "column name")
+    schema.require_columns(kinds, source.address.source)
+
+    def demand(column: str | None, role: str, fits: Callable[[pa.DataType], bool], expected: str) -> None:
+        if column is not None and column in kinds and not fits(kinds[column]):
+            raise SchemaError(
+                f"the {role} {column} has a type that cannot be used",
+                expected=expected,
+                got=f"{kinds[column]} in {source.address.source}",
+                fix=f"Cast {column} in the log, or name another column in the schema.",
+            )
+
+    demand(schema.user, "user key", _is_key, _KEY)
+    for column in schema.request:
+        demand(column, "request key", _is_request_key, f"{_KEY}, a decimal, a date or a timestamp")
+    demand(schema.item, "item", _is_item, "an integer of at most 64 bits, a text or a date")
+    demand(schema.event_time, "event time", _is_time, "a timestamp, a date, or a number or text that tells one")
+    demand(schema.position, "position", pa.types.is_integer, "an integer")
+    for column in (*schema.sequence_columns, *schema.candidates):
+        demand(column, "list column", pa.types.is_list, "a list")

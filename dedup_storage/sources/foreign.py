@@ -1,0 +1,74 @@
+"""Folders that are tables of other formats: what a table says its rows are, never all files that lie there. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from dedup_storage.errors import InputError, MissingDependencyError, StorageError
+from dedup_storage.lake.delta.open import load_delta, refuse_unreadable
+from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.report.parquet.footers import DataFile
+
+__all__ = ["delta_input", "iceberg_rows"]
+
+_NUMBER = re.compile(r"(\d+)")
+
+
+def delta_input(place: str) -> tuple[tuple[DataFile, ...], pa.Schema]:
+    """The files of a Delta table now, with the partition values that its log states, and the table's schema.
+
+    Raises:
+        InputError: the table cannot be read, marks rows as deleted, or maps columns to other names; says which.
+        MissingDependencyError: ``deltalake`` is not installed.
+    """
+    try:
+        table = load_delta(place)
+        refuse_unreadable(table, place)
+    except StorageError as error:
+        raise InputError(error.what, expected=error.expected, got=error.got, fix=error.fix) from None
+    prefix = place.rstrip("/")
+    found = []
+    for action in pa.table(table.get_add_actions(flatten=False)).to_pylist():
+        values = (action.get("partition") or {}).items()
+        path = action["path"] if "://" in action["path"] else f"{prefix}/{unquote(action['path'])}"
+        found.append(DataFile(path, action["size_bytes"], {k: str(v) for k, v in values if v is not None}))
+    return tuple(sorted(found, key=lambda file: file.path)), pa.schema(table.schema().to_arrow())
+
+
+def iceberg_rows(place: str) -> Iterator[pa.RecordBatch]:
+    """The rows of an Iceberg table's newest metadata, deletes and renamed columns applied.
+
+    Raises:
+        InputError: the table cannot be read.
+        MissingDependencyError: PyIceberg is not installed.
+    """
+    try:
+        from pyiceberg.table import StaticTable
+    except ImportError:
+        raise MissingDependencyError(
+            f"the input {place} is an Iceberg table and pyiceberg is not installed",
+            fix="Install it with: pip install 'dedup_storage[spark]'.",
+        ) from None
+    filesystem, inner = resolve_uri(f"{place}/metadata")
+    names = [e for e in filesystem.get_file_info(pafs.FileSelector(inner)) if e.base_name.endswith(".metadata.json")]
+    newest = max(names, key=lambda e: (_numbered(e.base_name), e.mtime_ns))
+    try:
+        table = StaticTable.from_metadata(f"{place}/metadata/{newest.base_name}")
+        yield from table.scan().to_arrow_batch_reader()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"the Iceberg table {place} cannot be read: {str(error).splitlines()[0]}",
+            fix="Give its name in the catalog: namespace.table.",
+        ) from None
+
+
+def _numbered(name: str) -> int:
+    found = _NUMBER.search(name)
+    return int(found.group(1)) if found else 0

@@ -1,0 +1,81 @@
+"""Rows made plain Parquet in a scratch folder, which is gone when the process ends."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from dedup_storage.errors import StorageError
+from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.report.parquet.footers import DataFile
+
+__all__ = ["ScratchFolder"]
+
+_ROWS = 65_536
+
+
+class ScratchFolder:
+    """A new folder for plain Parquet files, removed when the process ends.
+
+    Args:
+        parent: Folder that every process that reads the rows reaches; by default this machine's temporary folder.
+    """
+
+    def __init__(self, parent: str | None = None) -> None:
+        if parent is None:
+            self.place = tempfile.mkdtemp(prefix="dedup-storage-")
+            atexit.register(shutil.rmtree, self.place, ignore_errors=True)
+        else:
+            self.place = f"{parent.rstrip('/')}/input-{uuid.uuid4().hex}"
+            resolve_uri(self.place)[0].create_dir(resolve_uri(self.place)[1])
+            atexit.register(_remove, self.place)
+        self._files = 0
+
+    def write(self, tables: Iterable[pa.Table | pa.RecordBatch]) -> Iterator[DataFile]:
+        """Write rows; a new file is begun where their schema changes, so that a file has one. Order is kept.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        writer: pq.ParquetWriter | None = None
+        at, now = "", pa.schema([])
+        try:
+            for part in tables:
+                rows = pa.Table.from_batches([part]) if isinstance(part, pa.RecordBatch) else part
+                if writer is None or rows.schema != now:
+                    if writer is not None:
+                        writer.close()
+                        yield self._made(at)
+                    at, now = f"{self.place}/part-{self._files:06d}.parquet", rows.schema
+                    self._files += 1
+                    filesystem, inner = resolve_uri(at)
+                    writer = pq.ParquetWriter(inner, now, filesystem=filesystem, compression="zstd")
+                writer.write_table(rows, row_group_size=_ROWS)
+            if writer is not None:
+                writer.close()
+                writer = None
+                yield self._made(at)
+        except OSError as error:
+            if isinstance(error, (pa.ArrowException, StorageError)):
+                raise
+            raise StorageError(f"the scratch folder {self.place} cannot be used: {error}") from None
+        finally:
+            if writer is not None:
+                writer.close()
+
+    def _made(self, place: str) -> DataFile:
+        filesystem, inner = resolve_uri(place)
+        return DataFile(place, filesystem.get_file_info(inner).size)
+
+
+def _remove(place: str) -> None:
+    filesystem, inner = resolve_uri(place)
+    if filesystem.get_file_info(inner).type is pafs.FileType.Directory:
+        filesystem.delete_dir(inner)

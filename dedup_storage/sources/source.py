@@ -1,0 +1,367 @@
+"""One source of rows, whatever the command that asks: its files, one schema over them, rows for Arrow and for Spark.
+
+address  ->  what it is, which files it has now            (address.py)
+         ->  one schema over them, or a refusal            (union.py)
+         ->  files that Spark and Arrow read alike         (as they lie, or made plain in a scratch folder)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import InputError
+from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.layout import TableRole
+from dedup_storage.report.parquet.dataset_files import input_files
+from dedup_storage.report.parquet.footers import DataFile, Resolve
+from dedup_storage.report.parquet.one_schema import (
+    conform,
+    file_schema,
+    index_columns,
+    is_plain,
+    joined,
+    one_schema,
+    open_parquet,
+)
+from dedup_storage.report.parquet.tables import TableFiles
+from dedup_storage.sources.address import Address, Kind, find_address
+from dedup_storage.sources.foreign import delta_input, iceberg_rows
+from dedup_storage.sources.reserved import refuse_reserved
+from dedup_storage.sources.scratch import ScratchFolder
+from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, json_tables, typed
+
+__all__ = ["Source", "Wanted", "open_source"]
+
+_THREADS = 16
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is known of a source's columns before it is opened.
+
+    Attributes:
+        needed: Columns that every row must have.
+        texts: Columns whose texts stay texts: the keys.
+        whole: Columns that are kept as 64-bit integers where unsigned ones fit.
+        times: Columns of times, whose texts and numbers are read as times later.
+        types: Column -> type, of what is declared or of the dataset that the rows go into.
+    """
+
+    needed: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows from outside.
+
+    Attributes:
+        address: What was asked for.
+        files: Parquet files that hold the rows, in order of arrival; none for a table, which Spark reads by name.
+        schema: One schema over all of them, partition columns of the paths included.
+        notes: What was done with the columns, to be said.
+        resolve: Finds the file system of a file.
+    """
+
+    address: Address
+    files: tuple[DataFile, ...] = ()
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    notes: tuple[str, ...] = ()
+    resolve: Resolve = resolve_uri
+
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        """Columns that stand in the files' paths alone."""
+        found = dict.fromkeys(k for f in self.files for k in f.partition)
+        return tuple(k for k in found if k in self.schema.names)
+
+    def table(self) -> TableFiles:
+        """The source as a flat log for reports and estimates."""
+        return TableFiles(
+            self.address.source, TableRole.LOGS.value, self.files, resolve=self.resolve, arrow_schema=self.schema
+        )
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows in the one schema, piece by piece.
+
+        Args:
+            columns: Some of them; all by default.
+        """
+        schema = self.schema if columns is None else pa.schema([self.schema.field(c) for c in columns])
+        for file in self.files:
+            filesystem, inner = self.resolve(file.path)
+            with filesystem.open_input_file(inner) as stream:
+                parquet = open_parquet(stream)
+                there = [c for c in schema.names if c in parquet.schema_arrow.names]
+                for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=there):
+                    try:
+                        yield conform(pa.Table.from_batches([batch]), schema, file.partition)
+                    except pa.ArrowInvalid as error:
+                        raise _unfit(file.path, error) from None
+
+
+def open_source(
+    source: str,
+    *,
+    format: str | None = None,
+    wanted: Wanted | None = None,
+    settings: Settings | None = None,
+    scratch: str | None = None,
+) -> Source:
+    """Open a source of rows.
+
+    Args:
+        source: A file, a folder, a pattern of files, a Delta or Iceberg table's folder, or a table's name.
+        format: Its kind, where names do not tell.
+        wanted: What is known of its columns.
+        settings: Where the catalog of table names is; without it tables are left to Spark.
+        scratch: Folder for rows that are made plain Parquet; this machine's temporary folder by default.
+
+    Raises:
+        InputError: there is nothing, it is of a kind that is not read, or its files cannot be one; says why.
+        SchemaError: a column has a name that is taken.
+    """
+    known = wanted or Wanted()
+    address = find_address(source, format)
+    if address.kind is Kind.TABLE:
+        if settings is None:
+            return Source(address)
+        table = input_files(source, settings)
+        if table.deleted_rows:
+            raise InputError(
+                f"the table {source} has {table.deleted_rows} rows that delete files take away",
+                fix="Compact the table first, or write it into a dataset: Spark reads it as it is.",
+            )
+        return _checked(address, table.files, known, resolve=table.resolve)
+    if address.kind is Kind.DELTA:
+        files, stated = delta_input(address.place)
+        return _checked(replace(address, files=files), None, known, scratch, stated=stated)
+    if address.kind is Kind.ICEBERG:
+        plain = tuple(ScratchFolder(scratch).write(iceberg_rows(address.place)))
+        return _checked(address, plain, known)
+    if address.kind is Kind.PARQUET:
+        return _checked(address, None, known, scratch)
+    return _from_texts(address, known, scratch)
+
+
+# -- Parquet ------------------------------------------------------------------------------------------------------
+
+
+def _checked(
+    address: Address,
+    files: tuple[DataFile, ...] | None,
+    known: Wanted,
+    scratch: str | None = None,
+    resolve: Resolve = resolve_uri,
+    stated: pa.Schema | None = None,
+) -> Source:
+    """A source of Parquet files, brought to one schema; ``stated`` is that of the table that they belong to."""
+    files = address.files if files is None else files
+    if not files:
+        raise InputError(f"{address.source} holds no rows", fix="Check the path.")
+    indexed: set[str] = set()
+    # Most files of a log have one schema; those that differ are kept, not one of each file.
+    different: dict[pa.Schema, None] = {}
+
+    def schemas() -> Iterator[tuple[str, pa.Schema]]:
+        if stated is not None:
+            yield f"the table {address.source}", stated
+        for file, schema in _read_schemas(files, resolve):
+            bare = schema.remove_metadata()
+            if bare not in different:
+                different[bare] = None
+                indexed.update(index_columns(schema))
+                yield file.path, bare
+
+    one = _with_types(one_schema(schemas()), known)
+    refuse_reserved(one.names)
+    one = _with_partitions(address, files, one, known, resolve)
+    _refuse_empty_types(one, address.source)
+    plain = not any(_is_odd(file) for file in files) and all(
+        f.name not in one.names or is_plain(f.type, one.field(f.name).type) for schema in different for f in schema
+    )
+    notes = tuple(f"the column {c} is the index of pandas and was left out" for c in sorted(indexed))
+    found = Source(address, files, one, notes, resolve)
+    if plain:
+        return found
+    made = tuple(ScratchFolder(scratch).write(found.tables()))
+    return replace(found, files=made, resolve=resolve_uri)
+
+
+def _is_odd(file: DataFile) -> bool:
+    """Whether Spark cannot open a file by its name, or its partition values stand elsewhere than in its path."""
+    folder, _, name = file.path.rpartition("/")
+    return ":" in name or any(f"/{key}=" not in folder + "/" for key in file.partition)
+
+
+def _read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[DataFile, pa.Schema]]:
+    def read(file: DataFile) -> pa.Schema:
+        filesystem, inner = resolve(file.path)
+        try:
+            with filesystem.open_input_file(inner) as stream:
+                return file_schema(open_parquet(stream))
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(
+                f"the file {file.path} cannot be read: {str(error).splitlines()[0]}",
+                expected="a whole Parquet file",
+                fix="Replace or remove the damaged file.",
+            ) from None
+
+    with ThreadPoolExecutor(min(_THREADS, len(files))) as pool:
+        for start in range(0, len(files), 1024):
+            part = files[start : start + 1024]
+            yield from zip(part, pool.map(read, part), strict=True)
+
+
+def _with_types(schema: pa.Schema, known: Wanted) -> pa.Schema:
+    """The schema with the types that are wanted, where that changes no value by its kind."""
+    fields = []
+    for item in schema:
+        wanted, kind = known.types.get(item.name), item.type
+        if wanted is not None and joined(wanted, kind) == wanted:
+            kind = wanted
+        elif wanted is not None and pa.types.is_timestamp(wanted) and pa.types.is_timestamp(kind):
+            # A naive time is UTC.
+            kind = wanted
+        elif item.name in known.whole and kind == pa.decimal128(20, 0):
+            kind = pa.int64()
+        fields.append(pa.field(item.name, kind))
+    return pa.schema(fields)
+
+
+def _refuse_empty_types(schema: pa.Schema, source: str) -> None:
+    for item in schema:
+        if pa.types.is_null(item.type):
+            raise InputError(
+                f"the column {item.name} has no value and no type in any file of {source}",
+                expected="a type, even where every value is null",
+                fix=f"Cast the column {item.name}, or say its type in the schema: types: {{{item.name}: string}}.",
+            )
+
+
+def _with_partitions(
+    address: Address,
+    files: Sequence[DataFile],
+    schema: pa.Schema,
+    known: Wanted,
+    resolve: Resolve,
+) -> pa.Schema:
+    """The schema with the columns that stand in paths alone, as texts; those that stand in both must agree."""
+    keys = dict.fromkeys(key for file in files for key in file.partition)
+    for key in keys:
+        if key in schema.names:
+            _refuse_disagreement(key, files, schema, resolve)
+        else:
+            schema = schema.append(pa.field(key, known.types.get(key, pa.string())))
+    return schema
+
+
+def _refuse_disagreement(key: str, files: Sequence[DataFile], schema: pa.Schema, resolve: Resolve) -> None:
+    for file in files:
+        if key not in file.partition:
+            continue
+        filesystem, inner = resolve(file.path)
+        with filesystem.open_input_file(inner) as stream:
+            parquet = open_parquet(stream)
+            if key not in parquet.schema_arrow.names:
+                continue
+            values = pc.unique(parquet.read(columns=[key])[key])
+        told = [None if v is None else str(v) for v in values.to_pylist()]
+        if any(v != file.partition[key] for v in told):
+            raise InputError(
+                f"the column {key} differs from the path of {file.path}",
+                expected=f"{key}={file.partition[key]} in every row",
+                got=f"{len(told)} values in the file",
+                fix="Correct the path, or rename the column in the file or in the path.",
+            )
+
+
+# -- texts --------------------------------------------------------------------------------------------------------
+
+
+def _from_texts(address: Address, known: Wanted, scratch: str | None) -> Source:
+    folder = ScratchFolder(scratch)
+    if address.kind is Kind.JSON:
+        made: list[DataFile] = []
+        for file in address.files:
+            parts = folder.write(json_tables(file.path))
+            made += [replace(part, partition=file.partition) for part in parts]
+        return _checked(address, tuple(_with_one_number(address, made, folder)), known, scratch)
+    notes: list[str] = []
+    seen = TextColumns()
+    described = dialects([f.path for f in address.files], address.kind, known.needed)
+    texts: list[DataFile] = []
+    for file, dialect in zip(address.files, described, strict=True):
+        if not dialect.header:
+            notes.append(f"{dialect.path} has no header: its columns are taken in the order of the other files")
+        if "" in dialect.names:
+            notes.append(f"a column without a name, pandas' index, was left out of {dialect.path}")
+        texts += [
+            replace(part, partition=file.partition) for part in folder.write(_watched(csv_batches(dialect), seen))
+        ]
+    kinds = {c: kind if c in known.times else known.types.get(c, kind) for c, kind in seen.kinds(known.texts).items()}
+    if not texts:
+        raise InputError(f"{address.source} holds no rows", fix="Check the path.")
+    if any(kind != pa.string() for kind in kinds.values()):
+        made = []
+        for file in texts:
+            plain = Source(address, (replace(file, partition={}),), _schema_of(file))
+            parts = folder.write(typed(rows, kinds) for rows in plain.tables())
+            made += [replace(part, partition=file.partition) for part in parts]
+        texts = made
+    found = _checked(address, tuple(texts), known, scratch)
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def _with_one_number(address: Address, parts: list[DataFile], folder: ScratchFolder) -> list[DataFile]:
+    """JSON has one kind of number: a column of 5 in one part and 5.5 in another is one of doubles, where all fit.
+
+    Raises:
+        InputError: an integer is no double.
+    """
+    schemas = [_schema_of(part) for part in parts]
+    doubles = {f.name for schema in schemas for f in schema if f.type == pa.float64()}
+    made: list[DataFile] = []
+    for part, schema in zip(parts, schemas, strict=True):
+        mixed = [f.name for f in schema if f.type == pa.int64() and f.name in doubles]
+        if not mixed:
+            made.append(part)
+            continue
+        wanted = pa.schema([(f.name, pa.float64() if f.name in mixed else f.type) for f in schema])
+        rows = Source(address, (replace(part, partition={}),), wanted).tables()
+        made += [replace(new, partition=part.partition) for new in folder.write(rows)]
+    return made
+
+
+def _schema_of(file: DataFile) -> pa.Schema:
+    filesystem, inner = resolve_uri(file.path)
+    with filesystem.open_input_file(inner) as stream:
+        return pq.read_schema(stream)
+
+
+def _watched(batches: Iterator[pa.RecordBatch], seen: TextColumns) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        seen.watch(batch)
+        yield batch
+
+
+def _unfit(path: str, error: pa.ArrowInvalid) -> InputError:
+    # Arrow quotes the value, which may be a user's id.
+    told = re.sub(r"(?<=data): .*$|(?<=value) \S+", "", str(error).splitlines()[0])
+    return InputError(
+        f"values in {path} do not fit: {told}",
+        expected="values that keep their meaning in the type of the other files or of the dataset",
+        fix="Cast the column in the log, for example times to microseconds.",
+    )
