@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,10 @@ from dedup_storage.dataset.backfill.run import Progress
 from dedup_storage.dataset.convert import Conversion, ConvertSummary
 from dedup_storage.dataset.convert.run import Progress as ConvertProgress
 from dedup_storage.dataset.features.accessor import Features
+from dedup_storage.dataset.former import former_method
 from dedup_storage.dataset.handle import Handle, open_handle
 from dedup_storage.dataset.inspect.accessor import Inspect
+from dedup_storage.dataset.inspect.text import dataset_text
 from dedup_storage.dataset.joins.bucket import Exchange
 from dedup_storage.dataset.joins.inputs import How
 from dedup_storage.dataset.joins.tables import join_tables
@@ -33,12 +34,10 @@ from dedup_storage.dataset.write.create import create_dataset
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.dataset.write.summary import WriteSummary
 from dedup_storage.dataset.write.writer import write_log
-from dedup_storage.errors import DedupStorageError
-from dedup_storage.lake.admin import describe
 from dedup_storage.lake.history import DatasetMetadata, VersionInfo
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.runs import named_run
-from dedup_storage.layout import DatasetSpec, Layout, TableRole
+from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.quality.model import Verdict
 from dedup_storage.report.draw.named import named_users
 from dedup_storage.report.draw.select import DRAW_BYTES
@@ -49,29 +48,8 @@ from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.errors import translated
-from dedup_storage.words import human_bytes
 
 __all__ = ["Dataset"]
-
-# Tables whose rows are the dataset's requests and impressions.
-_ROW_ROLES = (TableRole.REQUESTS, TableRole.IMPRESSIONS, TableRole.LOGS)
-# Names of the first release -> accessor and method.
-_FORMER = {
-    "add_features": ("features", "add"),
-    "refresh_features": ("features", "refresh"),
-    "rename_features": ("features", "rename"),
-    "drop_features": ("features", "drop"),
-    "promote_features": ("features", "promote"),
-    "sample": ("samples", "make"),
-    "split_samples": ("samples", "split"),
-    "describe_sample": ("samples", "describe"),
-    "refresh_sample": ("samples", "refresh"),
-    "drop_sample": ("samples", "drop"),
-    "sample_users": ("samples", "users"),
-    "plan_sample": ("samples", "plan"),
-    "sample_report": ("samples", "report"),
-    "materialise_sample": ("samples", "materialise"),
-}
 
 
 class Dataset:
@@ -96,26 +74,10 @@ class Dataset:
         self.features, self.samples, self.inspect = Features(handle), Samples(handle), Inspect(handle)
 
     if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            if name not in _FORMER:
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            accessor, method = _FORMER[name]
-            warnings.warn(f"Dataset.{name} is now Dataset.{accessor}.{method}", DeprecationWarning, stacklevel=2)
-            return getattr(getattr(self, accessor), method)
+        __getattr__ = former_method
 
     def __repr__(self) -> str:
-        try:
-            meta = self.metadata()
-            found = describe(meta, self.tables.name, "")
-        except DedupStorageError as error:
-            return f"<Dataset {self.name}: cannot be read: {error.what}>"
-        rows = ", ".join(f"{table} {count:,}" for table, count in found.rows.items() if meta.role(table) in _ROW_ROLES)
-        groups = f"feature groups {', '.join(found.features)}" if found.features else "no feature group"
-        version = f"version {found.version} of {found.versions} kept" if found.version else "nothing written yet"
-        size = human_bytes(found.bytes)
-        facts = (f"{found.format}, {found.layout} layout", version, f"rows: {rows or 'none'}", groups, size)
-        return f"<Dataset {self.name}: {'; '.join(facts)}>"
+        return dataset_text(self.handle)
 
     @property
     def spark(self) -> SparkSession:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from dedup_storage.lake.engine.java import elements
 
-__all__ = ["Reads", "Shuffled", "bytes_read", "counted_reads", "shuffled"]
-
-T = TypeVar("T")
+__all__ = ["Reads", "Shuffled", "counted_reads", "shuffled"]
 
 
 @dataclass
@@ -46,14 +44,6 @@ def counted_reads(spark: SparkSession) -> Iterator[Reads]:
         except Py4JJavaError:
             # A stage that was never run, since an earlier one left what it would have made.
             continue
-
-
-def bytes_read(spark: SparkSession, task: Callable[[], T]) -> tuple[T, int]:
-    """A task's result, and the bytes that all stages in the meantime read from storage."""
-    before = {stage.stageId() for stage in _stages(spark)}
-    result = task()
-    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
-    return result, sum(int(s.inputBytes()) for s in _stages(spark) if s.stageId() not in before)
 
 
 @dataclass(frozen=True)
