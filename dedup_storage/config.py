@@ -34,6 +34,8 @@ __all__ = [
 
 # The table formats; each has a room of its name in ``dedup_storage.lake``.
 FORMATS = ("iceberg", "delta")
+# Those whose tables a catalog lists; the others lie in folders of the warehouse.
+_CATALOGUED = ("iceberg",)
 ENV_PREFIX = "DEDUP_STORAGE_"
 _LEVELS = "__"
 _CONFIG_HERE = Path("conf/local.yaml")
@@ -143,6 +145,11 @@ class Settings(_Frozen):
     def warehouse_uri(self) -> str:
         """The warehouse as an absolute path or a URI with its scheme."""
         return self.warehouse if "://" in self.warehouse else str(Path(self.warehouse).resolve())
+
+    @property
+    def has_catalog(self) -> bool:
+        """Whether a catalog lists the tables of the format; else they lie in folders of the warehouse."""
+        return self.format in _CATALOGUED
 
     @property
     def local_warehouse(self) -> Path | None:

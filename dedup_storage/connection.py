@@ -179,7 +179,7 @@ class Lake:
 
     def __repr__(self) -> str:
         settings = self.settings
-        catalog = f"{settings.format}, catalog {settings.catalog.name}" if settings.format == "iceberg" else "delta"
+        catalog = f"{settings.format}, catalog {settings.catalog.name}" if settings.has_catalog else settings.format
         try:
             count = len(self.datasets())
             held = f"{count} dataset" if count == 1 else f"{count} datasets"

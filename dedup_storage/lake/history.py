@@ -33,7 +33,7 @@ def no_dataset(
         others: Names of those that are there.
         way_out: What to do, where that is known.
     """
-    catalog = f", catalog {settings.catalog.name}" if settings.format == "iceberg" else ""
+    catalog = f", catalog {settings.catalog.name}" if settings.has_catalog else ""
     return DatasetNotFoundError(
         f"there is no dataset {dataset} of format {settings.format} in the warehouse {settings.warehouse_uri}{catalog} "
         f"(settings: {settings.origin})",

@@ -78,7 +78,7 @@ def test_segments_are_partitions_and_their_files_are_sorted(ds: Dataset, lake: S
 
 
 def test_requests_that_are_there_are_refused_or_left_out(ds: Dataset, make_log: MakeLog) -> None:
-    with pytest.raises(DuplicateRowsError, match="are in dataset"):
+    with pytest.raises(DuplicateRowsError, match="are in the dataset"):
         ds.write(make_log([1]), gate=False)
     more = make_log([1, 2])
     assert ds.write(more, run_id="more", on_duplicates="keep-one", gate=False).version == 2

@@ -61,7 +61,7 @@ def datasets(
 def test_bucket_joins(datasets: dict[str, Dataset], log: str) -> None:
     ds = datasets[log]
     assert exchanges(ds.logs()) == 0
-    requests, impressions = table_frame(ds.handle, "requests"), table_frame(ds, "impressions")
+    requests, impressions = table_frame(ds.handle, "requests"), table_frame(ds.handle, "impressions")
     date = str(ds.spec.event_date_column)
     on = (*ds.spec.request_key, date)
     some = requests.where(F.pmod(F.xxhash64(*ds.spec.request_key), F.lit(3)) != 0)

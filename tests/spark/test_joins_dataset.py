@@ -39,7 +39,7 @@ def dataset(spark: SparkSession, settings: Settings, name: str, **options: str) 
 def test_tables_of_a_dataset(spark: SparkSession, settings: Settings, name: str, grain: str) -> None:
     ds = dataset(spark, settings, name, date_grain=grain)
     on = ("user_id", "request_id", "event_date")
-    requests, impressions = table_frame(ds.handle, "requests"), table_frame(ds, "impressions")
+    requests, impressions = table_frame(ds.handle, "requests"), table_frame(ds.handle, "impressions")
     result = ds.join()
     assert exchanges(result) == 0
     assert multiset(result) == multiset(plain_join(impressions, requests, on, "inner"))

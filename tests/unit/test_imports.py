@@ -109,6 +109,9 @@ KNOWING = {
     "reader/open/": "the reader opens files by each format's own library",
     "reader/decode/files.py": "the reader opens files by each format's own library",
     "report/parquet/dataset_files.py": "the report lists files by each format's own library",
+    "report/parquet/delta.py": "the report lists files by each format's own library",
+    "report/parquet/iceberg.py": "the report lists files by each format's own library",
+    "sources/": "a raw log may be a folder of some format's tables, whatever the dataset's own format",
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, given, reject, settings
 from hypothesis import strategies as st
 
 from dedup_storage.errors import InputError
@@ -113,7 +113,11 @@ def _opened(folder: str) -> tuple[Source | None, str]:
 def test_a_source_gives_what_each_file_holds_or_names_what_it_refuses(tables: list[pa.Table]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, table in enumerate(tables):
-            pq.write_table(table, Path(folder) / f"{number}.parquet")
+            try:
+                pq.write_table(table, Path(folder) / f"{number}.parquet")
+            except pa.ArrowNotImplementedError:
+                # PyArrow itself writes no such file, such as view types inside a map of structs.
+                reject()
         source, refusal = _opened(folder)
         event("equal" if source else "refused")
         if source is None:
