@@ -66,7 +66,7 @@ def test_requests_that_are_there_are_left_out_of_a_parquet_log(
     more = frame(spark, rows)
     second = _located(spark, tmp_path / "second", more)
     if wrong:
-        with pytest.raises(ConstancyError, match="inside 1 requests: country in 1"):
+        with pytest.raises(ConstancyError, match="inside 1 request: country in 1"):
             ds.write(second, on_duplicates="keep-one", gate=False)
         assert len(ds.versions()) == 1
         return

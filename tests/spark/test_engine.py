@@ -122,7 +122,7 @@ def test_operators_of_a_plan(spark: SparkSession) -> None:
     assert sort.children[0].layout.startswith("hashpartitioning(id")
     small = Operator(executed_plan(left.join(F.broadcast(right), F.expr("other = more + 0"))))
     (join,) = (node for node in small.walk() if node.is_join)
-    assert join.keys == (("other", "((id + 2) + 0)"),) or join.keys[0][0].startswith("(")
+    assert join.keys == (("other", "more"),)
     assert any(node.is_broadcast and node.detail == "to every executor" for node in small.walk())
 
 

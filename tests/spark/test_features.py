@@ -216,7 +216,7 @@ def test_groups_that_read_other_groups(spark: SparkSession, settings: Settings, 
     ds.features.add("b", {"twice": "2 * length"}, uses=["a"], gate=False)
     assert {tuple(r) for r in ds.requests().select("length", "twice").collect()} == {(i, 2 * i) for i in range(5)}
     assert set(ds.features()["b"].coverage[0].snapshots) == {"requests", "fg_a"}
-    with pytest.raises(UsageError, match="cannot be dropped; got groups that read it: b"):
+    with pytest.raises(UsageError, match="cannot be dropped, since other groups read it; got groups that read it: b"):
         ds.features.drop("a")
     ds.write(log(spark, [2], 100), gate=False)
     # b follows a: until a is refreshed its new rows have no length.
@@ -301,7 +301,7 @@ def raises_on_a_row(requests: DataFrame) -> DataFrame:
         (doubled, {}, QualityGateError, "features.g.duplicate_keys: expected every key once"),
         (invented, {"missing": "null"}, QualityGateError, "features.g.surplus_keys: expected no key that the log"),
         ({"x": "if(user_id = 1, null, 1)"}, {"not_null": ["x"]}, QualityGateError, "features.g.x.not_null"),
-        ({"x": "1"}, {"not_null": ["y"]}, SchemaError, "not_null names y"),
+        ({"x": "1"}, {"not_null": ["y"]}, SchemaError, "not_null names the column y"),
         (random_key, {}, UsageError, "the key of the feature group g is not deterministic"),
         (without_key, {}, UnknownColumnError, "has no column request_id"),
         (raises_on_a_row, {}, InputError, "function raises_on_a_row raised ValueError on a row in check"),

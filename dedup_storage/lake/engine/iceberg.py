@@ -234,7 +234,11 @@ class IcebergTable:
         everything = self._jvm.org.apache.iceberg.expressions.Expressions.alwaysTrue()
         self._java.newDelete().toBranch(branch).deleteFromRowFilter(everything).commit()
         self._java.refresh()
-        change = self._java.newRowDelta().toBranch(branch)
+        # Without a snapshot to look back to, Iceberg takes the deletion vectors of the branch's own past for
+        # concurrent ones and refuses.
+        change = (
+            self._java.newRowDelta().toBranch(branch).validateFromSnapshot(self._java.snapshot(branch).snapshotId())
+        )
         for file in (*files, *added):
             change.addRows(file)
         for vector in vectors.values():
