@@ -135,3 +135,19 @@ def test_what_is_refused(spark: SparkSession, ds: Dataset) -> None:
     with pytest.raises(UsageError, match="runs are at work"):
         ds.forget_users([1])
     assert ds.versions()[-1].version == 4
+
+
+def test_a_user_beside_rows_that_a_backfill_hid(spark: SparkSession, settings: Settings, name: str) -> None:
+    """Files of the user's segments keep the deletion vectors of other users, in the newest version and an older one."""
+    raw = RawLog.from_frame(frame(spark, flat_rows([1, 2], users=12)), flat_schema(date_grain="none"))
+    ds = Dataset.create(spark, settings, name, raw.schema, raw)
+    ds.write(raw, run_id="first", gate=False)
+    change, some = Change(expressions={"y": "y + 5"}), Affected(users=list(range(8)))
+    ds.backfill(change, some, run_id="b", strategy=Strategy.MERGE_ON_READ, gate=False)
+    before = {n: multiset(ds.logs(n).filter("user_id <> 10")) for n in (1, 2)}
+    receipt = ds.forget_users([10])
+    assert receipt.clean is True
+    assert receipt.versions_rewritten == (1, 2)
+    for number, expected in (before | {3: before[2]}).items():
+        assert multiset(ds.logs(number)) == expected
+    assert ds.forget_users([11]).clean is True
