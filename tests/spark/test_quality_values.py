@@ -51,6 +51,13 @@ def test_a_missing_list_counts_as_empty_beside_an_empty_one(gate: Gate) -> None:
 
 
 def test_an_element_later_than_its_request_fails(gate: Gate) -> None:
-    gate.requests[2]["hist_ts"] = [NOON, NOON + dt.timedelta(microseconds=1), NOON]
+    gate.requests[2]["hist_ts"] = [NOON, NOON, NOON + dt.timedelta(microseconds=1)]
     assert failed(gate.split()) == {"request.hist_ts.not_later": 1}
     assert failed(gate.flat()) == {"request.hist_ts.not_later": 1}
+
+
+def test_times_that_descend_fail(gate: Gate) -> None:
+    """As in lists with the newest element first, or padded at their end."""
+    gate.requests[2]["hist_ts"] = [NOON, NOON - dt.timedelta(microseconds=1), NOON]
+    assert failed(gate.split()) == {"request.hist_ts.in_order": 1}
+    assert failed(gate.flat()) == {"request.hist_ts.in_order": 1}
