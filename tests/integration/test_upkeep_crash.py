@@ -19,9 +19,9 @@ from tests.integration.images import BEFORE, Images, record
 from tests.integration.processes import kill
 from tests.spark.helpers import flat_schema, multiset
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-RESTORED = ["maintain:part", "maintain:rewritten"]
+RESTORED = ["maintain:part-staged", "maintain:part", "maintain:rewritten"]
 STEPS = {
     ("maintain", "iceberg"): [
         *RESTORED,
@@ -46,8 +46,8 @@ STEPS = {
     ("forget", "iceberg"): [
         "forget:written",
         "forget:part",
-        "publish:restaged-impressions",
         "publish:restaged-requests",
+        "publish:restaged-impressions",
         "publish:before-claim",
         *publication("iceberg", "impressions", "requests"),
         "forget:published",

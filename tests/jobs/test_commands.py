@@ -126,7 +126,12 @@ def test_inferred_schema_finds_grains_and_sequences(run: Run, tmp_path: Path) ->
         ({"u": pa.array([1.5, 1.5, 2.5, 2.5])}, {}, 2, "u"),
         ({"u": pa.array([1, None, 2, 2], pa.int64())}, {}, 2, "u"),
         ({"i": pa.array([5, 6, 5, None], pa.int64())}, {"checks": {"i": {"not_null": True}}}, 3, "i"),
-        ({"pos": pa.array([0, 0, 0, 1], pa.int32())}, {"position": "pos"}, 2, "1 impressions of the log have the key"),
+        (
+            {"pos": pa.array([0, 0, 0, 1], pa.int32())},
+            {"position": "pos"},
+            2,
+            "1 impression has the key of another one in the log",
+        ),
         (
             {"hist": pa.array([[1, 2], [1, 3], [3], [3]], pa.list_(pa.int64()))},
             {"columns": {"hist": "request"}},

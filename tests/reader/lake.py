@@ -153,12 +153,19 @@ class Lake:
     """Writes datasets into the catalog of some settings."""
 
     def __init__(self, settings: Settings) -> None:
+        self._standing: set[str] = set()
         self.settings = settings
         self.catalog: Catalog = load_catalog(settings.catalog.name, **pyiceberg_properties(settings))
 
     def table(self, dataset: str, name: str) -> Table:
         """A table by name."""
         return self.catalog.load_table(f"{dataset}.{name}")
+
+    def standing(self, name: str, log: Log, **options: Any) -> None:
+        """Write a dataset that a module's tests share, once: a worker may come back to a module it has left."""
+        if name not in self._standing:
+            self.write(name, log, **options)
+            self._standing.add(name)
 
     def write(
         self,

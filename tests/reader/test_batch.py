@@ -16,7 +16,7 @@ from tests.reader.lake import Lake, make_log
 
 @pytest.fixture(scope="module")
 def batches(lake: Lake) -> list[DedupBatch]:
-    lake.write("batch_tests", make_log(), buckets=2)
+    lake.standing("batch_tests", make_log(), buckets=2)
     return list(DedupDataset("batch_tests", lake.settings, batch_size=40))
 
 

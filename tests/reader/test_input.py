@@ -39,7 +39,7 @@ from tests.reader.reading import contents, deliver, requests_of
 
 @pytest.fixture(scope="module", autouse=True)
 def data(lake: Lake) -> None:
-    lake.write("input_tests", make_log(users=20), buckets=4, row_group_rows=6)
+    lake.standing("input_tests", make_log(users=20), buckets=4, row_group_rows=6)
 
 
 def fail_on_third(batch: DedupBatch) -> DedupBatch:

@@ -40,7 +40,7 @@ def long_histories(log: Log) -> Log:
 def long_log(lake: Lake) -> str:
     """800 requests, 105 MB of histories; the first request has 100,000 candidates."""
     log = long_histories(make_log(users=160, requests_per_user=5, days=1, giant=100_000))
-    lake.write("long_histories", log, date_grain=DateGrain.NONE, buckets=4, page_bytes=MB)
+    lake.standing("long_histories", log, date_grain=DateGrain.NONE, buckets=4, page_bytes=MB)
     return "long_histories"
 
 

@@ -28,7 +28,7 @@ def log() -> Log:
 
 @pytest.fixture(scope="module")
 def opened(lake: Lake, log: Log) -> Opener:
-    lake.write("order_tests", log, buckets=16, files=1, cut="requests")
+    lake.standing("order_tests", log, buckets=16, files=1, cut="requests")
 
     def open_dataset(**options: object) -> DedupDataset:
         values: dict[str, object] = {"batch_size": 20, "columns": ["item_id"], "splits": 16, **options}

@@ -24,7 +24,7 @@ Opener = Callable[..., DedupDataset]
 
 @pytest.fixture(scope="module")
 def opened(lake: Lake) -> Opener:
-    lake.write("resume_tests", make_log(users=24, requests_per_user=5), buckets=8)
+    lake.standing("resume_tests", make_log(users=24, requests_per_user=5), buckets=8)
 
     def open_dataset(**options: object) -> DedupDataset:
         values: dict[str, object] = {"batch_size": 20, "columns": ["item_id"], "splits": 16, **options}

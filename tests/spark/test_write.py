@@ -179,7 +179,7 @@ def test_inconstant_requests(
         df.write.parquet(str(tmp_path / "log"))
         raw = RawLog.read(spark, str(tmp_path / "log"), schema=flat_schema())
     ds = create(spark, settings, name, raw, layout=layout)
-    with pytest.raises(ConstancyError, match=r"inside 1 requests: country in 1.*request_id") as caught:
+    with pytest.raises(ConstancyError, match=r"inside 1 request: country in 1.*request_id") as caught:
         ds.write(raw, gate=False)
     assert '"user_id"' not in str(caught.value)
     assert ds.versions() == []

@@ -22,14 +22,14 @@ def fitted(raw: RawLog, spec: DatasetSpec) -> RawLog:
     for name in expected:
         if name not in found:
             raise SchemaError(
-                f"the column {name} of dataset {spec.name} is missing from the log",
+                f"the log lacks the column {name} of the dataset {spec.name}",
                 expected=", ".join(expected),
                 got=known_names(name, found),
             )
     for name, kind in found.items():
         if name not in expected:
             raise SchemaError(
-                f"the column {name} of the log is not in dataset {spec.name}",
+                f"the dataset {spec.name} does not have the log's column {name}",
                 expected=known_names(name, expected),
                 fix="Drop it from the log, or add it to the dataset as a feature group.",
             )
