@@ -14,7 +14,7 @@ from tests.integration.crash_jobs import JOBS, LATE, decided, log, publication, 
 from tests.integration.processes import kill
 from tests.spark.helpers import same_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
 # How a part is stored; a part that only hides rows is not staged first.
 PART = {

@@ -13,7 +13,7 @@ from tests.integration.crash_jobs import JOBS, log
 from tests.integration.processes import kill
 from tests.spark.helpers import same_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
 STEPS = ["convert:begun", "convert:part-0", "convert:part-1", "convert:part-2"]
 # Parts that are there at a point, parts found done by the run that goes on.

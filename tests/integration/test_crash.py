@@ -15,7 +15,7 @@ from tests.integration.images import Images, record
 from tests.integration.processes import kill
 from tests.spark.helpers import same_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
 BEFORE_DECISION = [
     "write:staged-requests",

@@ -17,7 +17,7 @@ from tests.integration.images import BEFORE
 from tests.integration.processes import kill
 from tests.spark.helpers import multiset, same_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
 STAGED = ["features:staged", "features:staged-anchor", "features:audited", "publish:before-claim"]
 BEFORE_DECISION = {

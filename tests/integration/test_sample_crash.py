@@ -12,7 +12,7 @@ from tests.integration.crash_jobs import JOBS, SAMPLE
 from tests.integration.images import BEFORE
 from tests.integration.processes import kill
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
 STEPS = {
     "sample": ["sample:users-stored", "sample:before-record"],

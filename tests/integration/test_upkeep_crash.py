@@ -19,7 +19,7 @@ from tests.integration.images import BEFORE, Images, record
 from tests.integration.processes import kill
 from tests.spark.helpers import flat_schema, multiset
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
 RESTORED = ["maintain:part-staged", "maintain:part", "maintain:rewritten"]
 STEPS = {
@@ -90,7 +90,8 @@ def cases(name: str) -> list[Any]:
 
 @pytest.mark.parametrize(("job", "table_format"), list(STEPS))
 def test_every_step_is_tested(recorded: Recorded, job: str, table_format: str) -> None:
-    assert recorded(job, table_format).points == STEPS[job, table_format]
+    # Which table comes first is the catalog's order.
+    assert sorted(recorded(job, table_format).points) == sorted(STEPS[job, table_format])
 
 
 # -- maintenance ------------------------------------------------------------------------------------------------------
