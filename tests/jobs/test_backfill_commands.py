@@ -62,7 +62,7 @@ def test_backfill_late_labels_maintain_forget(run: Run, settings: Settings, name
     assert (plan["table"], plan["affected_rows"], len(plan["segments"])) == ("impressions", 2, 1)
 
     for arguments, told in (
-        (("--set", "y=y+1"), "which rows are affected"),
+        (("--set", "y=y+1"), "does not name the rows to recompute"),
         (("--set", "y"), "COLUMN=EXPRESSION"),
         (("--set", "z=1", "--all"), "has the column z"),
         (("--set", "y=1", "--users", "nobody.txt"), "cannot be read"),
