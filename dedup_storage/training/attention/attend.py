@@ -7,6 +7,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from dedup_storage.choices import choice
 from dedup_storage.errors import UsageError
 from dedup_storage.training.attention.bias import AgeBias
 from dedup_storage.training.attention.blocks import attend_in_blocks
@@ -72,7 +73,7 @@ def attend(
     _check_shapes(queries, keys, values, windows, inverse_indices, own, moments, bias)
     if check:
         windows.check(len(keys), inverse_indices)
-    wanted = _backend(backend)
+    wanted = choice(Backend, backend, "backend")
     packed = windows.packed and own is None and moments is None and bias is None
     half = queries.dtype in (torch.bfloat16, torch.float16)
     varlen = packed and half and queries.is_cuda
@@ -97,13 +98,6 @@ def attend(
     else:
         function = attend_in_blocks if wanted is Backend.BLOCKS else attend_plainly
     return function(queries, keys, values, windows, inverse_indices, own=own, moments=moments, bias=bias, scale=weight)
-
-
-def _backend(value: Backend | str) -> Backend:
-    try:
-        return Backend(value)
-    except ValueError:
-        raise UsageError(f"the backend {str(value)[:40]} is not known", expected=" or ".join(Backend)) from None
 
 
 def _check_shapes(

@@ -10,7 +10,7 @@ from torch import Tensor
 from dedup_storage.training.attention.bias import AgeBias
 from dedup_storage.training.attention.windows import Moments, Windows
 
-__all__ = ["attend_in_blocks"]
+__all__ = ["attend_in_blocks", "like_lengths", "padded_places"]
 
 # Scores of one block, over all heads: some tens of megabytes.
 _MOST_SCORES = 8_000_000
@@ -35,10 +35,10 @@ def attend_in_blocks(
     counts = torch.bincount(inverse_indices, minlength=len(windows))
     firsts = counts.cumsum(0) - counts
     pieces, places = [], []
-    for requests, longest, most in _blocks(windows.lengths, counts, queries.shape[1]):
-        rows, there = _padded(firsts[requests], counts[requests], most)
+    for requests, longest, most in like_lengths(windows.lengths, counts, queries.shape[1]):
+        rows, there = padded_places(firsts[requests], counts[requests], most)
         chosen = order[rows]
-        spots, present = _padded(windows.starts[requests], windows.lengths[requests], longest)
+        spots, present = padded_places(windows.starts[requests], windows.lengths[requests], longest)
         block = _Block(queries[chosen], keys[spots], values[spots], present, scale)
         if own is not None:
             block.own = own[0][chosen], own[1][chosen]
@@ -53,7 +53,7 @@ def attend_in_blocks(
     return torch.empty_like(queries).index_copy(0, torch.cat(places), torch.cat(pieces).to(queries.dtype))
 
 
-def _blocks(lengths: Tensor, counts: Tensor, heads: int) -> Iterator[tuple[Tensor, int, int]]:
+def like_lengths(lengths: Tensor, counts: Tensor, heads: int) -> Iterator[tuple[Tensor, int, int]]:
     """Requests with candidates, like lengths together, with the longest context and most candidates of each block."""
     order = torch.argsort(lengths, stable=True)
     order = order[counts[order] > 0]
@@ -70,7 +70,7 @@ def _blocks(lengths: Tensor, counts: Tensor, heads: int) -> Iterator[tuple[Tenso
         begin = end
 
 
-def _padded(firsts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def padded_places(firsts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """(n, width) places first, first + 1, … of each row, and whether they are inside it; others repeat place 0."""
     steps = torch.arange(width, device=firsts.device)
     there = steps < lengths.unsqueeze(1)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-__all__ = ["attend_within"]
+from dedup_storage.training.attention.blocks import like_lengths, padded_places
 
-_MOST_SCORES = 8_000_000
+__all__ = ["attend_within"]
 
 
 def attend_within(
@@ -28,10 +26,9 @@ def attend_within(
         (T, H, D).
     """
     lengths, places, pieces = offsets[1:] - offsets[:-1], [], []
-    for contexts, longest in _blocks(lengths, queries.shape[1]):
+    for contexts, longest, _ in like_lengths(lengths, lengths, queries.shape[1]):
         steps = torch.arange(longest, device=offsets.device)
-        there = steps < lengths[contexts].unsqueeze(1)
-        rows = torch.where(there, offsets[contexts].unsqueeze(1) + steps, 0)
+        rows, there = padded_places(offsets[contexts], lengths[contexts], longest)
         visible = there.unsqueeze(1)
         if causal:
             visible = visible & (steps <= steps.unsqueeze(1))
@@ -47,16 +44,3 @@ def attend_within(
     if not pieces:
         return queries * 0
     return torch.empty_like(queries).index_copy(0, torch.cat(places), torch.cat(pieces).to(queries.dtype))
-
-
-def _blocks(lengths: Tensor, heads: int) -> Iterator[tuple[Tensor, int]]:
-    order = torch.argsort(lengths, stable=True)
-    order = order[lengths[order] > 0]
-    sizes = lengths[order].tolist()
-    begin = 0
-    while begin < len(sizes):
-        end = begin + 1
-        while end < len(sizes) and (end + 1 - begin) * heads * sizes[end] ** 2 <= _MOST_SCORES:
-            end += 1
-        yield order[begin:end], sizes[end - 1]
-        begin = end
