@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 
 from dedup_storage.config import Settings, load_settings
+from tests.memory import leave_memory, use_memory
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,6 +29,14 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "untimed")
 # Workers share the cores: one thread of torch each.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The run's own process chooses where temporary files lie; its workers take that over."""
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        folder = use_memory()
+        config.add_cleanup(lambda: leave_memory(folder))
+
 
 ROOT = Path(__file__).resolve().parent.parent
 SPARK_CONF = {
