@@ -19,6 +19,7 @@
     ├── QualityGateError               exit status 3: refused, nothing was published
     ├── ConflictError                  another run got there first; run again
     ├── ForeignCommitError             a table was changed outside the toolkit
+    ├── StuckPublicationError          a version was decided and can never be completed; it must be abandoned
     └── StorageError                   a file or a catalog could not be read or written
 
 Each message says what happened, what was expected, what was found, and what to do.
@@ -46,6 +47,7 @@ __all__ = [
     "ShuffleRefusedError",
     "StateMismatchError",
     "StorageError",
+    "StuckPublicationError",
     "UnknownColumnError",
     "UnsafeNameError",
     "UsageError",
@@ -168,6 +170,10 @@ class ConflictError(DedupStorageError):
 
 class ForeignCommitError(DedupStorageError):
     """A table of the dataset was changed by something other than the toolkit."""
+
+
+class StuckPublicationError(DedupStorageError):
+    """A version was decided, and what it needs is gone or fits no longer; waiting and running again do not help."""
 
 
 class StorageError(DedupStorageError, OSError):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 __all__ = ["leave_memory", "use_memory"]
 
-_MEMORY = Path("/dev/shm")
+_MEMORY = Path("/dev/shm")  # noqa: S108 - made in it is one folder, named after the process
 _PREFIX = "dedup-storage-tests-"
 _ROOM = 8 * 1024**3
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from dedup_storage.cli.options import DatasetOption, VersionOption
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import QualityGateError
@@ -10,10 +14,15 @@ __all__ = ["check"]
 
 
 @job
-def check(job: Job, dataset: DatasetOption, version: VersionOption = None) -> None:
-    """Run the quality suite on a version; exit status 3 when it fails."""
+def check(
+    job: Job,
+    dataset: DatasetOption,
+    version: VersionOption = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Open every file's footer too, and compare its rows.")] = False,
+) -> None:
+    """Prove a version whole (tables, lineage, rows, files) and run the quality suite on it; exit status 3 otherwise."""
     with job.dataset(dataset) as opened, job.step(f"Checking {dataset}", opened.spark):
-        verdict = opened.check(version)
+        verdict = opened.check(version, deep=deep)
     job.done(f"Checked {dataset}", verdict)
     if not verdict.passed:
         raise QualityGateError(

@@ -1,4 +1,4 @@
-"""``dedup-storage versions``: list, pin, unpin, roll back."""
+"""``dedup-storage versions``: list, pin, unpin, roll back, show what is under way, give up what is stuck."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import typer
 
 from dedup_storage.cli.options import DatasetOption, RunIdOption
 from dedup_storage.cli.runtime import Job, job
+from dedup_storage.errors import UsageError
 
 if TYPE_CHECKING:
     from dedup_storage.lake.history import VersionInfo
+    from dedup_storage.lake.status import PublicationStatus
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="List, pin, unpin or roll back the versions of a dataset.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, pin, unpin or roll back the versions of a dataset; see and end what is under way."
+)
 
 Label = Annotated[str, typer.Option(help="Name of the pin: letters, digits, underscores.")]
 
@@ -84,3 +88,55 @@ def rollback(
     with job.dataset(dataset) as opened, job.step(f"Rolling {dataset} back", opened.spark):
         summary = opened.rollback(version, run_id=run_id)
     job.done(f"Rolled {dataset} back to version {version}", summary)
+
+
+@app.command("status")
+@job
+def status(job: Job, dataset: DatasetOption) -> None:
+    """Show what is under way: a decided version, runs at work or stopped, versions that were given up."""
+    from dedup_storage.lake.catalogs import open_admin
+
+    found = open_admin(job.settings).status(dataset)
+    columns = ("what", "run id", "job", "tables", "rows", "since (UTC)", "state")
+    job.listed(f"{dataset}, version {found.version}. {found.advice} Under way", columns, _under_way(found), [found])
+
+
+def _under_way(status: PublicationStatus) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    pending = status.pending
+    if pending is not None:
+        for member in pending.members:
+            what, since = f"version {pending.version}", _when(pending.since_ms)
+            rows.append((what, pending.run_id, pending.job, member.table, member.rows, since, member.state))
+    for run in status.runs:
+        since = _when(run.since_ms)
+        rows.append((f"staged {run.holds}", run.run_id, run.job, ", ".join(run.tables), run.rows, since, "not decided"))
+    for given_up in status.abandoned:
+        state = "given up" if given_up.whole else "half given up: the next writer goes on"
+        rows.append((f"version {given_up.version}", given_up.run_id, given_up.job, None, None, None, state))
+    return rows
+
+
+def _when(milliseconds: int) -> str | None:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if milliseconds else None
+
+
+@app.command("abandon")
+@job
+def abandon(
+    job: Job,
+    dataset: DatasetOption,
+    version: Annotated[int | None, typer.Argument(min=1, help="Version that is decided and not complete.")] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", help="A stopped run whose staged rows and finished parts go.")
+    ] = None,
+) -> None:
+    """Give up a decided version that cannot be completed, or what a stopped run left. Readers are not affected."""
+    if (version is None) == (run_id is None):
+        raise UsageError("name a version or --run-id, one of them", fix="See them with: dedup-storage versions status.")
+    with job.dataset(dataset) as opened, job.step(f"Giving up on {dataset}", opened.spark):
+        if run_id is not None:
+            tables = opened.publication.abandon_run(run_id)
+            job.done(f"Gave up the run {run_id}", {"dataset": dataset, "run_id": run_id, "tables": list(tables)})
+        elif version is not None:
+            job.done(f"Gave up version {version} of {dataset}", opened.publication.abandon(version))

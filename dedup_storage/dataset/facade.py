@@ -28,6 +28,7 @@ from dedup_storage.dataset.samples.affected import affected_by_sample
 from dedup_storage.dataset.samples.frames import sampled
 from dedup_storage.dataset.upkeep import ForgetSummary, Limits, MaintainSummary, Policy
 from dedup_storage.dataset.upkeep.runs import forget_users, maintain
+from dedup_storage.dataset.versions.accessor import Publication
 from dedup_storage.dataset.versions.check import check_version
 from dedup_storage.dataset.versions.publish import list_versions, pin, rollback, unpin
 from dedup_storage.dataset.write.create import create_dataset
@@ -60,6 +61,7 @@ class Dataset:
     Attributes:
         handle: What every room takes: session, settings, description, table format.
         inspect: What it is made of, from metadata: ``files``, ``segments``, ``history``.
+        publication: What is under way on it, and the way out: ``status``, ``abandon``, ``abandon_run``.
         features: Feature groups: ``features()`` lists them; ``add``, ``refresh``, ``rename``, ``drop``, ``promote``.
         samples: Named samples: ``samples()`` lists them; ``make``, ``split``, ``refresh``, ``report`` and more.
 
@@ -72,6 +74,7 @@ class Dataset:
     def __init__(self, handle: Handle) -> None:
         self.handle = handle
         self.features, self.samples, self.inspect = Features(handle), Samples(handle), Inspect(handle)
+        self.publication = Publication(handle)
 
     if not TYPE_CHECKING:
         __getattr__ = former_method
@@ -459,12 +462,16 @@ class Dataset:
         """
         unpin(self.handle, label)
 
-    def check(self, version: int | None = None) -> Verdict:
-        """Run the quality suite on a published version and its feature groups; gives the verdict.
+    def check(self, version: int | None = None, *, deep: bool = False) -> Verdict:
+        """Prove a published version whole, and run the quality suite on it and its feature groups; gives the verdict.
 
         Rows of a group that a refresh would compute anyway are not judged.
+
+        Args:
+            version: ``None`` takes the newest.
+            deep: Open every file's footer too.
         """
-        return check_version(self.handle, version)
+        return check_version(self.handle, version, deep=deep)
 
     def compression_report(
         self,

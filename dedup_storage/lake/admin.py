@@ -14,6 +14,7 @@ from dedup_storage.errors import DatasetExistsError, DatasetNotFoundError, Usage
 from dedup_storage.lake.folders import open_folder
 from dedup_storage.lake.groups import feature_groups
 from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.schema import check_name
 
 __all__ = ["Admin", "DatasetDescription", "DropSummary", "RenameSummary", "delete_if_empty", "describe"]
@@ -151,6 +152,10 @@ class Admin(ABC, Generic[Metadata]):
     def describe(self, name: str) -> DatasetDescription:
         """A dataset as its metadata tells it."""
         return describe(self.load(name), self.format, self.location(name))
+
+    @abstractmethod
+    def status(self, name: str) -> PublicationStatus:
+        """What is under way on a dataset."""
 
     @abstractmethod
     def location(self, name: str) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetNotFoundError, VersionNotFoundError, known_names
 from dedup_storage.lake.cells import Cell
+from dedup_storage.lake.members import Members
 from dedup_storage.lake.stored_users import StoredUsers
 from dedup_storage.layout import ROLE_PROPERTY, DatasetSpec
 
@@ -141,6 +142,25 @@ class DatasetMetadata(ABC):
     @abstractmethod
     def pending(self) -> int | None:
         """A version that is decided but not yet complete."""
+
+    @property
+    @abstractmethod
+    def abandoned(self) -> Mapping[int, bool]:
+        """Versions that were decided and given up -> whether every trace of them is gone; no number is used again."""
+
+    @property
+    def following(self) -> int:
+        """The number that the next version gets."""
+        return max((self.current, *self.abandoned)) + 1
+
+    @property
+    def half_abandoned(self) -> int | None:
+        """A version that is given up, of which something is left to undo."""
+        return next((version for version, whole in sorted(self.abandoned.items()) if not whole), None)
+
+    @abstractmethod
+    def members(self, version: int) -> Members | None:
+        """What a version's claim said of its tables; ``None`` for one that was decided before claims named them."""
 
     @abstractmethod
     def snapshots(self, version: int) -> dict[str, int]:

@@ -11,7 +11,9 @@ from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.runs import Run, Staged
 from dedup_storage.lake.samples import SampleTables
 from dedup_storage.lake.segments import Segment
+from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Erasure, Policy, Upkeep
+from dedup_storage.lake.wholeness import Damage
 from dedup_storage.layout import DatasetSpec, TableSpec
 from dedup_storage.schema import DateGrain, LogSchema
 
@@ -165,6 +167,28 @@ class TableFormat(SampleTables, Protocol):
             ``date`` string and ``bucket`` int (the segment), ``content`` (0 data, else deletes), ``file_path``,
             ``rows``, ``bytes``; ``low`` and ``high``, the least and the greatest user.
         """
+
+    def damages(self, meta: DatasetMetadata, version: int, *, deep: bool = False) -> list[Damage]:
+        """What is wrong with a published version by the doing of others, from metadata and the list of its files.
+
+        Args:
+            meta: The dataset's tables.
+            version: The version.
+            deep: Open every file's footer too.
+        """
+
+    def status(self, dataset: str) -> PublicationStatus:
+        """What is under way on a dataset."""
+
+    def abandon(self, spec: DatasetSpec, version: int) -> None:
+        """Give up a version that is decided and not complete; what it brought already is taken out again.
+
+        Raises:
+            UsageError: the version is published, or was never decided.
+        """
+
+    def abandon_run(self, spec: DatasetSpec, run_id: str) -> tuple[str, ...]:
+        """Give up what a run has staged and its finished parts, unless its version is decided; gives the tables."""
 
     def publish(
         self,

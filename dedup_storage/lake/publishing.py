@@ -9,13 +9,14 @@ from typing import Any, Generic, NoReturn, TypeVar
 from tenacity import RetryCallState, Retrying
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError
+from dedup_storage.errors import ConflictError, DedupStorageError, StuckPublicationError, UsageError
 from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.retries import whole_publications
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import encode_segments
 from dedup_storage.layout import DatasetSpec
+from dedup_storage.spark.errors import ENGINE_ERRORS
 
 __all__ = ["LostRaceError", "PublisherBase", "version_facts"]
 
@@ -46,7 +47,25 @@ class PublisherBase(ABC, Generic[Metadata]):
         members: Sequence[str],
         verify: Callable[[DatasetMetadata], None] | None,
     ) -> int:
-        """See ``TableFormat.publish``."""
+        """See ``TableFormat.publish``; what was staged is let go where nothing was decided."""
+        try:
+            version = self._publish(spec, run, members, verify)
+        except BaseException as error:
+            try:
+                self.discard(spec, run)
+            except (DedupStorageError, *ENGINE_ERRORS) as second:
+                error.add_note(f"What the run {run.run_id} staged was not let go: {second}")
+            raise
+        self.discard_former(spec, run)
+        return version
+
+    def _publish(
+        self,
+        spec: DatasetSpec,
+        run: Run,
+        members: Sequence[str],
+        verify: Callable[[DatasetMetadata], None] | None,
+    ) -> int:
         verified = run.base
         for attempt in self._retrying():
             with attempt:
@@ -63,27 +82,95 @@ class PublisherBase(ABC, Generic[Metadata]):
                 for name in members:
                     self._refuse_foreign(meta, name)
                     self._prepare(meta, name, run)
-                return self._claim_and_complete(spec, meta.current + 1, run, members)
+                return self._decide(meta, run, members)
         raise AssertionError("unreachable: tenacity reraises")
 
+    def _decide(self, meta: Metadata, run: Run, members: Sequence[str]) -> int:
+        version = meta.following
+        try:
+            return self._claim_and_complete(meta, version, run, members)
+        except StuckPublicationError as error:
+            # Another tool got between the look at the tables and the decision. Nobody was told of the version yet.
+            self.abandon(self.lake.load(meta.spec.name), version)
+            raise ConflictError(
+                error.what,
+                expected=error.expected,
+                got=error.got,
+                fix="The version was abandoned, nothing was published. Run the job again.",
+            ) from error
+
     def complete_pending(self, spec: DatasetSpec) -> Metadata:
-        """Finish the version that is decided but not complete, if there is one; gives the tables as they are then."""
+        """Finish the version that is decided but not complete, or that is being given up, if there is one; gives the
+        tables as they are then.
+
+        Raises:
+            StuckPublicationError: it can never be completed.
+        """
         meta: Metadata = self.lake.load(spec.name)
-        while meta.pending is not None:
-            self.complete(meta, meta.pending)
+        while True:
+            if meta.half_abandoned is not None:
+                self.undo(meta, meta.half_abandoned)
+            elif meta.pending is not None:
+                self.complete(meta, meta.pending)
+            else:
+                return meta
             meta = self.lake.load(spec.name)
-        return meta
+
+    def give_up(self, spec: DatasetSpec, version: int) -> None:
+        """Give up a version that is decided and not complete.
+
+        Raises:
+            UsageError: the version is published, or was never decided.
+        """
+        meta: Metadata = self.lake.load(spec.name)
+        if version not in meta.abandoned and version != meta.pending:
+            published = version in meta.version_numbers
+            raise UsageError(
+                f"version {version} of {spec.name} {'is published' if published else 'was never decided'}",
+                expected="a version that is decided and not complete"
+                + ("" if meta.pending is None else f": version {meta.pending}"),
+                fix="Take a published version back with: dedup-storage versions rollback N."
+                if published
+                else "See what is under way with: dedup-storage versions status.",
+            )
+        try:
+            self.abandon(meta, version)
+        except LostRaceError as error:
+            raise UsageError(
+                f"version {version} of {spec.name} was completed meanwhile; it is published",
+                fix="Take it back with: dedup-storage versions rollback N.",
+            ) from error
+
+    @abstractmethod
+    def abandon(self, meta: Metadata, version: int) -> None:
+        """Give up a version that is decided and not complete: first so that nobody can complete it, then ``undo``.
+
+        Raises:
+            LostRaceError: it was completed meanwhile.
+        """
+
+    @abstractmethod
+    def undo(self, meta: Metadata, version: int) -> None:
+        """Take out of the tables what a version that is given up brought already; safe to repeat."""
 
     @abstractmethod
     def complete(self, meta: Metadata, version: int) -> None:
-        """Bring a decided version's data into the tables, the anchor last; safe to repeat."""
+        """Bring a decided version's data into the tables, the anchor last; safe to repeat.
+
+        Raises:
+            StuckPublicationError: what it needs is gone, or fits no longer.
+        """
 
     @abstractmethod
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove what an attempt staged, unless its version is decided."""
 
     @abstractmethod
-    def _claim_and_complete(self, spec: DatasetSpec, version: int, run: Run, members: Sequence[str]) -> int: ...
+    def discard_former(self, spec: DatasetSpec, run: Run) -> None:
+        """Let go of what earlier attempts of a published run staged: they were killed."""
+
+    @abstractmethod
+    def _claim_and_complete(self, meta: Metadata, version: int, run: Run, members: Sequence[str]) -> int: ...
 
     @abstractmethod
     def _refuse_foreign(self, meta: Metadata, name: str) -> None: ...
@@ -113,6 +200,8 @@ def refuse_overlap(meta: DatasetMetadata, run: Run) -> None:
     if run.replaced is None and run.segments is None:
         return
     for version in range(run.base + 1, meta.current + 1):
+        if version in meta.abandoned:
+            continue
         facts, grain = meta.claim(version), meta.spec.date_grain
         if overlap(facts, grain, dates=run.dates, segments=run.segments, reads=run.reads, tables=run.tables):
             changed = "event dates" if run.segments is None else "segments"

@@ -42,7 +42,7 @@ def test_an_unfinished_publication_is_finished_by_the_next_run(spark: SparkSessi
     assert writer._stage(collapse, keys, run)[1]
     publisher = ds.tables._publisher
     anchor = publisher.lake.catalog.load_table((ds.name, "requests"))
-    staged = publisher.find_staged(anchor, run.attempt)
+    staged = publisher.staging.find_staged(anchor, run.attempt)
     publisher.tag(ds.name, "requests", claim_tag(2), staged.snapshot_id)
     assert ds.metadata().pending == 2
     same_rows(ds.logs(), log(spark, [1]).frame)

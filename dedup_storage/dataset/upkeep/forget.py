@@ -119,13 +119,14 @@ class Forgetting(TimedSteps):
         return self._summary(count, self.handle.metadata().current, made.versions, tables, clean=clean)
 
     def _refuse_busy(self) -> None:
-        dataset = self.spec.name
-        tables = self.handle.metadata().tables
-        busy = ", ".join(f"{table}.{branch}" for table in tables for branch in self.tables.branches(dataset, table))
+        """Rows that runs have staged, or parts that they finished, may be of the users and would be published later."""
+        busy = [run for run in self.tables.status(self.spec.name).runs if run.run_id != self.run_id]
         if busy:
+            named = ", ".join(f"{run.run_id} ({run.holds} in {', '.join(run.tables)})" for run in busy)
             raise UsageError(
-                f"runs are at work on {dataset}, or were stopped there: {busy}",
-                fix="Nothing was changed. Finish them, or drop them with maintain --abandoned-days 0.",
+                f"runs are at work on {self.spec.name}, or were stopped there: {named}",
+                fix="Nothing was changed. Let them finish, run stopped ones again under their run id, or give them up: "
+                "dedup-storage versions abandon --run-id RUN.",
             )
 
     def _refuse_staged(self, tables: Iterable[str]) -> None:

@@ -13,8 +13,10 @@ from dedup_storage.lake.admin import RECENT_MS, Admin, DropSummary, RenameSummar
 from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.stage import RUNS_FOLDER, STAGED_FOLDER
+from dedup_storage.lake.delta.status import delta_status
 from dedup_storage.lake.delta.versions import VERSIONS_TABLE
 from dedup_storage.lake.folders import child_folders, delete_folder, list_files
+from dedup_storage.lake.status import PublicationStatus
 
 __all__ = ["DeltaAdmin", "open_admin"]
 
@@ -30,6 +32,10 @@ class DeltaAdmin(Admin[DeltaMetadata]):
     @property
     def _store(self) -> Mapping[str, str]:
         return self.lake.settings.catalog.properties
+
+    def status(self, name: str) -> PublicationStatus:
+        """What is under way on a dataset."""
+        return delta_status(self.lake, self.load(name))
 
     def location(self, name: str) -> str:
         """Where the dataset's tables lie."""

@@ -26,6 +26,8 @@ class Versions:
         samples: Named sample -> its record.
         sample_numbers: Named sample -> number of its record.
         moves: What each erasure made anew: table -> old -> new.
+        abandoned: Versions that were decided and given up -> facts of their runs; no number is used again.
+        undone: Those of them of which nothing is left -> table -> the Delta version that undid them there.
         dropped: Tables of the dataset, when it is being dropped.
     """
 
@@ -36,6 +38,8 @@ class Versions:
     samples: dict[str, str] = field(default_factory=dict)
     sample_numbers: dict[str, int] = field(default_factory=dict)
     moves: list[Mapping[str, Mapping[str, int]]] = field(default_factory=list)
+    abandoned: dict[int, dict[str, str]] = field(default_factory=dict)
+    undone: dict[int, Mapping[str, int]] = field(default_factory=dict)
     dropped: tuple[str, ...] | None = None
 
     def move(self, event: Mapping[str, Any]) -> None:
@@ -72,6 +76,10 @@ def fold(rows: Iterable[Mapping[str, Any]]) -> Versions:
             found.claims[number] = {**json.loads(row["body"]), "created-ms": str(row["at_ms"])}
         elif row["event"] == "published":
             found.published[number] = json.loads(row["body"])
+        elif row["event"] == "abandoned":
+            found.abandoned[number] = json.loads(row["body"])
+        elif row["event"] == "undone":
+            found.undone[number] = json.loads(row["body"])["snapshots"]
         elif row["event"] == "moved":
             moves[number] = json.loads(row["body"])
         elif row["event"] == "pin":
@@ -86,4 +94,7 @@ def fold(rows: Iterable[Mapping[str, Any]]) -> Versions:
             found.samples[row["label"]] = json.loads(row["body"])["record"]
     for number in sorted(moves):
         found.move(moves[number])
+    for number in found.abandoned:
+        # What it decided holds no longer; its facts say what is to be undone.
+        found.abandoned[number] = {**found.claims.pop(number, {}), **found.abandoned[number]}
     return found

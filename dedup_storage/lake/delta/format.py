@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,10 +26,12 @@ from dedup_storage.lake.delta.layout import (
 from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
 from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.open import load_delta, refuse_unreadable
+from dedup_storage.lake.delta.proof import delta_damages
 from dedup_storage.lake.delta.publish import APP, DeltaPublisher
 from dedup_storage.lake.delta.samples import DeltaSamples
 from dedup_storage.lake.delta.segments import file_of_row, files_frame, segments_condition
 from dedup_storage.lake.delta.stage import StagedFiles
+from dedup_storage.lake.delta.status import delta_status
 from dedup_storage.lake.delta.upkeep import DeltaUpkeep
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.folders import child_folders, delete_folder
@@ -37,7 +40,9 @@ from dedup_storage.lake.protocol import TableFormat, require_segments
 from dedup_storage.lake.runs import Run, Staged
 from dedup_storage.lake.segments import Segment
 from dedup_storage.lake.sql import listed, quoted
+from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Policy
+from dedup_storage.lake.wholeness import Damage
 from dedup_storage.layout import (
     PROMOTED_PROPERTY,
     ROLE_PROPERTY,
@@ -304,6 +309,37 @@ class DeltaFormat(DeltaSamples):
     ) -> int:
         """Make an attempt's staged data visible in all tables at once; gives the version."""
         return self._publisher.publish(spec, run, members, verify)
+
+    def damages(self, meta: DatasetMetadata, version: int, *, deep: bool = False) -> list[Damage]:
+        """What is wrong with a published version by the doing of others."""
+        return list(delta_damages(cast(DeltaMetadata, meta), version, deep=deep))
+
+    def status(self, dataset: str) -> PublicationStatus:
+        """What is under way on a dataset."""
+        return delta_status(self.lake, self.lake.load(dataset))
+
+    def abandon(self, spec: DatasetSpec, version: int) -> None:
+        """Give up a version that is decided and not complete, and finished parts of its run, which fit no longer."""
+        run_id = self.lake.load(spec.name).claim(version).get("run-id")
+        self._publisher.give_up(spec, version)
+        if run_id:
+            self.abandon_run(spec, run_id)
+
+    def abandon_run(self, spec: DatasetSpec, run_id: str) -> tuple[str, ...]:
+        """Give up what a run has staged and its finished parts, unless its version is decided."""
+        meta, store = self.lake.load(spec.name), self._publisher.store(spec.name)
+        decided = meta.claim(meta.pending).get("attempt") if meta.pending is not None else None
+        found: set[str] = set()
+        for attempt in store.attempts():
+            if attempt.rpartition("/")[0] == run_id and attempt != decided:
+                found |= set(store.tables(attempt))
+                store.discard(attempt)
+        for name in meta.tables:
+            branch = self.branch(spec.name, name, run_id)
+            if branch.exists():
+                branch.drop()
+                found.add(name)
+        return tuple(sorted(found))
 
     def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:
         """Publish a new version with the content of an older one; gives its number."""

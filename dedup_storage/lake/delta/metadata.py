@@ -24,12 +24,15 @@ from dedup_storage.lake.delta.versions import VERSIONS_TABLE, VersionLog
 from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
 from dedup_storage.lake.folders import child_folders, is_delta_table
 from dedup_storage.lake.history import ANCHORS, Added, Catalog, DatasetMetadata, FileShare, Totals, no_dataset
+from dedup_storage.lake.members import Members
 from dedup_storage.lake.stored_users import StoredUsers
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec
 from dedup_storage.schema import check_name
 
-__all__ = ["HARMLESS", "TABLE_FACTS", "DeltaLake", "DeltaMetadata", "open_lake"]
+__all__ = ["HARMLESS", "MEMBERS", "TABLE_FACTS", "DeltaLake", "DeltaMetadata", "open_lake"]
 
+# Fact of a claim: what it says of its tables, as JSON.
+MEMBERS = "members"
 # What a version says of single tables' changes, in the body of its event: table -> facts.
 TABLE_FACTS = "facts"
 # Operations of Delta's history that change no row.
@@ -69,6 +72,16 @@ class DeltaMetadata(DatasetMetadata):
         newest = max(self.versions.claims, default=0)
         return newest if newest and newest not in self.versions.published and newest > self.current else None
 
+    @property
+    def abandoned(self) -> Mapping[int, bool]:
+        """See ``DatasetMetadata``."""
+        return {version: version in self.versions.undone for version in self.versions.abandoned}
+
+    def members(self, version: int) -> Members | None:
+        """See ``DatasetMetadata``."""
+        text = self.versions.claims.get(version, {}).get(MEMBERS)
+        return Members.from_json(text) if text else None
+
     def snapshots(self, version: int) -> dict[str, int]:
         """Table name -> Delta version, anchor first."""
         found = self.versions.published.get(version, {}).get("snapshots", {})
@@ -81,7 +94,10 @@ class DeltaMetadata(DatasetMetadata):
 
     def claim(self, version: int) -> dict[str, str]:
         """See ``DatasetMetadata``."""
-        return dict(self.versions.claims.get(version, {}))
+        facts = dict(self.versions.claims.get(version, {}))
+        members = self.members(version)
+        facts.pop(MEMBERS, None)
+        return facts if members is None else {"parent": str(members.parent), **facts}
 
     def rows(self, version: int) -> dict[str, int]:
         """See ``DatasetMetadata``."""

@@ -20,25 +20,24 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from dedup_storage.errors import ForeignCommitError, StorageError
+from dedup_storage.errors import ConflictError, ForeignCommitError, StorageError
 from dedup_storage.faults import reached
+from dedup_storage.lake.delta.abandon import APP, DeltaAbandonment, applied, applied_by, stuck
 from dedup_storage.lake.delta.branch import BRANCH_FACT, DeltaBranch
 from dedup_storage.lake.delta.files import live_files, replaced_files, restored_actions
 from dedup_storage.lake.delta.log import TableLog
-from dedup_storage.lake.delta.metadata import HARMLESS, TABLE_FACTS, DeltaLake, DeltaMetadata
+from dedup_storage.lake.delta.metadata import HARMLESS, MEMBERS, TABLE_FACTS, DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.relay import RELAY, Relay, relay_table
 from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
 from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
+from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError, PublisherBase, version_facts
 from dedup_storage.lake.runs import Run
 from dedup_storage.layout import DEFINITION, DatasetSpec
 
 __all__ = ["APP", "DeltaPublisher"]
-
-# Delta's application id of publications; its version is the dataset's version.
-APP = "dedup-storage"
 
 
 class DeltaPublisher(PublisherBase[DeltaMetadata]):
@@ -49,6 +48,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
 
     def __init__(self, spark: SparkSession, lake: DeltaLake) -> None:
         self.spark, self.settings, self.lake = spark, lake.settings, lake
+        self._abandonment = DeltaAbandonment(spark, lake)
 
     def store(self, dataset: str) -> StagedStore:
         """Where attempts are described."""
@@ -70,11 +70,13 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         elif self.store(dataset).get(run.attempt, name) is None:
             self.store(dataset).put(run.attempt, StagedFiles(name, facts=facts))
 
-    def _claim_and_complete(self, spec: DatasetSpec, version: int, run: Run, members: Sequence[str]) -> int:
+    def _claim_and_complete(self, meta: DeltaMetadata, version: int, run: Run, members: Sequence[str]) -> int:
+        spec, tables = meta.spec, sorted({*members, *self.store(meta.spec.name).tables(run.attempt)})
         facts = {
             **version_facts(run),
             "attempt": run.attempt,
-            "staged-tables": ",".join(sorted({*members, *self.store(spec.name).tables(run.attempt)})),
+            "staged-tables": ",".join(tables),
+            MEMBERS: self._members(meta, run, tables).to_json(),
         }
         if run.branch is not None:
             facts[BRANCH_FACT] = run.branch
@@ -83,14 +85,62 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             raise LostRaceError(f"version {version} was decided by another run")
         reached("publish:after-claim")
         self.complete(self.lake.load(spec.name), version)
+        if version in self.lake.load(spec.name).abandoned:
+            raise ConflictError(
+                f"version {version} of {spec.name} was abandoned by somebody while this run completed it",
+                fix="Nothing was published by this run. Run the job again.",
+            )
         return version
+
+    def _members(self, meta: DeltaMetadata, run: Run, tables: Sequence[str]) -> Members:
+        """What this attempt is to bring into which tables, all of it there.
+
+        Raises:
+            StorageError: something of it is gone.
+        """
+        before = meta.snapshots(meta.current) if meta.current else {}
+        if run.facts.get("kind") == "rollback":
+            target = int(run.facts["parent"])
+            rows = meta.rows(target)
+            found = {n: Member(total=rows.get(n), snapshot=s) for n, s in meta.snapshots(target).items()}
+            return Members(meta.current, tuple(found), found)
+        found = {}
+        for name in tables:
+            staged = self.store(meta.spec.name).get(run.attempt, name)
+            if staged is None:
+                raise StorageError(
+                    f"what the run {run.run_id} staged in {meta.spec.name}.{name} is gone",
+                    fix="Nothing was published. Run the job again with the same run id.",
+                )
+            lost = self.store(meta.spec.name).lost(staged)
+            if lost:
+                place, text = lost[0]
+                raise StorageError(
+                    f"{len(lost):,} of the files that the run {run.run_id} staged in {meta.spec.name}.{name} are not "
+                    "as they were written",
+                    expected=f"the file {place}",
+                    got=text,
+                    fix="Nothing was published. See which tool removes files of this table that are younger than the "
+                    "run (VACUUM with a short retention does), then run the job again.",
+                )
+            found[name] = Member(rows=staged.rows, files=len(staged.actions))
+        left_out = {*run.facts.get(UNTAGGED, "").split(",")}
+        return Members(meta.current, tuple(n for n in dict.fromkeys((*before, *found)) if n not in left_out), found)
+
+    def abandon(self, meta: DeltaMetadata, version: int) -> None:
+        """See ``PublisherBase``."""
+        self._abandonment.abandon(meta, version)
+
+    def undo(self, meta: DeltaMetadata, version: int) -> None:
+        """See ``PublisherBase``."""
+        self._abandonment.undo(meta, version)
 
     def complete(self, meta: DeltaMetadata, version: int) -> None:
         """Commit a decided version's files to the tables' logs, the anchor last, and say so."""
         facts, dataset, anchor = meta.claim(version), meta.spec.name, meta.spec.anchor.name
         body: dict[str, dict[str, Any]] = {"snapshots": {}, "rows": {}}
-        if version > 1:
-            before = meta.versions.published[version - 1]
+        if meta.current:
+            before = meta.versions.published[meta.current]
             body = {key: dict(values) for key, values in before.items()}
         if facts.get("kind") == "rollback":
             body = {key: dict(values) for key, values in meta.versions.published[int(facts["parent"])].items()}
@@ -142,16 +192,16 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             with retry:
                 staged = self.store(spec.name).get(attempt, ref.name)
                 if staged is None:
-                    if version in self.lake.log(spec.name).load().published:
+                    versions = self.lake.log(spec.name).load()
+                    if version in versions.published or version in versions.abandoned:
                         return None
-                    raise StorageError(
-                        f"the staged data of table {ref.name} is gone",
-                        fix="Roll back: dedup-storage versions rollback N, then run the job again.",
-                    )
-                if _applied(ref, version) is None:
-                    removed = _taken_out(spec, ref, staged)
+                    raise stuck(spec, ref, version, "it is gone", "no description of the staged files")
+                if applied(ref, version) is None:
+                    for place, text in self.store(spec.name).lost(staged)[:1]:
+                        raise stuck(spec, ref, version, "a file of it is not as it was written", f"{place}: {text}")
+                    removed = _taken_out(spec, ref, staged, version)
                     self.log(spec.name, ref.name).commit([*removed, *staged.actions], APP, version)
-                found = _applied(ref, version)
+                found = applied(ref, version)
                 if found is None:
                     raise LostRaceError(f"version {version} is not in the log of {ref.name}")
                 return found, staged.facts or {}
@@ -168,7 +218,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                     raise StorageError(f"what was to be made anew of {ref.name} is gone", fix="Run the job again.")
                 relay = Relay.from_json(text)
                 markers = [(f"{APP}-relay-{version}", n + 1) for n in range(len(relay.snapshots) - 1)]
-                made = relay_table(ref, self.log(dataset, ref.name), relay, [*markers, (APP, version)], _applied_by)
+                made = relay_table(ref, self.log(dataset, ref.name), relay, [*markers, (APP, version)], applied_by)
                 return made[-1], {str(old): new for old, new in zip(relay.snapshots, made, strict=False)}
         raise AssertionError("unreachable: tenacity reraises")
 
@@ -190,9 +240,9 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         for retry in self._retrying():
             with retry:
                 log = self.log(dataset, ref.name)
-                if _applied(ref, version) is None:
+                if applied(ref, version) is None:
                     log.commit(restored_actions(ref, log.files_at(target)), APP, version)
-                found = _applied(ref, version)
+                found = applied(ref, version)
                 if found is None:
                     raise LostRaceError(f"version {version} is not in the log of {ref.name}")
                 return found
@@ -202,14 +252,17 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         """A table must hold the current version: a commit from elsewhere belongs to no version."""
         ref = meta.tables[name]
         table, expected = ref.load(), meta.snapshots(meta.current).get(name) if meta.current else None
+        undone = [tables[name] for tables in meta.versions.undone.values() if name in tables]
         if expected is None:
             foreign = live_files(ref).paths
         else:
+            # What an abandoned version did to the table was undone by a commit of the toolkit's own.
+            expected = max((expected, *undone))
             newer = table.history(table.version() - expected) if table.version() > expected else []
             foreign = [e for e in newer if not str(e.get("operation", "")).startswith(HARMLESS)]
         if not foreign:
             return
-        if meta.current + 1 in self.lake.log(meta.spec.name).load().claims:
+        if meta.following in self.lake.log(meta.spec.name).load().claims:
             raise LostRaceError("another version was decided")
         raise ForeignCommitError(
             f"the table {meta.spec.name}.{name} was changed outside the toolkit",
@@ -229,8 +282,14 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             return
         self.store(spec.name).discard(run.attempt)
 
+    def discard_former(self, spec: DatasetSpec, run: Run) -> None:
+        """See ``PublisherBase``."""
+        for attempt in self.store(spec.name).attempts():
+            if attempt.rpartition("/")[0] == run.run_id and attempt != run.attempt:
+                self.store(spec.name).discard(attempt)
 
-def _taken_out(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles) -> list[str]:
+
+def _taken_out(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles, version: int) -> list[str]:
     """The actions that take out what an attempt replaces."""
     if staged.replaced is not None:
         return replaced_files(spec, ref, staged)
@@ -238,24 +297,6 @@ def _taken_out(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles) -> list[st
         return []
     live = live_files(ref).at(staged.removed)
     if live.table.num_rows != len(staged.removed):
-        raise StorageError(
-            f"files of table {ref.name} that a decided version replaces were taken out by another tool",
-            fix="Roll back: dedup-storage versions rollback N, then run the job again.",
-        )
+        found = f"{live.table.num_rows:,} of {len(staged.removed):,} files that it replaces"
+        raise stuck(spec, ref, version, "another tool took out files that it replaces", found)
     return live.removals()
-
-
-def _applied(ref: DeltaRef, version: int) -> int | None:
-    """The Delta version whose commit brought a dataset's version; ``None`` when none did."""
-    return _applied_by(ref, APP, version)
-
-
-def _applied_by(ref: DeltaRef, app: str, transaction: int) -> int | None:
-    """The Delta version whose commit brought an application's transaction; ``None`` when none did."""
-    table = ref.load()
-    if (table.transaction_version(app) or 0) < transaction:
-        return None
-    number = table.version()
-    while number > 0 and (ref.load(number - 1).transaction_version(app) or 0) >= transaction:
-        number -= 1
-    return int(number)

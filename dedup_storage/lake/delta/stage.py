@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
+from urllib.parse import unquote
 
-from dedup_storage.lake.folders import delete_files, delete_folder, list_files, read_text, write_text
+from dedup_storage.lake.folders import delete_files, delete_folder, list_files, open_folder, read_text, write_text
 
 __all__ = ["RUNS_FOLDER", "STAGED_FOLDER", "StagedFiles", "StagedStore"]
 
@@ -48,6 +49,11 @@ class StagedFiles:
         return [str(a["path"]) for a in self._adds()]
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Place of each file in the table's folder -> its bytes."""
+        return {unquote(str(a["path"])): int(a["size"]) for a in self._adds()}
+
+    @property
     def rows(self) -> int:
         """Rows of the files."""
         return sum(int(json.loads(a["stats"])["numRecords"]) for a in self._adds())
@@ -75,7 +81,8 @@ class StagedStore:
 
     def put(self, attempt: str, staged: StagedFiles) -> None:
         """Remember what an attempt staged in a table."""
-        write_text(f"{self._folder(attempt)}/{staged.table}.json", json.dumps(asdict(staged)), self._properties)
+        text = json.dumps({**asdict(staged), "attempt": attempt})
+        write_text(f"{self._folder(attempt)}/{staged.table}.json", text, self._properties)
 
     def get(self, attempt: str, table: str) -> StagedFiles | None:
         """What an attempt staged in a table."""
@@ -100,6 +107,17 @@ class StagedStore:
             borrowed=found.get("borrowed", False),
         )
 
+    def lost(self, staged: StagedFiles) -> list[tuple[str, str]]:
+        """Files of an attempt in a table that are not there as they were written: place, and what was found."""
+        filesystem, root = open_folder(f"{self.uri}/{staged.table}", self._properties)
+        lengths = {f"{root}/{path}": size for path, size in staged.sizes.items()}
+        infos = filesystem.get_file_info(list(lengths)) if lengths else []
+        return [
+            (info.path, f"{info.size:,} bytes" if info.is_file else "no file")
+            for info in infos
+            if not info.is_file or info.size != lengths[info.path]
+        ]
+
     def put_note(self, attempt: str, table: str, text: str) -> None:
         """Remember what an attempt is to do to a table where that is more than to add and replace files."""
         write_text(f"{self._folder(attempt)}/{table}.json", text, self._properties)
@@ -107,6 +125,18 @@ class StagedStore:
     def read_note(self, attempt: str, table: str) -> str | None:
         """What ``put_note`` remembered."""
         return read_text(f"{self._folder(attempt)}/{table}.json", self._properties)
+
+    def attempts(self) -> dict[str, int]:
+        """Attempts that have staged something -> when they began, in milliseconds since the epoch (UTC)."""
+        found: dict[str, int] = {}
+        for file in list_files(f"{self.uri}/{STAGED_FOLDER}", self._properties):
+            folder = file.path.rsplit("/", 2)[-2]
+            text = read_text(f"{self.uri}/{STAGED_FOLDER}/{folder}/{file.base_name}", self._properties)
+            attempt = json.loads(text).get("attempt") if text is not None else None
+            if attempt is not None:
+                since_ms = file.mtime_ns // 1_000_000
+                found[attempt] = min(since_ms, found.get(attempt, since_ms))
+        return found
 
     def tables(self, attempt: str) -> list[str]:
         """Tables that an attempt staged something in."""

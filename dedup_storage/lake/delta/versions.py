@@ -7,6 +7,11 @@ table, appended by one atomic commit:
     version N is decided: its facts name the attempt whose staged files make it. Only one writer can append it.
 ``published`` N
     version N is complete: its body has the Delta version of every table. Readers look at these alone.
+``abandoned`` N
+    version N is given up: it is never published, and its number is not used again. Of ``published`` N and this, the
+    table accepts one.
+``undone`` N
+    nothing is left of the abandoned version N; the body has the Delta version of each table that undid it.
 ``pin`` N
     a label that keeps version N.
 ``moved`` N
@@ -100,17 +105,32 @@ class VersionLog:
         """
         return self._append_once("published", version, body, moved)
 
+    def abandon(self, version: int, body: Mapping[str, Any]) -> bool:
+        """Give a decided version up; ``False`` when it was published, or given up, by another run."""
+        return self._append_once("abandoned", version, body, once="published")
+
+    def undone(self, version: int, body: Mapping[str, Any]) -> None:
+        """Say that nothing is left of an abandoned version; twice is once."""
+        self._append_once("undone", version, body, once=f"undone-{version}")
+
     def _append_once(
-        self, event: str, version: int, body: Mapping[str, Any], moved: Mapping[str, Any] | None = None
+        self,
+        event: str,
+        version: int,
+        body: Mapping[str, Any],
+        moved: Mapping[str, Any] | None = None,
+        once: str | None = None,
     ) -> bool:
+        """Append an event that excludes others of the name ``once`` (its own) for the same version."""
         from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError
 
-        table = load_delta(self.uri, self._options)
-        if (table.transaction_version(event) or 0) != version - 1:
+        table, once = load_delta(self.uri, self._options), once or event
+        last = table.transaction_version(once) or 0
+        if last >= version if once.startswith("undone") else last != version - 1:
             return False
         # The commit is checked against those that came after the state that was just looked at.
-        properties = CommitProperties(app_transactions=[Transaction(event, version)], max_commit_retries=30)
+        properties = CommitProperties(app_transactions=[Transaction(once, version)], max_commit_retries=30)
         try:
             self._write(table, event, version, None, body, properties, moved)
         except CommitFailedError:

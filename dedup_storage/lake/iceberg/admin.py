@@ -20,8 +20,11 @@ from dedup_storage.lake.admin import RECENT_MS, Admin, DropSummary, RenameSummar
 from dedup_storage.lake.branch import BRANCH_PREFIX
 from dedup_storage.lake.folders import delete_folder
 from dedup_storage.lake.iceberg.commit import TableChange, change_table, commits, require_commits
+from dedup_storage.lake.iceberg.holds import holds
 from dedup_storage.lake.iceberg.metadata import DROPPED, RENAMED, IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary, tags
+from dedup_storage.lake.iceberg.status import iceberg_status, pending_attempt
+from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.layout import SPEC_PROPERTY, DatasetSpec, claim_tag, version_tag
 
 if TYPE_CHECKING:
@@ -46,6 +49,10 @@ class IcebergAdmin(Admin[IcebergMetadata]):
     @property
     def _store(self) -> Mapping[str, str]:
         return self.lake.settings.catalog.properties
+
+    def status(self, name: str) -> PublicationStatus:
+        """What is under way on a dataset."""
+        return iceberg_status(self.load(name))
 
     def location(self, name: str) -> str:
         """Where the table that describes a dataset lies."""
@@ -91,6 +98,7 @@ class IcebergAdmin(Admin[IcebergMetadata]):
         if branches:
             found.append(f"runs are at work or were stopped ({', '.join(sorted(branches))})")
         attempts = {attempt for table in meta.tables.values() for attempt in _staged(table)}
+        attempts |= {hold.attempt for hold in holds(meta.tables) if hold.attempt != pending_attempt(meta)}
         if attempts:
             found.append(f"rows are staged and not published ({', '.join(sorted(attempts))})")
         return found

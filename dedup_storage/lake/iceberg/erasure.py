@@ -55,7 +55,8 @@ class IcebergErasure:
         return self.tables.metadata(self.spec.name)
 
     def begin(self) -> None:
-        """Remove the branches that a killed attempt of this run left."""
+        """Remove the branches and holds that a killed attempt of this run left."""
+        self.tables.abandon_run(self.spec, self.run_id)
         for name, table in self._metadata().tables.items():
             ids = [self.run_id, *(f"{self.run_id}/{s.snapshot_id}" for s in table.metadata.snapshots)]
             there = set(tags(table))

@@ -18,12 +18,12 @@ from dedup_storage.config import Settings
 from dedup_storage.faults import reached
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import commit_again, load_java
-from dedup_storage.lake.iceberg.metadata import EXPIRED_PREFIX
+from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, EXPIRED_PREFIX, MEMBERS_PREFIX
 from dedup_storage.lake.iceberg.snapshots import tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.retries import passing_failures
 from dedup_storage.lake.sql import quoted
-from dedup_storage.layout import DatasetSpec, claim_tag, version_tag
+from dedup_storage.layout import DatasetSpec, claim_tag, parse_version_tag, version_tag
 from dedup_storage.spark.errors import JAVA_ERRORS
 
 __all__ = ["VERSION_OF_TAG", "Expiry"]
@@ -82,6 +82,19 @@ class Expiry:
                 if match and int(match.group(1)) <= meta.current and int(match.group(1)) not in there:
                     self.tables.untag(self.spec.name, name, tag)
                     reached("maintain:untagged")
+        # What claims said of their tables; an abandoned number needs no mention once later ones were used.
+        for prefix in (MEMBERS_PREFIX, ABANDONED_PREFIX):
+            for key in meta.anchor.properties:
+                version = parse_version_tag(key.removeprefix(prefix)) if key.startswith(prefix) else None
+                done = version is not None and version < meta.current and version not in there
+                if done and meta.abandoned.get(version or 0, True):
+                    self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        def forget() -> None:
+            load_java(self.spark, self.settings, self.spec.name, self.spec.anchor.name).set_property(key, None)
+
+        commit_again(forget)
 
     def drop_branch(self, name: str, branch: str) -> None:
         """Remove a run's branch; its snapshots go with the next ``remove_snapshots``."""

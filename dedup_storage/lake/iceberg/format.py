@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -19,17 +20,22 @@ from dedup_storage.lake.iceberg.adopt import adopt_table, describe_adopted, tabl
 from dedup_storage.lake.iceberg.branch import RunBranch
 from dedup_storage.lake.iceberg.erasure import IcebergErasure
 from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
-from dedup_storage.lake.iceberg.metadata import Lake
+from dedup_storage.lake.iceberg.holds import holds
+from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
+from dedup_storage.lake.iceberg.proof import iceberg_damages
 from dedup_storage.lake.iceberg.publish import Publisher
 from dedup_storage.lake.iceberg.samples import IcebergSamples
 from dedup_storage.lake.iceberg.snapshots import snapshot_summary, tags
+from dedup_storage.lake.iceberg.status import iceberg_status, pending_attempt
 from dedup_storage.lake.iceberg.upkeep import IcebergUpkeep
 from dedup_storage.lake.protocol import TableFormat, require_segments
 from dedup_storage.lake.ranges import in_ranges
 from dedup_storage.lake.runs import Run, Staged
 from dedup_storage.lake.segments import Segment
 from dedup_storage.lake.sql import listed, located, quoted
+from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Policy
+from dedup_storage.lake.wholeness import Damage
 from dedup_storage.layout import (
     PROMOTED_PROPERTY,
     DatasetSpec,
@@ -193,7 +199,7 @@ class IcebergFormat(IcebergSamples):
             frame = move_to(run_session(self.spark), frame)
         frame.sparkSession.conf.set("spark.wap.id", run.attempt)
         writer = frame.select(*table.columns).writeTo(self._name(spec.name, table.name))
-        for key, value in self._publisher.facts(spec, table.name, run).items():
+        for key, value in self._publisher.staging.facts(spec, table.name, run).items():
             writer = writer.option(f"snapshot-property.{key}", value)
         if presorted:
             writer = writer.option("use-table-distribution-and-ordering", "false").option("fanout-enabled", "false")
@@ -207,7 +213,9 @@ class IcebergFormat(IcebergSamples):
             writer.overwrite(in_ranges(str(spec.event_date_column), run.replaced))
         else:
             writer.append()
-            self._publisher.replace_segments(spec, table.name, run)
+            self._publisher.staging.replace_segments(spec, table.name, run)
+            return
+        self._publisher.staging.hold(spec, table.name, run.attempt)
 
     def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
         """Stage a snapshot without rows: a version's anchor where none of its rows change, or new facts of a table."""
@@ -217,7 +225,7 @@ class IcebergFormat(IcebergSamples):
     def staged(self, spec: DatasetSpec, table: str, run: Run) -> Staged:
         """What an attempt staged in one table."""
         meta = self.lake.catalog.load_table((spec.name, table))
-        snapshot = self._publisher.find_staged(meta, run.attempt)
+        snapshot = self._publisher.staging.find_staged(meta, run.attempt)
         summary = snapshot_summary(snapshot)
         return Staged(
             table=table,
@@ -284,11 +292,43 @@ class IcebergFormat(IcebergSamples):
         """Make an attempt's staged data visible in all tables at once; gives the version."""
         return self._publisher.publish(spec, run, members, verify)
 
+    def damages(self, meta: DatasetMetadata, version: int, *, deep: bool = False) -> list[Damage]:
+        """What is wrong with a published version by the doing of others."""
+        return list(iceberg_damages(cast(IcebergMetadata, meta), version, deep=deep))
+
+    def status(self, dataset: str) -> PublicationStatus:
+        """What is under way on a dataset."""
+        return iceberg_status(self.lake.load(dataset))
+
+    def abandon(self, spec: DatasetSpec, version: int) -> None:
+        """Give up a version that is decided and not complete, and finished parts of its run, which fit no longer."""
+        run_id = self.lake.load(spec.name).claim(version).get("run-id")
+        self._publisher.give_up(spec, version)
+        if run_id:
+            self.abandon_run(spec, run_id)
+
+    def abandon_run(self, spec: DatasetSpec, run_id: str) -> tuple[str, ...]:
+        """Give up what a run has staged and its finished parts, unless its version is decided."""
+        meta, found = self.lake.load(spec.name), set()
+        decided = pending_attempt(meta)
+        for hold in holds(meta.tables):
+            if hold.run_id == run_id and hold.attempt != decided:
+                self._publisher.staging.drop(spec.name, hold.table, hold.tag)
+                found.add(hold.table)
+        for name in meta.tables:
+            branch = self.branch(spec.name, name, run_id)
+            if branch.exists():
+                branch.drop()
+                found.add(name)
+        return tuple(sorted(found))
+
     def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:
         """Publish a new version with the content of an older one; gives its number."""
         facts = {"parent": str(target), "kind": "rollback"}
         run = replace(run, facts={**run.facts, **facts}, dates=None)
+        restored = self.lake.load(spec.name).snapshots(target)
         self.stage_nothing(spec, spec.anchor, run)
+        self._publisher.staging.hold_back(spec, run.attempt, restored)
         # No member: a rollback is the way out where a table, the anchor too, was changed from elsewhere.
         return self._publisher.publish(spec, run, (), None)
 

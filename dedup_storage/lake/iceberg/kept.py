@@ -16,12 +16,14 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError
 from dedup_storage.faults import reached
+from dedup_storage.lake.branch import BRANCH_PREFIX
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_again, load_java, main_id
 from dedup_storage.lake.iceberg.expire import Expiry
+from dedup_storage.lake.iceberg.holds import HOLD_PREFIX
 from dedup_storage.lake.iceberg.manifests import lists_removed
 from dedup_storage.lake.iceberg.rewrite import TableRewriter, Touched
-from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, snapshot_summary, tags
+from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, definition_text, snapshot_summary, tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec, TableRole, parse_version_tag
 
@@ -30,14 +32,19 @@ __all__ = ["KeptVersions", "find_touched", "telling"]
 
 def find_touched(meta: DatasetMetadata, name: str, rewriter: TableRewriter) -> dict[int, Touched]:
     """Named snapshots of a table that hold rows of the users -> the files that do."""
-    found = {s: rewriter.touched(s) for s in dict.fromkeys(tags(meta.tables[name]).values())}
+    found = {s: rewriter.touched(s) for s in dict.fromkeys(_kept_tags(meta.tables[name]).values())}
     return {snapshot_id: touched for snapshot_id, touched in found.items() if touched}
 
 
 def telling(meta: DatasetMetadata, name: str) -> list[int]:
     """Named snapshots of a table whose manifests list files that were taken out."""
     table = meta.tables[name]
-    return [s for s in dict.fromkeys(tags(table).values()) if lists_removed(table, s)]
+    return [s for s in dict.fromkeys(_kept_tags(table).values()) if lists_removed(table, s)]
+
+
+def _kept_tags(table: Table) -> dict[str, int]:
+    """Names that keep content: not those of runs that began after the erasure looked for such."""
+    return {n: s for n, s in tags(table).items() if not n.startswith((HOLD_PREFIX, BRANCH_PREFIX))}
 
 
 class KeptVersions:
@@ -73,7 +80,7 @@ class KeptVersions:
             again[name] = len(found)
             for snapshot_id in dict.fromkeys((*found, *telling(meta, name))):
                 touched = found.get(snapshot_id, {})
-                named = [t for t, s in tags(meta.tables[name]).items() if s == snapshot_id]
+                named = [t for t, s in _kept_tags(meta.tables[name]).items() if s == snapshot_id]
                 # Main holds the current version, except in tables that this version leaves out.
                 names = [t for t in named if t != "main" or name not in current]
                 if current.get(name) != snapshot_id:
@@ -124,7 +131,11 @@ class KeptVersions:
         raise self._overtaken()
 
     def _facts(self, meta: DatasetMetadata, name: str, snapshot_id: int) -> dict[str, str]:
-        facts = {PROPERTY_PREFIX + "run-id": self.run_id, PROPERTY_PREFIX + "job": "forget-user"}
+        facts = {
+            PROPERTY_PREFIX + "run-id": self.run_id,
+            PROPERTY_PREFIX + "job": "forget-user",
+            STANDS_FOR: str(snapshot_id),
+        }
         if meta.role(name) == TableRole.FEATURES:
             # The snapshot that held the group's definition goes, and with it the rows it names.
             text = definition_text(meta.tables[name], snapshot_id)

@@ -30,6 +30,7 @@ from dedup_storage.lake.iceberg.catalog import CATALOG_FILE, pyiceberg_propertie
 from dedup_storage.lake.iceberg.changes import changed_cells, stored_cells
 from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, live_rows, snapshot_summary, tags
 from dedup_storage.lake.iceberg.users import iceberg_users
+from dedup_storage.lake.members import Members
 from dedup_storage.lake.stored_users import StoredUsers, sample_records
 from dedup_storage.layout import (
     PROPERTY_PREFIX,
@@ -60,6 +61,8 @@ __all__ = [
 ]
 
 EXPIRED_PREFIX = PROPERTY_PREFIX + "expired."
+# Of the anchor table: what a version's claim says of its tables; that a version is given up, and whether whole.
+MEMBERS_PREFIX, ABANDONED_PREFIX = PROPERTY_PREFIX + "members.", PROPERTY_PREFIX + "abandoned."
 # What stands in an anchor table in place of the dataset's description while it is dropped or renamed, as JSON.
 DROPPED, RENAMED = PROPERTY_PREFIX + "dropped", PROPERTY_PREFIX + "renamed"
 
@@ -76,14 +79,29 @@ class IcebergMetadata(DatasetMetadata):
     @property
     def pending(self) -> int | None:
         """See ``DatasetMetadata``."""
-        following = self.current + 1
-        return following if claim_tag(following) in tags(self.anchor) else None
+        return self.following if claim_tag(self.following) in tags(self.anchor) else None
+
+    @cached_property
+    def abandoned(self) -> Mapping[int, bool]:
+        """See ``DatasetMetadata``."""
+        found = {
+            parse_version_tag(key.removeprefix(ABANDONED_PREFIX)): bool(json.loads(text)["whole"])
+            for key, text in self.anchor.properties.items()
+            if key.startswith(ABANDONED_PREFIX)
+        }
+        return {version: whole for version, whole in found.items() if version is not None}
+
+    def members(self, version: int) -> Members | None:
+        """See ``DatasetMetadata``."""
+        text = self.anchor.properties.get(MEMBERS_PREFIX + version_tag(version))
+        return Members.from_json(text) if text else None
 
     def snapshots(self, version: int) -> dict[str, int]:
-        """See ``DatasetMetadata``."""
-        tag = version_tag(version)
-        members = {name: tags(table)[tag] for name, table in self.tables.items() if tag in tags(table)}
-        return dict(sorted(members.items(), key=lambda item: item[0] != self.spec.anchor.name))
+        """See ``DatasetMetadata``; a tag on a table that the version's claim does not name is none of the version's."""
+        tag, members = version_tag(version), self.members(version)
+        names = self.tables if members is None else [name for name in members.tables if name in self.tables]
+        found = {name: tags(self.tables[name])[tag] for name in names if tag in tags(self.tables[name])}
+        return dict(sorted(found.items(), key=lambda item: item[0] != self.spec.anchor.name))
 
     def properties(self, table: str) -> Mapping[str, str]:
         """See ``DatasetMetadata``."""
@@ -103,7 +121,9 @@ class IcebergMetadata(DatasetMetadata):
             for key, value in snapshot_summary(snapshot).items()
             if key.startswith(PROPERTY_PREFIX)
         }
-        return {**facts, "staged": str(staged), "created-ms": str(snapshot.timestamp_ms)}
+        members = self.members(version)
+        parent = {} if members is None else {"parent": str(members.parent)}
+        return {**parent, **facts, "staged": str(staged), "created-ms": str(snapshot.timestamp_ms)}
 
     def rows(self, version: int) -> dict[str, int]:
         """See ``DatasetMetadata``."""

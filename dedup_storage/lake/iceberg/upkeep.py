@@ -15,7 +15,9 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, PART
 from dedup_storage.lake.iceberg.expire import VERSION_OF_TAG, Expiry
+from dedup_storage.lake.iceberg.holds import HOLD_PREFIX, holds
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary, tags
+from dedup_storage.lake.iceberg.status import pending_attempt
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.sql import quoted
 from dedup_storage.lake.upkeep import DAY_MS, Outdated, Policy, TableExpiry
@@ -58,9 +60,12 @@ class IcebergUpkeep:
         return Outdated(tuple(self._expired_versions(self.meta)), tuple(self._abandoned(self.meta)))
 
     def expire(self, outdated: Outdated) -> None:
-        """See ``Upkeep``; the snapshots of dropped branches go with ``clean``."""
-        for table, branch in outdated.branches:
-            self._expiry.drop_branch(table, branch)
+        """See ``Upkeep``; the snapshots of dropped branches and holds go with ``clean``."""
+        for table, name in outdated.branches:
+            if name.startswith(HOLD_PREFIX):
+                self.tables.untag(self.spec.name, table, name)
+            else:
+                self._expiry.drop_branch(table, name)
         self._expiry.expire(self.meta, outdated.versions)
 
     def clean(self, outdated: Outdated | None, *, orphans: bool, dry_run: bool) -> tuple[TableExpiry, ...]:
@@ -98,9 +103,10 @@ class IcebergUpkeep:
         ]
 
     def _abandoned(self, meta: DatasetMetadata) -> list[tuple[str, str]]:
-        """(table, branch) of runs that stopped long ago."""
+        """(table, branch or hold) of runs that stopped long ago."""
         old = self._now_ms - self.policy.abandoned_days * DAY_MS
-        found = []
+        decided = pending_attempt(self.tables.metadata(self.spec.name))  # type: ignore[arg-type]
+        found = [(h.table, h.tag) for h in holds(meta.tables) if h.since_ms < old and h.attempt != decided]
         for name, table in meta.tables.items():
             for tag, snapshot_id in tags(table).items():
                 tip = table.snapshot_by_id(snapshot_id)

@@ -1,0 +1,109 @@
+"""Several changes of one Iceberg table as one commit, checked against the very state that the commit is made on.
+
+Iceberg's transactions look at the table when they begin. Their changes of references are not made again on a later
+state: where another commit came first, the whole transaction fails with ``CommitFailedException`` and changes nothing.
+So whatever is read of a change before it is committed still holds when it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+__all__ = ["AtomicChange", "atomic_change"]
+
+_MAIN = "main"
+
+
+class AtomicChange:
+    """One commit in the making; what is read of it includes the changes that were made to it.
+
+    Args:
+        jvm: The session's Java.
+        java: Iceberg's ``Transaction``.
+    """
+
+    def __init__(self, jvm: Any, java: Any) -> None:
+        self._jvm, self._java = jvm, java
+
+    def ref(self, name: str) -> int | None:
+        """The snapshot that a tag or branch names; ``None`` where there is no such name."""
+        found = self._java.table().refs().get(name)
+        return int(found.snapshotId()) if found is not None else None
+
+    @property
+    def main(self) -> int | None:
+        """Main's snapshot; ``None`` for an empty table."""
+        current = self._java.table().currentSnapshot()
+        return int(current.snapshotId()) if current is not None else None
+
+    def property(self, key: str) -> str | None:
+        """A table property."""
+        found = self._java.table().properties().get(key)
+        return str(found) if found is not None else None
+
+    def line(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Main's snapshots, newest first, as far as they are kept: ids, and summaries with the operation."""
+        table = self._java.table()
+        snapshot = table.currentSnapshot()
+        while snapshot is not None:
+            summary = {str(k): str(v) for k, v in dict(snapshot.summary()).items()}
+            yield int(snapshot.snapshotId()), {**summary, "operation": str(snapshot.operation())}
+            parent = snapshot.parentId()
+            snapshot = table.snapshot(parent) if parent is not None else None
+
+    def pick(self, snapshot_id: int) -> int:
+        """Bring a staged snapshot onto main; gives main's snapshot that holds it then."""
+        self._java.manageSnapshots().cherrypick(snapshot_id).commit()
+        return int(self._java.table().currentSnapshot().snapshotId())
+
+    def set_main(self, snapshot_id: int) -> None:
+        """Let main name another snapshot that is there."""
+        self._java.manageSnapshots().replaceBranch(_MAIN, snapshot_id).commit()
+
+    def empty(self, facts: Mapping[str, str]) -> None:
+        """Take every row out of main, by a snapshot with some properties."""
+        everything = self._jvm.org.apache.iceberg.expressions.Expressions.alwaysTrue()
+        change = self._java.newDelete().deleteFromRowFilter(everything)
+        for key, value in facts.items():
+            change.set(key, value)
+        change.commit()
+
+    def tag(self, name: str, snapshot_id: int) -> None:
+        """Name a snapshot; a name that is there is moved."""
+        change = self._java.manageSnapshots()
+        there = self.ref(name) is not None
+        (change.replaceTag if there else change.createTag)(name, snapshot_id).commit()
+
+    def untag(self, *names: str) -> None:
+        """Remove names that are there."""
+        change = self._java.manageSnapshots()
+        for name in names:
+            change = change.removeTag(name)
+        change.commit()
+
+    def set_property(self, key: str, value: str | None) -> None:
+        """Set a table property, or remove it."""
+        change = self._java.updateProperties()
+        (change.remove(key) if value is None else change.set(key, value)).commit()
+
+
+@contextmanager
+def atomic_change(spark: SparkSession, name: str) -> Iterator[AtomicChange]:
+    """A change of a table as it is now, committed at the end of the block; an exception inside commits nothing.
+
+    Args:
+        spark: Session with its catalog.
+        name: ``catalog.namespace.table``.
+
+    Raises:
+        Py4JJavaError: with ``CommitFailedException`` where another commit came first, ``ValidationException`` where a
+            snapshot cannot be brought onto main, ``CommitStateUnknownException`` where the catalog did not answer.
+    """
+    jvm: Any = spark._jvm
+    java = jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(spark._jsparkSession, name).newTransaction()
+    yield AtomicChange(jvm, java)
+    java.commitTransaction()

@@ -1,0 +1,257 @@
+"""Completes a decided Iceberg version: each table's held snapshot onto main, tagged, its hold gone, in one commit.
+
+Whoever meets a decided version may complete it, and several may at once. What a table gets is named by the claim and
+held; nothing is ever taken from the version before in its place. A table whose tag is there is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pyiceberg.table import Table
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import ConflictError, StuckPublicationError
+from dedup_storage.faults import reached
+from dedup_storage.lake.engine.atomic import atomic_change
+from dedup_storage.lake.engine.iceberg import IcebergTable
+from dedup_storage.lake.iceberg.branch import load_java
+from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, hold_tag, newest_staged
+from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
+from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, snapshot_summary
+from dedup_storage.lake.members import Member, Members
+from dedup_storage.lake.protocol import UNTAGGED
+from dedup_storage.lake.publishing import LostRaceError
+from dedup_storage.lake.retries import small_commits
+from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, version_tag
+from dedup_storage.spark.errors import JAVA_ERRORS, java_class, root_message
+
+__all__ = ["Completion", "came_first", "stage_again"]
+
+# Iceberg's answers that another commit came first, or that nobody knows: look again.
+_RACES = {"CommitFailedException", "CommitStateUnknownException"}
+# Its answers that a snapshot cannot be brought onto main as it is.
+_UNFIT = {"ValidationException", "DuplicateWAPCommitException", "CherrypickAncestorCommitException"}
+
+
+def came_first(error: BaseException) -> bool:
+    """Whether a commit failed because another one came first, or may have been made: looking again tells."""
+    return isinstance(error, JAVA_ERRORS) and (bool(java_class(error) & _RACES) or "SQLITE_BUSY" in str(error))
+
+
+class Completion:
+    """Completes versions of one catalog's datasets.
+
+    Args:
+        spark, settings, lake: Where the tables are.
+    """
+
+    def __init__(self, spark: SparkSession, settings: Settings, lake: Lake) -> None:
+        self.spark, self.settings, self.lake = spark, settings, lake
+
+    def complete(self, meta: IcebergMetadata, version: int) -> None:
+        """Bring a decided version's snapshots onto main, the anchor last.
+
+        Raises:
+            StuckPublicationError: a member is gone, or fits main no longer.
+        """
+        facts, anchor = meta.claim(version), meta.spec.anchor.name
+        claimed = meta.anchor.snapshot_by_id(int(facts["staged"]))
+        attempt = snapshot_summary(claimed)[ATTEMPT] if claimed is not None else ""
+        members = meta.members(version) or self._unnamed(meta, version, attempt, facts)
+        before = meta.snapshots(members.parent) if members.parent else {}
+        for name in (*(n for n in members.tables if n != anchor), anchor):
+            member = members.staged.get(name)
+            if member is None:
+                self._keep(meta, name, version, before[name])
+            else:
+                if not self._bring(meta, name, version, member, attempt, back=facts.get("kind") == "rollback"):
+                    return  # given up meanwhile
+                reached(f"publish:after-pick-{name}")
+            reached(f"publish:after-tag-{name}")
+
+    def _keep(self, meta: IcebergMetadata, name: str, version: int, snapshot_id: int) -> None:
+        """Tag what a table had before: the version leaves it alone."""
+
+        def keep() -> None:
+            with atomic_change(self.spark, self._full(meta, name)) as change:
+                if change.ref(version_tag(version)) is None:
+                    change.tag(version_tag(version), snapshot_id)
+
+        self._until_first(keep, meta, name, version)
+
+    def _bring(
+        self, meta: IcebergMetadata, name: str, version: int, member: Member, attempt: str, *, back: bool
+    ) -> bool:
+        """Bring a member onto main, once; ``False`` where the version was given up meanwhile."""
+        found = True
+
+        def bring() -> None:
+            nonlocal found
+            found = self._bring_once(meta, name, version, member, attempt, back=back)
+
+        self._until_first(bring, meta, name, version)
+        return found
+
+    def _bring_once(
+        self, meta: IcebergMetadata, name: str, version: int, member: Member, attempt: str, *, back: bool
+    ) -> bool:
+        tag, hold, kept = version_tag(version), hold_tag(attempt), back_tag(attempt)
+        staged: int | None = None
+        try:
+            with atomic_change(self.spark, self._full(meta, name)) as change:
+                if change.ref(tag) is not None:
+                    return True
+                staged = change.ref(kept if back else hold)
+                if staged is not None:
+                    if back:
+                        change.set_main(staged)
+                    tip = staged if back else change.pick(staged)
+                    change.tag(tag, tip)
+                    change.untag(*(held for held in (hold, kept) if change.ref(held) is not None))
+        except JAVA_ERRORS as error:
+            if came_first(error):
+                raise LostRaceError(root_message(error)) from error
+            if staged is None or not java_class(error) & _UNFIT:
+                raise
+            if not self._reapplied(meta, name, version, member, staged, attempt):
+                raise self._stuck(meta, name, version, "it fits the table no longer", root_message(error)) from error
+            raise LostRaceError("staged again on what compaction left") from error
+        if staged is not None:
+            return True
+        if version in self.lake.load(meta.spec.name).abandoned:
+            return False
+        raise self._stuck(meta, name, version, "it is held no longer", f"no tag {kept if back else hold}")
+
+    def _reapplied(
+        self, meta: IcebergMetadata, name: str, version: int, member: Member, staged: int, attempt: str
+    ) -> bool:
+        """Fit a member to a main that other commits moved since: mark one that is there already as held by main, or
+        stage a replacement again where only compaction came between. ``False`` where neither can be."""
+        table = self.lake.catalog.load_table((meta.spec.name, name))
+        holder = _holder(table, staged)
+        hold, tag = hold_tag(attempt), version_tag(version)
+        if holder is not None:
+            # Brought by a release that tagged in a commit of its own, and stopped before it.
+            with atomic_change(self.spark, self._full(meta, name)) as change:
+                if change.ref(tag) is None and change.ref(hold) == staged:
+                    change.tag(tag, holder)
+                    change.untag(hold)
+            return True
+        if member.replaced is None or not _only_compacted(table, meta.snapshots(meta.current).get(name)):
+            return False
+        stage_again(self._java(meta, name), meta.spec, table, staged, (member.replaced, member.buckets))
+        anew = newest_staged(self.lake.catalog.load_table((meta.spec.name, name)), attempt)
+        with atomic_change(self.spark, self._full(meta, name)) as change:
+            if anew is not None and change.ref(hold) == staged:
+                change.tag(hold, anew.snapshot_id)
+        return True
+
+    def _unnamed(self, meta: IcebergMetadata, version: int, attempt: str, facts: Mapping[str, str]) -> Members:
+        """The members of a version decided by a release whose claims did not name them; holds them."""
+        parent = meta.snapshots(version - 1) if version > 1 else {}
+        untagged = {*facts.get(UNTAGGED, "").split(",")}
+        if facts.get("kind") == "rollback":
+            restored = meta.snapshots(int(facts["parent"]))
+            for name, snapshot_id in restored.items():
+                self._hold(meta, name, version, back_tag(attempt), snapshot_id)
+            return Members(version - 1, tuple(restored), {n: Member(snapshot=s) for n, s in restored.items()})
+        staged = {}
+        for name, table in meta.tables.items():
+            snapshot = newest_staged(table, attempt)
+            if snapshot is not None and name not in untagged:
+                self._hold(meta, name, version, hold_tag(attempt), snapshot.snapshot_id)
+                staged[name] = Member(snapshot=snapshot.snapshot_id)
+        lost = [name for name in facts.get("tables", "").split(",") if name and name not in {*staged, *untagged}]
+        if facts.get("job") == "write" and lost:
+            raise self._stuck(meta, lost[0], version, "it is gone", "no staged snapshot of the run")
+        return Members(version - 1, tuple(dict.fromkeys((*(n for n in parent if n not in untagged), *staged))), staged)
+
+    def _hold(self, meta: IcebergMetadata, name: str, version: int, hold: str, snapshot_id: int) -> None:
+        def take() -> None:
+            with atomic_change(self.spark, self._full(meta, name)) as change:
+                if change.ref(version_tag(version)) is None and change.ref(hold) is None:
+                    change.tag(hold, snapshot_id)
+
+        self._until_first(take, meta, name, version)
+
+    def _until_first(self, commit: Callable[[], None], meta: IcebergMetadata, name: str, version: int) -> None:
+        """Make a commit again as long as others come first."""
+        try:
+            for attempt in small_commits(lambda error: isinstance(error, LostRaceError) or came_first(error)):
+                with attempt:
+                    commit()
+        except (LostRaceError, *JAVA_ERRORS) as error:
+            if not isinstance(error, LostRaceError) and not came_first(error):
+                raise
+            raise ConflictError(
+                f"other commits to {meta.spec.name}.{name} came first each time that version {version} was completed",
+                got=str(error)[:200] if isinstance(error, LostRaceError) else root_message(error),
+                fix="The version is decided; whoever writes next completes it. Run the job again with the same run id.",
+            ) from error
+
+    def _stuck(self, meta: IcebergMetadata, name: str, version: int, why: str, found: str) -> StuckPublicationError:
+        staged = (members.staged.get(name) if (members := meta.members(version)) else None) or Member()
+        return StuckPublicationError(
+            f"version {version} of {meta.spec.name} is decided and cannot be completed: "
+            f"what its run {meta.claim(version).get('run-id', '')} staged in {name} cannot be brought in, {why}",
+            expected=f"{staged.rows:,} rows in snapshot {staged.snapshot}" if staged.snapshot else None,
+            got=found[:200],
+            fix=f"Readers are not affected. Give it up: dedup-storage versions abandon {version}, then run its job "
+            "again.",
+        )
+
+    def _full(self, meta: IcebergMetadata, name: str) -> str:
+        return f"{self.settings.catalog.name}.{meta.spec.name}.{name}"
+
+    def _java(self, meta: IcebergMetadata, name: str) -> IcebergTable:
+        return load_java(self.spark, self.settings, meta.spec.name, name)
+
+
+def stage_again(
+    java: IcebergTable,
+    spec: DatasetSpec,
+    table: Table,
+    staged: int,
+    replaced: tuple[tuple[tuple[str, str], ...], tuple[int, ...] | None],
+) -> None:
+    """Stage the files of a staged snapshot as a replacement on today's main (metadata only).
+
+    Spark's own overwrite takes a filter on columns, not on user buckets.
+
+    Args:
+        java, table: The table, in Iceberg's API and as PyIceberg loads it.
+        spec: The dataset.
+        staged: The snapshot.
+        replaced: Ranges of event dates, and the user buckets that they are confined to.
+    """
+    snapshot = table.snapshot_by_id(staged)
+    summary = snapshot_summary(snapshot) if snapshot is not None else {}
+    facts = {k: v for k, v in summary.items() if k == ATTEMPT or k.startswith(PROPERTY_PREFIX)}
+    ranges, buckets = replaced
+    java.stage_replacement(
+        java.added_files(staged),
+        spec.event_date_column,
+        ranges,
+        None if buckets is None else (spec.schema_.user, spec.buckets, buckets),
+        {STANDS_FOR: str(staged), **facts},
+    )
+
+
+def _holder(table: Table, staged: int) -> int | None:
+    """Main's snapshot that holds a staged one: itself after a fast-forward, else the one picked from it."""
+    for snapshot in ancestors(table, table.metadata.current_snapshot_id):
+        if snapshot.snapshot_id == staged or snapshot_summary(snapshot).get("source-snapshot-id") == str(staged):
+            return snapshot.snapshot_id
+    return None
+
+
+def _only_compacted(table: Table, current: int | None) -> bool:
+    """Whether main has the rows of a version's snapshot: only files were joined since."""
+    for snapshot in ancestors(table, table.metadata.current_snapshot_id):
+        if snapshot.snapshot_id == current:
+            return True
+        if snapshot_summary(snapshot).get("operation") != "replace":
+            return False
+    return current is None

@@ -1,0 +1,114 @@
+"""Proves a published Iceberg version whole, from what its claim said: tables, lineage, rows, files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+from pyiceberg.manifest import DataFileContent
+
+from dedup_storage.lake.iceberg.metadata import IcebergMetadata
+from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, live_rows, snapshot_summary
+from dedup_storage.lake.iceberg.whole import live_files, lost_files
+from dedup_storage.lake.members import Member
+from dedup_storage.lake.wholeness import Damage
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+__all__ = ["iceberg_damages"]
+
+_THREADS = 16
+
+
+def iceberg_damages(meta: IcebergMetadata, version: int, *, deep: bool) -> Iterator[Damage]:
+    """What is wrong with a version.
+
+    Args:
+        meta: The dataset's tables.
+        version: A published version.
+        deep: Open every file's footer too.
+    """
+    snapshots, members = meta.snapshots(version), meta.members(version)
+    restored = meta.claim(version).get("kind") == "rollback"
+    for name in members.tables if members is not None else ():
+        if name not in snapshots:
+            yield Damage("tables", name, "the table, tagged with the version", "no such table or tag")
+    for name, snapshot_id in snapshots.items():
+        table = meta.tables[name]
+        member = members.staged.get(name) if members is not None else None
+        if member is not None:
+            yield from _against_claim(table, name, snapshot_id, member, restored=restored)
+        yield from _files(table, name, snapshot_id, deep=deep)
+        if version == meta.current:
+            yield from _after(table, name, snapshot_id)
+
+
+def _against_claim(table: Table, name: str, snapshot_id: int, member: Member, *, restored: bool) -> Iterator[Damage]:
+    anew = False
+    for snapshot in ancestors(table, snapshot_id):
+        summary = snapshot_summary(snapshot)
+        if str(member.snapshot) in (str(snapshot.snapshot_id), summary.get("source-snapshot-id")):
+            break
+        if STANDS_FOR in summary:
+            # Made anew by an erasure, without some rows; or staged again over a compaction, with all of them.
+            anew = summary.get(STANDS_FOR) != str(member.snapshot)
+            break
+        if summary.get("operation") != "replace":
+            found = f"snapshot {snapshot.snapshot_id} of run {summary.get('dedup-storage.run-id', 'unknown')}"
+            yield Damage("lineage", name, f"what was staged as snapshot {member.snapshot}", found)
+            return
+    rows = live_rows(table, snapshot_id)
+    if member.total is not None and rows != member.total and not anew and not (restored and rows < member.total):
+        yield Damage("rows", name, f"{member.total:,} rows", f"{rows:,}")
+
+
+def _files(table: Table, name: str, snapshot_id: int, *, deep: bool) -> Iterator[Damage]:
+    snapshot = table.snapshot_by_id(snapshot_id)
+    files = list(live_files(table, snapshot)) if snapshot is not None else []
+    # Deletion vectors of many data files share one file.
+    data = [file for file in files if file.content is DataFileContent.DATA]
+    for place, found in lost_files(table, _whole_files(files)):
+        yield Damage("files", name, f"the file {place}", found)
+    hidden = sum(file.record_count for file in files if file.content is not DataFileContent.DATA)
+    counted = sum(file.record_count for file in data) - hidden
+    if counted != live_rows(table, snapshot_id):
+        yield Damage("counts", name, f"{live_rows(table, snapshot_id):,} rows", f"{counted:,} in its files")
+    for place, found in _footers(table, data) if deep else ():
+        yield Damage("footers", name, f"the rows of the file {place}", found)
+
+
+def _whole_files(files: list[DataFile]) -> list[DataFile]:
+    """Files whose recorded length is the file's own; of a deletion vector it is that of the file it lies in."""
+    return list({file.file_path: file for file in files}.values())
+
+
+def _footers(table: Table, files: list[DataFile]) -> Iterator[tuple[str, str]]:
+    def rows(file: DataFile) -> str | None:
+        try:
+            with table.io.new_input(file.file_path).open() as stream:
+                found = pq.ParquetFile(stream).metadata.num_rows
+        except FileNotFoundError:
+            return None  # told already
+        except (OSError, ValueError) as error:
+            return f"a footer that cannot be read: {str(error).splitlines()[0][:120]}"
+        return None if found == file.record_count else f"{found:,} rows instead of {file.record_count:,}"
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for file, found in zip(files, pool.map(rows, files), strict=True):
+            if found is not None:
+                yield file.file_path, found
+
+
+def _after(table: Table, name: str, snapshot_id: int) -> Iterator[Damage]:
+    """Commits to main after the newest version that change rows: they belong to no version."""
+    for snapshot in ancestors(table, table.metadata.current_snapshot_id):
+        if snapshot.snapshot_id == snapshot_id:
+            return
+        summary = snapshot_summary(snapshot)
+        if summary.get("operation") != "replace":
+            found = f"snapshot {snapshot.snapshot_id} ({summary.get('operation')})"
+            yield Damage("main", name, "no commit after the version", found)

@@ -1,0 +1,185 @@
+"""What a run has staged in Iceberg tables: held from the start, staged again where main moved, let go at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import StorageError
+from dedup_storage.faults import reached
+from dedup_storage.lake.engine.atomic import atomic_change
+from dedup_storage.lake.engine.iceberg import IcebergTable
+from dedup_storage.lake.iceberg.branch import RunBranch, commit_again, load_java, main_id
+from dedup_storage.lake.iceberg.complete import came_first, stage_again
+from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, held, hold_tag, newest_staged
+from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
+from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, snapshot_summary, tags
+from dedup_storage.lake.publishing import version_facts
+from dedup_storage.lake.retries import small_commits
+from dedup_storage.lake.runs import Run
+from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, ROLE_PROPERTY, DatasetSpec, TableRole
+
+__all__ = ["Staging"]
+
+
+class Staging:
+    """Staged snapshots of one catalog's datasets.
+
+    Args:
+        spark, settings, lake: Where the tables are.
+    """
+
+    def __init__(self, spark: SparkSession, settings: Settings, lake: Lake) -> None:
+        self.spark, self.settings, self.lake = spark, settings, lake
+        # What attempts of this process staged: a member whose hold is gone must not be taken for one never staged.
+        self._staged: dict[str, set[str]] = {}
+
+    def names(self, attempt: str) -> Collection[str]:
+        """Tables that an attempt of this process staged something in."""
+        return self._staged.get(attempt, ())
+
+    def hold(self, spec: DatasetSpec, name: str, attempt: str) -> Snapshot:
+        """Hold what an attempt staged in a table, in place of what it staged there before; gives the snapshot.
+
+        Raises:
+            StorageError: it is gone: an expiry took it in the moment before.
+        """
+        table = self.lake.catalog.load_table((spec.name, name))
+        staged = newest_staged(table, attempt)
+        if staged is None:
+            raise StorageError(
+                f"what was just staged in {spec.name}.{name} is gone: another tool expires snapshots of any age",
+                fix="Nothing was published. Run the job again.",
+            )
+        self._move(spec.name, name, hold_tag(attempt), staged.snapshot_id)
+        self._staged.setdefault(attempt, set()).add(name)
+        return staged
+
+    def hold_back(self, spec: DatasetSpec, attempt: str, snapshots: Mapping[str, int]) -> None:
+        """Hold what a rollback brings back."""
+        for name, snapshot_id in snapshots.items():
+            self._move(spec.name, name, back_tag(attempt), snapshot_id)
+
+    def _move(self, dataset: str, name: str, tag: str, snapshot_id: int) -> None:
+        def move() -> None:
+            with atomic_change(self.spark, f"{self.settings.catalog.name}.{dataset}.{name}") as change:
+                change.tag(tag, snapshot_id)
+
+        for attempt in small_commits(came_first):
+            with attempt:
+                move()
+
+    def release(self, spec: DatasetSpec, attempt: str) -> None:
+        """Let go of all that an attempt holds; what it staged goes with the next maintenance."""
+        for name, table in self.lake.load(spec.name).tables.items():
+            for tag in (hold_tag(attempt), back_tag(attempt)):
+                if tag in tags(table):
+                    self.drop(spec.name, name, tag)
+
+    def drop(self, dataset: str, name: str, tag: str) -> None:
+        """Take a hold away, if it is there."""
+
+        def untag() -> None:
+            with atomic_change(self.spark, f"{self.settings.catalog.name}.{dataset}.{name}") as change:
+                if change.ref(tag) is not None:
+                    change.untag(tag)
+
+        for attempt in small_commits(came_first):
+            with attempt:
+                untag()
+
+    def find_staged(self, table: Table, attempt: str) -> Snapshot:
+        """The snapshot an attempt staged in a table.
+
+        Raises:
+            StorageError: there is none.
+        """
+        found = held(table, attempt)
+        if found is None:
+            raise StorageError(
+                f"the staged data of table {table.name()[-1]} is gone", fix="Run the job again with the same run id."
+            )
+        return found
+
+    def rebase(self, meta: IcebergMetadata, name: str, run: Run) -> None:
+        """Stage a replacement again on today's main, from the same files; Iceberg picks none across a commit."""
+        table = meta.tables[name]
+        staged = self.find_staged(table, run.attempt)
+        if staged.parent_snapshot_id != table.metadata.current_snapshot_id:
+            self._stage_again(meta.spec, table, staged, run)
+
+    def replace_segments(self, spec: DatasetSpec, name: str, run: Run) -> None:
+        """Turn an attempt's staged append into a replacement of segments, from the same files (metadata only)."""
+        table = self.lake.catalog.load_table((spec.name, name))
+        self._stage_again(spec, table, self.hold(spec, name, run.attempt), run)
+
+    def _stage_again(self, spec: DatasetSpec, table: Table, staged: Snapshot, run: Run) -> None:
+        name = table.name()[-1]
+        java = self._java(spec.name, name)
+        stage_again(java, spec, table, staged.snapshot_id, (run.replaced or (), run.buckets))
+        self.hold(spec, name, run.attempt)
+
+    def facts(self, spec: DatasetSpec, name: str, run: Run) -> dict[str, str]:
+        """What a staged snapshot says of its run; on the anchor table, all that the version remembers."""
+        facts = {"run-id": run.run_id, "job": run.job, **run.table_facts.get(name, {})}
+        if name == spec.anchor.name:
+            facts |= version_facts(run)
+        elif DEFINITION not in facts:
+            # Rows rewritten by a run that knows nothing of definitions: the group stays what it was.
+            stored = self.lake.catalog.load_table((spec.name, name))
+            if stored.properties.get(ROLE_PROPERTY) == TableRole.FEATURES and stored.current_snapshot() is not None:
+                text = definition_text(stored, main_id(stored) or 0)
+                facts |= {DEFINITION: text} if text else {}
+        return {PROPERTY_PREFIX + key: value for key, value in facts.items()}
+
+    def restage(self, meta: IcebergMetadata, name: str, run: Run) -> None:
+        """Stage a run's branch as one snapshot on today's main, or for a table it leaves alone a snapshot of no files.
+
+        Nothing since the run began touched its segments, so its files fit as they are.
+        """
+        table, changes = meta.tables[name], run.segments or {}
+        staged = held(table, run.attempt)
+        if staged is not None and (name not in changes or staged.parent_snapshot_id == main_id(table)):
+            return
+        facts = {ATTEMPT: run.attempt, **self.facts(meta.spec, name, run)}
+        if name not in changes:
+            self._java(meta.spec.name, name).mark(facts)
+            self.hold(meta.spec, name, run.attempt)
+            return
+        parts = RunBranch(self.spark, self.settings, self.lake, meta.spec.name, name, str(run.branch))
+        parts.stage(meta.snapshots(run.base)[name], facts)
+        self.hold(meta.spec, name, run.attempt)
+        reached(f"publish:restaged-{name}")
+
+    def discard(self, spec: DatasetSpec, run: Run) -> None:
+        """Remove an attempt's staged snapshots and the files that only they hold.
+
+        An attempt whose version is decided keeps them, whatever went wrong after that: the next run completes it.
+        """
+        meta = self.lake.load(spec.name)
+        if meta.pending is not None:
+            claimed = meta.anchor.snapshot_by_id(int(meta.claim(meta.pending)["staged"]))
+            if claimed is not None and snapshot_summary(claimed).get(ATTEMPT) == run.attempt:
+                return
+        self.release(spec, run.attempt)
+        for name in meta.tables:
+            table = self.lake.catalog.load_table((spec.name, name))
+            line = {s.snapshot_id for s in ancestors(table, main_id(table))}
+            picked = {snapshot_summary(s).get("source-snapshot-id") for s in ancestors(table, main_id(table))}
+            for snapshot in table.metadata.snapshots:
+                if snapshot_summary(snapshot).get(ATTEMPT) != run.attempt:
+                    continue
+                if snapshot.snapshot_id in {*tags(table).values(), *line} or str(snapshot.snapshot_id) in picked:
+                    continue
+                self._expire(spec.name, name, snapshot.snapshot_id)
+
+    def _expire(self, dataset: str, name: str, snapshot_id: int) -> None:
+        commit_again(lambda: self._java(dataset, name).expire([snapshot_id]))
+
+    def _java(self, dataset: str, table: str) -> IcebergTable:
+        """The table in Iceberg's own API, freshly loaded."""
+        return load_java(self.spark, self.settings, dataset, table)
