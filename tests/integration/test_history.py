@@ -1,0 +1,136 @@
+"""A history of real processes: writers that are killed, readers, maintenance, and another tool's expiry and compaction.
+
+What is checked is told by the versions alone: each is the one before and the rows of its run, each read is one whole
+published version, versions are in order for every reader, and no run is lost or there twice. ``HISTORY`` makes it
+longer: seconds, writers, readers, as in ``HISTORY=1800,16,8``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from pyspark.sql import SparkSession
+
+from dedup_storage.config import Settings
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep import Policy
+from dedup_storage.errors import ConflictError
+from tests.integration.crash_jobs import log
+from tests.integration.history_process import REPLACING, SAW, first_request
+from tests.integration.processes import start
+
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(3600)]
+
+SECONDS, WRITERS, READERS = (int(n) for n in os.environ.get("HISTORY", "90,3,2").split(","))
+REQUESTS, CANDIDATES = 5, 3
+
+
+@dataclass
+class Writer:
+    """One writer's process, and what its predecessors said before they were killed."""
+
+    number: int
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def turn(self) -> int:
+        """The run that comes after the last one that it told of."""
+        done = [line.split()[1] for line in self.lines if line.startswith("RAN") and "conflict" not in line]
+        return int(done[-1].rpartition("-")[2]) + 1 if done else 0
+
+
+def writer(ds: Dataset, number: int, turn: int, until: float) -> subprocess.Popen[str]:
+    given = ["--dataset", ds.name, "--writer", str(number), "--turn", str(turn), "--until", str(until)]
+    return start(ds.settings, "history_process", *given, memory="700m")
+
+
+@pytest.mark.parametrize("table_format", ["iceberg", pytest.param("delta", marks=pytest.mark.slow)])
+def test_a_history_of_many_processes(spark: SparkSession, settings: Settings, name: str, table_format: str) -> None:
+    lake = settings.model_copy(update={"format": table_format})
+    raw = log(spark, [31])
+    ds = Dataset.create(spark, lake, name, raw.schema, raw)
+    ds.write(raw, run_id="first", gate=False)
+    chance, until = random.Random(20), time.time() + SECONDS
+    readers = [
+        start(lake, "history_process", "--dataset", name, "--until", str(until), memory="500m") for _ in range(READERS)
+    ]
+    writers = [Writer(n, writer(ds, n, 0, until)) for n in range(WRITERS)]
+    killed = 0
+    while time.time() < until - 25:
+        time.sleep(chance.uniform(3, 8))
+        victim = chance.choice(writers)
+        victim.process.send_signal(signal.SIGKILL)
+        victim.lines += victim.process.communicate()[0].splitlines()
+        victim.process = writer(ds, victim.number, victim.turn, until)
+        killed += 1
+        beside(ds, chance)
+    for each in writers:
+        each.lines += each.process.communicate(timeout=300)[0].splitlines()
+        assert each.process.returncode == 0, each.lines[-20:]
+    reads = [r.communicate(timeout=300)[0].splitlines() for r in readers]
+    assert all(r.returncode == 0 for r in readers), [lines[-20:] for lines in reads]
+
+    ds.tables.settle(ds.spec)
+    expected = contents(ds)
+    assert killed > 2
+    assert len(expected) > 3
+    told = {line.split()[1]: line.split()[2] for each in writers for line in each.lines if line.startswith("RAN")}
+    published = {info.run_id for info in ds.versions()}
+    assert {run for run, outcome in told.items() if outcome != "conflict"} <= published
+    for lines in reads:
+        seen = [json.loads(line.removeprefix(SAW)) for line in lines if line.startswith(SAW)]
+        versions = [version for version, _ in seen]
+        assert len(versions) > 2
+        assert versions == sorted(versions)
+        for version, counts in seen:
+            assert dict(counts) == expected[version], f"version {version}"
+    assert ds.check(deep=True).passed
+
+
+def beside(ds: Dataset, chance: random.Random) -> None:
+    """What else goes on: maintenance, another tool's expiry, another tool's compaction."""
+    table = chance.choice(["requests", "impressions"])
+    if chance.random() < 0.2:
+        try:
+            ds.maintain(policy=Policy(keep_versions=500, keep_days=30))
+        except ConflictError:
+            return
+    elif ds.settings.format == "delta":
+        ds.spark.sql(f"OPTIMIZE delta.`{ds.settings.warehouse_uri}/{ds.name}/{table}`")
+    elif chance.random() < 0.7:
+        ds.spark.sql(
+            f"CALL {ds.settings.catalog.name}.system.expire_snapshots(table => '{ds.name}.{table}', "
+            "older_than => TIMESTAMP '2037-01-01', retain_last => 1)"
+        )
+    else:
+        ds.spark.sql(f"CALL {ds.settings.catalog.name}.system.rewrite_data_files(table => '{ds.name}.{table}')")
+
+
+def contents(ds: Dataset) -> dict[int, dict[int, int]]:
+    """Version -> request -> impressions, as the runs that were published make them one after the other."""
+    found: dict[int, dict[int, int]] = {}
+    now: dict[int, int] = {}
+    for info in ds.versions():
+        if info.run_id == "first":
+            now = of(range(REQUESTS))
+        elif info.job == "write":
+            number, turn = (int(part) for part in info.run_id.removeprefix("w").split("-"))
+            begin = first_request(number, turn)
+            if turn % REPLACING == REPLACING - 1:
+                now = {request: count for request, count in now.items() if request // 100_000 != number + 1}
+            now = {**now, **of(range(begin, begin + REQUESTS))}
+        found[info.version] = now
+    return found
+
+
+def of(requests: Iterable[int]) -> dict[int, int]:
+    return dict.fromkeys(requests, CANDIDATES)
