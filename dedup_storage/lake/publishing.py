@@ -9,7 +9,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from tenacity import RetryCallState, Retrying
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError
+from dedup_storage.errors import ConflictError, LostRacesError, StorageError
 from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.retries import whole_publications
@@ -96,11 +96,19 @@ class PublisherBase(ABC, Generic[Metadata]):
         return whole_publications(lambda error: isinstance(error, LostRaceError), attempts, self._give_up)
 
     def _give_up(self, state: RetryCallState) -> NoReturn:
+        # Catalogs without Spark use the errors of this module, not its publications.
+        from dedup_storage.spark.errors import is_conflict, root_message, translate
+
         error = state.outcome.exception() if state.outcome is not None else None
-        raise ConflictError(
+        cause = error.__cause__ if error is not None else None
+        if cause is not None and not is_conflict(cause):
+            told = translate(cause)
+            again = "Run the job again with the same run id: it goes on, or finds that it is published."
+            raise StorageError(told.what, expected=told.expected, got=told.got, fix=again) from error
+        raise LostRacesError(
             f"the publication lost the race for the {self.raced_for} {state.attempt_number} times",
-            got=(str(error).splitlines() or [""])[0][:200],
-            fix="Nothing was published by this run. Run the job again.",
+            got=root_message(cause or error) if error is not None else None,
+            fix="Run the job again with the same run id.",
         ) from error
 
 

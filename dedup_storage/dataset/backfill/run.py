@@ -16,15 +16,9 @@ from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, d
 from dedup_storage.dataset.backfill.summary import BackfillSummary, Comparison
 from dedup_storage.dataset.backfill.target import find_target
 from dedup_storage.dataset.handle import Cut, Handle
-from dedup_storage.errors import (
-    ConflictError,
-    DuplicateRowsError,
-    QualityGateError,
-    UsageError,
-    VersionNotFoundError,
-)
+from dedup_storage.errors import ConflictError, DedupStorageError, DuplicateRowsError, UsageError, VersionNotFoundError
 from dedup_storage.faults import reached
-from dedup_storage.lake.branch import BASE, REQUEST, Branch
+from dedup_storage.lake.branch import BASE, REQUEST, Branch, goes_on, is_worthless
 from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.engine.status import counted_reads
@@ -159,9 +153,11 @@ class Backfill(TimedSteps):
             try:
                 with translated():
                     return self._run(rows, plan, branch)
-            except (UsageError, QualityGateError, ConflictError):
-                branch.drop()
-                raise
+            except DedupStorageError as error:
+                if is_worthless(error):
+                    branch.drop()
+                    raise
+                raise error.advised(goes_on(self.run_id)) from error
 
     def _begin(self, meta: DatasetMetadata) -> tuple[AffectedRows, BackfillPlan, Branch]:
         """Go on where an earlier attempt of this run stopped, or begin at the current version."""

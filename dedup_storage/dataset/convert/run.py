@@ -14,8 +14,9 @@ from dedup_storage.dataset.convert.parts import Part, PartRows, find_parts
 from dedup_storage.dataset.convert.summary import ConvertSummary, PartCheck
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.write.writer import write_log
-from dedup_storage.errors import DatasetExistsError, StorageError, UsageError, VersionNotFoundError
+from dedup_storage.errors import DatasetExistsError, LostRacesError, StorageError, UsageError, VersionNotFoundError
 from dedup_storage.faults import reached
+from dedup_storage.lake.branch import goes_on
 from dedup_storage.lake.formats import table_format
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.report.parquet.dataset_files import dataset_files
@@ -159,8 +160,11 @@ class Conversion(TimedSteps):
             wanted = rows.check(part)
         if not wanted.requests:
             return wanted, False
-        with self.timed("write"):
-            summary = write_log(target, rows.raw(part), run_id=f"{self.run_id}.{part.name}", gate=False)
+        try:
+            with self.timed("write"):
+                summary = write_log(target, rows.raw(part), run_id=f"{self.run_id}.{part.name}", gate=False)
+        except (StorageError, LostRacesError) as error:
+            raise error.advised(goes_on(self.run_id)) from error
         self._written += sum(t.bytes for t in summary.tables)
         if not summary.already_published:
             with self.timed("check"):

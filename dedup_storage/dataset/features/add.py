@@ -29,6 +29,7 @@ from dedup_storage.lake.groups import (
     group_table,
     table_name,
 )
+from dedup_storage.lake.staging import staging
 from dedup_storage.layout import COLUMNS_PROPERTY
 from dedup_storage.schema import Grain
 from dedup_storage.spark.types import ddl
@@ -118,15 +119,13 @@ class Adder(FeatureJob):
         self.tables.create_table(self.spec, group_table(self.spec, group), types)
         reached("features:created")
         run = self.run(cut, group.table)
-        try:
+        with staging(self.tables, self.spec, run) as listed:
             with self.timed("stage"), explained(group):
                 staged = self.stage(group, typed(frame, types), run)
+            listed.append(staged)
             rows = self.tables.staged_rows(self.spec, staged, run)
             verdict = self.audit(group, rows, keys)
             reached("features:audited")
-        except BaseException:
-            self.tables.discard(self.spec, run)
-            raise
         version = self.publish(run, [self.spec.anchor.name, group.table], self._still_free(group))
         return self.summary(version, group, staged=staged, verdict=verdict)
 

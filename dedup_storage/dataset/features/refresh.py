@@ -19,6 +19,7 @@ from dedup_storage.errors import SchemaError
 from dedup_storage.faults import reached
 from dedup_storage.lake.groups import Coverage, FeatureGroup
 from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.staging import staging
 from dedup_storage.spark.types import ddl
 
 __all__ = ["Refresher"]
@@ -90,14 +91,12 @@ class Refresher(FeatureJob):
         segments = target.whole_segments(self.spec)
         values = self._with_carried(cut, table, frame, target, segments)
         run = replace(self._replacing(cut, segments, table, updated.table), replaced_tables=(table,), dates=None)
-        try:
+        with staging(self.tables, self.spec, run) as listed:
             with self.timed("stage"), explained(updated):
                 staged = fold(self, cut, updated, values, segments, run, changed=target)
+            listed.append(staged)
             with explained(updated):
                 verdict = self.audit(updated, frame, keys)
-        except BaseException:
-            self.tables.discard(self.spec, run)
-            raise
         members = sorted({self.spec.anchor.name, table, updated.table})
         version = self.publish(run, members, self.unchanged(group))
         return self.summary(version, updated, window=target, staged=staged, verdict=verdict, replaced=True)
@@ -112,15 +111,13 @@ class Refresher(FeatureJob):
             segments = target.whole_segments(self.spec)
             frame = self._with_carried(cut, group.table, frame, target, segments)
             run = self._replacing(cut, segments, group.table)
-        try:
+        with staging(self.tables, self.spec, run) as listed:
             with self.timed("stage"), explained(group):
                 staged = self.stage(updated, frame, run)
+            listed.append(staged)
             computed = target.only(self.handle, self.tables.staged_rows(self.spec, staged, run))
             verdict = self.audit(updated, computed, keys)
             reached("features:audited")
-        except BaseException:
-            self.tables.discard(self.spec, run)
-            raise
         version = self.publish(run, [self.spec.anchor.name, group.table], self.unchanged(group))
         return self.summary(version, updated, window=target, staged=staged, verdict=verdict, replaced=replaced)
 

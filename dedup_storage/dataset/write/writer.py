@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
@@ -31,6 +32,7 @@ from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.lake.ranges import in_ranges
 from dedup_storage.lake.runs import named_run
+from dedup_storage.lake.staging import staging
 from dedup_storage.layout import Layout, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
 from dedup_storage.sources.raw import Form, RawLog
@@ -113,13 +115,16 @@ class Writer(TimedSteps):
         run = self._run(base.version, keys)
         if run.replaced is None and base.version:
             keys = self._refuse_existing(base, keys)
-        try:
+        with ExitStack() as attempt:
+            listed = attempt.enter_context(staging(self.tables, self.spec, run))
             staged, constant = self._stage(collapse, keys, run)
             if not constant:
                 self.tables.discard(self.spec, run)
                 run = replace(run, attempt=_attempt(self.run_id))
+                listed = attempt.enter_context(staging(self.tables, self.spec, run))
                 collapse, keys = self._resolve_inconstant(collapse, keys, run)
                 staged, _ = self._stage(collapse, keys, run, checked=True)
+            listed += staged
             reached("write:staged")
             self._refuse_lost_rows(run, staged, keys)
             own = self._own_rows(run, staged)
@@ -128,9 +133,6 @@ class Writer(TimedSteps):
                 self._dropped = input_rows - self._quarantined - own
             docs = self._audit(run, staged, input_rows) if self.gate else None
             reached("write:audited")
-        except BaseException:
-            self.tables.discard(self.spec, run)
-            raise
         with self.timed("publish"):
             members = [s.table for s in staged]
             version = self.tables.publish(self.spec, run, members, lambda now: self._verify(now, keys, run))

@@ -24,7 +24,7 @@ from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.retries import passing_failures
 from dedup_storage.lake.sql import quoted
 from dedup_storage.layout import DatasetSpec, claim_tag, version_tag
-from dedup_storage.spark.errors import JAVA_ERRORS
+from dedup_storage.spark.errors import JAVA_ERRORS, java_class
 
 __all__ = ["VERSION_OF_TAG", "Expiry"]
 
@@ -87,7 +87,9 @@ class Expiry:
         """Remove a run's branch; its snapshots go with the next ``remove_snapshots``."""
 
         def drop() -> None:
-            load_java(self.spark, self.settings, self.spec.name, name).remove_branch(branch)
+            table = load_java(self.spark, self.settings, self.spec.name, name)
+            if table.has_reference(branch):
+                table.remove_branch(branch)
 
         commit_again(drop)
 
@@ -111,4 +113,4 @@ class Expiry:
 
 
 def _gone(error: BaseException) -> bool:
-    return isinstance(error, JAVA_ERRORS) and "NotFoundException" in str(error)
+    return isinstance(error, JAVA_ERRORS) and "NotFoundException" in java_class(error)

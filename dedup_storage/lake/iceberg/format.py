@@ -16,7 +16,7 @@ from dedup_storage.lake.branch import BRANCH_PREFIX, branch_name
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.adopt import adopt_table, describe_adopted, table_partitions
-from dedup_storage.lake.iceberg.branch import RunBranch
+from dedup_storage.lake.iceberg.branch import RunBranch, commit_or_find
 from dedup_storage.lake.iceberg.erasure import IcebergErasure
 from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
 from dedup_storage.lake.iceberg.metadata import Lake
@@ -197,7 +197,12 @@ class IcebergFormat(IcebergSamples):
             writer = writer.option(f"snapshot-property.{key}", value)
         if presorted:
             writer = writer.option("use-table-distribution-and-ordering", "false").option("fanout-enabled", "false")
-        self._commit(spec, table, writer, run)
+        # A replacement inside some buckets is an append that is staged again.
+        commits = 2 if run.replaces(table.name) and run.buckets is not None else 1
+        commit_or_find(
+            lambda: self._commit(spec, table, writer, run),
+            lambda: self._publisher.count_staged(spec, table.name, run.attempt) == commits,
+        )
         return self.staged(spec, table.name, run)
 
     def _commit(self, spec: DatasetSpec, table: TableSpec, writer: DataFrameWriterV2, run: Run) -> None:
@@ -235,6 +240,10 @@ class IcebergFormat(IcebergSamples):
             return self.read(spec.name, staged.table, staged.snapshot_id)
         reader = self.spark.read.option("start-snapshot-id", staged.parent_id)
         return reader.option("end-snapshot-id", staged.snapshot_id).table(self._plain(spec.name, staged.table))
+
+    def holds_staged(self, spec: DatasetSpec, staged: Staged, run: Run) -> bool:
+        """Whether the snapshot that an attempt staged is there still."""
+        return self.lake.catalog.load_table((spec.name, staged.table)).snapshot_by_id(staged.snapshot_id) is not None
 
     def branch(self, dataset: str, table: str, run_id: str) -> RunBranch:
         """A run's branch of one table, where it keeps its finished parts."""

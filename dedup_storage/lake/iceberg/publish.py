@@ -21,7 +21,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ForeignCommitError, StorageError
+from dedup_storage.errors import ForeignCommitError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.iceberg import IcebergTable
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_again, load_java, main_id
@@ -29,7 +29,7 @@ from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, snapshot_summary, tags
 from dedup_storage.lake.protocol import UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError, PublisherBase, version_facts
-from dedup_storage.lake.runs import Run
+from dedup_storage.lake.runs import Run, staged_gone
 from dedup_storage.layout import (
     DEFINITION,
     PROPERTY_PREFIX,
@@ -102,10 +102,13 @@ class Publisher(PublisherBase[IcebergMetadata]):
         """
         found = self._staged(table, attempt)
         if found is None:
-            raise StorageError(
-                f"the staged data of table {table.name()[-1]} is gone", fix="Run the job again with the same run id."
-            )
+            raise staged_gone(table.name()[-1], attempt.partition("/")[0])
         return found
+
+    def count_staged(self, spec: DatasetSpec, name: str, attempt: str) -> int:
+        """Snapshots that an attempt staged in a table."""
+        snapshots = self.lake.catalog.load_table((spec.name, name)).metadata.snapshots
+        return sum(snapshot_summary(snapshot).get("wap.id") == attempt for snapshot in snapshots)
 
     @staticmethod
     def _staged(table: Table, attempt: str) -> Snapshot | None:
