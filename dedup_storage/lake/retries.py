@@ -49,13 +49,14 @@ _NAMES = re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\S+\.parquet\S*")
 _DAMAGED = ("parquet", "corrupt", "deserializ", "decompress", "magic", "thrift")
 
 
-def small_commits(lost: Callable[[BaseException], bool]) -> Retrying:
+def small_commits(lost: Callable[[BaseException], bool], attempts: int = _MANY) -> Retrying:
     """For a change of few words, made again as long as others' commits come first; the last error is raised.
 
     Args:
         lost: Whether an error says that another commit came first.
+        attempts: How often it is made at most.
     """
-    return Retrying(retry=retry_if_exception(lost), stop=stop_after_attempt(_MANY), wait=_WAIT, reraise=True)
+    return Retrying(retry=retry_if_exception(lost), stop=stop_after_attempt(attempts), wait=_WAIT, reraise=True)
 
 
 def whole_publications(

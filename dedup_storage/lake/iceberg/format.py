@@ -12,9 +12,10 @@ from pyspark.sql.types import ByteType, ShortType
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
+from dedup_storage.faults import reached
 from dedup_storage.lake.branch import BRANCH_PREFIX, branch_name
 from dedup_storage.lake.engine.sessions import move_to, run_session
-from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata, version_expired
 from dedup_storage.lake.iceberg.adopt import adopt_table, describe_adopted, table_partitions
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_or_find
 from dedup_storage.lake.iceberg.erasure import IcebergErasure
@@ -302,9 +303,19 @@ class IcebergFormat(IcebergSamples):
         return self._publisher.publish(spec, run, (), None)
 
     def pin(self, spec: DatasetSpec, version: int, label: str) -> None:
-        """Keep a version through expiry: a tag on every table, the anchor's last."""
-        for table, snapshot_id in reversed(self.lake.load(spec.name).snapshots(version).items()):
-            self.tag(spec.name, table, f"pin-{version_tag(version)}-{label}", snapshot_id)
+        """Keep a version through expiry: a tag on every table, the anchor's last.
+
+        Raises:
+            VersionNotFoundError: the version expired meanwhile; nothing is pinned.
+        """
+        snapshots, tag = self.lake.load(spec.name).snapshots(version), f"pin-{version_tag(version)}-{label}"
+        for table, snapshot_id in reversed(snapshots.items()):
+            self.tag(spec.name, table, tag, snapshot_id)
+        reached("pin:tagged")
+        if version not in self.lake.load(spec.name).version_numbers:
+            for table in snapshots:
+                self.untag(spec.name, table, tag)
+            raise version_expired(spec.name, version)
 
     def unpin(self, spec: DatasetSpec, version: int, label: str) -> None:
         """Let expiry have a version again."""
