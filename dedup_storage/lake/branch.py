@@ -29,7 +29,6 @@ __all__ = [
     "BASE",
     "BRANCH_PREFIX",
     "PART",
-    "REQUEST",
     "RUN_ID",
     "Branch",
     "BranchPart",
@@ -39,8 +38,8 @@ __all__ = [
     "is_worthless",
 ]
 
-# Facts of a part: its segments, a digest of what was asked for, the version it was computed from, the run.
-PART, REQUEST, BASE, RUN_ID = "part", "request", "base", "run-id"
+# Facts of a part beside the request: its segments, the version it was computed from, the run.
+PART, BASE, RUN_ID = "part", "base", "run-id"
 BRANCH_PREFIX = "run-"
 
 

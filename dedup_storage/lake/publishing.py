@@ -12,12 +12,13 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError, LostRacesError, StorageError
 from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.requests import REQUEST, Request
 from dedup_storage.lake.retries import whole_publications
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import encode_segments
 from dedup_storage.layout import DatasetSpec
 
-__all__ = ["LostRaceError", "PublisherBase", "version_facts"]
+__all__ = ["LostRaceError", "PublisherBase", "require_same", "version_facts"]
 
 Metadata = TypeVar("Metadata", bound=DatasetMetadata)
 
@@ -54,6 +55,7 @@ class PublisherBase(ABC, Generic[Metadata]):
                 done = meta.version_of_run(run.run_id)
                 if done is not None:
                     self.discard(spec, run)
+                    require_same(meta, run.facts.get(REQUEST), run.run_id)
                     return done
                 if meta.current != verified:
                     refuse_overlap(meta, run)
@@ -129,6 +131,24 @@ def refuse_overlap(meta: DatasetMetadata, run: Run) -> None:
                 expected=f"version {run.base} to be the last that touched them",
                 fix="Nothing was published. Run the job again.",
             )
+
+
+def require_same(meta: DatasetMetadata, asked: str | None, run_id: str) -> int | None:
+    """The version that a run published, which must have been asked what is asked now; ``None`` where there is none.
+
+    Args:
+        meta: The dataset.
+        asked: The text of a ``Request``; ``None`` where nobody wrote it down.
+        run_id: The run.
+
+    Raises:
+        UsageError: it was asked something else; names the inputs that differ.
+    """
+    done = meta.version_of_run(run_id)
+    request = Request.from_text(asked)
+    if done is not None and request is not None:
+        request.require_same(meta.claim(done).get(REQUEST), run_id, done)
+    return done
 
 
 def version_facts(run: Run) -> dict[str, str]:

@@ -14,9 +14,10 @@ from dedup_storage.dataset.backfill.plan import BackfillPlan, SegmentPlan
 from dedup_storage.dataset.backfill.request import Strategy
 from dedup_storage.dataset.backfill.target import Target
 from dedup_storage.faults import reached
-from dedup_storage.lake.branch import BASE, PART, REQUEST, RUN_ID, Branch
+from dedup_storage.lake.branch import BASE, PART, RUN_ID, Branch
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.lake.requests import REQUEST
 from dedup_storage.lake.segments import Segment, encode_segments
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 

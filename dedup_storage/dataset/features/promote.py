@@ -17,6 +17,7 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
 from dedup_storage.lake.groups import FeatureGroup, grain_table, group_table, promoted_columns
 from dedup_storage.lake.protocol import Run, Staged
+from dedup_storage.lake.requests import Request
 from dedup_storage.lake.staging import staging
 from dedup_storage.layout import TableSpec
 
@@ -32,7 +33,7 @@ def promote(job: FeatureJob) -> FeatureSummary:
         UsageError: it is promoted already.
         ConflictError: another run published a version meanwhile; run again.
     """
-    cut, done = job.begin()
+    cut, done = job.begin(lambda: Request.of(job.job, group=job.name))
     if done is not None:
         return done
     group = job.find(cut)

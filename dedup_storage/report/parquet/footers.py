@@ -41,11 +41,13 @@ class DataFile:
         path: Absolute path or URI.
         size_bytes: Size that the table's metadata states; ``None`` when nothing states it.
         partition: Partition field name -> value, e.g. ``{"event_date": "2024-05-01", "bucket": "3"}``.
+        changed_ns: When the file was last changed, in nanoseconds since the epoch; ``None`` when nobody asked.
     """
 
     path: str
     size_bytes: int | None = None
     partition: Mapping[str, str] = field(default_factory=dict)
+    changed_ns: int | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
