@@ -99,11 +99,11 @@ class PublisherBase(ABC, Generic[Metadata]):
 
     def _give_up(self, state: RetryCallState) -> NoReturn:
         # Catalogs without Spark use the errors of this module, not its publications.
-        from dedup_storage.spark.errors import is_conflict, root_message, translate
+        from dedup_storage.spark.errors import is_trouble, root_message, translate
 
         error = state.outcome.exception() if state.outcome is not None else None
         cause = error.__cause__ if error is not None else None
-        if cause is not None and not is_conflict(cause):
+        if cause is not None and is_trouble(cause):
             told = translate(cause)
             again = "Run the job again with the same run id: it goes on, or finds that it is published."
             raise StorageError(told.what, expected=told.expected, got=told.got, fix=again) from error

@@ -25,6 +25,7 @@ __all__ = [
     "JAVA_ERRORS",
     "commit_unknown",
     "is_conflict",
+    "is_trouble",
     "java_class",
     "root_message",
     "translate",
@@ -99,8 +100,10 @@ def commit_unknown(error: BaseException) -> bool:
     return isinstance(error, UnknownCommitError) or "CommitStateUnknownException" in java_class(error)
 
 
-def _storage_trouble(error: BaseException) -> bool:
-    return any(_STORAGE.fullmatch(name) for name, _ in _chain(error))
+def is_trouble(error: BaseException) -> bool:
+    """Whether files, a network or a catalog failed, and no other commit is to blame as far as anybody knows."""
+    failed = any(_STORAGE.fullmatch(name) for name, _ in _chain(error))
+    return commit_unknown(error) or (failed and not is_conflict(error))
 
 
 def root_message(error: BaseException) -> str:
@@ -171,7 +174,7 @@ def translate(error: BaseException) -> DedupStorageError:
         return MissingDependencyError(
             "Spark does not find Iceberg", fix="Name iceberg-spark-runtime in spark.packages of the configuration."
         )
-    if isinstance(error, PySparkException) and condition and not _storage_trouble(error):
+    if isinstance(error, PySparkException) and condition and not is_trouble(error):
         return InputError(root_message(error))
     return StorageError(root_message(error))
 

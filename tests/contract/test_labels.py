@@ -53,7 +53,7 @@ def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settin
 def test_times_of_labels_are_compacted_and_decide_as_before(spark: SparkSession, lake: Settings, name: str) -> None:
     """Every merge adds a file to each bucket; maintenance joins them, and an older label still changes nothing."""
     ds = made(spark, lake, name)
-    key = ds.impressions().filter("user_id in (1, 2)").select(*ds.spec.impression_key)
+    key = ds.impressions().select(*ds.spec.impression_key)
 
     def merged(value: int, day: int) -> tuple[int, int]:
         rows = key.withColumn("y", F.lit(value)).withColumn("at", F.expr(f"timestamp'2024-03-{day:02d}'"))
@@ -66,11 +66,12 @@ def test_times_of_labels_are_compacted_and_decide_as_before(spark: SparkSession,
     added = files(ds, "label_times", before.current)
     assert merged(7, 3) == (0, rows)
     ds.maintain(expire=False, orphans=False)
-    assert 0 < len(files(ds, "label_times", ds.metadata().current)) <= len(added) / 2
+    # A segment with several users: its two files overlap, and become one.
+    assert 0 < len(files(ds, "label_times", ds.metadata().current)) < len(added)
     assert merged(7, 3) == (0, rows)
-    same_rows(ds.logs(), with_y(log(spark, [1, 2]).frame, "user_id in (1, 2)", "6"))
+    same_rows(ds.logs(), with_y(log(spark, [1, 2]).frame, "true", "6"))
     assert merged(8, 5) == (rows, 0)
-    same_rows(ds.logs(), with_y(log(spark, [1, 2]).frame, "user_id in (1, 2)", "8"))
+    same_rows(ds.logs(), with_y(log(spark, [1, 2]).frame, "true", "8"))
 
 
 @pytest.mark.slow

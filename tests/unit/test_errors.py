@@ -128,6 +128,9 @@ def test_a_publication_that_gives_up_says_why() -> None:
         "Run the job again with the same run id."
     )
     assert type(lost) is LostRacesError
+    # Of two that name a version the later finds the tag there.
+    taken = given_up(raised(("java.lang.IllegalArgumentException", "Ref claim-v2 already exists")))
+    assert type(taken) is LostRacesError
     away = given_up(
         raised(("org.apache.iceberg.jdbc.UncheckedSQLException", None), ("org.sqlite.X", "database is locked"))
     )

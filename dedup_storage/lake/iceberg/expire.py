@@ -141,4 +141,7 @@ def _named(table: Table, snapshot_id: int) -> bool:
 
 
 def _gone(error: BaseException) -> bool:
-    return isinstance(error, JAVA_ERRORS) and "NotFoundException" in java_class(error)
+    # Of what a task met, Spark may tell the text alone.
+    return isinstance(error, JAVA_ERRORS) and (
+        "NotFoundException" in java_class(error) or "iceberg.exceptions.NotFoundException" in str(error)
+    )
