@@ -8,7 +8,8 @@
     │   ├── UnknownColumnError         a column that no table of the dataset has
     │   ├── InputError                 a raw log that cannot be read or breaks its contract
     │   │   ├── ConstancyError         a request-grain column differs inside a request
-    │   │   └── DuplicateRowsError     a key occurs more often than it may
+    │   │   ├── DuplicateRowsError     a key occurs more often than it may
+    │   │   └── UnreadableFileError    a file is missing, damaged, or of another type
     │   ├── DatasetNotFoundError
     │   ├── DatasetExistsError
     │   ├── VersionNotFoundError
@@ -18,9 +19,11 @@
     │   └── StateMismatchError         a reader's saved state belongs to another configuration
     ├── QualityGateError               exit status 3: refused, nothing was published
     ├── ConflictError                  another run got there first; run again
+    │   └── LostRacesError             others' commits came first each time; what the run has done is still of use
     ├── ForeignCommitError             a table was changed outside the toolkit
     ├── StuckPublicationError          a version was decided and can never be completed; it must be abandoned
     └── StorageError                   a file or a catalog could not be read or written
+        └── UnknownCommitError         the catalog did not answer: the commit may be there or not
 
 Each message says what happened, what was expected, what was found, and what to do.
 """
@@ -29,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Self
 
 __all__ = [
     "ConfigError",
@@ -41,6 +45,7 @@ __all__ = [
     "ForeignCommitError",
     "InputError",
     "InverseIndexError",
+    "LostRacesError",
     "MissingDependencyError",
     "QualityGateError",
     "SchemaError",
@@ -49,6 +54,8 @@ __all__ = [
     "StorageError",
     "StuckPublicationError",
     "UnknownColumnError",
+    "UnknownCommitError",
+    "UnreadableFileError",
     "UnsafeNameError",
     "UsageError",
     "VersionNotFoundError",
@@ -84,6 +91,11 @@ class DedupStorageError(Exception):
             parts.append(f"got {got}")
         message = "; ".join(parts) + "."
         super().__init__(f"{message} {fix}" if fix else message)
+
+    def advised(self, fix: str) -> Self:
+        """The same error with one more sentence of advice."""
+        advice = f"{self.fix} {fix}" if self.fix else fix
+        return type(self)(self.what, expected=self.expected, got=self.got, fix=advice)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default protocol, and errors cross DataLoader workers.
@@ -130,6 +142,10 @@ class DuplicateRowsError(InputError):
     """A key occurs more often than it may."""
 
 
+class UnreadableFileError(InputError):
+    """A file is missing, damaged, or of another type than it should be."""
+
+
 class DatasetNotFoundError(UsageError, LookupError):
     """No dataset of that name in the catalog."""
 
@@ -168,6 +184,10 @@ class ConflictError(DedupStorageError):
     """Another run changed the same segments first; run this one again."""
 
 
+class LostRacesError(ConflictError):
+    """Other writers' commits came first each time; nothing contradicts the run, which goes on with the same run id."""
+
+
 class ForeignCommitError(DedupStorageError):
     """A table of the dataset was changed by something other than the toolkit."""
 
@@ -178,6 +198,10 @@ class StuckPublicationError(DedupStorageError):
 
 class StorageError(DedupStorageError, OSError):
     """A file or a catalog could not be read or written."""
+
+
+class UnknownCommitError(StorageError):
+    """The catalog did not answer, so that a commit may be there or not; the run goes on with the same run id."""
 
 
 def known_names(name: str, known: Iterable[str], *, most: int = 12) -> str:

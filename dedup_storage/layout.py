@@ -24,6 +24,7 @@ from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
 from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name, explain_validation
 
 __all__ = [
+    "LABEL_TIMES",
     "PROPERTY_PREFIX",
     "DatasetSpec",
     "Layout",
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 PROPERTY_PREFIX = "dedup-storage."
+# The table of merged late labels' times, which every merge adds to.
+LABEL_TIMES = "label_times"
 SPEC_PROPERTY = PROPERTY_PREFIX + "dataset"
 ROLE_PROPERTY = PROPERTY_PREFIX + "role"
 # Columns and types that a feature group's table was created with.

@@ -67,7 +67,7 @@ RunIdOption = Annotated[
         "--run-id",
         envvar="DEDUP_STORAGE_RUN_ID",
         show_envvar=False,
-        help="Identity of this execution: running again with the same id changes nothing.",
+        help="Identity of this execution: running again with the same id changes nothing, and other input is refused.",
     ),
 ]
 GateOption = Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the rows before they are published.")]

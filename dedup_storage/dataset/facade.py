@@ -33,8 +33,8 @@ from dedup_storage.dataset.versions.check import check_version
 from dedup_storage.dataset.versions.publish import list_versions, pin, rollback, unpin
 from dedup_storage.dataset.write.create import create_dataset
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
+from dedup_storage.dataset.write.run import write_log
 from dedup_storage.dataset.write.summary import WriteSummary
-from dedup_storage.dataset.write.writer import write_log
 from dedup_storage.lake.history import DatasetMetadata, VersionInfo
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.runs import named_run
@@ -172,7 +172,8 @@ class Dataset:
 
         Args:
             raw: The log.
-            run_id: Name of the run; a run that is published already changes nothing. Random when not given.
+            run_id: Name of the run; a run that is published already changes nothing, and another log or other options
+                under its name are refused. Random when not given.
             mode: ``append``, or ``replace`` the log's event dates as a whole.
             on_inconstant: Requests whose request-grain columns differ: ``refuse``, keep the ``first`` row's values,
                 or ``quarantine`` them.
@@ -282,7 +283,8 @@ class Dataset:
         Args:
             change: What to recompute: expressions, a function, or replacement rows.
             affected: For whom; everyone when left out.
-            run_id: Name of the run. A run that was stopped goes on; one that is published changes nothing.
+            run_id: Name of the run. A run that was stopped goes on; one that is published changes nothing. Another
+                request under its name is refused.
             strategy: The same for all segments; ``None`` takes the cheapest for each.
             gate: Audit the rewritten segments before publication.
             part_segments: Most segments of one commit; what is lost when the run is killed.
@@ -339,7 +341,7 @@ class Dataset:
             rows: User and request columns, position or item, label, time.
             label: The label's column.
             time: The column of the label's event time.
-            run_id: Name of the run; publishing it twice changes nothing.
+            run_id: Name of the run; publishing it twice changes nothing, and other labels under its name are refused.
             strategy, gate, part_segments, progress: As for ``backfill``.
 
         Raises:

@@ -11,17 +11,35 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
-from dedup_storage.errors import ConflictError
+from dedup_storage.errors import (
+    ConflictError,
+    DedupStorageError,
+    LostRacesError,
+    QualityGateError,
+    UnreadableFileError,
+    UsageError,
+)
 from dedup_storage.lake.runs import Staged
 from dedup_storage.lake.segments import Segment, decode_segments
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-__all__ = ["BASE", "BRANCH_PREFIX", "PART", "REQUEST", "RUN_ID", "Branch", "BranchPart", "branch_gone", "branch_name"]
+__all__ = [
+    "BASE",
+    "BRANCH_PREFIX",
+    "PART",
+    "RUN_ID",
+    "Branch",
+    "BranchPart",
+    "branch_gone",
+    "branch_name",
+    "goes_on",
+    "is_worthless",
+]
 
-# Facts of a part: its segments, a digest of what was asked for, the version it was computed from, the run.
-PART, REQUEST, BASE, RUN_ID = "part", "request", "base", "run-id"
+# Facts of a part beside the request: its segments, the version it was computed from, the run.
+PART, BASE, RUN_ID = "part", "base", "run-id"
 BRANCH_PREFIX = "run-"
 
 
@@ -35,6 +53,18 @@ def branch_gone(dataset: str, table: str) -> ConflictError:
     return ConflictError(
         f"the branch of this run on {dataset}.{table} is gone", fix="Nothing was published. Run the job again."
     )
+
+
+def is_worthless(error: DedupStorageError) -> bool:
+    """Whether an error says that the finished parts of its run cannot be published: another run changed what they
+    rest on, the gate refused them, or the request itself is wrong. All else leaves them to the run's next attempt."""
+    passing = isinstance(error, (LostRacesError, UnreadableFileError))
+    return isinstance(error, (ConflictError, QualityGateError, UsageError)) and not passing
+
+
+def goes_on(run_id: str) -> str:
+    """Advice for a run that stopped and keeps its parts."""
+    return f"The finished parts are kept: the run {run_id} goes on from there when it is run again under this id."
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import pyarrow as pa
@@ -136,6 +136,12 @@ def read_text(uri: str, properties: Mapping[str, str] | None = None) -> str | No
         return None
     except OSError as error:
         raise StorageError(f"the file {uri} cannot be read: {error}") from error
+
+
+def all_there(uri: str, paths: Sequence[str], properties: Mapping[str, str] | None = None) -> bool:
+    """Whether all files of a folder, by their place in it, are there."""
+    filesystem, root = open_folder(uri, properties)
+    return all(info.is_file for info in filesystem.get_file_info([f"{root}/{path}" for path in paths]))
 
 
 def delete_files(uri: str, paths: Iterable[str], properties: Mapping[str, str] | None = None) -> int:

@@ -17,7 +17,17 @@ from dedup_storage.lake.members import Members
 from dedup_storage.lake.stored_users import StoredUsers
 from dedup_storage.layout import ROLE_PROPERTY, DatasetSpec
 
-__all__ = ["ANCHORS", "Added", "Catalog", "DatasetMetadata", "FileShare", "Totals", "VersionInfo", "no_dataset"]
+__all__ = [
+    "ANCHORS",
+    "Added",
+    "Catalog",
+    "DatasetMetadata",
+    "FileShare",
+    "Totals",
+    "VersionInfo",
+    "no_dataset",
+    "version_expired",
+]
 
 # Tables that may describe a dataset.
 ANCHORS = ("requests", "logs")
@@ -41,6 +51,14 @@ def no_dataset(
         expected=known_names(dataset, others) if others else None,
         got=None if others else "a warehouse without datasets",
         fix=way_out or "Name other settings with --config, or create it with: dedup-storage write.",
+    )
+
+
+def version_expired(dataset: str, version: int) -> VersionNotFoundError:
+    """The error for a version that expired while it was pinned."""
+    return VersionNotFoundError(
+        f"version {version} of {dataset} expired while it was pinned",
+        fix="Nothing is pinned. List the versions with: dedup-storage versions list.",
     )
 
 
@@ -69,7 +87,7 @@ class VersionInfo(BaseModel):
         created_ms: Milliseconds since the epoch (UTC).
         parent: The version it was made from, 0 for the first; for a rollback, the version it restores.
         snapshots: Table name -> snapshot id.
-        rows: Table name -> rows, where the catalog knows them.
+        rows: Table name -> rows, hidden ones left out, where the catalog knows them.
         pins: Labels that keep it from expiry.
         summary: The run's own facts.
     """
@@ -176,7 +194,7 @@ class DatasetMetadata(ABC):
 
     @abstractmethod
     def rows(self, version: int) -> dict[str, int]:
-        """Rows of each table of a version, where the catalog knows them."""
+        """Rows of each table of a version, those that deletion vectors hide left out, where the catalog knows them."""
 
     @abstractmethod
     def definition(self, version: int, table: str) -> str | None:

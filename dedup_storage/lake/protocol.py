@@ -138,6 +138,9 @@ class TableFormat(SampleTables, Protocol):
         """The rows of a table as the attempt would leave them: of an append the new rows alone, of a replacement at
         least those of the segments it replaces."""
 
+    def holds_staged(self, spec: DatasetSpec, staged: Staged, run: Run) -> bool:
+        """Whether what an attempt staged in a table is there still."""
+
     def branch(self, dataset: str, table: str, run_id: str) -> Branch:
         """A run's branch of one table, where it keeps its finished parts."""
 

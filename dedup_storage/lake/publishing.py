@@ -9,16 +9,24 @@ from typing import Any, Generic, NoReturn, TypeVar
 from tenacity import RetryCallState, Retrying
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError, DedupStorageError, StuckPublicationError, UsageError
+from dedup_storage.errors import (
+    ConflictError,
+    DedupStorageError,
+    LostRacesError,
+    StorageError,
+    StuckPublicationError,
+    UsageError,
+)
 from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.requests import REQUEST, Request
 from dedup_storage.lake.retries import whole_publications
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import encode_segments
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.errors import ENGINE_ERRORS
 
-__all__ = ["LostRaceError", "PublisherBase", "version_facts"]
+__all__ = ["LostRaceError", "PublisherBase", "require_same", "version_facts"]
 
 Metadata = TypeVar("Metadata", bound=DatasetMetadata)
 
@@ -73,6 +81,7 @@ class PublisherBase(ABC, Generic[Metadata]):
                 done = meta.version_of_run(run.run_id)
                 if done is not None:
                     self.discard(spec, run)
+                    require_same(meta, run.facts.get(REQUEST), run.run_id)
                     return done
                 if meta.current != verified:
                     refuse_overlap(meta, run)
@@ -183,11 +192,19 @@ class PublisherBase(ABC, Generic[Metadata]):
         return whole_publications(lambda error: isinstance(error, LostRaceError), attempts, self._give_up)
 
     def _give_up(self, state: RetryCallState) -> NoReturn:
+        # Catalogs without Spark use the errors of this module, not its publications.
+        from dedup_storage.spark.errors import is_trouble, root_message, translate
+
         error = state.outcome.exception() if state.outcome is not None else None
-        raise ConflictError(
+        cause = error.__cause__ if error is not None else None
+        if cause is not None and is_trouble(cause):
+            told = translate(cause)
+            again = "Run the job again with the same run id: it goes on, or finds that it is published."
+            raise StorageError(told.what, expected=told.expected, got=told.got, fix=again) from error
+        raise LostRacesError(
             f"the publication lost the race for the {self.raced_for} {state.attempt_number} times",
-            got=(str(error).splitlines() or [""])[0][:200],
-            fix="Nothing was published by this run. Run the job again.",
+            got=root_message(cause or error) if error is not None else None,
+            fix="Run the job again with the same run id.",
         ) from error
 
 
@@ -210,6 +227,24 @@ def refuse_overlap(meta: DatasetMetadata, run: Run) -> None:
                 expected=f"version {run.base} to be the last that touched them",
                 fix="Nothing was published. Run the job again.",
             )
+
+
+def require_same(meta: DatasetMetadata, asked: str | None, run_id: str) -> int | None:
+    """The version that a run published, which must have been asked what is asked now; ``None`` where there is none.
+
+    Args:
+        meta: The dataset.
+        asked: The text of a ``Request``; ``None`` where nobody wrote it down.
+        run_id: The run.
+
+    Raises:
+        UsageError: it was asked something else; names the inputs that differ.
+    """
+    done = meta.version_of_run(run_id)
+    request = Request.from_text(asked)
+    if done is not None and request is not None:
+        request.require_same(meta.claim(done).get(REQUEST), run_id, done)
+    return done
 
 
 def version_facts(run: Run) -> dict[str, str]:

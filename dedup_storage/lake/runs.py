@@ -8,10 +8,10 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dedup_storage.errors import UsageError
+from dedup_storage.errors import StorageError, UsageError
 from dedup_storage.lake.segments import Segment
 
-__all__ = ["Run", "Staged", "named_run"]
+__all__ = ["Run", "Staged", "named_run", "staged_gone"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=-]{0,199}")
 
@@ -95,3 +95,11 @@ def named_run(run_id: str | None, job: str) -> str:
             got=repr(run_id[:80]),
         )
     return run_id
+
+
+def staged_gone(table: str, run_id: str) -> StorageError:
+    """The error for rows that a run has staged and does not find again."""
+    return StorageError(
+        f"the staged data of table {table} of run {run_id} is gone: an erasure, or another tool's expiry, has taken it",
+        fix="Nothing was published. Run the job again with the same run id.",
+    )

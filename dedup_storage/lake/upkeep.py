@@ -89,8 +89,12 @@ class Upkeep(Protocol):
     def outdated(self) -> Outdated:
         """What the policy lets go; a pinned version stays, and one that a run at work began at."""
 
-    def expire(self, outdated: Outdated) -> None:
-        """Drop the branches, then take the versions' names; from here on they are none."""
+    def expire(self, outdated: Outdated) -> Outdated:
+        """Drop the branches, then take the versions' names; from here on they are none.
+
+        Returns:
+            What went: a version that was pinned meanwhile stays.
+        """
 
     def clean(self, outdated: Outdated | None, *, orphans: bool, dry_run: bool) -> tuple[TableExpiry, ...]:
         """Remove from every table what nothing needs any more.

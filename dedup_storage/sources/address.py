@@ -91,7 +91,7 @@ def find_address(source: str, format: str | None = None) -> Address:
         place, files = _matching(filesystem, place, inner)
         return Address(source, _kind_of(files, format, source), place, files)
     if info.is_file:
-        only = (DataFile(place, info.size),)
+        only = (DataFile(place, info.size, changed_ns=info.mtime_ns),)
         return Address(source, _kind_of(only, format, source), place, only)
     place, inner = place.rstrip("/"), inner.rstrip("/")
     if format in (None, Kind.DELTA) and is_delta_table(place):
@@ -121,7 +121,7 @@ def _listed(filesystem: pafs.FileSystem, place: str, inner: str) -> list[DataFil
     for entry in filesystem.get_file_info(pafs.FileSelector(inner, recursive=True)):
         relative = entry.path[len(inner) :]
         if entry.is_file and not is_hidden(relative):
-            found.append(DataFile(place + relative, entry.size, _keys(relative)))
+            found.append(DataFile(place + relative, entry.size, _keys(relative), entry.mtime_ns))
     return sorted(found, key=lambda f: f.path)
 
 

@@ -19,6 +19,7 @@ from dedup_storage.sources.address import Kind
 from dedup_storage.sources.check import check_source
 from dedup_storage.sources.exact import exact_cast
 from dedup_storage.sources.frames import arrow_types, source_frame
+from dedup_storage.sources.origin import Origin
 from dedup_storage.sources.reserved import refuse_reserved
 from dedup_storage.sources.source import Source, open_source
 from dedup_storage.sources.times import with_times
@@ -50,6 +51,7 @@ class RawLog:
         candidates: Impression rows of two frames, else ``None``.
         located: The frame is read straight from Parquet files, so each row has a file and a row number.
         notes: What was done with the columns on reading, to be said.
+        origins: ``log``, and ``impressions`` of two sources, each with where it was read from; none for frames at hand.
     """
 
     schema: LogSchema
@@ -58,6 +60,7 @@ class RawLog:
     candidates: DataFrame | None = None
     located: bool = False
     notes: tuple[str, ...] = ()
+    origins: tuple[tuple[str, Origin], ...] = ()
 
     @classmethod
     def read(
@@ -106,7 +109,10 @@ class RawLog:
                 frame, schema, said = with_times(frame, schema)
                 notes = (*notes, *said)
         made = cls.from_frame(frame, schema, second)
-        return replace(made, located=log.address.kind is not Kind.TABLE, notes=notes)
+        origins = [("log", Origin.of(log.address))]
+        if other is not None:
+            origins.append(("impressions", Origin.of(other.address)))
+        return replace(made, located=log.address.kind is not Kind.TABLE, notes=notes, origins=tuple(origins))
 
     @classmethod
     def from_frame(cls, frame: DataFrame, schema: LogSchema, impressions: DataFrame | None = None) -> RawLog:

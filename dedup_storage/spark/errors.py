@@ -16,9 +16,21 @@ from dedup_storage.errors import (
     MissingDependencyError,
     StorageError,
     UnknownColumnError,
+    UnknownCommitError,
+    UnreadableFileError,
 )
 
-__all__ = ["ENGINE_ERRORS", "JAVA_ERRORS", "java_class", "root_message", "translate", "translated"]
+__all__ = [
+    "ENGINE_ERRORS",
+    "JAVA_ERRORS",
+    "commit_unknown",
+    "is_conflict",
+    "is_trouble",
+    "java_class",
+    "root_message",
+    "translate",
+    "translated",
+]
 
 # What a call into Java raises, as Py4J brings it or as Spark has translated it.
 JAVA_ERRORS = (Py4JJavaError, PySparkException)
@@ -28,6 +40,21 @@ ENGINE_ERRORS = (Py4JError, PySparkException)
 _PATH = re.compile(r"(?:file|s3a?|gs|abfss?|hdfs|wasbs?)(?::/{1,3})[^\s,;'\"\])]+")
 _MISMATCH = re.compile(r"Parquet column \[(.+?)\]\. Expected Spark type ([^,]+), actual Parquet type (.+?)\.\s")
 _ILLEGAL = re.compile(r"Illegal Parquet type: (.+?)\.")
+# What the engines raise when another commit came first, or changed what a commit rests on.
+_CONFLICTS = {
+    "CommitFailedException",
+    "ValidationException",
+    "CherrypickAncestorCommitException",
+    "DuplicateWAPCommitException",
+}
+_DELTA_CONFLICT = re.compile(r".*delta.*\.(?:Delta)?(?:Concurrent|MetadataChanged|ProtocolChanged)\w*Exception")
+# Files, networks, catalogs. Two of Java's I/O classes tell of programs, not of storage.
+_STORAGE = re.compile(
+    r"java\.(?:io|net|nio\.file|sql)\.(?!NotSerializable|InvalidClass)\w+|org\.(?:sqlite|postgresql)\..+"
+    r"|org\.apache\.hadoop\.(?:fs|ipc|net|security)\..+|software\.amazon\.awssdk\..+|com\.amazonaws\..+"
+    r"|org\.apache\.iceberg\.(?:jdbc\.Unchecked\w+|exceptions\.(?:NotFound|NotAuthorized|Forbidden|REST|RuntimeIO"
+    r"|ServiceFailure|ServiceUnavailable)Exception)"
+)
 _TORN = ("is not a parquet file", "not a parquet file", "cannot read footer", "could not read footer", "malformed")
 
 
@@ -58,6 +85,27 @@ def java_class(error: BaseException) -> set[str]:
     return {name.rsplit(".", 1)[-1] for name, _ in _chain(error)}
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Whether another commit came before a commit, or changed what it rests on; not where nobody can tell."""
+    if isinstance(error, ConflictError):
+        return True
+    if commit_unknown(error):
+        return False
+    names = [name for name, _ in _chain(error)]
+    return bool(_CONFLICTS & java_class(error)) or any(_DELTA_CONFLICT.fullmatch(name) for name in names)
+
+
+def commit_unknown(error: BaseException) -> bool:
+    """Whether the catalog did not say if a commit is there: to be looked up, not to be taken for lost."""
+    return isinstance(error, UnknownCommitError) or "CommitStateUnknownException" in java_class(error)
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Whether files, a network or a catalog failed, and no other commit is to blame as far as anybody knows."""
+    failed = any(_STORAGE.fullmatch(name) for name, _ in _chain(error))
+    return commit_unknown(error) or (failed and not is_conflict(error))
+
+
 def root_message(error: BaseException) -> str:
     """First line of the innermost message, without a stack trace."""
     for _, message in reversed(_chain(error)):
@@ -76,27 +124,34 @@ def translate(error: BaseException) -> DedupStorageError:
     low = text.lower()
     classes = java_class(error)
     condition = error.getCondition() if isinstance(error, PySparkException) else None
+    if commit_unknown(error):
+        return UnknownCommitError(
+            f"the catalog did not answer, so the commit may be there or not: {root_message(error)}",
+            fix="Run the job again with the same run id: it looks, and goes on from there.",
+        )
+    if is_conflict(error):
+        return ConflictError(f"another writer was faster: {root_message(error)}", fix="Run the job again.")
     place = _PATH.search(text)
     file = f" {place.group(0)}" if place else ""
     if condition == "PATH_NOT_FOUND" or "path does not exist" in low:
-        return InputError(f"there is no file at{file or ' the path given'}", fix="Check the path.")
+        return UnreadableFileError(f"there is no file at{file or ' the path given'}", fix="Check the path.")
     if condition == "UNABLE_TO_INFER_SCHEMA" or "unable to infer schema" in low:
-        return InputError("the input holds no readable file", fix="Check the path and --format.")
+        return UnreadableFileError("the input holds no readable file", fix="Check the path and --format.")
     if any(mark in low for mark in _TORN):
-        return InputError(
+        return UnreadableFileError(
             f"the file{file} cannot be read: {root_message(error)}", fix="Replace or remove the damaged file."
         )
     mismatch = _MISMATCH.search(text)
     if mismatch:
         column, expected, got = mismatch.groups()
-        return InputError(
+        return UnreadableFileError(
             f"the column {column} of the file{file} cannot be read",
             expected=expected,
             got=got,
             fix=f"Cast the column {column} in the log, so that it has one type in every file.",
         )
     if "FAILED_READ_FILE" in text:
-        return InputError(
+        return UnreadableFileError(
             f"the file{file} cannot be read: {root_message(error)}",
             fix="The file may be whole: see whether Spark reads its types, and whether it is still there.",
         )
@@ -109,10 +164,6 @@ def translate(error: BaseException) -> DedupStorageError:
         return UnknownColumnError(root_message(error))
     if condition == "TABLE_OR_VIEW_NOT_FOUND":
         return InputError(root_message(error), fix="Check the table's name and the catalog.")
-    if classes & {"CommitFailedException", "ValidationException", "CommitStateUnknownException"}:
-        return ConflictError(f"another writer was faster: {root_message(error)}", fix="Run the job again.")
-    if any(name.startswith(("Concurrent", "DeltaConcurrent")) for name in classes):
-        return ConflictError(f"another writer was faster: {root_message(error)}", fix="Run the job again.")
     if "DeltaInvariantViolationException" in classes:
         return InputError(f"a row breaks a constraint of its table: {root_message(error)}")
     if "find the data source: delta" in low or ("ClassNotFoundException" in classes and "delta" in low):
@@ -123,8 +174,8 @@ def translate(error: BaseException) -> DedupStorageError:
         return MissingDependencyError(
             "Spark does not find Iceberg", fix="Name iceberg-spark-runtime in spark.packages of the configuration."
         )
-    if isinstance(error, PySparkException):
-        return InputError(root_message(error)) if condition else StorageError(root_message(error))
+    if isinstance(error, PySparkException) and condition and not is_trouble(error):
+        return InputError(root_message(error))
     return StorageError(root_message(error))
 
 

@@ -17,19 +17,22 @@ spark-defaults.conf, or an image with them). Needed in Airflow: the connection `
 which should not).
 
 Run ids follow from the data interval, so a retry, a cleared task and ``airflow backfill`` do nothing twice. Cron
-schedules have empty intervals in Airflow 3; these DAGs say theirs with ``CronDataIntervalTimetable``. The delay before
-a retry is Airflow's own setting (``core.default_task_retry_delay``), doubled each time.
+schedules have empty intervals in Airflow 3; these DAGs say theirs with ``CronDataIntervalTimetable``. A run that was
+triggered without a logical date has none: it stands for the last whole interval before it, as the schedule's run did.
+The delay before a retry is Airflow's own setting (``core.default_task_retry_delay``), doubled each time.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pendulum
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import DAG, Param, Variable
+from airflow.timetables.base import DataInterval
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 JOBS = Variable.get("dedup_storage_jobs", default=str(Path(__file__).resolve().parent.parent))
@@ -39,8 +42,16 @@ HOME = Path(os.environ.get("AIRFLOW_HOME", Path.home() / "airflow"))
 REPORTS = Variable.get("dedup_storage_reports", default=str(HOME / "dedup_storage_reports"))
 START = pendulum.datetime(2024, 1, 1, tz="UTC")
 # A schedule's hour lies inside a day, and each interval stands for the days that begin in it: no day belongs to two.
-FIRST = "{{ data_interval_start | ds }}"
-LAST = "{{ [data_interval_start, data_interval_end - macros.timedelta(days=1)] | max | ds }}"
+FIRST = "{{ interval(dag_run).start | ds }}"
+LAST = "{{ [interval(dag_run).start, interval(dag_run).end - macros.timedelta(days=1)] | max | ds }}"
+# A run id stands for its input: what was delivered anew for an interval takes another one.
+REVISION = Param(
+    "",
+    type="string",
+    pattern="^[A-Za-z0-9_]*$",
+    description="Part of the run id, for an interval that was published and whose input was delivered again.",
+)
+AGAIN = "{{ '-' ~ params.revision if params.revision else '' }}"
 DEFAULTS = {"retries": 3, "retry_exponential_backoff": True}
 
 
@@ -63,20 +74,38 @@ def submit(task_id: str, job: str, *arguments: str, pool: str = "dedup_storage",
     )
 
 
-def dag(dag_id: str, cron: str | None, description: str, params: dict[str, Param], **more: Any) -> DAG:
+def interval_of(timetable: CronDataIntervalTimetable) -> Callable[[Any], DataInterval]:
+    """A macro that gives the data interval of a run; of one without a logical date the last whole one before it."""
+
+    def interval(run: Any) -> DataInterval:
+        if run.data_interval_start is not None:
+            return DataInterval(run.data_interval_start, run.data_interval_end)
+        return timetable.infer_manual_data_interval(run_after=pendulum.instance(run.run_after))
+
+    return interval
+
+
+def dag(
+    dag_id: str,
+    cron: str,
+    description: str,
+    params: dict[str, Param],
+    user_defined_macros: dict[str, Any] | None = None,
+) -> DAG:
     """A DAG with a true data interval, one run at a time."""
+    timetable = CronDataIntervalTimetable(cron, timezone="UTC")
     return DAG(
         dag_id=dag_id,
         description=description,
         doc_md=description,
-        schedule=CronDataIntervalTimetable(cron, timezone="UTC") if cron else None,
+        schedule=timetable,
         start_date=START,
         catchup=False,
         max_active_runs=1,
         default_args=DEFAULTS,
         params={"dataset": dataset_param(), **params},
         tags=["dedup_storage"],
-        **more,
+        user_defined_macros={"interval": interval_of(timetable), **(user_defined_macros or {})},
     )
 
 
@@ -91,16 +120,17 @@ with dag(
             description="Path of one day of the raw log; {date} stands for the day, such as 2024-01-31.",
         ),
         "schema": Param("", type="string", description="Schema file; needed until the dataset exists."),
+        "revision": REVISION,
     },
 ) as write:
     submit(
         "write",
         "write",
-        "{{ params.source.replace('{date}', data_interval_start | ds) }}",
+        "{{ params.source.replace('{date}', interval(dag_run).start | ds) }}",
         "--mode",
         "replace",
         "--run-id",
-        f"write-{FIRST}",
+        f"write-{FIRST}{AGAIN}",
         "{% if params.schema %}--schema={{ params.schema }}{% else %}--gate{% endif %}",
     )
 
@@ -125,7 +155,7 @@ with dag(
         "--sql",
         "{{ params.set }}",
         "--from",
-        "{{ (data_interval_start - macros.timedelta(days=params.lookback_days)) | ds }}",
+        "{{ (interval(dag_run).start - macros.timedelta(days=params.lookback_days)) | ds }}",
         "--to",
         LAST,
         "--run-id",
@@ -140,9 +170,10 @@ with dag(
         "source": Param("/data/labels/{hour}", type="string", description="Path; {hour} stands for 2024-01-31T05."),
         "label": Param("label", type="string", description="The label's column."),
         "time": Param("label_time", type="string", description="The column of the label's event time."),
+        "revision": REVISION,
     },
 ) as late_labels:
-    hour = "data_interval_start.strftime('%Y-%m-%dT%H')"
+    hour = "interval(dag_run).start.strftime('%Y-%m-%dT%H')"
     submit(
         "late_labels",
         "late_labels",
@@ -152,7 +183,7 @@ with dag(
         "--time",
         "{{ params.time }}",
         "--run-id",
-        f"late-labels-{{{{ {hour} }}}}",
+        f"late-labels-{{{{ {hour} }}}}{AGAIN}",
     )
 
 with dag(
@@ -174,12 +205,12 @@ with dag(
     user_defined_macros={"is_file": os.path.isfile},
 ) as report:
     reports = "{{ params.output }}/{{ params.dataset }}-"
-    last = "{% set last = params.output ~ '/' ~ params.dataset ~ '-' ~ (data_interval_start | ds) ~ '.json' %}"
+    last = "{% set last = params.output ~ '/' ~ params.dataset ~ '-' ~ (interval(dag_run).start | ds) ~ '.json' %}"
     submit(
         "report",
         "report",
         "--json",
-        f"{reports}{{{{ data_interval_end | ds }}}}.json",
+        f"{reports}{{{{ interval(dag_run).end | ds }}}}.json",
         last + "{% if is_file(last) %}--against={{ last }}{% else %}--baselines{% endif %}",
         "--threshold",
         "{{ params.threshold }}",

@@ -67,7 +67,7 @@ def test_a_stopped_run_goes_on(spark: SparkSession, lake: Settings, name: str) -
     # Rows appended meanwhile, also to finished segments, keep the values they came with.
     before, appended = ds.logs(), log(spark, [2, 4], 500)
     ds.write(appended, gate=False)
-    with pytest.raises(UsageError, match="begun with another change"):
+    with pytest.raises(UsageError, match="begun with another request"):
         ds.backfill(Change(expressions={"y": "y + 11"}), who, run_id="b", gate=False)
     summary = ds.backfill(MORE, who, run_id="b", part_segments=1, gate=False)
     assert (summary.resumed_segments, summary.base, summary.version) == (3, 1, 3)

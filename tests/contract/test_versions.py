@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pyspark.sql import SparkSession
 
+from dedup_storage import faults
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.errors import ConflictError, ForeignCommitError, VersionNotFoundError
 from tests.contract.conftest import MakeLog
 from tests.spark.helpers import same_rows
@@ -116,3 +118,44 @@ def test_a_commit_from_elsewhere_is_noticed(
     ds.rollback(1)
     ds.write(make_log([2], 100), gate=False)
     same_rows(ds.logs(), make_log([1]).frame.unionByName(make_log([2], 100).frame))
+
+
+def test_a_pin_while_maintenance_expires_its_version(
+    ds: Dataset, make_log: MakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ds.write(make_log([2], 100), gate=False)
+    before, policy = ds.logs(1).collect(), Policy(keep_versions=1, keep_days=0)
+    done: list[str] = []
+
+    def pin(point: str) -> None:
+        if point == "maintain:remembered" and not done:
+            done.append(point)
+            assert ds.pin(1, "golden")["version"] == 1
+
+    monkeypatch.setattr(faults, "watcher", pin)
+    summary = ds.maintain(policy=policy, compact=False)
+    assert (done, summary.expired_versions) == (["maintain:remembered"], ())
+    assert [(v.version, v.pins) for v in ds.versions()] == [(1, ("golden",)), (2, ())]
+    assert sorted(ds.logs(1).collect()) == sorted(before)
+    ds.unpin("golden")
+
+    def expire(point: str) -> None:
+        if point in ("pin:tagged", "pin:looked") and len(done) == 1:
+            done.append(point)
+            if ds.tables.name == "delta":
+                ds.maintain(policy=policy, compact=False)
+            else:
+                # What expiry does first, had it looked before the anchor was tagged.
+                ds.tables.untag(ds.name, ds.spec.anchor.name, "v1")
+
+    monkeypatch.setattr(faults, "watcher", expire)
+    with pytest.raises(VersionNotFoundError, match=r"version 1 .* expired while it was pinned"):
+        ds.pin(1, "golden")
+    monkeypatch.setattr(faults, "watcher", None)
+    assert (len(done), [(v.version, v.pins) for v in ds.versions()]) == (2, [(2, ())])
+    if ds.tables.name == "iceberg":
+        # Left by releases that answered with a void pin: maintenance removes it, and what it held.
+        held = ds.metadata().tables["requests"].metadata.refs["v2"].snapshot_id
+        ds.tables.tag(ds.name, "requests", "pin-v1-golden", held)
+        ds.maintain(policy=policy, compact=False)
+        assert set(ds.metadata().tables["requests"].metadata.refs) == {"main", "v2", "claim-v2"}

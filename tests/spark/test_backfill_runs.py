@@ -59,7 +59,7 @@ def test_a_stopped_run_goes_on(spark: SparkSession, ds: Dataset) -> None:
         appended = log(spark, [2, 4], 500 + 100 * started)
         before = ds.logs()
         ds.write(appended, gate=False)
-        with pytest.raises(UsageError, match="begun with another change"):
+        with pytest.raises(UsageError, match="begun with another request"):
             ds.backfill(Change(expressions={"y": "y + 11"}), who, run_id=f"b-{strategy}", gate=False)
         summary = ds.backfill(change, who, run_id=f"b-{strategy}", strategy=strategy, part_segments=1, gate=False)
         assert (summary.resumed_segments, summary.base) == (3, started)

@@ -175,6 +175,9 @@ def test_references_and_properties_of_an_iceberg_table(table: Table) -> None:
     java.create_branch("side", first)
     java.create_tag("one", first)
     assert table.refs() == {"main": second, "side": first, "one": first}
+    assert [java.has_reference(name) for name in ("side", "none")] == [True, False]
+    # Expiry by age or number, of whatever tool, takes no snapshot from a branch's line.
+    assert table.loaded().refs()["side"].min_snapshots_to_keep == 2**31 - 1
     with pytest.raises(JAVA_ERRORS):
         table.java().create_tag("one", second)
     table.java().point(["one"], second, instead_of="side")

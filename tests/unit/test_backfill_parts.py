@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dedup_storage.dataset.backfill.parts import PART_BYTES, parts_of
 from dedup_storage.dataset.backfill.plan import BackfillPlan, SegmentPlan, _segment
-from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, digest
+from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, former_digest
 from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, _judged
 from dedup_storage.lake.branch import branch_name
 from dedup_storage.lake.engine.net import Files
@@ -84,16 +84,16 @@ def test_parts_hold_every_open_segment_once() -> None:
 def test_requests_differ_and_a_user_id_is_not_in_them() -> None:
     change = Change(expressions={"y": "y + 1"})
     texts = {
-        digest(change, Affected()),
-        digest(Change(expressions={"y": "y + 2"}), Affected()),
-        digest(change, Affected(users=[17])),
-        digest(change, Affected(users=[18])),
-        digest(change, Affected(where="y = 1")),
-        digest(change, Affected(first_date="2024-01-01")),
-        digest(change, Affected(changed_since=3)),
+        former_digest(change, Affected()),
+        former_digest(Change(expressions={"y": "y + 2"}), Affected()),
+        former_digest(change, Affected(users=[17])),
+        former_digest(change, Affected(users=[18])),
+        former_digest(change, Affected(where="y = 1")),
+        former_digest(change, Affected(first_date="2024-01-01")),
+        former_digest(change, Affected(changed_since=3)),
     }
     assert len(texts) == 7
-    assert digest(change, Affected(users=[2, 1])) == digest(change, Affected(users=[1, 2]))
+    assert former_digest(change, Affected(users=[2, 1])) == former_digest(change, Affected(users=[1, 2]))
     assert "918273" not in str(Affected(users=[918273]).described())
     assert branch_name("daily:2024@+=") != branch_name("daily:2025@+=")
     assert branch_name("daily:2024@+=").replace("-", "").isalnum()

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from dedup_storage import faults
 from dedup_storage.config import load_settings
-from dedup_storage.errors import DatasetNotFoundError, UsageError
+from dedup_storage.errors import DatasetNotFoundError, UsageError, VersionNotFoundError
 from dedup_storage.lake.delta.files import live_files, parquet_actions, replaced_files, restored_actions
 from dedup_storage.lake.delta.layout import (
     bucket_column,
@@ -78,12 +79,39 @@ def test_pins_and_expiry(log: VersionLog) -> None:
     assert log.load().pins == {1: {"kept", "paper"}}
     log.unpin(1, "kept")
     assert log.load().pins == {1: {"paper"}}
-    log.forget([1])
+    assert (log.forget([1]), set(log.load().published)) == ([], {1, 2})
+    log.unpin(1, "paper")
+    assert (log.forget([1]), log.forget([1])) == ([1], [])
     found = log.load()
     assert (set(found.published), set(found.claims), found.pins) == ({2}, {1, 2}, {})
     # Versions go on where they were, though events are gone.
     assert not log.claim(2, {})
     assert log.claim(3, {})
+
+
+@pytest.mark.parametrize("first", ["pin", "expiry"])
+def test_a_pin_and_an_expiry_at_once(log: VersionLog, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever commits first wins; the other sees it, and no pin that answered is void."""
+    for number in (1, 2):
+        log.claim(number, {})
+        log.publish(number, {"snapshots": {}})
+    point = "maintain:remembered" if first == "pin" else "pin:looked"
+    done: list[str] = []
+
+    def watcher(reached: str) -> None:
+        if reached == point and not done:
+            done.append(reached)
+            log.pin(1, "golden") if first == "pin" else log.forget([1])
+
+    monkeypatch.setattr(faults, "watcher", watcher)
+    if first == "pin":
+        assert log.forget([1]) == []
+        assert (set(log.load().published), log.load().pins) == ({1, 2}, {1: {"golden"}})
+    else:
+        with pytest.raises(VersionNotFoundError, match=r"version 1 of .* expired while it was pinned"):
+            log.pin(1, "golden")
+        assert (set(log.load().published), log.load().pins) == ({2}, {})
+    assert done == [point]
 
 
 def test_many_events_are_joined(log: VersionLog) -> None:

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup_storage.config import load_settings
-from dedup_storage.errors import ConflictError
-from dedup_storage.lake.branch import PART, branch_name
+from dedup_storage.errors import ConflictError, StorageError
+from dedup_storage.lake.branch import PART, RUN_ID, branch_name
 from dedup_storage.lake.delta.branch import BRANCH_FACT, DeltaBranch, NetChange, branches_of
 from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.metadata import DeltaLake
@@ -63,7 +63,7 @@ def at(tmp_path: Path) -> Lake:
 
 
 def facts(*buckets: int) -> dict[str, str]:
-    return {PART: f"{TABLE}=:{','.join(map(str, buckets))}", "request": "x"}
+    return {PART: f"{TABLE}=:{','.join(map(str, buckets))}", "request": "x", RUN_ID: "run"}
 
 
 def test_parts_are_stored_and_taken_together(at: Lake) -> None:
@@ -164,3 +164,37 @@ def test_conditions_name_partition_columns() -> None:
         "((`event_date` IN (DATE'2024-01-31')) AND `user_bucket` IN (0, 2)))"
     )
     assert segments_condition(spec(), []) == "FALSE"
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_store_that_does_not_answer_costs_no_part(at: Lake, stored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was stored all the same is found; what was not is told as the store's fault, and the parts stay."""
+    import deltalake
+    from deltalake.exceptions import DeltaError
+
+    at.branch.open(0)
+    at.branch.swap(at.staged("a"), at.files[:1], facts(0))
+    write = deltalake.write_deltalake
+
+    def silent(*given: Any, **named: Any) -> None:
+        if stored:
+            write(*given, **named)
+        raise DeltaError("503 Service Unavailable")
+
+    monkeypatch.setattr(deltalake, "write_deltalake", silent)
+    if stored:
+        at.branch.swap(at.staged("b"), at.files[1:2], facts(1))
+    else:
+        with pytest.raises(StorageError, match=r"cannot be stored: 503 Service Unavailable.*same run id"):
+            at.branch.swap(at.staged("b"), at.files[1:2], facts(1))
+    monkeypatch.undo()
+    assert [part.segments for part in at.made().parts()] == [frozenset({Segment("", n)}) for n in range(1 + stored)]
+
+
+def test_a_part_whose_staged_files_are_gone_takes_nothing_out(at: Lake) -> None:
+    at.branch.open(0)
+    staged = at.staged("a")
+    at.store.discard("a")
+    with pytest.raises(StorageError, match=r"the staged data of table requests of run run is gone"):
+        at.branch.swap(staged, at.files[:1], facts(0))
+    assert at.branch.net() == NetChange()

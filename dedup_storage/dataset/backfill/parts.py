@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,10 @@ from dedup_storage.dataset.backfill.plan import BackfillPlan, SegmentPlan
 from dedup_storage.dataset.backfill.request import Strategy
 from dedup_storage.dataset.backfill.target import Target
 from dedup_storage.faults import reached
-from dedup_storage.lake.branch import BASE, PART, REQUEST, RUN_ID, Branch
+from dedup_storage.lake.branch import BASE, PART, RUN_ID, Branch
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.lake.requests import REQUEST
 from dedup_storage.lake.segments import Segment, encode_segments
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 
@@ -119,7 +121,9 @@ def swap_rows(
 ) -> None:
     """Write rows unseen, then put their files in place of others on the branch, in one commit."""
     table = TableSpec(role=TableRole.FEATURES, name=target.table, columns=target.columns, sort_columns=target.keys)
-    part_run = Run(run_id=run.run_id, job=run.job, attempt=f"{run.attempt}/part", base=run.base)
+    # A name of its own, so that a look for its staged rows never finds those of another part.
+    attempt = f"{run.attempt}/part-{uuid.uuid4().hex[:12]}"
+    part_run = Run(run_id=run.run_id, job=run.job, attempt=attempt, base=run.base)
     staged = tables.stage(spec, table, move_to(run_session(session), result), part_run)
     reached(f"{run.job}:part-staged")
     branch.swap(staged, paths, facts)

@@ -12,7 +12,11 @@ from hashlib import sha256
 from pyspark.sql import DataFrame
 
 from dedup_storage.errors import UsageError
+from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.requests import NOTHING, Request
 from dedup_storage.schema import check_name
+from dedup_storage.spark.digests import function_digest, rows_digest
 
 __all__ = ["Affected", "Change", "Strategy"]
 
@@ -72,7 +76,7 @@ class Change:
         return tuple(self.expressions) if self.expressions else self.columns
 
     def described(self) -> dict[str, object]:
-        """Plain values that tell one change from another; a frame's rows are not among them."""
+        """Plain values that tell one change from another, as far as earlier releases did: no rows, no code."""
         function = self.function
         name = (
             None
@@ -140,8 +144,48 @@ class Affected:
         }
 
 
-def digest(change: Change, affected: Affected) -> str:
-    """A short text that differs between requests; kept with a run's parts, so that no other request goes on there."""
+def backfill_request(
+    job: str, change: Change, affected: Affected, meta: DatasetMetadata, keys: Sequence[str]
+) -> Request:
+    """What a backfill is asked to do; reads replacement rows and a frame of users once.
+
+    Args:
+        job: Name of the job.
+        change: What to recompute.
+        affected: For whom.
+        meta: The dataset.
+        keys: Keys of the table that holds the columns.
+    """
+    users, rows = affected.users, change.rows
+    listed = None if users is None or isinstance(users, DataFrame) else sorted(map(str, users))
+    request = Request.of(
+        job,
+        columns=sorted(change.names),
+        expressions=dict(change.expressions),
+        inputs=change.inputs,
+        users=listed,
+        condition=affected.where,
+        changed_since=affected.changed_since,
+        first_date=affected.first_date,
+        last_date=affected.last_date,
+        sample=None if affected.sample is None else [affected.sample, meta.samples.get(affected.sample)],
+    )
+    if isinstance(users, DataFrame):
+        user = meta.spec.schema_.user
+        request = request.with_texts(users=_rows(users, {user if user in users.columns else users.columns[0]}))
+    return request.with_texts(
+        function=NOTHING if change.function is None else function_digest(change.function),
+        replacement_rows=NOTHING if rows is None else _rows(rows, {*keys, *change.names} & {*rows.columns}),
+    )
+
+
+def _rows(frame: DataFrame, columns: set[str]) -> str:
+    # Texts of times inside nested values depend on the zone of a session.
+    return rows_digest(move_to(run_session(frame.sparkSession), frame), columns)
+
+
+def former_digest(change: Change, affected: Affected) -> str:
+    """What earlier releases kept with a run's parts instead of the request; its parts may still be there."""
     return _digest([json.dumps({**change.described(), **affected.described()}, sort_keys=True)])
 
 

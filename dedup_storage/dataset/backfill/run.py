@@ -12,24 +12,20 @@ from dedup_storage.dataset.backfill.affected import AffectedRows
 from dedup_storage.dataset.backfill.audit import audit_rows, audit_segments
 from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, Part, done_segments, parts_of, run_part
 from dedup_storage.dataset.backfill.plan import BackfillPlan, make_plan
-from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, digest
+from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, backfill_request, former_digest
 from dedup_storage.dataset.backfill.summary import BackfillSummary, Comparison
 from dedup_storage.dataset.backfill.target import find_target
 from dedup_storage.dataset.handle import Cut, Handle
-from dedup_storage.errors import (
-    ConflictError,
-    DuplicateRowsError,
-    QualityGateError,
-    UsageError,
-    VersionNotFoundError,
-)
+from dedup_storage.errors import ConflictError, DedupStorageError, DuplicateRowsError, UsageError, VersionNotFoundError
 from dedup_storage.faults import reached
-from dedup_storage.lake.branch import BASE, REQUEST, Branch
+from dedup_storage.lake.branch import BASE, Branch, goes_on, is_worthless
 from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.engine.status import counted_reads
 from dedup_storage.lake.history import Added, DatasetMetadata
 from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.publishing import require_same
+from dedup_storage.lake.requests import REQUEST, Request
 from dedup_storage.lake.segments import MAINTAIN, Segment
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
@@ -57,6 +53,7 @@ class Backfill(TimedSteps):
         progress: Called after each part.
         job: Job name kept with the version.
         beside: Stages rows in further tables that belong to the same version, and names these tables.
+        request: What the run is asked to do, where ``change`` and ``affected`` are made of something else.
     """
 
     def __init__(
@@ -72,6 +69,7 @@ class Backfill(TimedSteps):
         progress: Progress | None = None,
         job: str = "backfill",
         beside: Callable[[Run], list[str]] | None = None,
+        request: Request | None = None,
     ) -> None:
         self.handle = replace(handle, spark=run_session(handle.spark))
         self.tables, self.spec = handle.tables, handle.spec
@@ -80,6 +78,14 @@ class Backfill(TimedSteps):
         self.part_segments, self.progress, self.beside = part_segments, progress, beside
         self.seconds: dict[str, float] = {}
         self._read_bytes = 0
+        self._request = request
+
+    def _asked(self, meta: DatasetMetadata) -> Request:
+        """What the run is asked to do; its rows are read once."""
+        if self._request is None:
+            keys = find_target(meta, meta.current, self.change.names).keys
+            self._request = backfill_request(self.job, self.change, self.affected, meta, keys)
+        return self._request
 
     def plan(self) -> BackfillPlan:
         """What the run would do to the current version; nothing is written.
@@ -140,8 +146,8 @@ class Backfill(TimedSteps):
     def _once(self) -> BackfillSummary:
         with translated():
             meta = self.tables.settle(self.spec)
-            done = meta.version_of_run(self.run_id)
-            if done is not None:
+            if meta.version_of_run(self.run_id) is not None:
+                done = require_same(meta, self._asked(meta).text, self.run_id)
                 # Killed between publication and clean-up, the run left its branch behind.
                 table = find_target(meta, meta.current, self.change.names).table
                 self.tables.branch(self.spec.name, table, self.run_id).drop()
@@ -159,23 +165,20 @@ class Backfill(TimedSteps):
             try:
                 with translated():
                     return self._run(rows, plan, branch)
-            except (UsageError, QualityGateError, ConflictError):
-                branch.drop()
-                raise
+            except DedupStorageError as error:
+                if is_worthless(error):
+                    branch.drop()
+                    raise
+                raise error.advised(goes_on(self.run_id)) from error
 
     def _begin(self, meta: DatasetMetadata) -> tuple[AffectedRows, BackfillPlan, Branch]:
         """Go on where an earlier attempt of this run stopped, or begin at the current version."""
         table = find_target(meta, meta.current, self.change.names).table
         branch = self.tables.branch(self.spec.name, table, self.run_id)
-        request = digest(self.change, self.affected)
         parts = branch.parts()
         if parts:
             facts = parts[-1].facts
-            if facts[REQUEST] != request:
-                raise UsageError(
-                    f"the run {self.run_id} was begun with another change or other rows",
-                    fix="Give the same arguments to finish it, or another run id.",
-                )
+            self._require_same(meta, facts[REQUEST])
             try:
                 rows = self._rows(Cut(self.handle, meta, meta.resolve(int(facts[BASE]))))
                 plan = make_plan(rows, self.strategy)
@@ -193,11 +196,20 @@ class Backfill(TimedSteps):
             branch.open(rows.target.snapshot_id)
         return rows, plan, branch
 
+    def _require_same(self, meta: DatasetMetadata, kept: str) -> None:
+        """Refuse to go on with parts of another request."""
+        self._asked(meta).require_same(kept, self.run_id)
+        if Request.from_text(kept) is None and kept != former_digest(self.change, self.affected):
+            raise UsageError(
+                f"the run {self.run_id} was begun with another request",
+                fix="Give what it was begun with to finish it, or another run id.",
+            )
+
     def _run(self, rows: AffectedRows, plan: BackfillPlan, branch: Branch) -> BackfillSummary:
         finished = done_segments(branch)
         resumed = len(finished)
         run = self._describe(rows, plan, branch, finished)
-        request = digest(self.change, self.affected)
+        request = self._asked(rows.cut.meta).text
         with self.timed("rewrite"):
             written = 0
             for part in parts_of(plan, finished, self.part_segments):
@@ -250,6 +262,7 @@ class Backfill(TimedSteps):
                 "table": plan.table,
                 "columns": ",".join(plan.columns),
                 "affected-rows": str(plan.affected_rows),
+                **self._asked(rows.cut.meta).facts,
             },
         )
 

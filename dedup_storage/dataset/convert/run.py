@@ -13,10 +13,12 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.convert.parts import Part, PartRows, find_parts
 from dedup_storage.dataset.convert.summary import ConvertSummary, PartCheck
 from dedup_storage.dataset.handle import Cut, Handle
-from dedup_storage.dataset.write.writer import write_log
-from dedup_storage.errors import DatasetExistsError, StorageError, UsageError, VersionNotFoundError
+from dedup_storage.dataset.write.run import write_log
+from dedup_storage.errors import DatasetExistsError, LostRacesError, StorageError, UsageError, VersionNotFoundError
 from dedup_storage.faults import reached
+from dedup_storage.lake.branch import goes_on
 from dedup_storage.lake.formats import table_format
+from dedup_storage.lake.requests import Request
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
@@ -115,6 +117,13 @@ class Conversion(TimedSteps):
         meta = self.source.metadata()
         pinned = (number for number in meta.version_numbers if self._pin in meta.pins(number))
         version = next(pinned, None)
+        if version is not None and self.version not in (None, version):
+            raise UsageError(
+                f"the conversion {self.run_id} was begun with another version of {self.source.name}",
+                expected=f"version {version}",
+                got=f"version {self.version}",
+                fix="Give what it was begun with to finish it, or another run id and name.",
+            )
         return Cut(self.source, meta, meta.resolve(self.version) if version is None else version)
 
     def _refuse_features(self, cut: Cut) -> None:
@@ -159,8 +168,13 @@ class Conversion(TimedSteps):
             wanted = rows.check(part)
         if not wanted.requests:
             return wanted, False
-        with self.timed("write"):
-            summary = write_log(target, rows.raw(part), run_id=f"{self.run_id}.{part.name}", gate=False)
+        try:
+            with self.timed("write"):
+                summary = write_log(
+                    target, rows.raw(part), run_id=f"{self.run_id}.{part.name}", gate=False, request=self._asked(rows)
+                )
+        except (StorageError, LostRacesError) as error:
+            raise error.advised(goes_on(self.run_id)) from error
         self._written += sum(t.bytes for t in summary.tables)
         if not summary.already_published:
             with self.timed("check"):
@@ -173,6 +187,11 @@ class Conversion(TimedSteps):
                     fix="Requests without impressions have no row in flat layout. Drop the target and its files.",
                 )
         return wanted, summary.already_published
+
+    def _asked(self, rows: PartRows) -> Request:
+        """What a part is written from: a version never changes, so its rows need not be looked at."""
+        source = self.source
+        return Request.of("convert", source=source.name, format=source.tables.name, version=rows.cut.version)
 
     def _rows(self, cut: Cut) -> PartRows:
         # Parts are told apart by the source's buckets, in the target too.

@@ -84,6 +84,7 @@ class Features:
                 missing=missing,
                 not_null=not_null,
                 gate=gate,
+                named=run_id is not None,
             )
             return adder.add()
 
@@ -109,8 +110,15 @@ class Features:
             UsageError, InputError, QualityGateError, ConflictError: nothing was published.
         """
         with translated():
-            run_id = named_run(run_id, "refresh-features")
-            job = Refresher(self._handle.for_run(), name, source, run_id=run_id, full=full, gate=gate)
+            job = Refresher(
+                self._handle.for_run(),
+                name,
+                source,
+                run_id=named_run(run_id, "refresh-features"),
+                full=full,
+                gate=gate,
+                named=run_id is not None,
+            )
             return job.refresh()
 
     def rename(self, name: str, new_name: str, *, run_id: str | None = None) -> FeatureSummary:
@@ -143,4 +151,4 @@ class Features:
             return promote(self._job(name, "promote-features", run_id))
 
     def _job(self, name: str, job: str, run_id: str | None) -> FeatureJob:
-        return FeatureJob(self._handle, name, run_id=named_run(run_id, job), job=job)
+        return FeatureJob(self._handle, name, run_id=named_run(run_id, job), job=job, named=run_id is not None)

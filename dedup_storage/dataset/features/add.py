@@ -29,6 +29,8 @@ from dedup_storage.lake.groups import (
     group_table,
     table_name,
 )
+from dedup_storage.lake.requests import Request
+from dedup_storage.lake.staging import staging
 from dedup_storage.layout import COLUMNS_PROPERTY
 from dedup_storage.schema import Grain
 from dedup_storage.spark.types import ddl
@@ -49,7 +51,7 @@ class Adder(FeatureJob):
         across_users: Whether a row depends on other users' rows.
         missing: ``refuse`` rows that the log has and the group has not, or read them as ``null``.
         not_null: Columns in which the gate refuses nulls; ``True`` for all.
-        run_id, gate: See ``FeatureJob``.
+        run_id, gate, named: See ``FeatureJob``.
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class Adder(FeatureJob):
         missing: str = "refuse",
         not_null: Iterable[str] | bool = (),
         gate: bool = True,
+        named: bool = True,
     ) -> None:
-        super().__init__(handle, group, run_id=run_id, job="add-features", gate=gate)
+        super().__init__(handle, group, run_id=run_id, job="add-features", gate=gate, named=named)
         self.recipe = Recipe.of(source)
         self.grain, self.lookback, self.uses, self.across_users = grain, lookback, tuple(uses), across_users
-        self.missing, self.not_null = missing, not_null
+        self.missing, self.not_null = missing, not_null if isinstance(not_null, bool) else tuple(not_null)
         if missing not in ("refuse", "null"):
             raise UsageError("the policy for missing rows is not known", expected="refuse or null", got=str(missing))
         if lookback is not None and lookback < 0:
@@ -86,7 +89,7 @@ class Adder(FeatureJob):
             InputError: the function or the expression raised.
             QualityGateError: the gate refused; nothing was published.
         """
-        cut, done = self.begin()
+        cut, done = self.begin(self._asked)
         if done is not None:
             return done
         check_group_name(self.name, cut.groups, self.spec.name)
@@ -118,17 +121,24 @@ class Adder(FeatureJob):
         self.tables.create_table(self.spec, group_table(self.spec, group), types)
         reached("features:created")
         run = self.run(cut, group.table)
-        try:
+        with staging(self.tables, self.spec, run) as listed:
             with self.timed("stage"), explained(group):
                 staged = self.stage(group, typed(frame, types), run)
+            listed.append(staged)
             rows = self.tables.staged_rows(self.spec, staged, run)
             verdict = self.audit(group, rows, keys)
             reached("features:audited")
-        except BaseException:
-            self.tables.discard(self.spec, run)
-            raise
         version = self.publish(run, [self.spec.anchor.name, group.table], self._still_free(group))
         return self.summary(version, group, staged=staged, verdict=verdict)
+
+    def _asked(self) -> Request:
+        """What is asked for, as far as the run id stands for it."""
+        not_null = self.not_null if isinstance(self.not_null, bool) else sorted(self.not_null)
+        request = Request.of(
+            self.job, group=self.name, grain=self.grain.value, lookback=self.lookback, uses=self.uses,
+            across_users=self.across_users, missing=self.missing, not_null=not_null,
+        )  # fmt: skip
+        return request.with_texts(source=self.recipe.text())
 
     def _defined(self, frame: DataFrame, bare: FeatureGroup) -> FeatureGroup:
         key = bare.key(self.spec)

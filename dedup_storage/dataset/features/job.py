@@ -19,6 +19,8 @@ from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, find_group, group_table
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
+from dedup_storage.lake.publishing import require_same
+from dedup_storage.lake.requests import Request
 from dedup_storage.layout import DEFINITION
 from dedup_storage.spark.steps import TimedSteps
 
@@ -37,6 +39,7 @@ class FeatureJob(TimedSteps):
         run_id: The run; publishing it twice changes nothing.
         job: Name of the job.
         gate: Whether the quality gate audits staged rows.
+        named: Whether the run id was given, so that it stands for a request; nobody gives a random one again.
     """
 
     def __init__(
@@ -47,25 +50,31 @@ class FeatureJob(TimedSteps):
         run_id: str,
         job: str,
         gate: bool = True,
+        named: bool = True,
     ) -> None:
         self.handle = handle
         self.tables, self.settings, self.spec = handle.tables, handle.settings, handle.spec
-        self.name, self.run_id, self.job = group, run_id, job
+        self.name, self.run_id, self.job, self.named = group, run_id, job, named
         self.gate = gate and handle.settings.quality.enabled
         self.attempt = f"{run_id}/{uuid.uuid4().hex[:12]}"
         self.seconds: dict[str, float] = {}
+        self._request: Request | None = None
 
-    def begin(self) -> tuple[Cut, FeatureSummary | None]:
+    def begin(self, request: Callable[[], Request]) -> tuple[Cut, FeatureSummary | None]:
         """The newest version, other runs' publications finished first; and the summary if this run is done already.
 
+        Args:
+            request: Gives what the run is asked to do; may read a frame.
+
         Raises:
-            UsageError: the dataset has no version yet.
+            UsageError: the dataset has no version yet, or the run is done and was asked something else.
         """
+        self._request = request() if self.named else None
         meta = self.tables.settle(self.spec)
         if not meta.current:
             raise UsageError(f"the dataset {self.spec.name} holds nothing yet", fix="Write a log into it first.")
         cut = Cut(self.handle, meta, meta.current)
-        done = meta.version_of_run(self.run_id)
+        done = require_same(meta, None if self._request is None else self._request.text, self.run_id)
         return cut, None if done is None else self.summary(done, already_published=True)
 
     def find(self, cut: Cut) -> FeatureGroup:
@@ -89,7 +98,14 @@ class FeatureJob(TimedSteps):
 
     def run(self, cut: Cut, *tables: str) -> Run:
         """The attempt, and the tables whose rows it changes; feature groups touch no event date of the log."""
-        return Run(run_id=self.run_id, job=self.job, attempt=self.attempt, base=cut.version, tables=tables)
+        return Run(
+            run_id=self.run_id,
+            job=self.job,
+            attempt=self.attempt,
+            base=cut.version,
+            tables=tables,
+            facts={} if self._request is None else self._request.facts,
+        )
 
     def stage(self, group: FeatureGroup, frame: DataFrame | None, run: Run) -> Staged:
         """Stage rows of a group (``None``: none) with its definition, and an empty snapshot of the anchor.

@@ -11,6 +11,7 @@ from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.errors import ConflictError, UsageError
 from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.lake.protocol import UNTAGGED
+from dedup_storage.lake.requests import Request
 
 __all__ = ["drop", "rename"]
 
@@ -21,7 +22,7 @@ def rename(job: FeatureJob, new_name: str) -> FeatureSummary:
     Raises:
         UsageError: the name is taken, or another group reads this one by its name.
     """
-    cut, done = job.begin()
+    cut, done = job.begin(lambda: Request.of(job.job, group=job.name, new_name=new_name))
     if done is not None:
         return done
     group = job.find(cut)
@@ -45,12 +46,13 @@ def drop(job: FeatureJob) -> FeatureSummary:
     Raises:
         UsageError: another group reads it.
     """
-    cut, done = job.begin()
+    cut, done = job.begin(lambda: Request.of(job.job, group=job.name))
     if done is not None:
         return done
     group = job.find(cut)
     _refuse_used(group, cut.groups, "dropped")
-    run = replace(job.run(cut, group.table), facts={UNTAGGED: group.table})
+    run = job.run(cut, group.table)
+    run = replace(run, facts={**run.facts, UNTAGGED: group.table})
     job.tables.stage_nothing(job.spec, job.spec.anchor, run)
 
     def verify(now: Mapping[str, FeatureGroup]) -> None:

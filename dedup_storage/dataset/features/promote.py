@@ -17,6 +17,8 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
 from dedup_storage.lake.groups import FeatureGroup, grain_table, group_table, promoted_columns
 from dedup_storage.lake.protocol import Run, Staged
+from dedup_storage.lake.requests import Request
+from dedup_storage.lake.staging import staging
 from dedup_storage.layout import TableSpec
 
 __all__ = ["fold", "promote"]
@@ -31,7 +33,7 @@ def promote(job: FeatureJob) -> FeatureSummary:
         UsageError: it is promoted already.
         ConflictError: another run published a version meanwhile; run again.
     """
-    cut, done = job.begin()
+    cut, done = job.begin(lambda: Request.of(job.job, group=job.name))
     if done is not None:
         return done
     group = job.find(cut)
@@ -41,12 +43,8 @@ def promote(job: FeatureJob) -> FeatureSummary:
     promoted = group.model_copy(update={"promoted": grain_table(job.spec, group.grain).name, "run_id": job.run_id})
     tables = (str(promoted.promoted), group.table)
     run = replace(job.run(cut, *tables), replaced=EVERYTHING.ranges, replaced_tables=tables, dates=None)
-    try:
-        with job.timed("stage"):
-            staged = fold(job, cut, promoted, values, EVERYTHING, run)
-    except BaseException:
-        job.tables.discard(job.spec, run)
-        raise
+    with staging(job.tables, job.spec, run), job.timed("stage"):
+        staged = fold(job, cut, promoted, values, EVERYTHING, run)
     members = sorted({job.spec.anchor.name, staged.table, group.table})
     version = job.publish(run, members, job.unchanged(group))
     return job.summary(version, promoted, staged=staged, replaced=True)

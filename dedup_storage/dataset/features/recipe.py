@@ -13,9 +13,12 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.features.inputs import Inputs
 from dedup_storage.errors import UsageError
+from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.groups import FeatureGroup, FeatureSource, SourceKind
+from dedup_storage.lake.requests import short_digest
 from dedup_storage.lake.sql import quoted
 from dedup_storage.schema import check_name
+from dedup_storage.spark.digests import function_digest, rows_digest
 
 __all__ = ["FeatureFunction", "Lookup", "Recipe", "Source", "import_function"]
 
@@ -110,6 +113,14 @@ class Recipe:
                 fix="Hand in the function, or define it in a module.",
             )
         return cls(source, function=import_function(source.function))
+
+    def text(self) -> str:
+        """What tells the recipe from others: of a function what it does, of a frame its rows, which are read once."""
+        if self.rows is not None:
+            return rows_digest(move_to(run_session(self.rows.sparkSession), self.rows))
+        if self.function is not None:
+            return function_digest(self.function)
+        return f"{self.source.kind.value} ({short_digest(self.source.model_dump_json())})"
 
     def frame(self, inputs: Inputs, group: FeatureGroup | None = None) -> DataFrame:
         """The key, the event date where it has it, and the columns, for the rows that ``inputs`` holds.

@@ -19,6 +19,8 @@ from dedup_storage.errors import SchemaError
 from dedup_storage.faults import reached
 from dedup_storage.lake.groups import Coverage, FeatureGroup
 from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.requests import NOTHING, Request
+from dedup_storage.lake.staging import staging
 from dedup_storage.spark.types import ddl
 
 __all__ = ["Refresher"]
@@ -32,7 +34,7 @@ class Refresher(FeatureJob):
         group: Its name.
         source: A function or a frame where the definition alone does not say how to compute it.
         full: Compute every row again, whatever changed.
-        run_id, gate: See ``FeatureJob``.
+        run_id, gate, named: See ``FeatureJob``.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class Refresher(FeatureJob):
         run_id: str,
         full: bool = False,
         gate: bool = True,
+        named: bool = True,
     ) -> None:
-        super().__init__(handle, group, run_id=run_id, job="refresh-features", gate=gate)
+        super().__init__(handle, group, run_id=run_id, job="refresh-features", gate=gate, named=named)
         self.source, self.full = source, full
 
     def refresh(self) -> FeatureSummary:
@@ -56,7 +59,7 @@ class Refresher(FeatureJob):
             UsageError: the group's recipe must be handed in again.
             ConflictError: another run changed the group first.
         """
-        cut, done = self.begin()
+        cut, done = self.begin(self._asked)
         if done is not None:
             return done
         group = self.find(cut)
@@ -82,6 +85,11 @@ class Refresher(FeatureJob):
             return self._fold(cut, group, updated, frame, keys, target)
         return self._write(cut, group, updated, frame, keys, target)
 
+    def _asked(self) -> Request:
+        """What is asked for, as far as the run id stands for it."""
+        told = NOTHING if self.source is None else Recipe.of(self.source).text()
+        return Request.of(self.job, group=self.name, full=self.full).with_texts(source=told)
+
     def _fold(
         self, cut: Cut, group: FeatureGroup, updated: FeatureGroup, frame: DataFrame, keys: DataFrame, target: Window
     ) -> FeatureSummary:
@@ -90,14 +98,12 @@ class Refresher(FeatureJob):
         segments = target.whole_segments(self.spec)
         values = self._with_carried(cut, table, frame, target, segments)
         run = replace(self._replacing(cut, segments, table, updated.table), replaced_tables=(table,), dates=None)
-        try:
+        with staging(self.tables, self.spec, run) as listed:
             with self.timed("stage"), explained(updated):
                 staged = fold(self, cut, updated, values, segments, run, changed=target)
+            listed.append(staged)
             with explained(updated):
                 verdict = self.audit(updated, frame, keys)
-        except BaseException:
-            self.tables.discard(self.spec, run)
-            raise
         members = sorted({self.spec.anchor.name, table, updated.table})
         version = self.publish(run, members, self.unchanged(group))
         return self.summary(version, updated, window=target, staged=staged, verdict=verdict, replaced=True)
@@ -112,15 +118,13 @@ class Refresher(FeatureJob):
             segments = target.whole_segments(self.spec)
             frame = self._with_carried(cut, group.table, frame, target, segments)
             run = self._replacing(cut, segments, group.table)
-        try:
+        with staging(self.tables, self.spec, run) as listed:
             with self.timed("stage"), explained(group):
                 staged = self.stage(updated, frame, run)
+            listed.append(staged)
             computed = target.only(self.handle, self.tables.staged_rows(self.spec, staged, run))
             verdict = self.audit(updated, computed, keys)
             reached("features:audited")
-        except BaseException:
-            self.tables.discard(self.spec, run)
-            raise
         version = self.publish(run, [self.spec.anchor.name, group.table], self.unchanged(group))
         return self.summary(version, updated, window=target, staged=staged, verdict=verdict, replaced=replaced)
 

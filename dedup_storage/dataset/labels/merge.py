@@ -22,19 +22,22 @@ from dedup_storage.dataset.backfill.summary import BackfillSummary
 from dedup_storage.dataset.backfill.target import find_target
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
-from dedup_storage.lake.engine.sessions import move_to
+from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.protocol import Run
-from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
+from dedup_storage.lake.publishing import require_same
+from dedup_storage.lake.requests import Request
+from dedup_storage.layout import LABEL_TIMES, DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
 from dedup_storage.sources.named import exact_keys
 from dedup_storage.sources.times import as_times
+from dedup_storage.spark.digests import rows_digest
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import buckets_of, only_row
 from dedup_storage.words import counted
 
 __all__ = ["LabelMerge", "LateLabels", "LateLabelsSummary", "merge_labels"]
 
-TIMES, UNKNOWN = "label_times", "labels_unknown"
+TIMES, UNKNOWN = LABEL_TIMES, "labels_unknown"
 
 
 class LateLabelsSummary(BaseModel):
@@ -148,7 +151,11 @@ def merge_labels(
     tables, spec = handle.tables, handle.spec
     with translated():
         meta = tables.settle(spec)
-        done = meta.version_of_run(run_id)
+        own = [c for c in (*spec.request_key, spec.position_column, spec.schema_.item) if c in late.rows.columns]
+        told = [c for c in (*own, late.label, late.time) if c in late.rows.columns]
+        rows = move_to(run_session(late.rows.sparkSession), late.rows)
+        request = Request.of("late-labels", label=late.label).with_texts(late_labels=rows_digest(rows, set(told)))
+        done = require_same(meta, request.text, run_id)
         if done is not None:
             # Killed between publication and clean-up, the run left its branch behind.
             tables.branch(spec.name, find_target(meta, meta.current, [late.label]).table, run_id).drop()
@@ -168,6 +175,7 @@ def merge_labels(
                 gate=gate,
                 part_segments=part_segments,
                 progress=progress,
+                request=request,
             )
             return LateLabelsSummary(**merge.counts, backfill=backfill.run())
         finally:
@@ -253,7 +261,7 @@ def sort_out(cut: Cut, late: LateLabels) -> LabelMerge:
     stored = stored.filter(inside).select(*own, F.col(late.label).alias("_stored"))
     known = stored.join(newest, key)
     if TIMES in cut.snapshots:
-        times = cut.rows(TIMES).filter(F.col("label") == late.label)
+        times = cut.rows(TIMES, hidden=True).filter(inside & (F.col("label") == late.label))
         times = times.groupBy(*spec.impression_key).agg(F.max("label_time").alias("merged_time"))
         known = known.join(times, list(spec.impression_key), "left")
     else:

@@ -6,9 +6,10 @@ from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.read import frames as read
 from dedup_storage.dataset.samples.frames import SampledFrames
 from dedup_storage.dataset.write.create import create_dataset
+from dedup_storage.dataset.write.run import write_log
 from dedup_storage.dataset.write.summary import WriteSummary
-from dedup_storage.dataset.write.writer import write_log
 from dedup_storage.errors import UsageError
+from dedup_storage.lake.requests import Request
 from dedup_storage.sampling.definition import Sample
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
 from dedup_storage.schema import Grain, LogSchema
@@ -49,4 +50,7 @@ def materialise_sample(
         handle.spark, handle.settings, target, schema, raw,
         layout=handle.spec.layout, date_grain=handle.spec.date_grain, buckets=handle.spec.buckets,
     )  # fmt: skip
-    return write_log(made, raw, run_id=run_id if run_id is not None else f"sample-{sample.name}-v{version}", gate=gate)
+    run_id = run_id if run_id is not None else f"sample-{sample.name}-v{version}"
+    # The version and the sample's record decide the rows, which need not be looked at.
+    asked = Request.of("write", log=[handle.name, version, sample.fingerprint])
+    return write_log(made, raw, run_id=run_id, gate=gate, request=asked)

@@ -16,9 +16,9 @@ from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, done_segments, f
 from dedup_storage.dataset.backfill.target import Target, table_of
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.decay import SegmentDecay
-from dedup_storage.errors import ConflictError, StorageError
+from dedup_storage.errors import ConflictError, DedupStorageError, LostRacesError, StorageError
 from dedup_storage.faults import reached
-from dedup_storage.lake.branch import PART, RUN_ID, Branch
+from dedup_storage.lake.branch import PART, RUN_ID, Branch, goes_on
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.facts import ROWS_KEPT
 from dedup_storage.lake.history import DatasetMetadata
@@ -54,6 +54,10 @@ class Compactor:
         Args:
             meta: The dataset's tables.
             decayed: Table -> segments to rewrite.
+
+        Raises:
+            StorageError: files or the catalog could not be read or written; the finished parts are kept.
+            LostRacesError: others published all the time; the finished parts are kept.
         """
         version = meta.current
         segments = {name: frozenset(s.segment for s in listed) for name, listed in decayed.items() if listed}
@@ -69,6 +73,7 @@ class Compactor:
             facts={"mode": MAINTAIN},
             table_facts={name: {ROWS_KEPT: "true"} for name in segments},
         )
+        found: int | None = None
         try:
             with translated():
                 for name, branch in branches.items():
@@ -77,12 +82,16 @@ class Compactor:
                 members = list(dict.fromkeys((*segments, self.spec.anchor.name)))
                 found = self.tables.publish(self.spec, run, members)
                 reached("maintain:published")
+        except LostRacesError as error:
+            raise error.advised(goes_on(self.run_id)) from error
         except ConflictError:
-            return None
+            found = None
+        except DedupStorageError as error:
+            raise error.advised(goes_on(self.run_id)) from error
         finally:
             self.tables.discard(self.spec, run)
-            for branch in branches.values():
-                branch.drop()
+        for branch in branches.values():
+            branch.drop()
         return found
 
     def _rewrite(
@@ -107,6 +116,8 @@ class Compactor:
     def _same_rows(self, meta: DatasetMetadata, target: Target, branch: Branch) -> None:
         before, after = meta.totals(target.table, target.snapshot_id).rows, branch.count()
         if before != after:
+            # No attempt may go on from these parts.
+            branch.drop()
             raise StorageError(
                 f"compaction of {target.table} would change the number of rows",
                 expected=f"{before} rows",

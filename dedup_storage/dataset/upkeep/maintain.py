@@ -76,7 +76,7 @@ class Maintenance(TimedSteps):
         with self.timed("expire"):
             outdated = upkeep.outdated()
             if not self.dry_run:
-                upkeep.expire(outdated)
+                outdated = upkeep.expire(outdated)
         return outdated
 
     def _summary(

@@ -8,7 +8,7 @@ from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, measure_dec
 from dedup_storage.dataset.upkeep.maintain_summary import Gain
 from dedup_storage.lake.branch import branch_name
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.layout import TableRole
+from dedup_storage.layout import LABEL_TIMES, TableRole
 
 __all__ = ["Restoring"]
 
@@ -58,7 +58,7 @@ class Restoring:
     def _measure(self, meta: DatasetMetadata) -> dict[str, list[SegmentDecay]]:
         found = {}
         for name, snapshot_id in meta.snapshots(meta.current).items():
-            if meta.role(name) in _COMPACTED:
+            if meta.role(name) in _COMPACTED or name == LABEL_TIMES:
                 found[name] = measure_decay(self.tables.files(meta, name, snapshot_id), name, self.limits)
         return found
 

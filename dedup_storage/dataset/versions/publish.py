@@ -9,6 +9,7 @@ from dedup_storage.dataset.handle import Handle
 from dedup_storage.errors import VersionNotFoundError, known_names
 from dedup_storage.lake.history import VersionInfo
 from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.requests import Request
 from dedup_storage.lake.runs import named_run
 from dedup_storage.schema import check_name
 from dedup_storage.spark.errors import translated
@@ -32,7 +33,9 @@ def rollback(handle: Handle, version: int, run_id: str | None = None) -> Version
         meta = handle.tables.settle(handle.spec)
         meta.resolve(version)
         run_id = named_run(run_id, "rollback")
-        run = Run(run_id=run_id, job="rollback", attempt=f"{run_id}/{uuid.uuid4().hex[:12]}", base=meta.current)
+        asked = Request.of("rollback", version=version)
+        attempt = f"{run_id}/{uuid.uuid4().hex[:12]}"
+        run = Run(run_id=run_id, job="rollback", attempt=attempt, base=meta.current, facts=asked.facts)
         published = handle.tables.rollback(handle.spec, run, version)
         return handle.metadata().info(published)
 

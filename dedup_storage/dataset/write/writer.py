@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from dedup_storage.choices import choice
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.write.audit import audit_staged, staged_rows
 from dedup_storage.dataset.write.collapse import COUNT, Collapse, RequestKeys
@@ -29,17 +29,18 @@ from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.groups import FeatureGroup, promoted_columns
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
+from dedup_storage.lake.publishing import require_same
 from dedup_storage.lake.ranges import in_ranges
-from dedup_storage.lake.runs import named_run
+from dedup_storage.lake.requests import Request
+from dedup_storage.lake.staging import staging
 from dedup_storage.layout import Layout, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
 from dedup_storage.sources.raw import Form, RawLog
-from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.words import counted
 
-__all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer", "write_log"]
+__all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer"]
 
 _MOST_DATES = 400
 
@@ -52,6 +53,7 @@ class Writer(TimedSteps):
         raw: The log.
         run_id: The run; publishing it twice changes nothing.
         mode, on_inconstant, on_duplicates: See the enums.
+        request: What the run is asked to do; ``None`` for a run id that nobody can give again.
         gate: Whether the quality gate audits the staged rows.
     """
 
@@ -64,9 +66,10 @@ class Writer(TimedSteps):
         mode: Mode = Mode.APPEND,
         on_inconstant: OnInconstant = OnInconstant.REFUSE,
         on_duplicates: OnDuplicates = OnDuplicates.REFUSE,
+        request: Request | None = None,
         gate: bool = True,
     ) -> None:
-        self.handle, self.run_id = handle, run_id
+        self.handle, self.run_id, self.request = handle, run_id, request
         self.tables, self.spec = handle.tables, handle.spec
         self.mode, self.on_inconstant, self.on_duplicates = mode, on_inconstant, on_duplicates
         self.gate = gate and handle.settings.quality.enabled
@@ -86,7 +89,7 @@ class Writer(TimedSteps):
         """
         self.raw = fitted(self.raw, self.spec)
         meta = self.tables.settle(self.spec)
-        done = meta.version_of_run(self.run_id)
+        done = require_same(meta, None if self.request is None else self.request.text, self.run_id)
         if done is not None:
             return self._nothing_to_do(done)
         base = Cut(self.handle, meta, meta.current)
@@ -113,13 +116,16 @@ class Writer(TimedSteps):
         run = self._run(base.version, keys)
         if run.replaced is None and base.version:
             keys = self._refuse_existing(base, keys)
-        try:
+        with ExitStack() as attempt:
+            listed = attempt.enter_context(staging(self.tables, self.spec, run))
             staged, constant = self._stage(collapse, keys, run)
             if not constant:
                 self.tables.discard(self.spec, run)
                 run = replace(run, attempt=_attempt(self.run_id))
+                listed = attempt.enter_context(staging(self.tables, self.spec, run))
                 collapse, keys = self._resolve_inconstant(collapse, keys, run)
                 staged, _ = self._stage(collapse, keys, run, checked=True)
+            listed += staged
             reached("write:staged")
             self._refuse_lost_rows(run, staged, keys)
             own = self._own_rows(run, staged)
@@ -128,9 +134,6 @@ class Writer(TimedSteps):
                 self._dropped = input_rows - self._quarantined - own
             docs = self._audit(run, staged, input_rows) if self.gate else None
             reached("write:audited")
-        except BaseException:
-            self.tables.discard(self.spec, run)
-            raise
         with self.timed("publish"):
             members = [s.table for s in staged]
             version = self.tables.publish(self.spec, run, members, lambda now: self._verify(now, keys, run))
@@ -194,7 +197,11 @@ class Writer(TimedSteps):
             replaced=replaced,
             tables=tuple(table.name for table in self.spec.tables),
             dates=dates if len(dates) <= _MOST_DATES else None,
-            facts={"mode": self.mode.value, "input-rows": str(keys.stats.rows)},
+            facts={
+                "mode": self.mode.value,
+                "input-rows": str(keys.stats.rows),
+                **({} if self.request is None else self.request.facts),
+            },
         )
 
     def _existing(self, cut: Cut, keys: RequestKeys) -> DataFrame:
@@ -358,43 +365,3 @@ class Writer(TimedSteps):
 
 def _attempt(run_id: str) -> str:
     return f"{run_id}/{uuid.uuid4().hex[:12]}"
-
-
-def write_log(
-    handle: Handle,
-    raw: RawLog,
-    *,
-    run_id: str | None = None,
-    mode: Mode | str = Mode.APPEND,
-    on_inconstant: OnInconstant | str = OnInconstant.REFUSE,
-    on_duplicates: OnDuplicates | str = OnDuplicates.REFUSE,
-    gate: bool = True,
-) -> WriteSummary:
-    """Write a log: collapse, stage, audit, publish as one version.
-
-    Args:
-        handle: The dataset.
-        raw: The log.
-        run_id: Name of the run; a run that is published already changes nothing. Random when not given.
-        mode: ``append``, or ``replace`` the log's event dates as a whole.
-        on_inconstant: Requests whose request-grain columns differ: ``refuse``, keep the ``first`` row's values, or
-            ``quarantine`` them.
-        on_duplicates: Keys that occur twice or are in the dataset already: ``refuse`` or ``keep-one``.
-        gate: Audit the staged rows before publication.
-
-    Raises:
-        InputError: the log cannot be read or breaks its contract; nothing was changed.
-        QualityGateError: the gate refused; nothing was published.
-        ConflictError: another run changed the same event dates first; run again.
-    """
-    with translated():
-        writer = Writer(
-            handle,
-            raw,
-            run_id=named_run(run_id, "write"),
-            mode=choice(Mode, mode, "mode"),
-            on_inconstant=choice(OnInconstant, on_inconstant, "policy for inconstant requests"),
-            on_duplicates=choice(OnDuplicates, on_duplicates, "policy for duplicates"),
-            gate=gate,
-        )
-        return writer.write()

@@ -18,14 +18,14 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.errors import ConflictError, StorageError, UsageError
-from dedup_storage.lake.branch import BranchPart, branch_gone
+from dedup_storage.lake.branch import RUN_ID, BranchPart, branch_gone
 from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.metadata import DeltaLake
 from dedup_storage.lake.delta.open import load_delta
 from dedup_storage.lake.delta.segments import file_of_row
 from dedup_storage.lake.delta.stage import RUNS_FOLDER, StagedFiles, StagedStore
 from dedup_storage.lake.folders import child_folders, delete_files, delete_folder, is_delta_table, list_files
-from dedup_storage.lake.runs import Staged
+from dedup_storage.lake.runs import Staged, staged_gone
 from dedup_storage.lake.segments import Segment
 
 __all__ = ["BRANCH_FACT", "RUNS_FOLDER", "DeltaBranch", "NetChange", "branches_of"]
@@ -77,17 +77,27 @@ class DeltaBranch:
 
     def _bodies(self) -> list[dict[str, Any]]:
         """The rows in order, the one that began the branch first; none where there is no branch."""
-        if not is_delta_table(self._uri, self._properties):
+        if not self._is_there():
             return []
         try:
             table = load_delta(self._uri, self.lake.options).to_pyarrow_table()
-        except StorageError:
+        except (StorageError, OSError):
+            if self._is_there():
+                raise
             # Dropped by the same run in another process while this one looked.
             return []
         return [json.loads(text) for text in table.sort_by("number")["body"].to_pylist()]
 
+    def _is_there(self) -> bool:
+        return is_delta_table(self._uri, self._properties)
+
     def _append(self, number: int, body: Mapping[str, Any]) -> bool:
-        """Store a row; ``False`` when the same run in another process stored one of that number."""
+        """Store a row; ``False`` when the same run in another process stored one of that number.
+
+        Raises:
+            ConflictError: the branch is gone.
+            StorageError: the row could not be stored, or nobody knows whether it was.
+        """
         from deltalake import CommitProperties, Transaction, write_deltalake
         from deltalake.exceptions import CommitFailedError, DeltaError
 
@@ -103,8 +113,18 @@ class DeltaBranch:
         except CommitFailedError:
             return False
         except (DeltaError, StorageError, OSError) as error:
-            raise branch_gone(self.dataset, self.table) from error
+            bodies = self._bodies()
+            if not bodies and not self._is_there():
+                raise branch_gone(self.dataset, self.table) from error
+            if bodies[number - 1 : number] != [json.loads(json.dumps(body))]:
+                raise self._trouble(error) from error
         return True
+
+    def _trouble(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"the parts of the run on {self.dataset}.{self.table} cannot be stored: {str(error).splitlines()[0][:300]}",
+            fix="Run the job again with the same run id.",
+        )
 
     # -- Branch -------------------------------------------------------------------------------------------------
 
@@ -130,7 +150,7 @@ class DeltaBranch:
         try:
             DeltaTable.create(self._uri, schema=_SCHEMA, mode="ignore", storage_options=self.lake.options)
         except (DeltaError, OSError) as error:
-            raise branch_gone(self.dataset, self.table) from error
+            raise self._trouble(error) from error
         # The same run at work in another process may have been faster.
         self._append(1, {"base": base})
 
@@ -155,7 +175,9 @@ class DeltaBranch:
         """See ``Branch``."""
         gone = sorted(removed)
         found = self._store.get(staged.attempt, self.table)
-        body = {"facts": dict(facts), "actions": found.actions if found is not None else (), "removed": gone}
+        if found is None:
+            raise staged_gone(self.table, facts[RUN_ID])
+        body = {"facts": dict(facts), "actions": found.actions, "removed": gone}
         try:
             self._store_part(body)
         except ConflictError:

@@ -34,10 +34,10 @@ from dedup_storage.lake.delta.stage import StagedFiles
 from dedup_storage.lake.delta.status import delta_status
 from dedup_storage.lake.delta.upkeep import DeltaUpkeep
 from dedup_storage.lake.engine.sessions import move_to, run_session
-from dedup_storage.lake.folders import child_folders, delete_folder
+from dedup_storage.lake.folders import all_there, child_folders, delete_folder
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat, require_segments
-from dedup_storage.lake.runs import Run, Staged
+from dedup_storage.lake.runs import Run, Staged, staged_gone
 from dedup_storage.lake.segments import Segment
 from dedup_storage.lake.sql import listed, quoted
 from dedup_storage.lake.status import PublicationStatus
@@ -257,12 +257,22 @@ class DeltaFormat(DeltaSamples):
         uri = self.lake.uri(spec.name, staged.table)
         rows = self.spark.read.format("delta").load(uri)
         found = self._publisher.store(spec.name).get(run.attempt, staged.table)
-        if found is not None and found.actions:
+        if found is None:
+            raise staged_gone(staged.table, run.run_id)
+        if found.actions:
             files = [f"{uri}/{path}" for path in found.paths]
             rows = self.spark.read.schema(rows.schema).option("basePath", uri).parquet(*files)
         else:
             rows = rows.limit(0)
         return rows.drop(*generated_columns(spec))
+
+    def holds_staged(self, spec: DatasetSpec, staged: Staged, run: Run) -> bool:
+        """Whether the files that an attempt staged are described and there still."""
+        found = self._publisher.store(spec.name).get(run.attempt, staged.table)
+        if found is None:
+            return False
+        uri = self.lake.uri(spec.name, staged.table)
+        return all_there(uri, found.paths, self.settings.catalog.properties)
 
     def branch(self, dataset: str, table: str, run_id: str) -> DeltaBranch:
         """A run's branch of one table, where it keeps its finished parts."""

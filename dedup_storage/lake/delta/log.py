@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from dedup_storage.lake.engine.delta import DeltaLog
 from dedup_storage.lake.publishing import LostRaceError
-from dedup_storage.spark.errors import JAVA_ERRORS
+from dedup_storage.spark.errors import JAVA_ERRORS, java_class, root_message
 
 __all__ = ["DELTA_WRITES", "TableLog"]
 
@@ -20,13 +20,18 @@ DELTA_WRITES = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
 }
 
-# Delta's words for a commit that others' commits refuse.
-_RACES = (
-    "ConcurrentTransactionException",
-    "ConcurrentDeleteDeleteException",
-    "ConcurrentDeleteReadException",
-    "MetadataChangedException",
-)
+# Delta's errors for a commit that others' commits refuse, by class.
+_RACES = {
+    f"{prefix}{name}Exception"
+    for prefix in ("", "Delta")
+    for name in (
+        "ConcurrentTransaction",
+        "ConcurrentDeleteDelete",
+        "ConcurrentDeleteRead",
+        "ConcurrentWrite",
+        "MetadataChanged",
+    )
+}
 
 
 class TableLog(DeltaLog):
@@ -41,6 +46,6 @@ class TableLog(DeltaLog):
         try:
             super().commit(actions, app, number)
         except JAVA_ERRORS as error:
-            if any(race in str(error) for race in _RACES):
-                raise LostRaceError(str(error)) from error
+            if _RACES & java_class(error):
+                raise LostRaceError(root_message(error)) from error
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyspark.sql import SparkSession
 
@@ -73,13 +73,13 @@ class DeltaUpkeep:
         versions = (info.version for info in outdated if begun.isdisjoint(info.snapshots.items()))
         return Outdated(tuple(versions), tuple(dropped))
 
-    def expire(self, outdated: Outdated) -> None:
+    def expire(self, outdated: Outdated) -> Outdated:
         """See ``Upkeep``."""
         for table, name in outdated.branches:
             DeltaBranch(self.spark, self.lake, self.spec.name, table, name).drop()
-        if outdated.versions:
-            self.lake.log(self.spec.name).forget(list(outdated.versions))
+        gone = self.lake.log(self.spec.name).forget(outdated.versions)
         reached("maintain:unnamed")
+        return replace(outdated, versions=tuple(v for v in outdated.versions if v in gone))
 
     def clean(self, outdated: Outdated | None, *, orphans: bool, dry_run: bool) -> tuple[TableExpiry, ...]:
         """See ``Upkeep``; counts files."""

@@ -32,14 +32,16 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dedup_storage.errors import UsageError
+from dedup_storage.errors import StorageError, UsageError
+from dedup_storage.faults import reached
 from dedup_storage.lake.delta.events import Versions, fold
 from dedup_storage.lake.delta.open import load_delta
+from dedup_storage.lake.history import version_expired
 from dedup_storage.lake.retries import small_commits
 from dedup_storage.schema import check_name
 
@@ -58,6 +60,8 @@ _SCHEMA = pa.schema(
         ("body", pa.string()),
     ]
 )
+# Delta's application transaction of commits that rest on pins.
+_PINS = "pins"
 _FOREVER = "interval 36500 days"
 # Small files of the table itself, one an event, before they are joined.
 _MOST_FILES = 64
@@ -123,7 +127,7 @@ class VersionLog:
     ) -> bool:
         """Append an event that excludes others of the name ``once`` (its own) for the same version."""
         from deltalake import CommitProperties, Transaction
-        from deltalake.exceptions import CommitFailedError
+        from deltalake.exceptions import CommitFailedError, DeltaError
 
         table, once = load_delta(self.uri, self._options), once or event
         last = table.transaction_version(once) or 0
@@ -135,22 +139,65 @@ class VersionLog:
             self._write(table, event, version, None, body, properties, moved)
         except CommitFailedError:
             return False
+        except (DeltaError, OSError) as error:
+            raise StorageError(
+                f"the table of versions {self.uri} cannot be written, or did not answer: "
+                f"{str(error).splitlines()[0][:300]}",
+                fix="Run the job again with the same run id: it goes on, or finds that it is published.",
+            ) from error
         return True
 
     def pin(self, version: int, label: str) -> None:
-        """Keep a version under a label; twice is once."""
-        table = load_delta(self.uri, self._options)
-        if label not in self._fold(table).pins.get(version, ()):
-            self._write(table, "pin", version, label, {}, None)
+        """Keep a version under a label; twice is once.
+
+        Raises:
+            VersionNotFoundError: the version expired meanwhile.
+        """
+        for attempt in small_commits(_lost):
+            with attempt:
+                table = load_delta(self.uri, self._options)
+                found = self._fold(table)
+                if version not in found.published:
+                    raise version_expired(self.uri.rsplit("/", 2)[-2], version)
+                reached("pin:looked")
+                if label not in found.pins.get(version, ()):
+                    self._write(table, "pin", version, label, {}, self._pinning(table))
 
     def unpin(self, version: int, label: str) -> None:
         """Remove a version's label."""
         self._delete(f"event = 'pin' AND version = {int(version)} AND label = '{check_name(label, 'pin label')}'")
 
-    def forget(self, versions: list[int]) -> None:
-        """Take published versions back; what was decided of them stays known."""
-        listed = ", ".join(str(int(v)) for v in versions)
-        self._delete(f"event IN ('published', 'pin') AND version IN ({listed})")
+    @staticmethod
+    def _pinning(table: DeltaTable) -> Any:
+        """Marks a commit that rests on which versions there are and which are pinned: of two from one state of the log
+        the later is refused."""
+        from deltalake import CommitProperties, Transaction
+
+        number = (table.transaction_version(_PINS) or 0) + 1
+        return CommitProperties(app_transactions=[Transaction(_PINS, number)], max_commit_retries=0)
+
+    def forget(self, versions: Collection[int]) -> list[int]:
+        """Take published versions back, unless they are pinned; what was decided of them stays known.
+
+        Returns:
+            Those that are gone. Pins of versions that are none go too.
+        """
+        for attempt in small_commits(_lost):
+            with attempt:
+                table = load_delta(self.uri, self._options)
+                found = self._fold(table)
+                reached("maintain:remembered")
+                gone = sorted(v for v in versions if v in found.published and v not in found.pins)
+                stray = [v for v in found.pins if v not in found.published]
+                where = [
+                    f"event = '{event}' AND version IN ({', '.join(str(int(v)) for v in listed)})"
+                    for event, listed in (("published", gone), ("pin", stray))
+                    if listed
+                ]
+                if where:
+                    table.delete(" OR ".join(f"({text})" for text in where), commit_properties=self._pinning(table))
+                return gone
+        raise AssertionError("unreachable: tenacity reraises")
 
     def tag(self, table: str, name: str, snapshot_id: int) -> None:
         """Name a Delta version of a table; twice is once."""
@@ -179,9 +226,7 @@ class VersionLog:
 
     def _delete(self, where: str) -> None:
         """Take events back; appends in between are no reason to fail."""
-        from deltalake.exceptions import CommitFailedError
-
-        for attempt in small_commits(lambda error: isinstance(error, CommitFailedError)):
+        for attempt in small_commits(_lost):
             with attempt:
                 load_delta(self.uri, self._options).delete(where)
 
@@ -208,6 +253,12 @@ class VersionLog:
         more = [{**made, "event": "moved", "body": json.dumps(moved)}] if moved is not None else []
         rows = pa.Table.from_pylist([made, *more], schema=_SCHEMA)
         write_deltalake(table, rows, mode="append", commit_properties=properties)
+
+
+def _lost(error: BaseException) -> bool:
+    from deltalake.exceptions import CommitFailedError
+
+    return isinstance(error, CommitFailedError)
 
 
 def _checked(text: str) -> str:

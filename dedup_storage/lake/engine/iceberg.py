@@ -10,12 +10,14 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from dedup_storage.errors import StorageError
 from dedup_storage.lake.engine.java import iterate
 from dedup_storage.lake.engine.net import Files
 
 __all__ = ["IcebergTable", "load_table"]
 
 _MAIN = "main"
+_ALL_SNAPSHOTS = 2**31 - 1
 
 
 def load_table(spark: SparkSession, name: str) -> IcebergTable:
@@ -43,9 +45,14 @@ class IcebergTable:
 
     # -- references and properties ------------------------------------------------------------------------------
 
+    def has_reference(self, name: str) -> bool:
+        """Whether a branch or a tag has the name."""
+        return self._java.refs().get(name) is not None
+
     def create_branch(self, name: str, snapshot_id: int) -> None:
-        """Let a new branch begin at a snapshot."""
-        self._java.manageSnapshots().createBranch(name, snapshot_id).commit()
+        """Let a new branch begin at a snapshot; no expiry of snapshots by age or number takes one from its line."""
+        change = self._java.manageSnapshots().createBranch(name, snapshot_id)
+        change.setMinSnapshotsToKeep(name, _ALL_SNAPSHOTS).commit()
 
     def remove_branch(self, name: str) -> None:
         """Remove a branch; its snapshots stay until they expire."""
@@ -97,8 +104,19 @@ class IcebergTable:
         self._java.refresh()
 
     def added_files(self, snapshot_id: int) -> Iterator[Any]:
-        """Data files that a snapshot added."""
-        yield from iterate(self._java.snapshot(snapshot_id).addedDataFiles(self._java.io()))
+        """Data files that a snapshot added.
+
+        Raises:
+            StorageError: the snapshot is gone.
+        """
+        snapshot = self._java.snapshot(snapshot_id)
+        if snapshot is None:
+            raise StorageError(
+                f"the snapshot {snapshot_id} of the table {self._java.name()} is gone: it was expired, or its table "
+                "set back",
+                fix="Run the job again with the same run id.",
+            )
+        yield from iterate(snapshot.addedDataFiles(self._java.io()))
 
     def partition_path(self, file: Any) -> str:
         """A file's partition, such as ``event_date=2024-01-31/user_id_bucket=3``."""

@@ -14,11 +14,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError, StorageError
+from dedup_storage.errors import ConflictError, StorageError, VersionNotFoundError
 from dedup_storage.faults import reached
 from dedup_storage.lake.admin import RECENT_MS, Admin, DropSummary, RenameSummary, delete_if_empty
 from dedup_storage.lake.branch import BRANCH_PREFIX
 from dedup_storage.lake.folders import delete_folder
+from dedup_storage.lake.history import version_expired
 from dedup_storage.lake.iceberg.commit import TableChange, change_table, commits, require_commits
 from dedup_storage.lake.iceberg.holds import holds
 from dedup_storage.lake.iceberg.metadata import DROPPED, RENAMED, IcebergMetadata, Lake
@@ -69,13 +70,17 @@ class IcebergAdmin(Admin[IcebergMetadata]):
                 return None
             snapshot = tags(table).get(version_tag(version))
             if snapshot is None:
-                raise ConflictError(f"version {version} of {meta.spec.name} expired while it was pinned")
+                raise version_expired(meta.spec.name, version)
             return TableChange(tags={tag: snapshot})
 
         # The anchor last: a version counts as pinned when every table is.
-        for table in reversed(meta.snapshots(version)):
-            change_table(self.lake.catalog, (meta.spec.name, table), plan)
-            reached(f"pin:{table}")
+        try:
+            for table in reversed(meta.snapshots(version)):
+                change_table(self.lake.catalog, (meta.spec.name, table), plan)
+                reached(f"pin:{table}")
+        except VersionNotFoundError:
+            self._unpin(meta, version, label)
+            raise
 
     def _unpin(self, meta: IcebergMetadata, version: int, label: str) -> None:
         require_commits(self.lake.settings, "unpinning a version")

@@ -21,28 +21,30 @@ from pyspark.sql import DataFrame, SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError
 from dedup_storage.lake import branch as neutral
-from dedup_storage.lake.branch import BRANCH_PREFIX, BranchPart, branch_gone, branch_name
+from dedup_storage.lake.branch import BRANCH_PREFIX, RUN_ID, BranchPart, branch_gone, branch_name
 from dedup_storage.lake.engine.iceberg import IcebergTable, load_table
 from dedup_storage.lake.iceberg.merge import merge_into
 from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, live_rows, snapshot_summary, tags
-from dedup_storage.lake.retries import small_commits
-from dedup_storage.lake.runs import Staged
+from dedup_storage.lake.retries import small_commits, unanswered_commits
+from dedup_storage.lake.runs import Staged, staged_gone
 from dedup_storage.lake.segments import Segment
 from dedup_storage.layout import PROPERTY_PREFIX
-from dedup_storage.spark.errors import JAVA_ERRORS
+from dedup_storage.spark.errors import JAVA_ERRORS, commit_unknown, java_class, root_message, translate
 
 __all__ = [
     "BRANCH_PREFIX",
     "RunBranch",
     "branch_name",
     "commit_again",
+    "commit_or_find",
     "load_java",
     "main_id",
 ]
 
 PART = PROPERTY_PREFIX + neutral.PART
-_RACES = ("CommitFailedException", "SQLITE_BUSY")
+# SQLite's word for a database that another process holds; its errors have one class.
+_BUSY = "SQLITE_BUSY"
 
 
 def load_java(spark: SparkSession, settings: Settings, dataset: str, table: str) -> IcebergTable:
@@ -56,14 +58,50 @@ def main_id(table: Table) -> int | None:
 
 
 def commit_again(commit: Callable[[], None]) -> None:
-    """Make a small change of a table's references, again and again when other writers' commits come first."""
+    """Make a small change of a table's references, again and again when other writers' commits come first.
+
+    Args:
+        commit: Makes it, or finds that it is there.
+    """
     for attempt in small_commits(_lost):
         with attempt:
             commit()
 
 
 def _lost(error: BaseException) -> bool:
-    return isinstance(error, JAVA_ERRORS) and any(mark in str(error) for mark in _RACES)
+    if not isinstance(error, JAVA_ERRORS):
+        return False
+    classes = java_class(error)
+    return "CommitFailedException" in classes or commit_unknown(error) or _BUSY in root_message(error)
+
+
+def commit_or_find(commit: Callable[[], None], is_there: Callable[[], bool]) -> None:
+    """Make a commit; where the catalog does not answer, look whether it is there.
+
+    Args:
+        commit: Makes it, once.
+        is_there: Whether the table has it now.
+
+    Raises:
+        UnknownCommitError: the catalog did not answer, and the commit is not there so far.
+    """
+    try:
+        commit()
+    except JAVA_ERRORS as error:
+        if not commit_unknown(error):
+            raise
+        unknown = translate(error)
+        for attempt in unanswered_commits(lambda failed: failed is unknown):
+            with attempt:
+                if not _seen(is_there):
+                    raise unknown from error
+
+
+def _seen(is_there: Callable[[], bool]) -> bool:
+    try:
+        return is_there()
+    except Exception:  # noqa: BLE001 - a catalog that answers no commit may answer no look; what is said is that
+        return False
 
 
 class RunBranch:
@@ -152,6 +190,8 @@ class RunBranch:
         Rows appended to the same segments in between lie in other files and stay.
         """
         staged_id = staged.snapshot_id
+        if self._load().snapshot_by_id(staged_id) is None:
+            raise staged_gone(self.table, facts[RUN_ID])
         try:
             self.exchange(self._java().added_files(staged_id), removed, _prefixed(facts))
         finally:
@@ -167,10 +207,14 @@ class RunBranch:
         facts: Mapping[str, str],
     ) -> None:
         """Commit a part by Spark's MERGE; the table's own merge mode makes it deletion vectors."""
-        spec, before = self.lake.load(self.dataset).spec, self.tip()
-        merge_into(self.identifier, spec, self.settings.catalog.name, values, keys, changed, segments, _prefixed(facts))
+        spec, before, stored = self.lake.load(self.dataset).spec, self.tip(), _prefixed(facts)
+
+        def merge() -> None:
+            merge_into(self.identifier, spec, self.settings.catalog.name, values, keys, changed, segments, stored)
+
+        commit_or_find(merge, lambda: self._has_part(stored))
         if self.tip() == before:
-            self.mark(_prefixed(facts))
+            self.mark(stored)
 
     def rows(self) -> DataFrame:
         """See ``Branch``."""
@@ -197,9 +241,9 @@ class RunBranch:
             gone = java.files_of(self.name, wanted)
             if len(gone) != len(wanted):
                 raise self._taken()
-            java.exchange(self.name, added, gone, facts)
+            commit_or_find(lambda: java.exchange(self.name, added, gone, facts), lambda: self._has_part(facts))
         except JAVA_ERRORS as error:
-            if "ValidationException" in str(error):
+            if "ValidationException" in java_class(error):
                 raise self._taken() from error
             if not self.exists():
                 raise branch_gone(self.dataset, self.table) from error
@@ -224,7 +268,11 @@ class RunBranch:
 
     def mark(self, facts: Mapping[str, str]) -> None:
         """Commit a part that changed no file."""
-        self._java().mark(facts, self.name)
+        commit_or_find(lambda: self._java().mark(facts, self.name), lambda: self._has_part(facts))
+
+    def _has_part(self, facts: Mapping[str, str]) -> bool:
+        """Whether a part says just this of itself."""
+        return any(facts.items() <= snapshot_summary(s).items() for s in self._parts(self._load()))
 
     def stage(self, base: int, facts: Mapping[str, str]) -> None:
         """Stage the whole branch as one snapshot on today's main.
@@ -241,10 +289,16 @@ class RunBranch:
         tip = tags(table).get(self.name)
         if not parts or parts[0].parent_snapshot_id != base:
             raise branch_gone(self.dataset, self.table)
+        main = main_id(table)
+
+        def staged() -> bool:
+            listed = self._load().metadata.snapshots
+            return any(facts.items() <= snapshot_summary(s).items() and s.parent_snapshot_id == main for s in listed)
+
         try:
-            java.stage_parts(base, [p.snapshot_id for p in parts], facts)
+            commit_or_find(lambda: java.stage_parts(base, [p.snapshot_id for p in parts], facts), staged)
         except JAVA_ERRORS as error:
-            if "ValidationException" in str(error):
+            if "ValidationException" in java_class(error):
                 raise ConflictError(
                     f"files of {self.dataset}.{self.table} that this run replaces are gone",
                     fix="Nothing was published. Run the job again.",

@@ -15,11 +15,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
-
 from dedup_storage.config import CatalogType, Settings
 from dedup_storage.errors import ConflictError, UsageError
 from dedup_storage.lake.publishing import LostRaceError
+from dedup_storage.lake.retries import small_commits
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -87,14 +86,8 @@ def change_table(
         ConflictError: other writers' commits came first each time.
         NoSuchTableError: there is no such table (PyIceberg's).
     """
-    retrying = Retrying(
-        retry=retry_if_exception_type(LostRaceError),
-        stop=stop_after_attempt(attempts),
-        wait=wait_random_exponential(multiplier=0.05, max=1),
-        reraise=True,
-    )
     try:
-        for attempt in retrying:
+        for attempt in small_commits(lambda error: isinstance(error, LostRaceError), attempts):
             with attempt:
                 table = catalog.load_table(identifier)
                 change = plan(table)

@@ -12,23 +12,26 @@ import json
 import re
 from collections.abc import Iterable
 
+from pyiceberg.table import Table
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.faults import reached
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.iceberg.branch import commit_again, load_java
-from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, EXPIRED_PREFIX, MEMBERS_PREFIX
+from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, commit_again, load_java
+from dedup_storage.lake.iceberg.commit import TableChange, change_table, commits
+from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, EXPIRED_PREFIX, MEMBERS_PREFIX, Lake
 from dedup_storage.lake.iceberg.snapshots import tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.retries import passing_failures
 from dedup_storage.lake.sql import quoted
 from dedup_storage.layout import DatasetSpec, claim_tag, parse_version_tag, version_tag
-from dedup_storage.spark.errors import JAVA_ERRORS
+from dedup_storage.spark.errors import JAVA_ERRORS, java_class
 
 __all__ = ["VERSION_OF_TAG", "Expiry"]
 
 VERSION_OF_TAG = re.compile(r"(?:claim-)?v([1-9][0-9]*)")
+_PIN = re.compile(r"pin-v([1-9][0-9]*)-")
 _MOST_CHARACTERS = 1_000
 _MOST_IDS = 500
 
@@ -45,14 +48,28 @@ class Expiry:
         self.spark, self.tables, self.settings, self.spec = spark, tables, settings, spec
 
     def expire(self, meta: DatasetMetadata, versions: Iterable[int]) -> None:
-        """Remove versions' names, the anchor's first."""
-        anchor = self.spec.anchor.name
+        """Remove versions' names, the anchor's first; one that was pinned meanwhile stays."""
         for version in versions:
             self._note(meta, version)
             reached("maintain:remembered")
-            self.tables.untag(self.spec.name, anchor, version_tag(version))
+            self._unname(version)
             reached("maintain:unnamed")
         self.tidy(self.tables.metadata(self.spec.name))
+
+    def _unname(self, version: int) -> None:
+        """Take the name that makes a version, unless something else names its snapshot by now."""
+        name, place = version_tag(version), (self.spec.name, self.spec.anchor.name)
+        catalog = Lake(self.settings).catalog
+        if commits(self.settings):
+            # Looked at and removed in one commit: nobody can pin the version in between.
+            change_table(catalog, place, lambda table: TableChange(untag=(name,)) if _is_free(table, name) else None)
+            return
+        table = catalog.load_table(place)
+        if _is_free(table, name):
+            snapshot_id = tags(table)[name]
+            self.tables.untag(*place, name)
+            if _named(catalog.load_table(place), snapshot_id):
+                self.tables.tag(*place, name, snapshot_id)
 
     def remember(self, meta: DatasetMetadata, versions: Iterable[int]) -> None:
         """Keep what versions say of their runs apart from the snapshots that said it, and let these go."""
@@ -73,11 +90,11 @@ class Expiry:
         commit_again(note)
 
     def tidy(self, meta: DatasetMetadata) -> None:
-        """Remove tags of versions that are none any more."""
+        """Remove tags, and pins, of versions that are none any more."""
         there = set(meta.version_numbers)
         for name, table in meta.tables.items():
             for tag in tags(table):
-                match = VERSION_OF_TAG.fullmatch(tag)
+                match = VERSION_OF_TAG.fullmatch(tag) or _PIN.match(tag)
                 # The version after the current one may be in the middle of its publication.
                 if match and int(match.group(1)) <= meta.current and int(match.group(1)) not in there:
                     self.tables.untag(self.spec.name, name, tag)
@@ -100,7 +117,9 @@ class Expiry:
         """Remove a run's branch; its snapshots go with the next ``remove_snapshots``."""
 
         def drop() -> None:
-            load_java(self.spark, self.settings, self.spec.name, name).remove_branch(branch)
+            table = load_java(self.spark, self.settings, self.spec.name, name)
+            if table.has_reference(branch):
+                table.remove_branch(branch)
 
         commit_again(drop)
 
@@ -123,5 +142,19 @@ class Expiry:
         raise AssertionError("unreachable: tenacity reraises")
 
 
+def _is_free(table: Table, name: str) -> bool:
+    """Whether a version's tag is there, and nothing but versions, main and branches names its snapshot."""
+    snapshot_id = tags(table).get(name)
+    return snapshot_id is not None and not _named(table, snapshot_id)
+
+
+def _named(table: Table, snapshot_id: int) -> bool:
+    names = (tag for tag, other in tags(table).items() if other == snapshot_id and not VERSION_OF_TAG.fullmatch(tag))
+    return any(name != "main" and not name.startswith(BRANCH_PREFIX) for name in names)
+
+
 def _gone(error: BaseException) -> bool:
-    return isinstance(error, JAVA_ERRORS) and "NotFoundException" in str(error)
+    # Of what a task met, Spark may tell the text alone.
+    return isinstance(error, JAVA_ERRORS) and (
+        "NotFoundException" in java_class(error) or "iceberg.exceptions.NotFoundException" in str(error)
+    )

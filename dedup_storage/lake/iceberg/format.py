@@ -8,16 +8,16 @@ from typing import cast
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.readwriter import DataFrameWriterV2
 from pyspark.sql.types import ByteType, ShortType
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
+from dedup_storage.faults import reached
 from dedup_storage.lake.branch import BRANCH_PREFIX, branch_name
 from dedup_storage.lake.engine.sessions import move_to, run_session
-from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata, version_expired
 from dedup_storage.lake.iceberg.adopt import adopt_table, describe_adopted, table_partitions
-from dedup_storage.lake.iceberg.branch import RunBranch
+from dedup_storage.lake.iceberg.branch import RunBranch, commit_or_find
 from dedup_storage.lake.iceberg.erasure import IcebergErasure
 from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
 from dedup_storage.lake.iceberg.holds import holds
@@ -203,19 +203,21 @@ class IcebergFormat(IcebergSamples):
             writer = writer.option(f"snapshot-property.{key}", value)
         if presorted:
             writer = writer.option("use-table-distribution-and-ordering", "false").option("fanout-enabled", "false")
-        self._commit(spec, table, writer, run)
-        return self.staged(spec, table.name, run)
+        staging = self._publisher.staging
+        inside = run.buckets is not None and run.replaces(table.name)
 
-    def _commit(self, spec: DatasetSpec, table: TableSpec, writer: DataFrameWriterV2, run: Run) -> None:
-        if run.replaced is None or not run.replaces(table.name):
-            writer.append()
-        elif run.buckets is None:
-            writer.overwrite(in_ranges(str(spec.event_date_column), run.replaced))
-        else:
-            writer.append()
-            self._publisher.staging.replace_segments(spec, table.name, run)
-            return
-        self._publisher.staging.hold(spec, table.name, run.attempt)
+        def commit() -> None:
+            if run.replaced is None or not run.replaces(table.name) or inside:
+                writer.append()
+            else:
+                writer.overwrite(in_ranges(str(spec.event_date_column), run.replaced))
+
+        commit_or_find(commit, lambda: staging.count(spec, table.name, run.attempt) == 1)
+        staging.hold(spec, table.name, run.attempt)
+        if inside:
+            # An append that is staged again, as a replacement.
+            staging.replace_segments(spec, table.name, run)
+        return self.staged(spec, table.name, run)
 
     def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
         """Stage a snapshot without rows: a version's anchor where none of its rows change, or new facts of a table."""
@@ -243,6 +245,10 @@ class IcebergFormat(IcebergSamples):
             return self.read(spec.name, staged.table, staged.snapshot_id)
         reader = self.spark.read.option("start-snapshot-id", staged.parent_id)
         return reader.option("end-snapshot-id", staged.snapshot_id).table(self._plain(spec.name, staged.table))
+
+    def holds_staged(self, spec: DatasetSpec, staged: Staged, run: Run) -> bool:
+        """Whether the snapshot that an attempt staged is there still."""
+        return self.lake.catalog.load_table((spec.name, staged.table)).snapshot_by_id(staged.snapshot_id) is not None
 
     def branch(self, dataset: str, table: str, run_id: str) -> RunBranch:
         """A run's branch of one table, where it keeps its finished parts."""
@@ -333,9 +339,19 @@ class IcebergFormat(IcebergSamples):
         return self._publisher.publish(spec, run, (), None)
 
     def pin(self, spec: DatasetSpec, version: int, label: str) -> None:
-        """Keep a version through expiry: a tag on every table, the anchor's last."""
-        for table, snapshot_id in reversed(self.lake.load(spec.name).snapshots(version).items()):
-            self.tag(spec.name, table, f"pin-{version_tag(version)}-{label}", snapshot_id)
+        """Keep a version through expiry: a tag on every table, the anchor's last.
+
+        Raises:
+            VersionNotFoundError: the version expired meanwhile; nothing is pinned.
+        """
+        snapshots, tag = self.lake.load(spec.name).snapshots(version), f"pin-{version_tag(version)}-{label}"
+        for table, snapshot_id in reversed(snapshots.items()):
+            self.tag(spec.name, table, tag, snapshot_id)
+        reached("pin:tagged")
+        if version not in self.lake.load(spec.name).version_numbers:
+            for table in snapshots:
+                self.untag(spec.name, table, tag)
+            raise version_expired(spec.name, version)
 
     def unpin(self, spec: DatasetSpec, version: int, label: str) -> None:
         """Let expiry have a version again."""

@@ -130,9 +130,8 @@ class IcebergMetadata(DatasetMetadata):
         rows = {}
         for name, snapshot_id in self.snapshots(version).items():
             snapshot = self.tables[name].snapshot_by_id(snapshot_id)
-            total = snapshot_summary(snapshot).get("total-records") if snapshot else None
-            if total is not None:
-                rows[name] = int(total)
+            if snapshot is not None and "total-records" in snapshot_summary(snapshot):
+                rows[name] = live_rows(self.tables[name], snapshot_id)
         return rows
 
     def definition(self, version: int, table: str) -> str | None:

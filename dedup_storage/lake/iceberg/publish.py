@@ -24,7 +24,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError, ForeignCommitError, StorageError
+from dedup_storage.errors import ConflictError, ForeignCommitError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import atomic_change
 from dedup_storage.lake.engine.iceberg import IcebergTable
@@ -39,7 +39,7 @@ from dedup_storage.lake.iceberg.whole import refuse_lost_files
 from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError, PublisherBase
-from dedup_storage.lake.runs import Run
+from dedup_storage.lake.runs import Run, staged_gone
 from dedup_storage.layout import DatasetSpec, claim_tag, version_tag
 from dedup_storage.spark.errors import JAVA_ERRORS, root_message
 
@@ -98,7 +98,7 @@ class Publisher(PublisherBase[IcebergMetadata]):
         wanted = {*members, *self.staging.names(run.attempt), meta.spec.anchor.name}
         for name in sorted(wanted):
             if staged.get(name) is None:
-                raise _gone(meta, name, run)
+                raise staged_gone(name, run.run_id)
         found = {name: self._member(meta, name, s, run) for name, s in staged.items() if s is not None}
         left_out = {*run.facts.get(UNTAGGED, "").split(",")}
         tables = [name for name in dict.fromkeys((*before, *found)) if name not in left_out]
@@ -202,12 +202,3 @@ class Publisher(PublisherBase[IcebergMetadata]):
     def _java(self, dataset: str, table: str) -> IcebergTable:
         """The table in Iceberg's own API, freshly loaded."""
         return load_java(self.spark, self.settings, dataset, table)
-
-
-def _gone(meta: IcebergMetadata, name: str, run: Run) -> StorageError:
-    return StorageError(
-        f"what the run {run.run_id} staged in {meta.spec.name}.{name} is gone",
-        expected=f"a snapshot held by the tag {hold_tag(run.attempt)}",
-        got="no such tag: another tool or versions abandon removed it",
-        fix="Nothing was published. Run the job again with the same run id.",
-    )

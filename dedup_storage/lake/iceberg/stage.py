@@ -20,7 +20,7 @@ from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, snapshot_summary, tags
 from dedup_storage.lake.publishing import version_facts
 from dedup_storage.lake.retries import small_commits
-from dedup_storage.lake.runs import Run
+from dedup_storage.lake.runs import Run, staged_gone
 from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, ROLE_PROPERTY, DatasetSpec, TableRole
 
 __all__ = ["Staging"]
@@ -100,10 +100,13 @@ class Staging:
         """
         found = held(table, attempt)
         if found is None:
-            raise StorageError(
-                f"the staged data of table {table.name()[-1]} is gone", fix="Run the job again with the same run id."
-            )
+            raise staged_gone(table.name()[-1], attempt.partition("/")[0])
         return found
+
+    def count(self, spec: DatasetSpec, name: str, attempt: str) -> int:
+        """Snapshots that an attempt staged in a table."""
+        snapshots = self.lake.catalog.load_table((spec.name, name)).metadata.snapshots
+        return sum(snapshot_summary(snapshot).get(ATTEMPT) == attempt for snapshot in snapshots)
 
     def rebase(self, meta: IcebergMetadata, name: str, run: Run) -> None:
         """Stage a replacement again on today's main, from the same files; Iceberg picks none across a commit."""
@@ -115,7 +118,7 @@ class Staging:
     def replace_segments(self, spec: DatasetSpec, name: str, run: Run) -> None:
         """Turn an attempt's staged append into a replacement of segments, from the same files (metadata only)."""
         table = self.lake.catalog.load_table((spec.name, name))
-        self._stage_again(spec, table, self.hold(spec, name, run.attempt), run)
+        self._stage_again(spec, table, self.find_staged(table, run.attempt), run)
 
     def _stage_again(self, spec: DatasetSpec, table: Table, staged: Snapshot, run: Run) -> None:
         name = table.name()[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 
@@ -59,7 +60,7 @@ class IcebergUpkeep:
         """See ``Upkeep``."""
         return Outdated(tuple(self._expired_versions(self.meta)), tuple(self._abandoned(self.meta)))
 
-    def expire(self, outdated: Outdated) -> None:
+    def expire(self, outdated: Outdated) -> Outdated:
         """See ``Upkeep``; the snapshots of dropped branches and holds go with ``clean``."""
         for table, name in outdated.branches:
             if name.startswith(HOLD_PREFIX):
@@ -67,6 +68,8 @@ class IcebergUpkeep:
             else:
                 self._expiry.drop_branch(table, name)
         self._expiry.expire(self.meta, outdated.versions)
+        there = self.tables.metadata(self.spec.name).version_numbers
+        return replace(outdated, versions=tuple(v for v in outdated.versions if v not in there))
 
     def clean(self, outdated: Outdated | None, *, orphans: bool, dry_run: bool) -> tuple[TableExpiry, ...]:
         """See ``Upkeep``; counts snapshots, whose files Iceberg compares."""

@@ -14,7 +14,7 @@ from pyiceberg.io import FileIO, load_file_io
 from dedup_storage.dedup.gather import gather_table
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import StorageError
-from dedup_storage.reader.retry import with_retries
+from dedup_storage.lake.retries import is_transient, storage_failed, storage_reads
 
 __all__ = ["DataFile", "RowStream", "TableRef", "open_parquet", "row_bytes", "storage_error"]
 
@@ -77,6 +77,8 @@ class DataFile:
 
 def storage_error(path: str, error: Exception) -> StorageError:
     """A failure to read a file, with its name."""
+    if is_transient(error):
+        return storage_failed(f"the file {path} was read", error)
     gone = isinstance(error, FileNotFoundError)
     return StorageError(
         f"the file {path} " + ("is missing" if gone else f"cannot be read: {str(error).splitlines()[0][:200]}"),
@@ -84,9 +86,8 @@ def storage_error(path: str, error: Exception) -> StorageError:
     )
 
 
-@with_retries
 def open_parquet(io: FileIO, path: str) -> pq.ParquetFile:
-    """Open a Parquet file, trying again on transient errors."""
+    """Open a Parquet file."""
     return pq.ParquetFile(io.new_input(path).open(seekable=True), pre_buffer=False, buffer_size=1 << 20)
 
 
@@ -132,7 +133,7 @@ class RowStream:
     """Reads ascending rows of some columns of one file.
 
     Row numbers count the rows that are not deleted. Going forward decodes each row once; going back reopens the
-    file at the row group that holds the row.
+    file at the row group that holds the row, and so does a read after one that storage failed.
 
     Args:
         io: File system client.
@@ -158,7 +159,7 @@ class RowStream:
         """The open file."""
         if self._parquet is None:
             try:
-                self._parquet = open_parquet(self._io, self._file.path)
+                self._parquet = storage_reads()(open_parquet, self._io, self._file.path)
             except (OSError, pa.ArrowException) as error:
                 raise storage_error(self._file.path, error) from error
             self._physical = physical_columns(self._parquet, self._table, self._columns)
@@ -207,7 +208,22 @@ class RowStream:
         return self.take(np.arange(start, stop, dtype=np.int64))
 
     def _seek(self, row: int) -> pa.Table:
-        """Make the piece that holds a physical row the current one."""
+        """Make the piece that holds a physical row the current one.
+
+        Raises:
+            StorageError: the file is missing, damaged or shorter than its table says, or storage failed each time.
+        """
+        try:
+            for attempt in storage_reads():
+                with attempt:
+                    self._advance(row)
+        except (OSError, pa.ArrowException) as error:
+            if isinstance(error, StorageError):
+                raise
+            raise storage_error(self._file.path, error) from error
+        return self._piece
+
+    def _advance(self, row: int) -> None:
         parquet = self.parquet
         try:
             here = self._group_of(min(self._stop, int(self._group_starts[-1]) - 1))
@@ -221,16 +237,14 @@ class RowStream:
                     )
                 self._start, self._stop = self._stop, self._stop + batch.num_rows
                 self._piece = self._conform(batch, batch.num_rows) if row < self._stop else pa.table({})
-        except (OSError, pa.ArrowException) as error:
-            if isinstance(error, StorageError):
-                raise
-            raise storage_error(self._file.path, error) from error
-        return self._piece
+        except OSError:
+            # Nobody knows where a decoder stands that a read has failed: the next attempt opens the file anew.
+            self.close()
+            raise
 
     def _group_of(self, row: int) -> int:
         return int(np.searchsorted(self._group_starts, row, side="right")) - 1
 
-    @with_retries
     def _reopen(self, parquet: pq.ParquetFile, row: int) -> None:
         group = self._group_of(row)
         names = [p for p in self._physical.values() if p is not None]

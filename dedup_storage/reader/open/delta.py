@@ -16,12 +16,12 @@ from dedup_storage.lake.delta.layout import generated_columns, partition_columns
 from dedup_storage.lake.delta.metadata import DeltaLake
 from dedup_storage.lake.delta.open import refuse_unreadable
 from dedup_storage.lake.delta.ref import DeltaRef
+from dedup_storage.lake.retries import with_retries
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.reader.decode.files import DataFile, TableRef
 from dedup_storage.reader.open.cut import Cut, CutTable
 from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.options import Filters
-from dedup_storage.reader.retry import with_retries
 from dedup_storage.reader.segment import SegmentKey
 
 if TYPE_CHECKING:

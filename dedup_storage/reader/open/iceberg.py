@@ -29,13 +29,13 @@ from dedup_storage.errors import ConfigError, DatasetNotFoundError, StorageError
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
 from dedup_storage.lake.iceberg.snapshots import definition_text
 from dedup_storage.lake.iceberg.users import iceberg_users
+from dedup_storage.lake.retries import with_retries
 from dedup_storage.lake.stored_users import sample_records
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole, parse_version_tag, version_tag
 from dedup_storage.reader.decode.files import DataFile, TableRef
 from dedup_storage.reader.open.cut import Cut, CutTable
 from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.options import Filters
-from dedup_storage.reader.retry import with_retries
 from dedup_storage.reader.segment import SegmentKey
 
 __all__ = ["IcebergTable", "iceberg_cut"]

@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from dedup_storage.errors import ConfigError, StorageError, known_names
+from dedup_storage.lake.retries import with_retries
 from dedup_storage.reader.open.cut import Cut
 from dedup_storage.reader.options import Filters, ReadOptions
-from dedup_storage.reader.retry import with_retries
 from dedup_storage.sampling.definition import Sample
 from dedup_storage.sampling.select import Selector, make_selector
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USER_WEIGHT, parse_sample

@@ -14,6 +14,7 @@ import pyarrow as pa
 from dedup_storage.dedup import gather_table
 from dedup_storage.dedup.mixing import mix64
 from dedup_storage.errors import InputError, SchemaError, StorageError, UsageError
+from dedup_storage.lake.retries import is_transient, storage_failed
 from dedup_storage.layout import Layout, TableRole
 from dedup_storage.report.draw.hashing import Hashes, combine, count_distinct, hash_column
 from dedup_storage.report.draw.named import NamedUsers
@@ -176,6 +177,8 @@ def rows_per_request(table: TableFiles, schema: LogSchema) -> float:
 
 
 def _unreadable(file: DataFile, error: Exception) -> StorageError:
+    if is_transient(error):
+        return storage_failed(f"the data file {file.path} was read", error, attempts=1)
     return StorageError(
         f"the data file {file.path} cannot be read: {str(error).splitlines()[0]}",
         fix="Write the file again, or restore it from a copy.",

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.lake.retries import is_transient, storage_failed, storage_reads
 
 __all__ = [
     "ColumnTotals",
@@ -41,11 +41,13 @@ class DataFile:
         path: Absolute path or URI.
         size_bytes: Size that the table's metadata states; ``None`` when nothing states it.
         partition: Partition field name -> value, e.g. ``{"event_date": "2024-05-01", "bucket": "3"}``.
+        changed_ns: When the file was last changed, in nanoseconds since the epoch; ``None`` when nobody asked.
     """
 
     path: str
     size_bytes: int | None = None
     partition: Mapping[str, str] = field(default_factory=dict)
+    changed_ns: int | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
@@ -173,13 +175,6 @@ def _one_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0].rstrip(".")[:300]
 
 
-def _transient(error: BaseException) -> bool:
-    # Arrow reports a broken Thrift footer as OSError too; trying that again is cheap and then ends the same way.
-    return isinstance(error, OSError) and not isinstance(
-        error, (FileNotFoundError, PermissionError, IsADirectoryError, StorageError)
-    )
-
-
 def read_footer(file: DataFile, resolve: Resolve = resolve_uri, *, attempts: int = _ATTEMPTS) -> FileFooter:
     """Read the footer of one file.
 
@@ -191,14 +186,8 @@ def read_footer(file: DataFile, resolve: Resolve = resolve_uri, *, attempts: int
     Raises:
         StorageError: names the file that is missing, unreadable, torn, or of another size than its table states.
     """
-    retrying = Retrying(
-        retry=retry_if_exception(_transient),
-        stop=stop_after_attempt(attempts),
-        wait=wait_exponential(multiplier=0.05, max=5.0) + wait_random(0, 0.05),
-        reraise=True,
-    )
     try:
-        metadata, size = retrying(_open_footer, file, resolve)
+        metadata, size = storage_reads(attempts)(_open_footer, file, resolve)
     except FileNotFoundError:
         raise StorageError(
             f"the data file {file.path} is missing",
@@ -208,6 +197,8 @@ def read_footer(file: DataFile, resolve: Resolve = resolve_uri, *, attempts: int
     except StorageError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
+        if is_transient(error):
+            raise storage_failed(f"the data file {file.path} was read", error, attempts) from error
         raise StorageError(
             f"the data file {file.path} cannot be read: {_one_line(error)}",
             expected="a Parquet file with a whole footer",

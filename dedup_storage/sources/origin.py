@@ -1,0 +1,38 @@
+"""Where a log was read from, as it was then: what tells it from the same place with other rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from dedup_storage.sources.address import Address, Kind
+from dedup_storage.words import counted, human_bytes
+
+__all__ = ["Origin"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Files or a table.
+
+    Attributes:
+        text: Files by number, size and a digest of their places, sizes and times of change; ``None`` for a table, whose
+            state its catalog knows, and where files have no time of change and no name of their own.
+        table: The table's name.
+    """
+
+    text: str | None = None
+    table: str | None = None
+
+    @classmethod
+    def of(cls, address: Address) -> Origin:
+        """The origin of what an address names."""
+        if address.kind is Kind.TABLE:
+            return cls(table=address.source)
+        files = address.files
+        if not files:
+            return cls()
+        told = sorted(f"{f.path.removeprefix(address.place)} {f.size_bytes} {f.changed_ns}" for f in files)
+        total = sum(f.size_bytes or 0 for f in files)
+        digest = sha256("\n".join(told).encode()).hexdigest()[:16]
+        return cls(text=f"{counted(len(files), 'file')}, {human_bytes(total)} ({digest})")
