@@ -24,7 +24,6 @@ from dedup_storage.lake.retries import whole_publications
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import encode_segments
 from dedup_storage.layout import DatasetSpec
-from dedup_storage.spark.errors import ENGINE_ERRORS
 
 __all__ = ["LostRaceError", "PublisherBase", "require_same", "version_facts"]
 
@@ -56,6 +55,9 @@ class PublisherBase(ABC, Generic[Metadata]):
         verify: Callable[[DatasetMetadata], None] | None,
     ) -> int:
         """See ``TableFormat.publish``; what was staged is let go where nothing was decided."""
+        # Catalogs without Spark use the errors of this module, not its publications.
+        from dedup_storage.spark.errors import ENGINE_ERRORS
+
         try:
             version = self._publish(spec, run, members, verify)
         except BaseException as error:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from itertools import groupby
 
+from dedup_storage.lake import branch as neutral
 from dedup_storage.lake.branch import BRANCH_PREFIX
-from dedup_storage.lake.iceberg.branch import PART
 from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, hold_tag, holds
 from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, IcebergMetadata
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary, tags
@@ -15,6 +15,8 @@ from dedup_storage.lake.status import COMPLETE, GONE, HELD, PublicationStatus, R
 from dedup_storage.layout import PROPERTY_PREFIX, version_tag
 
 __all__ = ["iceberg_status", "pending_attempt"]
+
+_PART = PROPERTY_PREFIX + neutral.PART
 
 
 def iceberg_status(meta: IcebergMetadata) -> PublicationStatus:
@@ -68,7 +70,7 @@ def _parts(meta: IcebergMetadata) -> Iterator[RunAtWork]:
         for tag, snapshot_id in tags(table).items():
             if not tag.startswith(BRANCH_PREFIX):
                 continue
-            parts = [s for s in ancestors(table, snapshot_id) if PART in snapshot_summary(s)]
+            parts = [s for s in ancestors(table, snapshot_id) if _PART in snapshot_summary(s)]
             oldest = parts[-1] if parts else table.snapshot_by_id(snapshot_id)
             run_id = snapshot_summary(parts[-1]).get(f"{PROPERTY_PREFIX}run-id", "") if parts else ""
             begun.setdefault(tag, []).append((name, run_id, oldest.timestamp_ms if oldest is not None else 0))
