@@ -17,8 +17,9 @@ spark-defaults.conf, or an image with them). Needed in Airflow: the connection `
 which should not).
 
 Run ids follow from the data interval, so a retry, a cleared task and ``airflow backfill`` do nothing twice. Cron
-schedules have empty intervals in Airflow 3; these DAGs say theirs with ``CronDataIntervalTimetable``. The delay before
-a retry is Airflow's own setting (``core.default_task_retry_delay``), doubled each time.
+schedules have empty intervals in Airflow 3; these DAGs say theirs with ``CronDataIntervalTimetable``. A run that was
+triggered without a logical date has no interval in Airflow 3: it takes the last whole one before it was asked for. The
+delay before a retry is Airflow's own setting (``core.default_task_retry_delay``), doubled each time.
 """
 
 from __future__ import annotations
@@ -39,9 +40,19 @@ HOME = Path(os.environ.get("AIRFLOW_HOME", Path.home() / "airflow"))
 REPORTS = Variable.get("dedup_storage_reports", default=str(HOME / "dedup_storage_reports"))
 START = pendulum.datetime(2024, 1, 1, tz="UTC")
 # A schedule's hour lies inside a day, and each interval stands for the days that begin in it: no day belongs to two.
-FIRST = "{{ data_interval_start | ds }}"
-LAST = "{{ [data_interval_start, data_interval_end - macros.timedelta(days=1)] | max | ds }}"
+INTERVAL = "interval(data_interval_start | default(none), data_interval_end | default(none), dag_run, dag)"
+START_OF, END_OF = f"{INTERVAL}[0]", f"{INTERVAL}[1]"
+FIRST = f"{{{{ {START_OF} | ds }}}}"
+LAST = f"{{{{ [{START_OF}, {END_OF} - macros.timedelta(days=1)] | max | ds }}}}"
 DEFAULTS = {"retries": 3, "retry_exponential_backoff": True}
+
+
+def interval(start: Any, end: Any, dag_run: Any, dag: Any) -> tuple[Any, Any]:
+    """Beginning and end of a run's data interval; of the last whole one before it was asked for, where it has none."""
+    if start is not None and end is not None:
+        return start, end
+    found = dag.timetable.infer_manual_data_interval(run_after=dag_run.run_after)
+    return found.start, found.end
 
 
 def dataset_param() -> Param:
@@ -63,20 +74,22 @@ def submit(task_id: str, job: str, *arguments: str, pool: str = "dedup_storage",
     )
 
 
-def dag(dag_id: str, cron: str | None, description: str, params: dict[str, Param], **more: Any) -> DAG:
+def dag(
+    dag_id: str, cron: str, description: str, params: dict[str, Param], macros: dict[str, Any] | None = None
+) -> DAG:
     """A DAG with a true data interval, one run at a time."""
     return DAG(
         dag_id=dag_id,
         description=description,
         doc_md=description,
-        schedule=CronDataIntervalTimetable(cron, timezone="UTC") if cron else None,
+        schedule=CronDataIntervalTimetable(cron, timezone="UTC"),
         start_date=START,
         catchup=False,
         max_active_runs=1,
         default_args=DEFAULTS,
         params={"dataset": dataset_param(), **params},
         tags=["dedup_storage"],
-        **more,
+        user_defined_macros={"interval": interval, **(macros or {})},
     )
 
 
@@ -96,7 +109,7 @@ with dag(
     submit(
         "write",
         "write",
-        "{{ params.source.replace('{date}', data_interval_start | ds) }}",
+        f"{{{{ params.source.replace('{{date}}', {START_OF} | ds) }}}}",
         "--mode",
         "replace",
         "--run-id",
@@ -125,7 +138,7 @@ with dag(
         "--sql",
         "{{ params.set }}",
         "--from",
-        "{{ (data_interval_start - macros.timedelta(days=params.lookback_days)) | ds }}",
+        f"{{{{ ({START_OF} - macros.timedelta(days=params.lookback_days)) | ds }}}}",
         "--to",
         LAST,
         "--run-id",
@@ -142,7 +155,7 @@ with dag(
         "time": Param("label_time", type="string", description="The column of the label's event time."),
     },
 ) as late_labels:
-    hour = "data_interval_start.strftime('%Y-%m-%dT%H')"
+    hour = f"{START_OF}.strftime('%Y-%m-%dT%H')"
     submit(
         "late_labels",
         "late_labels",
@@ -171,15 +184,15 @@ with dag(
         "output": Param(REPORTS, type="string", description="Folder of the reports, one JSON file an interval."),
         "threshold": Param(0.05, type="number", minimum=0, description="Growth of bytes per row that fails the task."),
     },
-    user_defined_macros={"is_file": os.path.isfile},
+    macros={"is_file": os.path.isfile},
 ) as report:
     reports = "{{ params.output }}/{{ params.dataset }}-"
-    last = "{% set last = params.output ~ '/' ~ params.dataset ~ '-' ~ (data_interval_start | ds) ~ '.json' %}"
+    last = f"{{% set last = params.output ~ '/' ~ params.dataset ~ '-' ~ ({START_OF} | ds) ~ '.json' %}}"
     submit(
         "report",
         "report",
         "--json",
-        f"{reports}{{{{ data_interval_end | ds }}}}.json",
+        f"{reports}{{{{ {END_OF} | ds }}}}.json",
         last + "{% if is_file(last) %}--against={{ last }}{% else %}--baselines{% endif %}",
         "--threshold",
         "{{ params.threshold }}",
