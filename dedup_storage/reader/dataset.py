@@ -145,7 +145,8 @@ class DedupDataset(IterableDataset[Any]):
         rows = f"{counted(plan.num_requests, 'request')}, {counted(plan.num_impressions, 'impression')}"
         size = counted(options.batch_size, options.unit.value.removesuffix("s"))
         rank = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
-        return f"DedupDataset({plan.spec.name}, version {plan.version}: {rows}, batches of {size}{rank})"
+        missing = f", {counted(plan.users_not_found, 'user')} asked for not found" if plan.users_not_found else ""
+        return f"DedupDataset({plan.spec.name}, version {plan.version}: {rows}, batches of {size}{rank}{missing})"
 
     # -- epochs -------------------------------------------------------------------------------------------------
     @property
