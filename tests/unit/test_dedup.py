@@ -24,6 +24,7 @@ from dedup_storage.dedup import (
     run_lengths,
     run_starts,
 )
+from dedup_storage.dedup.expand import newest
 from dedup_storage.dedup.runs import large_offsets, single_chunk
 from dedup_storage.errors import InverseIndexError
 
@@ -106,3 +107,9 @@ def test_keys_match_across_the_large_form_of_their_type() -> None:
     short, large = pa.array(["a", "b"]), pa.array(["b", "c"], pa.large_string())
     assert match_keys([short], [large]).tolist() == [1, -1]
     assert match_keys([large], [short]).tolist() == [-1, 0]
+
+
+@given(LISTS, st.integers(1, 4))
+def test_newest_equals_a_slice(lists: list[Any], most: int) -> None:
+    cut = newest(pa.array(lists, pa.list_(pa.int64())), most)
+    assert cut.to_pylist() == [None if row is None else row[-most:] for row in lists]
