@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -87,23 +88,38 @@ class SequenceColumn(_Frozen):
         column: Name of a request-grain list column.
         group: Lists of one group run in parallel and must have equal length in every row.
         times: The elements are event times; none may be later than the request's event time.
-        unit: Of times that are numbers: ``s``, ``ms``, ``us`` or ``ns`` since 1970, UTC.
+        unit: Of times that are no timestamps: ``s``, ``ms``, ``us`` or ``ns`` since 1970, UTC, or the pattern of a
+            text; ``None`` finds out.
         max_length: Longest list allowed, in elements.
+        longer: What becomes of a longer list: the gate refuses it, or it is cut to its ``newest`` elements. Lists of
+            one group are cut alike.
     """
 
     column: str
     group: str | None = None
     times: bool = False
-    unit: TimeUnit | None = None
+    unit: str | None = None
     max_length: int | None = Field(default=None, ge=1)
+    longer: Literal["refuse", "newest"] = "refuse"
+
+    @model_validator(mode="after")
+    def _whole(self) -> SequenceColumn:
+        if self.unit is not None and not self.times:
+            raise ValueError(f"{self.column}: unit needs times: true")
+        if self.longer == "newest" and self.max_length is None:
+            raise ValueError(f"{self.column}: longer: newest needs max_length")
+        return self
 
 
 class ColumnCheck(_Frozen):
-    """What the quality gate asks of one scalar column; all bounds inclusive."""
+    """What the quality gate asks of one scalar column; all bounds inclusive, and NaN lies outside of each.
+
+    Bounds of times are dates or times, UTC. They take the place of the range in which times are plausible.
+    """
 
     not_null: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: float | date | datetime | None = None
+    maximum: float | date | datetime | None = None
     allowed: tuple[str | int | float | bool, ...] | None = None
 
 
@@ -174,6 +190,13 @@ class LogSchema(_Frozen):
             raise ValueError(f"the key column {twice[0]} has two roles")
         if len(set(self.sequence_columns)) != len(self.sequence_columns):
             raise ValueError("sequences: a column is named twice")
+        cut = {s.group: s for s in self.sequences if s.longer == "newest"}
+        for member in self.sequences:
+            other = cut.get(member.group) if member.group is not None else None
+            if other is not None and (member.max_length, member.longer) != (other.max_length, other.longer):
+                raise ValueError(
+                    f"sequences: {member.column} and {other.column} run in parallel and are cut differently"
+                )
         for name, grain in self.columns.items():
             fixed = self.fixed_grains().get(name)
             if fixed is not None and fixed is not grain:

@@ -98,7 +98,7 @@ def _show(found: GrainReport, proposed: LogSchema) -> None:
         sequence = sequences.get(column.column)
         notes = [] if sequence is None else [f"sequence, group {sequence.group}" if sequence.group else "sequence"]
         if sequence is not None and sequence.times:
-            notes.append("times")
+            notes.append(f"times in {sequence.unit}" if sequence.unit else "times")
         varies = f"varies in {column.varying_requests:,} of {column.requests:,} requests"
         rows.append((column.column, column.grain.value, "declared" if column.declared else varies, ", ".join(notes)))
     show_table("Grain of each column", ("column", "grain", "because", "taken as"), rows)

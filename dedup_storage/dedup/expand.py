@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup_storage.dedup.gather import gather_table
-from dedup_storage.dedup.runs import Int64, run_lengths, run_starts
+from dedup_storage.dedup.gather import gather_table, list_parts
+from dedup_storage.dedup.runs import ArrowColumn, Int64, run_lengths, run_starts, single_chunk
 from dedup_storage.errors import InverseIndexError
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "expand_table",
     "inverse_from_lengths",
     "lengths_from_inverse",
+    "newest",
     "offsets_from_lengths",
     "ranges",
 ]
@@ -107,3 +108,22 @@ def collapse_table(flat: pa.Table, keys: Sequence[str], request_columns: Sequenc
     """
     starts = run_starts([flat[k] for k in keys])
     return gather_table(flat.select(list(request_columns)), starts), run_lengths(starts, flat.num_rows)
+
+
+def newest(column: ArrowColumn, most: int) -> pa.Array:
+    """Each list's last ``most`` elements, as one array; null lists stay null.
+
+    Args:
+        column: (num_rows,) lists, newest element last.
+        most: At least 1.
+    """
+    array = single_chunk(column)
+    values, offsets = list_parts(array)
+    lengths = np.diff(offsets)
+    if not np.any(lengths > most):
+        return array
+    kept = np.minimum(lengths, most)
+    elements = values.take(pa.array(ranges(offsets[1:] - kept, kept)))
+    bounds = pa.array(offsets_from_lengths(kept))
+    mask = array.is_null() if array.null_count else None
+    return pa.LargeListArray.from_arrays(bounds, elements, mask=mask)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dedup_storage.dedup.runs import ArrowColumn, Int64, single_chunk
+from dedup_storage.dedup.runs import ArrowColumn, Int64, large_offsets, single_chunk
 
 __all__ = ["key_codes", "match_keys", "strictly_ascending"]
 
@@ -70,13 +70,17 @@ def match_keys(left: Sequence[ArrowColumn], right: Sequence[ArrowColumn]) -> Int
     Example: match_keys([[7, 9]], [[9, 8, 7]]) -> [1, -1, 0]
     """
     lefts, rights = [single_chunk(c) for c in left], [single_chunk(c) for c in right]
-    rights = [r if r.type == x.type else pc.cast(r, x.type) for x, r in zip(lefts, rights, strict=True)]
+    for i, (x, r) in enumerate(zip(lefts, rights, strict=True)):
+        if large_offsets(x.type) == r.type:
+            lefts[i] = x.cast(r.type)
+        elif r.type != x.type:
+            rights[i] = pc.cast(r, x.type)
     num_left, num_right = len(lefts[0]), len(rights[0])
     same = num_left == num_right and all(x.equals(y) for x, y in zip(lefts, rights, strict=True))
     # Sorted files of two co-bucketed tables usually hold the same keys in the same order.
     if same and strictly_ascending(lefts):
         return np.arange(num_left, dtype=np.int64)
-    codes = key_codes([pa.concat_arrays([x, y]) for x, y in zip(lefts, rights, strict=True)])
+    codes = key_codes([pa.chunked_array([x, y]) for x, y in zip(lefts, rights, strict=True)])
     first = np.full(int(codes.max(initial=-1)) + 1, -1, dtype=np.int64)
     # Writing backwards leaves the first row of a repeated key.
     first[codes[:num_left][::-1]] = np.arange(num_left - 1, -1, -1, dtype=np.int64)

@@ -10,20 +10,44 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["ArrowColumn", "Int64", "dedup_factor", "run_lengths", "run_starts", "single_chunk"]
+__all__ = ["ArrowColumn", "Int64", "dedup_factor", "large_offsets", "run_lengths", "run_starts", "single_chunk"]
 
 ArrowColumn: TypeAlias = "pa.Array | pa.ChunkedArray"
 Int64 = npt.NDArray[np.int64]
 
 
 def single_chunk(column: ArrowColumn) -> pa.Array:
-    """The column as one array; copies only when it has several chunks."""
+    """The column as one array; copies only when it has several chunks.
+
+    More than 2 GiB of text, or 2**31 elements, come in the large form of the type, whose offsets have 64 bits.
+    """
     if isinstance(column, pa.Array):
         return column
     if column.num_chunks == 1:
         return column.chunk(0)
-    combined = column.combine_chunks()
-    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
+    try:
+        combined = column.combine_chunks()
+        return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
+    except pa.ArrowInvalid:
+        # Offsets of 32 bits reach 2 GiB of text, or 2**31 elements of lists.
+        large = large_offsets(column.type)
+        if large == column.type:
+            raise
+        return pa.concat_arrays([chunk.cast(large) for chunk in column.chunks])
+
+
+def large_offsets(kind: pa.DataType) -> pa.DataType:
+    """The type with offsets of 64 bits wherever it has any; maps, which have no such form, stay."""
+    types = pa.types
+    if types.is_string(kind):
+        return pa.large_string()
+    if types.is_binary(kind):
+        return pa.large_binary()
+    if types.is_list(kind) or types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(large_offsets(kind.value_type)))
+    if types.is_struct(kind):
+        return pa.struct([f.with_type(large_offsets(f.type)) for f in kind])
+    return kind
 
 
 def _changes(column: pa.Array) -> npt.NDArray[np.bool_]:

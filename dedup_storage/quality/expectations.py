@@ -6,22 +6,34 @@ with each history list replaced by short derived columns; rules of the dataset g
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.layout import DatasetSpec, Layout
-from dedup_storage.quality.columns import NUMBERS, base_type, column_types, derived_columns, scalar_columns
+from dedup_storage.quality.columns import (
+    MOMENTS,
+    NUMBERS,
+    base_type,
+    column_types,
+    derived_columns,
+    scalar_columns,
+    time_bounds,
+)
 from dedup_storage.quality.model import CheckGrain, GateFacts
 from dedup_storage.schema import ColumnCheck, DateGrain, Grain
 
-__all__ = ["Rule", "build_rules", "computed_facts", "zero_rule"]
+__all__ = ["Rule", "build_rules", "computed_facts", "without_nan", "zero_rule"]
 
 NOT_NULL = "expect_column_values_to_not_be_null"
 BETWEEN = "expect_column_values_to_be_between"
 IN_SET = "expect_column_values_to_be_in_set"
+# Share of the rows whose times shall be plausible.
+_MOST = 0.5
 
 
 class Rule(BaseModel):
@@ -56,7 +68,7 @@ class Rule(BaseModel):
 
 def computed_facts(spec: DatasetSpec) -> tuple[str, ...]:
     """Names of the dataset facts that the gate counts itself."""
-    names = ("request_rows", "impression_rows", "dedup_factor", "duplicate_impression_keys")
+    names = ("request_rows", "impression_rows", "dedup_factor", "duplicate_impression_keys", "null_items")
     split = ("duplicate_request_keys", "orphan_impressions", "empty_requests")
     return names if spec.layout is Layout.FLAT else (*names, *split)
 
@@ -116,6 +128,7 @@ def _row_rules(spec: DatasetSpec) -> Iterator[Rule]:
                 type=IN_SET,
                 kwargs={"column": derived.ordered[sequence.column], "value_set": [True]},
             )
+    yield from _time_rules(spec)
     for group, column in derived.parallel.items():
         members = ", ".join(s.column for s in schema.sequences if s.group == group)
         yield Rule(
@@ -126,6 +139,33 @@ def _row_rules(spec: DatasetSpec) -> Iterator[Rule]:
             type=IN_SET,
             kwargs={"column": column, "value_set": [True]},
         )
+
+
+def _time_rules(spec: DatasetSpec) -> Iterator[Rule]:
+    """Times between bounds: every one where they are stated, most of them where they are only plausible.
+
+    A wrong unit moves all times of a log, a broken clock those of some rows, which are counted and said.
+    """
+    for column, ((low, high), stated) in time_bounds(spec).items():
+        words = [f"{word} {bound}" for word, bound in (("not before", low), ("not after", high)) if bound is not None]
+        expected = " and ".join(words) if stated else f"most of it {' and '.join(words)}, UTC"
+        grain = _grain_of(spec, column) or Grain.REQUEST
+        yield Rule(
+            name=f"{grain.value}.{column}.{'between' if stated else 'plausible'}",
+            grain=grain.value,
+            column=column,
+            expected=expected,
+            type=IN_SET,
+            kwargs={
+                "column": derived_columns(spec).within[column],
+                "value_set": [True],
+                **({} if stated else {"mostly": _MOST}),
+            },
+        )
+
+
+def _grain_of(spec: DatasetSpec, column: str) -> Grain | None:
+    return next((g for g in (Grain.REQUEST, Grain.IMPRESSION) if column in scalar_columns(spec, g)), None)
 
 
 def _not_null(grain: CheckGrain, column: str) -> Rule:
@@ -142,7 +182,9 @@ def _not_null(grain: CheckGrain, column: str) -> Rule:
 def _check_rules(
     spec: DatasetSpec, column: str, check: ColumnCheck, types: Mapping[str, str], *, skip_not_null: bool
 ) -> Iterator[Rule]:
-    grain = next((g for g in (Grain.REQUEST, Grain.IMPRESSION) if column in scalar_columns(spec, g)), None)
+    grain = _grain_of(spec, column)
+    if grain is None and column in time_bounds(spec) and check.allowed is None and not check.not_null:
+        return
     if grain is None:
         known = [c for g in (Grain.REQUEST, Grain.IMPRESSION) for c in scalar_columns(spec, g)]
         raise SchemaError(
@@ -154,15 +196,17 @@ def _check_rules(
     if check.not_null and not skip_not_null:
         yield _not_null(grain.value, column)
     base = base_type(types[column])
-    if check.minimum is not None or check.maximum is not None:
-        if base not in NUMBERS:
+    bounded = [b for b in (check.minimum, check.maximum) if b is not None]
+    dated = [isinstance(b, date) for b in bounded]
+    if bounded and not (base in MOMENTS and all(dated)):
+        if base not in NUMBERS or any(dated):
             raise SchemaError(
-                f"checks.{column}: minimum and maximum bound numbers",
-                expected="a numeric column",
+                f"checks.{column}: minimum and maximum bound numbers, or dates and times",
+                expected="numbers for a numeric column, dates or times for a column of times",
                 got=types[column],
                 fix="Use allowed, or an expectation of your own.",
             )
-        bounds = {"min_value": check.minimum, "max_value": check.maximum}
+        bounds = without_nan({"min_value": check.minimum, "max_value": check.maximum}, base)
         words = [
             f"{word} {bound:.15g}"
             for word, bound in (("at least", check.minimum), ("at most", check.maximum))
@@ -174,7 +218,7 @@ def _check_rules(
             column=column,
             expected=" and ".join(words),
             type=BETWEEN,
-            kwargs={"column": column, **{k: v for k, v in bounds.items() if v is not None}},
+            kwargs={"column": column, **bounds},
         )
     if check.allowed is not None:
         _require_allowed_types(column, base, check.allowed)
@@ -186,6 +230,14 @@ def _check_rules(
             type=IN_SET,
             kwargs={"column": column, "value_set": list(check.allowed)},
         )
+
+
+def without_nan(bounds: Mapping[str, Any], base: str) -> dict[str, Any]:
+    """Bounds of a column of floats such that NaN, which Spark takes for the greatest number, lies outside of them."""
+    found = {k: v for k, v in bounds.items() if v is not None}
+    if base in ("float", "double") and "min_value" in found and "max_value" not in found:
+        found["max_value"] = sys.float_info.max
+    return found
 
 
 def _require_allowed_types(column: str, base: str, allowed: tuple[str | int | float | bool, ...]) -> None:
@@ -214,8 +266,7 @@ def _require_comparable(spec: DatasetSpec, column: str, types: Mapping[str, str]
             fix=f"Declare event_time, or set times: false for {column}.",
         )
     element, time = base_type(types[column].removeprefix("array<").removesuffix(">")), base_type(types[event_time])
-    moments = {"timestamp", "timestamp_ntz", "date"}
-    if not ((element in moments and time in moments) or (element in NUMBERS and time in NUMBERS)):
+    if not ((element in MOMENTS and time in MOMENTS) or (element in NUMBERS and time in NUMBERS)):
         raise SchemaError(
             f"the times of {column} cannot be compared with {event_time}",
             expected="both timestamps or dates, or both numbers of one unit",

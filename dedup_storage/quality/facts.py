@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.layout import DatasetSpec, free_name
-from dedup_storage.quality.columns import column_types, derived_columns
+from dedup_storage.quality.columns import column_types, derived_columns, time_bounds
 from dedup_storage.quality.model import GateFacts
 from dedup_storage.schema import Grain
 from dedup_storage.spark.types import comparable_text
@@ -52,7 +53,7 @@ def audited(
         constancy: Compare the request-grain columns of the flat log's rows, whole lists included.
 
     Yields:
-        ``counts`` holds request_rows, impression_rows, duplicate_impression_keys; in split layout also
+        ``counts`` holds request_rows, impression_rows, null_items, duplicate_impression_keys; in split layout also
         duplicate_request_keys, orphan_impressions, empty_requests; with ``constancy`` inconstant_requests. Duplicates
         are the rows too many. Rows with a null key count as rows only, since a rule of their own refuses them.
     """
@@ -77,11 +78,12 @@ class _Names:
 
     def __init__(self, spec: DatasetSpec) -> None:
         made = derived_columns(spec)
-        taken = [*column_types(spec), *made.lengths.values(), *made.parallel.values()]
-        taken += [*made.not_later.values(), *made.ordered.values()]
-        self.place, self.from_requests, self.digest, self.requests, self.impressions, self.twice, self.differs = (
-            free_name(f"_gate_{name}", taken)
-            for name in ("place", "from_requests", "digest", "requests", "impressions", "twice", "differs")
+        taken = [*column_types(spec), *made.lengths.values(), *made.flags]
+        self.place, self.from_requests, self.digest, self.requests = (
+            free_name(f"_gate_{name}", taken) for name in ("place", "from_requests", "digest", "requests")
+        )
+        self.impressions, self.twice, self.differs, self.no_item, self.no_items = (
+            free_name(f"_gate_{name}", taken) for name in ("impressions", "twice", "differs", "no_item", "no_items")
         )
 
 
@@ -129,12 +131,44 @@ def _derivations(spec: DatasetSpec) -> Mapping[str, Callable[[], Column]]:
 
         return build
 
+    bounds, types = time_bounds(spec), column_types(spec)
+
+    def within(name: str) -> Callable[[], Column]:
+        def build() -> Column:
+            many = types[name].startswith("array<")
+            least, greatest = (F.array_min(name), F.array_max(name)) if many else (F.col(name), F.col(name))
+            (low, high), _ = bounds[name]
+            parts = [] if low is None else [_compared(least, low, last=False)]
+            parts += [] if high is None else [_compared(greatest, high, last=True)]
+            return reduce(lambda left, right: left & right, parts)
+
+        return build
+
     found: dict[str, Callable[[], Column]] = {name: length(s) for s, name in columns.lengths.items()}
     for group, name in columns.parallel.items():
         found[name] = parallel([s.column for s in spec.schema_.sequences if s.group == group])
     found.update({name: not_later(s) for s, name in columns.not_later.items()})
     found.update({name: ordered(s) for s, name in columns.ordered.items()})
+    found.update({name: within(c) for c, name in columns.within.items()})
     return found
+
+
+def _compared(value: Column, bound: object, *, last: bool) -> Column:
+    """Whether a time is not after (``last``) or not before a bound in UTC, whatever zone the session has.
+
+    A day as the last bound is its end.
+    """
+    moment = bound if isinstance(bound, datetime) else datetime.fromisoformat(f"{bound}T00:00:00")
+    if last and not isinstance(bound, datetime):
+        moment += timedelta(days=1, microseconds=-1)
+    naive = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
+    micros = F.lit((naive - datetime(1970, 1, 1)) // timedelta(microseconds=1))
+    clock = F.expr(f"TIMESTAMP_NTZ'{naive.isoformat(' ')}'")
+    instant, by_clock = F.unix_micros(value.cast("timestamp")), value.cast("timestamp_ntz")
+    # The type is known when the query is analysed, so one of the two is all that is left of this.
+    return F.when(F.typeof(value) == "timestamp", instant <= micros if last else instant >= micros).otherwise(
+        by_clock <= clock if last else by_clock >= clock
+    )
 
 
 def _counted(inner: _Names) -> tuple[Column, ...]:
@@ -143,6 +177,7 @@ def _counted(inner: _Names) -> tuple[Column, ...]:
         # A set is exact; counts and sums of positions would let some duplicates through.
         (F.count(place) - F.size(F.collect_set(place))).alias(inner.twice),
         (F.min(inner.digest) != F.max(inner.digest)).alias(inner.differs),
+        F.count_if(inner.no_item).alias(inner.no_items),
     )
 
 
@@ -151,7 +186,7 @@ def _collapse(
 ) -> DataFrame:
     """One row per request of a flat log, its counts beside the wanted columns."""
     derived = derived_columns(spec)
-    flags = {*derived.parallel.values(), *derived.not_later.values(), *derived.ordered.values()}
+    flags = derived.flags
     lengths = set(derived.lengths.values())
     keys = spec.request_key
     digest = _digest(spec, logs) if constancy else F.lit(None).cast("bigint")
@@ -161,6 +196,7 @@ def _collapse(
         *(made[n]().alias(n) if n in made else F.col(n) for n in wanted),
         F.col(spec.position_column).alias(inner.place),
         digest.alias(inner.digest),
+        F.col(spec.schema_.item).isNull().alias(inner.no_item),
     )
     values = [n for n in wanted if n not in keys]
     return rows.groupBy(*keys).agg(
@@ -175,9 +211,12 @@ def _count_per_request(spec: DatasetSpec, rows: DataFrame, impressions: DataFram
     keys, position = spec.request_key, spec.position_column
     no_digest = F.lit(None).cast("bigint").alias(inner.digest)
     no_place = F.lit(None).cast(impressions.schema[position].dataType).alias(inner.place)
+    no_item = F.col(spec.schema_.item).isNull().alias(inner.no_item)
     both = impressions.select(
-        *keys, F.col(position).alias(inner.place), F.lit(0).alias(inner.from_requests), no_digest
-    ).unionByName(rows.select(*keys, no_place, F.lit(1).alias(inner.from_requests), no_digest))
+        *keys, F.col(position).alias(inner.place), F.lit(0).alias(inner.from_requests), no_digest, no_item
+    ).unionByName(
+        rows.select(*keys, no_place, F.lit(1).alias(inner.from_requests), no_digest, F.lit(False).alias(inner.no_item))
+    )
     from_requests = F.sum(inner.from_requests)
     return both.groupBy(*keys).agg(
         from_requests.alias(inner.requests),
@@ -192,6 +231,7 @@ def _total(spec: DatasetSpec, grouped: DataFrame, inner: _Names, *, split: bool,
     counts = {
         "impression_rows": F.sum(impressions),
         "duplicate_impression_keys": F.sum(F.when(known, F.col(inner.twice))),
+        "null_items": F.sum(inner.no_items),
     }
     if split:
         requests = F.col(inner.requests)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConfigError, StorageError, UnsafeNameError, UsageError
@@ -23,6 +24,7 @@ from dedup_storage.quality.expectations import Rule, build_rules
 from dedup_storage.quality.facts import audited, narrow_rows, with_writer_facts
 from dedup_storage.quality.model import CheckResult, GateFacts, Verdict
 from dedup_storage.quality.own import own_rules
+from dedup_storage.spark.rows import only_row
 
 __all__ = ["check_gate_settings", "docs_directory", "run_gate", "warm_up"]
 
@@ -114,13 +116,17 @@ def run_gate(
     rules = (*build_rules(spec, facts), *own)
     rows = _rows(spec, requests=requests, impressions=impressions, logs=logs)
     names = [column for rule in rules if rule.grain == "request" for column in rule.columns]
+    if spec.event_date_column is not None:
+        names.append(spec.event_date_column)
     constancy = spec.layout is Layout.FLAT and facts.inconstant_requests is None
     try:
         with audited(spec, names, requests=requests, impressions=rows, constancy=constancy) as audit:
             known = with_writer_facts(audit.counts, facts)
             batches = _batches(spec, rules, audit.requests, rows, known)
             outcomes = evaluate(batches, run_name=run_id, docs=directory)
-        checks = tuple(_result(rule, outcomes[rule.name], known) for rule in rules)
+            refused = [rule for rule in rules if rule.name.endswith(".max_length") and not outcomes[rule.name].passed]
+            longest = {rule.name: _longest(spec, rule, audit.requests) for rule in refused}
+        checks = tuple(_result(rule, outcomes[rule.name], known, longest.get(rule.name, "")) for rule in rules)
         verdict = Verdict(
             passed=all(check.passed for check in checks),
             dataset=spec.name,
@@ -175,8 +181,17 @@ def _batches(
     ]
 
 
-def _result(rule: Rule, outcome: Outcome, known: Mapping[str, int | float]) -> CheckResult:
-    observed, unexpected, expected = outcome.observed, outcome.unexpected_count, rule.expected
+def _longest(spec: DatasetSpec, rule: Rule, requests: DataFrame) -> str:
+    """How long the longest list is, and the event date on which it lies; no user's id."""
+    date = spec.event_date_column
+    day = F.lit("") if date is None else F.col(date).cast("string")
+    best = F.max(F.struct(F.col(rule.columns[0]).alias("length"), day.alias("day"))).alias("best")
+    row = only_row(requests.agg(best))["best"]
+    return f"; the longest has {row['length']:,}" + (f", on {row['day']}" if row["day"] else "")
+
+
+def _result(rule: Rule, outcome: Outcome, known: Mapping[str, int | float], more: str = "") -> CheckResult:
+    observed, unexpected, expected = outcome.observed, outcome.unexpected_count, rule.expected + more
     if rule.grain == "dataset" and rule.columns:
         # Of one row of facts the count of failing rows says nothing; the fact does.
         observed = known[rule.columns[0]]

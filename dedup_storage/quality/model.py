@@ -93,6 +93,14 @@ class Verdict(BaseModel):
         """The checks that do not hold."""
         return tuple(check for check in self.checks if not check.passed)
 
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What is no reason to refuse the rows and shall be known."""
+        odd = [c for c in self.checks if c.passed and c.grain != "dataset" and c.unexpected_count]
+        found = [f"{c.column}: {c.unexpected_count} {c.grain} rows are not as expected: {c.expected}" for c in odd]
+        items = self.facts.get("null_items")
+        return (*found, *([f"{items} impressions have no item"] if items else []))
+
     def with_group(self, name: str, verdict: Verdict) -> Verdict:
         """This verdict and that on a feature group in one."""
         facts = {f"features.{name}.{fact}": value for fact, value in verdict.facts.items()}

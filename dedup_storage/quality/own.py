@@ -27,8 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dedup_storage.errors import ConfigError, known_names
 from dedup_storage.layout import DatasetSpec
-from dedup_storage.quality.columns import column_types, derived_columns, is_scalar, scalar_columns
-from dedup_storage.quality.expectations import Rule, computed_facts
+from dedup_storage.quality.columns import base_type, column_types, derived_columns, is_scalar, scalar_columns
+from dedup_storage.quality.expectations import BETWEEN, Rule, computed_facts, without_nan
 from dedup_storage.quality.model import CheckGrain
 from dedup_storage.schema import Grain, explain_validation
 
@@ -102,6 +102,9 @@ def own_rules(path: str | Path, spec: DatasetSpec) -> tuple[Rule, ...]:
         _require_type(where, entry.type, kwargs)
         columns = tuple(_columns(kwargs))
         _require_columns(where, entry, columns, spec)
+        if entry.type == BETWEEN and entry.grain != "dataset":
+            # A bound from below alone would let NaN through.
+            kwargs |= without_nan(kwargs, base_type(column_types(spec).get(columns[0], "")))
         name = entry.name or ".".join((entry.type.removeprefix("expect_"), *columns))
         name = f"own.{entry.grain}.{name}"
         if name in rules:

@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dedup_storage.errors import InverseIndexError, MissingDependencyError, UnknownColumnError, known_names
+from dedup_storage.errors import (
+    InverseIndexError,
+    MissingDependencyError,
+    UnknownColumnError,
+    UsageError,
+    known_names,
+)
 from dedup_storage.reader.column import Column, dtype_text
 from dedup_storage.schema import Grain
 from dedup_storage.training.masks import negative_mask
@@ -332,22 +338,32 @@ class DedupBatch:
         return replace(self, extras=extras)
 
     def as_dict(self) -> dict[str, Tensor]:
-        """Plain tensors by name: ``column``, ``column.offsets``, ``column.valid``, ``inverse_indices``, ``lengths``."""
+        """Plain tensors by name: ``column``, ``column.offsets``, ``column.valid``, ``inverse_indices``, ``lengths``.
+
+        A column whose own name is ``inverse_indices`` or ``lengths`` comes as ``request.lengths`` (``impression.…``).
+
+        Raises:
+            UsageError: two tensors would have one name, which only ``with_columns`` can bring about.
+        """
         tensors = {INVERSE: self.inverse_indices, LENGTHS: self.lengths}
-        for name in self.grains:
+        for name, grain in self.grains.items():
+            shown = f"{grain.value}.{name}" if name in (INVERSE, LENGTHS) else name
             for part, tensor in self[name].tensors().items():
-                tensors[name if part == "values" else f"{name}.{part}"] = tensor
+                key = shown if part == "values" else f"{shown}.{part}"
+                if key in tensors:
+                    raise UsageError(f"two tensors of the batch would be called {key}", fix="Rename the added column.")
+                tensors[key] = tensor
         return tensors
 
     def to_nested(self) -> dict[str, Tensor]:
-        """Plain tensors by column name; list columns as jagged NestedTensors."""
+        """Plain tensors by column name; list columns as jagged NestedTensors, null elements left out."""
         return {name: self[name].to_nested() for name in self.grains}
 
     def to_kjt(self, columns: Sequence[str] | None = None, grain: Grain | str = Grain.REQUEST) -> Any:
         """List and integer columns of one grain as a torchrec ``KeyedJaggedTensor``.
 
-        A scalar column becomes lists of length 1 (0 where it is null). At impression grain request columns are left
-        out: pass ``inverse_indices`` to the model, or ``expand`` its output.
+        A scalar column becomes lists of length 1 (0 where it is null); null elements of lists are left out. At
+        impression grain request columns are left out: pass ``inverse_indices`` to the model, or ``expand`` its output.
 
         Args:
             columns: Names; ``None`` takes every integer column of the grain.
@@ -371,7 +387,7 @@ class DedupBatch:
                 raise UnknownColumnError(
                     f"the batch has no column {name} at {Grain(grain).value} grain", expected=known_names(name, present)
                 )
-            column = present[name]
+            column = present[name].known()
             keep = column.valid if column.offsets is None and column.valid is not None else None
             values.append((column.values if keep is None else column.values[keep]).to(torch.int64))
             lengths.append(column.lengths if keep is None else keep.to(torch.int64))

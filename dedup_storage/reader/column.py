@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from dedup_storage.reader.hashing import hash_strings
+from dedup_storage.training.masks import NULL_ID
 from dedup_storage.words import counted
 
 __all__ = ["Column", "dtype_text"]
@@ -28,7 +28,8 @@ class Column:
 
     Attributes:
         values: (n,) for a scalar column, (num_elements,) for a list column. Times are int64 microseconds since the
-            epoch, dates int32 days, decimals float64, strings int32 codes or int64 hashes.
+            epoch, dates int32 days, decimals float64 (``decimal(20,0)``, which holds unsigned 64-bit integers, uint64),
+            strings int32 codes or int64 hashes.
         offsets: (n + 1,) int64 for a list column: row i holds values[offsets[i]:offsets[i + 1]]; else ``None``.
         valid: (n,) bool, False where the row is null; ``None`` when no row of the batch is. A null row's value is 0
             (NaN for floats, -1 for codes), a null list is empty.
@@ -89,7 +90,8 @@ class Column:
     def ids(self) -> Tensor:
         """The values as int64 that mean the same in every batch, rank and process; shaped like ``values``.
 
-        Integers stay as they are, strings are hashed as the reader does with ``strings='hash'``, nulls are 0. A
+        Integers stay as they are (unsigned ones with their 64 bits), strings are hashed as the reader does with
+        ``strings='hash'``. A null is ``NULL_ID``, the least number of 64 bits, and so never equal to an item 0. A
         vocabulary is hashed at every call: where that shows, open the reader with ``strings='hash'``.
 
         Raises:
@@ -98,20 +100,37 @@ class Column:
         if self.values.is_floating_point():
             raise TypeError("floating-point values are not ids")
         if self.vocabulary is None:
-            return self.values.to(torch.int64)
-        strings = pa.array(self.vocabulary) if self.vocabulary else pa.array([], pa.string())
-        # Code -1 takes the last place: nulls hash to 0.
-        hashes = torch.from_numpy(np.append(hash_strings(strings), np.int64(0))).to(self.values.device)
-        return hashes[self.values.to(torch.int64)]
+            ids = self.values.to(torch.int64)
+        elif self.vocabulary:
+            hashes = torch.from_numpy(hash_strings(pa.array(self.vocabulary))).to(self.values.device)
+            ids = hashes[self.values.to(torch.int64).clamp(min=0)]
+        else:
+            ids = torch.full_like(self.values, NULL_ID, dtype=torch.int64)
+        there = self.valid if self.offsets is None else self.element_valid
+        return ids if there is None else torch.where(there, ids, NULL_ID)
+
+    def known(self) -> Column:
+        """A list column without its null elements, so that parallel lists may be longer; any other column itself."""
+        if self.offsets is None or self.element_valid is None:
+            return self
+        before = torch.nn.functional.pad(self.element_valid.cumsum(0), (1, 0))
+        return replace(self, values=self.values[self.element_valid], offsets=before[self.offsets], element_valid=None)
 
     def to_nested(self) -> Tensor:
-        """A jagged NestedTensor (n, ragged); a scalar column gives its plain values. Copies nothing."""
+        """A jagged NestedTensor (n, ragged), null elements left out; a scalar column gives its plain values.
+
+        Copies nothing where no element is null.
+        """
         if self.offsets is None:
             return self.values
-        return torch.nested.nested_tensor_from_jagged(self.values, offsets=self.offsets)
+        known = self.known()
+        return torch.nested.nested_tensor_from_jagged(known.values, offsets=known.offsets)
 
     def to_padded(self, length: int, fill: float = 0) -> Tensor:
-        """(n, length): the newest ``length`` elements of each list, right-aligned at the end, ``fill`` before them."""
+        """(n, length): the newest ``length`` elements of each list, right-aligned at the end.
+
+        ``fill`` stands before them, and in the place of null elements.
+        """
         if self.offsets is None:
             raise TypeError("to_padded needs a list column")
         ends = self.offsets[1:].unsqueeze(1)
@@ -120,6 +139,8 @@ class Column:
         if len(self.values) == 0:
             return self.values.new_full((len(self), length), fill)
         taken = self.values[places.clamp(min=0)]
+        if self.element_valid is not None:
+            there = there & self.element_valid[places.clamp(min=0)]
         return torch.where(there, taken, torch.as_tensor(fill, dtype=taken.dtype, device=taken.device))
 
     def decode(self) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from dedup_storage.reader.epoch.shared import SharedPosition, check_picklable
 from dedup_storage.reader.open.plan import ReadPlan, make_plan
 from dedup_storage.reader.options import Ends, Filters, ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder
-from dedup_storage.reader.state import Position, ReaderState
+from dedup_storage.reader.state import Position, ReaderState, Received
 from dedup_storage.words import counted
 
 __all__ = ["DedupDataset"]
@@ -129,6 +130,7 @@ class DedupDataset(IterableDataset[Any]):
         # Shared memory, so that epoch and position reach workers that are already running.
         self._shared = SharedPosition()
         self._cursor: Cursor | None = None
+        self._received: Received | None = None
         self._delivered: Progress | None = None
         self._order: EpochOrder | None = None
 
@@ -136,14 +138,15 @@ class DedupDataset(IterableDataset[Any]):
         # Workers that are spawned get a pickled copy: say which hook does not travel.
         for option in ("transform", "arrow_transform"):
             check_picklable(option, getattr(self, option))
-        return {**self.__dict__, "_cursor": None, "_delivered": None, "_order": None}
+        return {**self.__dict__, "_cursor": None, "_received": None, "_delivered": None, "_order": None}
 
     def __repr__(self) -> str:
         plan, options = self.plan, self.plan.options
         rows = f"{counted(plan.num_requests, 'request')}, {counted(plan.num_impressions, 'impression')}"
         size = counted(options.batch_size, options.unit.value.removesuffix("s"))
         rank = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
-        return f"DedupDataset({plan.spec.name}, version {plan.version}: {rows}, batches of {size}{rank})"
+        missing = f", {counted(plan.users_not_found, 'user')} asked for not found" if plan.users_not_found else ""
+        return f"DedupDataset({plan.spec.name}, version {plan.version}: {rows}, batches of {size}{rank}{missing})"
 
     # -- epochs -------------------------------------------------------------------------------------------------
     @property
@@ -156,7 +159,8 @@ class DedupDataset(IterableDataset[Any]):
         if epoch < 0:
             raise ConfigError("the epoch is negative", expected="0 or more", got=str(epoch))
         self._shared.epoch = epoch
-        self._cursor, self._delivered = None, None
+        self._cursor, self._received, self._delivered = None, None, None
+        _allow_other_lengths()
 
     def position(self) -> Position:
         """Where the next iteration begins."""
@@ -197,13 +201,18 @@ class DedupDataset(IterableDataset[Any]):
         """Where this rank stands, as JSON values.
 
         Args:
-            after: The last batch that the trainer received; needed with a plain DataLoader and workers, where this
-                process cannot see what they delivered. ``None`` counts what the latest iterator delivered here.
+            after: The last batch that the trainer received of a loader that hands them out in order; needed with a
+                plain DataLoader and workers, where this process cannot see what they delivered. ``None`` counts what
+                ``track`` saw, in whatever order, or what the latest iterator delivered here.
         """
-        if after is None:
-            after = self._delivered
-        if after is not None:
-            progress = after.progress if isinstance(after, DedupBatch) else after
+        progress = after.progress if isinstance(after, DedupBatch) else after
+        seen = self._received
+        if seen is not None and progress in (None, self._delivered):
+            loaded = self._shared.base
+            base = loaded if loaded.epoch == seen.epoch else Position(seen.epoch)
+            ahead = tuple(sorted(seen.ahead))
+            return ReaderState(self.plan.pins, base, self.rank, self.world_size, seen.steps, ahead).to_dict()
+        if progress is not None:
             loaded = self._shared.base
             base = loaded if loaded.epoch == progress.epoch else Position(progress.epoch)
             steps = progress.place // self.world_size + 1
@@ -225,7 +234,8 @@ class DedupDataset(IterableDataset[Any]):
         if get_worker_info() is None:
             # In a worker the iterator's own state says where to go on; the shared position is the main process's.
             self._shared.load(saved.lockstep)
-        self._cursor, self._delivered = None, None
+        self._cursor, self._received, self._delivered = None, None, None
+        _allow_other_lengths()
 
     def track(self, loader: Iterable[Any], *, progress: bool = False) -> Iterator[Any]:
         """Iterate over a DataLoader of this dataset so that ``state_dict()`` counts each batch as it is received.
@@ -237,9 +247,23 @@ class DedupDataset(IterableDataset[Any]):
             progress: Whether to show a progress bar of this rank's batches.
         """
         steps = len(self)
+        self._received = None
         with Progressbar(disable=not progress, transient=True) as bar:
             task = bar.add_task(f"{self.plan.spec.name} epoch {self.epoch}", total=steps)
             for batch in loader:
-                self._delivered = batch.progress
+                at: Progress = batch.progress
+                if self._received is None or self._received.epoch != at.epoch:
+                    self._received = Received(at.epoch)
+                self._received.add(at.place // self.world_size)
+                self._delivered = at
                 bar.advance(task)
                 yield batch
+
+
+def _allow_other_lengths() -> None:
+    """Tell torch that an epoch may have more batches than the one whose length a loader was asked for.
+
+    A loader keeps the first ``len`` and warns of every batch beyond it, whatever ``len`` says now. Requests differ in
+    size, so the batches of an epoch differ in number with its order; the length of each epoch is exact.
+    """
+    warnings.filterwarnings("ignore", r"Length of IterableDataset DedupDataset\(", UserWarning)

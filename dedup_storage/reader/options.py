@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dedup_storage.errors import ConfigError
+from dedup_storage.keys import KeyKind, plain_keys
 from dedup_storage.schema import explain_validation
 
 __all__ = ["Ends", "Filters", "ReadOptions", "Unit"]
@@ -38,7 +39,7 @@ class Filters(BaseModel):
     Attributes:
         start: First event date (inclusive).
         end: Last event date (inclusive).
-        users: User keys.
+        users: User keys: integers, or texts in their plain form. Floats and truth values are no keys.
         buckets: User buckets.
     """
 
@@ -48,6 +49,50 @@ class Filters(BaseModel):
     end: dt.date | None = None
     users: tuple[int | str, ...] | None = None
     buckets: tuple[int, ...] | None = None
+
+    @field_validator("users", mode="before")
+    @classmethod
+    def _keys(cls, value: Any) -> Any:
+        """Pydantic would take 1.0 and True for the user 1."""
+        if value is None or isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+            return value
+        given = list(value)
+        keys, wrong = plain_keys(given, KeyKind.TEXT)
+        if wrong is not None:
+            raise ValueError(f"some are no user keys, which are integers or texts: {wrong}")
+        return tuple(v if isinstance(v, str) else int(k) for v, k in zip(given, keys, strict=True))
+
+    @field_validator("buckets", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+            return value
+        keys, wrong = plain_keys(value, KeyKind.INTEGER)
+        if wrong is not None:
+            raise ValueError(f"some are no numbers of buckets: {wrong}")
+        return tuple(keys)
+
+    def of_users(self, user: str, kind: str) -> Filters:
+        """The same filters, their user keys in the type in which the dataset keeps them.
+
+        Args:
+            user: The user column.
+            kind: Its type: ``int``, ``bigint`` or ``string``.
+
+        Raises:
+            ConfigError: some are no keys of that type; says how many and where.
+        """
+        if self.users is None:
+            return self
+        stored = KeyKind.TEXT if kind == "string" else KeyKind.INTEGER
+        keys, wrong = plain_keys(self.users, stored, 32 if kind in ("int", "integer") else 64)
+        if wrong is not None:
+            raise ConfigError(
+                f"some of the users to read are no keys of {user}: {wrong}",
+                expected=f"values of type {kind}, or texts of them in their plain form",
+                fix="0042, 4e1 and 42.0 are not the key 42.",
+            )
+        return self.model_copy(update={"users": tuple(keys)})
 
     @model_validator(mode="after")
     def _ordered(self) -> Filters:

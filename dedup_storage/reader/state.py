@@ -13,7 +13,7 @@ import numpy as np
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import StateMismatchError
 
-__all__ = ["Position", "ReaderState", "fingerprint", "merge_states"]
+__all__ = ["Position", "ReaderState", "Received", "fingerprint", "merge_states"]
 
 FORMAT = 1
 # What a pin that differs means, for messages.
@@ -53,18 +53,21 @@ class Position:
         left = np.arange(self.start, max(total, self.start), dtype=np.int64)
         return left[~np.isin(left, np.array(self.done, dtype=np.int64))] if self.done else left
 
-    def after(self, delivered: Sequence[tuple[int, int, int]]) -> Position:
+    def after(self, delivered: Sequence[tuple[int, int, int]], ahead: Sequence[int] = ()) -> Position:
         """The position once shards have received batches of what was left here.
 
         Args:
             delivered: (shard, shards, steps): the shard had received ``steps`` of the batches dealt to it.
+            ahead: Places of further batches, received before others of their shard.
         """
         most = max((shards * steps for _, shards, steps in delivered), default=0)
+        most = max(most, *(place + 1 for place in ahead), 0)
         # Numbers of the batches left: all those that any shard can have reached.
         left = self.remaining(self.start + len(self.done) + most + 1)[: most + 1]
         received = set(self.done)
         for shard, shards, steps in delivered:
             received.update(int(g) for g in left[shard : shards * steps : shards][:steps])
+        received.update(int(left[place]) for place in ahead)
         start = self.start
         while start in received:
             start += 1
@@ -80,7 +83,8 @@ class ReaderState:
         base: Position where the iteration began.
         shard: Which share of the batches this reader receives.
         shards: Into how many shares they are dealt.
-        steps: Batches received since the iteration began.
+        steps: Batches received since the iteration began, of the first ones dealt to it.
+        ahead: Numbers of further batches dealt to it that came before others; a loader may hand them out in any order.
     """
 
     pins: Mapping[str, Any]
@@ -88,9 +92,11 @@ class ReaderState:
     shard: int = 0
     shards: int = 1
     steps: int = 0
+    ahead: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
+        more = {"ahead": list(self.ahead)} if self.ahead else {}
         return {
             "format": FORMAT,
             "pins": dict(self.pins),
@@ -100,6 +106,7 @@ class ReaderState:
             "shard": self.shard,
             "shards": self.shards,
             "steps": self.steps,
+            **more,
         }
 
     @classmethod
@@ -115,7 +122,9 @@ class ReaderState:
             )
         try:
             base = Position(int(values["epoch"]), int(values["start"]), tuple(int(g) for g in values["done"]))
-            return cls(dict(values["pins"]), base, int(values["shard"]), int(values["shards"]), int(values["steps"]))
+            ahead = tuple(int(n) for n in values.get("ahead", ()))
+            shard, shards, steps = (int(values[name]) for name in ("shard", "shards", "steps"))
+            return cls(dict(values["pins"]), base, shard, shards, steps, ahead)
         except (KeyError, TypeError, ValueError) as error:
             raise StateMismatchError(f"the state is damaged: {error}", fix="Load another checkpoint.") from None
 
@@ -136,8 +145,45 @@ class ReaderState:
 
     @property
     def lockstep(self) -> Position:
-        """The position when every shard has received as many batches as this one."""
-        return self.base.after([(s, self.shards, self.steps) for s in range(self.shards)])
+        """The position when every shard has received as many batches as this one.
+
+        Raises:
+            StateMismatchError: this one received batches out of order, which says nothing about the others.
+        """
+        if self.ahead and self.shards > 1:
+            raise StateMismatchError(
+                "the state of one rank does not say what the others have received: its batches came out of order",
+                expected="the states of all ranks",
+                fix="Join them with merge_states, or leave in_order=True.",
+            )
+        return self.base.after([(s, self.shards, self.steps) for s in range(self.shards)], self.places)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Places of what came ahead among all batches that were left."""
+        return tuple(self.shard + self.shards * number for number in self.ahead)
+
+
+@dataclass
+class Received:
+    """Batches of one rank in one iteration, in whatever order they come.
+
+    Attributes:
+        epoch: The iteration's epoch.
+        steps: So many of the first ones came.
+        ahead: Numbers of those that came before others.
+    """
+
+    epoch: int
+    steps: int = 0
+    ahead: set[int] = field(default_factory=set)
+
+    def add(self, number: int) -> None:
+        """Count one batch by its number among those dealt to the rank."""
+        self.ahead.add(number)
+        while self.steps in self.ahead:
+            self.ahead.remove(self.steps)
+            self.steps += 1
 
 
 def _reader_states(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -189,5 +235,6 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             expected=f"shares 0 to {first.shards - 1}, each once",
             got=str(shards),
         )
-    merged = first.base.after([(s.shard, s.shards, s.steps) for s in read])
+    ahead = [place for s in read for place in s.places]
+    merged = first.base.after([(s.shard, s.shards, s.steps) for s in read], ahead)
     return ReaderState(first.pins, merged).to_dict()

@@ -9,6 +9,7 @@ import pyarrow as pa
 from dedup_storage.errors import SchemaError
 from dedup_storage.schema import LogSchema, check_name
 from dedup_storage.sources.source import Source
+from dedup_storage.sources.unsigned import UNSIGNED
 
 __all__ = ["check_source"]
 
@@ -25,7 +26,7 @@ def _is_request_key(kind: pa.DataType) -> bool:
 
 
 def _is_item(kind: pa.DataType) -> bool:
-    return bool(_is_key(kind) or pa.types.is_date(kind) or pa.types.is_binary(kind))
+    return bool(_is_key(kind) or pa.types.is_date(kind) or pa.types.is_binary(kind) or kind == UNSIGNED)
 
 
 def _is_time(kind: pa.DataType) -> bool:

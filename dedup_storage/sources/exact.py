@@ -6,9 +6,15 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-__all__ = ["exact_cast", "exact_key", "is_key_type"]
+from dedup_storage.keys import PLAIN_INTEGER, KeyKind, names_keys
+
+__all__ = ["exact_cast", "exact_key", "is_key_type", "key_kind"]
 
 _INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
+# Digits of the greatest value of each.
+_DIGITS = (3, 5, 10, 19)
+_PLAIN_DATE = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+_PLAIN_DECIMAL = r"^-?[0-9]+([.][0-9]{1,%d})?$"
 _EPOCH = "TIMESTAMP_NTZ'1970-01-01 00:00:00'"
 
 
@@ -25,6 +31,9 @@ def exact_cast(column: Column, kind: T.DataType, wanted: T.DataType) -> Column |
         return column.cast(wanted) if _INTEGERS.index(type(kind)) < _INTEGERS.index(type(wanted)) else None
     if isinstance(wanted, T.DoubleType) and isinstance(kind, (T.ByteType, T.ShortType, T.IntegerType, T.FloatType)):
         return column.cast(wanted)
+    if isinstance(kind, _INTEGERS) and isinstance(wanted, T.DecimalType):
+        digits = _DIGITS[_INTEGERS.index(type(kind))]
+        return column.cast(wanted) if wanted.precision - wanted.scale >= digits else None
     if isinstance(kind, T.DecimalType) and isinstance(wanted, T.DecimalType):
         return column.cast(wanted) if kind.scale == wanted.scale and kind.precision < wanted.precision else None
     if isinstance(kind, T.TimestampType) and isinstance(wanted, T.TimestampNTZType):
@@ -45,21 +54,19 @@ def _known(column: Column | None) -> Column:
     return column
 
 
-def is_key_type(kind: T.DataType, stored: T.DataType) -> bool:
-    """Whether every value of a type stands for at most one key of the stored type.
+def key_kind(kind: T.DataType) -> KeyKind:
+    """What a Spark type's values are, as far as keys go."""
+    if isinstance(kind, _INTEGERS):
+        return KeyKind.INTEGER
+    if isinstance(kind, T.DecimalType):
+        return KeyKind.DECIMAL if kind.scale else KeyKind.WHOLE_DECIMAL
+    simple = {T.StringType: KeyKind.TEXT, T.DateType: KeyKind.DATE}
+    return simple.get(type(kind), KeyKind.OTHER)
 
-    Floats never do: two integers above 2**53 are one float. Truth values and times are no integers.
-    """
-    if isinstance(stored, T.StringType):
-        return isinstance(kind, (T.StringType, *_INTEGERS))
-    if isinstance(stored, _INTEGERS):
-        whole = isinstance(kind, T.DecimalType) and kind.scale == 0
-        return whole or isinstance(kind, (T.StringType, *_INTEGERS))
-    if isinstance(stored, (T.DateType, T.DecimalType)) and isinstance(kind, T.StringType):
-        return True
-    if isinstance(stored, T.DecimalType) and isinstance(kind, _INTEGERS):
-        return True
-    return exact_cast(F.lit(None), kind, stored) is not None
+
+def is_key_type(kind: T.DataType, stored: T.DataType) -> bool:
+    """Whether every value of a type stands for at most one key of the stored type."""
+    return names_keys(key_kind(kind), key_kind(stored)) or exact_cast(F.lit(None), kind, stored) is not None
 
 
 def exact_key(column: Column, kind: T.DataType, stored: T.DataType) -> Column:
@@ -72,8 +79,12 @@ def exact_key(column: Column, kind: T.DataType, stored: T.DataType) -> Column:
     exact = exact_cast(column, kind, stored)
     if exact is not None:
         return exact
-    made = column.try_cast(stored)
-    if isinstance(kind, T.StringType) and isinstance(stored, _INTEGERS):
-        plain = F.trim(column).rlike("^-?(0|[1-9][0-9]*)$")
-        return F.when(plain, F.trim(column).try_cast(stored))
-    return made
+    if isinstance(kind, T.StringType):
+        text, made = F.trim(column), F.trim(column).try_cast(stored)
+        if key_kind(stored) in (KeyKind.INTEGER, KeyKind.WHOLE_DECIMAL):
+            return F.when(text.rlike(PLAIN_INTEGER), made)
+        if isinstance(stored, T.DateType):
+            return F.when(text.rlike(_PLAIN_DATE), made)
+        # A decimal that had to be rounded is another one.
+        return F.when(text.rlike(_PLAIN_DECIMAL % stored.scale), made) if isinstance(stored, T.DecimalType) else made
+    return column.try_cast(stored)

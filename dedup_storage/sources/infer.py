@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from itertools import combinations
 
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dedup_storage.schema import Grain, LogSchema, SequenceColumn
 from dedup_storage.sources.grains import GrainReport
 from dedup_storage.sources.raw import RawLog
+from dedup_storage.sources.times import time_unit
 from dedup_storage.spark.errors import translated
+from dedup_storage.spark.rows import only_row
 
 __all__ = ["propose_schema", "propose_sequences"]
 
@@ -36,8 +39,9 @@ def propose_schema(raw: RawLog, grains: GrainReport) -> LogSchema:
 def propose_sequences(raw: RawLog, columns: list[str]) -> tuple[SequenceColumn, ...]:
     """Describe those of ``columns`` that are lists of scalars.
 
-    Lists that have equal lengths in every row form one group; lists of timestamps are taken for event times. One
-    pass over the lengths.
+    Lists that have equal lengths in every row form one group; lists of timestamps are taken for event times, and so
+    are lists of numbers that ascend in every row and all lie between 1990 and 2100 in one unit. One pass over the
+    lists.
     """
     kinds = {f.name: f.dataType for f in raw.frame.schema.fields if f.name in columns}
     lists = {c: k.elementType for c, k in kinds.items() if isinstance(k, T.ArrayType) and _scalar(k.elementType)}
@@ -47,22 +51,40 @@ def propose_sequences(raw: RawLog, columns: list[str]) -> tuple[SequenceColumn, 
     different = [
         F.max((~F.size(a).eqNullSafe(F.size(b))).cast("int")).alias(f"_p{i}") for i, (a, b) in enumerate(pairs)
     ]
-    leader = {column: column for column in lists}
-    if pairs:
+    numbers = [c for c, kind in lists.items() if isinstance(kind, (T.IntegerType, T.LongType, T.DoubleType))]
+    leader, units = {column: column for column in lists}, {}
+    if pairs or numbers:
         with translated():
-            row = raw.frame.agg(*different).first()
+            row = only_row(raw.frame.agg(*different, *(look for c in numbers for look in _looks(c))))
         for i, (a, b) in enumerate(pairs):
-            if row is not None and row[f"_p{i}"] == 0:
+            if row[f"_p{i}"] == 0:
                 leader[b] = leader[a]
+        for column in numbers:
+            unit = time_unit(row[f"_low_{column}"], row[f"_high_{column}"])
+            if unit is not None and row[f"_wrong_{column}"] == 0 and row[f"_longest_{column}"] > 1:
+                units[column] = unit.value
     members = list(leader.values())
     return tuple(
         SequenceColumn(
             column=column,
             group=leader[column] if members.count(leader[column]) > 1 else None,
-            times=isinstance(element, (T.TimestampType, T.TimestampNTZType)),
+            times=column in units or isinstance(element, (T.TimestampType, T.TimestampNTZType)),
+            unit=units.get(column),
         )
         for column, element in lists.items()
     )
+
+
+def _looks(column: str) -> list[Column]:
+    """What tells whether lists of numbers hold times: their bounds, and rows that do not ascend or hold fractions."""
+    known = F.array_compact(column)
+    broken = (F.sort_array(known) != known) | F.exists(known, lambda x: x != F.floor(x))
+    return [
+        F.min(F.array_min(column)).alias(f"_low_{column}"),
+        F.max(F.array_max(column)).alias(f"_high_{column}"),
+        F.max(F.array_size(column)).alias(f"_longest_{column}"),
+        F.count_if(broken).alias(f"_wrong_{column}"),
+    ]
 
 
 def _scalar(kind: T.DataType) -> bool:

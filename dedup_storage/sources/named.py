@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType, StringType
+from pyspark.sql.types import DataType, IntegerType, StringType
 
 from dedup_storage.errors import InputError, UnknownColumnError, UsageError
-from dedup_storage.sources.exact import exact_key, is_key_type
+from dedup_storage.keys import IdList, plain_keys
+from dedup_storage.sources.exact import exact_key, is_key_type, key_kind
 from dedup_storage.sources.frames import source_frame
+from dedup_storage.sources.scratch import is_scratch
 from dedup_storage.sources.source import open_source
-from dedup_storage.spark.rows import only_row
+from dedup_storage.spark.rows import only_row, text_frame
 
-__all__ = ["exact_keys", "named_function", "read_frame", "read_ids", "typed_users"]
+__all__ = ["exact_keys", "named_function", "no_keys", "read_frame", "read_ids", "typed_users"]
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -31,8 +35,8 @@ def read_frame(spark: SparkSession, source: str) -> DataFrame:
     return source_frame(spark, open_source(source))
 
 
-def read_ids(path: Path) -> list[str]:
-    """User ids, one a line, each as it stands there, blanks included; empty lines are left out.
+def read_ids(path: Path) -> IdList:
+    """User ids, one a line, each as it stands there, blanks included, with their lines; empty lines are left out.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, or holds none.
@@ -50,11 +54,10 @@ def read_ids(path: Path) -> list[str]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"the list of users {path} cannot be read: {type(error).__name__}") from None
-    ids = [line.removesuffix("\r") for line in lines]
-    ids = [line for line in ids if line.strip()]
-    if not ids:
+    numbered = [(number, line.removesuffix("\r")) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
         raise InputError(f"the list of users {path} is empty", expected="one user id a line")
-    return ids
+    return IdList([line for _, line in numbered], [number for number, _ in numbered])
 
 
 def named_function(name: str) -> Callable[..., Any]:
@@ -76,27 +79,57 @@ def named_function(name: str) -> Callable[..., Any]:
     return found
 
 
-def typed_users(users: DataFrame, user: str, kind: DataType) -> DataFrame:
+def typed_users(
+    spark: SparkSession, users: DataFrame | Iterable[int | str], user: str, kind: DataType, what: str = "users given"
+) -> DataFrame:
     """Distinct user ids in the type they are stored in, in the column ``user``.
 
     Args:
-        users: The user column, or one column of any name.
+        spark: The session.
+        users: A frame with the user column, or one column of any name; or ids at hand.
         user: Name of the user column.
         kind: Its type.
+        what: What they are, for messages.
 
     Raises:
         UnknownColumnError: several columns, and none is the user column.
-        InputError: some are no ids of that type; tells how many, and none of them.
+        UsageError: it is no frame and no list.
+        InputError: some are no ids of that type; tells how many and where, and none of them.
     """
+    if not isinstance(users, DataFrame):
+        return _listed_users(spark, users, user, kind, what)
     if user not in users.columns and len(users.columns) != 1:
         raise UnknownColumnError(
             f"the table of users lacks the column {user}", expected=user, got=", ".join(users.columns)
         )
     name = user if user in users.columns else users.columns[0]
     return (
-        exact_keys(users.filter(F.col(name).isNotNull()), {name: kind}, "users given")
-        .select(F.col(name).alias(user))
-        .distinct()
+        exact_keys(users.filter(F.col(name).isNotNull()), {name: kind}, what).select(F.col(name).alias(user)).distinct()
+    )
+
+
+def _listed_users(spark: SparkSession, users: Iterable[int | str], user: str, kind: DataType, what: str) -> DataFrame:
+    if isinstance(users, (str, bytes)) or not isinstance(users, Iterable):
+        raise UsageError(f"the {what} are not a list of ids", got=type(users).__name__)
+    bits = 32 if isinstance(kind, IntegerType) else 64
+    keys, wrong = plain_keys(users, key_kind(kind), bits)
+    if wrong is not None:
+        raise no_keys(what, user, kind.simpleString(), wrong)
+    return text_frame(spark, user, map(str, keys)).select(F.col(user).cast(kind)).distinct()
+
+
+def no_keys(what: str, column: str, kind: str, wrong: str) -> InputError:
+    """The refusal of values that name no key.
+
+    Args:
+        what: What they are.
+        column, kind: The key column and its type.
+        wrong: How many and where, in words.
+    """
+    return InputError(
+        f"some of the {what} are no ids: {column} is no key in its plain form in {wrong}",
+        expected=f"values of type {kind}",
+        fix="Correct them; floats, truth values and times are no ids, and 0042, 4e1 and 42.0 are not the key 42.",
     )
 
 
@@ -125,13 +158,24 @@ def exact_keys(rows: DataFrame, kinds: Mapping[str, DataType], what: str) -> Dat
     made = {name: exact_key(F.col(name), kind, kinds[name]) for name, kind in found.items()}
     checked = {n: c for n, c in made.items() if found[n] != kinds[n] and not isinstance(kinds[n], StringType)}
     if checked:
-        wrong = [F.count_if(F.col(n).isNotNull() & c.isNull()).alias(n) for n, c in checked.items()]
-        row = only_row(rows.agg(*wrong))
-        for name in checked:
+        wrong = {n: F.col(n).isNotNull() & c.isNull() for n, c in checked.items()}
+        count = F.count(F.lit(1)).alias("_rows")
+        row = only_row(rows.agg(count, *(F.count_if(w).alias(n) for n, w in wrong.items())))
+        for name, broken in wrong.items():
             if row[name]:
-                raise InputError(
-                    f"{row[name]} of the {what} are no ids: {name} is no key in its plain form",
-                    expected=f"values of type {kinds[name].simpleString()}",
-                    fix="Correct them; 0042, 4e1 and 42.0 are not the key 42.",
-                )
+                told = f"{row[name]} of {row['_rows']}{_first_place(rows.filter(broken))}"
+                raise no_keys(what, name, kinds[name].simpleString(), told)
     return rows.select(*(made[c].alias(c) if c in made else F.col(c) for c in rows.columns))
+
+
+def _first_place(rows: DataFrame) -> str:
+    """Where the first of some rows stands, in words; nothing where they do not come straight from files."""
+    try:
+        places = rows.select(F.struct("_metadata.file_path", "_metadata.row_index").alias("place"))
+        first = only_row(places.agg(F.min("place").alias("place")))["place"]
+    except AnalysisException:
+        return ""
+    # Rows that were made plain lie in a folder that nobody knows, and is gone soon.
+    if first is None or is_scratch(first["file_path"]):
+        return ""
+    return f": row {first['row_index'] + 1} of {unquote(first['file_path'])} is the first"

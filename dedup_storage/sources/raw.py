@@ -19,6 +19,7 @@ from dedup_storage.sources.address import Kind
 from dedup_storage.sources.check import check_source
 from dedup_storage.sources.exact import exact_cast
 from dedup_storage.sources.frames import arrow_types, source_frame
+from dedup_storage.sources.newest import cut_to_newest, newest_only
 from dedup_storage.sources.origin import Origin
 from dedup_storage.sources.reserved import refuse_reserved
 from dedup_storage.sources.source import Source, open_source
@@ -105,13 +106,13 @@ class RawLog:
             frame, second, notes = source_frame(spark, log), None, log.notes
             if other is not None:
                 second, notes = source_frame(spark, other), (*notes, *other.notes)
-            if schema.event_time in frame.columns:
-                frame, schema, said = with_times(frame, schema)
-                notes = (*notes, *said)
+            frame, schema, said = with_times(frame, schema)
+            notes = (*notes, *said)
         made = cls.from_frame(frame, schema, second)
         origins = [("log", Origin.of(log.address))]
         if other is not None:
             origins.append(("impressions", Origin.of(other.address)))
+        notes = (*notes, *(f"lists of {s.column} are cut to their newest {s.max_length}" for s in newest_only(schema)))
         return replace(made, located=log.address.kind is not Kind.TABLE, notes=notes, origins=tuple(origins))
 
     @classmethod
@@ -122,7 +123,8 @@ class RawLog:
             SchemaError: a column is missing or has the wrong type.
         """
         form = Form.FRAMES if impressions is not None else Form.NESTED if schema.candidates else Form.FLAT
-        raw = cls(schema, form, frame, impressions)
+        frame, schema, _ = with_times(frame, schema, declared=True)
+        raw = cls(schema, form, cut_to_newest(frame, schema), impressions)
         raw._check()
         return raw
 

@@ -16,9 +16,10 @@ from dedup_storage.errors import StorageError
 from dedup_storage.lake.folders import resolve_uri
 from dedup_storage.report.parquet.footers import DataFile
 
-__all__ = ["ScratchFolder"]
+__all__ = ["ScratchFolder", "is_scratch"]
 
 _ROWS = 65_536
+_PREFIX = "dedup-storage-input-"
 
 
 class ScratchFolder:
@@ -30,10 +31,10 @@ class ScratchFolder:
 
     def __init__(self, parent: str | None = None) -> None:
         if parent is None:
-            self.place = tempfile.mkdtemp(prefix="dedup-storage-")
+            self.place = tempfile.mkdtemp(prefix=_PREFIX)
             atexit.register(shutil.rmtree, self.place, ignore_errors=True)
         else:
-            self.place = f"{parent.rstrip('/')}/input-{uuid.uuid4().hex}"
+            self.place = f"{parent.rstrip('/')}/{_PREFIX}{uuid.uuid4().hex}"
             resolve_uri(self.place)[0].create_dir(resolve_uri(self.place)[1])
             atexit.register(_remove, self.place)
         self._files = 0
@@ -73,6 +74,11 @@ class ScratchFolder:
     def _made(self, place: str) -> DataFile:
         filesystem, inner = resolve_uri(place)
         return DataFile(place, filesystem.get_file_info(inner).size)
+
+
+def is_scratch(path: str) -> bool:
+    """Whether a file lies in a scratch folder."""
+    return f"/{_PREFIX}" in path
 
 
 def _remove(place: str) -> None:

@@ -37,8 +37,9 @@ from dedup_storage.sources.foreign import delta_input, iceberg_rows
 from dedup_storage.sources.reserved import refuse_reserved
 from dedup_storage.sources.scratch import ScratchFolder
 from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, json_tables, typed
+from dedup_storage.sources.unsigned import UNSIGNED, fits_signed
 
-__all__ = ["Source", "Wanted", "open_source"]
+__all__ = ["Source", "Wanted", "open_source", "read_schemas"]
 
 _THREADS = 16
 _BATCH_ROWS = 65_536
@@ -52,6 +53,7 @@ class Wanted:
         needed: Columns that every row must have.
         texts: Columns whose texts stay texts: the keys.
         whole: Columns that are kept as 64-bit integers where unsigned ones fit.
+        wide: Those of ``whole`` that are kept as ``decimal(20,0)`` where unsigned ones do not fit.
         times: Columns of times, whose texts and numbers are read as times later.
         types: Column -> type, of what is declared or of the dataset that the rows go into.
     """
@@ -59,6 +61,7 @@ class Wanted:
     needed: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
     times: tuple[str, ...] = ()
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
 
@@ -178,14 +181,17 @@ def _checked(
     def schemas() -> Iterator[tuple[str, pa.Schema]]:
         if stated is not None:
             yield f"the table {address.source}", stated
-        for file, schema in _read_schemas(files, resolve):
+        for file, schema in read_schemas(files, resolve):
             bare = schema.remove_metadata()
             if bare not in different:
                 different[bare] = None
                 indexed.update(index_columns(schema))
                 yield file.path, bare
 
-    one = _with_types(one_schema(schemas()), known)
+    found_types = one_schema(schemas())
+    wide = [c for c in known.wide if c in found_types.names and found_types.field(c).type == UNSIGNED]
+    beyond = {c for c in wide if c not in known.types and not fits_signed(files, c, resolve)}
+    one = _with_types(found_types, replace(known, whole=tuple(c for c in known.whole if c not in beyond)))
     refuse_reserved(one.names)
     one = _with_partitions(address, files, one, known, resolve)
     _refuse_empty_types(one, address.source)
@@ -206,7 +212,13 @@ def _is_odd(file: DataFile) -> bool:
     return ":" in name or any(f"/{key}=" not in folder + "/" for key in file.partition)
 
 
-def _read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[DataFile, pa.Schema]]:
+def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[DataFile, pa.Schema]]:
+    """Each file with its schema, many at a time.
+
+    Raises:
+        InputError: a file is no whole Parquet file.
+    """
+
     def read(file: DataFile) -> pa.Schema:
         filesystem, inner = resolve(file.path)
         try:
@@ -235,7 +247,9 @@ def _with_types(schema: pa.Schema, known: Wanted) -> pa.Schema:
         elif wanted is not None and pa.types.is_timestamp(wanted) and pa.types.is_timestamp(kind):
             # A naive time is UTC.
             kind = wanted
-        elif item.name in known.whole and kind == pa.decimal128(20, 0):
+        elif wanted == UNSIGNED and pa.types.is_integer(kind):
+            kind = wanted
+        elif item.name in known.whole and kind == UNSIGNED:
             kind = pa.int64()
         fields.append(pa.field(item.name, kind))
     return pa.schema(fields)
@@ -363,5 +377,5 @@ def _unfit(path: str, error: pa.ArrowInvalid) -> InputError:
     return InputError(
         f"values in {path} do not fit: {told}",
         expected="values that keep their meaning in the type of the other files or of the dataset",
-        fix="Cast the column in the log, for example times to microseconds.",
+        fix="Cast the column in the log, for example times to microseconds, or ids beyond 64 bits to texts.",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pyspark.sql import Column, DataFrame
@@ -12,26 +14,45 @@ from dedup_storage.errors import InputError
 from dedup_storage.schema import LogSchema, TimeUnit
 from dedup_storage.spark.rows import only_row
 
-__all__ = ["as_times", "with_times"]
+__all__ = ["as_times", "time_unit", "with_times"]
 
-_NUMBERS = (T.ShortType, T.IntegerType, T.LongType, T.FloatType, T.DoubleType, T.DecimalType)
+_INTEGERS = (T.ShortType, T.IntegerType, T.LongType)
+_NUMBERS = (*_INTEGERS, T.FloatType, T.DoubleType, T.DecimalType)
 _PER_SECOND = {TimeUnit.S: 1, TimeUnit.MS: 10**3, TimeUnit.US: 10**6, TimeUnit.NS: 10**9}
 # Logs are younger than this and older than that; in these bounds no number fits two units.
 _FIRST, _LAST = datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 
-def with_times(frame: DataFrame, schema: LogSchema) -> tuple[DataFrame, LogSchema, tuple[str, ...]]:
-    """The frame with its event time as timestamps, the schema with the unit, and what is to be said.
+def with_times(
+    frame: DataFrame, schema: LogSchema, *, declared: bool = False
+) -> tuple[DataFrame, LogSchema, tuple[str, ...]]:
+    """The frame with its event time and its lists of times as timestamps, the schema with their units, what to say.
+
+    Args:
+        frame: Rows.
+        schema: Their meaning.
+        declared: Only what the schema states a unit of, so that no row is looked at to find one.
 
     Raises:
         InputError: see ``as_times``.
     """
-    made, unit, said = as_times(frame, str(schema.event_time), schema.time_unit)
-    return made, schema.model_copy(update={"time_unit": unit}), said
+    notes: list[str] = []
+    if schema.event_time in frame.columns and not (declared and schema.time_unit is None):
+        frame, unit, said = as_times(frame, str(schema.event_time), schema.time_unit)
+        schema = schema.model_copy(update={"time_unit": unit})
+        notes += said
+    sequences = []
+    for sequence in schema.sequences:
+        if sequence.times and sequence.column in frame.columns and not (declared and sequence.unit is None):
+            frame, unit, said = as_times(frame, sequence.column, sequence.unit)
+            sequence = sequence.model_copy(update={"unit": unit})
+            notes += said
+        sequences.append(sequence)
+    return frame, schema.model_copy(update={"sequences": tuple(sequences)}), tuple(notes)
 
 
 def as_times(frame: DataFrame, column: str, unit: str | None = None) -> tuple[DataFrame, str | None, tuple[str, ...]]:
-    """The frame with a column of numbers or texts as timestamps, their unit, and what is to be said.
+    """The frame with a column of numbers or texts, or of lists of them, as timestamps; their unit, what is to be said.
 
     A unit that is not given is found from the least and the greatest number, in one look at the column. Texts without
     a zone are UTC.
@@ -44,56 +65,131 @@ def as_times(frame: DataFrame, column: str, unit: str | None = None) -> tuple[Da
     Raises:
         InputError: the numbers fit no unit, or some values are no times.
     """
-    kind, value = frame.schema[column].dataType, F.col(column)
-    if isinstance(kind, _NUMBERS):
-        found, said = _unit(frame, column, unit)
-        return frame.withColumn(column, _from_number(value, found)), found.value, said
-    if not isinstance(kind, T.StringType):
+    kind = frame.schema[column].dataType
+    many = isinstance(kind, T.ArrayType)
+    values = _Values(F.col(column), column, many)
+    element = kind.elementType if isinstance(kind, T.ArrayType) else kind
+    if isinstance(element, _NUMBERS):
+        found, said = _unit(frame, values, element, unit)
+        return frame.withColumn(column, values.each(lambda x: _from_number(x, found))), found.value, said
+    if not isinstance(element, T.StringType):
         return frame, unit, ()
     pattern = None if unit in [u.value for u in TimeUnit] else unit
-    if pattern is None:
-        zoned = F.when(value.rlike(r":[0-9.]*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)$"), value)
-        parsed = zoned.otherwise(F.concat(value, F.when(value.rlike(":"), "Z").otherwise(" 00:00:00Z")))
-        parsed = parsed.try_cast("timestamp")
-    else:
-        parsed = F.try_to_timestamp(value, F.lit(pattern))
-    wrong = only_row(frame.agg(F.count_if(value.isNotNull() & parsed.isNull()).alias("n")))["n"]
+    wrong = _rows_with(frame, values, lambda x: x.isNotNull() & _from_text(x, pattern).isNull())
     if wrong:
+        told = (
+            f"{wrong} lists of the time column {column} hold texts that"
+            if many
+            else f"{wrong} texts of the time column {column}"
+        )
         raise InputError(
-            f"{wrong} texts of the time column {column} are no times",
+            f"{told} are no times",
             expected="ISO 8601, such as 2024-06-01T10:00:00Z" if pattern is None else f"the pattern {pattern}",
-            fix=f"Say their pattern in the schema: event_time: {{column: {column}, unit: M/d/yyyy h:mm:ss a}}.",
+            fix=f"Say their pattern in the schema: {values.said('M/d/yyyy h:mm:ss a')}.",
         )
-    return frame.withColumn(column, parsed), unit, ()
+    return frame.withColumn(column, values.each(lambda x: _from_text(x, pattern))), unit, ()
 
 
-def _unit(frame: DataFrame, column: str, given: str | None) -> tuple[TimeUnit, tuple[str, ...]]:
-    value, units = F.col(column), {u.value: u for u in TimeUnit}
-    broken = F.count_if(F.isnan(value.cast("double")) | (value != F.floor(value)))
-    row = only_row(frame.agg(F.min(value).alias("low"), F.max(value).alias("high"), broken.alias("broken")))
-    say = f"Say the unit in the schema: event_time: {{column: {column}, unit: s}}."
-    if row["broken"]:
-        raise InputError(
-            f"{row['broken']} values of the time column {column} are no whole numbers",
-            expected="whole seconds, milliseconds, microseconds or nanoseconds",
-            fix=f"Cast {column} to a timestamp in the log.",
-        )
-    if given is not None:
-        if given in units:
-            return units[given], ()
+@dataclass(frozen=True)
+class _Values:
+    """A column of values, or of lists of them.
+
+    Attributes:
+        column: The column.
+        name: Its name.
+        many: Whether a row holds a list.
+    """
+
+    column: Column
+    name: str
+    many: bool
+
+    def each(self, made: Callable[[Column], Column]) -> Column:
+        """Something made of each value."""
+        return F.transform(self.column, made) if self.many else made(self.column)
+
+    def some(self, test: Callable[[Column], Column]) -> Column:
+        """Whether something holds for a value of the row."""
+        return F.exists(self.column, test) if self.many else test(self.column)
+
+    @property
+    def rows(self) -> str:
+        """What a row holds, in words."""
+        return "lists" if self.many else "values"
+
+    @property
+    def ends(self) -> tuple[Column, Column]:
+        """The least and the greatest value of a row."""
+        return (F.array_min(self.column), F.array_max(self.column)) if self.many else (self.column, self.column)
+
+    def said(self, unit: str) -> str:
+        """How a schema file states the unit."""
+        if self.many:
+            return f"sequences: [{{column: {self.name}, times: true, unit: {unit}}}]"
+        return f"event_time: {{column: {self.name}, unit: {unit}}}"
+
+
+def _from_text(value: Column, pattern: str | None) -> Column:
+    if pattern is not None:
+        return F.try_to_timestamp(value, F.lit(pattern))
+    zoned = F.when(value.rlike(r":[0-9.]*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)$"), value)
+    parsed = zoned.otherwise(F.concat(value, F.when(value.rlike(":"), "Z").otherwise(" 00:00:00Z")))
+    return parsed.try_cast("timestamp")
+
+
+def time_unit(low: float | None, high: float | None) -> TimeUnit | None:
+    """The unit in which all numbers between two lie between 1990 and 2100; ``None`` where there is none."""
+    if low is None or high is None:
+        return None
+    fits = (u for u, f in _PER_SECOND.items() if _FIRST.timestamp() * f <= low and high < _LAST.timestamp() * f)
+    return next(fits, None)
+
+
+def _unit(
+    frame: DataFrame, values: _Values, element: T.DataType, given: str | None
+) -> tuple[TimeUnit, tuple[str, ...]]:
+    column, units = values.name, {u.value: u for u in TimeUnit}
+    say = f"Say the unit in the schema: {values.said('s')}."
+    if given is not None and given not in units:
         raise InputError(
             f"the time column {column} holds numbers", expected="a unit: s, ms, us or ns", got=given, fix=say
         )
-    if row["low"] is None:
-        return TimeUnit.S, ()
-    for unit, factor in _PER_SECOND.items():
-        if _FIRST.timestamp() * factor <= row["low"] and row["high"] < _LAST.timestamp() * factor:
-            return unit, (f"{column} was read as {unit.value} since 1970, UTC",)
-    raise InputError(
-        f"the time column {column} holds numbers of no known unit",
-        expected="numbers that all lie between 1990 and 2100 in one of s, ms, us, ns",
-        fix=say,
-    )
+    if not isinstance(element, _INTEGERS):
+        # NaN lies beyond every number, and is no whole one.
+        broken = _rows_with(frame, values, lambda x: F.isnan(x.cast("double")) | (x != F.floor(x)))
+        if broken:
+            raise InputError(
+                f"{broken} {values.rows} of the time column {column} are no whole numbers",
+                expected="whole seconds, milliseconds, microseconds or nanoseconds",
+                fix=f"Cast {column} to a timestamp in the log.",
+            )
+    unit = None if given is None else units[given]
+    said: tuple[str, ...] = ()
+    if unit is None:
+        low, high = values.ends
+        row = only_row(frame.agg(F.min(low).alias("low"), F.max(high).alias("high")))
+        if row["low"] is None:
+            return TimeUnit.S, ()
+        unit = time_unit(row["low"], row["high"])
+        if unit is None:
+            raise InputError(
+                f"the time column {column} holds numbers of no known unit",
+                expected="numbers that all lie between 1990 and 2100 in one of s, ms, us, ns",
+                fix=say,
+            )
+        said = (f"{column} was read as {unit.value} since 1970, UTC",)
+    between = _rows_with(frame, values, lambda x: x % 1000 != 0) if unit is TimeUnit.NS else 0
+    if between:
+        raise InputError(
+            f"{between} {values.rows} of the time column {column} fall between two microseconds",
+            expected="times that are whole microseconds",
+            fix=f"Cast {column} to microseconds in the log.",
+        )
+    return unit, said
+
+
+def _rows_with(frame: DataFrame, values: _Values, test: Callable[[Column], Column]) -> int:
+    return int(only_row(frame.agg(F.count_if(values.some(test)).alias("n")))["n"])
 
 
 def _from_number(value: Column, unit: TimeUnit) -> Column:
@@ -104,6 +200,5 @@ def _from_number(value: Column, unit: TimeUnit) -> Column:
         return F.timestamp_millis(whole)
     if unit is TimeUnit.US:
         return F.timestamp_micros(whole)
-    # The stored unit is the microsecond; a time that is between two of them is none.
-    kept = F.when(whole % 1000 == 0, F.timestamp_micros((whole / 1000).cast("bigint")))
-    return F.coalesce(kept, F.raise_error(F.lit("a time of nanoseconds falls between two microseconds")))
+    # The stored unit is the microsecond; that none falls between two of them was looked at.
+    return F.timestamp_micros(F.call_function("div", whole, F.lit(1000)))

@@ -13,7 +13,7 @@ __all__ = ["wanted_columns"]
 
 
 def wanted_columns(schema: LogSchema, types: Mapping[str, pa.DataType] | None = None) -> Wanted:
-    """What to ask of a source: keys stay the texts that they are, 64-bit unsigned keys become signed ones or nothing.
+    """What to ask of a source: keys stay the texts that they are, 64-bit unsigned ones become signed where they fit.
 
     Args:
         schema: The log's schema.
@@ -22,4 +22,6 @@ def wanted_columns(schema: LogSchema, types: Mapping[str, pa.DataType] | None = 
     keys = (*schema.request_key, schema.item)
     times = () if schema.event_time is None else (schema.event_time,)
     needed = tuple(c for c in keys if not schema.candidates or c in schema.request_key)
-    return Wanted(needed=needed, texts=keys, whole=keys, times=times, types=types or {})
+    return Wanted(
+        needed=needed, texts=keys, whole=keys, wide=(*schema.request, schema.item), times=times, types=types or {}
+    )

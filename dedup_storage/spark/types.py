@@ -13,7 +13,16 @@ from pyspark.sql import types as T
 from dedup_storage.errors import SchemaError
 from dedup_storage.schema import LogSchema
 
-__all__ = ["check_types", "comparable_text", "ddl", "fingerprint", "has_hidden_nulls", "orderable", "struct_of"]
+__all__ = [
+    "check_types",
+    "comparable_text",
+    "ddl",
+    "fingerprint",
+    "has_hidden_nulls",
+    "not_nan",
+    "orderable",
+    "struct_of",
+]
 
 _USER_TYPES = (T.IntegerType, T.LongType, T.StringType)
 _KEY_TYPES = (*_USER_TYPES, T.ByteType, T.ShortType, T.DateType, T.DecimalType, T.TimestampType, T.TimestampNTZType)
@@ -69,8 +78,12 @@ def check_types(schema: LogSchema, fields: Iterable[T.StructField]) -> None:
     """
     types = {f.name: f.dataType for f in fields}
 
+    def _is_unsigned(column: str) -> bool:
+        # How unsigned integers of 64 bits are stored.
+        return types[column] == T.DecimalType(20, 0)
+
     def demand(column: str, role: str, allowed: tuple[type[T.DataType], ...], text: str) -> None:
-        if column in types and not isinstance(types[column], allowed):
+        if column in types and not isinstance(types[column], allowed) and not (role == "item" and _is_unsigned(column)):
             raise SchemaError(
                 f"the {role} {column} has a type that cannot be used",
                 expected=text,
@@ -84,7 +97,7 @@ def check_types(schema: LogSchema, fields: Iterable[T.StructField]) -> None:
     if schema.event_time:
         times = (T.TimestampType, T.TimestampNTZType, T.DateType)
         demand(schema.event_time, "event time", times, "timestamp or date")
-    # The reader hands ids out as 64-bit integers or texts: what is neither would be rounded there.
+    # The reader hands ids out as integers of 64 bits or texts: what is neither would be rounded there.
     demand(schema.item, "item", _ITEM_TYPES, "an integer of at most 64 bits, a string or a date")
     if schema.position:
         integers = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
@@ -169,6 +182,11 @@ def has_hidden_nulls(fields: Iterable[T.StructField]) -> Column:
                     F.col(field.name).isNotNull() & F.coalesce(F.array_contains(field.name, probe), F.lit(True))
                 )
     return reduce(lambda a, b: a | b, flags, F.lit(False))
+
+
+def not_nan(column: Column, kind: T.DataType) -> Column:
+    """The column, null where it is NaN: Spark takes NaN for greater than every number."""
+    return F.when(~F.isnan(column), column) if isinstance(kind, (T.FloatType, T.DoubleType)) else column
 
 
 def fingerprint(fields: Iterable[T.StructField], *, strict: bool = False) -> Column:

@@ -55,6 +55,14 @@ AGAIN = "{{ '-' ~ params.revision if params.revision else '' }}"
 DEFAULTS = {"retries": 3, "retry_exponential_backoff": True}
 
 
+def interval(start: Any, end: Any, dag_run: Any, dag: Any) -> tuple[Any, Any]:
+    """Beginning and end of a run's data interval; of the last whole one before it was asked for, where it has none."""
+    if start is not None and end is not None:
+        return start, end
+    found = dag.timetable.infer_manual_data_interval(run_after=dag_run.run_after)
+    return found.start, found.end
+
+
 def dataset_param() -> Param:
     """The parameter that every DAG has."""
     return Param(DATASET, type="string", pattern="^[A-Za-z0-9_]+$", description="Name of the dataset.")

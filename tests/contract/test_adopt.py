@@ -102,7 +102,7 @@ def test_what_cannot_be_adopted(spark: SparkSession, lake: Settings, name: str, 
     pq.write_table(pa.table({"user_id": ["a"], "item": [1]}), f"{place}/the-other.parquet")
     with pytest.raises(InputError, match=r"different schemas: user_id is int64 in .* and string in the-other"):
         adopt(spark, lake, name, schema(), place)
-    with pytest.raises(InputError, match="there is no folder"):
+    with pytest.raises(InputError, match="there is no file at"):
         adopt(spark, lake, name, schema(), f"{place}-not-there")
     split = str(tmp_path / "split")
     numbered(spark, [1]).frame.write.partitionBy("country").parquet(split)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from dedup_storage.errors import InverseIndexError, MissingDependencyError, UnknownColumnError
 from dedup_storage.reader import Column, DedupBatch, DedupDataset
+from dedup_storage.training.masks import NULL_ID
 from tests.reader.lake import Lake, make_log
 
 
@@ -125,8 +126,10 @@ def test_ids_of_strings_are_the_hashes_whatever_the_form(lake: Lake, name: str) 
             assert torch.equal(left.user_ids(level), right.user_ids(level))
         assert torch.equal(left.item_ids(), right.item_ids())
         assert torch.equal(left.item_ids("category"), right["category"].values)
-        # A request-grain column is expanded; its nulls are 0.
-        assert torch.equal(left.item_ids("country"), right.expand(right["country"].values))
+        # A request-grain column is expanded; its nulls are no item, and equal none.
+        country = right["country"]
+        ids = country.values if country.valid is None else torch.where(country.valid, country.values, NULL_ID)
+        assert torch.equal(left.item_ids("country"), right.expand(ids))
         assert torch.equal(left.negative_mask(), right.negative_mask())
         assert torch.equal(left["interests"].ids(), right["interests"].values)
     with pytest.raises(TypeError, match="are not ids"):

@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -284,3 +285,22 @@ def test_a_dataset_says_what_it_reads(lake: Lake) -> None:
     plan = DedupDataset("input_tests", lake.settings).plan
     rows = f"{plan.num_requests:,} requests, {plan.num_impressions:,} impressions"
     assert shown == f"DedupDataset(input_tests, version 1: {rows}, batches of 10 requests, rank 1 of 2)"
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_users_to_read_are_exact_keys_and_those_not_found_are_counted(lake: Lake, name: str, strings: bool) -> None:
+    lake.write(name, make_log(users=3, string_users=strings))
+    known: list[int | str] = ["usér-0-日", "usér-2-日"] if strings else [0, "2"]
+    dataset = DedupDataset(name, lake.settings, filters={"users": [*known, "77"]})
+    assert dataset.plan.num_requests == 10
+    assert dataset.plan.users_not_found == 1
+    assert "1 user asked for not found" in repr(dataset)
+    for broken in (1.0, True, dt.date(2024, 1, 1), np.float64(2), None):
+        with pytest.raises(ConfigError, match="no user keys, which are integers or texts: 1 of 2"):
+            DedupDataset(name, lake.settings, filters={"users": [*known[:1], broken]})
+    if not strings:
+        for broken in ("0042", "4e1", "2.0", 2**63):
+            with pytest.raises(ConfigError, match="no keys of user_id: 1 of 1: number 1"):
+                DedupDataset(name, lake.settings, filters={"users": [broken]})
+    with pytest.raises(ConfigError, match="no numbers of buckets: 1 of 2: number 1"):
+        DedupDataset(name, lake.settings, filters={"buckets": [1.0, 2]})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +16,8 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from dedup_storage.errors import StateMismatchError
-from dedup_storage.reader import DedupDataset, merge_states
-from dedup_storage.reader.state import Position
+from dedup_storage.reader import DedupBatch, DedupDataset, merge_states
+from dedup_storage.reader.state import Position, ReaderState, Received
 from tests.reader.lake import Lake, make_log
 from tests.reader.reading import content, contents, deliver, interleave
 
@@ -147,6 +149,58 @@ def test_10_prefetched_but_unreturned_batches_do_not_count(opened: Opener, state
     resumed = opened()
     resumed.load_state_dict(merge_states([batches.state_dict()]) if stateful else dataset.state_dict())
     assert deliver(resumed) == everything[3:]
+
+
+def slowed(batch: DedupBatch) -> DedupBatch:
+    """Batches of even numbers take longer, so that a loader that need not keep the order changes it."""
+    if batch.progress.index % 2 == 0:
+        time.sleep(0.3)
+    return batch
+
+
+def test_10_batches_that_came_out_of_order_are_each_counted(opened: Opener) -> None:
+    dataset = opened(transform=slowed)
+    batches = iter(dataset.track(DataLoader(dataset, batch_size=None, num_workers=2, in_order=False)))
+    seen = [next(batches).progress.index for _ in range(5)]
+    state, total = through_json(dataset.state_dict()), len(dataset)
+    del batches
+    second = opened()
+    second.load_state_dict(state)
+    seen += [b.progress.index for b in second.track(DataLoader(second, batch_size=None, num_workers=2))]
+    assert sorted(seen) == list(range(total))
+
+
+@given(st.permutations(range(9)), st.integers(0, 9), st.permutations(range(9)), st.integers(0, 9))
+def test_10_ranks_that_received_in_any_order_leave_exactly_the_rest(
+    left: list[int], first: int, right: list[int], second: int
+) -> None:
+    states, came = [], set()
+    for rank, numbers in enumerate((left[:first], right[:second])):
+        received = Received(0)
+        for number in numbers:
+            received.add(number)
+            came.add(rank + 2 * number)
+        states.append(ReaderState({}, Position(), rank, 2, received.steps, tuple(sorted(received.ahead))).to_dict())
+    merged = ReaderState.from_dict(merge_states(states)).base
+    assert merged.remaining(18).tolist() == [n for n in range(18) if n not in came]
+    alone = ReaderState.from_dict(states[0])
+    if alone.ahead:
+        with pytest.raises(StateMismatchError, match="out of order"):
+            _ = alone.lockstep
+
+
+def test_10_an_epoch_with_more_batches_than_the_first_is_no_mistake(opened: Opener) -> None:
+    dataset = opened(batch_size=16)
+    loader = DataLoader(dataset, batch_size=None)
+    lengths = set()
+    len(loader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for epoch in range(6):
+            dataset.set_epoch(epoch)
+            lengths.add(len(loader))
+            assert sum(1 for _ in loader) == len(loader)
+    assert len(lengths) > 1
 
 
 def test_11_a_request_in_flight_survives(lake: Lake, name: str) -> None:

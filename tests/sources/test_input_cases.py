@@ -256,15 +256,29 @@ def test_x7_adopt_with_an_event_time(case: Case) -> None:
     assert code == 0, said
 
 
-def test_b10_unsigned_64_bit_items_are_exact_or_refused(case: Case) -> None:
+def test_b10_unsigned_64_bit_items(case: Case) -> None:
     log = pa.Table.from_pylist(rows(users=(1,)))
-    large = log.set_column(3, "item_id", pa.array([2**63 + 1, 2**63 + 2, 5] * 2, pa.uint64()))
-    with pytest.raises(InputError, match="the column item_id"):
-        case.write("b10", put("b10.parquet", large))
-    fits = log.set_column(3, "item_id", pa.array([2**63 - 1, 2**63 - 2, 5] * 2, pa.uint64()))
-    case.write("b10", put("b10.parquet", fits))
+    told = [2**63 + 1, 2**63 + 2, 5]
+    ds = case.write("b10", put("b10.parquet", log.set_column(3, "item_id", pa.array(told * 2, pa.uint64()))))
+    assert set(map(int, case.logs(ds).item_id)) == set(told)
     batch = next(iter(DedupDataset("b10", settings=case.settings, shuffle=False)))
+    assert len(set(batch.item_ids().tolist())) == 3
+    assert set(batch["item_id"].decode()) == set(told)
+    # A day of integers that are signed goes into the same column.
+    case.write("b10", put("b10b.parquet", rows(users=(2,), day=2)))
+    assert set(map(int, case.logs(ds).item_id)) == {*told, 0, 1, 10, 11, 20, 21}
+
+
+def test_b10_unsigned_items_that_fit_are_integers_and_users_that_do_not_are_refused(case: Case) -> None:
+    log = pa.Table.from_pylist(rows(users=(1,)))
+    fits = log.set_column(3, "item_id", pa.array([2**63 - 1, 2**63 - 2, 5] * 2, pa.uint64()))
+    ds = case.write("b10f", put("b10f.parquet", fits))
+    assert ds.spec.source_types[ds.spec.source_columns.index("item_id")] == "bigint"
+    batch = next(iter(DedupDataset("b10f", settings=case.settings, shuffle=False)))
     assert set(batch.item_ids().tolist()) == {2**63 - 1, 2**63 - 2, 5}
+    large = log.set_column(0, "user_id", pa.array([2**63 + 1] * 6, pa.uint64()))
+    with pytest.raises(InputError, match="the column user_id"):
+        case.write("b10u", put("b10u.parquet", large))
 
 
 def test_b12_estimate_on_files_with_different_types(case: Case) -> None:

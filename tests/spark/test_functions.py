@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import statistics as plain
 from collections.abc import Sequence
 from typing import Any
@@ -147,7 +148,7 @@ def test_target_matches_of_strings_and_other_integer_types(spark: SparkSession) 
 ROLLED = "u bigint, r bigint, at timestamp, v double, n int"
 rolled_rows = st.lists(
     st.tuples(
-        st.integers(0, 2), maybe_moments, st.one_of(st.none(), st.integers(-4, 4).map(float)),
+        st.integers(0, 2), maybe_moments, st.one_of(st.none(), st.just(math.nan), st.integers(-4, 4).map(float)),
         st.one_of(st.none(), st.integers(0, 3)),
     ),
     min_size=1,
@@ -190,7 +191,7 @@ def test_rolling_statistics(
         if delay is None and not current:
             assert found[r]["seconds_since_previous"] == (seconds(at - max(o[2] for o in seen)) if seen else None)
         for place, value in ((3, "v"), (4, "n")):
-            values = [o[place] for o in seen if o[place] is not None]
+            values = [o[place] for o in seen if o[place] is not None and not math.isnan(o[place])]
             assert found[r][f"{value}_count_{end}"] == len(values)
             for name, function in (("sum", sum), ("min", min), ("max", max), ("mean", _mean)):
                 wanted = None if not values else pytest.approx(function(values))

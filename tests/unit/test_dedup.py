@@ -24,6 +24,8 @@ from dedup_storage.dedup import (
     run_lengths,
     run_starts,
 )
+from dedup_storage.dedup.expand import newest
+from dedup_storage.dedup.runs import large_offsets, single_chunk
 from dedup_storage.errors import InverseIndexError
 
 KEYS = st.lists(st.tuples(st.integers(-2, 2) | st.none(), st.sampled_from(["a", "b", "é", None])), max_size=40)
@@ -90,3 +92,24 @@ def test_indices_outside_are_refused() -> None:
             expand_array(np.array([7, 9]), bad)
         with pytest.raises(InverseIndexError):
             lengths_from_inverse(bad, 2)
+
+
+def test_lists_of_more_elements_than_32_bits_count_become_one_array() -> None:
+    # Elements of the null type take no memory, so 2**31 of them can be had here; texts take the same way.
+    piece = pa.ListArray.from_arrays(pa.array([0, 2**30], pa.int32()), pa.nulls(2**30))
+    joined = single_chunk(pa.chunked_array([piece] * 3))
+    assert (joined.type, len(joined), joined.offsets[-1].as_py()) == (pa.large_list(pa.null()), 3, 3 * 2**30)
+    kinds = pa.struct([("a", pa.list_(pa.string())), ("b", pa.int64())])
+    assert large_offsets(kinds) == pa.struct([("a", pa.large_list(pa.large_string())), ("b", pa.int64())])
+
+
+def test_keys_match_across_the_large_form_of_their_type() -> None:
+    short, large = pa.array(["a", "b"]), pa.array(["b", "c"], pa.large_string())
+    assert match_keys([short], [large]).tolist() == [1, -1]
+    assert match_keys([large], [short]).tolist() == [-1, 0]
+
+
+@given(LISTS, st.integers(1, 4))
+def test_newest_equals_a_slice(lists: list[Any], most: int) -> None:
+    cut = newest(pa.array(lists, pa.list_(pa.int64())), most)
+    assert cut.to_pylist() == [None if row is None else row[-most:] for row in lists]

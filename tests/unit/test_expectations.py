@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +53,33 @@ def test_split_rules_follow_from_the_schema() -> None:
         "request.hist.max_length",
         "request.hist_ts.not_later",
         "request.hist_ts.in_order",
+        "request.ts.plausible",
+        "request.hist_ts.plausible",
         "request.h.parallel",
         "dataset.duplicate_request_keys",
         "dataset.duplicate_impression_keys",
         "dataset.orphan_impressions",
     }
+
+
+def test_stated_bounds_of_times_take_the_place_of_plausible_ones() -> None:
+    checks = {"ts": {"minimum": "2024-01-01"}, "hist_ts": {"maximum": dt.datetime(2024, 2, 1, 12)}}
+    spec = spec_of(checks=checks)
+    assert LogSchema.from_dict(spec.schema_.to_dict()) == spec.schema_
+    rules = {r.name: r for r in build_rules(spec, GateFacts())}
+    assert rules["request.ts.between"].expected == "not before 2024-01-01"
+    assert rules["request.hist_ts.between"].expected == "not after 2024-02-01 12:00:00"
+    assert not [name for name in rules if name.endswith("plausible")]
+    assert "mostly" not in rules["request.ts.between"].kwargs
+
+
+def test_nan_lies_outside_of_a_bound_from_below(tmp_path: Path) -> None:
+    (rule,) = [r for r in build_rules(spec_of(checks={"price": {"minimum": 0}}), GateFacts()) if ".between" in r.name]
+    assert rule.expected == "at least 0"
+    assert rule.kwargs["max_value"] == sys.float_info.max
+    between = "- {grain: impression, type: expect_column_values_to_be_between, kwargs: {column: %s, min_value: 0}}"
+    assert own(tmp_path, between % "price")[0].kwargs["max_value"] == sys.float_info.max
+    assert "max_value" not in own(tmp_path, between % "y")[0].kwargs
 
 
 def test_a_flat_log_has_no_orphans_and_its_constancy_is_checked() -> None:

@@ -8,13 +8,14 @@ from pydantic import BaseModel, ConfigDict
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.dataset.adopt.source import Kind, Source, adopted_spec, find_source
+from dedup_storage.dataset.adopt.source import Source, adopted_spec, find_source
 from dedup_storage.errors import DatasetExistsError
 from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.runs import named_run
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import LogSchema, check_name
+from dedup_storage.sources.address import Kind
 from dedup_storage.spark.errors import translated
 
 __all__ = ["AdoptSummary", "adopt"]
@@ -77,7 +78,7 @@ def adopt(
         tables = table_format(spark, settings)
         if tables.find(name) is not None:
             raise DatasetExistsError(f"the dataset {name} exists already", fix="Choose another name.")
-        log: Source = find_source(spark, settings, source)
+        log: Source = find_source(spark, settings, source, schema)
         grain, buckets = tables.partitions_of(log.kind.value, log.place, schema)
         spec = adopted_spec(log, name, schema, grain, buckets)
         columns = dict(zip(spec.source_columns, spec.source_types, strict=True))

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConstancyError, DuplicateRowsError, InputError
-from dedup_storage.lake.folders import is_delta_table, is_hidden, open_folder
+from dedup_storage.lake.folders import resolve_uri
 from dedup_storage.layout import DatasetSpec, Layout
-from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
+from dedup_storage.schema import DateGrain, Grain, LogSchema
+from dedup_storage.sources.address import Address, Kind, find_address
+from dedup_storage.sources.check import check_source
+from dedup_storage.sources.frames import source_frame
 from dedup_storage.sources.grains import detect_grains, varying_requests
 from dedup_storage.sources.raw import Form, RawLog
+from dedup_storage.sources.source import open_source, read_schemas
+from dedup_storage.sources.wanted import wanted_columns
 from dedup_storage.spark.rows import only_row
 from dedup_storage.words import counted
 
-__all__ = ["Kind", "Source", "adopted_spec", "find_source"]
-
-
-class Kind(StrEnum):
-    """What holds the log."""
-
-    ICEBERG = "iceberg"
-    DELTA = "delta"
-    PARQUET = "parquet"
+__all__ = ["Source", "adopted_spec", "find_source"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +31,7 @@ class Source:
     """A log that is there.
 
     Attributes:
-        kind: What holds it.
+        kind: What holds it: an Iceberg table, a Delta table or a folder of Parquet files.
         place: ``namespace.table``, or the folder's absolute path or address.
         frame: Its rows.
     """
@@ -48,69 +41,76 @@ class Source:
     frame: DataFrame
 
 
-def find_source(spark: SparkSession, settings: Settings, source: str) -> Source:
-    """Find out what a log is.
+def find_source(spark: SparkSession, settings: Settings, source: str, schema: LogSchema) -> Source:
+    """Find out what a log is, as every command does, and whether it can be adopted as it lies.
 
     Raises:
         InputError: there is no log, it is of a kind that the configured format cannot adopt, or its files differ.
+        SchemaError: the log does not fit the schema.
     """
-    if "/" not in source:
+    address = find_address(source)
+    if address.kind is Kind.TABLE:
         if settings.format != "iceberg":
             raise InputError(
                 f"{source} names an Iceberg table, and the configured format is {settings.format}",
                 fix="Set format: iceberg, adopt it there, and convert it.",
             )
         parts = source.removeprefix(f"{settings.catalog.name}.").split(".")
-        for part in parts:
-            check_name(part, "table name")
         if len(parts) != 2:
             raise InputError(f"{source} is no table's name", expected="namespace.table, or a path with a slash in it")
         return Source(Kind.ICEBERG, ".".join(parts), spark.read.table(".".join((settings.catalog.name, *parts))))
-    # Files are named by their full address, wherever the dataset is read from.
-    place = source.rstrip("/") if "://" in source else str(Path(source).absolute())
-    properties = settings.catalog.properties
-    if is_delta_table(place, properties):
-        if settings.format != "delta":
-            raise InputError(
-                f"{source} is a Delta table, and the configured format is {settings.format}",
-                fix="Set format: delta, adopt it there, and convert it.",
-            )
-        return Source(Kind.DELTA, place, spark.read.format("delta").load(place))
-    _refuse_mixed(*open_folder(place, properties), source)
-    return Source(Kind.PARQUET, place, spark.read.parquet(place))
+    if address.kind is Kind.ICEBERG:
+        raise InputError(f"{source} is an Iceberg table's folder", fix="Adopt it by its name: namespace.table.")
+    if address.kind is Kind.DELTA and settings.format != "delta":
+        raise InputError(
+            f"{source} is a Delta table, and the configured format is {settings.format}",
+            fix="Set format: delta, adopt it there, and convert it.",
+        )
+    if address.kind is Kind.PARQUET:
+        _refuse_mixed(address)
+    elif address.kind is not Kind.DELTA:
+        raise InputError(
+            f"{source} holds {address.kind.value.upper()}",
+            expected="Parquet files, or a Delta or Iceberg table",
+            fix=_FIX,
+        )
+    opened = open_source(source, wanted=wanted_columns(schema))
+    check_source(opened, schema)
+    if address.kind is Kind.DELTA:
+        return Source(Kind.DELTA, address.place, spark.read.format("delta").load(address.place))
+    if opened.files != address.files:
+        raise InputError(f"the files of {source} hold types that no table keeps as they lie", fix=_FIX)
+    return Source(Kind.PARQUET, address.place, source_frame(spark, opened))
 
 
-def _refuse_mixed(filesystem: pafs.FileSystem, inner: str, source: str) -> None:
+_FIX = "Write it into a dataset: dedup-storage write."
+
+
+def _refuse_mixed(address: Address) -> None:
     """A folder's files must have one schema, and none in their paths."""
-    if filesystem.get_file_info(inner).type is not pafs.FileType.Directory:
-        raise InputError(f"there is no folder {source}", expected="a folder of Parquet files, or namespace.table")
+    if [file.path for file in address.files] == [address.place]:
+        raise InputError(f"{address.source} is one file", expected="a folder of Parquet files, or namespace.table")
+    named = next((file for file in address.files if file.partition), None)
+    if named is not None:
+        raise InputError(
+            f"the folder {address.source} keeps columns in its paths ({next(iter(named.partition))}=…)",
+            expected="files that hold every column",
+            fix=_FIX,
+        )
     first: tuple[str, pa.Schema] | None = None
-    entries = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True))
-    for entry in sorted(entries, key=lambda e: e.path):
-        relative = entry.path[len(inner) :].strip("/")
-        if not entry.is_file or is_hidden(relative):
-            continue
-        if "=" in relative:
-            raise InputError(
-                f"the folder {source} keeps columns in its paths ({relative.split('/')[0]})",
-                expected="files that hold every column",
-                fix="Write it into a dataset: dedup-storage write.",
-            )
-        with filesystem.open_input_file(entry.path) as stream:
-            schema = pq.read_schema(stream).remove_metadata()
+    for file, found in read_schemas(address.files, resolve_uri):
+        name, schema = file.path.removeprefix(f"{address.place}/"), found.remove_metadata()
         if first is None:
-            first = (relative, schema)
+            first = (name, schema)
         elif not schema.equals(first[1]):
             types = {f.name: str(f.type) for f in schema}
             before = {f.name: str(f.type) for f in first[1]}
             column = next((c for c in (*before, *types) if before.get(c) != types.get(c)), "their order")
             raise InputError(
-                f"the files of {source} have different schemas: {column} is {before.get(column, 'missing')} in "
-                f"{first[0]} and {types.get(column, 'missing')} in {relative}",
-                fix="Write it into a dataset: dedup-storage write.",
+                f"the files of {address.source} have different schemas: {column} is {before.get(column, 'missing')} in "
+                f"{first[0]} and {types.get(column, 'missing')} in {name}",
+                fix=_FIX,
             )
-    if first is None:
-        raise InputError(f"the folder {source} holds no Parquet files")
 
 
 def adopted_spec(source: Source, name: str, schema: LogSchema, date_grain: DateGrain, buckets: int) -> DatasetSpec:
@@ -120,12 +120,20 @@ def adopted_spec(source: Source, name: str, schema: LogSchema, date_grain: DateG
         InputError: it has no usable key.
         ConstancyError: a request-grain column differs inside a request.
     """
+    made = [s.column for s in schema.sequences if s.unit is not None or s.longer == "newest"]
+    made += [schema.event_time] if schema.event_time is not None and schema.time_unit is not None else []
+    if made:
+        raise InputError(
+            f"the schema makes something else of {', '.join(made)} than {source.place} holds",
+            expected="a schema without units of times and without lists that are cut: nothing is rewritten",
+            fix=_FIX,
+        )
     raw = RawLog.from_frame(source.frame, schema)
     if raw.form is not Form.FLAT:
         raise InputError(
             f"{source.place} holds request rows with lists of candidates",
             expected="one row for each impression",
-            fix="Write it into a dataset: dedup-storage write.",
+            fix=_FIX,
         )
     _refuse_key(source, schema)
     resolved = detect_grains(raw, schema).schema(schema)

@@ -15,7 +15,7 @@ from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, kn
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.layout import Layout
 from dedup_storage.sources.named import exact_keys, typed_users
-from dedup_storage.spark.rows import buckets_of, text_frame
+from dedup_storage.spark.rows import buckets_of
 
 __all__ = ["FILE", "HIT", "NEW", "AffectedRows"]
 
@@ -39,6 +39,7 @@ class AffectedRows:
         self.spec, self.tables, self.session = cut.spec, cut.handle.tables, cut.handle.spark
         self.target, self.change, self.affected = target, change, affected
         self.reads: tuple[str, ...] = ()
+        self._listed: DataFrame | None = None
         self.replacement = None if change.rows is None else self._checked_rows(change.rows)
         self._users = self._user_frame()
 
@@ -168,14 +169,10 @@ class AffectedRows:
         user, users = self.spec.schema_.user, self.affected.users
         frames = []
         kind = self.table(self.target.table).schema[user].dataType
-        if isinstance(users, DataFrame):
-            frames.append(typed_users(move_to(self.session, users), user, kind))
-        elif users is not None:
-            try:
-                listed = text_frame(self.session, user, map(str, users))
-            except TypeError:
-                raise UsageError("the users are not a list of ids", got=type(users).__name__) from None
-            frames.append(typed_users(listed, user, kind))
+        if users is not None:
+            given = move_to(self.session, users) if isinstance(users, DataFrame) else users
+            self._listed = typed_users(self.session, given, user, kind)
+            frames.append(self._listed)
         if self.affected.changed_since is not None:
             frames.append(self._changed(self.affected.changed_since))
         if not frames:
@@ -184,6 +181,22 @@ class AffectedRows:
         for other in frames[1:]:
             frame = frame.join(other.distinct(), user, "left_semi")
         return frame
+
+    def asked(self) -> dict[str, int]:
+        """What was asked for, and how much of it the version does not hold: fields of ``Asked``."""
+        found: dict[str, int] = {}
+        if self._listed is not None:
+            user, anchor = self.spec.schema_.user, self.table(self.spec.anchor.name)
+            buckets = buckets_of(self._listed, self.handle.bucket)
+            there = anchor.filter(self.tables.in_buckets(self.spec, buckets)).select(user)
+            found["users"] = self._listed.count()
+            found["users_not_found"] = self._listed.join(there, user, "left_anti").count()
+        if self.replacement is not None:
+            keys = list(self.target.keys)
+            there = self.table(self.target.table).select(*keys)
+            found["replacement_rows"] = self.replacement.count()
+            found["replacement_rows_not_found"] = self.replacement.join(there, keys, "left_anti").count()
+        return found
 
     def _changed(self, since: int) -> DataFrame:
         """Users with rows in files that the dataset's other tables got after a version."""

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.backfill.affected import FILE, AffectedRows
 from dedup_storage.dataset.backfill.request import Strategy
+from dedup_storage.dataset.backfill.summary import Asked
 from dedup_storage.dataset.backfill.target import date_column
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.engine.sessions import move_to
@@ -72,7 +73,7 @@ class Untouched(BaseModel):
     bytes: int
 
 
-class BackfillPlan(BaseModel):
+class BackfillPlan(Asked):
     """A whole backfill.
 
     Attributes:
@@ -109,12 +110,13 @@ class BackfillPlan(BaseModel):
         return sum(s.affected_rows if s.strategy is Strategy.MERGE_ON_READ else s.rows for s in self.segments)
 
 
-def make_plan(rows: AffectedRows, strategy: Strategy | None = None) -> BackfillPlan:
+def make_plan(rows: AffectedRows, strategy: Strategy | None = None, *, asked: bool = True) -> BackfillPlan:
     """Plan a backfill from metadata and one scan of the key columns of the affected rows.
 
     Args:
         rows: The affected rows.
         strategy: The same for every segment; ``None`` takes the cheapest for each.
+        asked: Whether to count what was asked for by its key and is not there.
 
     Raises:
         UsageError: the table format does not have the strategy.
@@ -179,6 +181,7 @@ def make_plan(rows: AffectedRows, strategy: Strategy | None = None) -> BackfillP
     for segment in segments:
         strategies[segment.strategy.value] = strategies.get(segment.strategy.value, 0) + 1
     return BackfillPlan(
+        **(rows.asked() if asked else {}),
         dataset=spec.name,
         table=target.table,
         columns=rows.change.names,

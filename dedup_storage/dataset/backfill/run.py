@@ -181,7 +181,7 @@ class Backfill(TimedSteps):
             self._require_same(meta, facts[REQUEST])
             try:
                 rows = self._rows(Cut(self.handle, meta, meta.resolve(int(facts[BASE]))))
-                plan = make_plan(rows, self.strategy)
+                plan = make_plan(rows, self.strategy, asked=self.beside is None)
             except VersionNotFoundError:
                 plan = None
             if plan is not None and branch.begun_at() == rows.target.snapshot_id:
@@ -191,7 +191,7 @@ class Backfill(TimedSteps):
                 if not any(overlap(meta.claim(v), grain, dates=(), segments=segments, reads=rows.reads) for v in later):
                     return rows, plan, branch
         rows = self._rows(Cut(self.handle, meta, meta.current))
-        plan = make_plan(rows, self.strategy)
+        plan = make_plan(rows, self.strategy, asked=self.beside is None)
         if plan.segments:
             branch.open(rows.target.snapshot_id)
         return rows, plan, branch
@@ -306,6 +306,7 @@ class Backfill(TimedSteps):
         cut = self.handle.cut()
         columns = cut.meta.columns(plan.table, cut.snapshots[plan.table])
         return BackfillSummary(
+            **plan.asked(),
             dataset=self.spec.name,
             run_id=self.run_id,
             version=version,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["BackfillSummary", "Comparison"]
+__all__ = ["Asked", "BackfillSummary", "Comparison"]
 
 
 class Comparison(BaseModel):
@@ -17,7 +17,27 @@ class Comparison(BaseModel):
     actual: int
 
 
-class BackfillSummary(BaseModel):
+class Asked(BaseModel):
+    """What was asked for by its key.
+
+    Attributes:
+        users, users_not_found: Users that were given, and those that the dataset does not have.
+        replacement_rows, replacement_rows_not_found: Replacement rows, and those whose key the table does not have.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    users: int | None = None
+    users_not_found: int | None = None
+    replacement_rows: int | None = None
+    replacement_rows_not_found: int | None = None
+
+    def asked(self) -> dict[str, int | None]:
+        """Its fields."""
+        return {name: getattr(self, name) for name in Asked.model_fields}
+
+
+class BackfillSummary(Asked):
     """What a backfill did.
 
     Attributes:

@@ -19,7 +19,7 @@ _AT = "_at_us"
 
 
 class Statistic(StrEnum):
-    """What is computed of the values inside a window; nulls are left out, as in SQL.
+    """What is computed of the values inside a window; nulls and NaN are left out.
 
     ``count``: values; ``sum``, ``mean``, ``min``, ``max``: of them, null when there are none; ``std``: the sample's
     standard deviation (divided by n - 1), null below two values.
@@ -109,7 +109,7 @@ def rolling_statistics(
         features.append(((F.col(_AT) - F.max(_AT).over(over)) / F.lit(1e6)).alias("seconds_since_previous"))
     for value in values:
         for statistic in chosen:
-            result = _apply(statistic, F.when(timed, F.col(value))).over(over)
+            result = _apply(statistic, F.when(timed, _known(requests, value))).over(over)
             none = F.lit(0) if statistic is Statistic.COUNT else F.lit(None)
             features.append(F.when(timed, result).otherwise(none).alias(f"{value}_{statistic.value}_{suffix}"))
     return narrow.select(*keys, *features)
@@ -142,6 +142,12 @@ def _statistic(value: Statistic | str) -> Statistic:
         return Statistic(value)
     except ValueError:
         raise UsageError(f"the statistic {value} does not exist", expected=known_names(str(value), Statistic)) from None
+
+
+def _known(requests: DataFrame, value: str) -> Column:
+    """The value; null where it is NaN, which Spark takes for greater than every number."""
+    floats = requests.schema[value].dataType.typeName() in ("float", "double")
+    return F.when(~F.isnan(value), F.col(value)) if floats else F.col(value)
 
 
 def _apply(statistic: Statistic, value: Column) -> Column:

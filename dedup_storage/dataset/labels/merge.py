@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import TimestampType
+from pyspark.sql.types import DoubleType, FloatType, IntegralType, TimestampType
 
 from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS
 from dedup_storage.dataset.backfill.request import Affected, Change, Strategy
@@ -33,11 +33,13 @@ from dedup_storage.sources.times import as_times
 from dedup_storage.spark.digests import rows_digest
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import buckets_of, only_row
+from dedup_storage.spark.types import not_nan
 from dedup_storage.words import counted
 
 __all__ = ["LabelMerge", "LateLabels", "LateLabelsSummary", "merge_labels"]
 
 TIMES, UNKNOWN = LABEL_TIMES, "labels_unknown"
+_WRONG = "_wrong"
 
 
 class LateLabelsSummary(BaseModel):
@@ -45,6 +47,7 @@ class LateLabelsSummary(BaseModel):
 
     Attributes:
         input_rows: Late rows.
+        nan_rows: Late rows whose label is NaN, which is no label: they change nothing.
         superseded_rows: Late rows older than another one of the same impression, or repeated.
         stale_rows: Newest late rows of their impressions that are not newer than what was merged before.
         unknown_rows: Rows of impressions that the dataset does not have, set aside in ``labels_unknown``.
@@ -55,6 +58,7 @@ class LateLabelsSummary(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input_rows: int
+    nan_rows: int = 0
     superseded_rows: int
     stale_rows: int
     unknown_rows: int
@@ -244,15 +248,30 @@ def sort_out(cut: Cut, late: LateLabels) -> LabelMerge:
             )
     told, _, _ = as_times(move_to(stored.sparkSession, late.rows), late.time)
     kinds = {k: stored.schema[k].dataType for k in key}
+    given, kind = told.schema[late.label].dataType, stored.schema[late.label].dataType
+    label = F.col(late.label)
+    made = label.try_cast(kind)
+    # A fraction is no integer; between floats and doubles values are rounded, as they are everywhere.
+    changed = ~made.try_cast(given).eqNullSafe(label) if isinstance(kind, IntegralType) else F.lit(False)
     rows = exact_keys(told, kinds, "late labels").select(
         *key,
-        F.col(late.label).cast(stored.schema[late.label].dataType).alias(late.label),
+        made.alias(late.label),
         F.col(late.time).cast(TimestampType()).alias("label_time"),
+        (label.isNotNull() & (made.isNull() | changed)).alias(_WRONG),
     )
-    newest, total, missing = _newest(rows, key, late.label)
-    if missing:
+    nan = F.isnan(late.label) if isinstance(kind, (FloatType, DoubleType)) else F.lit(False)
+    newest, counts = _newest(rows, key, late.label, nan)
+    if counts["missing"]:
         raise UsageError(
-            f"{counted(missing, 'late label', 'has')} no key or no time", expected=f"{', '.join(key)}, {late.time}"
+            f"{counted(counts['missing'], 'late label', 'has')} no key or no time",
+            expected=f"{', '.join(key)}, {late.time}",
+        )
+    if counts["wrong"]:
+        raise UsageError(
+            f"{counted(counts['wrong'], 'late label', 'has')} a value that the column {late.label} cannot hold",
+            expected=f"values that {kind.simpleString()} holds as they are",
+            got=given.simpleString(),
+            fix=f"Correct them, or cast {late.label} in the late labels.",
         )
     newest = newest.persist()
     dates = [spec.event_date_column] if spec.event_date_column else []
@@ -266,23 +285,24 @@ def sort_out(cut: Cut, late: LateLabels) -> LabelMerge:
         known = known.join(times, list(spec.impression_key), "left")
     else:
         known = known.withColumn("merged_time", F.lit(None).cast("timestamp"))
-    # Of equal times the greatest label wins, as among the rows of one run; null is the least.
-    greater = F.coalesce(F.col(late.label) > F.col("_stored"), F.col(late.label).isNotNull())
+    # Of equal times the greatest label wins, as among the rows of one run; null is the least, and NaN is none.
+    greater = F.coalesce(F.col(late.label) > not_nan(F.col("_stored"), kind), F.col(late.label).isNotNull())
     newer = (F.col("label_time") > F.col("merged_time")) | ((F.col("label_time") == F.col("merged_time")) & greater)
     fresh = F.col("merged_time").isNull() | newer
     known = known.withColumn("fresh", fresh).persist()
     unknown = newest.join(stored.select(*key), key, "left_anti").persist()
     unknown_count = unknown.count()
     row = only_row(known.agg(F.count_if(F.col("fresh")).alias("m"), F.count_if(~F.col("fresh")).alias("s")))
-    counts = {
-        "input_rows": total,
-        "superseded_rows": total - newest.count(),
+    merged = {
+        "input_rows": counts["all"],
+        "nan_rows": counts["nan"],
+        "superseded_rows": counts["all"] - counts["nan"] - newest.count(),
         "stale_rows": int(row["s"]),
         "unknown_rows": unknown_count,
         "merged_rows": int(row["m"]),
     }
     newest.unpersist()
-    return LabelMerge(LateLabels(late.rows, late.label, "label_time"), known, unknown, counts)
+    return LabelMerge(LateLabels(late.rows, late.label, "label_time"), known, unknown, merged)
 
 
 def _place(spec: DatasetSpec, rows: DataFrame) -> str:
@@ -297,12 +317,13 @@ def _place(spec: DatasetSpec, rows: DataFrame) -> str:
     )
 
 
-def _newest(rows: DataFrame, key: Sequence[str], label: str) -> tuple[DataFrame, int, int]:
-    """The newest row of each key (of equal times the greatest label), the number of rows, and of unusable ones."""
-    unusable: Column = F.col("label_time").isNull()
+def _newest(rows: DataFrame, key: Sequence[str], label: str, nan: Column) -> tuple[DataFrame, dict[str, int]]:
+    """The newest row of each key (of equal times the greatest label), and counts of all rows and of unusable ones."""
+    missing: Column = F.col("label_time").isNull()
     for name in key:
-        unusable = unusable | F.col(name).isNull()
-    row = only_row(rows.agg(F.count(F.lit(1)).alias("n"), F.count_if(unusable).alias("bad")))
+        missing = missing | F.col(name).isNull()
+    flags = {"missing": missing, "wrong": F.col(_WRONG), "nan": nan}
+    row = only_row(rows.agg(F.count(F.lit(1)).alias("all"), *(F.count_if(c).alias(n) for n, c in flags.items())))
     best = F.max(F.struct("label_time", label)).alias("best")
-    newest = rows.groupBy(*key).agg(best)
-    return newest.select(*key, f"best.{label}", "best.label_time"), int(row["n"]), int(row["bad"])
+    newest = rows.filter(~nan).groupBy(*key).agg(best)
+    return newest.select(*key, f"best.{label}", "best.label_time"), {n: int(row[n]) for n in ("all", *flags)}

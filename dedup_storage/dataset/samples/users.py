@@ -13,6 +13,7 @@ from dedup_storage.dataset.read import frames as read
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.sampling.definition import How, Measure, SampleSpec, Stratum
 from dedup_storage.spark.rows import only_row
+from dedup_storage.spark.types import not_nan
 
 __all__ = ["STRATUM", "in_dates", "labelled", "measured", "value_column"]
 
@@ -105,7 +106,8 @@ def _of_impressions(
     if Measure.LABEL_RATE in wanted:
         if not handle.schema.labels:
             raise SchemaError(f"the dataset {handle.name} has no label to measure the rate of")
-        aggregates.append(F.avg(F.col(handle.schema.labels[0]).cast("double")).alias(Measure.LABEL_RATE.value))
+        label = F.col(handle.schema.labels[0]).cast("double")
+        aggregates.append(F.avg(not_nan(label, T.DoubleType())).alias(Measure.LABEL_RATE.value))
     rows = read.impressions(handle, version).select(*keys, *handle.schema.labels[:1])
     if spec.start is not None or spec.end is not None:
         rows = rows.join(requests.select(*keys).hint("shuffle_hash"), keys, "left_semi")
@@ -119,7 +121,7 @@ def _of_column(handle: Handle, requests: DataFrame, stratum: Stratum) -> Column:
             f"the column {column} of the stratum {stratum.name} is no request column of {handle.name}",
             expected=known_names(column, requests.columns),
         )
-    value = F.col(column)
+    value = not_nan(F.col(column), requests.schema[column].dataType)
     if stratum.how in (How.MIN, How.MAX, How.MEAN):
         return {How.MIN: F.min, How.MAX: F.max, How.MEAN: F.avg}[stratum.how](value)
     # Requests of one instant are told apart by their keys, so that the answer never depends on the order of rows.

@@ -5,7 +5,7 @@ Each step finds by itself what is left to do, so an erasure that was killed is f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pyspark.sql import DataFrame
 
@@ -30,12 +30,14 @@ class Forgetting(TimedSteps):
 
     Args:
         handle: The dataset.
-        users: Ids in one column (or in the user column).
+        users: Ids, or a frame with the user column or one column of any name.
         run_id: The run; running it again finishes what is left.
         dry_run: Count, change nothing.
     """
 
-    def __init__(self, handle: Handle, users: DataFrame, *, run_id: str, dry_run: bool = False) -> None:
+    def __init__(
+        self, handle: Handle, users: DataFrame | Sequence[int | str], *, run_id: str, dry_run: bool = False
+    ) -> None:
         self.handle, self.tables, self.spec = handle, handle.tables, handle.spec
         self.run_id, self.dry_run = run_id, dry_run
         self._given = users
@@ -68,7 +70,7 @@ class Forgetting(TimedSteps):
     def _typed(self, meta: DatasetMetadata) -> DataFrame:
         """The users, distinct, in the type of the tables' column."""
         user = self.spec.schema_.user
-        return typed_users(self._given, user, self._stored(meta).schema[user].dataType)
+        return typed_users(self.handle.spark, self._given, user, self._stored(meta).schema[user].dataType)
 
     def _stored(self, meta: DatasetMetadata) -> DataFrame:
         """Rows of the anchor, where every user of the newest version is."""

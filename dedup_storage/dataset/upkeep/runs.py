@@ -15,7 +15,6 @@ from dedup_storage.dataset.upkeep.maintain_summary import MaintainSummary
 from dedup_storage.lake.runs import named_run
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.spark.errors import translated
-from dedup_storage.spark.rows import text_frame
 
 __all__ = ["forget_users", "maintain"]
 
@@ -66,6 +65,4 @@ def forget_users(
     handle.require("erasing users")
     run_id = named_run(run_id, "forget-user")
     with translated():
-        if not isinstance(users, DataFrame):
-            users = text_frame(handle.spark, handle.spec.schema_.user, map(str, users))
         return Forgetting(handle, users, run_id=run_id, dry_run=dry_run).run()

@@ -12,13 +12,13 @@ from dedup_storage.dataset.handle import Handle
 from dedup_storage.lake.protocol import Run, Staged
 
 if TYPE_CHECKING:
-    from dedup_storage.quality import GateFacts
+    from dedup_storage.quality import GateFacts, Verdict
 
 __all__ = ["audit_staged", "staged_rows"]
 
 
-def audit_staged(handle: Handle, run: Run, staged: Sequence[Staged], facts: GateFacts) -> str:
-    """Check the staged rows; gives the place of the Data Docs.
+def audit_staged(handle: Handle, run: Run, staged: Sequence[Staged], facts: GateFacts) -> Verdict:
+    """Check the staged rows; gives the verdict, which is passed.
 
     Args:
         handle: The dataset.
@@ -42,7 +42,7 @@ def audit_staged(handle: Handle, run: Run, staged: Sequence[Staged], facts: Gate
         logs=frames.get("logs"),
     )
     require(verdict)
-    return verdict.docs
+    return verdict
 
 
 def staged_rows(handle: Handle, staged: Staged, run: Run) -> DataFrame:

@@ -55,7 +55,7 @@ def create_dataset(
     number = buckets or schema.buckets
     tables = table_format(spark, settings)
     with translated():
-        schema = schema.model_copy(update={"time_unit": schema.time_unit or raw.schema.time_unit})
+        schema = _with_units(schema, raw.schema)
         existing = tables.find(name)
         if existing is not None:
             _refuse_layout(existing.spec, form, grain, number)
@@ -108,6 +108,8 @@ def _refuse_schema(spec: DatasetSpec, schema: LogSchema) -> None:
             asked = {c: asked[c].value for c in stored}
         if role == "time_unit" and asked is None:
             continue
+        if role == "sequences":
+            asked = _with_units(schema, spec.schema_).sequences
         if stored != asked:
             raise DatasetExistsError(
                 f"the dataset {spec.name} exists with another {role}",
@@ -115,6 +117,16 @@ def _refuse_schema(spec: DatasetSpec, schema: LogSchema) -> None:
                 got=str(stored),
                 fix="Correct the schema file, or choose another name.",
             )
+
+
+def _with_units(schema: LogSchema, other: LogSchema) -> LogSchema:
+    """The schema, units of times that it leaves open taken from another."""
+    units = {s.column: s.unit for s in other.sequences}
+    sequences = tuple(
+        s.model_copy(update={"unit": units.get(s.column)}) if s.times and s.unit is None else s
+        for s in schema.sequences
+    )
+    return schema.model_copy(update={"time_unit": schema.time_unit or other.time_unit, "sequences": sequences})
 
 
 def _fits(spec: DatasetSpec, schema: LogSchema) -> bool:

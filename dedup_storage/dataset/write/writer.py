@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -18,12 +19,7 @@ from dedup_storage.dataset.write.inconstant import constancy_error, example_requ
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.dataset.write.segments import segment_ranges
 from dedup_storage.dataset.write.summary import TableSummary, WriteSummary, small_segment_hint
-from dedup_storage.errors import (
-    ConflictError,
-    DuplicateRowsError,
-    InputError,
-    UsageError,
-)
+from dedup_storage.errors import ConflictError, DuplicateRowsError, InputError, UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.groups import FeatureGroup, promoted_columns
@@ -39,6 +35,9 @@ from dedup_storage.sources.raw import Form, RawLog
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.words import counted
+
+if TYPE_CHECKING:
+    from dedup_storage.quality import Verdict
 
 __all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer"]
 
@@ -132,7 +131,7 @@ class Writer(TimedSteps):
             if own is not None and self.on_duplicates is OnDuplicates.KEEP_ONE:
                 # Repeated rows fell to one another while staging, beside those that the dataset holds already.
                 self._dropped = input_rows - self._quarantined - own
-            docs = self._audit(run, staged, input_rows) if self.gate else None
+            verdict = self._audit(run, staged, input_rows) if self.gate else None
             reached("write:audited")
         with self.timed("publish"):
             members = [s.table for s in staged]
@@ -159,12 +158,12 @@ class Writer(TimedSteps):
             quarantined_rows=self._quarantined,
             dropped_duplicates=self._dropped,
             gate="passed" if self.gate else "off",
-            docs=docs,
+            docs=None if verdict is None else verdict.docs,
             seconds=self.seconds,
             date_grain=self.spec.date_grain.value,
             buckets=self.spec.buckets,
             notes=self.raw.notes,
-            hints=small_segment_hint(tables),
+            hints=(*small_segment_hint(tables), *(verdict.hints if verdict is not None else ())),
         )
 
     def _nothing_to_do(self, version: int) -> WriteSummary:
@@ -340,7 +339,7 @@ class Writer(TimedSteps):
                 fix="Add the missing request rows, or leave those impressions out.",
             )
 
-    def _audit(self, run: Run, staged: list[Staged], input_rows: int) -> str:
+    def _audit(self, run: Run, staged: list[Staged], input_rows: int) -> Verdict:
         from dedup_storage.quality import GateFacts
 
         rows = {s.table: s.rows for s in staged}

@@ -20,6 +20,8 @@ from dedup_storage.reader.hashing import hash_strings
 __all__ = ["Scalars", "Strings", "Vocabulary", "can_be_tensor", "encode_scalars", "is_list", "is_text", "tensor_type"]
 
 Strings = Literal["dictionary", "hash"]
+# How unsigned integers of 64 bits are stored: no table format has a type of their own.
+UNSIGNED = pa.decimal128(20, 0)
 _TORCH = {
     np.dtype(np.int8): torch.int8,
     np.dtype(np.int16): torch.int16,
@@ -124,6 +126,8 @@ def _plain(array: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | N
         array = array.view(pa.int32())
     elif pa.types.is_temporal(type_):
         array = array.view(pa.int64())
+    elif type_ == UNSIGNED:
+        array = _unsigned(array)
     elif pa.types.is_decimal(type_):
         array = array.cast(pa.float64())
     valid = None
@@ -134,6 +138,17 @@ def _plain(array: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | N
         )
         array = pc.fill_null(array, pa.scalar(fill, array.type))
     return array.to_numpy(zero_copy_only=False), valid
+
+
+def _unsigned(array: pa.Array) -> pa.Array:
+    try:
+        return array.cast(pa.uint64())
+    except pa.ArrowInvalid:
+        raise SchemaError(
+            "a column of decimal(20,0) holds values that are no unsigned integers of 64 bits",
+            expected="values from 0 to 2**64 - 1, as such integers are stored",
+            fix="Leave it out of columns, or store it as another decimal, which is read as float64.",
+        ) from None
 
 
 def _text(chunks: Sequence[pa.Array], strings: Strings) -> Scalars:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from os import cpu_count
 
@@ -85,6 +85,7 @@ class SegmentIndexer:
         impression_columns: Columns to decode of the impressions.
         features: Feature groups to join.
         selector: Which users a sample holds.
+        found_users: Of the users that the filters name, those that have requests; filled while segments are indexed.
     """
 
     spec: DatasetSpec
@@ -95,6 +96,7 @@ class SegmentIndexer:
     impression_columns: tuple[str, ...]
     features: tuple[FeatureScan, ...] = ()
     selector: Selector | None = None
+    found_users: set[int | str] = field(default_factory=set)
 
     @property
     def flat(self) -> bool:
@@ -140,7 +142,10 @@ class SegmentIndexer:
                     fix="Write the segment again.",
                 )
         bounds = offsets_from_lengths([t.num_rows for t in tables])
-        return _Candidates(files, keys, heads, rows, lengths, columns, bounds, first, reader.wanted(together))
+        wanted = reader.wanted(together)
+        if self.options.filters.users is not None and wanted is not None:
+            self.found_users.update(pc.unique(columns[0].filter(pa.array(wanted))).to_pylist())
+        return _Candidates(files, keys, heads, rows, lengths, columns, bounds, first, wanted)
 
     def _runs(self, segment: SegmentKey, found: _Candidates) -> tuple[list[FileRuns], Int64]:
         """Runs of every impression file, owned by candidates; and the impressions of each candidate."""

@@ -49,6 +49,7 @@ class ReadPlan:
         source: What units are read from.
         units: What is decoded.
         splits: Logical splits.
+        users_not_found: Users that the filters name and that have no request to read.
     """
 
     spec: DatasetSpec
@@ -58,6 +59,7 @@ class ReadPlan:
     source: UnitSource
     units: tuple[RequestUnit, ...]
     splits: int
+    users_not_found: int = 0
 
     @property
     def num_requests(self) -> int:
@@ -158,7 +160,9 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
         DatasetNotFoundError, VersionNotFoundError, UnknownColumnError, ConfigError, StorageError.
     """
     cut = open_cut(name, settings, version)
-    spec = cut.spec
+    spec, user = cut.spec, cut.spec.schema_.user
+    kind = dict(zip(spec.source_columns, spec.source_types, strict=True))[user]
+    options = options.model_copy(update={"filters": options.filters.of_users(user, kind)})
     sample = resolve_sample(cut, options)
     projection, filters = project(cut, without_weights(options)), sample.filters
     tables = [projection.requests, projection.impressions, *(g.table for g in projection.groups)]
@@ -191,7 +195,8 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
         piece_bytes=_piece_bytes(options, len(units), splits),
     )
     pins = _pins(cut, options, projection, splits, sample.fingerprint)
-    return ReadPlan(spec, cut.version, options, pins, source, units, splits)
+    asked = set(filters.users or ())
+    return ReadPlan(spec, cut.version, options, pins, source, units, splits, len(asked - indexer.found_users))
 
 
 def _piece_bytes(options: ReadOptions, units: int, splits: int) -> int:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup_storage.dedup import gather, gather_table, match_keys, ranges, run_starts
+from dedup_storage.dedup.expand import newest
 from dedup_storage.dedup.mixing import mix64
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import InputError, SchemaError, StorageError
@@ -154,6 +155,11 @@ def from_frames(
     starts = run_starts([requests[k] for k in keys])
     requests = gather_table(requests, starts) if len(starts) < requests.num_rows else requests
     inverse = match_keys([requests[k] for k in keys], [impressions[k] for k in keys])
+    for sequence in schema.sequences:
+        if sequence.longer == "newest" and sequence.column in requests.column_names:
+            place = requests.column_names.index(sequence.column)
+            cut = newest(requests[sequence.column], int(sequence.max_length or 0))
+            requests = requests.set_column(place, sequence.column, cut)
     if np.any(inverse < 0):
         raise StorageError("an impression has no request", fix="Run dedup-storage check on the dataset.")
     impressions = impressions.drop_columns(keys)
