@@ -108,6 +108,7 @@ def _measure(
     from dedup_storage.report.measure import measure_dataset, measure_log
     from dedup_storage.report.parquet.dataset_files import dataset_files
     from dedup_storage.schema import LogSchema
+    from dedup_storage.sources.forms.flat import flat_source
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
@@ -130,6 +131,7 @@ def _measure(
         )
     described = LogSchema.from_yaml(schema)
     log = open_source(str(input), wanted=wanted_columns(described), settings=job.settings)
+    log, described = flat_source(log, described)
     return measure_log(
         log.table(), described, baselines=layouts, columns=columns,
         share=share, draw_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, engine=draw,

@@ -54,6 +54,7 @@ class Wanted:
         whole: Columns that are kept as 64-bit integers where unsigned ones fit.
         times: Columns of times, whose texts and numbers are read as times later.
         types: Column -> type, of what is declared or of the dataset that the rows go into.
+        header: Columns of CSV and TSV files that have no header.
     """
 
     needed: tuple[str, ...] = ()
@@ -61,6 +62,7 @@ class Wanted:
     whole: tuple[str, ...] = ()
     times: tuple[str, ...] = ()
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
+    header: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -301,10 +303,10 @@ def _from_texts(address: Address, known: Wanted, scratch: str | None) -> Source:
         return _checked(address, tuple(_with_one_number(address, made, folder)), known, scratch)
     notes: list[str] = []
     seen = TextColumns()
-    described = dialects([f.path for f in address.files], address.kind, known.needed)
+    described = dialects([f.path for f in address.files], address.kind, known.needed, known.header)
     texts: list[DataFile] = []
     for file, dialect in zip(address.files, described, strict=True):
-        if not dialect.header:
+        if not dialect.header and not known.header:
             notes.append(f"{dialect.path} has no header: its columns are taken in the order of the other files")
         if "" in dialect.names:
             notes.append(f"a column without a name, pandas' index, was left out of {dialect.path}")

@@ -120,6 +120,12 @@ def adopted_spec(source: Source, name: str, schema: LogSchema, date_grain: DateG
         InputError: it has no usable key.
         ConstancyError: a request-grain column differs inside a request.
     """
+    if schema.forms:
+        raise InputError(
+            f"the columns of {source.place} are to be read in forms of their own: {', '.join(schema.forms)}",
+            expected="columns that can stay as they lie, since nothing is copied",
+            fix="Write it into a dataset: dedup-storage write.",
+        )
     raw = RawLog.from_frame(source.frame, schema)
     if raw.form is not Form.FLAT:
         raise InputError(
