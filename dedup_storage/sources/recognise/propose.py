@@ -1,0 +1,323 @@
+"""A schema for a log that nobody has described yet, with a reason for each choice. Pure Arrow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter
+
+from dedup_storage.errors import InputError
+from dedup_storage.forms import ColumnsForm, ElementType, ListForm, PairsForm, RawForm, SplitForm
+from dedup_storage.schema import LogSchema
+from dedup_storage.sources.forms.arrow import standard_table
+from dedup_storage.sources.recognise import roles
+from dedup_storage.sources.recognise.head import Head
+from dedup_storage.sources.recognise.lists import look_at_lists
+from dedup_storage.sources.recognise.texts import text_form
+
+__all__ = ["Proposal", "propose"]
+
+_NUMBERED = re.compile(r"(.*?)([0-9]+)")
+_FORMS: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, RawForm])
+_WORDS = {"labels": "label", "event_time": "time of the event"}
+# Roles that a schema cannot be without.
+NEEDED = ("user", "request", "item")
+
+
+@dataclass
+class Proposal:
+    """What a log could mean.
+
+    Attributes:
+        values: Keys of a schema file; some of ``NEEDED`` may be missing.
+        reasons: Key of the file -> why, a sentence each.
+        unsure: Roles and columns that the rows leave open -> what is not sure.
+        times: Column of a list -> unit of its numbers; ``None`` for timestamps.
+    """
+
+    values: dict[str, Any]
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+    unsure: dict[str, str] = field(default_factory=dict)
+    times: dict[str, str | None] = field(default_factory=dict)
+
+    def because(self, key: str, reason: str) -> None:
+        """Note a reason."""
+        self.reasons.setdefault(key, []).append(reason)
+
+    @property
+    def missing(self) -> list[str]:
+        """Roles that were not found."""
+        return [role for role in NEEDED if not self.values.get(role)]
+
+
+def propose(head: Head, given: Mapping[str, Any]) -> Proposal:
+    """Propose a schema.
+
+    Args:
+        head: The log's first rows.
+        given: Keys of a schema file that are known; they win.
+    """
+    made = Proposal(dict(given))
+    if head.header and not given.get("header"):
+        made.values["header"] = list(head.header)
+        made.because("header", "the files have no header: name their columns here, in their order")
+        made.unsure["header"] = f"the columns are called {head.header[0]} to {head.header[-1]} until they are named"
+    forms: dict[str, Any] = dict(given.get("forms", {}))
+    _text_forms(head.table, forms, made)
+    # Once texts are split, they are looked at like other lists.
+    _numbered(head.table, forms, made)
+    split = _standard(head.table, forms, made)
+    candidates = dict(given.get("candidates", {}))
+    _candidates(split, forms, candidates, made)
+    _look_at_lists(split, forms, candidates, made)
+    if forms:
+        made.values["forms"] = _FORMS.dump_python(
+            _FORMS.validate_python(forms), mode="json", exclude_defaults=True, by_alias=True
+        )
+    if candidates:
+        made.values["candidates"] = candidates
+    _roles(split, made)
+    return made
+
+
+def _text_forms(table: pa.Table, forms: dict[str, Any], made: Proposal) -> None:
+    keys = {c for role in (*NEEDED, "event_time") for c in _names(made.values.get(role))}
+    for name in table.column_names:
+        column = table[name]
+        if name in forms or name in keys or not pa.types.is_string(column.type):
+            continue
+        form = text_form(name, column)
+        if form is not None:
+            forms[name] = form
+            example = pc.utf8_slice_codeunits(column.drop_null()[0], 0, 40).as_py()
+            kind = "pairs" if isinstance(form, PairsForm) else "JSON" if hasattr(form, "json_type") else "a list"
+            made.because("forms", f"{name}: its texts are {kind}, such as {example!r}")
+
+
+def _numbered(table: pa.Table, forms: dict[str, Any], made: Proposal) -> None:
+    """Columns such as ``hist_1``, ``hist_2``, which are a list."""
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for item in table.schema:
+        found = _NUMBERED.fullmatch(item.name)
+        if found is not None and roles.is_history(found.group(1)) and not pa.types.is_nested(item.type):
+            groups.setdefault(found.group(1).rstrip("_"), []).append((int(found.group(2)), item.name))
+    for name, numbered in groups.items():
+        columns = [column for _, column in sorted(numbered)]
+        several = len(columns) > 2 and len({table.schema.field(c).type for c in columns}) == 1
+        if several and name and name not in table.column_names:
+            forms[name] = ColumnsForm(columns=tuple(columns))
+            made.because("forms", f"{name}: the list of {columns[0]} to {columns[-1]}")
+            made.unsure[name] = f"whether {columns[0]} or {columns[-1]} is the oldest element of {name} is not told"
+
+
+def _names(told: Any) -> Sequence[str]:
+    if isinstance(told, Mapping):
+        return [told["column"]] if "column" in told else []
+    return [told] if isinstance(told, str) else list(told or ())
+
+
+def _standard(table: pa.Table, forms: dict[str, Any], made: Proposal) -> pa.Table:
+    """The head with its texts split; a form that fails in a later row is taken back."""
+    for name in list(forms):
+        schema = LogSchema.from_dict({"user": "u_", "request": ["r_"], "item": "i_", "candidates": {name: "*"}})
+        one = schema.model_copy(update={"forms": _FORMS.validate_python({name: forms[name]})})
+        form = one.forms[name]
+        read = list(form.columns) if isinstance(form, ColumnsForm) else [name]
+        if not set(read) <= set(table.column_names):
+            continue
+        try:
+            rows = standard_table(table.select(read), one)
+        except InputError as error:
+            if name in made.values.get("forms", {}):
+                raise
+            made.unsure[name] = f"{name} looks like a list in most rows, but {error.what}"
+            del forms[name]
+            continue
+        table = table.drop_columns(read).append_column(name, rows[name])
+    return table
+
+
+def _is_struct_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) and pa.types.is_struct(kind.value_type))
+
+
+def _candidates(table: pa.Table, forms: dict[str, Any], candidates: dict[str, Any], made: Proposal) -> None:
+    """Lists whose elements are the candidates of a request."""
+    if candidates or (made.values.get("item") in table.column_names):
+        return
+    lists = [f for f in table.schema if pa.types.is_list(f.type)]
+    # A column of items that is null in most rows is not the item of every row.
+    filled = [f.name for f in table.schema if 2 * table[f.name].null_count < table.num_rows]
+    flat = roles.by_name(
+        [f.name for f in table.schema if f.name in filled and not pa.types.is_list(f.type)], roles.ITEM
+    )
+    for item in lists:
+        form = forms.get(item.name)
+        if not _is_struct_list(item.type) or roles.is_history(item.name):
+            continue
+        fields = [f.name for f in item.type.value_type]
+        if isinstance(form, PairsForm) or roles.by_name(fields, roles.ITEM) is not None:
+            candidates[item.name] = "*"
+            made.because("candidates", f"{item.name}: a row for each of its elements")
+            return
+    named = roles.by_name([f.name for f in lists if not _is_struct_list(f.type)], roles.CANDIDATES)
+    if named is None or flat is not None:
+        return
+    candidates[named] = "item_id"
+    made.because("candidates", f"{named}: by its name; a row for each of its elements")
+    _chosen(table, named, forms, candidates, made)
+
+
+def _chosen(table: pa.Table, named: str, forms: dict[str, Any], candidates: dict[str, Any], made: Proposal) -> None:
+    """Which of the candidates were chosen, and lists that run beside them."""
+    among = table[named]
+    lengths = pc.fill_null(pc.list_value_length(among), 0)
+    for other in table.schema:
+        same = pa.types.is_list(other.type) and other.name != named
+        if same and pc.all(pc.equal(pc.fill_null(pc.list_value_length(table[other.name]), 0), lengths)).as_py():
+            single = other.name[:-1] if other.name.endswith("s") else f"{other.name}_item"
+            candidates[other.name] = single
+            made.because("candidates", f"{other.name}: as long as {named} in every row")
+    element = among.type.value_type
+    texts = [f.name for f in table.schema if pa.types.is_string(f.type) and f.name not in candidates]
+    if isinstance(forms.get(named), SplitForm) and roles.by_name(texts, roles.CHOSEN):
+        # What was chosen is a text: so are the candidates that it is compared with.
+        forms[named], element = forms[named].model_copy(update={"type": ElementType.STRING}), pa.string()
+    fits = [
+        f.name for f in table.schema
+        if f.name != named and f.name not in candidates
+        and (f.type.value_type if pa.types.is_list(f.type) else f.type) == element
+    ]  # fmt: skip
+    chosen = roles.by_name(fits, roles.CHOSEN)
+    if chosen is not None and "label" not in table.column_names:
+        forms["label"] = {"chosen": chosen, "among": named}
+        candidates["label"] = "label"
+        made.because("forms", f"label: 1 where an element of {named} is among {chosen}")
+        made.unsure["label"] = f"whether {chosen} tells what was chosen of {named} was taken from its name"
+
+
+def _look_at_lists(table: pa.Table, forms: dict[str, Any], candidates: Mapping[str, Any], made: Proposal) -> None:
+    scalars = {
+        f.name: table[f.name] for f in table.schema
+        if pa.types.is_list(f.type) and not pa.types.is_nested(f.type.value_type) and f.name not in candidates
+    }  # fmt: skip
+    for item in table.schema:
+        # Lists of objects that are no candidates become parallel lists.
+        form = forms.get(item.name)
+        if _is_struct_list(item.type) and item.name not in candidates and not isinstance(form, PairsForm):
+            into = {f.name: f"{item.name}_{f.name}" for f in item.type.value_type}
+            forms[item.name] = _with(form, into=into)
+            made.because("forms", f"{item.name}: a list of objects, which become parallel lists")
+    given = made.values.get("forms", {})
+    found = look_at_lists({c: v for c, v in scalars.items() if c not in given})
+    for name, padding in found.padding.items():
+        forms[name] = _with(forms.get(name), padding=padding.model_dump(mode="json"))
+        told = f"as {padding.like} is" if padding.like else f"with {padding.value!r}"
+        made.because("forms", f"{name}: padded {told} on the {padding.side.value}")
+    for name, order in found.order.items():
+        forms[name] = _with(forms.get(name), order=order.value)
+    if found.order:
+        telling = next(name for name in found.times if name in found.order)
+        told = ", ".join(found.order)
+        made.because("forms", f"{told}: newest first, since the times of {telling} go down; they are turned")
+    made.times = {name: None if unit is None else unit.value for name, unit in found.times.items()}
+    for text in found.unsure:
+        made.unsure[text.partition(" ")[0]] = text
+
+
+def _with(form: Any, **more: Any) -> Any:
+    told = form.model_dump(mode="json", exclude_defaults=True, by_alias=True) if isinstance(form, ListForm) else form
+    return _FORMS.validate_python({"_": {**(told or {}), **more}})["_"]
+
+
+def _roles(table: pa.Table, made: Proposal) -> None:
+    values = made.values
+    candidates = values.get("candidates", {})
+    looks = [
+        roles.look(f.name, table[f.name]) for f in table.schema
+        if not pa.types.is_nested(f.type) and f.name not in candidates
+    ]  # fmt: skip
+    found: dict[str, roles.Found | None] = {}
+    if "event_time" not in values:
+        time = roles.find_time(looks)
+        if time is not None:
+            found["event_time"], unit = time
+            plain = unit is None
+            values["event_time"] = time[0].column if plain else {"column": time[0].column, "unit": unit}
+    at = next(iter(_names(values.get("event_time"))), None)
+    taken = [c for role in ("user", "item", "labels") for c in _names(values.get(role))]
+    if "user" not in values:
+        others = [*taken, *_names(values.get("request")), *([at] if at else [])]
+        found["user"] = roles.find_user(looks, others)
+    user = values.get("user") or _column(found.get("user"))
+    if "item" not in values:
+        found["item"] = _item_of(table, candidates) or roles.find_item(
+            looks, [*taken, user or "", at or "", *_names(values.get("request"))]
+        )
+    item = values.get("item") or _column(found.get("item"))
+    if "request" not in values:
+        others = [*taken, user or "", item or "", *_names(values.get("labels"))]
+        found["request"] = roles.find_request(looks, others, at, nested=bool(candidates))
+    if "labels" not in values:
+        others = [user, item, at, _column(found.get("request"))]
+        found["labels"] = _label_of(table, candidates) or roles.find_label(looks, [c for c in others if c])
+    for role, column in found.items():
+        if column is None:
+            continue
+        if role != "event_time":
+            values[role] = [column.column] if role in ("request", "labels") else column.column
+        made.because(role, f"{column.column}: {column.because}")
+        if not column.sure:
+            made.unsure[role] = f"{column.column} was taken for the {_WORDS.get(role, role)}: {column.because}"
+    if candidates and found.get("request") is not None and user:
+        _make_unique(table, looks, [user, *values["request"]], made)
+
+
+def _make_unique(table: pa.Table, looks: Sequence[roles.Looks], key: list[str], made: Proposal) -> None:
+    """A row of a nested log is a request: a column is added where the key does not tell rows apart."""
+    if not set(key) <= set(table.column_names):
+        return
+
+    def rows(columns: list[str]) -> int:
+        return int(table.select(columns).group_by(columns).aggregate([]).num_rows)
+
+    if rows(key) == table.num_rows:
+        return
+    steps = sorted(
+        (x for x in looks if x.name not in key), key=lambda x: (roles.plain(x.name) not in roles.STEP, not x.time)
+    )
+    further = next((x.name for x in steps if rows([*key, x.name]) == table.num_rows), None)
+    if further is not None:
+        made.values["request"] = [*key[1:], further]
+        made.because("request", f"{further}: tells rows of one {key[-1]} apart")
+        made.unsure["request"] = f"{' and '.join(key[1:])} did not tell rows apart: {further} was added to the request"
+
+
+def _column(found: roles.Found | None) -> str | None:
+    return None if found is None else found.column
+
+
+def _parts(table: pa.Table, candidates: Mapping[str, Any]) -> list[str]:
+    """Impression columns that the candidates become."""
+    parts: list[str] = []
+    for name, column in candidates.items():
+        if column != "*":
+            parts.append(column)
+        elif name in table.column_names and _is_struct_list(table.schema.field(name).type):
+            parts += [f.name for f in table.schema.field(name).type.value_type]
+    return parts
+
+
+def _item_of(table: pa.Table, candidates: Mapping[str, Any]) -> roles.Found | None:
+    named = roles.by_name(_parts(table, candidates), roles.ITEM)
+    return None if named is None else roles.Found(named, "part of the candidates", True)
+
+
+def _label_of(table: pa.Table, candidates: Mapping[str, Any]) -> roles.Found | None:
+    named = roles.by_name(_parts(table, candidates), roles.LABEL)
+    return None if named is None else roles.Found(named, "part of the candidates", named not in ("type", "event"))
