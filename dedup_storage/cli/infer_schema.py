@@ -50,10 +50,11 @@ def infer_schema(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept what was detected without asking.")] = False,
 ) -> None:
     """Propose the meaning of a log's columns from their names and the data, show it, and write a schema file."""
+    from dedup_storage.sources.address import Kind, find_address
     from dedup_storage.sources.forms.arrow import standard_table
     from dedup_storage.sources.forms.first import shown_rows
     from dedup_storage.sources.recognise.head import read_head
-    from dedup_storage.sources.recognise.propose import propose
+    from dedup_storage.sources.recognise.propose import NEEDED, Proposal, propose
     from dedup_storage.sources.recognise.written import schema_text
 
     given = _given(
@@ -62,13 +63,19 @@ def infer_schema(
     )  # fmt: skip
     kind = format.value if format else None
     loud, asks = str(job.json) != "-", sys.stdin.isatty() and not yes
-    with job.step("Looking at the first rows"):
-        head = read_head(source, format=kind, header=tuple(given.get("header", ())), settings=job.settings)
-        found = propose(head, given)
+    found, head = Proposal(dict(given)), None
+    # A table may be one that only Spark can read; where its roles are known, Spark alone looks at it.
+    if find_address(source, kind).kind is not Kind.TABLE or any(role not in given for role in NEEDED):
+        with job.step("Looking at the first rows"):
+            head = read_head(
+                source, format=kind, header=tuple(given.get("header", ())), texts=tuple(given.get("forms", ())),
+                settings=job.settings,
+            )  # fmt: skip
+            found = propose(head, given)
     if asks:
-        _ask(found, head.table.column_names)
+        _ask(found, [] if head is None else head.table.column_names)
     start = _start(found)
-    if loud:
+    if loud and head is not None:
         stdout.print()
         shown = shown_rows(standard_table(head.table, start))
         show_table("First rows as they are understood", shown.columns, shown.rows)

@@ -18,7 +18,7 @@ from dedup_storage.schema import LogSchema, check_name
 from dedup_storage.sources.address import Kind
 from dedup_storage.sources.check import check_source
 from dedup_storage.sources.exact import exact_cast
-from dedup_storage.sources.forms.spark import standard_frame
+from dedup_storage.sources.forms.spark import standard_frames
 from dedup_storage.sources.frames import arrow_types, source_frame
 from dedup_storage.sources.reserved import refuse_reserved
 from dedup_storage.sources.source import Source, open_source
@@ -100,9 +100,10 @@ class RawLog:
             log = source if isinstance(source, Source) else opened(source, of_log)
             other = opened(impressions, wanted.needed) if isinstance(impressions, str) else impressions
             check_source(log, schema, impressions=other)
-            frame, second, notes = standard_frame(source_frame(spark, log), schema), None, log.notes
+            frame, second, notes = source_frame(spark, log), None, log.notes
             if other is not None:
-                second, notes = standard_frame(source_frame(spark, other), schema), (*notes, *other.notes)
+                second, notes = source_frame(spark, other), (*notes, *other.notes)
+            frame, second = standard_frames(frame, second, schema)
             if schema.event_time in frame.columns:
                 frame, schema, said = with_times(frame, schema)
                 notes = (*notes, *said)
@@ -117,8 +118,7 @@ class RawLog:
             SchemaError: a column is missing or has the wrong type.
         """
         with translated():
-            frame = standard_frame(frame, schema)
-            impressions = None if impressions is None else standard_frame(impressions, schema)
+            frame, impressions = standard_frames(frame, impressions, schema)
         form = Form.FRAMES if impressions is not None else Form.NESTED if schema.candidates else Form.FLAT
         raw = cls(schema, form, frame, impressions)
         raw._check()

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from dedup_storage.errors import InputError
+from dedup_storage.errors import InputError, SchemaError
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.forms.arrow import standard_table
 from dedup_storage.sources.forms.kinds import standard_kinds
@@ -45,6 +45,8 @@ def test_forms_need_neither_a_shuffle_nor_python(spark: SparkSession) -> None:
 
     rows = RawLog.from_frame(frame, schema).impression_rows({}, "position")
     assert [tuple(r) for r in rows.collect()] == [(1, 1, 0, "N1", 0), (1, 1, 1, "N2", 1)]
+    with pytest.raises(SchemaError, match=r"forms names the column shown.*request_id"):
+        RawLog.from_frame(frame.drop("shown"), schema)
     plan = rows._jdf.queryExecution().executedPlan().toString()
     assert not [word for word in ("Exchange", "Python", "Arrow") if word in plan]
 

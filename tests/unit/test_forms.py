@@ -138,6 +138,14 @@ def test_what_is_given_wins_and_prose_is_no_list(tmp_path: Path) -> None:
     assert found.times == {}
 
 
+def test_a_time_that_moves_inside_a_request_is_not_the_requests(tmp_path: Path) -> None:
+    place = tmp_path / "log.csv"
+    place.write_text("user_id,request_id,item_id,ts\n1,a,5,1700000001\n1,a,6,1700000002\n2,b,6,1700000003\n")
+    found = propose(read_head(str(place)), {})
+    assert found.values == {"user": "user_id", "item": "item_id", "request": ["request_id"]}
+    assert "ts differs inside requests" in found.unsure["event_time"]
+
+
 def test_lists_of_times_tell_the_unit_and_the_order(tmp_path: Path) -> None:
     found = propose(read_head(PUBLIC_LOGS["padded"][0](tmp_path)), {})
     assert found.times == {"hist_time": "s"}

@@ -13,13 +13,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.forms import (
-    BLANKS,
     Absent,
-    At,
     ChosenForm,
     ColumnsForm,
-    ElementType,
     JsonForm,
     ListForm,
     Order,
@@ -27,33 +25,44 @@ from dedup_storage.forms import (
     PairsForm,
     Side,
     SplitForm,
-    TextForm,
 )
 from dedup_storage.schema import LogSchema
-from dedup_storage.sources.forms.items import NUMBER, WHOLE, pattern_of
 from dedup_storage.sources.forms.json_columns import json_column
 from dedup_storage.sources.forms.kinds import standard_kinds
 from dedup_storage.sources.forms.refusals import (
-    EXAMPLE,
-    Refusal,
     absent_choice,
-    bad_pair,
-    bad_part,
-    bare_item,
     inner_padding,
-    no_brackets,
-    no_item,
     other_size,
     short_like,
     unequal_lists,
 )
+from dedup_storage.sources.forms.text_columns import guarded, pairs_column, split_column
 from dedup_storage.sources.frames import arrow_types
-from dedup_storage.spark.raising import raise_input
 
-__all__ = ["standard_frame"]
+__all__ = ["standard_frame", "standard_frames"]
 
 # The lists of a column as they are before their padding is removed, while another column is cut like it.
 _UNCUT = "_dedup_uncut_"
+
+
+def standard_frames(
+    frame: DataFrame, second: DataFrame | None, schema: LogSchema
+) -> tuple[DataFrame, DataFrame | None]:
+    """Rows of a log that may be two frames, in standard columns.
+
+    Raises:
+        SchemaError: a form does not fit its column, or reads one that neither frame has.
+    """
+    columns = [*frame.columns, *([] if second is None else second.columns)]
+    for name, form in schema.forms.items():
+        if not _is_here(name, form, columns, schema):
+            read = _first_read(name, form)
+            raise SchemaError(
+                f"forms names the column {read}, which is not in the log",
+                expected=known_names(read, columns),
+                fix="Correct the name in the schema file.",
+            )
+    return standard_frame(frame, schema), None if second is None else standard_frame(second, schema)
 
 
 def standard_frame(frame: DataFrame, schema: LogSchema) -> DataFrame:
@@ -86,19 +95,18 @@ def standard_frame(frame: DataFrame, schema: LogSchema) -> DataFrame:
 
 def _is_here(name: str, form: ListForm | ChosenForm, columns: list[str], schema: LogSchema) -> bool:
     """Whether what a form reads is among the columns, and not in another frame of the same log."""
+    made = schema.made_by_forms if isinstance(form, ChosenForm) else ()
+    return _first_read(name, form) in (*columns, *made)
+
+
+def _first_read(name: str, form: ListForm | ChosenForm) -> str:
     if isinstance(form, ChosenForm):
-        return form.among in (*columns, *schema.made_by_forms)
-    return (form.columns[0] if isinstance(form, ColumnsForm) else name) in columns
+        return form.among
+    return form.columns[0] if isinstance(form, ColumnsForm) else name
 
 
 def _replaced(frame: DataFrame, made: Mapping[str, Column]) -> DataFrame:
     return frame.select(*(made[c].alias(c) if c in made else F.col(c) for c in frame.columns))
-
-
-def _guarded(value: Column, wrong: Column, refusal: Refusal, example: Column) -> Column:
-    """The value, or a refusal where it is wrong; null is not wrong."""
-    error = raise_input(refusal.what, refusal.expected, refusal.fix, example, EXAMPLE)
-    return F.when(wrong, error).otherwise(value)
 
 
 def _length(lists: Column) -> Column:
@@ -111,9 +119,9 @@ def _length(lists: Column) -> Column:
 def _base(column: Column, name: str, form: ListForm, kind: T.DataType) -> Column:
     """The column as lists, before anything is cut or turned; an object stays one."""
     if isinstance(form, SplitForm):
-        made = F.transform(_split(column, name, form), lambda x: _item(x, column, name, form))
+        made = split_column(column, name, form)
     elif isinstance(form, PairsForm):
-        made = F.transform(_split(column, name, form), lambda x: _pair(x, column, name, form))
+        made = pairs_column(column, name, form)
     elif isinstance(form, JsonForm):
         made = json_column(column, name, form.json_type)
     else:
@@ -121,62 +129,7 @@ def _base(column: Column, name: str, form: ListForm, kind: T.DataType) -> Column
     if form.size is None:
         return made
     shown = column if isinstance(kind, T.StringType) else F.to_json(column)
-    return _guarded(made, F.size(made) != form.size, other_size(name, form), shown)
-
-
-def _trimmed(text: Column) -> Column:
-    return F.btrim(text, F.lit(BLANKS))
-
-
-def _split(column: Column, name: str, form: TextForm) -> Column:
-    inner = _trimmed(column)
-    if form.brackets is not None:
-        framed = inner.startswith(form.brackets[0]) & inner.endswith(form.brackets[1]) & (F.length(inner) >= 2)
-        bare = _trimmed(F.substring(inner, F.lit(2), F.length(inner) - 2))
-        inner = _guarded(bare, ~framed, no_brackets(name, form), column)
-    items = F.transform(F.split(inner, pattern_of(form.split), -1), _trimmed)
-    # An empty text is a list of nothing, not of one empty item.
-    return F.when(inner == "", F.array().cast("array<string>")).otherwise(items)
-
-
-def _item(item: Column, column: Column, name: str, form: SplitForm) -> Column:
-    text = item
-    if form.quote is not None:
-        mark = pattern_of(form.quote)
-        bare = ~item.rlike(f"(?s)^{mark}[^{mark}]*{mark}$")
-        text = F.substring(item, F.lit(2), F.length(item) - 2)
-        text = _guarded(text, bare, bare_item(name, form), column)
-    value, fits = _value(text, form.type, empty=form.quote is not None)
-    made = _guarded(value, ~fits, no_item(name, form), column)
-    return made if form.missing is None else F.when(item != form.missing, made)
-
-
-def _value(text: Column, kind: ElementType, *, empty: bool = False) -> tuple[Column, Column]:
-    """The value of a text, and whether it is one; as ``items.values_of``."""
-    if kind is ElementType.STRING:
-        return text, F.lit(True) if empty else text != ""
-    if kind is ElementType.BOOLEAN:
-        return text.isin("true", "True"), text.isin("true", "True", "false", "False")
-    value = text.try_cast(kind.value)
-    if kind in (ElementType.INT, ElementType.BIGINT):
-        return value, text.rlike(WHOLE) & value.isNotNull()
-    return value, text.rlike(NUMBER) & value.isNotNull() & (F.abs(value) < float("inf"))
-
-
-def _pair(item: Column, column: Column, name: str, form: PairsForm) -> Column:
-    names, mark = list(form.fields), pattern_of(form.pairs)
-    if form.at is At.LAST:
-        whole = f"(?s)^(.*){mark}(.*?)$"
-        parts = [F.regexp_extract(item, whole, i) for i in (1, 2)]
-        wrong = ~item.rlike(whole)
-    else:
-        split = F.split(item, mark, -1)
-        parts, wrong = [F.get(split, i) for i in range(len(names))], F.size(split) != len(names)
-    made = []
-    for field, part in zip(names, parts, strict=True):
-        value, fits = _value(_trimmed(part), form.fields[field])
-        made.append(_guarded(value, ~fits, bad_part(name, form, field), column).alias(field))
-    return _guarded(F.struct(*made), wrong, bad_pair(name, form), column)
+    return guarded(made, F.size(made) != form.size, other_size(name, form), shown)
 
 
 # -- padding ------------------------------------------------------------------------------------------------------
@@ -212,7 +165,7 @@ def _cut(lists: Column, name: str, padding: Padding, kind: T.DataType) -> Column
     first = F.array_position(F.transform(ahead, lambda x: ~is_padding(x)), True)
     left = F.when(first == 0, F.array().cast(kind)).otherwise(F.slice(ahead, first.cast("int"), F.size(ahead)))
     kept = left if padding.side is Side.LEFT else F.reverse(left)
-    return _guarded(kept, F.exists(left, is_padding), inner_padding(name, padding), F.to_json(lists))
+    return guarded(kept, F.exists(left, is_padding), inner_padding(name, padding), F.to_json(lists))
 
 
 def _cut_like(lists: Column, name: str, padding: Padding) -> Column:
@@ -220,7 +173,7 @@ def _cut_like(lists: Column, name: str, padding: Padding) -> Column:
     kept = F.size(other)
     start = F.size(lists) - kept + 1 if padding.side is Side.LEFT else F.lit(1)
     made = F.when(lists.isNotNull() & other.isNotNull(), F.slice(lists, start, kept)).otherwise(lists)
-    return _guarded(made, _length(lists) != _length(uncut), short_like(name, padding), F.to_json(lists))
+    return guarded(made, _length(lists) != _length(uncut), short_like(name, padding), F.to_json(lists))
 
 
 # -- the standard columns -----------------------------------------------------------------------------------------
@@ -268,7 +221,7 @@ def _chosen(name: str, form: ChosenForm, frame: DataFrame) -> Column:
         return among.isNotNull() & x.isNotNull() & ~F.coalesce(F.array_contains(among, x), F.lit(False))
 
     shown: Any = F.to_json(chosen) if several else chosen
-    return _guarded(made, F.exists(chosen, lost) if several else lost(chosen), absent_choice(name, form), shown)
+    return guarded(made, F.exists(chosen, lost) if several else lost(chosen), absent_choice(name, form), shown)
 
 
 def _with_equal_lists(frame: DataFrame, schema: LogSchema) -> DataFrame:
@@ -281,5 +234,5 @@ def _with_equal_lists(frame: DataFrame, schema: LogSchema) -> DataFrame:
         for name in members[1:]:
             lists = F.col(name)
             wrong = _length(lists) != _length(leader)
-            checked[name] = _guarded(lists, wrong, unequal_lists(name, members[0], group), F.to_json(lists))
+            checked[name] = guarded(lists, wrong, unequal_lists(name, members[0], group), F.to_json(lists))
     return _replaced(frame, checked)

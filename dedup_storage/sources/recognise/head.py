@@ -35,7 +35,12 @@ class Head:
 
 
 def read_head(
-    source: str, *, format: str | None = None, header: tuple[str, ...] = (), settings: Settings | None = None
+    source: str,
+    *,
+    format: str | None = None,
+    header: tuple[str, ...] = (),
+    texts: tuple[str, ...] = (),
+    settings: Settings | None = None,
 ) -> Head:
     """Read the first rows.
 
@@ -43,6 +48,7 @@ def read_head(
         source: The log, as for ``open_source``.
         format: Its kind, where names do not tell.
         header: Names of the columns of CSV files that have no header; found out when not given.
+        texts: Columns whose texts stay texts.
         settings: Where the catalog of table names is.
 
     Raises:
@@ -50,7 +56,7 @@ def read_head(
     """
     address = find_address(source, format)
     if address.kind in (Kind.CSV, Kind.TSV):
-        return _text_head(address, header)
+        return _text_head(address, header, texts)
     if address.kind is Kind.JSON:
         file = address.files[0]
         found: pa.Table | None = next(json_tables(file.path), None)
@@ -61,7 +67,7 @@ def read_head(
     return Head(found.slice(0, _ROWS))
 
 
-def _text_head(address: Address, header: tuple[str, ...]) -> Head:
+def _text_head(address: Address, header: tuple[str, ...], texts: tuple[str, ...]) -> Head:
     path = address.files[0].path
     dialect = dialects([path], address.kind, (), header)[0]
     made = header
@@ -74,7 +80,7 @@ def _text_head(address: Address, header: tuple[str, ...]) -> Head:
     seen = TextColumns()
     for batch in rows.to_batches():
         seen.watch(batch)
-    table = typed(rows, seen.kinds(()))
+    table = typed(rows, seen.kinds(texts))
     partition = {k: v for k, v in address.files[0].partition.items() if k not in table.column_names}
     schema = pa.schema([*table.schema, *(pa.field(k, pa.string()) for k in partition)])
     return Head(conform(table, schema, partition), made)

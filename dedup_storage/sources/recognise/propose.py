@@ -274,8 +274,24 @@ def _roles(table: pa.Table, made: Proposal) -> None:
         made.because(role, f"{column.column}: {column.because}")
         if not column.sure:
             made.unsure[role] = f"{column.column} was taken for the {_WORDS.get(role, role)}: {column.because}"
+    if "event_time" in found and not candidates and user:
+        _refuse_moving_time(table, [user, *values.get("request", [])], made)
     if candidates and found.get("request") is not None and user:
         _make_unique(table, looks, [user, *values["request"]], made)
+
+
+def _refuse_moving_time(table: pa.Table, key: list[str], made: Proposal) -> None:
+    """A time that differs inside a request is not the request's."""
+    time = next(iter(_names(made.values.get("event_time"))), None)
+    if time is None or time in key or not set(key) <= set(table.column_names):
+        return
+    several = table.select([*key, time]).group_by([*key, time]).aggregate([]).num_rows
+    if several != table.select(key).group_by(key).aggregate([]).num_rows:
+        del made.values["event_time"]
+        made.reasons.pop("event_time", None)
+        made.unsure["event_time"] = (
+            f"{time} differs inside requests, so that it is no time of the request: no column is"
+        )
 
 
 def _make_unique(table: pa.Table, looks: Sequence[roles.Looks], key: list[str], made: Proposal) -> None:
