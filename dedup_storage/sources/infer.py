@@ -8,6 +8,7 @@ from itertools import combinations
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from dedup_storage.forms import ChosenForm
 from dedup_storage.schema import Grain, LogSchema, SequenceColumn, TimeUnit
 from dedup_storage.sources.grains import GrainReport
 from dedup_storage.sources.raw import RawLog
@@ -28,7 +29,9 @@ def propose_schema(raw: RawLog, grains: GrainReport, times: Mapping[str, str | N
         DedupStorageError: the log cannot be read.
     """
     described = grains.schema(raw.schema)
-    known = set(described.sequence_columns) | set(described.candidates)
+    # What was chosen is what a model is to find: no history.
+    outcomes = {form.chosen for form in described.forms.values() if isinstance(form, ChosenForm)}
+    known = {*described.sequence_columns, *described.candidates, *outcomes}
     lists = [c.column for c in grains.columns if c.grain is Grain.REQUEST and c.column not in known]
     found = tuple(_as_times(s, (times or {}).get(s.column)) for s in propose_sequences(raw, lists))
     return described.model_copy(

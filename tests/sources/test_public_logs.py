@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from dedup_storage.reader import DedupDataset
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.forms.flat import flat_source
+from dedup_storage.sources.raw import RawLog
 from dedup_storage.sources.source import open_source
 from dedup_storage.sources.wanted import wanted_columns
 from tests.sources.cases import Case
@@ -60,16 +61,14 @@ def test_mind_from_its_file_to_a_first_batch(case: Case, name: str) -> None:
     assert int(batch["label"].values.sum()) == len(mind_rows())
 
 
-def test_a_padded_log_that_is_newest_first(case: Case, name: str) -> None:
+def test_a_padded_log_that_is_newest_first(case: Case) -> None:
     place = padded(Path())
     _told(case, "infer-schema", place, "-o", "padded.yaml")
-    _told(case, "write", place, "--dataset", name, "--schema", "padded.yaml")
     _told(case, "estimate", place, "--schema", "padded.yaml")
     raw = pq.read_table(place).to_pylist()
-    kept = {r["request_id"]: 5 - r["hist"].count(0) for r in raw}
-    lists = ["hist", "hist_time", "hist_rating"]
-    plain = {r["request_id"]: [r[c][: kept[r["request_id"]]][::-1] for c in lists] for r in raw}
-    rows = case.open(name).requests().select("request_id", "hist", "hist_rating").toArrow().to_pylist()
-    assert {r["request_id"]: [r["hist"], r["hist_rating"]] for r in rows} == {k: [v[0], v[2]] for k, v in plain.items()}
-    flat = _by_arrow(place, "padded.yaml")
-    assert [[r[c] for c in lists] for r in flat] == [plain[r["request_id"]] for r in raw]
+    kept = [5 - row["hist"].count(0) for row in raw]
+    lists = ("hist", "hist_rating")
+    plain = [[row[c][:n][::-1] for c in lists] for row, n in zip(raw, kept, strict=True)]
+    assert [[row[c] for c in lists] for row in _by_arrow(place, "padded.yaml")] == plain
+    log = RawLog.read(case.spark, place, schema=LogSchema.from_yaml("padded.yaml"))
+    assert [[row[c] for c in lists] for row in log.frame.select(*lists).toArrow().to_pylist()] == plain

@@ -199,6 +199,7 @@ def _chosen(table: pa.Table, named: str, forms: dict[str, Any], candidates: dict
         candidates["label"] = "label"
         made.because("forms", f"label: 1 where an element of {named} is among {chosen}")
         made.unsure["label"] = f"whether {chosen} tells what was chosen of {named} was taken from its name"
+        made.unsure[chosen] = f"{chosen} tells the outcome of its request: it is no feature to train on"
 
 
 def _look_at_lists(table: pa.Table, forms: dict[str, Any], candidates: Mapping[str, Any], made: Proposal) -> None:
