@@ -137,6 +137,12 @@ def open_source(
     """
     known = wanted or Wanted()
     address = find_address(source, format)
+    if known.header and address.kind not in (Kind.CSV, Kind.TSV):
+        raise InputError(
+            f"the schema names the columns of files without a header, but {source} is {address.kind.value}",
+            expected="CSV or TSV files",
+            fix="Leave header out of the schema file.",
+        )
     if address.kind is Kind.TABLE:
         if settings is None:
             return Source(address)

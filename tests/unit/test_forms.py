@@ -174,6 +174,10 @@ def test_a_log_without_a_header_is_read_by_the_names_given(tmp_path: Path) -> No
         for r in mind_rows()
         for item, label in r["shown"]
     ]
+    parquet = tmp_path / "log.parquet"
+    pq.write_table(pa.table({"user_id": [1]}), parquet)
+    with pytest.raises(InputError, match=r"without a header, but .* is parquet"):
+        open_source(str(parquet), wanted=wanted_columns(schema))
     for wrong, said in ((names[:-1], "another number of columns"), (["1", *names[1:]], "cannot be used")):
         with pytest.raises((InputError, UnsafeNameError, SchemaError), match=said):
             open_source(place, wanted=wanted_columns(LogSchema.from_dict({**schema.to_dict(), "header": wrong})))
