@@ -72,13 +72,13 @@ def infer_schema(
                 settings=job.settings,
             )  # fmt: skip
             found = propose(head, given)
+    if loud and head is not None and not found.missing:
+        stdout.print()
+        shown = shown_rows(standard_table(head.table, LogSchema.from_dict(found.values)))
+        show_table("First rows as they are understood", shown.columns, shown.rows)
     if asks:
         _ask(found, [] if head is None else head.table.column_names)
     start = _start(found)
-    if loud and head is not None:
-        stdout.print()
-        shown = shown_rows(standard_table(head.table, start))
-        show_table("First rows as they are understood", shown.columns, shown.rows)
     with job.spark() as spark:
         from dedup_storage.sources.grains import detect_grains
         from dedup_storage.sources.infer import propose_schema
@@ -128,7 +128,8 @@ def _ask(found: Proposal, columns: list[str]) -> None:
         if role in found.unsure:
             stdout.print(f"{found.unsure[role]}.", markup=False)
         now = found.values.get(role)
-        told = typer.prompt(f"Column of the {role}", default=",".join(now) if isinstance(now, list) else now or "")
+        shown = ",".join(now) if isinstance(now, list) else now or ""
+        told = typer.prompt(f"Column of the {role}", default=shown, show_default=bool(shown))
         if told:
             several = role in ("request", "labels")
             found.values[role] = [part.strip() for part in told.split(",")] if several else told.strip()

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dedup_storage.errors import InputError, SchemaError, UnsafeNameError
 from dedup_storage.schema import LogSchema
@@ -104,6 +106,31 @@ def test_a_form_of_a_column_that_is_not_there_names_those_that_are(tmp_path: Pat
     pq.write_table(pa.table({"user_id": [1], "request_id": [1], "item_id": [1]}), tmp_path / "a.parquet")
     with pytest.raises(SchemaError, match=r"forms names the column hist.*user_id"):
         check_source(open_source(str(tmp_path)), LogSchema.from_dict({**KEYS, "forms": {"hist": {"split": " "}}}))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(st.none() | st.lists(st.integers(0, 2), max_size=5), max_size=6),
+    side=st.sampled_from(["left", "right"]),
+    order=st.sampled_from(["oldest-first", "newest-first"]),
+    start=st.integers(0, 3),
+)
+def test_padding_and_order_are_those_of_plain_lists(
+    rows: list[list[int] | None], side: str, order: str, start: int
+) -> None:
+    schema = LogSchema.from_dict({**KEYS, "forms": {"x": {"padding": {"value": 0, "side": side}, "order": order}}})
+    table, plain, inside = pa.table({"x": pa.array(rows, pa.list_(pa.int64()))}).slice(start), [], False
+    for row in rows[start:]:
+        kept = row
+        while kept and kept[0 if side == "left" else -1] == 0:
+            kept = kept[1:] if side == "left" else kept[:-1]
+        inside = inside or 0 in (kept or [])
+        plain.append(kept[::-1] if kept and order == "newest-first" else kept)
+    if inside:
+        with pytest.raises(InputError, match="holds its padding value 0 inside"):
+            standard_table(table, schema)
+    else:
+        assert standard_table(table, schema)["x"].to_pylist() == plain
 
 
 def test_lists_of_a_group_must_be_as_long_as_each_other() -> None:
