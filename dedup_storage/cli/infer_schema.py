@@ -16,7 +16,7 @@ from dedup_storage.schema import LogSchema
 
 if TYPE_CHECKING:
     from dedup_storage.sources.grains import GrainReport
-    from dedup_storage.sources.recognise.propose import Proposal
+    from dedup_storage.sources.recognise.proposal import Proposal
 
 __all__ = ["infer_schema"]
 
@@ -54,7 +54,8 @@ def infer_schema(
     from dedup_storage.sources.forms.arrow import standard_table
     from dedup_storage.sources.forms.first import shown_rows
     from dedup_storage.sources.recognise.head import read_head
-    from dedup_storage.sources.recognise.propose import NEEDED, Proposal, propose
+    from dedup_storage.sources.recognise.proposal import NEEDED, Proposal
+    from dedup_storage.sources.recognise.propose import propose
     from dedup_storage.sources.recognise.written import schema_text
 
     given = _given(

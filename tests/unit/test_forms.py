@@ -165,6 +165,24 @@ def test_what_is_given_wins_and_prose_is_no_list(tmp_path: Path) -> None:
     assert found.times == {}
 
 
+def test_parts_of_a_history_become_parallel_lists(tmp_path: Path) -> None:
+    some = [{"user_id": n % 3, "request_id": n, "item_id": n, "at": 1700000100 + n,
+             "hist": " ".join(f"{k}:{1700000000 - 60 * k}" for k in range(n % 4)),
+             "seen": [{"aid": k, "ts": 1700000000 + k} for k in range(n % 3)]} for n in range(12)]  # fmt: skip
+    place = tmp_path / "log.jsonl"
+    place.write_text("".join(json.dumps(row) + "\n" for row in some))
+    head = read_head(str(place))
+    found = propose(head, {})
+    assert found.values["forms"] == {
+        "hist": {"pairs": ":", "fields": {"hist_item": "bigint", "hist_value": "bigint"}, "order": "newest-first"},
+        "seen": {"into": {"aid": "seen_aid", "ts": "seen_ts"}},
+    }
+    assert found.times == {"hist_value": "s", "seen_ts": "s"}
+    rows = standard_table(head.table, LogSchema.from_dict(found.values))
+    assert rows["hist_item"].to_pylist()[3] == [2, 1, 0]
+    assert "candidates" not in found.values
+
+
 def test_a_time_that_moves_inside_a_request_is_not_the_requests(tmp_path: Path) -> None:
     place = tmp_path / "log.csv"
     place.write_text("user_id,request_id,item_id,ts\n1,a,5,1700000001\n1,a,6,1700000002\n2,b,6,1700000003\n")

@@ -2,7 +2,8 @@
 
     head     the first rows, as they lie
     texts    texts that are lists: split, pairs, JSON        lists    padding, order, lists of times
-    roles    user, request, item, time, label                propose  all of it as a schema, with the reasons
+    roles    user, request, item, time, label    nested   lists of candidates or objects
+    propose  all of it as a schema, with the reasons (``proposal``)
     written  the schema file, with the reasons as comments
 
 Needs: ``forms``, ``schema``, ``sources`` without Spark.

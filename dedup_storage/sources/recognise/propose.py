@@ -3,56 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import TypeAdapter
 
 from dedup_storage.errors import InputError
-from dedup_storage.forms import ColumnsForm, ElementType, ListForm, PairsForm, RawForm, SplitForm
+from dedup_storage.forms import ColumnsForm, PairsForm
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.forms.arrow import standard_table
 from dedup_storage.sources.recognise import roles
 from dedup_storage.sources.recognise.head import Head
 from dedup_storage.sources.recognise.lists import look_at_lists
+from dedup_storage.sources.recognise.nested import (
+    find_candidates,
+    impression_columns,
+    in_parallel,
+    is_struct_list,
+    make_unique,
+    part_of,
+)
+from dedup_storage.sources.recognise.proposal import FORMS, NEEDED, Proposal, names_of, with_more
 from dedup_storage.sources.recognise.texts import text_form
 
-__all__ = ["Proposal", "propose"]
+__all__ = ["propose"]
 
 _NUMBERED = re.compile(r"(.*?)([0-9]+)")
-_FORMS: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, RawForm])
 _WORDS = {"labels": "label", "event_time": "time of the event"}
-# Roles that a schema cannot be without.
-NEEDED = ("user", "request", "item")
-
-
-@dataclass
-class Proposal:
-    """What a log could mean.
-
-    Attributes:
-        values: Keys of a schema file; some of ``NEEDED`` may be missing.
-        reasons: Key of the file -> why, a sentence each.
-        unsure: Roles and columns that the rows leave open -> what is not sure.
-        times: Column of a list -> unit of its numbers; ``None`` for timestamps.
-    """
-
-    values: dict[str, Any]
-    reasons: dict[str, list[str]] = field(default_factory=dict)
-    unsure: dict[str, str] = field(default_factory=dict)
-    times: dict[str, str | None] = field(default_factory=dict)
-
-    def because(self, key: str, reason: str) -> None:
-        """Note a reason."""
-        self.reasons.setdefault(key, []).append(reason)
-
-    @property
-    def missing(self) -> list[str]:
-        """Roles that were not found."""
-        return [role for role in NEEDED if not self.values.get(role)]
 
 
 def propose(head: Head, given: Mapping[str, Any]) -> Proposal:
@@ -73,11 +51,11 @@ def propose(head: Head, given: Mapping[str, Any]) -> Proposal:
     _numbered(head.table, forms, made)
     split = _standard(head.table, forms, made)
     candidates = dict(given.get("candidates", {}))
-    _candidates(split, forms, candidates, made)
+    find_candidates(split, forms, candidates, made)
     _look_at_lists(split, forms, candidates, made)
     if forms:
-        made.values["forms"] = _FORMS.dump_python(
-            _FORMS.validate_python(forms), mode="json", exclude_defaults=True, by_alias=True
+        made.values["forms"] = FORMS.dump_python(
+            FORMS.validate_python(forms), mode="json", exclude_defaults=True, by_alias=True
         )
     if candidates:
         made.values["candidates"] = candidates
@@ -86,7 +64,7 @@ def propose(head: Head, given: Mapping[str, Any]) -> Proposal:
 
 
 def _text_forms(table: pa.Table, forms: dict[str, Any], made: Proposal) -> None:
-    keys = {c for role in (*NEEDED, "event_time") for c in _names(made.values.get(role))}
+    keys = {c for role in (*NEEDED, "event_time") for c in names_of(made.values.get(role))}
     for name in table.column_names:
         column = table[name]
         if name in forms or name in keys or not pa.types.is_string(column.type):
@@ -115,17 +93,11 @@ def _numbered(table: pa.Table, forms: dict[str, Any], made: Proposal) -> None:
             made.unsure[name] = f"whether {columns[0]} or {columns[-1]} is the oldest element of {name} is not told"
 
 
-def _names(told: Any) -> Sequence[str]:
-    if isinstance(told, Mapping):
-        return [told["column"]] if "column" in told else []
-    return [told] if isinstance(told, str) else list(told or ())
-
-
 def _standard(table: pa.Table, forms: dict[str, Any], made: Proposal) -> pa.Table:
     """The head with its texts split; a form that fails in a later row is taken back."""
     for name in list(forms):
         schema = LogSchema.from_dict({"user": "u_", "request": ["r_"], "item": "i_", "candidates": {name: "*"}})
-        one = schema.model_copy(update={"forms": _FORMS.validate_python({name: forms[name]})})
+        one = schema.model_copy(update={"forms": FORMS.validate_python({name: forms[name]})})
         form = one.forms[name]
         read = list(form.columns) if isinstance(form, ColumnsForm) else [name]
         if not set(read) <= set(table.column_names):
@@ -142,86 +114,28 @@ def _standard(table: pa.Table, forms: dict[str, Any], made: Proposal) -> pa.Tabl
     return table
 
 
-def _is_struct_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) and pa.types.is_struct(kind.value_type))
-
-
-def _candidates(table: pa.Table, forms: dict[str, Any], candidates: dict[str, Any], made: Proposal) -> None:
-    """Lists whose elements are the candidates of a request."""
-    if candidates or (made.values.get("item") in table.column_names):
-        return
-    lists = [f for f in table.schema if pa.types.is_list(f.type)]
-    # A column of items that is null in most rows is not the item of every row.
-    filled = [f.name for f in table.schema if 2 * table[f.name].null_count < table.num_rows]
-    flat = roles.by_name(
-        [f.name for f in table.schema if f.name in filled and not pa.types.is_list(f.type)], roles.ITEM
-    )
-    for item in lists:
-        form = forms.get(item.name)
-        if not _is_struct_list(item.type) or roles.is_history(item.name):
-            continue
-        fields = [f.name for f in item.type.value_type]
-        if isinstance(form, PairsForm) or roles.by_name(fields, roles.ITEM) is not None:
-            candidates[item.name] = "*"
-            made.because("candidates", f"{item.name}: a row for each of its elements")
-            return
-    named = roles.by_name([f.name for f in lists if not _is_struct_list(f.type)], roles.CANDIDATES)
-    if named is None or flat is not None:
-        return
-    candidates[named] = "item_id"
-    made.because("candidates", f"{named}: by its name; a row for each of its elements")
-    _chosen(table, named, forms, candidates, made)
-
-
-def _chosen(table: pa.Table, named: str, forms: dict[str, Any], candidates: dict[str, Any], made: Proposal) -> None:
-    """Which of the candidates were chosen, and lists that run beside them."""
-    among = table[named]
-    lengths = pc.fill_null(pc.list_value_length(among), 0)
-    for other in table.schema:
-        same = pa.types.is_list(other.type) and other.name != named
-        if same and pc.all(pc.equal(pc.fill_null(pc.list_value_length(table[other.name]), 0), lengths)).as_py():
-            single = other.name[:-1] if other.name.endswith("s") else f"{other.name}_item"
-            candidates[other.name] = single
-            made.because("candidates", f"{other.name}: as long as {named} in every row")
-    element = among.type.value_type
-    texts = [f.name for f in table.schema if pa.types.is_string(f.type) and f.name not in candidates]
-    if isinstance(forms.get(named), SplitForm) and roles.by_name(texts, roles.CHOSEN):
-        # What was chosen is a text: so are the candidates that it is compared with.
-        forms[named], element = forms[named].model_copy(update={"type": ElementType.STRING}), pa.string()
-    fits = [
-        f.name for f in table.schema
-        if f.name != named and f.name not in candidates
-        and (f.type.value_type if pa.types.is_list(f.type) else f.type) == element
-    ]  # fmt: skip
-    chosen = roles.by_name(fits, roles.CHOSEN)
-    if chosen is not None and "label" not in table.column_names:
-        forms["label"] = {"chosen": chosen, "among": named}
-        candidates["label"] = "label"
-        made.because("forms", f"label: 1 where an element of {named} is among {chosen}")
-        made.unsure["label"] = f"whether {chosen} tells what was chosen of {named} was taken from its name"
-        made.unsure[chosen] = f"{chosen} tells the outcome of its request: it is no feature to train on"
-
-
 def _look_at_lists(table: pa.Table, forms: dict[str, Any], candidates: Mapping[str, Any], made: Proposal) -> None:
     scalars = {
         f.name: table[f.name] for f in table.schema
         if pa.types.is_list(f.type) and not pa.types.is_nested(f.type.value_type) and f.name not in candidates
     }  # fmt: skip
-    for item in table.schema:
-        # Lists of objects that are no candidates become parallel lists.
-        form = forms.get(item.name)
-        if _is_struct_list(item.type) and item.name not in candidates and not isinstance(form, PairsForm):
-            into = {f.name: f"{item.name}_{f.name}" for f in item.type.value_type}
-            forms[item.name] = _with(form, into=into)
-            made.because("forms", f"{item.name}: a list of objects, which become parallel lists")
     given = made.values.get("forms", {})
+    # Column that a list of objects becomes -> that list.
+    sources: dict[str, str] = {}
+    for item in table.schema:
+        if is_struct_list(item.type) and item.name not in candidates and item.name not in given:
+            parts = in_parallel(item, forms, made)
+            scalars.update({name: part_of(table[item.name], at) for at, name in enumerate(parts)})
+            sources.update(dict.fromkeys(parts, item.name))
     found = look_at_lists({c: v for c, v in scalars.items() if c not in given})
     for name, padding in found.padding.items():
-        forms[name] = _with(forms.get(name), padding=padding.model_dump(mode="json"))
+        if name in sources:
+            continue
+        forms[name] = with_more(forms.get(name), padding=padding.model_dump(mode="json"))
         told = f"as {padding.like} is" if padding.like else f"with {padding.value!r}"
         made.because("forms", f"{name}: padded {told} on the {padding.side.value}")
     for name, order in found.order.items():
-        forms[name] = _with(forms.get(name), order=order.value)
+        forms[sources.get(name, name)] = with_more(forms.get(sources.get(name, name)), order=order.value)
     if found.order:
         telling = next(name for name in found.times if name in found.order)
         told = ", ".join(found.order)
@@ -229,11 +143,6 @@ def _look_at_lists(table: pa.Table, forms: dict[str, Any], candidates: Mapping[s
     made.times = {name: None if unit is None else unit.value for name, unit in found.times.items()}
     for text in found.unsure:
         made.unsure[text.partition(" ")[0]] = text
-
-
-def _with(form: Any, **more: Any) -> Any:
-    told = form.model_dump(mode="json", exclude_defaults=True, by_alias=True) if isinstance(form, ListForm) else form
-    return _FORMS.validate_python({"_": {**(told or {}), **more}})["_"]
 
 
 def _roles(table: pa.Table, made: Proposal) -> None:
@@ -250,19 +159,19 @@ def _roles(table: pa.Table, made: Proposal) -> None:
             found["event_time"], unit = time
             plain = unit is None
             values["event_time"] = time[0].column if plain else {"column": time[0].column, "unit": unit}
-    at = next(iter(_names(values.get("event_time"))), None)
-    taken = [c for role in ("user", "item", "labels") for c in _names(values.get(role))]
+    at = next(iter(names_of(values.get("event_time"))), None)
+    taken = [c for role in ("user", "item", "labels") for c in names_of(values.get(role))]
     if "user" not in values:
-        others = [*taken, *_names(values.get("request")), *([at] if at else [])]
+        others = [*taken, *names_of(values.get("request")), *([at] if at else [])]
         found["user"] = roles.find_user(looks, others)
     user = values.get("user") or _column(found.get("user"))
     if "item" not in values:
         found["item"] = _item_of(table, candidates) or roles.find_item(
-            looks, [*taken, user or "", at or "", *_names(values.get("request"))]
+            looks, [*taken, user or "", at or "", *names_of(values.get("request"))]
         )
     item = values.get("item") or _column(found.get("item"))
     if "request" not in values:
-        others = [*taken, user or "", item or "", *_names(values.get("labels"))]
+        others = [*taken, user or "", item or "", *names_of(values.get("labels"))]
         found["request"] = roles.find_request(looks, others, at, nested=bool(candidates))
     if "labels" not in values:
         others = [user, item, at, _column(found.get("request"))]
@@ -278,12 +187,12 @@ def _roles(table: pa.Table, made: Proposal) -> None:
     if "event_time" in found and not candidates and user:
         _refuse_moving_time(table, [user, *values.get("request", [])], made)
     if candidates and found.get("request") is not None and user:
-        _make_unique(table, looks, [user, *values["request"]], made)
+        make_unique(table, looks, [user, *values["request"]], made)
 
 
 def _refuse_moving_time(table: pa.Table, key: list[str], made: Proposal) -> None:
     """A time that differs inside a request is not the request's."""
-    time = next(iter(_names(made.values.get("event_time"))), None)
+    time = next(iter(names_of(made.values.get("event_time"))), None)
     if time is None or time in key or not set(key) <= set(table.column_names):
         return
     several = table.select([*key, time]).group_by([*key, time]).aggregate([]).num_rows
@@ -295,46 +204,15 @@ def _refuse_moving_time(table: pa.Table, key: list[str], made: Proposal) -> None
         )
 
 
-def _make_unique(table: pa.Table, looks: Sequence[roles.Looks], key: list[str], made: Proposal) -> None:
-    """A row of a nested log is a request: a column is added where the key does not tell rows apart."""
-    if not set(key) <= set(table.column_names):
-        return
-
-    def rows(columns: list[str]) -> int:
-        return int(table.select(columns).group_by(columns).aggregate([]).num_rows)
-
-    if rows(key) == table.num_rows:
-        return
-    steps = sorted(
-        (x for x in looks if x.name not in key), key=lambda x: (roles.plain(x.name) not in roles.STEP, not x.time)
-    )
-    further = next((x.name for x in steps if rows([*key, x.name]) == table.num_rows), None)
-    if further is not None:
-        made.values["request"] = [*key[1:], further]
-        made.because("request", f"{further}: tells rows of one {key[-1]} apart")
-        made.unsure["request"] = f"{' and '.join(key[1:])} did not tell rows apart: {further} was added to the request"
-
-
 def _column(found: roles.Found | None) -> str | None:
     return None if found is None else found.column
 
 
-def _parts(table: pa.Table, candidates: Mapping[str, Any]) -> list[str]:
-    """Impression columns that the candidates become."""
-    parts: list[str] = []
-    for name, column in candidates.items():
-        if column != "*":
-            parts.append(column)
-        elif name in table.column_names and _is_struct_list(table.schema.field(name).type):
-            parts += [f.name for f in table.schema.field(name).type.value_type]
-    return parts
-
-
 def _item_of(table: pa.Table, candidates: Mapping[str, Any]) -> roles.Found | None:
-    named = roles.by_name(_parts(table, candidates), roles.ITEM)
+    named = roles.by_name(impression_columns(table, candidates), roles.ITEM)
     return None if named is None else roles.Found(named, "part of the candidates", True)
 
 
 def _label_of(table: pa.Table, candidates: Mapping[str, Any]) -> roles.Found | None:
-    named = roles.by_name(_parts(table, candidates), roles.LABEL)
+    named = roles.by_name(impression_columns(table, candidates), roles.LABEL)
     return None if named is None else roles.Found(named, "part of the candidates", named not in ("type", "event"))
