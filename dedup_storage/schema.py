@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from dedup_storage.errors import SchemaError, UnsafeNameError, known_names
+from dedup_storage.forms import RawForm, check_forms, made_columns
 
 __all__ = [
     "ColumnCheck",
@@ -144,6 +145,9 @@ class LogSchema(_Frozen):
         candidates: For nested input (a row per request): list column -> impression column. A list of
             structs takes its fields as impression columns and maps to ``"*"``. Several lists run in parallel.
         checks: Bounds for the quality gate, by column.
+        forms: How columns of the log are written where they are no plain columns: lists as text, padded lists and so
+            on (``dedup_storage.forms``). All other keys name columns as they are after that.
+        header: Columns of CSV and TSV files that have no header, in their order.
         buckets: Number of user buckets; ``None`` proposes one from the input's size.
         date_grain: Date part of a segment; ``None`` proposes one.
     """
@@ -162,6 +166,8 @@ class LogSchema(_Frozen):
     buckets: int | None = Field(default=None, ge=1, le=65536)
     date_grain: DateGrain | None = None
     types: Mapping[str, str] = Field(default_factory=dict)
+    forms: Mapping[str, RawForm] = Field(default_factory=dict)
+    header: Names = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -180,8 +186,17 @@ class LogSchema(_Frozen):
         named = [self.user, *self.request, self.item, *self.labels, *self.columns, *self.sequence_columns]
         named += [c for c in (self.event_time, self.position) if c]
         named += [c for c in self.candidates.values() if c != "*"]
-        for name in (*named, *self.candidates, *self.checks, *self.types):
+        named += [*self.types, *self.forms, *self.made_by_forms, *self.header]
+        for name in (*named, *self.candidates, *self.checks):
             check_name(name, "column name")
+        twice = sorted({c for c in self.header if self.header.count(c) > 1})
+        if twice:
+            raise ValueError(f"header: the column {twice[0]} is named twice")
+        groups: dict[str, list[str]] = {}
+        for sequence in self.sequences:
+            if sequence.group is not None:
+                groups.setdefault(sequence.group, []).append(sequence.column)
+        check_forms(self.forms, self.candidates, self.item, groups)
         if not self.request:
             raise ValueError("request: at least one column must identify a request")
         keys = [self.user, *self.request, self.item, *([self.position] if self.position else [])]
@@ -206,6 +221,18 @@ class LogSchema(_Frozen):
         if self.date_grain not in (None, DateGrain.NONE) and self.event_time is None:
             raise ValueError(f"date_grain {self.date_grain.value} needs event_time")
         return self
+
+    @property
+    def made_by_forms(self) -> list[str]:
+        """Columns that forms make, in order."""
+        return [
+            made for column, form in self.forms.items()
+            for made in made_columns(column, form, candidates=column in self.candidates)
+        ]  # fmt: skip
+
+    def of_standard_rows(self) -> LogSchema:
+        """The meaning of rows whose forms are applied already: those of a dataset, or of a frame."""
+        return self.model_copy(update={"forms": {}, "header": ()})
 
     @property
     def request_key(self) -> tuple[str, ...]:
@@ -279,6 +306,15 @@ class LogSchema(_Frozen):
         Raises:
             SchemaError: the file is missing, is no YAML mapping, or does not validate.
         """
+        return cls.from_dict(cls.values_of(path))
+
+    @staticmethod
+    def values_of(path: str | Path) -> dict[str, Any]:
+        """A schema file's keys and values, which may be some of a schema's.
+
+        Raises:
+            SchemaError: the file is missing, or is no YAML mapping.
+        """
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -290,11 +326,11 @@ class LogSchema(_Frozen):
             raise SchemaError(f"the schema file {path} is not YAML: {problem}{place}") from None
         if not isinstance(values, dict):
             raise SchemaError(f"the schema file {path} is not a mapping", expected="keys such as user, request, item")
-        return cls.from_dict(values)
+        return values
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, defaults left out; ``from_dict`` gives the same schema back."""
-        values: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
+        values: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True, by_alias=True)
         unit = values.pop("time_unit", None)
         if unit is not None:
             values["event_time"] = {"column": self.event_time, "unit": unit}

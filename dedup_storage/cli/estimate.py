@@ -36,12 +36,14 @@ def estimate(
     from dedup_storage.report.estimate.savings import estimate_savings
     from dedup_storage.report.show.savings import savings_text
     from dedup_storage.schema import LogSchema
+    from dedup_storage.sources.forms.flat import flat_source
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
     described = LogSchema.from_yaml(schema)
     kind = format.value if format else None
     log = open_source(source, format=kind, wanted=wanted_columns(described), settings=job.settings)
+    log, described = flat_source(log, described, scratch if spark else None)
     with drawing(job, spark, scratch) as draw, file_progress() as progress:
         savings = estimate_savings(
             log.table(), described, share=share, draw_bytes=sample_mib * 1024**2,
@@ -50,4 +52,6 @@ def estimate(
         )  # fmt: skip
     if str(job.json) != "-":
         stdout.print(savings_text(savings))
+        for note in log.notes:
+            stdout.print(note, markup=False)
     job.write_json(savings)

@@ -1,4 +1,4 @@
-"""``dedup-storage infer-schema``: detect the grain of each column, show it for confirmation, write the schema file."""
+"""``dedup-storage infer-schema``: what a log's columns could mean, shown for confirmation and written as a file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from dedup_storage.schema import LogSchema
 
 if TYPE_CHECKING:
     from dedup_storage.sources.grains import GrainReport
+    from dedup_storage.sources.recognise.proposal import Proposal
 
 __all__ = ["infer_schema"]
 
-_HEADER = "# Meaning of the log's columns. Grains and sequences were detected from the data: check them once.\n"
+
+_NO_REQUEST = (
+    " Any columns that are the same for all candidates of one request will do; one that is the same for all rows of a "
+    "user makes one request of each user."
+)
 
 
 @job
@@ -39,30 +44,59 @@ def infer_schema(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Schema file to write; else it is printed.")
     ] = None,
+    header: Annotated[
+        str | None, typer.Option(help="Names of the columns of CSV files that have no header: a,b,c.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept what was detected without asking.")] = False,
 ) -> None:
-    """Detect the grain of every column, show it for confirmation, and write a schema file."""
-    start = _start(
-        schema, user=user, request=request, item=item, event_time=event_time, position=position, labels=label
-    )
+    """Propose the meaning of a log's columns from their names and the data, show it, and write a schema file."""
+    from dedup_storage.sources.address import Kind, find_address
+    from dedup_storage.sources.forms.arrow import standard_table
+    from dedup_storage.sources.forms.first import shown_rows
+    from dedup_storage.sources.recognise.head import read_head
+    from dedup_storage.sources.recognise.proposal import NEEDED, Proposal
+    from dedup_storage.sources.recognise.propose import propose
+    from dedup_storage.sources.recognise.written import schema_text
+
+    given = _given(
+        schema, user=user, request=request, item=item, event_time=event_time, position=position, labels=label,
+        header=None if header is None else [name.strip() for name in header.split(",")],
+    )  # fmt: skip
+    kind = format.value if format else None
+    loud, asks = str(job.json) != "-", sys.stdin.isatty() and not yes
+    found, head = Proposal(dict(given)), None
+    # A table may be one that only Spark can read; where its roles are known, Spark alone looks at it.
+    if find_address(source, kind).kind is not Kind.TABLE or any(role not in given for role in NEEDED):
+        with job.step("Looking at the first rows"):
+            head = read_head(
+                source, format=kind, header=tuple(given.get("header", ())), texts=tuple(given.get("forms", ())),
+                settings=job.settings,
+            )  # fmt: skip
+            found = propose(head, given)
+    if loud and head is not None and not found.missing:
+        stdout.print()
+        shown = shown_rows(standard_table(head.table, LogSchema.from_dict(found.values)))
+        show_table("First rows as they are understood", shown.columns, shown.rows)
+    if asks:
+        _ask(found, [] if head is None else head.table.column_names)
+    start = _start(found)
     with job.spark() as spark:
         from dedup_storage.sources.grains import detect_grains
         from dedup_storage.sources.infer import propose_schema
         from dedup_storage.sources.raw import RawLog
 
         with job.step("Detecting grains", spark):
-            kind = format.value if format else None
             log = RawLog.read(spark, source, format=kind, schema=start, scratch=job.scratch(spark))
-            found = detect_grains(log)
-            proposed = propose_schema(log, found)
-    if str(job.json) != "-":
-        _show(found, proposed)
-        for note in log.notes:
+            grains = detect_grains(log)
+            proposed = propose_schema(log, grains, found.times)
+    if loud:
+        _show(grains, proposed)
+        for note in (*log.notes, *(f"Not sure: {text}." for text in found.unsure.values())):
             stdout.print(note, markup=False)
-    text = _HEADER + proposed.to_yaml()
+    text = schema_text(proposed, found.reasons, found.unsure)
     if output is None:
         stdout.print(text, markup=False, end="")
-    elif yes or not sys.stdin.isatty() or typer.confirm(f"Write {output}?", default=True):
+    elif not asks or typer.confirm(f"Write {output}?", default=True):
         _save(output, text)
         stdout.print(f"Wrote {output}", markup=False)
     job.write_json(
@@ -70,25 +104,48 @@ def infer_schema(
             "columns": [
                 {"column": c.column, "grain": c.grain.value, "declared": c.declared, "requests": c.requests}
                 | {"varying_requests": c.varying_requests}
-                for c in found.columns
+                for c in grains.columns
             ],
             "schema": proposed.to_dict(),
+            "reasons": found.reasons,
+            "unsure": found.unsure,
         }
     )
 
 
-def _start(path: Path | None, **roles: Any) -> LogSchema:
-    """The schema to start from: the file's keys, replaced by those given as options."""
-    given = {name: value for name, value in roles.items() if value not in (None, [])}
-    base = LogSchema.from_yaml(path).to_dict() if path else {}
-    missing = [name for name in ("user", "request", "item") if name not in base | given]
-    if missing:
+def _given(path: Path | None, **roles: Any) -> dict[str, Any]:
+    """Keys of the schema file to start from, replaced by those given as options."""
+    base: dict[str, Any] = {}
+    if path is not None:
+        base = LogSchema.values_of(path)
+    return base | {name: value for name, value in roles.items() if value not in (None, [])}
+
+
+def _ask(found: Proposal, columns: list[str]) -> None:
+    """Ask about what is not sure; the answers are columns, or nothing to keep what was found."""
+    stdout.print(f"Columns: {', '.join(columns)}", markup=False)
+    open_roles = [role for role in found.unsure if role in ("user", "request", "item", "labels")]
+    for role in dict.fromkeys((*found.missing, *open_roles)):
+        if role in found.unsure:
+            stdout.print(f"{found.unsure[role]}.", markup=False)
+        now = found.values.get(role)
+        shown = ",".join(now) if isinstance(now, list) else now or ""
+        told = typer.prompt(f"Column of the {role}", default=shown, show_default=bool(shown))
+        if told:
+            several = role in ("request", "labels")
+            found.values[role] = [part.strip() for part in told.split(",")] if several else told.strip()
+            found.unsure.pop(role, None)
+
+
+def _start(found: Proposal) -> LogSchema:
+    if found.missing:
+        role = found.missing[0]
         raise UsageError(
-            f"the {missing[0]} column is not named",
-            expected="the key columns",
-            fix=f"Give --{missing[0]} COLUMN, or --schema FILE.",
+            f"the {role} column is not named, and no column looks like one",
+            expected="the key columns: user, request and item",
+            fix=f"Give --{role} COLUMN, or --schema FILE." + (_NO_REQUEST if role == "request" else ""),
         )
-    return LogSchema.from_dict(base | given)
+    return LogSchema.from_dict(found.values)
 
 
 def _show(found: GrainReport, proposed: LogSchema) -> None:
@@ -99,8 +156,10 @@ def _show(found: GrainReport, proposed: LogSchema) -> None:
         notes = [] if sequence is None else [f"sequence, group {sequence.group}" if sequence.group else "sequence"]
         if sequence is not None and sequence.times:
             notes.append(f"times in {sequence.unit}" if sequence.unit else "times")
-        varies = f"varies in {column.varying_requests:,} of {column.requests:,} requests"
-        rows.append((column.column, column.grain.value, "declared" if column.declared else varies, ", ".join(notes)))
+        because = f"varies in {column.varying_requests:,} of {column.requests:,} requests"
+        if not column.requests:
+            because = "a row of the log is a request"
+        rows.append((column.column, column.grain.value, "declared" if column.declared else because, ", ".join(notes)))
     show_table("Grain of each column", ("column", "grain", "because", "taken as"), rows)
 
 

@@ -74,7 +74,7 @@ def report(
         made = _measure(
             job, dataset, input, schema, version, progress, columns=tuple(column or ()), share=share,
             sample_bytes=sample_mib * 1024**2, baselines=baselines, draw=draw,
-            sample=sample,
+            sample=sample, scratch=scratch if spark else None,
         )  # fmt: skip
         if against is not None and before is None:
             before = _measure(job, dataset, None, None, int(against), progress)
@@ -102,12 +102,14 @@ def _measure(
     sample: str | None = None,
     baselines: bool = False,
     draw: DrawEngine | None = None,
+    scratch: str | None = None,
 ) -> Report:
     from dedup_storage.report.draw.named import named_users
     from dedup_storage.report.estimate.baselines import ALL_LAYOUTS
     from dedup_storage.report.measure import measure_dataset, measure_log
     from dedup_storage.report.parquet.dataset_files import dataset_files
     from dedup_storage.schema import LogSchema
+    from dedup_storage.sources.forms.flat import flat_source
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
@@ -130,6 +132,7 @@ def _measure(
         )
     described = LogSchema.from_yaml(schema)
     log = open_source(str(input), wanted=wanted_columns(described), settings=job.settings)
+    log, described = flat_source(log, described, scratch)
     return measure_log(
         log.table(), described, baselines=layouts, columns=columns,
         share=share, draw_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, engine=draw,

@@ -27,6 +27,8 @@ def validate(
 ) -> None:
     """Check a raw log against its schema before anything is started: its kind, its files, columns and types."""
     from dedup_storage.sources.check import check_source
+    from dedup_storage.sources.forms.first import first_rows
+    from dedup_storage.sources.forms.kinds import standard_kinds
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
@@ -37,10 +39,14 @@ def validate(
     if impressions is not None:
         other = open_source(impressions, format=kind, wanted=wanted, settings=job.settings)
     check_source(log, described, impressions=other)
-    columns = [(f.name, str(f.type)) for s in (log, other) if s is not None for f in s.schema]
+    lying = {f.name: f.type for s in (log, other) if s is not None for f in s.schema}
+    columns = [(name, str(kind)) for name, kind in standard_kinds(lying, described).items()]
+    shown = first_rows(log, described) if other is None else None
     notes = [note for s in (log, other) if s is not None for note in s.notes]
     if str(job.json) != "-":
         show_table(f"{source} fits its schema", ("column", "type"), columns)
+        if described.forms and shown is not None:
+            show_table("First rows as they are understood", shown.columns, shown.rows)
         for note in notes:
             stdout.print(note, markup=False)
     job.write_json(

@@ -31,6 +31,9 @@ OnStep = Callable[[str], None]
 _DRAWN = "Dedup factors come from {share:.2%} of the users, baselines are estimates with their 95 % interval."
 # Layouts whose files hold whole users.
 _BY_USER = (BaselineLayout.FLAT_SORTED, BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.SPLIT)
+_NO_HISTORIES = (
+    "The log has no histories (sequences): no other layout is compared, since there is little to store once."
+)
 _DELETES = "Deletion vectors mark {rows} as deleted, of which the bytes are still stored and counted."
 
 
@@ -63,14 +66,15 @@ def measure_dataset(
     Raises:
         UnknownColumnError: a column that no table has.
         StorageError: names a file that cannot be read.
-        InputError, SchemaError: no rows, or no sequence columns.
+        InputError, SchemaError: no rows, or a share or a sample of a log without sequence columns.
     """
     step = on_step or _silent
     step("Reading footers")
     measured = Measured.read(dataset.spec.schema_, dataset.tables, on_file)
     _require_columns(measured, columns, dataset.spec.name)
     draw = None
-    if baselines:
+    # What was asked for is refused, not left out: a share or a sample of a log without histories.
+    if baselines and (dataset.spec.schema_.sequence_columns or share is not None or named is not None):
         step("Drawing users")
         draw = draw_dataset(dataset, dict(measured.totals), share=share, budget_bytes=draw_bytes, engine=engine,
                                 named=named)  # fmt: skip
@@ -101,7 +105,7 @@ def measure_log(
     schema.require_columns(table.columns(measured.totals[table.name]), table.name)
     _require_columns(measured, columns, table.name)
     draw = None
-    if baselines:
+    if baselines and (schema.sequence_columns or share is not None):
         step("Drawing users")
         totals = measured.totals[table.name]
         draw = draw_flat(table, totals, schema, share=share, budget_bytes=draw_bytes, engine=engine)
@@ -186,6 +190,8 @@ def _draw_size(draw: LogDraw | None) -> DrawSize | None:
 def _notes(measured: Measured, draw: LogDraw | None) -> list[str]:
     deleted = sum(t.deleted_rows for t in measured.tables)
     notes = [_DELETES.format(rows=counted(deleted, "row"))] if deleted else []
+    if not measured.schema.sequence_columns:
+        notes.append(_NO_HISTORIES)
     return [*notes, _DRAWN.format(share=draw.share)] if draw is not None and draw.share < 1 else notes
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from dedup_storage.errors import SchemaError
 from dedup_storage.schema import LogSchema, check_name
+from dedup_storage.sources.forms.kinds import standard_kinds
 from dedup_storage.sources.source import Source
 from dedup_storage.sources.unsigned import UNSIGNED
 
@@ -52,6 +53,7 @@ def check_source(source: Source, schema: LogSchema, *, impressions: Source | Non
     kinds = {f.name: f.type for s in (source, impressions) if s is not None for f in s.schema}
     if not kinds:
         return
+    kinds = standard_kinds(kinds, schema)
     for name in kinds:
         check_name(name, "column name")
     schema.require_columns(kinds, source.address.source)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dedup_storage.schema import Grain, LogSchema, SequenceColumn
+from dedup_storage.forms import ChosenForm
+from dedup_storage.schema import Grain, LogSchema, SequenceColumn, TimeUnit
 from dedup_storage.sources.grains import GrainReport
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.sources.times import time_unit
@@ -18,22 +20,33 @@ from dedup_storage.spark.rows import only_row
 __all__ = ["propose_schema", "propose_sequences"]
 
 
-def propose_schema(raw: RawLog, grains: GrainReport) -> LogSchema:
+def propose_schema(raw: RawLog, grains: GrainReport, times: Mapping[str, str | None] | None = None) -> LogSchema:
     """The log's schema with every grain declared and its undeclared request-grain lists taken as sequences.
+
+    Args:
+        raw: The log.
+        grains: What was found of its columns.
+        times: Lists whose numbers are times -> their unit.
 
     Raises:
         DedupStorageError: the log cannot be read.
     """
     described = grains.schema(raw.schema)
-    known = set(described.sequence_columns) | set(described.candidates)
+    # What was chosen is what a model is to find: no history.
+    outcomes = {form.chosen for form in described.forms.values() if isinstance(form, ChosenForm)}
+    known = {*described.sequence_columns, *described.candidates, *outcomes}
     lists = [c.column for c in grains.columns if c.grain is Grain.REQUEST and c.column not in known]
-    found = propose_sequences(raw, lists)
+    found = tuple(_as_times(s, (times or {}).get(s.column)) for s in propose_sequences(raw, lists))
     return described.model_copy(
         update={
             "columns": {c: g for c, g in described.columns.items() if c not in {s.column for s in found}},
             "sequences": (*described.sequences, *found),
         }
     )
+
+
+def _as_times(sequence: SequenceColumn, unit: str | None) -> SequenceColumn:
+    return sequence if unit is None else sequence.model_copy(update={"times": True, "unit": TimeUnit(unit)})
 
 
 def propose_sequences(raw: RawLog, columns: list[str]) -> tuple[SequenceColumn, ...]:

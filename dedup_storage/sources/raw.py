@@ -18,6 +18,7 @@ from dedup_storage.schema import LogSchema, check_name
 from dedup_storage.sources.address import Kind
 from dedup_storage.sources.check import check_source
 from dedup_storage.sources.exact import exact_cast
+from dedup_storage.sources.forms.spark import standard_frames
 from dedup_storage.sources.frames import arrow_types, source_frame
 from dedup_storage.sources.newest import cut_to_newest, newest_only
 from dedup_storage.sources.origin import Origin
@@ -106,22 +107,26 @@ class RawLog:
             frame, second, notes = source_frame(spark, log), None, log.notes
             if other is not None:
                 second, notes = source_frame(spark, other), (*notes, *other.notes)
+            frame, second = standard_frames(frame, second, schema)
             frame, schema, said = with_times(frame, schema)
             notes = (*notes, *said)
-        made = cls.from_frame(frame, schema, second)
+        made = cls.from_frame(frame, schema.of_standard_rows(), second)
         origins = [("log", Origin.of(log.address))]
         if other is not None:
             origins.append(("impressions", Origin.of(other.address)))
         notes = (*notes, *(f"lists of {s.column} are cut to their newest {s.max_length}" for s in newest_only(schema)))
-        return replace(made, located=log.address.kind is not Kind.TABLE, notes=notes, origins=tuple(origins))
+        located = log.address.kind is not Kind.TABLE
+        return replace(made, schema=schema, located=located, notes=notes, origins=tuple(origins))
 
     @classmethod
     def from_frame(cls, frame: DataFrame, schema: LogSchema, impressions: DataFrame | None = None) -> RawLog:
-        """A log that is a DataFrame already.
+        """A log that is a DataFrame already; the schema's forms are applied to it.
 
         Raises:
             SchemaError: a column is missing or has the wrong type.
         """
+        with translated():
+            frame, impressions = standard_frames(frame, impressions, schema)
         form = Form.FRAMES if impressions is not None else Form.NESTED if schema.candidates else Form.FLAT
         frame, schema, _ = with_times(frame, schema, declared=True)
         raw = cls(schema, form, cut_to_newest(frame, schema), impressions)

@@ -56,6 +56,7 @@ class Wanted:
         wide: Those of ``whole`` that are kept as ``decimal(20,0)`` where unsigned ones do not fit.
         times: Columns of times, whose texts and numbers are read as times later.
         types: Column -> type, of what is declared or of the dataset that the rows go into.
+        header: Columns of CSV and TSV files that have no header.
     """
 
     needed: tuple[str, ...] = ()
@@ -64,6 +65,7 @@ class Wanted:
     wide: tuple[str, ...] = ()
     times: tuple[str, ...] = ()
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
+    header: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,12 @@ def open_source(
     """
     known = wanted or Wanted()
     address = find_address(source, format)
+    if known.header and address.kind not in (Kind.CSV, Kind.TSV):
+        raise InputError(
+            f"the schema names the columns of files without a header, but {source} is {address.kind.value}",
+            expected="CSV or TSV files",
+            fix="Leave header out of the schema file.",
+        )
     if address.kind is Kind.TABLE:
         if settings is None:
             return Source(address)
@@ -315,10 +323,10 @@ def _from_texts(address: Address, known: Wanted, scratch: str | None) -> Source:
         return _checked(address, tuple(_with_one_number(address, made, folder)), known, scratch)
     notes: list[str] = []
     seen = TextColumns()
-    described = dialects([f.path for f in address.files], address.kind, known.needed)
+    described = dialects([f.path for f in address.files], address.kind, known.needed, known.header)
     texts: list[DataFile] = []
     for file, dialect in zip(address.files, described, strict=True):
-        if not dialect.header:
+        if not dialect.header and not known.header:
             notes.append(f"{dialect.path} has no header: its columns are taken in the order of the other files")
         if "" in dialect.names:
             notes.append(f"a column without a name, pandas' index, was left out of {dialect.path}")

@@ -58,7 +58,7 @@ def _opened(path: str) -> Iterator[Any]:
         yield stream
 
 
-def dialects(paths: Sequence[str], kind: Kind, needed: Sequence[str]) -> list[Dialect]:
+def dialects(paths: Sequence[str], kind: Kind, needed: Sequence[str], header: Sequence[str] = ()) -> list[Dialect]:
     """How each of a log's CSV files is written.
 
     A file whose first row names no column of another file, and has as many fields, is taken for one without a header,
@@ -68,11 +68,14 @@ def dialects(paths: Sequence[str], kind: Kind, needed: Sequence[str]) -> list[Di
         paths: The files.
         kind: CSV or TSV.
         needed: Columns that every file must have.
+        header: Columns of files that have no header; none of them has one then.
 
     Raises:
         InputError: a file has no header that fits, or is in an encoding that is not read.
     """
     found = [_dialect(path, kind) for path in paths]
+    if header:
+        return [_without_header(dialect, tuple(header)) for dialect in found]
     named = next((d for d in found if set(needed) <= set(d.names)), None)
     made = []
     for dialect in found:
@@ -89,6 +92,25 @@ def dialects(paths: Sequence[str], kind: Kind, needed: Sequence[str]) -> list[Di
                 fix="Give the file a header, or correct the names in the schema file.",
             )
     return made
+
+
+def _without_header(dialect: Dialect, header: tuple[str, ...]) -> Dialect:
+    first = dialect.names
+    if set(first) & set(header):
+        raise InputError(
+            f"the first row of {dialect.path} names columns, though the schema says that the log has no header",
+            expected="values",
+            got=", ".join(c for c in first if c in header),
+            fix="Leave header out of the schema file.",
+        )
+    if len(first) != len(header):
+        raise InputError(
+            f"the file {dialect.path} has another number of columns than header names",
+            expected=f"{len(header)} fields in every row",
+            got=f"{len(first)} in the first, between {dialect.delimiter!r}",
+            fix="Correct header in the schema file, or give --format tsv or csv.",
+        )
+    return Dialect(dialect.path, dialect.delimiter, header, header=False)
 
 
 def _dialect(path: str, kind: Kind) -> Dialect:

@@ -19,6 +19,7 @@ from dedup_storage.errors import (
     UnknownCommitError,
     UnreadableFileError,
 )
+from dedup_storage.spark.raising import raised_input
 
 __all__ = [
     "ENGINE_ERRORS",
@@ -121,6 +122,9 @@ def translate(error: BaseException) -> DedupStorageError:
         return error
     chain = _chain(error)
     text = "\n".join(message for _, message in chain)
+    refused = raised_input(text)
+    if refused is not None:
+        return refused
     low = text.lower()
     classes = java_class(error)
     condition = error.getCondition() if isinstance(error, PySparkException) else None

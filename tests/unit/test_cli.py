@@ -284,7 +284,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         (["write", "log", "--dataset", "d", "--schema", "none.yaml"], "none.yaml cannot be read"),
         (["write", "log", "--dataset", "d", "--schema", "typo.yaml"], "the key usr is unknown"),
         (["versions", "list", "--dataset", "nothing_here"], "nothing_here"),
-        (["infer-schema", "log"], "the user column is not named"),
+        (["infer-schema", "log.csv"], "the request column is not named, and no column looks like one"),
         (["generate", "out", "--set", "itms=5"], "the key itms is unknown"),
         (["generate", "out", "--set", "items"], "NAME=VALUE"),
         (["generate", "out", "--preset", "hugh"], "the preset hugh does not exist"),
@@ -294,6 +294,7 @@ def test_wrong_input_is_refused_before_spark_starts(
     arguments: list[str], needle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "typo.yaml").write_text(SCHEMA.replace("user:", "usr:"))
+    (tmp_path / "log.csv").write_text("user_id,item_id\n1,2\n1,3\n")
 
     def never(*_: object, **__: object) -> None:
         pytest.fail("Spark was started")

@@ -238,7 +238,10 @@ def test_wrong_input_is_one_sentence_each(files: TableFiles, tmp_path: Path) -> 
     with pytest.raises(UnknownColumnError, match=r"column hist_item is not in .*expected one of hist_item_ids"):
         measure_log(files, SCHEMA, columns=("hist_item",), baselines=())
     with pytest.raises(SchemaError, match="names no sequence columns"):
-        measure_log(files, SCHEMA.model_copy(update={"sequences": ()}))
+        measure_log(files, SCHEMA.model_copy(update={"sequences": ()}), share=0.5)
+    bare = measure_log(files, SCHEMA.model_copy(update={"sequences": ()}))
+    assert (bare.baselines, bare.sample) == ((), None)
+    assert "no histories" in " ".join(bare.notes)
     table = pq.read_table(files.files[0].path)
     pq.write_table(table.slice(0, 0), tmp_path / "empty.parquet")
     with pytest.raises(InputError, match="there are no rows"):

@@ -120,6 +120,12 @@ def adopted_spec(source: Source, name: str, schema: LogSchema, date_grain: DateG
         InputError: it has no usable key.
         ConstancyError: a request-grain column differs inside a request.
     """
+    if schema.forms:
+        raise InputError(
+            f"the columns of {source.place} are to be read in forms of their own: {', '.join(schema.forms)}",
+            expected="columns that can stay as they lie, since nothing is copied",
+            fix=_FIX,
+        )
     made = [s.column for s in schema.sequences if s.unit is not None or s.longer == "newest"]
     made += [schema.event_time] if schema.event_time is not None and schema.time_unit is not None else []
     if made:

@@ -70,7 +70,7 @@ class PartRows:
 
     def raw(self, part: Part) -> RawLog:
         """The part as a log: flat rows of flat layout, else requests and impressions."""
-        spec, schema = self.spec, self.spec.schema_
+        spec, schema = self.spec, self.spec.schema_.of_standard_rows()
         if spec.layout is Layout.FLAT:
             return RawLog.from_frame(source_typed(spec, self.stored(TableRole.LOGS, part), spec.source_columns), schema)
         keys = spec.request_key

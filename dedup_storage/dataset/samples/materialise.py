@@ -43,7 +43,9 @@ def materialise_sample(
     shown = dict.fromkeys(requests.columns, Grain.REQUEST) | dict.fromkeys(impressions.columns, Grain.IMPRESSION)
     keys = set(handle.spec.request_key)
     grains = {c: g for c, g in shown.items() if c not in keys and c != handle.spec.position_column}
-    own = handle.schema.model_copy(update={"position": handle.spec.position_column, "candidates": {}})
+    own = handle.schema.of_standard_rows().model_copy(
+        update={"position": handle.spec.position_column, "candidates": {}}
+    )
     schema: LogSchema = own.with_grains({**grains, REQUEST_WEIGHT: Grain.REQUEST, IMPRESSION_WEIGHT: Grain.IMPRESSION})
     raw = RawLog.from_frame(frames.requests(requests), schema, frames.impressions(impressions))
     made = create_dataset(

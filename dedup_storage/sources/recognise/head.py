@@ -1,0 +1,98 @@
+"""The first rows of a log, without reading the rest. Pure Arrow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from dedup_storage.config import Settings
+from dedup_storage.errors import InputError
+from dedup_storage.report.parquet.one_schema import conform
+from dedup_storage.sources.address import Address, Kind, find_address
+from dedup_storage.sources.source import open_source
+from dedup_storage.sources.texts import Dialect, TextColumns, csv_batches, dialects, json_tables, typed
+
+__all__ = ["Head", "read_head"]
+
+_ROWS = 10_000
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first rows of a log.
+
+    Attributes:
+        table: Some thousand rows, as they lie.
+        header: Names given to the columns of files that have no header.
+    """
+
+    table: pa.Table
+    header: tuple[str, ...] = ()
+
+
+def read_head(
+    source: str,
+    *,
+    format: str | None = None,
+    header: tuple[str, ...] = (),
+    texts: tuple[str, ...] = (),
+    settings: Settings | None = None,
+) -> Head:
+    """Read the first rows.
+
+    Args:
+        source: The log, as for ``open_source``.
+        format: Its kind, where names do not tell.
+        header: Names of the columns of CSV files that have no header; found out when not given.
+        texts: Columns whose texts stay texts.
+        settings: Where the catalog of table names is.
+
+    Raises:
+        InputError: it cannot be read, or holds no rows.
+    """
+    address = find_address(source, format)
+    if address.kind in (Kind.CSV, Kind.TSV):
+        return _text_head(address, header, texts)
+    if address.kind is Kind.JSON:
+        file = address.files[0]
+        found: pa.Table | None = next(json_tables(file.path), None)
+    else:
+        found = next(open_source(source, format=format, settings=settings).tables(), None)
+    if found is None or not found.num_rows:
+        raise InputError(f"{source} holds no rows", fix="Check the path.")
+    return Head(found.slice(0, _ROWS))
+
+
+def _text_head(address: Address, header: tuple[str, ...], texts: tuple[str, ...]) -> Head:
+    path = address.files[0].path
+    dialect = dialects([path], address.kind, (), header)[0]
+    made = header
+    if not header and _are_values(dialect.names):
+        made = tuple(f"column_{number}" for number in range(1, len(dialect.names) + 1))
+        dialect = Dialect(path, dialect.delimiter, made, header=False)
+    rows = next(_some(dialect), None)
+    if rows is None or not rows.num_rows:
+        raise InputError(f"{address.source} holds no rows", fix="Check the path.")
+    seen = TextColumns()
+    for batch in rows.to_batches():
+        seen.watch(batch)
+    table = typed(rows, seen.kinds(texts))
+    partition = {k: v for k, v in address.files[0].partition.items() if k not in table.column_names}
+    schema = pa.schema([*table.schema, *(pa.field(k, pa.string()) for k in partition)])
+    return Head(conform(table, schema, partition), made)
+
+
+def _some(dialect: Dialect) -> Iterator[pa.Table]:
+    for batch in csv_batches(dialect):
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch]).slice(0, _ROWS)
+
+
+def _are_values(names: tuple[str, ...]) -> bool:
+    """Whether a first row holds values: a number is no name, unless pandas numbered its columns."""
+    numbered = list(names) == [str(number) for number in range(len(names))]
+    return not numbered and any(_NUMBER.fullmatch(name) for name in names)

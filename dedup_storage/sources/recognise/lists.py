@@ -1,0 +1,145 @@
+"""How lists are kept: what pads them, which are times, which end is the newest. Pure Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dedup_storage.dedup.runs import single_chunk
+from dedup_storage.forms import Order, Padding, Side
+from dedup_storage.schema import TimeUnit
+from dedup_storage.sources.forms.items import bools
+from dedup_storage.sources.forms.lists import Bools, Lists
+
+__all__ = ["FoundLists", "look_at_lists", "plausible_unit"]
+
+_PER_SECOND = {TimeUnit.S: 1, TimeUnit.MS: 10**3, TimeUnit.US: 10**6, TimeUnit.NS: 10**9}
+_FIRST, _LAST = datetime(1990, 1, 1, tzinfo=UTC).timestamp(), datetime(2100, 1, 1, tzinfo=UTC).timestamp()
+_FILLS_NUMBERS = (0, -1)
+_FILLS_TEXTS = ("", "0", "-1", "<pad>", "<PAD>", "PAD", "[PAD]")
+
+
+@dataclass
+class FoundLists:
+    """What was found about lists.
+
+    Attributes:
+        padding: Column -> what pads it.
+        order: Columns that are newest first.
+        times: Column -> unit of its numbers; ``None`` for timestamps.
+        unsure: What the rows leave open.
+    """
+
+    padding: dict[str, Padding] = field(default_factory=dict)
+    order: dict[str, Order] = field(default_factory=dict)
+    times: dict[str, TimeUnit | None] = field(default_factory=dict)
+    unsure: list[str] = field(default_factory=list)
+
+
+def plausible_unit(values: pa.Array) -> TimeUnit | None:
+    """The unit in which all of these numbers are times between 1990 and 2100."""
+    whole = pa.types.is_integer(values.type) or (
+        pa.types.is_floating(values.type) and bool(pc.all(pc.equal(values, pc.floor(values)), min_count=0).as_py())
+    )
+    bounds = pc.min_max(values) if whole and len(values) > values.null_count else None
+    if bounds is None:
+        return None
+    low, high = bounds["min"].as_py(), bounds["max"].as_py()
+    return next((u for u, per in _PER_SECOND.items() if _FIRST * per <= low and high < _LAST * per), None)
+
+
+def look_at_lists(columns: Mapping[str, pa.ChunkedArray]) -> FoundLists:
+    """Look at lists of scalars.
+
+    Args:
+        columns: Column -> lists, as they lie once texts are split.
+    """
+    found = FoundLists()
+    lists = {name: Lists.of(single_chunk(column)) for name, column in columns.items()}
+    kept: dict[str, Lists] = {}
+    refused: list[str] = []
+    for name, one in lists.items():
+        padding, inside = _padding(one)
+        if padding is not None:
+            found.padding[name] = padding
+            kept[name] = one.between(*one.filled(_padded(one.values, padding), left=padding.side is Side.LEFT))
+        elif inside:
+            refused.append(name)
+    for name in refused:
+        # Zeros are values here: the list is as long as another one that has its own padding.
+        other = next((c for c, k in kept.items() if np.array_equal(lists[c].lengths, lists[name].lengths)), None)
+        if other is not None:
+            found.padding[name] = Padding(like=other, side=found.padding[other].side)
+        else:
+            found.unsure.append(f"{name} may be padded with 0, which also stands inside its lists")
+    for name, one in lists.items():
+        _look_at_times(name, kept.get(name, one), lists, found)
+    return found
+
+
+def _padding(lists: Lists) -> tuple[Padding | None, bool]:
+    """What pads the lists, and whether something would, were it not inside them too."""
+    inside = False
+    # Padding fills lists up to one length.
+    told = lists.lengths[~lists.missing]
+    if len(told) < 2 or np.ptp(told):
+        return None, False
+    for value in _fills(lists.values.type):
+        for side in Side:
+            padding = Padding(value=value, side=side)
+            padded = _padded(lists.values, padding)
+            first, last = lists.filled(padded, left=side is Side.LEFT)
+            removed = lists.lengths - (last - first)
+            if not removed.any() or not (last - first).any():
+                continue
+            before = np.concatenate([[0], np.cumsum(padded)])
+            if (before[last] > before[first]).any():
+                inside = True
+            else:
+                return padding, False
+    return None, inside
+
+
+def _fills(kind: pa.DataType) -> tuple[object, ...]:
+    if pa.types.is_floating(kind):
+        return (None, "nan", *_FILLS_NUMBERS)
+    if pa.types.is_integer(kind):
+        return (None, *_FILLS_NUMBERS)
+    return (None, *_FILLS_TEXTS) if pa.types.is_string(kind) else (None,)
+
+
+def _padded(values: pa.Array, padding: Padding) -> Bools:
+    if padding.value is None:
+        return bools(pc.is_null(values))
+    if padding.value == "nan" and pa.types.is_floating(values.type):
+        return bools(pc.is_nan(values))
+    return bools(pc.equal(values, pa.scalar(padding.value).cast(values.type)))
+
+
+def _look_at_times(name: str, one: Lists, lists: Mapping[str, Lists], found: FoundLists) -> None:
+    values = one.values
+    unit = None
+    if not (pa.types.is_timestamp(values.type) or pa.types.is_date(values.type)):
+        unit = plausible_unit(values)
+        if unit is None:
+            return
+        values = values.cast(pa.int64())
+    else:
+        values = values.cast(pa.int64() if pa.types.is_timestamp(values.type) else pa.int32())
+    found.times[name] = unit
+    numbers = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
+    steps = np.sign(np.diff(numbers))
+    # Steps from one row's list to the next one's are none.
+    ends = one.offsets[1:-1]
+    steps[ends[(ends > 0) & (ends < len(numbers))] - 1] = 0
+    up, down = int((steps > 0).sum()), int((steps < 0).sum())
+    if down and not up:
+        together = [c for c, other in lists.items() if np.array_equal(other.lengths, lists[name].lengths)]
+        found.order.update(dict.fromkeys(together, Order.NEWEST_FIRST))
+    elif up and down:
+        found.unsure.append(f"the times of {name} go up {up} times and down {down} times: its order is not clear")
