@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,8 +14,10 @@ from dedup_storage.errors import ConfigError
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.decode.split import ArrowTransform
 from dedup_storage.reader.epoch.iterate import BatchIterator, Cursor, Job, Shard, default_threads
-from dedup_storage.reader.epoch.ranks import resolve_rank
+from dedup_storage.reader.epoch.loader import check_loader
+from dedup_storage.reader.epoch.ranks import Ranks
 from dedup_storage.reader.epoch.shared import SharedPosition, check_picklable
+from dedup_storage.reader.epoch.tally import Tally
 from dedup_storage.reader.open.plan import ReadPlan, make_plan
 from dedup_storage.reader.options import Ends, Filters, ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder
@@ -43,7 +46,8 @@ class DedupDataset(IterableDataset[Any]):
         unit: ``impressions``, ``requests`` or ``tokens``.
         shuffle: Whether the order changes with ``seed`` and epoch.
         seed: Seed of the order.
-        rank: This process among ``world_size``; ``None`` asks torch.distributed, then ``RANK`` and ``WORLD_SIZE``.
+        rank: This process among ``world_size``; ``None`` asks torch.distributed, then ``RANK`` and ``WORLD_SIZE``,
+            whenever the dataset is iterated.
         world_size: Processes that share the epoch.
         ends: When the last round lacks batches for some ranks: ``drop`` it, ``pad`` with empty batches, ``repeat``
             earlier ones (marked), or leave ranks ``uneven``.
@@ -101,7 +105,7 @@ class DedupDataset(IterableDataset[Any]):
         orphans: Literal["raise", "skip"] = "raise",
     ) -> None:
         super().__init__()
-        self.rank, self.world_size = resolve_rank(rank, world_size)
+        self._ranks = Ranks.of(rank, world_size)
         if ends not in list(Ends):
             raise ConfigError("the option ends is not valid", expected="one of " + ", ".join(Ends), got=str(ends))
         self.ends, self.prefetch, self.threads = Ends(ends), prefetch, threads
@@ -129,14 +133,19 @@ class DedupDataset(IterableDataset[Any]):
         # Shared memory, so that epoch and position reach workers that are already running.
         self._shared = SharedPosition()
         self._cursor: Cursor | None = None
-        self._delivered: Progress | None = None
+        # What ``track`` saw, whether it is at work, and the workers' passes that this process knows of.
+        self._tally: Tally | None = None
+        self._tracking = False
+        self._seen_passes = 0
         self._order: EpochOrder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers that are spawned get a pickled copy: say which hook does not travel.
         for option in ("transform", "arrow_transform"):
             check_picklable(option, getattr(self, option))
-        return {**self.__dict__, "_cursor": None, "_delivered": None, "_order": None}
+        self._look_at_loader()
+        forgotten = {"_cursor": None, "_tally": None, "_tracking": False, "_order": None}
+        return {**self.__dict__, **forgotten, "_ranks": self._ranks.to_worker()}
 
     def __repr__(self) -> str:
         plan, options = self.plan, self.plan.options
@@ -144,6 +153,16 @@ class DedupDataset(IterableDataset[Any]):
         size = counted(options.batch_size, options.unit.value.removesuffix("s"))
         rank = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
         return f"DedupDataset({plan.spec.name}, version {plan.version}: {rows}, batches of {size}{rank})"
+
+    @property
+    def rank(self) -> int:
+        """This process among those that share the epoch."""
+        return self._ranks.resolve()[0]
+
+    @property
+    def world_size(self) -> int:
+        """Processes that share the epoch."""
+        return self._ranks.resolve()[1]
 
     # -- epochs -------------------------------------------------------------------------------------------------
     @property
@@ -156,7 +175,7 @@ class DedupDataset(IterableDataset[Any]):
         if epoch < 0:
             raise ConfigError("the epoch is negative", expected="0 or more", got=str(epoch))
         self._shared.epoch = epoch
-        self._cursor, self._delivered = None, None
+        self._forget()
 
     def position(self) -> Position:
         """Where the next iteration begins."""
@@ -171,12 +190,21 @@ class DedupDataset(IterableDataset[Any]):
 
     def __len__(self) -> int:
         """Batches that this rank receives in the current epoch."""
+        # Epochs differ in their number of batches; a DataLoader compares a later one with the length of an earlier.
+        warnings.filterwarnings("ignore", message=r"Length of IterableDataset DedupDataset\(", category=UserWarning)
         left = len(self.position().remaining(len(self.order())))
         return Shard(self.rank, self.world_size).steps(left, self.world_size, self.ends)
 
     def __iter__(self) -> BatchIterator:
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker is not None else (1, 0)
+        self._look_at_loader()
+        if number == 0:
+            self._warn_of_same_epoch()
+        if worker is None:
+            self._forget()
+        elif number == 0:
+            self._shared.begin_worker_pass()
         self.plan.check_splits(self.world_size, workers)
         shard = Shard(self.rank + self.world_size * number, self.world_size * workers)
         job = Job(
@@ -189,8 +217,32 @@ class DedupDataset(IterableDataset[Any]):
             prefetch=self.prefetch,
             threads=self.threads if self.threads is not None else default_threads(workers),
         )
-        self._cursor = Cursor(self.position(), shard)
-        return BatchIterator(job, self._cursor)
+        self._cursor = Cursor(self.position(), shard, loose=worker is not None and self._shared.loose)
+        return BatchIterator(job, self._cursor, self._ended)
+
+    def _ended(self, epoch: int) -> None:
+        self._shared.read_epoch = epoch
+
+    def _look_at_loader(self) -> None:
+        """Refuse a loader that would change what is delivered; remember one that delivers in any order."""
+        loose = check_loader(self, self.world_size)
+        if loose is not None:
+            self._shared.loose = loose
+
+    def _forget(self) -> None:
+        """Nothing was delivered since: an iteration begins."""
+        self._cursor, self._tally, self._seen_passes = None, None, self._shared.worker_passes
+
+    def _warn_of_same_epoch(self) -> None:
+        position = self.position()
+        again = self._shared.read_epoch == self.epoch and position == Position(self.epoch)
+        if again and self.plan.options.shuffle and not self._shared.warned_once():
+            warnings.warn(
+                f"epoch {self.epoch} of {self.plan.spec.name} is read again, in the same order: call "
+                f"set_epoch({self.epoch + 1}) before the next one",
+                UserWarning,
+                stacklevel=3,
+            )
 
     # -- state --------------------------------------------------------------------------------------------------
     def state_dict(self, after: DedupBatch | Progress | None = None) -> dict[str, Any]:
@@ -199,18 +251,44 @@ class DedupDataset(IterableDataset[Any]):
         Args:
             after: The last batch that the trainer received; needed with a plain DataLoader and workers, where this
                 process cannot see what they delivered. ``None`` counts what the latest iterator delivered here.
+
+        Raises:
+            ConfigError: workers delivered batches that were not counted here, or ``after`` is given where batches come
+                in any order.
         """
-        if after is None:
-            after = self._delivered
+        plan = self.plan
         if after is not None:
+            self._check_order()
             progress = after.progress if isinstance(after, DedupBatch) else after
-            loaded = self._shared.base
-            base = loaded if loaded.epoch == progress.epoch else Position(progress.epoch)
             steps = progress.place // self.world_size + 1
-            return ReaderState(self.plan.pins, base, self.rank, self.world_size, steps).to_dict()
+            return self._state(progress.epoch, steps)
+        if get_worker_info() is None and not self._tracking and self._shared.worker_passes != self._seen_passes:
+            raise ConfigError(
+                f"workers have delivered batches of {plan.spec.name}, and this process did not see which",
+                expected="state_dict(after=batch) with the last batch received, or a loop over track(loader)",
+                fix="Iterate with `for batch in dataset.track(loader)`, or use torchdata's StatefulDataLoader.",
+            )
+        if self._tally is not None and self._tally.epoch is not None:
+            return self._state(self._tally.epoch, self._tally.steps, tuple(sorted(self._tally.ahead)))
         if self._cursor is not None and self._cursor.base.epoch == self.epoch:
-            return self._cursor.state(self.plan.pins)
-        return ReaderState(self.plan.pins, self.position(), self.rank, self.world_size).to_dict()
+            return self._cursor.state(plan)
+        return self._state(self.epoch, 0)
+
+    def _state(self, epoch: int, steps: int, ahead: tuple[int, ...] = ()) -> dict[str, Any]:
+        base = self._shared.base if self._shared.base.epoch == epoch else Position(epoch)
+        plan = self.plan
+        return ReaderState(
+            plan.pins, base, self.rank, self.world_size, steps, ahead=ahead, opened=plan.opened
+        ).to_dict()
+
+    def _check_order(self) -> None:
+        """One batch tells nothing of the others where they come in any order."""
+        if self._shared.loose:
+            raise ConfigError(
+                "batches come in any order with in_order=False, so the last one does not say which were received",
+                expected="a loop over track(loader), which counts each of them",
+                fix="Iterate with `for batch in dataset.track(loader)` and call state_dict() without `after`.",
+            )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was saved, with any number of ranks and workers.
@@ -221,25 +299,34 @@ class DedupDataset(IterableDataset[Any]):
             StateMismatchError: the state belongs to another dataset, version, seed, split count or options.
         """
         saved = ReaderState.from_dict(state)
-        saved.check(self.plan.pins)
+        saved.check(self.plan.pins, self.plan.opened)
         if get_worker_info() is None:
             # In a worker the iterator's own state says where to go on; the shared position is the main process's.
             self._shared.load(saved.lockstep)
-        self._cursor, self._delivered = None, None
+        self._forget()
 
     def track(self, loader: Iterable[Any], *, progress: bool = False) -> Iterator[Any]:
         """Iterate over a DataLoader of this dataset so that ``state_dict()`` counts each batch as it is received.
 
-        Needed with a plain DataLoader that has workers; ``transform`` must then return a ``DedupBatch``.
+        Needed with a plain DataLoader that has workers; ``transform`` must then return a ``DedupBatch``. Batches may
+        come in any order (``in_order=False``).
 
         Args:
             loader: The loader.
             progress: Whether to show a progress bar of this rank's batches.
         """
         steps = len(self)
-        with Progressbar(disable=not progress, transient=True) as bar:
-            task = bar.add_task(f"{self.plan.spec.name} epoch {self.epoch}", total=steps)
-            for batch in loader:
-                self._delivered = batch.progress
-                bar.advance(task)
-                yield batch
+        self._forget()
+        self._tally, self._tracking = Tally(self.world_size), True
+        tally = self._tally
+        try:
+            with Progressbar(disable=not progress, transient=True) as bar:
+                task = bar.add_task(f"{self.plan.spec.name} epoch {self.epoch}", total=steps)
+                for batch in loader:
+                    tally.add(batch.progress.epoch, batch.progress.place)
+                    # In this process the dataset's own iterator has begun anew since.
+                    self._tally, self._seen_passes = tally, self._shared.worker_passes
+                    bar.advance(task)
+                    yield batch
+        finally:
+            self._tracking = False

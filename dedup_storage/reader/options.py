@@ -14,6 +14,8 @@ from dedup_storage.schema import explain_validation
 
 __all__ = ["Ends", "Filters", "ReadOptions", "Unit"]
 
+_MOST_LISTED = 20
+
 
 class Unit(StrEnum):
     """What ``batch_size`` counts."""
@@ -116,6 +118,10 @@ class ReadOptions(BaseModel):
             raise ValueError("sample and filters exclude each other")
         return self
 
+    def described(self) -> dict[str, Any]:
+        """As JSON values for people: of long lists only how many values they have."""
+        return {name: _shortened(value) for name, value in self.model_dump(mode="json").items()}
+
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> ReadOptions:
         """Validate fields by name.
@@ -127,3 +133,9 @@ class ReadOptions(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError("the reader's options are not valid: " + explain_validation(error, cls)) from None
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shortened(inner) for name, inner in value.items() if inner is not None}
+    return f"{len(value)} values" if isinstance(value, list) and len(value) > _MOST_LISTED else value

@@ -60,6 +60,11 @@ class ReadPlan:
     splits: int
 
     @property
+    def opened(self) -> dict[str, Any]:
+        """Version and options, for the message that refuses a state."""
+        return {"version": self.version, "options": self.options.described()}
+
+    @property
     def num_requests(self) -> int:
         """Requests of an epoch."""
         return sum(len(u) for u in self.units)
