@@ -16,6 +16,8 @@ from dedup_storage.words import counted
 
 __all__ = ["Column", "dtype_text"]
 
+_FIBONACCI = -7046029254386353131
+
 
 def dtype_text(tensor: Tensor) -> str:
     """A tensor's dtype without its module. Example: ``"int64"``"""
@@ -103,6 +105,23 @@ class Column:
         # Code -1 takes the last place: nulls hash to 0.
         hashes = torch.from_numpy(np.append(hash_strings(strings), np.int64(0))).to(self.values.device)
         return hashes[self.values.to(torch.int64)]
+
+    def buckets(self, rows: int) -> Tensor:
+        """Rows of an embedding table by a stable hash, shaped like ``values``: 1 to ``rows``, and 0 for null.
+
+        The same value has the same row in every batch, rank and run; two values may share one. A vocabulary
+        (``open_vocabulary``) gives each its own.
+
+        Args:
+            rows: Rows beside row 0; an embedding table needs ``rows + 1``.
+
+        Raises:
+            TypeError: a floating-point column.
+        """
+        # Fibonacci hashing in wrapping int64 arithmetic; the high bits are the good ones.
+        found = ((self.ids() * _FIBONACCI) >> 20).remainder(rows) + 1
+        valid = self.valid if self.offsets is None else self.element_valid
+        return found if valid is None else torch.where(valid, found, 0)
 
     def to_nested(self) -> Tensor:
         """A jagged NestedTensor (n, ragged); a scalar column gives its plain values. Copies nothing."""

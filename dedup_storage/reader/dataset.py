@@ -22,6 +22,7 @@ from dedup_storage.reader.open.plan import ReadPlan, make_plan
 from dedup_storage.reader.options import Ends, Filters, ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder
 from dedup_storage.reader.state import Position, ReaderState
+from dedup_storage.reader.vocabulary import IdVocabulary
 from dedup_storage.words import counted
 
 __all__ = ["DedupDataset"]
@@ -64,6 +65,8 @@ class DedupDataset(IterableDataset[Any]):
         oversize: A request larger than a batch is a batch of its own (``own``), or several, marked (``split``).
         drop_last: Whether a split's last, smaller batch is left out.
         strings: Codes into the batch's vocabulary (``dictionary``) or a stable 64-bit hash (``hash``).
+        vocabularies: Column -> vocabulary whose ids are delivered in place of the column's values (int32, 0 for null
+            and for what it does not hold); see ``open_vocabulary``.
         sample: Name of a stored sample to read; its filters are used in place of ``filters``.
         orphans: Impressions without a request are an error (``raise``) or left out (``skip``).
 
@@ -101,6 +104,7 @@ class DedupDataset(IterableDataset[Any]):
         oversize: Literal["own", "split"] = "own",
         drop_last: bool = False,
         strings: Literal["dictionary", "hash"] = "dictionary",
+        vocabularies: Mapping[str, IdVocabulary] | None = None,
         sample: str | None = None,
         orphans: Literal["raise", "skip"] = "raise",
     ) -> None:
@@ -129,7 +133,8 @@ class DedupDataset(IterableDataset[Any]):
                 "orphans": orphans,
             }
         )
-        self.plan: ReadPlan = make_plan(name, settings if settings is not None else load_settings(), version, options)
+        settings = settings if settings is not None else load_settings()
+        self.plan: ReadPlan = make_plan(name, settings, version, options, vocabularies)
         # Shared memory, so that epoch and position reach workers that are already running.
         self._shared = SharedPosition()
         self._cursor: Cursor | None = None

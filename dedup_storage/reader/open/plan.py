@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConfigError
+from dedup_storage.errors import ConfigError, SchemaError, UnknownColumnError, known_names
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.reader.batch import DedupBatch, Progress
+from dedup_storage.reader.decode.encode import Forms
 from dedup_storage.reader.decode.files import TableRef
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
-from dedup_storage.reader.decode.unit_reader import UnitReader, UnitSource
+from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader, UnitSource
 from dedup_storage.reader.decode.units import RequestUnit
 from dedup_storage.reader.decode.window import encode_window
 from dedup_storage.reader.open.cut import Cut
@@ -29,7 +32,9 @@ from dedup_storage.reader.open.scan import with_common_segments
 from dedup_storage.reader.options import ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder, OrderOptions, UnitSizes
 from dedup_storage.reader.state import fingerprint
+from dedup_storage.reader.vocabulary import IdVocabulary, fits_vocabulary
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
+from dedup_storage.schema import Grain
 from dedup_storage.words import counted
 
 __all__ = ["ReadPlan", "make_plan"]
@@ -49,6 +54,7 @@ class ReadPlan:
         source: What units are read from.
         units: What is decoded.
         splits: Logical splits.
+        vocabularies: Column -> vocabulary whose ids are delivered in place of its values.
     """
 
     spec: DatasetSpec
@@ -58,6 +64,7 @@ class ReadPlan:
     source: UnitSource
     units: tuple[RequestUnit, ...]
     splits: int
+    vocabularies: Mapping[str, IdVocabulary] = field(default_factory=dict)
 
     @property
     def opened(self) -> dict[str, Any]:
@@ -78,7 +85,39 @@ class ReadPlan:
     def packer(self) -> BatchPacker:
         """Packs tables into batches."""
         schema = self.spec.schema_
-        return BatchPacker(schema.user, schema.item, schema.labels, schema.sequence_columns, self.options.strings)
+        return BatchPacker(schema.user, schema.item, schema.labels, schema.sequence_columns, self.forms)
+
+    @property
+    def forms(self) -> Forms:
+        """What each column's values become."""
+        return Forms(self.options.strings, self.vocabularies)
+
+    @property
+    def grains(self) -> dict[str, Grain]:
+        """Grain of each column that is delivered."""
+        source = self.source
+        found = dict.fromkeys(source.request_columns, Grain.REQUEST)
+        return found | dict.fromkeys(source.impression_columns, Grain.IMPRESSION)
+
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        """Arrow type of each column of the tables that are read."""
+        types = dict.fromkeys((REQUEST_WEIGHT, IMPRESSION_WEIGHT), pa.float64())
+        return types | {c: ref.fields[c][1] for ref in self._tables() for c in ref.fields}
+
+    def decoded(self, block_bytes: float) -> Iterator[Decoded]:
+        """Everything that an epoch delivers, as Arrow tables in the order of the files.
+
+        Args:
+            block_bytes: Decoded bytes of a piece, about.
+        """
+        for unit, sizes in zip(self.units, self._sizes(), strict=True):
+            reader = UnitReader(unit, self.source)
+            try:
+                for start, stop in pairwise(sizes.block_bounds(block_bytes).tolist()):
+                    yield reader.read(start, stop)
+            finally:
+                reader.close()
 
     def _sizes(self) -> list[UnitSizes]:
         return [
@@ -116,15 +155,13 @@ class ReadPlan:
 
     def empty_batch(self, progress: Progress, transform: ArrowTransform | None) -> DedupBatch:
         """A batch of no rows."""
-        source = self.source
-        types = dict.fromkeys((REQUEST_WEIGHT, IMPRESSION_WEIGHT), pa.float64())
-        types |= {c: ref.fields[c][1] for ref in self._tables() for c in ref.fields}
+        source, types = self.source, self.types
         requests = pa.table({c: pa.array([], types[c]) for c in source.request_columns})
         impressions = pa.table({c: pa.array([], types[c]) for c in source.impression_columns})
         if transform is not None:
             requests, impressions = transform(requests, impressions)
         none = np.empty(0, dtype=np.int64)
-        window = encode_window(requests, impressions, none, None, self.options.strings)
+        window = encode_window(requests, impressions, none, None, self.forms)
         return self.packer.pack([Part(window, (0, 0), (0, 0), none)], progress)
 
     def _tables(self) -> list[TableRef]:
@@ -156,7 +193,13 @@ def _cost(unit: RequestUnit, measure: Unit) -> np.ndarray[Any, np.dtype[np.int64
     return np.maximum(unit.lengths.astype(np.int64), 1)
 
 
-def make_plan(name: str, settings: Settings, version: int | None, options: ReadOptions) -> ReadPlan:
+def make_plan(
+    name: str,
+    settings: Settings,
+    version: int | None,
+    options: ReadOptions,
+    vocabularies: Mapping[str, IdVocabulary] | None = None,
+) -> ReadPlan:
     """Open a version and index it.
 
     Raises:
@@ -196,7 +239,33 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
         piece_bytes=_piece_bytes(options, len(units), splits),
     )
     pins = _pins(cut, options, projection, splits, sample.fingerprint)
-    return ReadPlan(spec, cut.version, options, pins, source, units, splits)
+    if vocabularies:
+        pins["vocabularies"] = {column: v.digest for column, v in sorted(vocabularies.items())}
+    plan = ReadPlan(spec, cut.version, options, pins, source, units, splits, dict(vocabularies or {}))
+    _check_vocabularies(plan)
+    return plan
+
+
+def _check_vocabularies(plan: ReadPlan) -> None:
+    for column, vocabulary in plan.vocabularies.items():
+        if column not in plan.grains:
+            raise UnknownColumnError(
+                f"the column {column} has a vocabulary and is not read",
+                expected=known_names(column, plan.grains),
+                fix="Name it in columns too.",
+            )
+        if column in plan.spec.request_key:
+            raise ConfigError(
+                f"the column {column} is a key of users or requests, which ids of a vocabulary cannot tell apart",
+                fix="Leave its vocabulary out; batch.user_ids() are the same in every batch.",
+            )
+        if not fits_vocabulary(plan.types[column], vocabulary):
+            raise SchemaError(
+                f"the column {column} does not fit its vocabulary",
+                expected=f"{vocabulary.values.type}, as in {vocabulary!r}",
+                got=str(plan.types[column]),
+                fix="Build the vocabulary of this column.",
+            )
 
 
 def _piece_bytes(options: ReadOptions, units: int, splits: int) -> int:
