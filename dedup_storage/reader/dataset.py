@@ -42,7 +42,8 @@ class DedupDataset(IterableDataset[Any]):
         version: Version number; ``None`` takes the newest.
         columns: Columns to read, of any grain; ``None`` reads all that a tensor can hold.
             ``user_ids()`` and ``item_ids()`` of a batch need the user and the item column.
-        filters: ``Filters``, or its fields as a mapping: start, end, users, buckets.
+        filters: ``Filters``, or its fields as a mapping: start, end, users, buckets; and any stored column, such as
+            ``{"country": ["DE", "FR"], "age": {">=": 18}}``.
         batch_size: Size of a batch in ``unit``; a larger request is a batch of its own.
         unit: ``impressions``, ``requests`` or ``tokens``.
         shuffle: Whether the order changes with ``seed`` and epoch.

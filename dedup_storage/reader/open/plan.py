@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConfigError, SchemaError, UnknownColumnError, known_names
-from dedup_storage.layout import DatasetSpec
+from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.decode.encode import Forms
 from dedup_storage.reader.decode.files import TableRef
@@ -22,7 +22,7 @@ from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
 from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader, UnitSource
 from dedup_storage.reader.decode.units import RequestUnit
 from dedup_storage.reader.decode.window import encode_window
-from dedup_storage.reader.open.cut import Cut
+from dedup_storage.reader.open.cut import Cut, CutTable
 from dedup_storage.reader.open.features import FeatureScan
 from dedup_storage.reader.open.formats import open_cut
 from dedup_storage.reader.open.index import SegmentIndexer, build_units
@@ -209,7 +209,7 @@ def make_plan(
     spec = cut.spec
     sample = resolve_sample(cut, options)
     projection, filters = project(cut, without_weights(options)), sample.filters
-    tables = [projection.requests, projection.impressions, *(g.table for g in projection.groups)]
+    tables = _tables_of(projection)
     planned = {t.name: t.stored.plan(t.name, spec, filters) for t in tables}
     names = list(planned)
     scans = dict(zip(names, with_common_segments(list(planned.values())), strict=True))
@@ -224,6 +224,8 @@ def make_plan(
         projection.own_impressions,
         features,
         sample.selector,
+        projection.conditions,
+        {c.table.name: scans[c.table.name] for c in projection.conditions if c.table.role is TableRole.FEATURES},
     )
     units = tuple(build_units(indexer))
     splits = options.splits if options.splits is not None else _default_splits(len(units))
@@ -268,6 +270,12 @@ def _check_vocabularies(plan: ReadPlan) -> None:
             )
 
 
+def _tables_of(projection: Projection) -> list[CutTable]:
+    """Tables that are read, be it for a condition alone."""
+    groups = (g.table for g in projection.groups)
+    return [projection.requests, projection.impressions, *groups, *(c.table for c in projection.conditions)]
+
+
 def _piece_bytes(options: ReadOptions, units: int, splits: int) -> int:
     """Bytes to decode at a time: half a block, since what a window keeps of a piece keeps all of it."""
     mix = max(min(options.mix, -(-units // splits)), 1)
@@ -284,13 +292,13 @@ def _default_splits(units: int) -> int:
 
 def _pins(cut: Cut, options: ReadOptions, projection: Projection, splits: int, sample: str | None) -> dict[str, Any]:
     rest = options.model_dump(mode="json", exclude={"columns", "seed", "splits", "filters", "sample"})
-    read = [projection.requests, projection.impressions, *(g.table for g in projection.groups)]
+    read = {t.name: t for t in _tables_of(projection)}.values()
     return {
         "dataset": cut.spec.name,
         "snapshots": {t.name: str(t.snapshot_id) for t in sorted(read, key=lambda t: t.name)},
         "seed": options.seed,
         "splits": splits,
         "columns": fingerprint({"columns": [*projection.request_columns, *projection.impression_columns]}),
-        "filters": fingerprint({**options.filters.model_dump(mode="json"), "sample": sample}),
+        "filters": fingerprint({**options.filters.dumped(), "sample": sample}),
         "options": fingerprint(rest),
     }
