@@ -223,6 +223,8 @@ class DedupBatch:
     def item_ids(self, column: str | None = None) -> Tensor:
         """(B,) int64: the item of each impression, the same in every batch and on every rank.
 
+        With a vocabulary its ids, so that all items that it does not hold count as one item, 0.
+
         Args:
             column: Name of the item column; ``None`` takes the dataset's. A request-grain column is expanded.
         """

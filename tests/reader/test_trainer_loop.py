@@ -145,6 +145,21 @@ def test_a_loader_that_batches_again_is_told_by_name(opened: Opener, workers: in
     assert contents(undone) == deliver(opened())
 
 
+class DataLoaderDispatcher:
+    """Iterates a dataset as accelerate's class of this name does, without accelerate."""
+
+    __module__ = "accelerate.data_loader"
+
+    def read(self, dataset: DedupDataset) -> list[DedupBatch]:
+        return list(DataLoader(dataset, batch_size=None))
+
+
+def test_accelerate_does_not_shard_a_second_time(opened: Opener) -> None:
+    with pytest.raises(ConfigError, match=r"accelerate's DataLoaderDispatcher shards.*out of accelerator\.prepare"):
+        DataLoaderDispatcher().read(opened(rank=0, world_size=2))
+    assert contents(DataLoaderDispatcher().read(opened())) == deliver(opened())
+
+
 def test_a_loaders_state_of_rank_0_goes_on_on_every_rank(opened: Opener) -> None:
     everything = deliver(opened(ends="uneven"))
     ranks = [StatefulDataLoader(opened(rank=r, world_size=2), batch_size=None, num_workers=2) for r in range(2)]

@@ -149,6 +149,18 @@ def test_it_is_built_once_and_stored_beside_the_dataset(lake: Lake, log: Log, mo
     )
 
 
+def test_it_moves_with_a_renamed_dataset_and_goes_with_a_dropped_one(lake: Lake, name: str) -> None:
+    lake.write(name, make_log(users=3))
+    connection = Connection(lake.settings)
+    built = connection.vocabulary(name, "item_id")
+    folder = Path(lake.table(name, "requests").location().removeprefix("file://")) / "_vocabularies"
+    connection.rename(name, f"{name}_new")
+    assert connection.vocabulary(f"{name}_new", "item_id").facts == built.facts  # the stored one
+    assert folder.is_dir()
+    connection.drop(f"{name}_new")
+    assert not folder.exists()
+
+
 def test_chosen_requests_count_alone(lake: Lake, log: Log) -> None:
     users = [0, 1, 2]
     some = open_vocabulary("vocabulary_split", "item_id", lake.settings, filters={"users": users}, store=False)
