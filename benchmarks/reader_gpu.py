@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks._harness import Report, parse
 from dedup_storage.reader import DedupBatch
 from dedup_storage.reader.batch import Progress
+from dedup_storage.reader.decode.encode import Forms
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.window import encode_window
 
@@ -60,8 +61,8 @@ def batch_of(factor: int, tokens: int) -> DedupBatch:
         {"item_id": random.integers(0, VOCABULARY, rows), "label": random.random(rows, dtype=np.float32)}
     )
     lengths = np.full(REQUESTS, factor, dtype=np.int64)
-    window = encode_window(requests, impressions, lengths, None, "dictionary")
-    packer = BatchPacker("user_id", "item_id", ("label",), ("history",), "dictionary")
+    window = encode_window(requests, impressions, lengths, None, Forms())
+    packer = BatchPacker("user_id", "item_id", ("label",), ("history",), Forms())
     return packer.pack([Part(window, (0, REQUESTS), (0, rows), lengths)], Progress())
 
 

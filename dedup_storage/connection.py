@@ -7,6 +7,7 @@ May import: nothing heavy before it is used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dedup_storage.dataset.facade import Dataset
     from dedup_storage.lake.admin import Admin, DatasetDescription, DropSummary, RenameSummary
     from dedup_storage.layout import Layout
+    from dedup_storage.reader.vocabulary import IdVocabulary
     from dedup_storage.schema import DateGrain, LogSchema
     from dedup_storage.sources.raw import RawLog
 
@@ -129,6 +131,26 @@ class Lake:
             DatasetNotFoundError: names the datasets that do exist.
         """
         return self._admin.describe(name)
+
+    def vocabulary(
+        self,
+        name: str,
+        columns: str | Sequence[str],
+        *,
+        version: int | None = None,
+        min_count: int = 1,
+        filters: Mapping[str, Any] | None = None,
+        sample: str | None = None,
+    ) -> IdVocabulary:
+        """Ids for the values of columns: built once from a version, stored beside the dataset, and read from then on.
+
+        Args, Raises: as ``dedup_storage.reader.open_vocabulary``.
+        """
+        from dedup_storage.reader.open.vocabulary import open_vocabulary
+
+        return open_vocabulary(
+            name, columns, self.settings, version=version, min_count=min_count, filters=filters, sample=sample
+        )
 
     def drop(self, name: str, *, force: bool = False) -> DropSummary:
         """Remove a dataset: its tables, and every file in their folders. A drop that was stopped is finished.

@@ -21,7 +21,7 @@ class ItemTable(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(...) int64 ids -> (..., width)."""
-        # Fibonacci hashing in wrapping int64 arithmetic; the high bits are the good ones.
+        # As ``Column.buckets``, here for ids that were padded.
         mixed = (ids * -7046029254386353131) >> 20
         embedded: Tensor = self.table(mixed.remainder(self.rows) + 1)
         return embedded

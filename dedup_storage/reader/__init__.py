@@ -11,7 +11,20 @@ from dedup_storage.reader.batch import DedupBatch
 from dedup_storage.reader.column import Column
 from dedup_storage.reader.dataset import DedupDataset
 from dedup_storage.reader.flat import flat_batch
+from dedup_storage.reader.open.vocabulary import open_vocabulary
 from dedup_storage.reader.options import Ends, Filters, Unit
 from dedup_storage.reader.state import merge_states
+from dedup_storage.reader.vocabulary import IdVocabulary
 
-__all__ = ["Column", "DedupBatch", "DedupDataset", "Ends", "Filters", "Unit", "flat_batch", "merge_states"]
+__all__ = [
+    "Column",
+    "DedupBatch",
+    "DedupDataset",
+    "Ends",
+    "Filters",
+    "IdVocabulary",
+    "Unit",
+    "flat_batch",
+    "merge_states",
+    "open_vocabulary",
+]

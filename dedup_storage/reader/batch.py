@@ -17,6 +17,7 @@ from dedup_storage.errors import (
     known_names,
 )
 from dedup_storage.reader.column import Column, dtype_text
+from dedup_storage.reader.forms import arrow_table, keyed_jagged
 from dedup_storage.schema import Grain
 from dedup_storage.training.masks import negative_mask
 from dedup_storage.words import counted, human_bytes
@@ -228,6 +229,8 @@ class DedupBatch:
     def item_ids(self, column: str | None = None) -> Tensor:
         """(B,) int64: the item of each impression, the same in every batch and on every rank.
 
+        With a vocabulary its ids, so that all items that it does not hold count as one item, 0.
+
         Args:
             column: Name of the item column; ``None`` takes the dataset's. A request-grain column is expanded.
         """
@@ -373,25 +376,29 @@ class DedupBatch:
             MissingDependencyError: torchrec is not installed.
             UnknownColumnError: a column that this grain of the batch does not have.
         """
-        try:
-            from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
-        except ImportError:
-            raise MissingDependencyError("to_kjt needs torchrec", fix="Install torchrec.") from None
-        present = self._of(Grain(grain))
-        names = (
-            [n for n, c in present.items() if not c.values.is_floating_point()] if columns is None else list(columns)
+        return keyed_jagged(self._of(Grain(grain)), columns, Grain(grain).value)
+
+    def to_arrow(self, grain: Grain | str = Grain.IMPRESSION) -> Any:
+        """A pyarrow table for people: strings and nulls put back, times as int64 microseconds.
+
+        Args:
+            grain: ``impression`` for B rows with the request columns repeated, ``request`` for R rows of these alone.
+        """
+        return arrow_table(
+            self.requests, self.impressions, self.inverse_indices if Grain(grain) is Grain.IMPRESSION else None
         )
-        values, lengths = [], []
-        for name in names:
-            if name not in present:
-                raise UnknownColumnError(
-                    f"the batch has no column {name} at {Grain(grain).value} grain", expected=known_names(name, present)
-                )
-            column = present[name].known()
-            keep = column.valid if column.offsets is None and column.valid is not None else None
-            values.append((column.values if keep is None else column.values[keep]).to(torch.int64))
-            lengths.append(column.lengths if keep is None else keep.to(torch.int64))
-        return KeyedJaggedTensor(keys=names, values=torch.cat(values), lengths=torch.cat(lengths))
+
+    def to_pandas(self, grain: Grain | str = Grain.IMPRESSION) -> Any:
+        """A pandas frame, as ``to_arrow``.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        try:
+            import pandas  # noqa: F401
+        except ImportError:
+            raise MissingDependencyError("to_pandas needs pandas", fix="Install pandas, or use to_arrow().") from None
+        return self.to_arrow(grain).to_pandas()
 
 
 def _kind(column: Column) -> str:

@@ -16,6 +16,8 @@ from dedup_storage.words import counted
 
 __all__ = ["Column", "dtype_text"]
 
+_FIBONACCI = -7046029254386353131
+
 
 def dtype_text(tensor: Tensor) -> str:
     """A tensor's dtype without its module. Example: ``"int64"``"""
@@ -29,7 +31,8 @@ class Column:
     Attributes:
         values: (n,) for a scalar column, (num_elements,) for a list column. Times are int64 microseconds since the
             epoch, dates int32 days, decimals float64 (``decimal(20,0)``, which holds unsigned 64-bit integers, uint64),
-            strings int32 codes or int64 hashes.
+            strings int32 codes or int64 hashes; with a vocabulary of the dataset (``open_vocabulary``) int32 ids, 0 for
+            null and for what it does not hold.
         offsets: (n + 1,) int64 for a list column: row i holds values[offsets[i]:offsets[i + 1]]; else ``None``.
         valid: (n,) bool, False where the row is null; ``None`` when no row of the batch is. A null row's value is 0
             (NaN for floats, -1 for codes), a null list is empty.
@@ -115,6 +118,23 @@ class Column:
             return self
         before = torch.nn.functional.pad(self.element_valid.cumsum(0), (1, 0))
         return replace(self, values=self.values[self.element_valid], offsets=before[self.offsets], element_valid=None)
+
+    def buckets(self, rows: int) -> Tensor:
+        """Rows of an embedding table by a stable hash, shaped like ``values``: 1 to ``rows``, and 0 for null.
+
+        The same value has the same row in every batch, rank and run; two values may share one. A vocabulary
+        (``open_vocabulary``) gives each its own.
+
+        Args:
+            rows: Rows beside row 0; an embedding table needs ``rows + 1``.
+
+        Raises:
+            TypeError: a floating-point column.
+        """
+        # Fibonacci hashing in wrapping int64 arithmetic; the high bits are the good ones.
+        found = ((self.ids() * _FIBONACCI) >> 20).remainder(rows) + 1
+        valid = self.valid if self.offsets is None else self.element_valid
+        return found if valid is None else torch.where(valid, found, 0)
 
     def to_nested(self) -> Tensor:
         """A jagged NestedTensor (n, ragged), null elements left out; a scalar column gives its plain values.

@@ -14,12 +14,15 @@ from dedup_storage.errors import ConfigError
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.decode.split import ArrowTransform
 from dedup_storage.reader.epoch.iterate import BatchIterator, Cursor, Job, Shard, default_threads
-from dedup_storage.reader.epoch.ranks import resolve_rank
+from dedup_storage.reader.epoch.loader import check_loader
+from dedup_storage.reader.epoch.ranks import Ranks
 from dedup_storage.reader.epoch.shared import SharedPosition, check_picklable
+from dedup_storage.reader.epoch.tally import Tally
 from dedup_storage.reader.open.plan import ReadPlan, make_plan
 from dedup_storage.reader.options import Ends, Filters, ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder
-from dedup_storage.reader.state import Position, ReaderState, Received
+from dedup_storage.reader.state import Position, ReaderState
+from dedup_storage.reader.vocabulary import IdVocabulary
 from dedup_storage.words import counted
 
 __all__ = ["DedupDataset"]
@@ -39,12 +42,14 @@ class DedupDataset(IterableDataset[Any]):
         version: Version number; ``None`` takes the newest.
         columns: Columns to read, of any grain; ``None`` reads all that a tensor can hold.
             ``user_ids()`` and ``item_ids()`` of a batch need the user and the item column.
-        filters: ``Filters``, or its fields as a mapping: start, end, users, buckets.
+        filters: ``Filters``, or its fields as a mapping: start, end, users, buckets; and any stored column, such as
+            ``{"country": ["DE", "FR"], "age": {">=": 18}}``.
         batch_size: Size of a batch in ``unit``; a larger request is a batch of its own.
         unit: ``impressions``, ``requests`` or ``tokens``.
         shuffle: Whether the order changes with ``seed`` and epoch.
         seed: Seed of the order.
-        rank: This process among ``world_size``; ``None`` asks torch.distributed, then ``RANK`` and ``WORLD_SIZE``.
+        rank: This process among ``world_size``; ``None`` asks torch.distributed, then ``RANK`` and ``WORLD_SIZE``,
+            whenever the dataset is iterated.
         world_size: Processes that share the epoch.
         ends: When the last round lacks batches for some ranks: ``drop`` it, ``pad`` with empty batches, ``repeat``
             earlier ones (marked), or leave ranks ``uneven``.
@@ -61,6 +66,8 @@ class DedupDataset(IterableDataset[Any]):
         oversize: A request larger than a batch is a batch of its own (``own``), or several, marked (``split``).
         drop_last: Whether a split's last, smaller batch is left out.
         strings: Codes into the batch's vocabulary (``dictionary``) or a stable 64-bit hash (``hash``).
+        vocabularies: Column -> vocabulary whose ids are delivered in place of the column's values (int32, 0 for null
+            and for what it does not hold); see ``open_vocabulary``.
         sample: Name of a stored sample to read; its filters are used in place of ``filters``.
         orphans: Impressions without a request are an error (``raise``) or left out (``skip``).
 
@@ -98,11 +105,12 @@ class DedupDataset(IterableDataset[Any]):
         oversize: Literal["own", "split"] = "own",
         drop_last: bool = False,
         strings: Literal["dictionary", "hash"] = "dictionary",
+        vocabularies: Mapping[str, IdVocabulary] | None = None,
         sample: str | None = None,
         orphans: Literal["raise", "skip"] = "raise",
     ) -> None:
         super().__init__()
-        self.rank, self.world_size = resolve_rank(rank, world_size)
+        self._ranks = Ranks.of(rank, world_size)
         if ends not in list(Ends):
             raise ConfigError("the option ends is not valid", expected="one of " + ", ".join(Ends), got=str(ends))
         self.ends, self.prefetch, self.threads = Ends(ends), prefetch, threads
@@ -126,19 +134,24 @@ class DedupDataset(IterableDataset[Any]):
                 "orphans": orphans,
             }
         )
-        self.plan: ReadPlan = make_plan(name, settings if settings is not None else load_settings(), version, options)
+        settings = settings if settings is not None else load_settings()
+        self.plan: ReadPlan = make_plan(name, settings, version, options, vocabularies)
         # Shared memory, so that epoch and position reach workers that are already running.
         self._shared = SharedPosition()
         self._cursor: Cursor | None = None
-        self._received: Received | None = None
-        self._delivered: Progress | None = None
+        # What ``track`` saw, whether it is at work, and the workers' passes that this process knows of.
+        self._tally: Tally | None = None
+        self._tracking = False
+        self._seen_passes = 0
         self._order: EpochOrder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers that are spawned get a pickled copy: say which hook does not travel.
         for option in ("transform", "arrow_transform"):
             check_picklable(option, getattr(self, option))
-        return {**self.__dict__, "_cursor": None, "_received": None, "_delivered": None, "_order": None}
+        self._look_at_loader()
+        forgotten = {"_cursor": None, "_tally": None, "_tracking": False, "_order": None}
+        return {**self.__dict__, **forgotten, "_ranks": self._ranks.to_worker()}
 
     def __repr__(self) -> str:
         plan, options = self.plan, self.plan.options
@@ -147,6 +160,16 @@ class DedupDataset(IterableDataset[Any]):
         rank = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
         missing = f", {counted(plan.users_not_found, 'user')} asked for not found" if plan.users_not_found else ""
         return f"DedupDataset({plan.spec.name}, version {plan.version}: {rows}, batches of {size}{rank}{missing})"
+
+    @property
+    def rank(self) -> int:
+        """This process among those that share the epoch."""
+        return self._ranks.resolve()[0]
+
+    @property
+    def world_size(self) -> int:
+        """Processes that share the epoch."""
+        return self._ranks.resolve()[1]
 
     # -- epochs -------------------------------------------------------------------------------------------------
     @property
@@ -159,8 +182,7 @@ class DedupDataset(IterableDataset[Any]):
         if epoch < 0:
             raise ConfigError("the epoch is negative", expected="0 or more", got=str(epoch))
         self._shared.epoch = epoch
-        self._cursor, self._received, self._delivered = None, None, None
-        _allow_other_lengths()
+        self._forget()
 
     def position(self) -> Position:
         """Where the next iteration begins."""
@@ -175,12 +197,22 @@ class DedupDataset(IterableDataset[Any]):
 
     def __len__(self) -> int:
         """Batches that this rank receives in the current epoch."""
+        # Epochs differ in their number of batches; a DataLoader compares a later one with the length of an earlier.
+        warnings.filterwarnings("ignore", message=r"Length of IterableDataset DedupDataset\(", category=UserWarning)
         left = len(self.position().remaining(len(self.order())))
         return Shard(self.rank, self.world_size).steps(left, self.world_size, self.ends)
 
     def __iter__(self) -> BatchIterator:
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker is not None else (1, 0)
+        self._look_at_loader()
+        if number == 0:
+            self._warn_of_same_epoch()
+        if worker is None:
+            self._forget()
+            self._shared.loose = False
+        elif number == 0:
+            self._shared.begin_worker_pass()
         self.plan.check_splits(self.world_size, workers)
         shard = Shard(self.rank + self.world_size * number, self.world_size * workers)
         job = Job(
@@ -193,33 +225,79 @@ class DedupDataset(IterableDataset[Any]):
             prefetch=self.prefetch,
             threads=self.threads if self.threads is not None else default_threads(workers),
         )
-        self._cursor = Cursor(self.position(), shard)
-        return BatchIterator(job, self._cursor)
+        self._cursor = Cursor(self.position(), shard, loose=worker is not None and self._shared.loose)
+        # A loader that brings its own state puts epoch and position where the main process counts from, too.
+        return BatchIterator(job, self._cursor, self._ended, self._shared.load)
+
+    def _ended(self, epoch: int) -> None:
+        self._shared.read_epoch = epoch
+
+    def _look_at_loader(self) -> None:
+        """Refuse a loader that would change what is delivered; remember one that delivers in any order."""
+        loose = check_loader(self, lambda: self.world_size)
+        if loose is not None:
+            self._shared.loose = loose
+
+    def _forget(self) -> None:
+        """Nothing was delivered since: an iteration begins."""
+        self._cursor, self._tally, self._seen_passes = None, None, self._shared.worker_passes
+
+    def _warn_of_same_epoch(self) -> None:
+        position = self.position()
+        again = self._shared.read_epoch == self.epoch and position == Position(self.epoch)
+        if again and self.plan.options.shuffle and not self._shared.warned_once():
+            warnings.warn(
+                f"epoch {self.epoch} of {self.plan.spec.name} is read again, in the same order: call "
+                f"set_epoch({self.epoch + 1}) before the next one",
+                UserWarning,
+                stacklevel=3,
+            )
 
     # -- state --------------------------------------------------------------------------------------------------
     def state_dict(self, after: DedupBatch | Progress | None = None) -> dict[str, Any]:
         """Where this rank stands, as JSON values.
 
         Args:
-            after: The last batch that the trainer received of a loader that hands them out in order; needed with a
-                plain DataLoader and workers, where this process cannot see what they delivered. ``None`` counts what
-                ``track`` saw, in whatever order, or what the latest iterator delivered here.
+            after: The last batch that the trainer received; needed with a plain DataLoader and workers, where this
+                process cannot see what they delivered. ``None`` counts what the latest iterator delivered here.
+
+        Raises:
+            ConfigError: workers delivered batches that were not counted here, or ``after`` is given where batches come
+                in any order.
         """
-        progress = after.progress if isinstance(after, DedupBatch) else after
-        seen = self._received
-        if seen is not None and progress in (None, self._delivered):
-            loaded = self._shared.base
-            base = loaded if loaded.epoch == seen.epoch else Position(seen.epoch)
-            ahead = tuple(sorted(seen.ahead))
-            return ReaderState(self.plan.pins, base, self.rank, self.world_size, seen.steps, ahead).to_dict()
-        if progress is not None:
-            loaded = self._shared.base
-            base = loaded if loaded.epoch == progress.epoch else Position(progress.epoch)
+        plan = self.plan
+        if after is not None:
+            self._check_order()
+            progress = after.progress if isinstance(after, DedupBatch) else after
             steps = progress.place // self.world_size + 1
-            return ReaderState(self.plan.pins, base, self.rank, self.world_size, steps).to_dict()
+            return self._state(progress.epoch, steps)
+        if get_worker_info() is None and not self._tracking and self._shared.worker_passes != self._seen_passes:
+            raise ConfigError(
+                f"workers have delivered batches of {plan.spec.name}, and this process did not see which",
+                expected="state_dict(after=batch) with the last batch received, or a loop over track(loader)",
+                fix="Iterate with `for batch in dataset.track(loader)`, or use torchdata's StatefulDataLoader.",
+            )
+        if self._tally is not None and self._tally.epoch is not None:
+            return self._state(self._tally.epoch, self._tally.steps, tuple(sorted(self._tally.ahead)))
         if self._cursor is not None and self._cursor.base.epoch == self.epoch:
-            return self._cursor.state(self.plan.pins)
-        return ReaderState(self.plan.pins, self.position(), self.rank, self.world_size).to_dict()
+            return self._cursor.state(plan)
+        return self._state(self.epoch, 0)
+
+    def _state(self, epoch: int, steps: int, ahead: tuple[int, ...] = ()) -> dict[str, Any]:
+        base = self._shared.base if self._shared.base.epoch == epoch else Position(epoch)
+        plan = self.plan
+        return ReaderState(
+            plan.pins, base, self.rank, self.world_size, steps, ahead=ahead, opened=plan.opened
+        ).to_dict()
+
+    def _check_order(self) -> None:
+        """One batch tells nothing of the others where they come in any order."""
+        if self._shared.loose:
+            raise ConfigError(
+                "batches come in any order with in_order=False, so the last one does not say which were received",
+                expected="a loop over track(loader), which counts each of them",
+                fix="Iterate with `for batch in dataset.track(loader)` and call state_dict() without `after`.",
+            )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was saved, with any number of ranks and workers.
@@ -230,40 +308,36 @@ class DedupDataset(IterableDataset[Any]):
             StateMismatchError: the state belongs to another dataset, version, seed, split count or options.
         """
         saved = ReaderState.from_dict(state)
-        saved.check(self.plan.pins)
+        saved.check(self.plan.pins, self.plan.opened)
         if get_worker_info() is None:
             # In a worker the iterator's own state says where to go on; the shared position is the main process's.
             self._shared.load(saved.lockstep)
-        self._cursor, self._received, self._delivered = None, None, None
-        _allow_other_lengths()
+        self._forget()
 
     def track(self, loader: Iterable[Any], *, progress: bool = False) -> Iterator[Any]:
         """Iterate over a DataLoader of this dataset so that ``state_dict()`` counts each batch as it is received.
 
-        Needed with a plain DataLoader that has workers; ``transform`` must then return a ``DedupBatch``.
+        Needed with a plain DataLoader that has workers; ``transform`` must then return a ``DedupBatch``. Batches may
+        come in any order (``in_order=False``).
 
         Args:
             loader: The loader.
             progress: Whether to show a progress bar of this rank's batches.
         """
         steps = len(self)
-        self._received = None
-        with Progressbar(disable=not progress, transient=True) as bar:
-            task = bar.add_task(f"{self.plan.spec.name} epoch {self.epoch}", total=steps)
-            for batch in loader:
-                at: Progress = batch.progress
-                if self._received is None or self._received.epoch != at.epoch:
-                    self._received = Received(at.epoch)
-                self._received.add(at.place // self.world_size)
-                self._delivered = at
-                bar.advance(task)
-                yield batch
-
-
-def _allow_other_lengths() -> None:
-    """Tell torch that an epoch may have more batches than the one whose length a loader was asked for.
-
-    A loader keeps the first ``len`` and warns of every batch beyond it, whatever ``len`` says now. Requests differ in
-    size, so the batches of an epoch differ in number with its order; the length of each epoch is exact.
-    """
-    warnings.filterwarnings("ignore", r"Length of IterableDataset DedupDataset\(", UserWarning)
+        self._forget()
+        self._tracking, tally = True, None
+        try:
+            with Progressbar(disable=not progress, transient=True) as bar:
+                task = bar.add_task(f"{self.plan.spec.name} epoch {self.epoch}", total=steps)
+                for batch in loader:
+                    if tally is None:
+                        # Only now have the workers said in which order they deliver.
+                        tally = Tally(self.world_size, ordered=not self._shared.loose)
+                    tally.add(batch.progress.epoch, batch.progress.place)
+                    # In this process the dataset's own iterator has begun anew since.
+                    self._tally, self._seen_passes = tally, self._shared.worker_passes
+                    bar.advance(task)
+                    yield batch
+        finally:
+            self._tracking = False

@@ -15,6 +15,9 @@ from dedup_storage.schema import explain_validation
 
 __all__ = ["Ends", "Filters", "ReadOptions", "Unit"]
 
+_MOST_LISTED = 20
+_COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+
 
 class Unit(StrEnum):
     """What ``batch_size`` counts."""
@@ -36,11 +39,16 @@ class Ends(StrEnum):
 class Filters(BaseModel):
     """Which requests to read; all conditions hold.
 
+    A mapping may name columns beside the fields: ``{"start": "2024-06-01", "country": ["DE", "FR"]}``.
+
     Attributes:
         start: First event date (inclusive).
         end: Last event date (inclusive).
         users: User keys: integers, or texts in their plain form. Floats and truth values are no keys.
         buckets: User buckets.
+        where: Column -> a value, a list of values (``None`` is null), or comparisons such as ``{">=": 18, "<": 30}``,
+            which no null satisfies. On an impression's column they choose impressions, and requests without any of
+            these are left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +57,34 @@ class Filters(BaseModel):
     end: dt.date | None = None
     users: tuple[int | str, ...] | None = None
     buckets: tuple[int, ...] | None = None
+    where: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _columns(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        named = {k: v for k, v in values.items() if k not in cls.model_fields}
+        given = {k: v for k, v in values.items() if k in cls.model_fields}
+        twice = set(named) & set(given.get("where", {}))
+        if twice:
+            raise ValueError(f"the column {min(twice)} is named twice")
+        return {**given, "where": {**given.get("where", {}), **named}} if named else given
+
+    @field_validator("where")
+    @classmethod
+    def _conditions(cls, where: dict[str, Any]) -> dict[str, Any]:
+        for column, wanted in where.items():
+            if isinstance(wanted, Mapping):
+                unknown = [sign for sign in wanted if sign not in _COMPARISONS]
+                if unknown or not wanted or None in wanted.values():
+                    raise ValueError(
+                        f"the filter on {column} compares by {', '.join(map(str, unknown)) or 'nothing'}; "
+                        f"comparisons are {', '.join(_COMPARISONS)} with a value"
+                    )
+            elif isinstance(wanted, set | frozenset | tuple | list) and not wanted:
+                raise ValueError(f"the filter on {column} lists no value")
+        return {c: sorted(w, key=str) if isinstance(w, set | frozenset) else w for c, w in where.items()}
 
     @field_validator("users", mode="before")
     @classmethod
@@ -104,6 +140,11 @@ class Filters(BaseModel):
     def is_empty(self) -> bool:
         """Whether nothing is filtered."""
         return self == Filters()
+
+    def dumped(self) -> dict[str, Any]:
+        """As JSON values; without ``where`` as before there was one."""
+        values = self.model_dump(mode="json")
+        return values if self.where else {name: value for name, value in values.items() if name != "where"}
 
 
 class ReadOptions(BaseModel):
@@ -161,6 +202,10 @@ class ReadOptions(BaseModel):
             raise ValueError("sample and filters exclude each other")
         return self
 
+    def described(self) -> dict[str, Any]:
+        """As JSON values for people: of long lists only how many values they have."""
+        return {name: _shortened(value) for name, value in self.model_dump(mode="json").items()}
+
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> ReadOptions:
         """Validate fields by name.
@@ -172,3 +217,9 @@ class ReadOptions(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError("the reader's options are not valid: " + explain_validation(error, cls)) from None
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shortened(inner) for name, inner in value.items() if inner not in (None, {})}
+    return f"{len(value)} values" if isinstance(value, list) and len(value) > _MOST_LISTED else value

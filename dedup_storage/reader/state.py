@@ -13,9 +13,11 @@ import numpy as np
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import StateMismatchError
 
-__all__ = ["Position", "ReaderState", "Received", "fingerprint", "merge_states"]
+__all__ = ["Position", "ReaderState", "fingerprint", "merge_states"]
 
 FORMAT = 1
+# A state with batches received out of order, which releases that know no such state must not read.
+_FORMAT_AHEAD = 2
 # What a pin that differs means, for messages.
 _OTHERS = {
     "dataset": "another dataset",
@@ -25,7 +27,10 @@ _OTHERS = {
     "columns": "other columns",
     "filters": "other filters",
     "options": "other options",
+    "vocabularies": "other vocabularies",
 }
+# Pins that several options make, or one of another name -> these options.
+_MADE_OF = {"filters": ("filters", "sample"), "columns": ("columns",), "splits": ("splits",), "seed": ("seed",)}
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
@@ -53,21 +58,26 @@ class Position:
         left = np.arange(self.start, max(total, self.start), dtype=np.int64)
         return left[~np.isin(left, np.array(self.done, dtype=np.int64))] if self.done else left
 
-    def after(self, delivered: Sequence[tuple[int, int, int]], ahead: Sequence[int] = ()) -> Position:
+    def after(
+        self,
+        delivered: Sequence[tuple[int, int, int]],
+        ahead: Sequence[tuple[int, int, Sequence[int]]] = (),
+    ) -> Position:
         """The position once shards have received batches of what was left here.
 
         Args:
             delivered: (shard, shards, steps): the shard had received ``steps`` of the batches dealt to it.
-            ahead: Places of further batches, received before others of their shard.
+            ahead: (shard, shards, numbers): single batches of those dealt to it that it had received beyond them.
         """
         most = max((shards * steps for _, shards, steps in delivered), default=0)
-        most = max(most, *(place + 1 for place in ahead), 0)
+        most = max([most, *(shards * (number + 1) for _, shards, numbers in ahead for number in numbers)])
         # Numbers of the batches left: all those that any shard can have reached.
         left = self.remaining(self.start + len(self.done) + most + 1)[: most + 1]
         received = set(self.done)
         for shard, shards, steps in delivered:
             received.update(int(g) for g in left[shard : shards * steps : shards][:steps])
-        received.update(int(left[place]) for place in ahead)
+        for shard, shards, numbers in ahead:
+            received.update(int(left[shard + shards * number]) for number in numbers)
         start = self.start
         while start in received:
             start += 1
@@ -83,8 +93,10 @@ class ReaderState:
         base: Position where the iteration began.
         shard: Which share of the batches this reader receives.
         shards: Into how many shares they are dealt.
-        steps: Batches received since the iteration began, of the first ones dealt to it.
-        ahead: Numbers of further batches dealt to it that came before others; a loader may hand them out in any order.
+        steps: Batches received since the iteration began, without a gap.
+        ahead: Numbers of further ones that were received out of order.
+        opened: Version and options of the reader, for messages.
+        loose: Whether a worker reports it whose batches reach the trainer in any order among the other workers'.
     """
 
     pins: Mapping[str, Any]
@@ -93,12 +105,13 @@ class ReaderState:
     shards: int = 1
     steps: int = 0
     ahead: tuple[int, ...] = ()
+    opened: Mapping[str, Any] = field(default_factory=dict)
+    loose: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        more = {"ahead": list(self.ahead)} if self.ahead else {}
-        return {
-            "format": FORMAT,
+        values = {
+            "format": _FORMAT_AHEAD if self.ahead else FORMAT,
             "pins": dict(self.pins),
             "epoch": self.base.epoch,
             "start": self.base.start,
@@ -106,94 +119,117 @@ class ReaderState:
             "shard": self.shard,
             "shards": self.shards,
             "steps": self.steps,
-            **more,
         }
+        if self.ahead:
+            values["ahead"] = list(self.ahead)
+        if self.loose:
+            values["loose"] = True
+        if self.opened:
+            values["opened"] = dict(self.opened)
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ReaderState:
         """Read plain values.
 
         Raises:
-            StateMismatchError: they are not a state of this release.
+            StateMismatchError: they are not a state of this release, or of a loader that keeps no order.
         """
-        if values.get("format") != FORMAT:
+        if values.get("format") not in (FORMAT, _FORMAT_AHEAD):
             raise StateMismatchError(
-                "the state is not a state of this reader", expected=f"format {FORMAT}", got=str(values.get("format"))
+                "the state is not a state of this reader",
+                expected=f"format {FORMAT} or {_FORMAT_AHEAD}",
+                got=str(values.get("format")),
+            )
+        if values.get("loose"):
+            raise StateMismatchError(
+                "the state is of a StatefulDataLoader with in_order=False, which does not say what was received",
+                fix="Use in_order=True, or a plain DataLoader in `for batch in dataset.track(loader)`.",
             )
         try:
             base = Position(int(values["epoch"]), int(values["start"]), tuple(int(g) for g in values["done"]))
-            ahead = tuple(int(n) for n in values.get("ahead", ()))
-            shard, shards, steps = (int(values[name]) for name in ("shard", "shards", "steps"))
-            return cls(dict(values["pins"]), base, shard, shards, steps, ahead)
+            return cls(
+                pins=dict(values["pins"]),
+                base=base,
+                shard=int(values["shard"]),
+                shards=int(values["shards"]),
+                steps=int(values["steps"]),
+                ahead=tuple(int(n) for n in values.get("ahead", ())),
+                opened=dict(values.get("opened", {})),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise StateMismatchError(f"the state is damaged: {error}", fix="Load another checkpoint.") from None
 
-    def check(self, pins: Mapping[str, Any]) -> None:
+    def check(self, pins: Mapping[str, Any], opened: Mapping[str, Any] | None = None) -> None:
         """Compare with a reader's own pins.
 
+        Args:
+            pins: The reader's.
+            opened: Its version and options, for the message.
+
         Raises:
-            StateMismatchError: names the first that differs.
+            StateMismatchError: names the first that differs, and what to open the reader with.
         """
         for name in {**pins, **self.pins}:
             if self.pins.get(name) != pins.get(name):
-                raise StateMismatchError(
-                    f"the state belongs to {_OTHERS.get(name, f'another {name}')}",
-                    expected=str(pins.get(name)),
-                    got=str(self.pins.get(name)),
-                    fix="Open the reader as it was when the state was saved.",
-                )
+                raise self._mismatch(name, pins, opened if opened is not None else {})
+
+    def _mismatch(self, name: str, pins: Mapping[str, Any], opened: Mapping[str, Any]) -> StateMismatchError:
+        """The error for a pin that differs, in terms of what the reader was opened with where the state says so."""
+        what = f"the state belongs to {_OTHERS.get(name, f'another {name}')}"
+        saved, own = self.opened.get("version"), opened.get("version")
+        if name == "snapshots" and None not in (saved, own) and saved != own:
+            return StateMismatchError(
+                what, expected=f"version {own}", got=f"saved at version {saved}", fix=f"Open with version={saved}."
+            )
+        was, now = self.opened.get("options", {}), opened.get("options", {})
+        options = _MADE_OF.get(name) or tuple(o for o in was if o in now and name == "options")
+        # The pin's own value where it is no digest: a number of splits may have been chosen by the reader.
+        pinned = {name: (self.pins.get(name), pins.get(name))} if name in ("seed", "splits") else {}
+        differing = {
+            o: pinned.get(o, (was.get(o), now.get(o))) for o in options if o in pinned or (o in was and o in now)
+        }
+        differing = {o: pair for o, pair in differing.items() if pair[0] != pair[1]}
+        if not differing:
+            return StateMismatchError(
+                what,
+                expected=str(pins.get(name)),
+                got=str(self.pins.get(name)),
+                fix="Open the reader as it was when the state was saved.",
+            )
+        return StateMismatchError(
+            what,
+            expected=", ".join(f"{o}={_text(new)}" for o, (_, new) in differing.items()),
+            got=", ".join(f"{o} was {_text(old)}" for o, (old, _) in differing.items()),
+            fix="Open with " + ", ".join(f"{o}={_text(old)}" for o, (old, _) in differing.items()) + ".",
+        )
 
     @property
     def lockstep(self) -> Position:
         """The position when every shard has received as many batches as this one.
 
         Raises:
-            StateMismatchError: this one received batches out of order, which says nothing about the others.
+            StateMismatchError: one of several shards received batches out of order, so the others are not in step.
         """
         if self.ahead and self.shards > 1:
             raise StateMismatchError(
-                "the state of one rank does not say what the others have received: its batches came out of order",
-                expected="the states of all ranks",
-                fix="Join them with merge_states, or leave in_order=True.",
+                f"the state is of one of {self.shards} ranks, and its batches were received out of order",
+                expected="one state for all ranks",
+                fix="Join the states of all ranks with merge_states, or use DataLoader(in_order=True).",
             )
-        return self.base.after([(s, self.shards, self.steps) for s in range(self.shards)], self.places)
-
-    @property
-    def places(self) -> tuple[int, ...]:
-        """Places of what came ahead among all batches that were left."""
-        return tuple(self.shard + self.shards * number for number in self.ahead)
+        shards = [(s, self.shards, self.steps) for s in range(self.shards)]
+        return self.base.after(shards, [(self.shard, self.shards, self.ahead)])
 
 
-@dataclass
-class Received:
-    """Batches of one rank in one iteration, in whatever order they come.
-
-    Attributes:
-        epoch: The iteration's epoch.
-        steps: So many of the first ones came.
-        ahead: Numbers of those that came before others.
-    """
-
-    epoch: int
-    steps: int = 0
-    ahead: set[int] = field(default_factory=set)
-
-    def add(self, number: int) -> None:
-        """Count one batch by its number among those dealt to the rank."""
-        self.ahead.add(number)
-        while self.steps in self.ahead:
-            self.ahead.remove(self.steps)
-            self.steps += 1
+def _text(value: Any) -> str:
+    """An option's value in a message, as Python writes it."""
+    return repr(tuple(value)) if isinstance(value, list) else repr(value)
 
 
 def _reader_states(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The iterators' states inside a torchdata StatefulDataLoader's, one for each worker; else the state itself."""
     if "format" in state:
         return [state]
-    if state.get("_steps_since_snapshot"):
-        raise StateMismatchError(
-            "the loader's state is older than its last batch", fix="Leave snapshot_every_n_steps at 1."
-        )
     found: list[Mapping[str, Any]] = []
 
     def search(node: Any) -> None:
@@ -206,6 +242,10 @@ def _reader_states(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
                 search(value)
 
     search(state)
+    if state.get("_steps_since_snapshot") and not any(inner.get("loose") for inner in found):
+        raise StateMismatchError(
+            "the loader's state is older than its last batch", fix="Leave snapshot_every_n_steps at 1."
+        )
     return found
 
 
@@ -235,6 +275,7 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             expected=f"shares 0 to {first.shards - 1}, each once",
             got=str(shards),
         )
-    ahead = [place for s in read for place in s.places]
-    merged = first.base.after([(s.shard, s.shards, s.steps) for s in read], ahead)
-    return ReaderState(first.pins, merged).to_dict()
+    merged = first.base.after(
+        [(s.shard, s.shards, s.steps) for s in read], [(s.shard, s.shards, s.ahead) for s in read]
+    )
+    return ReaderState(first.pins, merged, opened=first.opened).to_dict()

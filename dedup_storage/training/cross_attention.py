@@ -16,6 +16,7 @@ from dedup_storage.errors import UsageError
 from dedup_storage.training.attention import Windows, attend
 from dedup_storage.training.attention.attend import Backend
 from dedup_storage.training.attention.contexts import attend_within
+from dedup_storage.training.sharing import check_shared
 
 __all__ = ["DedupTransformer", "EncodedContexts"]
 
@@ -27,10 +28,12 @@ class EncodedContexts:
     Attributes:
         layers: For each layer the keys and values, (T, H, D) each.
         offsets: (R + 1,) int64: context r has the rows offsets[r] to offsets[r + 1] - 1.
+        windows: Which rows each request reads where it is not one context for each; see ``DedupTransformer.shared``.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
     offsets: Tensor
+    windows: Windows | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -124,18 +127,36 @@ class DedupTransformer(nn.Module):
                 tokens = layer.finish(tokens, attend_within(queries, keys, values, offsets, causal=self.causal))
         return EncodedContexts(tuple(kept), offsets)
 
+    def shared(self, contexts: EncodedContexts, windows: Windows) -> EncodedContexts:
+        """Encoded contexts of users, of which each request reads an interval.
+
+        Args:
+            contexts: Of U users, from ``encode``; a token must not depend on the request (no position counted from the
+                request's own window).
+            windows: Interval of the flat tokens for each of R requests; they may overlap.
+
+        Returns:
+            For ``forward``, whose ``inverse_indices`` then name requests, not users.
+
+        Raises:
+            UsageError: the result would not be that of encoding each request's window by itself: with several layers,
+                windows that begin elsewhere than their context (``dedup_storage.training.sharing``).
+        """
+        check_shared(windows, contexts.offsets, layers=len(self.layers), causal=self.causal)
+        return EncodedContexts(contexts.layers, contexts.offsets, windows)
+
     def forward(self, candidates: Tensor, contexts: EncodedContexts, inverse_indices: Tensor) -> Tensor:
         """Run the candidate side.
 
         Args:
             candidates: (B, W).
-            contexts: From ``encode``, or from a ``ContextCache``.
+            contexts: From ``encode``, from ``shared``, or from a ``ContextCache``.
             inverse_indices: (B,) int64 context of each candidate.
 
         Returns:
             (B, W), what the ordinary transformer over [context, candidate] gives at the candidate.
         """
-        windows = Windows.of_offsets(contexts.offsets)
+        windows = contexts.windows if contexts.windows is not None else Windows.of_offsets(contexts.offsets)
         for number, (layer, (keys, values)) in enumerate(zip(self._layers, contexts.layers, strict=True)):
             queries, own_keys, own_values = layer.split(candidates)
             attended = attend(

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from dedup_storage.errors import InverseIndexError, MissingDependencyError, UnknownColumnError
 from dedup_storage.reader import Column, DedupBatch, DedupDataset
+from dedup_storage.schema import Grain
 from dedup_storage.training.masks import NULL_ID
 from tests.reader.lake import Lake, make_log
 
@@ -211,3 +212,16 @@ def test_many_columns_are_counted_not_listed(batch: DedupBatch) -> None:
 def test_a_column_of_strings_counts_them_and_shows_none() -> None:
     column = Column(torch.tensor([0, 1, 0], dtype=torch.int32), vocabulary=("secret", "word"))
     assert repr(column) == "Column(values=int32 (3,), vocabulary=2 strings)"
+
+
+def test_tables_for_people_hold_the_rows(batches: list[DedupBatch]) -> None:
+    for batch in batches:
+        frame, inverse = batch.to_pandas(), batch.inverse_indices.tolist()
+        assert list(frame.columns) == list(batch)
+        for name, grain in batch.grains.items():
+            values = batch[name].decode()
+            whole = [values[i] for i in inverse] if grain is Grain.REQUEST else values
+            assert batch.to_arrow()[name].to_pylist() == whole
+        requests = batch.to_arrow("request")
+        assert requests.column_names == list(batch.requests)
+        assert requests["history"].to_pylist() == batch["history"].decode()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,12 +16,26 @@ import torch
 from dedup_storage.dedup.runs import single_chunk
 from dedup_storage.errors import SchemaError
 from dedup_storage.reader.hashing import hash_strings
+from dedup_storage.reader.vocabulary import IdVocabulary
 
-__all__ = ["Scalars", "Strings", "Vocabulary", "can_be_tensor", "encode_scalars", "is_list", "is_text", "tensor_type"]
+__all__ = [
+    "Form",
+    "Forms",
+    "Scalars",
+    "Strings",
+    "Vocabulary",
+    "can_be_tensor",
+    "encode_scalars",
+    "is_list",
+    "is_text",
+    "tensor_type",
+]
 
 Strings = Literal["dictionary", "hash"]
 # How unsigned integers of 64 bits are stored: no table format has a type of their own.
 UNSIGNED = pa.decimal128(20, 0)
+# What a column's values become: ids of a vocabulary; else numbers as they are, and strings one way or the other.
+Form = Strings | IdVocabulary
 _TORCH = {
     np.dtype(np.int8): torch.int8,
     np.dtype(np.int16): torch.int16,
@@ -84,6 +98,23 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.strings)
+
+
+@dataclass(frozen=True)
+class Forms:
+    """The form of each column.
+
+    Attributes:
+        strings: Of string columns without a vocabulary.
+        vocabularies: Column -> its vocabulary.
+    """
+
+    strings: Strings = "dictionary"
+    vocabularies: Mapping[str, IdVocabulary] = field(default_factory=dict)
+
+    def of(self, column: str) -> Form:
+        """The form of one column."""
+        return self.vocabularies.get(column, self.strings)
 
 
 @dataclass(frozen=True)
@@ -163,10 +194,18 @@ def _text(chunks: Sequence[pa.Array], strings: Strings) -> Scalars:
     return Scalars(index, valid, Vocabulary(encoded.dictionary))
 
 
-def encode_scalars(chunks: Sequence[pa.Array], strings: Strings) -> Scalars:
+def _ids(chunks: Sequence[pa.Array], vocabulary: IdVocabulary) -> Scalars:
+    together = pa.chunked_array(list(chunks), type=chunks[0].type)
+    valid = together.is_valid().to_numpy().astype(np.bool_) if together.null_count else None
+    return Scalars(vocabulary.ids(together), valid)
+
+
+def encode_scalars(chunks: Sequence[pa.Array], form: Form) -> Scalars:
     """Encode consecutive arrays of one scalar type, at least one; copies nothing when there is one without nulls."""
+    if isinstance(form, IdVocabulary):
+        return _ids(chunks, form)
     if is_text(chunks[0].type):
-        return _text(chunks, strings)
+        return _text(chunks, form)
     pairs = [_plain(chunk) for chunk in chunks]
     if len(pairs) == 1:
         return Scalars(*pairs[0])

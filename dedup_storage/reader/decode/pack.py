@@ -15,7 +15,7 @@ from torch.utils.data import get_worker_info
 from dedup_storage.dedup.expand import inverse_from_lengths, offsets_from_lengths
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.batch import INVERSE, LENGTHS, DedupBatch, FieldView, Progress
-from dedup_storage.reader.decode.encode import Scalars, Strings, tensor_type
+from dedup_storage.reader.decode.encode import Forms, Scalars, tensor_type
 from dedup_storage.reader.decode.vocabulary import compact
 from dedup_storage.reader.decode.window import ElementRuns, Lists, Window
 from dedup_storage.schema import Grain
@@ -47,14 +47,14 @@ class BatchPacker:
         item: Item column.
         labels: Label columns.
         sequences: History lists.
-        strings: Form of string columns.
+        forms: Form of each column.
     """
 
     user: str
     item: str
     labels: tuple[str, ...]
     sequences: tuple[str, ...]
-    strings: Strings
+    forms: Forms
 
     def pack(self, parts: Sequence[Part], progress: Progress) -> DedupBatch:
         """One batch.

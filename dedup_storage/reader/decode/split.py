@@ -130,7 +130,7 @@ class SplitReader:
         if self._transform is not None:
             requests, impressions = _apply(self._transform, requests.combine_chunks(), impressions.combine_chunks())
         lengths = np.concatenate([p.lengths for p in parts])
-        return encode_window(requests, impressions, lengths, order, self._packer.strings)
+        return encode_window(requests, impressions, lengths, order, self._packer.forms)
 
 
 def _apply(transform: ArrowTransform, requests: pa.Table, impressions: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.reader.decode.encode import Scalars, Strings, encode_scalars, is_list, is_text
+from dedup_storage.reader.decode.encode import Form, Forms, Scalars, encode_scalars, is_list, is_text
 
 __all__ = ["ElementRuns", "Lists", "Window", "encode_window"]
 
@@ -94,7 +94,7 @@ class Window:
 
 
 def encode_window(
-    requests: pa.Table, impressions: pa.Table, lengths: Int64, order: Int64 | None, strings: Strings
+    requests: pa.Table, impressions: pa.Table, lengths: Int64, order: Int64 | None, forms: Forms
 ) -> Window:
     """Encode a window and put its requests, and the impressions of each, in another order.
 
@@ -103,7 +103,7 @@ def encode_window(
         impressions: Grouped by request, in the order of ``requests``.
         lengths: Impressions of each request.
         order: Which request comes first, second, ...; ``None`` leaves them.
-        strings: Form of string columns.
+        forms: Form of each column.
     """
     rows = None
     if order is not None:
@@ -111,21 +111,21 @@ def encode_window(
         lengths = lengths[order]
         rows = ranges(starts, lengths)
     return Window(
-        {name: _encode(requests[name], order, strings) for name in requests.column_names},
-        {name: _encode(impressions[name], rows, strings) for name in impressions.column_names},
+        {name: _encode(requests[name], order, forms.of(name)) for name in requests.column_names},
+        {name: _encode(impressions[name], rows, forms.of(name)) for name in impressions.column_names},
         offsets_from_lengths(lengths),
     )
 
 
-def _encode(column: pa.ChunkedArray, rows: Int64 | None, strings: Strings) -> Scalars | Lists:
+def _encode(column: pa.ChunkedArray, rows: Int64 | None, form: Form) -> Scalars | Lists:
     chunks = column.chunks if column.num_chunks else [pa.array([], column.type)]
     if is_list(column.type):
-        return _encode_lists(chunks, rows, strings)
-    encoded = encode_scalars(chunks, strings)
+        return _encode_lists(chunks, rows, form)
+    encoded = encode_scalars(chunks, form)
     return encoded if rows is None else encoded.take(rows)
 
 
-def _encode_lists(chunks: Sequence[pa.Array], rows: Int64 | None, strings: Strings) -> Lists:
+def _encode_lists(chunks: Sequence[pa.Array], rows: Int64 | None, form: Form) -> Lists:
     parts = [list_parts(chunk) for chunk in chunks]
     lengths = np.concatenate([np.diff(offsets) for _, offsets in parts])
     valid = None
@@ -133,10 +133,10 @@ def _encode_lists(chunks: Sequence[pa.Array], rows: Int64 | None, strings: Strin
         valid = np.concatenate([chunk.is_valid().to_numpy(zero_copy_only=False) for chunk in chunks])
     if len(parts) > 1 and is_text(parts[0][0].type):
         # Codes need one vocabulary.
-        sources = [encode_scalars([values for values, _ in parts], strings)]
+        sources = [encode_scalars([values for values, _ in parts], form)]
         starts, source = offsets_from_lengths(lengths)[:-1], np.zeros(len(lengths), dtype=np.int64)
     else:
-        sources = [encode_scalars([values], strings) for values, _ in parts]
+        sources = [encode_scalars([values], form) for values, _ in parts]
         starts = np.concatenate([offsets[:-1] for _, offsets in parts])
         source = np.repeat(np.arange(len(parts)), [len(offsets) - 1 for _, offsets in parts])
     if rows is None:

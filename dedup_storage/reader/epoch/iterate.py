@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from dedup_storage.errors import StorageError
+from dedup_storage.errors import StateMismatchError, StorageError
 from dedup_storage.reader.batch import Progress
 from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
 from dedup_storage.reader.open.plan import ReadPlan
@@ -52,15 +52,31 @@ class Shard:
 
 @dataclass
 class Cursor:
-    """What an iterator has handed out; kept by the dataset after the iterator is gone."""
+    """What an iterator has handed out; kept by the dataset after the iterator is gone.
+
+    Attributes:
+        base: Where it began.
+        shard: Which batches it is for.
+        steps: Batches handed out.
+        loose: Whether they reach the trainer in any order among those of other workers.
+    """
 
     base: Position
     shard: Shard
     steps: int = 0
+    loose: bool = False
 
-    def state(self, pins: Mapping[str, Any]) -> dict[str, Any]:
+    def state(self, plan: ReadPlan) -> dict[str, Any]:
         """As JSON values."""
-        return ReaderState(pins, self.base, self.shard.index, self.shard.count, self.steps).to_dict()
+        return ReaderState(
+            pins=plan.pins,
+            base=self.base,
+            shard=self.shard.index,
+            shards=self.shard.count,
+            steps=self.steps,
+            opened=plan.opened,
+            loose=self.loose,
+        ).to_dict()
 
 
 @dataclass(frozen=True)
@@ -201,10 +217,11 @@ class BatchIterator(Iterator[Any]):
     Args:
         job: What batches are made of.
         cursor: Where to begin; moved with every batch handed out.
+        ended: Called with the epoch once its last batch was handed out.
     """
 
-    def __init__(self, job: Job, cursor: Cursor) -> None:
-        self._job, self.cursor = job, cursor
+    def __init__(self, job: Job, cursor: Cursor, ended: Callable[[int], None] | None = None) -> None:
+        self._job, self.cursor, self._ended = job, cursor, ended
         self._stop = threading.Event()
         self._source: Iterator[Any] | None = None
         self._last: Progress | None = None
@@ -222,6 +239,11 @@ class BatchIterator(Iterator[Any]):
         except StorageError as error:
             self.close()
             raise self._located(error) from error
+        except StopIteration:
+            if self._ended is not None and not self._stop.is_set():
+                self._ended(self._job.order.epoch)
+            self.close()
+            raise
         except BaseException:
             self.close()
             raise
@@ -250,14 +272,27 @@ class BatchIterator(Iterator[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """Batches handed out so far; starts nothing."""
-        return self.cursor.state(self._job.plan.pins)
+        return self.cursor.state(self._job.plan)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on behind the batches that the state counts; used by torchdata's StatefulDataLoader."""
-        read = ReaderState.from_dict(state)
-        read.check(self._job.plan.pins)
-        self.cursor.base, self.cursor.shard = read.base, Shard(read.shard, read.shards)
-        self.cursor.steps = read.steps
+        """Go on behind the batches that the state counts; used by torchdata's StatefulDataLoader.
+
+        A state of another rank's worker of the same number stands for this one's, all ranks being in step.
+
+        Raises:
+            StateMismatchError: the state belongs to another reader, or to another number of ranks or workers.
+        """
+        read, plan, own = ReaderState.from_dict(state), self._job.plan, self.cursor.shard
+        read.check(plan.pins, plan.opened)
+        ranks = self._job.world_size
+        if read.shards != own.count or read.shard // ranks != own.index // ranks:
+            raise StateMismatchError(
+                "the loader's state was saved with another number of ranks or workers",
+                expected=f"{counted(ranks, 'rank')} x {counted(own.count // ranks, 'worker')}",
+                got=f"{counted(read.shards, 'share')} of the batches",
+                fix="Join the states with merge_states and give the result to DedupDataset.load_state_dict.",
+            )
+        self.cursor.base, self.cursor.steps = read.base, read.steps
         if self._job.order.epoch != read.base.epoch:
             order = self._job.plan.epoch(read.base.epoch)
             self._job = Job(**{**self._job.__dict__, "order": order})

@@ -13,12 +13,12 @@ from dedup_storage.reader.state import Position
 
 __all__ = ["SharedPosition", "check_picklable"]
 
-_EPOCH, _BASE_EPOCH, _START, _COUNT, _DONE = range(5)
+_EPOCH, _BASE_EPOCH, _START, _COUNT, _PASSES, _READ, _LOOSE, _WARNED, _DONE = range(9)
 _MOST_DONE = 65_536
 
 
 class SharedPosition:
-    """The epoch to read and the position that was loaded, in shared memory."""
+    """The epoch to read, the position that was loaded, and what workers did since, in shared memory."""
 
     def __init__(self) -> None:
         self._cells = torch.zeros(_DONE + _MOST_DONE, dtype=torch.int64).share_memory_()
@@ -31,6 +31,39 @@ class SharedPosition:
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         self._cells[_EPOCH] = epoch
+
+    @property
+    def worker_passes(self) -> int:
+        """Passes over the dataset that workers have begun."""
+        return int(self._cells[_PASSES])
+
+    def begin_worker_pass(self) -> None:
+        """Count a pass; called by the first worker of it."""
+        self._cells[_PASSES] += 1
+
+    @property
+    def read_epoch(self) -> int | None:
+        """The epoch that was read to its end last."""
+        return int(self._cells[_READ]) - 1 if self._cells[_READ] else None
+
+    @read_epoch.setter
+    def read_epoch(self, epoch: int | None) -> None:
+        self._cells[_READ] = 0 if epoch is None else epoch + 1
+
+    @property
+    def loose(self) -> bool:
+        """Whether several workers' batches reach the trainer in any order."""
+        return bool(self._cells[_LOOSE])
+
+    @loose.setter
+    def loose(self, loose: bool) -> None:
+        self._cells[_LOOSE] = int(loose)
+
+    def warned_once(self) -> bool:
+        """Whether this was asked before, by any process."""
+        before = bool(self._cells[_WARNED])
+        self._cells[_WARNED] = 1
+        return before
 
     @property
     def base(self) -> Position:

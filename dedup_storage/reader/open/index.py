@@ -5,7 +5,7 @@ Read once when a dataset is opened. Everything after it (batches, steps, resume)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,6 +23,7 @@ from dedup_storage.errors import DuplicateRowsError, StorageError
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.reader.decode.files import DataFile, RowStream, row_bytes
 from dedup_storage.reader.decode.units import RequestUnit
+from dedup_storage.reader.open.conditions import Condition, kept_rows
 from dedup_storage.reader.open.divide import FileRuns, cut_points, unit_runs
 from dedup_storage.reader.open.features import FeatureFiles, FeatureScan, index_features
 from dedup_storage.reader.open.keys import FileKeys, KeyReader, take_rows
@@ -30,6 +31,7 @@ from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.reader.segment import SegmentKey, segment_text
 from dedup_storage.sampling.select import Selector
+from dedup_storage.schema import Grain
 from dedup_storage.words import counted
 
 __all__ = ["SegmentIndexer", "build_units"]
@@ -86,6 +88,8 @@ class SegmentIndexer:
         features: Feature groups to join.
         selector: Which users a sample holds.
         found_users: Of the users that the filters name, those that have requests; filled while segments are indexed.
+        conditions: What is asked of columns.
+        condition_scans: Scans of the feature groups that hold some of these columns, by table.
     """
 
     spec: DatasetSpec
@@ -96,7 +100,13 @@ class SegmentIndexer:
     impression_columns: tuple[str, ...]
     features: tuple[FeatureScan, ...] = ()
     selector: Selector | None = None
+    conditions: tuple[Condition, ...] = ()
+    condition_scans: Mapping[str, TableScan] = field(default_factory=dict)
     found_users: set[int | str] = field(default_factory=set)
+
+    def _own(self, grain: Grain) -> tuple[Condition, ...]:
+        """Conditions on the log's own columns of a grain."""
+        return tuple(c for c in self.conditions if c.grain is grain and c.table.name not in self.condition_scans)
 
     @property
     def flat(self) -> bool:
@@ -106,7 +116,7 @@ class SegmentIndexer:
     @property
     def key_reader(self) -> KeyReader:
         """Reads keys."""
-        return KeyReader(self.spec, self.options.filters, self.selector)
+        return KeyReader(self.spec, self.options.filters, self.selector, self._own(Grain.REQUEST))
 
     def index(self, segment: SegmentKey) -> list[RequestUnit]:
         """The units of one segment, in the order of its request files."""
@@ -121,8 +131,11 @@ class SegmentIndexer:
 
     def _candidates(self, segment: SegmentKey, files: Sequence[DataFile]) -> _Candidates:
         key, reader = self.spec.request_key, self.key_reader
-        keys = [reader.read(self.requests.ref, file) for file in files]
+        chosen = self._own(Grain.IMPRESSION) if self.flat else ()
+        extra = [c.column for c in (*reader.conditions, *chosen)]
+        keys = [reader.read(self.requests.ref, file, extra) for file in files]
         if self.flat:
+            keys = [k.where(kept_rows(k.table, chosen)) for k in keys]
             heads, rows, lengths = (list(part) for part in zip(*(k.runs(key) for k in keys), strict=True))
         else:
             heads = [np.arange(k.table.num_rows, dtype=np.int64) for k in keys]
@@ -142,10 +155,33 @@ class SegmentIndexer:
                     fix="Write the segment again.",
                 )
         bounds = offsets_from_lengths([t.num_rows for t in tables])
-        wanted = reader.wanted(together)
+        wanted = self._wanted_by_features(segment, columns, reader.wanted(together))
         if self.options.filters.users is not None and wanted is not None:
             self.found_users.update(pc.unique(columns[0].filter(pa.array(wanted))).to_pylist())
         return _Candidates(files, keys, heads, rows, lengths, columns, bounds, first, wanted)
+
+    def _wanted_by_features(
+        self, segment: SegmentKey, columns: Sequence[pa.Array], wanted: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.bool_] | None:
+        """Which candidates are kept by conditions on columns of feature groups too."""
+        for name, scan in self.condition_scans.items():
+            asked = tuple(c for c in self.conditions if c.table.name == name)
+            tables, owners = [], []
+            for file in scan.segments.get(segment, ()):
+                keys = self.key_reader.read(scan.ref, file, [c.column for c in asked])
+                tables.append(keys.table)
+                owners.append(match_keys(columns, [single_chunk(keys.table[k]) for k in self.spec.request_key]))
+            place = np.full(len(columns[0]), -1, dtype=np.int64)
+            owner = np.concatenate(owners) if owners else np.empty(0, dtype=np.int64)
+            place[owner[owner >= 0]] = np.flatnonzero(owner >= 0)
+            # A request without a row in the group has null there, as it is delivered.
+            rows = pa.array(place, mask=place < 0)
+            types = {c.column: c.type_ for c in asked}
+            empty = pa.table({column: pa.array([], type_) for column, type_ in types.items()})
+            found = pa.concat_tables([empty, *(t.select(list(types)) for t in tables)], promote_options="permissive")
+            kept = kept_rows(found.take(rows), asked)
+            wanted = kept if wanted is None or kept is None else wanted & kept
+        return wanted
 
     def _runs(self, segment: SegmentKey, found: _Candidates) -> tuple[list[FileRuns], Int64]:
         """Runs of every impression file, owned by candidates; and the impressions of each candidate."""
@@ -158,9 +194,10 @@ class SegmentIndexer:
                     FileRuns(file, found.rows[place], found.lengths[place], owner, found.keys[place].group_starts)
                 )
         else:
-            key, reader = self.spec.request_key, self.key_reader
+            key, reader, asked = self.spec.request_key, self.key_reader, self._own(Grain.IMPRESSION)
             for file in self.impressions.segments.get(segment, ()):
-                keys = reader.read(self.impressions.ref, file)
+                keys = reader.read(self.impressions.ref, file, [c.column for c in asked])
+                keys = keys.where(kept_rows(keys.table, asked))
                 heads, starts, sizes = keys.runs(key)
                 table = take_rows(keys.table, heads)
                 owner = match_keys(found.columns, [table[k] for k in key])
@@ -194,6 +231,8 @@ class SegmentIndexer:
         features: Sequence[FeatureFiles],
     ) -> list[RequestUnit]:
         keep = found.keep
+        if self._own(Grain.IMPRESSION):
+            keep &= lengths > 0
         per_impression = row_bytes(self.impressions.ref, runs[0].file, self.impression_columns) if runs else 0.0
         units = []
         for place, file in enumerate(found.files):

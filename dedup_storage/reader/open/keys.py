@@ -17,6 +17,7 @@ from dedup_storage.dedup.expand import ranges
 from dedup_storage.dedup.runs import Int64, run_starts
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
+from dedup_storage.reader.open.conditions import Condition
 from dedup_storage.reader.options import Filters
 from dedup_storage.sampling.select import Selector
 
@@ -44,6 +45,12 @@ class FileKeys:
         """Row of each in the file."""
         return np.arange(self.table.num_rows, dtype=np.int64) if self.rows is None else self.rows
 
+    def where(self, mask: npt.NDArray[np.bool_] | None) -> FileKeys:
+        """Those of the rows for which a mask says so; all where it is ``None``."""
+        if mask is None:
+            return self
+        return FileKeys(self.table.filter(pa.array(mask)), self.positions[mask], self.group_starts)
+
     def runs(self, key: Sequence[str]) -> tuple[Int64, Int64, Int64]:
         """Runs of equal keys: first place in ``table``, first row in the file, rows."""
         places = run_starts([self.table[k] for k in key])
@@ -63,11 +70,13 @@ class KeyReader:
         spec: The dataset.
         filters: Which requests are wanted.
         selector: Which users a sample holds.
+        conditions: What is asked of columns of requests.
     """
 
     spec: DatasetSpec
     filters: Filters
     selector: Selector | None = None
+    conditions: tuple[Condition, ...] = ()
 
     def read(self, ref: TableRef, file: DataFile, extra: Sequence[str] = ()) -> FileKeys:
         """Keys of one file's rows, in the file's order."""
@@ -98,6 +107,7 @@ class KeyReader:
                 masks.append(pc.greater_equal(keys[date], pa.scalar(self.filters.start)))
             if self.filters.end is not None:
                 masks.append(pc.less_equal(keys[date], pa.scalar(self.filters.end)))
+        masks += [c.mask(keys[c.column]) for c in self.conditions]
         if not masks:
             return None
         return np.logical_and.reduce([np.asarray(pc.fill_null(m, False).to_numpy(), dtype=np.bool_) for m in masks])

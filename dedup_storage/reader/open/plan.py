@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConfigError
-from dedup_storage.layout import DatasetSpec
+from dedup_storage.errors import ConfigError, SchemaError, UnknownColumnError, known_names
+from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.reader.batch import DedupBatch, Progress
+from dedup_storage.reader.decode.encode import Forms
 from dedup_storage.reader.decode.files import TableRef
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
-from dedup_storage.reader.decode.unit_reader import UnitReader, UnitSource
+from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader, UnitSource
 from dedup_storage.reader.decode.units import RequestUnit
 from dedup_storage.reader.decode.window import encode_window
-from dedup_storage.reader.open.cut import Cut
+from dedup_storage.reader.open.cut import Cut, CutTable
 from dedup_storage.reader.open.features import FeatureScan
 from dedup_storage.reader.open.formats import open_cut
 from dedup_storage.reader.open.index import SegmentIndexer, build_units
@@ -29,7 +32,9 @@ from dedup_storage.reader.open.scan import with_common_segments
 from dedup_storage.reader.options import ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder, OrderOptions, UnitSizes
 from dedup_storage.reader.state import fingerprint
+from dedup_storage.reader.vocabulary import IdVocabulary, fits_vocabulary
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
+from dedup_storage.schema import Grain
 from dedup_storage.words import counted
 
 __all__ = ["ReadPlan", "make_plan"]
@@ -50,6 +55,7 @@ class ReadPlan:
         units: What is decoded.
         splits: Logical splits.
         users_not_found: Users that the filters name and that have no request to read.
+        vocabularies: Column -> vocabulary whose ids are delivered in place of its values.
     """
 
     spec: DatasetSpec
@@ -59,7 +65,13 @@ class ReadPlan:
     source: UnitSource
     units: tuple[RequestUnit, ...]
     splits: int
+    vocabularies: Mapping[str, IdVocabulary] = field(default_factory=dict)
     users_not_found: int = 0
+
+    @property
+    def opened(self) -> dict[str, Any]:
+        """Version and options, for the message that refuses a state."""
+        return {"version": self.version, "options": self.options.described()}
 
     @property
     def num_requests(self) -> int:
@@ -75,7 +87,39 @@ class ReadPlan:
     def packer(self) -> BatchPacker:
         """Packs tables into batches."""
         schema = self.spec.schema_
-        return BatchPacker(schema.user, schema.item, schema.labels, schema.sequence_columns, self.options.strings)
+        return BatchPacker(schema.user, schema.item, schema.labels, schema.sequence_columns, self.forms)
+
+    @property
+    def forms(self) -> Forms:
+        """What each column's values become."""
+        return Forms(self.options.strings, self.vocabularies)
+
+    @property
+    def grains(self) -> dict[str, Grain]:
+        """Grain of each column that is delivered."""
+        source = self.source
+        found = dict.fromkeys(source.request_columns, Grain.REQUEST)
+        return found | dict.fromkeys(source.impression_columns, Grain.IMPRESSION)
+
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        """Arrow type of each column of the tables that are read."""
+        types = dict.fromkeys((REQUEST_WEIGHT, IMPRESSION_WEIGHT), pa.float64())
+        return types | {c: ref.fields[c][1] for ref in self._tables() for c in ref.fields}
+
+    def decoded(self, block_bytes: float) -> Iterator[Decoded]:
+        """Everything that an epoch delivers, as Arrow tables in the order of the files.
+
+        Args:
+            block_bytes: Decoded bytes of a piece, about.
+        """
+        for unit, sizes in zip(self.units, self._sizes(), strict=True):
+            reader = UnitReader(unit, self.source)
+            try:
+                for start, stop in pairwise(sizes.block_bounds(block_bytes).tolist()):
+                    yield reader.read(start, stop)
+            finally:
+                reader.close()
 
     def _sizes(self) -> list[UnitSizes]:
         return [
@@ -113,15 +157,13 @@ class ReadPlan:
 
     def empty_batch(self, progress: Progress, transform: ArrowTransform | None) -> DedupBatch:
         """A batch of no rows."""
-        source = self.source
-        types = dict.fromkeys((REQUEST_WEIGHT, IMPRESSION_WEIGHT), pa.float64())
-        types |= {c: ref.fields[c][1] for ref in self._tables() for c in ref.fields}
+        source, types = self.source, self.types
         requests = pa.table({c: pa.array([], types[c]) for c in source.request_columns})
         impressions = pa.table({c: pa.array([], types[c]) for c in source.impression_columns})
         if transform is not None:
             requests, impressions = transform(requests, impressions)
         none = np.empty(0, dtype=np.int64)
-        window = encode_window(requests, impressions, none, None, self.options.strings)
+        window = encode_window(requests, impressions, none, None, self.forms)
         return self.packer.pack([Part(window, (0, 0), (0, 0), none)], progress)
 
     def _tables(self) -> list[TableRef]:
@@ -153,7 +195,13 @@ def _cost(unit: RequestUnit, measure: Unit) -> np.ndarray[Any, np.dtype[np.int64
     return np.maximum(unit.lengths.astype(np.int64), 1)
 
 
-def make_plan(name: str, settings: Settings, version: int | None, options: ReadOptions) -> ReadPlan:
+def make_plan(
+    name: str,
+    settings: Settings,
+    version: int | None,
+    options: ReadOptions,
+    vocabularies: Mapping[str, IdVocabulary] | None = None,
+) -> ReadPlan:
     """Open a version and index it.
 
     Raises:
@@ -165,7 +213,7 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
     options = options.model_copy(update={"filters": options.filters.of_users(user, kind)})
     sample = resolve_sample(cut, options)
     projection, filters = project(cut, without_weights(options)), sample.filters
-    tables = [projection.requests, projection.impressions, *(g.table for g in projection.groups)]
+    tables = _tables_of(projection)
     planned = {t.name: t.stored.plan(t.name, spec, filters) for t in tables}
     names = list(planned)
     scans = dict(zip(names, with_common_segments(list(planned.values())), strict=True))
@@ -180,6 +228,8 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
         projection.own_impressions,
         features,
         sample.selector,
+        projection.conditions,
+        {c.table.name: scans[c.table.name] for c in projection.conditions if c.table.role is TableRole.FEATURES},
     )
     units = tuple(build_units(indexer))
     splits = options.splits if options.splits is not None else _default_splits(len(units))
@@ -195,8 +245,40 @@ def make_plan(name: str, settings: Settings, version: int | None, options: ReadO
         piece_bytes=_piece_bytes(options, len(units), splits),
     )
     pins = _pins(cut, options, projection, splits, sample.fingerprint)
-    asked = set(filters.users or ())
-    return ReadPlan(spec, cut.version, options, pins, source, units, splits, len(asked - indexer.found_users))
+    missing = len(set(filters.users or ()) - indexer.found_users)
+    if vocabularies:
+        pins["vocabularies"] = {column: v.digest for column, v in sorted(vocabularies.items())}
+    plan = ReadPlan(spec, cut.version, options, pins, source, units, splits, dict(vocabularies or {}), missing)
+    _check_vocabularies(plan)
+    return plan
+
+
+def _check_vocabularies(plan: ReadPlan) -> None:
+    for column, vocabulary in plan.vocabularies.items():
+        if column not in plan.grains:
+            raise UnknownColumnError(
+                f"the column {column} has a vocabulary and is not read",
+                expected=known_names(column, plan.grains),
+                fix="Name it in columns too.",
+            )
+        if column in plan.spec.request_key:
+            raise ConfigError(
+                f"the column {column} is a key of users or requests, which ids of a vocabulary cannot tell apart",
+                fix="Leave its vocabulary out; batch.user_ids() are the same in every batch.",
+            )
+        if not fits_vocabulary(plan.types[column], vocabulary):
+            raise SchemaError(
+                f"the column {column} does not fit its vocabulary",
+                expected=f"{vocabulary.values.type}, as in {vocabulary!r}",
+                got=str(plan.types[column]),
+                fix="Build the vocabulary of this column.",
+            )
+
+
+def _tables_of(projection: Projection) -> list[CutTable]:
+    """Tables that are read, be it for a condition alone."""
+    groups = (g.table for g in projection.groups)
+    return [projection.requests, projection.impressions, *groups, *(c.table for c in projection.conditions)]
 
 
 def _piece_bytes(options: ReadOptions, units: int, splits: int) -> int:
@@ -215,13 +297,13 @@ def _default_splits(units: int) -> int:
 
 def _pins(cut: Cut, options: ReadOptions, projection: Projection, splits: int, sample: str | None) -> dict[str, Any]:
     rest = options.model_dump(mode="json", exclude={"columns", "seed", "splits", "filters", "sample"})
-    read = [projection.requests, projection.impressions, *(g.table for g in projection.groups)]
+    read = {t.name: t for t in _tables_of(projection)}.values()
     return {
         "dataset": cut.spec.name,
         "snapshots": {t.name: str(t.snapshot_id) for t in sorted(read, key=lambda t: t.name)},
         "seed": options.seed,
         "splits": splits,
         "columns": fingerprint({"columns": [*projection.request_columns, *projection.impression_columns]}),
-        "filters": fingerprint({**options.filters.model_dump(mode="json"), "sample": sample}),
+        "filters": fingerprint({**options.filters.dumped(), "sample": sample}),
         "options": fingerprint(rest),
     }

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
+from dedup_storage.errors import ConfigError, SchemaError, UnknownColumnError, known_names
 from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, Layout, TableRole
-from dedup_storage.reader.decode.encode import can_be_tensor
+from dedup_storage.reader.decode.encode import can_be_tensor, is_list
+from dedup_storage.reader.open.conditions import Condition
 from dedup_storage.reader.open.cut import Cut, CutTable
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.schema import Grain
@@ -38,6 +39,7 @@ class Projection:
         groups: Feature groups to join.
         request_columns: Columns to deliver at request grain, the request key first.
         impression_columns: Columns to deliver at impression grain.
+        conditions: What is asked of columns, whether they are read or not.
     """
 
     requests: CutTable
@@ -47,6 +49,7 @@ class Projection:
     groups: tuple[Group, ...]
     request_columns: tuple[str, ...]
     impression_columns: tuple[str, ...]
+    conditions: tuple[Condition, ...] = ()
 
 
 def project(cut: Cut, options: ReadOptions) -> Projection:
@@ -54,7 +57,8 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
 
     Raises:
         UnknownColumnError: a column that no table of the version has.
-        SchemaError: a column that was named has no tensor form.
+        SchemaError: a column that was named has no tensor form, or is filtered and holds no single values.
+        ConfigError: a column of an impression-grain feature group is filtered.
     """
     spec = cut.spec
     flat = spec.layout is Layout.FLAT
@@ -104,7 +108,32 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
         groups=tuple(joined),
         request_columns=of(Grain.REQUEST),
         impression_columns=of(Grain.IMPRESSION),
+        conditions=tuple(_condition(spec, known, column, wanted) for column, wanted in options.filters.where.items()),
     )
+
+
+def _condition(
+    spec: DatasetSpec,
+    known: dict[str, tuple[pa.DataType, Grain, CutTable]],
+    column: str,
+    wanted: object,
+) -> Condition:
+    if column not in known:
+        raise UnknownColumnError(
+            f"the filters name {column}, which is no column of {spec.name}",
+            expected=known_names(column, known),
+            fix="Name one of these, or start, end, users or buckets.",
+        )
+    type_, grain, table = known[column]
+    if not can_be_tensor(type_) or is_list(type_):
+        raise SchemaError(f"the filters name the column {column}", expected="single values", got=str(type_))
+    if table.role is TableRole.FEATURES and grain is Grain.IMPRESSION:
+        raise ConfigError(
+            f"the filters name the column {column} of an impression-grain feature group",
+            expected="a column of the log, or of a request-grain group",
+            fix="Promote the group, or leave impressions out in the model by a mask.",
+        )
+    return Condition(column, type_, grain, table, wanted)
 
 
 def _groups(cut: Cut) -> tuple[list[CutTable], list[FeatureGroup]]:

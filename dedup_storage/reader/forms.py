@@ -1,0 +1,71 @@
+"""A batch in the forms of other libraries: Arrow, pandas, torchrec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from dedup_storage.errors import MissingDependencyError, UnknownColumnError, known_names
+from dedup_storage.reader.column import Column
+
+__all__ = ["arrow_table", "keyed_jagged"]
+
+
+def _array(values: Tensor, valid: Tensor | None, vocabulary: tuple[Any, ...] | None) -> pa.Array:
+    numbers = values.cpu().numpy()
+    if vocabulary is not None:
+        words = pa.array(vocabulary) if vocabulary else pa.array([], pa.string())
+        return words.take(pa.array(numbers, mask=numbers < 0))
+    return pa.array(numbers, mask=None if valid is None else ~valid.cpu().numpy())
+
+
+def _column(column: Column) -> pa.Array:
+    if column.offsets is None:
+        return _array(column.values, column.valid, column.vocabulary)
+    elements = _array(column.values, column.element_valid, column.vocabulary)
+    offsets = column.offsets.cpu().numpy()
+    missing = None if column.valid is None else pa.array(~column.valid.cpu().numpy())
+    return pa.LargeListArray.from_arrays(pa.array(offsets), elements, mask=missing)
+
+
+def arrow_table(
+    requests: Mapping[str, Column], impressions: Mapping[str, Column], inverse_indices: Tensor | None
+) -> pa.Table:
+    """Columns as a batch holds them, strings and nulls put back: times stay int64 microseconds.
+
+    Args:
+        requests: Columns of R rows.
+        impressions: Columns of B rows.
+        inverse_indices: (B,) the request row of each impression, to repeat the former; ``None`` for R rows.
+    """
+    rows = None if inverse_indices is None else pa.array(inverse_indices.cpu().numpy().astype(np.int64))
+    arrays = {name: _column(column) for name, column in requests.items()}
+    if rows is not None:
+        arrays = {name: array.take(rows) for name, array in arrays.items()}
+        arrays |= {name: _column(column) for name, column in impressions.items()}
+    return pa.table(arrays)
+
+
+def keyed_jagged(present: Mapping[str, Column], columns: Sequence[str] | None, grain: str) -> Any:
+    """List and integer columns of one grain as a torchrec ``KeyedJaggedTensor``; see ``DedupBatch.to_kjt``."""
+    try:
+        from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+    except ImportError:
+        raise MissingDependencyError("to_kjt needs torchrec", fix="Install torchrec.") from None
+    names = [n for n, c in present.items() if not c.values.is_floating_point()] if columns is None else list(columns)
+    values, lengths = [], []
+    for name in names:
+        if name not in present:
+            raise UnknownColumnError(
+                f"the batch has no column {name} at {grain} grain", expected=known_names(name, present)
+            )
+        column = present[name].known()
+        keep = column.valid if column.offsets is None and column.valid is not None else None
+        values.append((column.values if keep is None else column.values[keep]).to(torch.int64))
+        lengths.append(column.lengths if keep is None else keep.to(torch.int64))
+    return KeyedJaggedTensor(keys=names, values=torch.cat(values), lengths=torch.cat(lengths))

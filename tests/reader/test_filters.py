@@ -1,0 +1,114 @@
+"""Filters on stored columns keep exactly the rows that a plain loop keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from dedup_storage.errors import ConfigError, SchemaError, StateMismatchError, UnknownColumnError
+from dedup_storage.layout import ROLE_PROPERTY, Layout
+from dedup_storage.reader import DedupDataset
+from tests.reader.lake import Lake, Log, make_log
+
+Row = dict[str, Any]
+DAY = 86_400_000_000
+
+
+@pytest.fixture(scope="module")
+def log(lake: Lake) -> Log:
+    made = make_log(users=14, string_users=True)
+    score = made.requests.select(["user_id", "request_id", "event_date"])
+    score = score.append_column("score", pa.array(range(score.num_rows), pa.int64()))
+    score = score.filter(pa.array([i % 4 > 0 for i in range(score.num_rows)]))
+    tally = made.impressions.select(["user_id", "request_id", "position", "event_date"])
+    tally = tally.append_column("tally", pa.array(range(tally.num_rows), pa.int64()))
+    for layout in Layout:
+        name = f"filter_{layout}"
+        if name in lake._standing:
+            continue
+        lake.standing(name, made, layout=layout, files=2, row_group_rows=7)
+        for group, table, key in (("score", score, ["user_id", "request_id"]), ("tally", tally, ["user_id"])):
+            spec = DedupDataset(name, lake.settings, columns=["item_id"]).plan.spec
+            stored = lake.create(f"{name}.fg_{group}", table.schema, spec, {ROLE_PROPERTY: "features"})
+            lake.append(stored, table, key)
+        lake.tag(name, 1, ["fg_score", "fg_tally"])
+    return made
+
+
+CASES: list[tuple[dict[str, Any], Callable[[Row], bool]]] = [
+    ({"country": "DE"}, lambda r: r["country"] == "DE"),
+    ({"country": ["FR", None]}, lambda r: r["country"] in ("FR", None)),
+    ({"country": {"!=": "FR"}}, lambda r: r["country"] not in ("FR", None)),
+    ({"age": {">=": 10, "<": 40}}, lambda r: r["age"] is not None and 10 <= r["age"] < 40),
+    ({"age": None}, lambda r: r["age"] is None),
+    ({"label": 1}, lambda r: r["label"] == 1),
+    ({"label": 1, "country": "日本"}, lambda r: r["label"] == 1 and r["country"] == "日本"),
+    ({"price": {">": 20}, "label": 0}, lambda r: r["price"] is not None and r["price"] > 20 and r["label"] == 0),
+    ({"category": {"c3", "c5"}}, lambda r: r["category"] in ("c3", "c5")),
+    ({"position": 0}, lambda r: r["position"] == 0),
+    ({"score": {">": 20}}, lambda r: r["score"] is not None and r["score"] > 20),
+    ({"score": None, "label": 1}, lambda r: r["score"] is None and r["label"] == 1),
+    ({"event_time": {"<": "1970-01-01"}}, lambda r: False),
+    ({"event_time": {">=": "2022-01-09T02:00:00+02:00"}}, lambda r: r["event_date"].day == 9),
+    ({"event_date": "2022-01-08"}, lambda r: r["event_date"].day == 8),
+    ({"start": "2022-01-09", "category": "c1"}, lambda r: r["category"] == "c1" and r["event_date"].day == 9),
+    ({"where": {"user_id": "usér-3-日"}}, lambda r: r["user_id"] == "usér-3-日"),
+]
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+def test_filters_keep_what_a_loop_keeps(lake: Lake, log: Log, layout: Layout) -> None:
+    scores = {r["request_id"]: i if i % 4 else None for i, r in enumerate(log.requests.to_pylist())}
+    rows = [{**row, "score": scores[row["request_id"]]} for row in log.flat.to_pylist()]
+    days = sorted({row["event_date"] for row in rows})
+    assert [day.day for day in days] == [8, 9]
+    for filters, keeps in CASES:
+        dataset = DedupDataset(
+            f"filter_{layout}", lake.settings, filters=filters, columns=["item_id", "age", "tally"], batch_size=20
+        )
+        found = []
+        for batch in dataset:
+            assert batch.lengths.min() > 0
+            table = batch.to_arrow().select(["request_id", "item_id", "age"])
+            found += [tuple(row.values()) for row in table.to_pylist()]
+        wanted = [(row["request_id"], row["item_id"], row["age"]) for row in rows if keeps(row)]
+        assert sorted(found, key=str) == sorted(wanted, key=str), filters
+
+
+def test_impressions_of_a_request_keep_their_order_and_their_features(lake: Lake, log: Log) -> None:
+    places = {(r["request_id"], r["position"]): i for i, r in enumerate(log.impressions.to_pylist())}
+    for batch in DedupDataset("filter_split", lake.settings, filters={"label": 1}, batch_size=20):
+        rows = batch.to_pandas()[["request_id", "position", "tally", "label"]]
+        assert set(rows["label"]) == {1}
+        assert rows["tally"].tolist() == [places[key] for key in zip(rows["request_id"], rows["position"], strict=True)]
+        assert all(positions.is_monotonic_increasing for _, positions in rows.groupby("request_id")["position"])
+
+
+@pytest.mark.parametrize(
+    ("filters", "error", "told"),
+    [
+        ({"countri": "DE"}, UnknownColumnError, "the filters name countri, which is no column.*country"),
+        ({"history": 3}, SchemaError, "the filters name the column history; expected single values; got large_list"),
+        ({"tally": 3}, ConfigError, "the column tally of an impression-grain feature group"),
+        ({"label": "many"}, ConfigError, "the filter on label asks for a value.*expected int32; got 'many'"),
+        ({"label": 1.5}, ConfigError, "the filter on label asks for a value.*expected int32; got 1.5"),
+        ({"age": {"=>": 3}}, ConfigError, "the filter on age compares by =>"),
+        ({"age": {}}, ConfigError, "the filter on age compares by nothing"),
+        ({"age": []}, ConfigError, "the filter on age lists no value"),
+        ({"age": 3, "where": {"age": 4}}, ConfigError, "the column age is named twice"),
+    ],
+)
+def test_a_filter_that_cannot_be_is_told(
+    lake: Lake, log: Log, filters: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        DedupDataset("filter_split", lake.settings, filters=filters)
+
+
+def test_a_state_names_the_filters(lake: Lake, log: Log) -> None:
+    state = DedupDataset("filter_split", lake.settings, filters={"label": 1}).state_dict()
+    with pytest.raises(StateMismatchError, match=r"filters was \{'where': \{'label': 1\}\}"):
+        DedupDataset("filter_split", lake.settings, filters={"label": 0}).load_state_dict(state)
