@@ -12,9 +12,9 @@ import pyarrow as pa
 from dedup_storage.dedup import gather
 from dedup_storage.dedup.dictionary import MOST_LISTS, wants_dictionary
 from dedup_storage.dedup.gather import list_parts
+from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.layout import sequence_properties
-from dedup_storage.report.draw.hashing import hash_column
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.floor import events_once
 from dedup_storage.report.parquet.counting import Written, encode

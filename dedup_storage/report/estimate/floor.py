@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from dedup_storage.dedup import gather, ranges, run_starts
 from dedup_storage.dedup.gather import list_parts
+from dedup_storage.dedup.hashing import WindowHashes, combine, hash_column
 from dedup_storage.dedup.runs import Int64, single_chunk
-from dedup_storage.report.draw.hashing import Windows, combine, hash_column
 from dedup_storage.report.draw.users import LogDraw
 
 __all__ = ["events_once", "new_events"]
@@ -33,7 +33,7 @@ def new_events(elements: npt.NDArray[np.uint64], offsets: Int64, follows: npt.ND
     """
     lengths = np.diff(offsets)
     new = lengths.copy()
-    windows = Windows(elements)
+    windows = WindowHashes(elements)
     open_lists = np.flatnonzero(follows & (lengths > 0))
     k = 0
     while len(open_lists):
