@@ -8,7 +8,7 @@ May import: ``dedup``.
 from __future__ import annotations
 
 from dedup_storage.windows.match import match
-from dedup_storage.windows.model import Events, Lists, Rules, Windows
+from dedup_storage.windows.model import Events, Lists, Memory, Rules, Windows
 from dedup_storage.windows.rebuild import events_after, rebuild
 
-__all__ = ["Events", "Lists", "Rules", "Windows", "events_after", "match", "rebuild"]
+__all__ = ["Events", "Lists", "Memory", "Rules", "Windows", "events_after", "match", "rebuild"]

@@ -15,7 +15,7 @@ from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.hashing import Hashes, combine, hash_column
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.windows.align import align
-from dedup_storage.windows.model import Events, Lists, Rules, Windows, looked_at
+from dedup_storage.windows.model import Events, Lists, Memory, Rules, Windows, looked_at
 from dedup_storage.windows.rebuild import differing, events_after
 from dedup_storage.windows.user_lists import UserLists
 
@@ -30,7 +30,7 @@ def match(
     lists: Lists,
     stored: Events | None = None,
     *,
-    misfits: Int64 | None = None,
+    memory: Memory | None = None,
     rules: Rules = _PLAIN_RULES,
     part_tokens: int = _PART_TOKENS,
 ) -> Windows:
@@ -38,28 +38,29 @@ def match(
 
     A list is first looked for as one piece at the end of the user's list (all of it, or its beginning with the rest
     new); where it is none, it is cut into pieces (``align``). Of a user's lists that do not fit, the first, second,
-    fourth, eighth and so on are added to the user's list as they are, so that a history that was laid anew is
-    followed from then on; the others stay lists.
+    fourth, eighth and so on are laid anew: added to the user's list as they are, so that a history that was ordered
+    anew is followed from then on. The others stay lists. Counting begins again when half of a list or more is found
+    in what was laid anew and after it.
 
     Args:
         lists: What was logged.
         stored: The users' lists so far; ``None`` for empty ones.
-        misfits: (users,) lists of each user that did not fit before.
+        memory: Of the users, from the match before; ``None`` where there was none.
         rules: What a run costs.
         part_tokens: Tokens to match at once, which bounds the memory.
     """
     stored = stored if stored is not None else Events.none(lists)
-    told = misfits if misfits is not None else np.zeros(lists.num_users, dtype=np.int64)
-    found = list(_parts(lists, stored, told, rules, part_tokens))
+    memory = memory if memory is not None else Memory.none(lists.num_users)
+    found = list(_parts(lists, stored, memory, rules, part_tokens))
     if not found:
         nothing = np.empty(0, dtype=np.int64)
         zeros = np.zeros(1, dtype=np.int64)
         none = np.zeros(len(lists.users), dtype=np.bool_)
-        return Windows(zeros, nothing, nothing, none, np.zeros(lists.num_users + 1, dtype=np.int64), nothing, told)
-    misfits, grown = told.copy(), np.zeros(lists.num_users, dtype=np.int64)
+        return Windows(zeros, nothing, nothing, none, np.zeros(lists.num_users + 1, dtype=np.int64), nothing, memory)
+    memory, grown = memory.copy(), np.zeros(lists.num_users, dtype=np.int64)
     for first_user, _, part in found:
-        users = slice(first_user, first_user + len(part.misfits))
-        misfits[users] = part.misfits
+        users = slice(first_user, first_user + len(part.memory.misfits))
+        memory.misfits[users], memory.laid[users] = part.memory.misfits, part.memory.laid
         grown[users] += np.diff(part.new_offsets)
     return Windows(
         offsets_from_lengths(np.concatenate([part.runs for *_, part in found])),
@@ -68,12 +69,12 @@ def match(
         np.concatenate([part.kept for *_, part in found]),
         offsets_from_lengths(grown),
         np.concatenate([first_token + part.new for _, first_token, part in found]),
-        misfits,
+        memory,
     )
 
 
 def _parts(
-    lists: Lists, stored: Events, misfits: Int64, rules: Rules, part_tokens: int
+    lists: Lists, stored: Events, memory: Memory, rules: Rules, part_tokens: int
 ) -> Iterator[tuple[int, int, Windows]]:
     """(first user, first token, windows) of parts of whole users, or of a part of one that is too large."""
     first, carried = 0, None
@@ -87,20 +88,20 @@ def _parts(
             last = int(np.searchsorted(lists.users, lists.users[last]))
         part = lists.part(first, last)
         if carried is None:
-            known, told = stored.part(user, user + part.num_users), misfits[user : user + part.num_users]
+            known, told = stored.part(user, user + part.num_users), memory.part(user, user + part.num_users)
         else:
             known, told = carried
         windows = _match(part, known, told, rules)
         yield user, int(lists.offsets[first]), windows
         goes_on = last < len(lists.users) and lists.users[last] == user
-        carried = (events_after(known, part, windows), windows.misfits) if goes_on else None
+        carried = (events_after(known, part, windows), windows.memory) if goes_on else None
         first = last
 
 
-def _match(lists: Lists, stored: Events, misfits: Int64, rules: Rules) -> Windows:
+def _match(lists: Lists, stored: Events, memory: Memory, rules: Rules) -> Windows:
     users = np.repeat(lists.users, lists.lengths)
     known = UserLists(_hashes(stored), stored.offsets, _hashes(lists), users)
-    rounds = _Rounds(lists, known, misfits.copy(), rules)
+    rounds = _Rounds(lists, known, memory.copy(), rules)
     before = np.bincount(lists.users, minlength=1)
     ordinal = np.arange(len(lists.users)) - (np.cumsum(before) - before)[lists.users]
     order = np.argsort(ordinal, kind="stable")
@@ -120,8 +121,8 @@ def _hashes(of: Lists | Events) -> Hashes:
 class _Rounds:
     """The n-th lists of all users, round by round."""
 
-    def __init__(self, lists: Lists, known: UserLists, misfits: Int64, rules: Rules) -> None:
-        self._lists, self._known, self._misfits, self._rules = lists, known, misfits, rules
+    def __init__(self, lists: Lists, known: UserLists, memory: Memory, rules: Rules) -> None:
+        self._lists, self._known, self._memory, self._rules = lists, known, memory, rules
         self._kept = np.zeros(len(lists.users), dtype=np.bool_)
         self._found: list[tuple[Int64, Int64, Int64]] = []
 
@@ -135,6 +136,7 @@ class _Rounds:
         places, overlap = np.where(sizes == 0, 0, places), np.where(sizes == 0, 0, overlap)
         self._add(rows[one], places[one], lengths[one])
         self._append(rows[one], overlap[one])
+        self._notice(users[one], lengths[one], np.arange(int(one.sum())), places[one], lengths[one])
         if not one.all():
             self._align(rows[~one])
 
@@ -151,7 +153,7 @@ class _Rounds:
         grown = known.size - stored
         return Windows(
             offsets_from_lengths(runs), starts[order], lengths[order], self._kept, offsets_from_lengths(grown),
-            known.source[ranges(known.base + stored, grown)], self._misfits,
+            known.source[ranges(known.base + stored, grown)], self._memory,
         )  # fmt: skip
 
     def _one_piece(self, rows: Int64, users: Int64, lengths: Int64, sizes: Int64) -> Int64:
@@ -177,13 +179,27 @@ class _Rounds:
         self._add(rows[pieces.owners], pieces.starts, pieces.lengths)
         grown = np.bincount(pieces.new_owners, weights=pieces.new_lengths, minlength=len(rows)).astype(np.int64)
         self._known.append(users, grown, ranges(pieces.new_starts, pieces.new_lengths))
-        misfit = users[~pieces.fits]
-        self._misfits[misfit] += 1
-        times = self._misfits[users]
+        self._notice(users, lengths, pieces.owners, pieces.starts, pieces.lengths)
+        self._memory.misfits[users[~pieces.fits]] += 1
+        times = self._memory.misfits[users]
         anew = ~pieces.fits & (times & (times - 1) == 0)
         self._kept[rows[~pieces.fits & ~anew]] = True
+        self._memory.laid[users[anew]] = self._known.size[users[anew]]
         self._add(rows[anew], self._known.size[users[anew]], lengths[anew])
         self._append(rows[anew], np.zeros(int(anew.sum()), dtype=np.int64))
+
+    def _notice(self, users: Int64, lengths: Int64, owners: Int64, starts: Int64, run_lengths: Int64) -> None:
+        """Forget the misfits of users whose list is found, half or more, from the last list on that was laid anew.
+
+        Args:
+            users, lengths: (lists,).
+            owners, starts, run_lengths: (runs,) the runs of these lists.
+        """
+        misfits, laid = self._memory.misfits, self._memory.laid
+        if not misfits[users].any():
+            return
+        behind = np.clip(starts + run_lengths - laid[users][owners], 0, run_lengths)
+        misfits[users[2 * np.bincount(owners, weights=behind, minlength=len(users)) >= lengths]] = 0
 
     def _add(self, rows: Int64, starts: Int64, lengths: Int64) -> None:
         self._found.append((rows, starts, lengths))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.runs import Int64
 
-__all__ = ["Bools", "Events", "Lists", "Rules", "Windows", "looked_at"]
+__all__ = ["Bools", "Events", "Lists", "Memory", "Rules", "Windows", "looked_at"]
 
 Bools = npt.NDArray[np.bool_]
 
@@ -77,6 +77,18 @@ class Lists:
         count = int(users[-1]) + 1 if len(users) else 0
         return Lists(users, count, self.offsets[first : last + 1] - start, columns)
 
+    def chosen(self, rows: Int64) -> Lists:
+        """Some lists, with the users that have any numbered from 0. ``rows``: (k,) ascending."""
+        lengths = self.lengths[rows]
+        tokens = pa.array(ranges(self.offsets[rows], lengths))
+        known, users = np.unique(self.users[rows], return_inverse=True)
+        columns = {name: values.take(tokens) for name, values in self.columns.items()}
+        return Lists(users.astype(np.int64), len(known), offsets_from_lengths(lengths), columns)
+
+    def of(self, names: Sequence[str]) -> Lists:
+        """The same lists of some columns alone."""
+        return Lists(self.users, self.num_users, self.offsets, {name: self.columns[name] for name in names})
+
 
 @dataclass(frozen=True)
 class Events:
@@ -104,6 +116,32 @@ class Events:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What is remembered of each user from one match to the next.
+
+    Attributes:
+        misfits: (users,) int64, lists that did not fit since the last one that was laid anew proved useful.
+        laid: (users,) int64, position of the last list that was laid anew.
+    """
+
+    misfits: Int64
+    laid: Int64
+
+    @classmethod
+    def none(cls, users: int) -> Memory:
+        """Of users that were never seen."""
+        return cls(np.zeros(users, dtype=np.int64), np.zeros(users, dtype=np.int64))
+
+    def part(self, first: int, last: int) -> Memory:
+        """Of users ``first`` to ``last`` - 1."""
+        return Memory(self.misfits[first:last], self.laid[first:last])
+
+    def copy(self) -> Memory:
+        """The same, to be changed."""
+        return Memory(self.misfits.copy(), self.laid.copy())
+
+
+@dataclass(frozen=True)
 class Windows:
     """How each list stands in its user's list, and what that list grew by.
 
@@ -114,7 +152,7 @@ class Windows:
         kept: (lists,) bool, lists that are no windows and stay lists.
         new_offsets: (users + 1,) int64, the new events of each user.
         new: (new events,) int64, the token that each of them is, in order of position.
-        misfits: (users,) int64, how many lists of each user fitted badly, all told.
+        memory: Of each user what the next match needs to know.
     """
 
     run_offsets: Int64
@@ -123,7 +161,7 @@ class Windows:
     kept: Bools
     new_offsets: Int64
     new: Int64
-    misfits: Int64
+    memory: Memory
 
     @property
     def runs(self) -> Int64:
@@ -138,5 +176,5 @@ class Windows:
         chosen = ranges(self.run_offsets[:-1], runs)
         return Windows(
             offsets_from_lengths(runs), self.starts[chosen], self.lengths[chosen], self.kept | rows,
-            self.new_offsets, self.new, self.misfits,
+            self.new_offsets, self.new, self.memory,
         )  # fmt: skip

@@ -6,15 +6,22 @@ import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dedup_storage.dedup.expand import offsets_from_lengths
+from dedup_storage.dedup.expand import collapse_table, offsets_from_lengths
+from dedup_storage.dedup.gather import list_parts
+from dedup_storage.dedup.runs import single_chunk
+from dedup_storage.demo import complete_journey
+from dedup_storage.demo import ebnerd as ebnerd_log
 from dedup_storage.windows import Events, Lists, Rules, Windows, events_after, match, rebuild
 from dedup_storage.windows.rebuild import differing, identical
 
@@ -27,6 +34,7 @@ class SlowUser:
 
     events: list[Any] = field(default_factory=list)
     misfits: int = 0
+    laid: int = 0
     found: list[list[Run] | None] = field(default_factory=list)
 
     def take(self, tokens: Sequence[Any], rules: Rules) -> None:
@@ -37,10 +45,16 @@ class SlowUser:
             runs, new = self._pieces(tokens, rules)
             if len(new) + rules.run_tokens * (len(runs) - 1) > len(tokens):
                 self.misfits += 1
-                anew = self.misfits & (self.misfits - 1) == 0
-                runs, new = ([(len(self.events), len(tokens))], tokens) if anew else (None, [])
+                runs, new = None, []
+                if self.misfits & (self.misfits - 1) == 0:
+                    self.laid = len(self.events)
+                    self.events += tokens
+                    self.found.append([(self.laid, len(tokens))])
+                    return
             self.events += new
         self.found.append(runs)
+        if runs and 2 * sum(max(0, min(length, start + length - self.laid)) for start, length in runs) >= len(tokens):
+            self.misfits = 0
 
     def _one_piece(self, tokens: list[Any]) -> list[Run] | None:
         size = len(self.events)
@@ -168,7 +182,8 @@ def test_windows_equal_the_slow_form_and_every_list_comes_back(
     assert told(lists, windows) == [runs for user in slow for runs in user.found]
     assert events.columns["item"].to_pylist() == [t for user in slow for t in user.events]
     assert np.diff(events.offsets).tolist() == [len(user.events) for user in slow]
-    assert windows.misfits.tolist() == [user.misfits for user in slow]
+    assert windows.memory.misfits.tolist() == [user.misfits for user in slow]
+    assert windows.memory.laid.tolist() == [user.laid for user in slow]
     given_back(lists, windows, events)
 
 
@@ -178,12 +193,12 @@ def test_a_day_matched_against_stored_lists_is_as_if_all_came_at_once(
 ) -> None:
     whole = lists_of(histories)
     at_once = match(whole)
-    stored, misfits = Events.none(whole), None
+    stored, memory = Events.none(whole), None
     days = [lists_of([lists[:before] for lists in histories]), lists_of([lists[before:] for lists in histories])]
     runs = []
     for day in days:
-        windows = match(day, stored, misfits=misfits)
-        stored, misfits = events_after(stored, day, windows), windows.misfits
+        windows = match(day, stored, memory=memory)
+        stored, memory = events_after(stored, day, windows), windows.memory
         given_back(day, windows, stored)
         runs.append(iter(told(day, windows)))
     expected = events_after(Events.none(whole), whole, at_once)
@@ -267,6 +282,35 @@ def test_newest_first_is_the_same_turned() -> None:
     lists = lists_of(histories).turned()
     assert told(lists, match(lists)) == [[(0, 3)], [(1, 4)], [], [(3, 3)]]
     assert lists.turned().columns["item"].to_pylist() == [5, 4, 3, 7, 6, 5, 4, 8, 7, 6]
+
+
+def test_public_logs_come_back_from_one_run_a_request(ebnerd: Path, tmp_path: Path) -> None:
+    news = pq.read_table(ebnerd / "behaviors.parquet", columns=["user_id", "impression_time"])
+    history = pq.read_table(ebnerd / "history.parquet")
+    news = news.sort_by([("user_id", "ascending"), ("impression_time", "ascending")])
+    place = pc.index_in(news["user_id"], history["user_id"].combine_chunks()).combine_chunks()
+    columns = {name: history[name].combine_chunks().take(place) for name in ebnerd_log.HISTORY}
+    _comes_back(news["user_id"], columns)
+
+    complete_journey.write_log(tmp_path, share=0.01, max_length=64)
+    keys = ["household_id", "transaction_timestamp", "basket_id"]
+    rows = pq.read_table(tmp_path).sort_by([(key, "ascending") for key in keys])
+    baskets, _ = collapse_table(rows, keys, [*keys, *complete_journey.HISTORY.values()])
+    columns = {name: single_chunk(baskets[name]) for name in complete_journey.HISTORY.values()}
+    _comes_back(baskets["household_id"], columns)
+
+
+def _comes_back(users: pa.ChunkedArray, columns: dict[str, pa.Array]) -> None:
+    """Match the lists of requests that are sorted by user and time, and rebuild them."""
+    parts = {name: list_parts(array) for name, array in columns.items()}
+    _, numbers = np.unique(users.to_numpy(), return_inverse=True)
+    offsets = next(iter(parts.values()))[1]
+    lists = Lists(numbers, int(numbers[-1]) + 1, offsets, {name: values for name, (values, _) in parts.items()})
+    windows = match(lists)
+    assert not windows.kept.any()
+    assert len(windows.new) < lists.num_tokens / 5
+    assert windows.runs.max() == 1
+    given_back(lists, windows, events_after(Events.none(lists), lists, windows))
 
 
 def _matched(histories: Sequence[list[int]]) -> tuple[Lists, Windows]:

@@ -8,8 +8,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dedup_storage.report.model import Report
+from dedup_storage.report.show.cells import times
 from dedup_storage.report.show.plots import plots
-from dedup_storage.report.show.text import LEFT_HEADINGS, headline, times, titled_tables
+from dedup_storage.report.show.text import LEFT_HEADINGS, headline, titled_tables
+from dedup_storage.report.show.user_grain import verdicts
 from dedup_storage.words import human_bytes
 
 __all__ = ["html", "render"]
@@ -26,6 +28,7 @@ def html(report: Report) -> str:
             "plots": plots(report),
             "tables": list(titled_tables(report)),
             "left": LEFT_HEADINGS,
+            "verdicts": verdicts(report.user_grain),
         },
     )
 
