@@ -27,7 +27,7 @@ class Rules:
     """
 
     run_tokens: int = 4
-    places: int = 64
+    places: int = 8
 
 
 def looked_at(lengths: Int64) -> Int64:

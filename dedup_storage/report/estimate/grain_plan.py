@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dedup_storage.dedup.expand import ranges
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.report.estimate.histories import History
 from dedup_storage.windows import Lists, Rules, Windows, match
 
 __all__ = ["GrainPlan", "plan_history", "stored_tokens"]
 
-# Tokens that are looked at: of as many users as have them, in whole lists.
-_PROBE_TOKENS = 300_000
+# What is looked at, of as many users as it takes: lists of each at most, and tokens.
+_WIDE, _SHORT = (64, 300_000), (8, 50_000)
 # A column with which more than so many times the events are stored was not logged with the event.
 _MOST_TIMES = 2.0
 # Lists of which more than this stays after matching are no windows.
@@ -54,33 +55,45 @@ def plan_history(history: History) -> GrainPlan:
     the two together repeat much less than what was found so far: then its values are of the request, as an age or a
     rank is. Where no column slides, all stay together, and their lists are no windows.
     """
-    probe = _probe(history.lists)
+    probe, few = (_probe(history.lists, *reach) for reach in (_WIDE, _SHORT))
     names = list(probe.columns)
     everything = GrainPlan(None, tuple(names), ())
     if not probe.num_tokens:
         return everything
-    alone = {name: probe.of([name]) for name in names}
-    forward = {name: _cost(lists) for name, lists in alone.items()}
-    backward = {name: _cost(lists.turned()) for name, lists in alone.items()}
-    left = {name: min(forward[name], backward[name]) for name in names}
+    alone = {name: _read(probe.of([name]), few.of([name])) for name in names}
+    left = {name: reading.cost for name, reading in alone.items()}
     slides = [name for name in names if left[name] <= _LEAST_LEFT * probe.num_tokens]
     if not slides:
         return everything
     ranked = sorted(names, key=lambda name: (name not in slides, -left[name]))
     leader = ranked[0]
-    turned = backward[leader] < forward[leader]
+    turned = alone[leader].newest_first
     chosen, cost = [leader], left[leader]
     for name in ranked[1:]:
         together = probe.of([*chosen, name])
         with_it = _cost(together.turned() if turned else together)
         if with_it <= _MOST_TIMES * cost:
             chosen, cost = [*chosen, name], with_it
-    either = forward[leader] == backward[leader]
     return GrainPlan(
-        None if either else turned,
+        turned,
         tuple(n for n in names if n in chosen),
         tuple(n for n in names if n not in chosen),
     )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The cheaper way to read some lists, and what it costs in tokens."""
+
+    newest_first: bool | None
+    cost: int
+
+
+def _read(lists: Lists, few: Lists) -> _Reading:
+    """How some lists are to be read, decided by a few of them: the wrong way takes many runs, and its time."""
+    forward, backward = _cost(few), _cost(few.turned())
+    newest_first = None if forward == backward else backward < forward
+    return _Reading(newest_first, _cost(lists.turned() if newest_first else lists))
 
 
 def _cost(lists: Lists) -> int:
@@ -88,10 +101,13 @@ def _cost(lists: Lists) -> int:
     return int(stored_tokens(lists, windows).sum()) + _RULES.run_tokens * int(windows.run_offsets[-1])
 
 
-def _probe(lists: Lists) -> Lists:
-    """Lists of users with several that are not empty, as far as the probe reaches."""
+def _probe(lists: Lists, most_lists: int, most_tokens: int) -> Lists:
+    """Lists of users with several that are not empty: so many of each, and so many tokens."""
     filled = np.bincount(lists.users[lists.lengths > 0], minlength=lists.num_users)
-    several = np.flatnonzero((filled > 1)[lists.users])
+    several = (filled > 1)[lists.users] & (lists.lengths > 0)
+    counts = np.bincount(lists.users, weights=several, minlength=lists.num_users).astype(np.int64)
+    rows = np.flatnonzero(several)
+    rows = rows[ranges(np.zeros_like(counts), counts) < most_lists]
     # The users' order is that of their hashes: the first are as good as drawn.
-    reach = int(np.searchsorted(np.cumsum(lists.lengths[several]), _PROBE_TOKENS, side="right"))
-    return lists.chosen(several[: max(2, reach)])
+    reach = int(np.searchsorted(np.cumsum(lists.lengths[rows]), most_tokens, side="right"))
+    return lists.chosen(rows[: max(2, reach)])

@@ -98,15 +98,18 @@ class _Group:
         monthly, daily = self._by_period(lists, dates)
         slides = _slides(lists, windows, stored)
         ratio = self._ratio(lists.lengths, stored)
-        parts = {
-            "stored_split": self._stored(layouts, BaselineLayout.SPLIT),
-            "stored_user": self._stored(layouts, BaselineLayout.USER),
-            "decoded_split": self._total(self._bytes(lists.lengths, filled)),
-            "decoded_user": self._total(self._bytes(stored, windows.runs * filled, windows=True)),
-        }
+        stored_split, stored_user = (self._stored(layouts, w) for w in (BaselineLayout.SPLIT, BaselineLayout.USER))
+        decoded_split = self._total(self._bytes(lists.lengths, filled))
+        decoded_user = self._total(self._bytes(stored, windows.runs * filled, windows=True))
         no_windows = self._ratio(windows.kept.astype(np.int64), filled)
         pays, why = verdict(
-            ratio, no_windows, repeats=bool(np.any(np.bincount(lists.users, weights=filled) > 1)), **parts
+            ratio,
+            no_windows,
+            repeats=bool(np.any(np.bincount(lists.users, weights=filled) > 1)),
+            stored_split=stored_split,
+            stored_user=stored_user,
+            decoded_split=decoded_split,
+            decoded_user=decoded_user,
         )
         return UserGrain(
             group=self.history.name,
@@ -125,13 +128,16 @@ class _Group:
             no_windows=no_windows,
             slide=float(np.median(slides)) if len(slides) else None,
             slide_mean=float(np.mean(slides)) if len(slides) else None,
-            moved_split=parts["decoded_split"],
-            moved_user=parts["decoded_user"],
+            stored_split=stored_split,
+            stored_user=stored_user,
+            decoded_split=decoded_split,
+            decoded_user=decoded_user,
+            moved_split=decoded_split,
+            moved_user=decoded_user,
             moved_user_day=self._total(self._bytes(*daily, windows=True)) if daily else None,
             pays=pays,
             verdict=why,
-            **parts,
-        )  # fmt: skip
+        )
 
     def _by_period(
         self, lists: Lists, dates: pa.Array | None
