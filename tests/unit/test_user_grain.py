@@ -67,12 +67,16 @@ def known_of(draw: LogDraw) -> KnownTotals:
     return KnownTotals(draw.num_impressions, None, elements, False)
 
 
-def grain_of(draw: LogDraw, known: KnownTotals | None = None, stored: bool = True) -> dict[str, UserGrain]:
+def grains(draw: LogDraw, known: KnownTotals | None = None, stored: bool = True) -> tuple[UserGrain, ...]:
     known = known or known_of(draw)
     plans = plan_histories(draw)
     asked = (BaselineLayout.SPLIT, BaselineLayout.USER) if stored else ()
     layouts = estimate_layouts(draw, known, layouts=asked, plans=plans)
-    return {g.group: g for g in estimate_user_grain(draw, known, plans, layouts)}
+    return estimate_user_grain(draw, known, plans, layouts)
+
+
+def grain_of(draw: LogDraw, known: KnownTotals | None = None, stored: bool = True) -> dict[str, UserGrain]:
+    return {group.group: group for group in grains(draw, known, stored)}
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +230,20 @@ def test_dates_of_event_times(times: pa.Array, unit: str | None, expected: date 
     if len(times) == 2:
         assert found is not None
         assert found[1].as_py() == date(1969, 12, 31)
+
+
+def test_lists_of_texts_and_lists_without_a_token() -> None:
+    schema = LogSchema.from_dict(
+        {"user": "u", "request": "r", "item": "i", "sequences": [{"column": "a", "group": "b"}, {"column": "b"}]}
+    )
+    texts = [["x", None, ""], ["x", None, "", "y"], None, []] * 3
+    empty = pa.array([[], None] * 6, pa.list_(pa.float32()))
+    table = pa.table({"u": [1] * 4 + [2] * 4 + [3] * 4, "r": range(12), "i": range(12), "a": texts, "b": empty})
+    # A group may be named as another group's column is.
+    texts_of, nothing = grains(from_flat(schema, [table]))
+    assert (texts_of.group, texts_of.event_columns, texts_of.ratio_day) == ("b", ("a",), None)
+    assert (texts_of.tokens.value, texts_of.events.value) == (21, 12)
+    assert (nothing.group, nothing.tokens.value, nothing.ratio.value, nothing.pays) == ("b", 0, 0, False)
 
 
 def test_columns_whose_lists_differ_in_length_are_taken_apart() -> None:

@@ -18,7 +18,7 @@ from dedup_storage.dedup.runs import Int64
 from dedup_storage.layout import sequence_properties
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.floor import events_once
-from dedup_storage.report.estimate.grain_plan import GrainPlan
+from dedup_storage.report.estimate.grain_plan import Plans
 from dedup_storage.report.estimate.user_layout import plan_histories, user_tables
 from dedup_storage.report.parquet.counting import Written, encode
 from dedup_storage.report.parquet.encoding import ICEBERG_DEFAULTS, Encoding
@@ -108,7 +108,7 @@ def measure_layout(
     draw: LogDraw,
     layout: BaselineLayout,
     tuned: Encoding | None = None,
-    plans: Mapping[str, GrainPlan] | None = None,
+    plans: Plans | None = None,
 ) -> LayoutBytes:
     """Write the draw in one layout and count.
 
@@ -160,7 +160,7 @@ def _floor(draw: LogDraw, encoding: Encoding) -> LayoutBytes:
     return LayoutBytes(BaselineLayout.FLOOR, columns, events.num_rows, seconds)
 
 
-def _user(draw: LogDraw, encoding: Encoding, plans: Mapping[str, GrainPlan]) -> LayoutBytes:
+def _user(draw: LogDraw, encoding: Encoding, plans: Plans) -> LayoutBytes:
     """Requests with windows, impressions, and a table of events for each sequence group.
 
     What a group's windows, users and positions need counts with the group's first column.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from dedup_storage.dedup.runs import Int64
 from dedup_storage.report.estimate.histories import History
 from dedup_storage.windows import Lists, Rules, Windows, match
 
-__all__ = ["GrainPlan", "plan_history", "stored_tokens"]
+__all__ = ["GrainPlan", "Plans", "plan_history", "stored_tokens"]
 
 # What is looked at, of as many users as it takes: lists of each at most, and tokens.
 _WIDE, _SHORT = (64, 300_000), (8, 50_000)
@@ -40,6 +41,10 @@ class GrainPlan:
         """The lists of the event columns, oldest token first."""
         chosen = history.lists.of(self.events)
         return chosen.turned() if self.newest_first else chosen
+
+
+# Columns of each sequence group -> how to read them.
+Plans = Mapping[tuple[str, ...], GrainPlan]
 
 
 def stored_tokens(lists: Lists, windows: Windows) -> Int64:

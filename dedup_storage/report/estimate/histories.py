@@ -39,6 +39,11 @@ class History:
     lists: Lists
     missing: Mapping[str, Bools]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The group's columns: what tells groups apart, since a group may be named as another's column is."""
+        return tuple(self.lists.columns)
+
 
 def user_time_order(draw: LogDraw) -> Int64:
     """Request rows by user, then event time, then arrival. (num_requests,) int64.

@@ -32,7 +32,7 @@ from dedup_storage.dedup.mixing import mix64
 from dedup_storage.errors import UsageError
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import BaselineLayout, LayoutBytes, measure_layout, starting_encoding
-from dedup_storage.report.estimate.grain_plan import GrainPlan
+from dedup_storage.report.estimate.grain_plan import Plans
 from dedup_storage.report.estimate.intervals import MODEL_ERROR, Interval, ratio_interval
 from dedup_storage.report.estimate.user_layout import plan_histories
 from dedup_storage.report.parquet.encoding import Encoding
@@ -105,7 +105,7 @@ def estimate_layouts(
     confidence: float = 0.95,
     precision: float | None = None,
     start_bytes: int | None = None,
-    plans: Mapping[str, GrainPlan] | None = None,
+    plans: Plans | None = None,
     on_layout: Callable[[BaselineLayout], None] | None = None,
 ) -> dict[BaselineLayout, LayoutEstimate]:
     """Estimate the stored bytes of the whole log in several layouts.
@@ -203,7 +203,7 @@ class _Drawn:
         return self.cuts[count]
 
     def estimate(
-        self, layout: BaselineLayout, tuned: Encoding, plans: Mapping[str, GrainPlan] | None, files: int,
+        self, layout: BaselineLayout, tuned: Encoding, plans: Plans | None, files: int,
         confidence: float,
     ) -> LayoutEstimate:  # fmt: skip
         """Write a layout in files of their real size, in random groups, and in halves where it is less than a file."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import BaselineLayout
-from dedup_storage.report.estimate.grain_plan import GrainPlan, stored_tokens
+from dedup_storage.report.estimate.grain_plan import GrainPlan, Plans, stored_tokens
 from dedup_storage.report.estimate.histories import History, days, histories, user_time_order
 from dedup_storage.report.estimate.intervals import Floats, Interval, ratio_interval
 from dedup_storage.report.estimate.layouts import KnownTotals, LayoutEstimate
@@ -35,7 +35,7 @@ _OFFSET_BYTES = 8
 def estimate_user_grain(
     draw: LogDraw,
     known: KnownTotals,
-    plans: Mapping[str, GrainPlan],
+    plans: Plans,
     layouts: Mapping[BaselineLayout, LayoutEstimate],
     *,
     confidence: float = 0.95,
@@ -57,7 +57,7 @@ def estimate_user_grain(
     for history in histories(draw, order):
         part = _part(history)
         rows = order[: len(part.lists.users)]
-        group = _Group(part, plans[history.name], known, counts[: len(rows)], draw, confidence)
+        group = _Group(part, plans[history.columns], known, counts[: len(rows)], draw, confidence)
         found.append(group.report(layouts, dates.take(pa.array(rows)) if dates is not None else None))
     return tuple(found)
 

@@ -15,7 +15,7 @@ from dedup_storage.dedup import gather
 from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.report.draw.users import LogDraw
-from dedup_storage.report.estimate.grain_plan import GrainPlan, plan_history
+from dedup_storage.report.estimate.grain_plan import Plans, plan_history
 from dedup_storage.report.estimate.histories import History, histories, user_time_order
 from dedup_storage.windows import Windows, match
 
@@ -51,12 +51,12 @@ class UserTables:
     groups: tuple[EventTable, ...]
 
 
-def plan_histories(draw: LogDraw) -> dict[str, GrainPlan]:
+def plan_histories(draw: LogDraw) -> Plans:
     """How to read each sequence group of a draw."""
-    return {history.name: plan_history(history) for history in histories(draw, user_time_order(draw))}
+    return {history.columns: plan_history(history) for history in histories(draw, user_time_order(draw))}
 
 
-def user_tables(draw: LogDraw, plans: Mapping[str, GrainPlan]) -> UserTables:
+def user_tables(draw: LogDraw, plans: Plans) -> UserTables:
     """Lay a draw into the user grain.
 
     Args:
@@ -68,7 +68,7 @@ def user_tables(draw: LogDraw, plans: Mapping[str, GrainPlan]) -> UserTables:
     back[order] = np.arange(len(order))
     requests, groups = draw.requests, []
     for history in histories(draw, order):
-        plan = plans.get(history.name) or plan_history(history)
+        plan = plans.get(history.columns) or plan_history(history)
         lists = plan.lists(history)
         windows = match(lists)
         users = gather(draw.requests[draw.schema.user], order[np.searchsorted(lists.users, np.arange(lists.num_users))])
