@@ -21,7 +21,7 @@ from dedup_storage.windows.user_lists import UserLists
 
 __all__ = ["match"]
 
-# Tokens that are matched at once; 60 to 100 bytes are held for each.
+# Tokens that are matched at once; some 110 bytes are held for each.
 _PART_TOKENS = 2_000_000
 _PLAIN_RULES = Rules()
 

@@ -187,6 +187,19 @@ def test_a_part_of_the_users_is_told_with_an_interval_that_holds_the_truth() -> 
     assert sum(held) >= 36
 
 
+@pytest.mark.parametrize(("most", "users"), [(1, 8), (2_700, 9)])
+def test_of_a_large_draw_some_users_are_matched(
+    draw: LogDraw, grain: dict[str, UserGrain], monkeypatch: pytest.MonkeyPatch, most: int, users: int
+) -> None:
+    monkeypatch.setattr("dedup_storage.report.estimate.user_grain._MOST_TOKENS", most)
+    found, truth = grain_of(draw, stored=False)["history"], grain["history"]
+    assert found.users == users
+    # Total tokens are known from the log; what is stored of them is estimated.
+    assert found.tokens.value == pytest.approx(truth.tokens.value)
+    assert found.events.value == pytest.approx(truth.events.value, rel=0.2)
+    assert found.events.low < found.events.high
+
+
 def test_the_text_holds_every_group(grain: dict[str, UserGrain]) -> None:
     groups = list(grain.values())
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115

@@ -26,7 +26,9 @@ from dedup_storage.windows import Lists, Windows, match
 __all__ = ["estimate_user_grain"]
 
 # Tokens of one group that are matched; whole users, as many as have them.
-_MOST_TOKENS = 16_000_000
+_MOST_TOKENS = 8_000_000
+# Fewer users say nothing of the others.
+_FEWEST_USERS = 8
 # A run in memory: start and length as 64-bit numbers, as batches hold offsets.
 _RUN_BYTES = 16
 _OFFSET_BYTES = 8
@@ -68,8 +70,8 @@ def _part(history: History) -> History:
     if lists.num_tokens <= _MOST_TOKENS:
         return history
     last = int(np.searchsorted(lists.offsets, _MOST_TOKENS, side="right")) - 1
-    user = int(lists.users[max(last, 1) - 1])
-    rows = int(np.searchsorted(lists.users, max(user, 1), side="left"))
+    user = max(int(lists.users[last - 1]) if last else 0, _FEWEST_USERS)
+    rows = int(np.searchsorted(lists.users, user, side="left"))
     missing = {name: mask[:rows] for name, mask in history.missing.items()}
     return History(history.name, lists.part(0, rows), missing)
 
