@@ -16,7 +16,18 @@ from dedup_storage.report.estimate.curves import curves
 from dedup_storage.report.estimate.intervals import Interval
 from dedup_storage.report.estimate.known import known_totals
 from dedup_storage.report.estimate.layouts import LayoutEstimate, estimate_layouts
-from dedup_storage.report.model import Baseline, ColumnReport, DrawSize, PartReport, Range, Report, TableReport
+from dedup_storage.report.estimate.user_grain import estimate_user_grain
+from dedup_storage.report.estimate.user_layout import plan_histories
+from dedup_storage.report.model import (
+    Baseline,
+    ColumnReport,
+    DrawSize,
+    PartReport,
+    Range,
+    Report,
+    TableReport,
+    UserGrain,
+)
 from dedup_storage.report.parquet.encoding import Encoding
 from dedup_storage.report.parquet.footers import OnFile, Totals
 from dedup_storage.report.parquet.measured import Measured
@@ -30,7 +41,9 @@ __all__ = ["measure_dataset", "measure_log"]
 OnStep = Callable[[str], None]
 _DRAWN = "Dedup factors come from {share:.2%} of the users, baselines are estimates with their 95 % interval."
 # Layouts whose files hold whole users.
-_BY_USER = (BaselineLayout.FLAT_SORTED, BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.SPLIT)
+_BY_USER = (
+    BaselineLayout.FLAT_SORTED, BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.SPLIT, BaselineLayout.USER,
+)  # fmt: skip
 _NO_HISTORIES = (
     "The log has no histories (sequences): no other layout is compared, since there is little to store once."
 )
@@ -139,6 +152,7 @@ def _report(
     factors: Mapping[str, Repetition] = {}
     found: tuple[Baseline, ...] = ()
     measured_curves: tuple[object, ...] = ()
+    grain: tuple[UserGrain, ...] = ()
     if draw is not None:
         step("Counting repetitions")
         factors = repetition(draw)
@@ -146,11 +160,15 @@ def _report(
         tuned = encoding or starting_encoding(draw)
         # A part of the log is carried to files as many as the log has now; all of it is counted as one.
         files = dict.fromkeys(_BY_USER, len(measured.tables[0].files)) if draw.share < 1 else None
+        step("Looking for windows")
+        plans = plan_histories(draw)
         estimates = estimate_layouts(
-            draw, known, layouts=layouts, tuned=tuned, files=files,
+            draw, known, layouts=layouts, tuned=tuned, files=files, plans=plans,
             on_layout=lambda b: step(f"Writing baseline: {b.label}"),
         )  # fmt: skip
         found = _baselines(measured, estimates)
+        step("Matching histories")
+        grain = estimate_user_grain(draw, known, plans, estimates)
         if with_curves:
             step("Measuring curves")
             measured_curves = curves(draw, tuned)
@@ -174,6 +192,7 @@ def _report(
             "sample": _draw_size(draw),
             "baselines": found,
             "curves": measured_curves,
+            "user_grain": grain,
             "notes": tuple(_notes(measured, draw)),
         }
     )

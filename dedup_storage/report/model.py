@@ -25,6 +25,7 @@ __all__ = [
     "Range",
     "Report",
     "TableReport",
+    "UserGrain",
     "json_schema",
     "load_report",
 ]
@@ -144,6 +145,62 @@ class Baseline(_Frozen):
     total_ratio: float | None
 
 
+class UserGrain(_Frozen):
+    """What one sequence group would be with each event of a user stored once, and windows in the requests.
+
+    A token is one element of each of the group's event columns. Bytes are of the group's columns and its windows.
+
+    Attributes:
+        group: The group's name; the column's where it has none.
+        event_columns: Columns of the event.
+        request_columns: Columns whose values depend on the request, as an age does: they stay lists.
+        newest_first: New events come at the front of a list; ``None`` where it cannot be told.
+        users: Users that were measured.
+        requests: Requests with a list that is not empty.
+        tokens: Tokens in the lists of all requests.
+        events: Tokens to store when each user's list lives across all dates, lists that are no windows included.
+        ratio, ratio_month, ratio_day: Tokens / tokens to store when a user's list lives for ever, begins anew with each
+            month, with each day; ``None`` where event times could not be read.
+        runs: Runs of consecutive events that a request's list takes, mean.
+        runs_p99: The same, 99th percentile of the requests measured.
+        no_windows: Share of the requests whose list is cheaper as it stands: it stays a list.
+        slide: New events from one request of a user to the next, median of the requests measured.
+        slide_mean: The same, mean.
+        stored_split, stored_user: Stored bytes in split layout and in the user grain.
+        decoded_split, decoded_user: Bytes in memory that an epoch over all dates decodes.
+        moved_split, moved_user, moved_user_day: Bytes that an epoch sends to the device: a list for each request; each
+            event once, which takes batches that hold all requests of their users; once a day.
+        pays: Whether it would pay.
+        verdict: Why, in a sentence.
+    """
+
+    group: str
+    event_columns: tuple[str, ...]
+    request_columns: tuple[str, ...]
+    newest_first: bool | None
+    users: int
+    requests: Range
+    tokens: Range
+    events: Range
+    ratio: Range
+    ratio_month: Range | None
+    ratio_day: Range | None
+    runs: Range
+    runs_p99: float
+    no_windows: Range
+    slide: float | None
+    slide_mean: float | None
+    stored_split: Range | None
+    stored_user: Range | None
+    decoded_split: Range
+    decoded_user: Range
+    moved_split: Range
+    moved_user: Range
+    moved_user_day: Range | None
+    pays: bool
+    verdict: str
+
+
 class Curve(_Frozen):
     """Ratio of the sequence columns, flat shuffled over split, as one property of the draw is cut down."""
 
@@ -177,6 +234,7 @@ class Report(_Frozen):
     sample: DrawSize | None = None
     baselines: tuple[Baseline, ...] = ()
     curves: tuple[Curve, ...] = ()
+    user_grain: tuple[UserGrain, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

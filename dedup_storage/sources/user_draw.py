@@ -18,9 +18,9 @@ import pyarrow.fs as pafs
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.folders import resolve_uri
-from dedup_storage.report.draw.hashing import hash_column
 from dedup_storage.report.draw.select import Drawn, choose_users, no_users
 from dedup_storage.report.draw.users import PLACE
 from dedup_storage.report.parquet.dataset_files import folder_files

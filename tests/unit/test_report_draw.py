@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dedup_storage.dedup.hashing import combine, count_distinct, hash_column
 from dedup_storage.errors import InputError, SchemaError, UsageError
-from dedup_storage.report.draw.hashing import combine, count_distinct, hash_column
 from dedup_storage.report.draw.repetition import repetition
 from dedup_storage.report.draw.select import Drawn, choose_users, draw_flat
 from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dedup_storage.dedup.hashing import Hashes, combine, count_distinct, hash_column
 from dedup_storage.dedup.mixing import mix64
-from dedup_storage.report.draw.hashing import Hashes, combine, count_distinct, hash_column
 from dedup_storage.report.draw.users import LogDraw
 
 __all__ = ["Repetition", "repetition"]

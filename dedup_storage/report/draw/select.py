@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup_storage.dedup import gather_table
+from dedup_storage.dedup.hashing import Hashes, combine, count_distinct, hash_column
 from dedup_storage.dedup.mixing import mix64
 from dedup_storage.errors import InputError, SchemaError, StorageError, UsageError
 from dedup_storage.lake.retries import is_transient, storage_failed
 from dedup_storage.layout import Layout, TableRole
-from dedup_storage.report.draw.hashing import Hashes, combine, count_distinct, hash_column
 from dedup_storage.report.draw.named import NamedUsers
 from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat, from_frames, require_sequences, uniform
 from dedup_storage.report.parquet.footers import DataFile, OnFile, Totals

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 
 from dedup_storage.dedup import gather, gather_table, match_keys, ranges, run_starts
 from dedup_storage.dedup.expand import newest
+from dedup_storage.dedup.hashing import Hashes, combine, hash_column
 from dedup_storage.dedup.mixing import mix64
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import InputError, SchemaError, StorageError
-from dedup_storage.report.draw.hashing import Hashes, combine, hash_column
 from dedup_storage.schema import Grain, LogSchema
 
 __all__ = ["PLACE", "LogDraw", "from_flat", "from_frames", "require_sequences", "uniform"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -12,11 +13,13 @@ import pyarrow as pa
 from dedup_storage.dedup import gather
 from dedup_storage.dedup.dictionary import MOST_LISTS, wants_dictionary
 from dedup_storage.dedup.gather import list_parts
+from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.layout import sequence_properties
-from dedup_storage.report.draw.hashing import hash_column
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.floor import events_once
+from dedup_storage.report.estimate.grain_plan import Plans
+from dedup_storage.report.estimate.user_layout import plan_histories, user_tables
 from dedup_storage.report.parquet.counting import Written, encode
 from dedup_storage.report.parquet.encoding import ICEBERG_DEFAULTS, Encoding
 
@@ -41,6 +44,7 @@ class BaselineLayout(StrEnum):
     FLAT_SORTED = "flat_sorted"
     FLAT_SORTED_TUNED = "flat_sorted_tuned"
     SPLIT = "split"
+    USER = "user"
     FLOOR = "floor"
 
     @property
@@ -56,6 +60,7 @@ _TITLES = {
     BaselineLayout.FLAT_SORTED: "flat, sorted, default properties",
     BaselineLayout.FLAT_SORTED_TUNED: "flat, sorted, tuned properties",
     BaselineLayout.SPLIT: "split, tuned properties",
+    BaselineLayout.USER: "user grain: windows, and every event once (not built yet)",
     BaselineLayout.FLOOR: "floor: every event of every user once",
 }
 
@@ -99,15 +104,28 @@ def starting_encoding(draw: LogDraw) -> Encoding:
     return default_tuned(sequences, wanted)
 
 
-def measure_layout(draw: LogDraw, layout: BaselineLayout, tuned: Encoding | None = None) -> LayoutBytes:
+def measure_layout(
+    draw: LogDraw,
+    layout: BaselineLayout,
+    tuned: Encoding | None = None,
+    plans: Plans | None = None,
+) -> LayoutBytes:
     """Write the draw in one layout and count.
 
     The floor is written with and without dictionaries, and each column counts with the smaller: the floor must
-    not look high because it was encoded badly.
+    not look high because it was encoded badly. So are the events of the user grain, whose writer does not exist yet.
+
+    Args:
+        draw: Rows of whole users.
+        layout: Which.
+        tuned: Encoding of the tuned layouts; ``None`` takes what a new dataset of the draw would start from.
+        plans: How the user grain reads each sequence group; ``None`` finds out.
     """
     best = tuned if tuned is not None else starting_encoding(draw)
     if layout is BaselineLayout.FLOOR:
         return _floor(draw, best)
+    if layout is BaselineLayout.USER:
+        return _user(draw, best, plan_histories(draw) if plans is None else plans)
     if layout is BaselineLayout.SPLIT:
         requests = _table(draw.requests, best)
         impressions = _table(draw.impression_table(), best)
@@ -138,14 +156,39 @@ def _order(draw: LogDraw, layout: BaselineLayout) -> Int64:
 
 def _floor(draw: LogDraw, encoding: Encoding) -> LayoutBytes:
     events = events_once(draw)
+    columns, seconds = _smaller(events, encoding)
+    return LayoutBytes(BaselineLayout.FLOOR, columns, events.num_rows, seconds)
+
+
+def _user(draw: LogDraw, encoding: Encoding, plans: Plans) -> LayoutBytes:
+    """Requests with windows, impressions, and a table of events for each sequence group.
+
+    What a group's windows, users and positions need counts with the group's first column.
+    """
+    tables = user_tables(draw, plans)
+    requests, impressions = _table(tables.requests, encoding), _table(draw.impression_table(), encoding)
+    columns = Counter(requests.columns) + Counter(impressions.columns)
+    rows, seconds = requests.rows + impressions.rows, requests.seconds + impressions.seconds
+    for group in tables.groups:
+        for table in (group.events, group.windows):
+            sizes, spent = _smaller(table, encoding)
+            seconds += spent
+            for name, size in sizes.items():
+                columns[name if name in group.columns else group.columns[0]] += size
+        rows += group.events.num_rows
+    return LayoutBytes(BaselineLayout.USER, dict(columns), rows, seconds)
+
+
+def _smaller(table: pa.Table, encoding: Encoding) -> tuple[dict[str, int], float]:
+    """Bytes of each column with its dictionary or without, whichever is less, and the seconds that both took."""
     columns: dict[str, int] = {}
     seconds = 0.0
     for on in (False, True):
-        written = _table(events, encoding.with_columns(dict.fromkeys(events.column_names, on)))
+        written = _table(table, encoding.with_columns(dict.fromkeys(table.column_names, on)))
         seconds += written.seconds
         for name, size in written.columns.items():
             columns[name] = min(size, columns.get(name, size))
-    return LayoutBytes(BaselineLayout.FLOOR, columns, events.num_rows, seconds)
+    return columns, seconds
 
 
 def _table(table: pa.Table, encoding: Encoding) -> Written:

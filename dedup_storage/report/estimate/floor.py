@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dedup_storage.dedup import gather, ranges, run_starts
-from dedup_storage.dedup.gather import list_parts
-from dedup_storage.dedup.runs import Int64, single_chunk
-from dedup_storage.report.draw.hashing import Windows, combine, hash_column
+from dedup_storage.dedup import ranges, run_starts
+from dedup_storage.dedup.hashing import WindowHashes, combine, hash_column
+from dedup_storage.dedup.runs import Int64
 from dedup_storage.report.draw.users import LogDraw
+from dedup_storage.report.estimate.histories import histories, user_time_order
 
 __all__ = ["events_once", "new_events"]
 
@@ -33,7 +33,7 @@ def new_events(elements: npt.NDArray[np.uint64], offsets: Int64, follows: npt.ND
     """
     lengths = np.diff(offsets)
     new = lengths.copy()
-    windows = Windows(elements)
+    windows = WindowHashes(elements)
     open_lists = np.flatnonzero(follows & (lengths > 0))
     k = 0
     while len(open_lists):
@@ -59,40 +59,18 @@ def events_once(draw: LogDraw) -> pa.Table:
     Returns:
         (num_users,) the sequence columns alone.
     """
-    order = _user_time_order(draw)
+    order = user_time_order(draw)
     users = draw.users[order]
     follows = np.zeros(len(order), dtype=bool)
     follows[1:] = users[1:] == users[:-1]
     first = run_starts([pa.array(users)])
-    groups: dict[str, list[str]] = {}
-    for sequence in draw.schema.sequences:
-        groups.setdefault(sequence.group or f"\0{sequence.column}", []).append(sequence.column)
     columns: dict[str, pa.Array] = {}
-    for members in groups.values():
-        lists = {name: single_chunk(gather(draw.requests[name], order)) for name in members}
-        parts = {name: list_parts(array) for name, array in lists.items()}
-        together = len({tuple(offsets[-1:]) for _, offsets in parts.values()}) == 1 and all(
-            np.array_equal(offsets, next(iter(parts.values()))[1]) for _, offsets in parts.values()
-        )
-        for batch in [members] if together else [[m] for m in members]:
-            offsets = parts[batch[0]][1]
-            new = new_events(combine([hash_column(parts[m][0]) for m in batch]), offsets, follows)
-            kept = ranges(offsets[1:] - new, new)
-            per_user = np.add.reduceat(new, first) if len(first) else np.empty(0, dtype=np.int64)
-            bounds = np.concatenate([[0], np.cumsum(per_user)]).astype(np.int64)
-            for name in batch:
-                values = parts[name][0].take(pa.array(kept))
-                columns[name] = pa.LargeListArray.from_arrays(pa.array(bounds), values)
+    for history in histories(draw, order):
+        lists = history.lists
+        new = new_events(combine([hash_column(values) for values in lists.columns.values()]), lists.offsets, follows)
+        kept = ranges(lists.offsets[1:] - new, new)
+        per_user = np.add.reduceat(new, first) if len(first) else np.empty(0, dtype=np.int64)
+        bounds = np.concatenate([[0], np.cumsum(per_user)]).astype(np.int64)
+        for name, values in lists.columns.items():
+            columns[name] = pa.LargeListArray.from_arrays(pa.array(bounds), values.take(pa.array(kept)))
     return pa.table({name: columns[name] for name in draw.schema.sequence_columns})
-
-
-def _user_time_order(draw: LogDraw) -> Int64:
-    """Request rows by user, then time. (num_requests,) int64."""
-    position = np.empty(draw.num_impressions, dtype=np.int64)
-    position[draw.arrival] = np.arange(draw.num_impressions)
-    # Arrival order is time order; a request arrives with the first of its impressions.
-    arrived = np.full(draw.num_requests, draw.num_impressions, dtype=np.int64)
-    np.minimum.at(arrived, draw.inverse, position)
-    if draw.schema.event_time is None:
-        arrived = np.arange(draw.num_requests, dtype=np.int64)
-    return np.lexsort((arrived, draw.users)).astype(np.int64)

@@ -32,7 +32,9 @@ from dedup_storage.dedup.mixing import mix64
 from dedup_storage.errors import UsageError
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import BaselineLayout, LayoutBytes, measure_layout, starting_encoding
+from dedup_storage.report.estimate.grain_plan import Plans
 from dedup_storage.report.estimate.intervals import MODEL_ERROR, Interval, ratio_interval
+from dedup_storage.report.estimate.user_layout import plan_histories
 from dedup_storage.report.parquet.encoding import Encoding
 
 __all__ = ["KnownTotals", "LayoutEstimate", "estimate_layouts", "is_list"]
@@ -103,6 +105,7 @@ def estimate_layouts(
     confidence: float = 0.95,
     precision: float | None = None,
     start_bytes: int | None = None,
+    plans: Plans | None = None,
     on_layout: Callable[[BaselineLayout], None] | None = None,
 ) -> dict[BaselineLayout, LayoutEstimate]:
     """Estimate the stored bytes of the whole log in several layouts.
@@ -117,12 +120,15 @@ def estimate_layouts(
         confidence: Of the intervals.
         precision: Half width of the intervals, relative, to aim at with more of the draw's users.
         start_bytes: Flat bytes of the users to begin with; ``None`` takes the whole draw.
+        plans: How the user grain reads each sequence group; ``None`` finds out from the draw.
         on_layout: Called before each layout, for progress.
 
     Raises:
         UsageError: the draw is a part of the log and has too few users for an interval.
     """
     tuned = tuned or starting_encoding(draw)
+    if plans is None and BaselineLayout.USER in layouts:
+        plans = plan_histories(draw)
     begin = draw.share
     if start_bytes is not None and flat_bytes(draw) > _ALL_AT_ONCE * start_bytes:
         begin *= start_bytes / flat_bytes(draw)
@@ -132,7 +138,7 @@ def estimate_layouts(
         if on_layout is not None:
             on_layout(layout)
         count, share = (files or {}).get(layout, 1), begin
-        found = drawn[begin].estimate(layout, tuned, count, confidence)
+        found = drawn[begin].estimate(layout, tuned, plans, count, confidence)
         while precision is not None and not found.rough and found.half_width > precision and share < draw.share:
             excess = (found.half_width - MODEL_ERROR) / max(precision - MODEL_ERROR, MODEL_ERROR / 2)
             share = min(draw.share, share * max(excess, _LEAST_EXCESS) ** 2)
@@ -140,7 +146,7 @@ def estimate_layouts(
             share = next((s for s in sorted(drawn) if share <= s <= 1.5 * share), share)
             if share not in drawn:
                 drawn[share] = _Drawn.of(_fewer(draw, share), known, groups)
-            found = drawn[share].estimate(layout, tuned, count, confidence)
+            found = drawn[share].estimate(layout, tuned, plans, count, confidence)
         estimates[layout] = found
     return estimates
 
@@ -196,7 +202,10 @@ class _Drawn:
             self.cuts[count] = self.draw.groups(count)
         return self.cuts[count]
 
-    def estimate(self, layout: BaselineLayout, tuned: Encoding | None, files: int, confidence: float) -> LayoutEstimate:
+    def estimate(
+        self, layout: BaselineLayout, tuned: Encoding, plans: Plans | None, files: int,
+        confidence: float,
+    ) -> LayoutEstimate:  # fmt: skip
         """Write a layout in files of their real size, in random groups, and in halves where it is less than a file."""
         draw = self.draw
         held = draw.share * files
@@ -206,9 +215,9 @@ class _Drawn:
         halves = self._pieces(2) if parts and held < 1 else []
         measured = _Measured(
             _sizes(draw, self.known), self.part_sizes,
-            _together([measure_layout(piece, layout, tuned) for piece in self._pieces(pieces)]),
-            [measure_layout(part, layout, tuned) for part in parts],
-            [measure_layout(half, layout, tuned) for half in halves],
+            _together([measure_layout(piece, layout, tuned, plans) for piece in self._pieces(pieces)]),
+            [measure_layout(part, layout, tuned, plans) for part in parts],
+            [measure_layout(half, layout, tuned, plans) for half in halves],
             confidence, max(1.0, 1 / held),
         )  # fmt: skip
         names = list(measured.whole.columns)

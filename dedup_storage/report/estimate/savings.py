@@ -16,7 +16,9 @@ from dedup_storage.report.estimate.baselines import BaselineLayout
 from dedup_storage.report.estimate.intervals import Floats, Interval, ratio_interval
 from dedup_storage.report.estimate.known import known_totals
 from dedup_storage.report.estimate.layouts import estimate_layouts, is_list
-from dedup_storage.report.model import DrawSize, Range
+from dedup_storage.report.estimate.user_grain import estimate_user_grain
+from dedup_storage.report.estimate.user_layout import plan_histories
+from dedup_storage.report.model import DrawSize, Range, UserGrain
 from dedup_storage.report.parquet.footers import OnFile
 from dedup_storage.report.parquet.measured import Measured
 from dedup_storage.report.parquet.tables import TableFiles
@@ -25,7 +27,8 @@ from dedup_storage.schema import LogSchema
 __all__ = ["LayoutSaving", "Savings", "estimate_savings"]
 
 _LAYOUTS = (
-    BaselineLayout.FLAT_SORTED, BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.SPLIT, BaselineLayout.FLOOR,
+    BaselineLayout.FLAT_SORTED, BaselineLayout.FLAT_SORTED_TUNED, BaselineLayout.SPLIT, BaselineLayout.USER,
+    BaselineLayout.FLOOR,
 )  # fmt: skip
 
 
@@ -60,6 +63,7 @@ class Savings(_Frozen):
         flat_wire_bytes, split_wire_bytes: Arrow bytes of all rows as flat rows, and as request and impression rows:
             what a shuffle of the log moves, and what batches send to the GPU.
         buckets: User buckets that the estimate assumes.
+        user_grain: What each sequence group would be with each event of a user stored once.
     """
 
     format: int = 1
@@ -76,6 +80,7 @@ class Savings(_Frozen):
     wire_saving: float
     buckets: int
     layouts: tuple[LayoutSaving, ...]
+    user_grain: tuple[UserGrain, ...] = ()
 
 
 def estimate_savings(
@@ -121,10 +126,13 @@ def estimate_savings(
     budget = round(draw_bytes * min(_MOST_TIMES, factor))
     draw = draw_flat(table, totals, schema, share=share, budget_bytes=budget, on_file=on_file, engine=engine)
     segments = files or schema.buckets or propose_segments(totals.size_bytes, 0, 0)[1]
+    step("Looking for windows")
+    known, plans = known_totals(measured), plan_histories(draw)
     estimates = estimate_layouts(
         draw,
-        known_totals(measured),
+        known,
         layouts=_LAYOUTS,
+        plans=plans,
         files=dict.fromkeys((b for b in _LAYOUTS if b is not BaselineLayout.FLOOR), segments),
         confidence=confidence,
         precision=precision if share is None else None,
@@ -133,6 +141,8 @@ def estimate_savings(
     )
     sequences = sum(totals.columns[c].stored_bytes for c in schema.sequence_columns)
     flat_wire, split_wire = _wire(draw)
+    step("Matching histories")
+    grain = estimate_user_grain(draw, known, plans, estimates, confidence=confidence)
     scale = totals.rows / draw.num_impressions
     return Savings(
         source=table.name,
@@ -166,6 +176,7 @@ def estimate_savings(
             )
             for layout, e in estimates.items()
         ),
+        user_grain=grain,
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dedup_storage.report.model import Report
+from dedup_storage.report.show.cells import times
 from dedup_storage.report.show.plots import plots
-from dedup_storage.report.show.text import LEFT_HEADINGS, headline, times, titled_tables
+from dedup_storage.report.show.text import LEFT_HEADINGS, headline, titled_tables
+from dedup_storage.report.show.user_grain import GRAIN_TITLE, verdicts
 from dedup_storage.words import human_bytes
 
 __all__ = ["html", "render"]
@@ -26,6 +28,8 @@ def html(report: Report) -> str:
             "plots": plots(report),
             "tables": list(titled_tables(report)),
             "left": LEFT_HEADINGS,
+            "grain_title": GRAIN_TITLE,
+            "verdicts": verdicts(report.user_grain),
         },
     )
 
@@ -53,4 +57,5 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
             tiles.append((f"sequences {label}", about + times(by_layout[layout].sequence_ratio)))
     if "floor" in by_layout and by_layout["floor"].sequence_ratio:
         tiles.append(("sequences, times the floor", times(1 / (by_layout["floor"].sequence_ratio or 1))))
+    tiles += [(f"tokens for each event of a user ({g.group})", times(g.ratio.value)) for g in report.user_grain]
     return tiles

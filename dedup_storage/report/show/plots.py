@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dedup_storage.report.model import Curve, Report
-from dedup_storage.report.show.text import times
+from dedup_storage.report.show.cells import times
 from dedup_storage.words import human_bytes
 
 __all__ = ["BAR", "INK", "MUTED", "plots", "svg"]

@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dedup_storage.report.estimate.savings import Savings
-from dedup_storage.report.show.text import span, times
+from dedup_storage.report.show.cells import span, times
+from dedup_storage.report.show.user_grain import grain_text
 from dedup_storage.words import human_bytes
 
 __all__ = ["savings_text"]
@@ -45,4 +46,5 @@ def savings_text(savings: Savings) -> Group:
             f"In memory, as rows are shuffled and sent to the GPU: {human_bytes(savings.flat_wire_bytes)} "
             f"flat, {human_bytes(savings.split_wire_bytes)} split: {times(savings.wire_saving)} less."
         ),
+        *grain_text(savings.user_grain),
     )

@@ -8,33 +8,19 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from dedup_storage.report.model import Baseline, ColumnReport, Range, Report
+from dedup_storage.report.model import Baseline, ColumnReport, Report
+from dedup_storage.report.show.cells import span, times
+from dedup_storage.report.show.user_grain import GRAIN_TITLE, grain_rows, verdicts
 from dedup_storage.words import human_bytes
 
-__all__ = ["LEFT_HEADINGS", "column_rows", "headline", "markdown", "terminal", "times", "titled_tables"]
+__all__ = ["LEFT_HEADINGS", "column_rows", "headline", "markdown", "terminal", "titled_tables"]
 
 _COLUMN_HEADINGS = (
     "column", "table", "rows", "raw", "encoded", "stored", "raw / stored", "share", "rows / run",
     "rows / value in request", "rows / value in user", "page", "encodings",
 )  # fmt: skip
 _BASELINE_HEADINGS = ("stored as", "sequence columns", "times what is stored", "all columns", "times what is stored")
-LEFT_HEADINGS = ("column", "table", "encodings", "stored as", "bucket", "event date")
-
-
-def times(value: float | None) -> str:
-    """A ratio. Example: ``times(73.94)`` -> ``"73.9x"``"""
-    if value is None:
-        return "-"
-    return f"{value:.0f}x" if value >= 100 else f"{value:.1f}x" if value >= 10 else f"{value:.2f}x"
-
-
-def span(value: Range, rough: bool = False) -> str:
-    """Bytes with their interval, if they were estimated."""
-    if value.low == value.high:
-        return human_bytes(value.value)
-    if rough:
-        return f"about {human_bytes(value.value)}"
-    return f"{human_bytes(value.value)} ({human_bytes(value.low)} to {human_bytes(value.high)})"
+LEFT_HEADINGS = ("column", "table", "encodings", "stored as", "bucket", "event date", "sequence group")
 
 
 def headline(report: Report) -> str:
@@ -106,6 +92,8 @@ def titled_tables(report: Report) -> Iterable[tuple[str, Sequence[str], list[tup
     yield "Tables", ("table", "files", "rows", "columns", "footers and indexes", "delete files"), rows
     if report.baselines:
         yield "The same rows stored otherwise", _BASELINE_HEADINGS, [_stored_row(report), *baseline_rows(report)]
+    if report.user_grain:
+        yield GRAIN_TITLE, ("sequence group", *(g.group for g in report.user_grain)), grain_rows(report.user_grain)
     for name, parts in (("bucket", report.buckets), ("event date", report.dates)):
         if len(parts) > 1:
             largest = sorted(parts, key=lambda p: -p.stored_bytes)[:8]
@@ -125,7 +113,8 @@ def terminal(report: Report) -> Group:
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         parts += [Text(), table]
-    parts += [Text(note) for note in report.notes]
+    said = [*verdicts(report.user_grain), *report.notes]
+    parts += [Text(note) for note in said]
     return Group(*parts)
 
 
@@ -136,7 +125,8 @@ def markdown(report: Report) -> str:
         lines += ["", f"### {title.replace('*', chr(92) + '*')}", "", "| " + " | ".join(headings) + " |"]
         lines.append("|" + "|".join(" --- " if h in LEFT_HEADINGS else " ---: " for h in headings) + "|")
         lines += ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows]
-    lines += ["", *(_escape(note) for note in report.notes)]
+    for note in (*verdicts(report.user_grain), *report.notes):
+        lines += ["", _escape(note)]
     return "\n".join(lines).rstrip() + "\n"
 
 

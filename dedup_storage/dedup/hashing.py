@@ -1,6 +1,6 @@
 """64-bit fingerprints of Arrow values, vectorised: the same value gives the same number on every machine.
 
-Used to choose users, to count distinct values and to find how far two lists overlap; never to decide whether
+Used to choose users, to count distinct values and to propose where lists overlap; never to decide whether
 stored data are equal. Of n different values, two agree by chance with probability n**2 / 2**65.
 """
 
@@ -17,7 +17,7 @@ from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.mixing import mix64
 from dedup_storage.dedup.runs import ArrowColumn, single_chunk
 
-__all__ = ["Hashes", "Windows", "combine", "count_distinct", "hash_column"]
+__all__ = ["Hashes", "WindowHashes", "combine", "count_distinct", "hash_column", "powers"]
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -25,6 +25,7 @@ Hashes = npt.NDArray[np.uint64]
 _BASE = 0xD1342543DE82EF95
 _INVERSE = pow(_BASE, -1, 2**64)
 _NULL = np.uint64(0x5BF03635F0B7A54D)
+_BITS = {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}
 
 
 def combine(columns: list[Hashes]) -> Hashes:
@@ -40,14 +41,14 @@ def count_distinct(hashes: Hashes) -> int:
     return len(np.unique(hashes))
 
 
-def _powers(base: int, count: int) -> Hashes:
-    """base ** 0 .. base ** (count - 1) modulo 2**64."""
-    powers = np.full(count, np.uint64(base), dtype=np.uint64)
-    powers[:1] = 1
-    return np.cumprod(powers, dtype=np.uint64)
+def powers(count: int, *, inverse: bool = False) -> Hashes:
+    """The window hash's base (or the base's inverse) to the power of 0 .. count - 1, modulo 2**64. (count,)."""
+    factors = np.full(count, np.uint64(_INVERSE if inverse else _BASE), dtype=np.uint64)
+    factors[:1] = 1
+    return np.cumprod(factors, dtype=np.uint64)
 
 
-class Windows:
+class WindowHashes:
     """Hashes of windows of one array of elements: equal windows hash alike wherever they lie.
 
     A polynomial rolling hash (Karp, Rabin: Efficient randomized pattern-matching algorithms, IBM J. Res. Dev. 31,
@@ -59,31 +60,39 @@ class Windows:
 
     def __init__(self, elements: Hashes) -> None:
         self._sums = np.zeros(len(elements) + 1, dtype=np.uint64)
-        np.cumsum(elements * _powers(_BASE, len(elements)), out=self._sums[1:], dtype=np.uint64)
-        self._inverse = _powers(_INVERSE, len(elements) + 1)
+        np.cumsum(elements * powers(len(elements)), out=self._sums[1:], dtype=np.uint64)
+        self._inverse = powers(len(elements) + 1, inverse=True)
 
     def hashes(self, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Hashes:
         """Hash of each window [start, end). (k,), (k,) -> (k,)."""
         return (self._sums[ends] - self._sums[starts]) * self._inverse[starts]
 
 
-def hash_column(column: ArrowColumn) -> Hashes:
-    """A hash for each row of a column of any type; nulls are equal to each other and to nothing else. (n,) -> (n,)."""
+def hash_column(column: ArrowColumn, *, bits: bool = False) -> Hashes:
+    """A hash for each row of a column of any type; nulls are equal to each other and to nothing else.
+
+    Args:
+        column: (n,) values.
+        bits: Floats are told apart by their bits: the two zeros differ, and so do two NaNs of other bits.
+
+    Returns:
+        (n,) uint64.
+    """
     array = single_chunk(column)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if len(array) == 0:
         return np.empty(0, dtype=np.uint64)
-    hashes = _hash_values(array)
+    hashes = _hash_values(array, bits)
     if array.null_count:
         hashes = np.where(array.is_null().to_numpy(zero_copy_only=False), _NULL, hashes)
     return hashes
 
 
-def _hash_values(array: pa.Array) -> Hashes:
+def _hash_values(array: pa.Array, bits: bool) -> Hashes:
     kind = array.type
     if pa.types.is_struct(kind):
-        fields = [hash_column(field) for field in array.flatten()]
+        fields = [hash_column(field, bits=bits) for field in array.flatten()]
         return combine(fields) if fields else np.zeros(len(array), dtype=np.uint64)
     if pa.types.is_map(kind):
         array = array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
@@ -93,7 +102,7 @@ def _hash_values(array: pa.Array) -> Hashes:
         kind = array.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         values, offsets = list_parts(array)
-        return _windows(hash_column(values), offsets)
+        return _windows(hash_column(values, bits=bits), offsets)
     if pa.types.is_null(kind):
         return np.full(len(array), _NULL, dtype=np.uint64)
     if pa.types.is_boolean(kind):
@@ -103,6 +112,9 @@ def _hash_values(array: pa.Array) -> Hashes:
         whole = array if pa.types.is_integer(kind) else array.view(width)
         return mix64(whole.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64))
     if pa.types.is_floating(kind):
+        if bits:
+            whole = array.view(_BITS[kind.bit_width])
+            return mix64(whole.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64))
         # Adding zero makes the two zeros one.
         doubles = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
         return mix64(doubles.view(np.uint64))
@@ -124,5 +136,5 @@ def _hash_bytes(array: pa.Array) -> Hashes:
 def _windows(elements: Hashes, offsets: npt.NDArray[np.int64]) -> Hashes:
     """Hash of each list or string, its length included."""
     starts, ends = offsets[:-1], offsets[1:]
-    hashed = Windows(elements).hashes(starts, ends)
+    hashed = WindowHashes(elements).hashes(starts, ends)
     return mix64(hashed ^ mix64((ends - starts).astype(np.uint64)))
