@@ -1,4 +1,4 @@
-"""The site's snippets, run page by page in one folder and one lake, as a reader would type them.
+"""The site's snippets, run page after page in one folder and one lake, as a reader would type them.
 
 ``bash`` blocks are commands of ``dedup-storage``; ``python`` blocks of a page share their names; a block with a title
 is the file of that name. Other languages are shown and not run.
@@ -7,7 +7,6 @@ is the file of that name. Other languages are shown and not run.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from dedup_storage.cli import app
 from dedup_storage.config import Settings
 from tests.site.pages import ROOT, Fence, fences
 
-# In this order: the tutorial makes the log and the dataset that the others use.
-PAGES = (
-    "docs/tutorial.md",
-    "README.md",
-    "docs/how-to/training.md",
-    "docs/operations.md",
+# The tutorial makes the log and the dataset that the pages after it use.
+TUTORIAL = "docs/tutorial.md"
+EVERY_DAY = ("README.md", TUTORIAL, "docs/how-to/training.md", "docs/operations.md")
+# What takes long and has suites of its own.
+OTHERS = (
     "docs/how-to/daily-job.md",
     "docs/how-to/samples.md",
     "docs/how-to/features.md",
@@ -32,26 +30,17 @@ PAGES = (
     "docs/how-to/estimate.md",
     "docs/how-to/late-labels.md",
     "docs/how-to/backfill.md",
+    "docs/how-to/migrate.md",
     "docs/how-to/erasure.md",
     "docs/how-to/convert.md",
-    "docs/how-to/migrate.md",
 )
-# What takes long and has suites of its own; `make test-slow` runs these pages too.
-SLOW = PAGES[4:]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reader's folder."""
-    return tmp_path_factory.mktemp("reader")
 
 
 @pytest.fixture
-def reader(spark: Any, settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The reader, in the suite's lake and session."""
-    monkeypatch.chdir(folder)
+def reader(spark: Any, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader in an empty folder, in the suite's lake and session."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DEDUP_STORAGE_WAREHOUSE", settings.warehouse)
-    return folder
 
 
 def _run(fence: Fence, names: dict[str, Any], place: str) -> None:
@@ -69,13 +58,22 @@ def _run(fence: Fence, names: dict[str, Any], place: str) -> None:
             assert done.exit_code == 0, f"{place}: {line}\n{done.output}"
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in PAGES]
-)
-def test_snippets_run(page: str, reader: Path) -> None:
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for fence in fences((ROOT / page).read_text(encoding="utf-8")):
-        _run(fence, names, page)
+def _walk(pages: tuple[str, ...]) -> None:
+    for page in pages:
+        names: dict[str, Any] = {"__name__": "__main__"}
+        for fence in fences((ROOT / page).read_text(encoding="utf-8")):
+            _run(fence, names, page)
+
+
+# One test, not one a page: they follow one another, and processes share the tests among themselves.
+def test_readme_and_tutorial_run(reader: None) -> None:
+    _walk(EVERY_DAY)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_how_tos_run(reader: None) -> None:
+    _walk((TUTORIAL, *OTHERS))
 
 
 def test_every_page_with_snippets_is_run() -> None:
@@ -87,4 +85,4 @@ def test_every_page_with_snippets_is_run() -> None:
         if reference not in page.parents
         and any(f.language in ("bash", "python") for f in fences(page.read_text(encoding="utf-8")))
     }
-    assert runnable == set(PAGES)
+    assert runnable == {*EVERY_DAY, *OTHERS}
