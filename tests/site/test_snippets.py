@@ -1,11 +1,13 @@
 """The site's snippets, run page after page in one folder and one lake, as a reader would type them.
 
 ``bash`` blocks are commands of ``dedup-storage``; ``python`` blocks of a page share their names; a block with a title
-is the file of that name. Other languages are shown and not run.
+is the file of that name. The lines of a ``text`` block are printed by the block before it. Others are only shown.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shlex
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ OTHERS = (
     "docs/how-to/erasure.md",
     "docs/how-to/convert.md",
 )
+# Pages whose blocks are sketches: they name tensors of the reader's own.
+SHOWN = ("docs/sharing.md",)
 
 
 @pytest.fixture
@@ -43,26 +47,37 @@ def reader(spark: Any, settings: Settings, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("DEDUP_STORAGE_WAREHOUSE", settings.warehouse)
 
 
-def _run(fence: Fence, names: dict[str, Any], place: str) -> None:
+def _run(fence: Fence, names: dict[str, Any], place: str) -> str:
+    """Do what a block says; gives what it printed."""
     if fence.title:
         Path(fence.title).write_text(fence.text, encoding="utf-8")
-    elif fence.language == "python":
-        exec(compile("\n" * (fence.line - 1) + fence.text, place, "exec"), names)  # noqa: S102 - our own pages
-    elif fence.language == "bash":
-        for line in fence.text.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if not words:
-                continue
-            assert words[0] == "dedup-storage", f"{place}: {line}"
-            done = CliRunner().invoke(app, words[1:])
-            assert done.exit_code == 0, f"{place}: {line}\n{done.output}"
+        return ""
+    if fence.language == "python":
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile("\n" * (fence.line - 1) + fence.text, place, "exec"), names)  # noqa: S102 - our own pages
+        return printed.getvalue()
+    output = ""
+    for line in fence.text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if not words:
+            continue
+        assert words[0] == "dedup-storage", f"{place}: {line}"
+        done = CliRunner().invoke(app, words[1:])
+        assert done.exit_code == 0, f"{place}: {line}\n{done.output}"
+        output += done.output
+    return output
 
 
 def _walk(pages: tuple[str, ...]) -> None:
     for page in pages:
         names: dict[str, Any] = {"__name__": "__main__"}
+        printed = ""
         for fence in fences((ROOT / page).read_text(encoding="utf-8")):
-            _run(fence, names, page)
+            if fence.language in ("bash", "python") or fence.title:
+                printed = _run(fence, names, page)
+            elif fence.language == "text":
+                for line in fence.text.splitlines():
+                    assert line == "…" or line in printed, f"{page}:{fence.line} shows what is not printed\n{printed}"
 
 
 # One test, not one a page: they follow one another, and processes share the tests among themselves.
@@ -85,4 +100,4 @@ def test_every_page_with_snippets_is_run() -> None:
         if reference not in page.parents
         and any(f.language in ("bash", "python") for f in fences(page.read_text(encoding="utf-8")))
     }
-    assert runnable == {*EVERY_DAY, *OTHERS}
+    assert runnable - {*SHOWN} == {*EVERY_DAY, *OTHERS}
