@@ -99,14 +99,7 @@ class SequenceColumn(_Frozen):
 
 
 class ColumnCheck(_Frozen):
-    """What the quality gate asks of one scalar column.
-
-    Attributes:
-        not_null: Whether every row must have a value.
-        minimum: Least value allowed, itself included.
-        maximum: Greatest value allowed, itself included.
-        allowed: All values that may occur; nulls may beside them, unless ``not_null`` is set.
-    """
+    """What the quality gate asks of one scalar column; all bounds inclusive."""
 
     not_null: bool = False
     minimum: float | None = None

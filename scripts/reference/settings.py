@@ -14,10 +14,10 @@ from pydantic_core import PydanticUndefined
 
 from dedup_storage.config import _SECRETS, ENV_PREFIX, Settings
 from dedup_storage.quality.own import SUPPORTED
-from dedup_storage.schema import ColumnCheck, LogSchema, SequenceColumn
+from dedup_storage.schema import LogSchema
 from scripts.reference.markdown import compact, docstring_parts, escaped, fields, table
 
-__all__ = ["schema_page", "setting_names", "settings_page"]
+__all__ = ["schema_models", "schema_page", "setting_names", "settings_page"]
 
 _SETTINGS_HEAD = """# Settings
 
@@ -36,6 +36,20 @@ unknown key is an error.
 """
 
 
+# What docstrings do not say of single fields.
+_FIELDS = {
+    "ColumnCheck": {
+        "not_null": "Whether every row must have a value.",
+        "minimum": "Least value allowed, itself included.",
+        "maximum": "Greatest value allowed, itself included.",
+        "allowed": "All values that may occur.",
+    },
+}
+_WORDS = {
+    "str": "text", "int": "whole number", "float": "number", "bool": "true or false", "SecretStr": "secret text",
+    "Any": "anything",
+    "date": "date", "datetime": "time",
+}  # fmt: skip
 _EXPECTATIONS = """What the file that `quality.expectations` names may ask for: an entry has a `grain`, one of these
 types, and its arguments as `kwargs`.
 """
@@ -67,15 +81,30 @@ def settings_page() -> str:
 def schema_page() -> str:
     """The page of a schema file's keys."""
     parts = [_SCHEMA_HEAD]
-    for title, kind in (
-        ("Top level", LogSchema),
-        ("An entry of `sequences`", SequenceColumn),
-        ("An entry of `checks`", ColumnCheck),
-    ):
+    for title, kind in schema_models().items():
         parts.append(f"## {title}\n\n{_described(kind)}")
     rows = [(f"`{name}`", ", ".join(f"`{a}`" for a in sorted(arguments))) for name, arguments in SUPPORTED.items()]
     parts.append(f"## Own expectations\n\n{_EXPECTATIONS}\n" + table(("type", "arguments"), rows))
     return compact("\n".join(parts))
+
+
+def schema_models() -> dict[str, type[BaseModel]]:
+    """Title -> model of each part of a schema file: the file, and the entries inside it, however deep."""
+    found: dict[type[BaseModel], str] = {LogSchema: "Top level"}
+    waiting = [LogSchema]
+    while waiting:
+        for key, field in waiting.pop(0).model_fields.items():
+            inner = [kind for kind in _models_in(field.annotation) if kind not in found]
+            for kind in inner:
+                found[kind] = f"An entry of `{key}`" + (f": {kind.__name__}" if len(inner) > 1 else "")
+            waiting += inner
+    return {title: kind for kind, title in found.items()}
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if _is_model(annotation):
+        return [annotation]
+    return [kind for part in typing.get_args(annotation) for kind in _models_in(part)]
 
 
 def _described(model: type[BaseModel], prefix: str = "") -> str:
@@ -85,9 +114,12 @@ def _described(model: type[BaseModel], prefix: str = "") -> str:
 
 
 def _texts(model: type[BaseModel]) -> dict[str, str]:
-    """Field -> what the model's docstring says of it."""
-    _, sections = docstring_parts(inspect.getdoc(model) or "")
-    return dict(fields(sections.get("Attributes", "")))
+    """Field -> what the docstrings of a model and of those that it is made from say of it."""
+    said: dict[str, str] = {}
+    for kind in reversed(model.__mro__):
+        _, sections = docstring_parts(inspect.cleandoc(kind.__doc__ or ""))
+        said |= fields(sections.get("Attributes", ""))
+    return {**_FIELDS.get(model.__name__, {}), **said}
 
 
 def _rows(model_fields: Mapping[str, Any], texts: Mapping[str, str], prefix: str = "") -> list[tuple[str, ...]]:
@@ -118,18 +150,19 @@ def type_text(kind: Any) -> str:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, UnionType):
         return " or ".join(dict.fromkeys(type_text(k) for k in inner if k is not NoneType))
-    if origin is tuple:
+    if origin is typing.Literal:
+        return " or ".join(map(str, inner))
+    if origin in (tuple, list):
         return f"list of {type_text(inner[0])}"
     if origin is typing.Annotated:
         return type_text(inner[0])
-    if origin is not None and issubclass(origin, Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"mapping of {type_text(inner[0])} to {type_text(inner[1])}"
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return ", ".join(str(member.value) for member in kind)
-    words = {str: "text", int: "whole number", float: "number", bool: "true or false"}
-    if kind in words:
-        return words[kind]
-    return "secret text" if getattr(kind, "__name__", "") == "SecretStr" else "entry, see below"
+        return " or ".join(str(member.value) for member in kind)
+    if _is_model(kind):
+        return "entry, see below"
+    return _WORDS.get(getattr(kind, "__name__", ""), str(kind))
 
 
 def _is_model(kind: Any) -> bool:
