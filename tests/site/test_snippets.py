@@ -36,8 +36,8 @@ OTHERS = (
     "docs/how-to/erasure.md",
     "docs/how-to/convert.md",
 )
-# Pages whose blocks are sketches: they name tensors of the reader's own.
-SHOWN = ("docs/sharing.md",)
+# Pages whose blocks are sketches: they name tensors or trainers of the reader's own.
+SHOWN = ("docs/sharing.md", "docs/frameworks.md")
 
 
 @pytest.fixture
