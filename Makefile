@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | clean. Each creates the environment .venv itself, once.
+# make demo | test | bench | docs | lint | clean. Each creates the environment .venv itself, once.
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,13 +6,15 @@ STAMP := $(VENV)/.installed
 # Airflow's dependencies and Spark's never share an environment. AIRFLOW_CONSTRAINTS: Airflow's published ones, a file or URL.
 AIRFLOW_VENV ?= .venv-airflow
 AIRFLOW_CONSTRAINTS ?=
+# The site's builder has an environment of its own too.
+DOCS_VENV ?= .venv-docs
 FULL ?=
 PYTEST_ARGS ?=
 # Tests run in so many processes at a time, each with a Spark session of its own (2 GB); 0 runs them in pytest's own.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=30
 
-.PHONY: help demo test test-slow test-airflow bench lint format clean env
+.PHONY: help demo test test-slow test-airflow bench docs reference lint format clean env
 
 help:
 	@echo "make demo          raw shop log -> dataset -> compression summary -> PyTorch batches (FULL=1: all rows)"
@@ -20,6 +22,7 @@ help:
 	@echo "make test-slow     the slow ones, and ten times the examples of those with random ones"
 	@echo "make test-airflow  the DAGs in a real Airflow, in an environment of its own"
 	@echo "make bench         the benchmarks"
+	@echo "make docs          the documentation site, in out/site; a broken link fails"
 	@echo "make lint          ruff, mypy, import directions"
 	@echo "make clean         removes the environment and everything generated"
 
@@ -56,6 +59,17 @@ bench: $(STAMP)
 	    name=$$(basename $$file .py); echo "== $$name"; \
 	    $(BIN)/python $$file --scale small --json out/benchmarks/$$name.json; done
 
+reference: $(STAMP)
+	$(BIN)/python -m scripts.reference
+
+docs: reference $(DOCS_VENV)/.installed
+	$(DOCS_VENV)/bin/zensical build --clean --strict
+
+$(DOCS_VENV)/.installed: setup.cfg | $(STAMP)
+	$(BIN)/python -m venv $(DOCS_VENV)
+	$(BIN)/uv pip install --quiet --python $(DOCS_VENV)/bin/python --requirements setup.cfg --extra docs
+	@touch $@
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -67,6 +81,6 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(AIRFLOW_VENV) build dist out warehouse spark-warehouse metastore_db derby.log *.egg-info \
+	rm -rf $(VENV) $(AIRFLOW_VENV) $(DOCS_VENV) docs/reference build dist out warehouse spark-warehouse metastore_db derby.log *.egg-info \
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -122,7 +122,16 @@ class WriteSettings(_Frozen):
 
 
 class Settings(_Frozen):
-    """All settings of a job."""
+    """All settings of a job.
+
+    Attributes:
+        warehouse: Folder or address under which tables lie; a relative path belongs to the working directory.
+        format: Table format of datasets: ``iceberg``, or ``delta`` (a folder for each table, no catalog).
+        catalog: The Iceberg catalog.
+        spark: The Spark session a job starts when none is given.
+        quality: The quality gate.
+        write: How raw logs are collapsed.
+    """
 
     warehouse: str = "warehouse"
     format: str = "iceberg"

@@ -1,0 +1,71 @@
+"""The Markdown pages of the site: their fences, links and anchors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ROOT", "Fence", "anchors", "fences", "links", "written_pages"]
+
+ROOT = Path(__file__).resolve().parents[2]
+_FENCE = re.compile(r"^```(?P<language>\w*)(?P<rest>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_TITLE = re.compile(r'title="([^"]+)"')
+_LINK = re.compile(r"(?<!!)\[[^\]\[]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#{1,6} (.+?)\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A fenced block.
+
+    Attributes:
+        language: ``bash`` and ``python`` are run; others are shown.
+        title: Name of the file that it is, or nothing.
+        text: What stands in it.
+        line: Where it stands, 1-based.
+    """
+
+    language: str
+    title: str
+    text: str
+    line: int
+
+
+def fences(text: str) -> list[Fence]:
+    """The fenced blocks of a page, in order."""
+    found = []
+    for match in _FENCE.finditer(text):
+        title = _TITLE.search(match["rest"])
+        line = text.count("\n", 0, match.start()) + 2
+        found.append(Fence(match["language"], title[1] if title else "", match["text"], line))
+    return found
+
+
+def written_pages() -> list[Path]:
+    """The pages that people write: the site's, and those at the root."""
+    made = ROOT / "docs" / "reference"
+    return [
+        *sorted(p for p in (ROOT / "docs").rglob("*.md") if made not in p.parents),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    ]
+
+
+def links(text: str) -> Iterator[str]:
+    """Targets of a page's links, those in code left out."""
+    yield from _LINK.findall(re.sub(r"`[^`\n]*`", "", _FENCE.sub("", text)))
+
+
+def anchors(text: str) -> set[str]:
+    """Names of a page's headings, as the site gives them."""
+    found: set[str] = set()
+    for heading in _HEADING.findall(_FENCE.sub("", text)):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", plain).strip().lower())
+        name, number = slug, 0
+        while name in found:
+            number += 1
+            name = f"{slug}_{number}"
+        found.add(name)
+    return found
