@@ -209,6 +209,7 @@ class DedupDataset(IterableDataset[Any]):
             self._warn_of_same_epoch()
         if worker is None:
             self._forget()
+            self._shared.loose = False
         elif number == 0:
             self._shared.begin_worker_pass()
         self.plan.check_splits(self.world_size, workers)
@@ -224,14 +225,15 @@ class DedupDataset(IterableDataset[Any]):
             threads=self.threads if self.threads is not None else default_threads(workers),
         )
         self._cursor = Cursor(self.position(), shard, loose=worker is not None and self._shared.loose)
-        return BatchIterator(job, self._cursor, self._ended)
+        # A loader that brings its own state puts epoch and position where the main process counts from, too.
+        return BatchIterator(job, self._cursor, self._ended, self._shared.load)
 
     def _ended(self, epoch: int) -> None:
         self._shared.read_epoch = epoch
 
     def _look_at_loader(self) -> None:
         """Refuse a loader that would change what is delivered; remember one that delivers in any order."""
-        loose = check_loader(self, self.world_size)
+        loose = check_loader(self, lambda: self.world_size)
         if loose is not None:
             self._shared.loose = loose
 
@@ -323,12 +325,14 @@ class DedupDataset(IterableDataset[Any]):
         """
         steps = len(self)
         self._forget()
-        self._tally, self._tracking = Tally(self.world_size), True
-        tally = self._tally
+        self._tracking, tally = True, None
         try:
             with Progressbar(disable=not progress, transient=True) as bar:
                 task = bar.add_task(f"{self.plan.spec.name} epoch {self.epoch}", total=steps)
                 for batch in loader:
+                    if tally is None:
+                        # Only now have the workers said in which order they deliver.
+                        tally = Tally(self.world_size, ordered=not self._shared.loose)
                     tally.add(batch.progress.epoch, batch.progress.place)
                     # In this process the dataset's own iterator has begun anew since.
                     self._tally, self._seen_passes = tally, self._shared.worker_passes
