@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import ConfigError, StorageError, VersionNotFoundError
 from dedup_storage.layout import Layout
-from dedup_storage.reader import DedupDataset
+from dedup_storage.reader import DedupDataset, open_vocabulary
 from dedup_storage.schema import DateGrain
 from tests.contract.conftest import MakeLog
 from tests.integration.test_reader_spark import ORDER, read
@@ -55,6 +56,19 @@ def test_filters_on_dates(lake: Settings, ds: Dataset, make_log: MakeLog) -> Non
     days = ds.logs().filter("cast(ts as date) = date'2024-01-02'")
     assert found == sorted((tuple(row[c] for c in ORDER) for row in days.collect()), key=repr)
     assert len(found) == 15
+
+
+def test_vocabularies_and_filters_on_columns(lake: Settings, standing: Dataset) -> None:
+    rows = standing.logs().select("item", "country", "y").collect()
+    counted = Counter(row["item"] for row in rows)
+    for _ in range(2):  # built, then read from beside the dataset
+        items = open_vocabulary(standing.name, "item", lake)
+        assert dict(zip(items.values.to_pylist(), items.counts.tolist(), strict=True)) == counted
+    country = rows[0]["country"]
+    dataset = DedupDataset(standing.name, lake, filters={"country": country, "y": 1}, vocabularies={"item": items})
+    found = [items.values[i - 1].as_py() for batch in dataset for i in batch["item"].values.tolist()]
+    assert sorted(found) == sorted(row["item"] for row in rows if row["country"] == country and row["y"] == 1)
+    assert 0 < len(found) < len(rows)
 
 
 def test_an_epoch_goes_on_where_its_state_was_saved(lake: Settings, ds: Dataset, make_log: MakeLog) -> None:

@@ -145,6 +145,34 @@ def test_a_loader_that_batches_again_is_told_by_name(opened: Opener, workers: in
     assert contents(undone) == deliver(opened())
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_loaders_own_state_skipped_counts_as_received(opened: Opener, workers: int) -> None:
+    """A run from a dataset's state, then from its loader's, then from the dataset's again, as ``track`` counted."""
+    opened_at = opened()
+    opened_at.set_epoch(2)
+    everything = deliver(opened_at)
+    first = opened()
+    first.set_epoch(2)
+    iterator = iter(first)
+    found = [content(next(iterator)) for _ in range(3)]
+    second = opened()
+    second.load_state_dict(first.state_dict())
+    loader = StatefulDataLoader(second, batch_size=None, num_workers=workers)
+    received = iter(loader)
+    found += [content(next(received)) for _ in range(4)]
+    third = opened()
+    again = StatefulDataLoader(third, batch_size=None, num_workers=workers)
+    again.load_state_dict(loader.state_dict())
+    for number, batch in enumerate(third.track(again)):
+        found.append(content(batch))
+        if number == 4:
+            break
+    assert third.epoch == 2
+    last = opened()
+    last.load_state_dict(third.state_dict())
+    assert found + deliver(last, workers) == everything
+
+
 class DataLoaderDispatcher:
     """Iterates a dataset as accelerate's class of this name does, without accelerate."""
 

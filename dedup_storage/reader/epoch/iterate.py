@@ -218,10 +218,17 @@ class BatchIterator(Iterator[Any]):
         job: What batches are made of.
         cursor: Where to begin; moved with every batch handed out.
         ended: Called with the epoch once its last batch was handed out.
+        loaded: Called with the position that a loader's state began at.
     """
 
-    def __init__(self, job: Job, cursor: Cursor, ended: Callable[[int], None] | None = None) -> None:
-        self._job, self.cursor, self._ended = job, cursor, ended
+    def __init__(
+        self,
+        job: Job,
+        cursor: Cursor,
+        ended: Callable[[int], None] | None = None,
+        loaded: Callable[[Position], None] | None = None,
+    ) -> None:
+        self._job, self.cursor, self._ended, self._loaded = job, cursor, ended, loaded
         self._stop = threading.Event()
         self._source: Iterator[Any] | None = None
         self._last: Progress | None = None
@@ -293,6 +300,8 @@ class BatchIterator(Iterator[Any]):
                 fix="Join the states with merge_states and give the result to DedupDataset.load_state_dict.",
             )
         self.cursor.base, self.cursor.steps = read.base, read.steps
+        if self._loaded is not None:
+            self._loaded(read.base)
         if self._job.order.epoch != read.base.epoch:
             order = self._job.plan.epoch(read.base.epoch)
             self._job = Job(**{**self._job.__dict__, "order": order})

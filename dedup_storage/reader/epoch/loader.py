@@ -7,7 +7,7 @@ its own, and a worker that is forked keeps the frames it was forked in.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -29,12 +29,12 @@ def _callers() -> Iterator[Any]:
         frame = frame.f_back
 
 
-def check_loader(dataset: Any, world_size: int) -> bool | None:
+def check_loader(dataset: Any, world_size: Callable[[], int]) -> bool | None:
     """Refuse a loader that would batch the batches again, or shard them again.
 
     Args:
         dataset: Which dataset is being iterated, or sent to a worker.
-        world_size: Ranks that it shares its batches among.
+        world_size: Tells the ranks that it shares its batches among, where that matters.
 
     Returns:
         Whether its batches reach the trainer in any order: several workers with ``in_order=False``. ``None`` where no
@@ -54,7 +54,8 @@ def check_loader(dataset: Any, world_size: int) -> bool | None:
                     fix="Pass batch_size=None to the DataLoader and the size to DedupDataset(batch_size=...).",
                 )
             loose = caller.num_workers > 1 and not getattr(caller, "in_order", True)
-        if world_size > 1 and kind.__module__ == "accelerate.data_loader" and kind.__name__ in _DEALERS:
+        dealer = kind.__module__ == "accelerate.data_loader" and kind.__name__ in _DEALERS
+        if dealer and world_size() > 1:
             raise ConfigError(
                 f"accelerate's {kind.__name__} shards batches that the DedupDataset has sharded already, so rows would "
                 "be lost",

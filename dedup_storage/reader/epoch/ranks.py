@@ -61,8 +61,14 @@ class Ranks:
         return _checked(int(os.environ.get("RANK", "0")), world_size)
 
     def to_worker(self) -> Ranks:
-        """The same for a process that may be a worker of this one."""
-        return Ranks(self.given, self.resolve())
+        """The same for a process that may be a worker of this one.
+
+        Where nothing tells this process's rank, the other is told so when it reads: it may be no worker.
+        """
+        try:
+            return Ranks(self.given, self.resolve())
+        except ConfigError:
+            return Ranks(self.given)
 
 
 def _checked(rank: int, world_size: int) -> tuple[int, int]:
