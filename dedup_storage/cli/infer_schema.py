@@ -82,12 +82,12 @@ def infer_schema(
     start = _start(found)
     with job.spark() as spark:
         from dedup_storage.sources.grains import detect_grains
-        from dedup_storage.sources.infer import propose_schema
+        from dedup_storage.sources.infer import propose_schema, with_evidence
         from dedup_storage.sources.raw import RawLog
 
         with job.step("Detecting grains", spark):
             log = RawLog.read(spark, source, format=kind, schema=start, scratch=job.scratch(spark))
-            grains = detect_grains(log)
+            grains = with_evidence(log, detect_grains(log))
             proposed = propose_schema(log, grains, found.times)
     if loud:
         _show(grains, proposed)
@@ -158,7 +158,7 @@ def _show(found: GrainReport, proposed: LogSchema) -> None:
             notes.append(f"times in {sequence.unit}" if sequence.unit else "times")
         because = f"varies in {column.varying_requests:,} of {column.requests:,} requests"
         if not column.requests:
-            because = "a row of the log is a request"
+            because = "a row of the log is a request" if proposed.candidates else "hardly a request has two rows"
         rows.append((column.column, column.grain.value, "declared" if column.declared else because, ", ".join(notes)))
     show_table("Grain of each column", ("column", "grain", "because", "taken as"), rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 
 from pyspark.sql import Column
@@ -12,12 +13,39 @@ from pyspark.sql import types as T
 from dedup_storage.forms import ChosenForm
 from dedup_storage.schema import Grain, LogSchema, SequenceColumn, TimeUnit
 from dedup_storage.sources.grains import GrainReport
+<<<<<<< HEAD
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.sources.times import time_unit
+=======
+from dedup_storage.sources.raw import Form, RawLog
+>>>>>>> forms
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
 
-__all__ = ["propose_schema", "propose_sequences"]
+__all__ = ["propose_schema", "propose_sequences", "with_evidence"]
+
+# Fewer rows than this for each request tell nothing of what is constant inside one.
+_ROWS_PER_REQUEST = 1.01
+
+
+def with_evidence(raw: RawLog, grains: GrainReport) -> GrainReport:
+    """The grains, those of scalars taken back where hardly a request has a second row that could differ.
+
+    A column of impressions is stored right whatever it is; one that was taken for a request's would refuse a later day.
+    """
+    requests = max((c.requests for c in grains.columns), default=0)
+    if raw.form is not Form.FLAT or not requests:
+        return grains
+    with translated():
+        rows = raw.frame.count()
+    if rows >= _ROWS_PER_REQUEST * requests:
+        return grains
+    lists = {f.name for f in raw.frame.schema.fields if isinstance(f.dataType, T.ArrayType)}
+    kept = [
+        c if c.declared or c.column in lists else replace(c, grain=Grain.IMPRESSION, requests=0)
+        for c in grains.columns
+    ]  # fmt: skip
+    return GrainReport(tuple(kept))
 
 
 def propose_schema(raw: RawLog, grains: GrainReport, times: Mapping[str, str | None] | None = None) -> LogSchema:

@@ -15,7 +15,7 @@ from dedup_storage.sources.raw import RawLog
 from dedup_storage.sources.source import open_source
 from dedup_storage.sources.wanted import wanted_columns
 from tests.sources.cases import Case
-from tests.sources.public_logs import mind, mind_rows, padded
+from tests.sources.public_logs import kuairand, mind, mind_rows, padded
 
 
 def _told(case: Case, *arguments: object) -> str:
@@ -59,6 +59,13 @@ def test_mind_from_its_file_to_a_first_batch(case: Case, name: str) -> None:
     batches = list(DedupDataset(name, settings=case.settings, batch_size=500))
     assert sum(len(batch.inverse_indices) for batch in batches) == len(expected)
     assert sum(int(batch["label"].values.sum()) for batch in batches) == len(mind_rows())
+
+
+def test_a_log_of_single_rows_tells_nothing_of_grains(case: Case) -> None:
+    said = _told(case, "infer-schema", kuairand(Path()), "-o", "kuairand.yaml")
+    assert "hardly a request has two rows" in said
+    grains = LogSchema.from_yaml("kuairand.yaml").columns
+    assert (grains["long_view"], grains["duration_ms"]) == ("impression", "impression")
 
 
 def test_a_padded_log_that_is_newest_first(case: Case) -> None:

@@ -34,6 +34,11 @@ class AtomicChange:
         found = self._java.table().refs().get(name)
         return int(found.snapshotId()) if found is not None else None
 
+    def names(self, snapshot_id: int) -> list[str]:
+        """Tags and branches that name a snapshot."""
+        refs = self._java.table().refs()
+        return [str(name) for name in refs if int(refs[name].snapshotId()) == snapshot_id]
+
     @property
     def main(self) -> int | None:
         """Main's snapshot; ``None`` for an empty table."""

@@ -23,6 +23,7 @@ from dedup_storage.errors import ConflictError
 from dedup_storage.lake import branch as neutral
 from dedup_storage.lake.branch import BRANCH_PREFIX, RUN_ID, BranchPart, branch_gone, branch_name
 from dedup_storage.lake.engine.iceberg import IcebergTable, load_table
+from dedup_storage.lake.iceberg.holds import hold_tag
 from dedup_storage.lake.iceberg.merge import merge_into
 from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, live_rows, snapshot_summary, tags
@@ -196,7 +197,15 @@ class RunBranch:
             self.exchange(self._java().added_files(staged_id), removed, _prefixed(facts))
         finally:
             # After a part that another process stored first, too.
-            commit_again(lambda: self._java().expire([staged_id]))
+            commit_again(lambda: self._let_go(staged))
+
+    def _let_go(self, staged: Staged) -> None:
+        """Remove what a part was made of: its hold, then the snapshot."""
+        java, hold = self._java(), hold_tag(staged.attempt)
+        if java.has_reference(hold):
+            java.remove_tag(hold)
+            java.refresh()
+        java.expire([staged.snapshot_id])
 
     def merge(
         self,

@@ -12,15 +12,14 @@ import json
 import re
 from collections.abc import Iterable
 
-from pyiceberg.table import Table
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.faults import reached
+from dedup_storage.lake.engine.atomic import AtomicChange, atomic_change
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, commit_again, load_java
-from dedup_storage.lake.iceberg.commit import TableChange, change_table, commits
-from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, EXPIRED_PREFIX, MEMBERS_PREFIX, Lake
+from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, EXPIRED_PREFIX, MEMBERS_PREFIX
 from dedup_storage.lake.iceberg.snapshots import tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.retries import passing_failures
@@ -57,19 +56,16 @@ class Expiry:
         self.tidy(self.tables.metadata(self.spec.name))
 
     def _unname(self, version: int) -> None:
-        """Take the name that makes a version, unless something else names its snapshot by now."""
-        name, place = version_tag(version), (self.spec.name, self.spec.anchor.name)
-        catalog = Lake(self.settings).catalog
-        if commits(self.settings):
+        """Take the name that makes a version, unless something else names its snapshot by then."""
+        place = f"{self.settings.catalog.name}.{self.spec.name}.{self.spec.anchor.name}"
+
+        def untag() -> None:
             # Looked at and removed in one commit: nobody can pin the version in between.
-            change_table(catalog, place, lambda table: TableChange(untag=(name,)) if _is_free(table, name) else None)
-            return
-        table = catalog.load_table(place)
-        if _is_free(table, name):
-            snapshot_id = tags(table)[name]
-            self.tables.untag(*place, name)
-            if _named(catalog.load_table(place), snapshot_id):
-                self.tables.tag(*place, name, snapshot_id)
+            with atomic_change(self.spark, place) as change:
+                if _is_free(change, version_tag(version)):
+                    change.untag(version_tag(version))
+
+        commit_again(untag)
 
     def remember(self, meta: DatasetMetadata, versions: Iterable[int]) -> None:
         """Keep what versions say of their runs apart from the snapshots that said it, and let these go."""
@@ -142,15 +138,13 @@ class Expiry:
         raise AssertionError("unreachable: tenacity reraises")
 
 
-def _is_free(table: Table, name: str) -> bool:
+def _is_free(change: AtomicChange, name: str) -> bool:
     """Whether a version's tag is there, and nothing but versions, main and branches names its snapshot."""
-    snapshot_id = tags(table).get(name)
-    return snapshot_id is not None and not _named(table, snapshot_id)
-
-
-def _named(table: Table, snapshot_id: int) -> bool:
-    names = (tag for tag, other in tags(table).items() if other == snapshot_id and not VERSION_OF_TAG.fullmatch(tag))
-    return any(name != "main" and not name.startswith(BRANCH_PREFIX) for name in names)
+    snapshot_id = change.ref(name)
+    if snapshot_id is None:
+        return False
+    names = (other for other in change.names(snapshot_id) if not VERSION_OF_TAG.fullmatch(other))
+    return not any(other != "main" and not other.startswith(BRANCH_PREFIX) for other in names)
 
 
 def _gone(error: BaseException) -> bool:

@@ -67,7 +67,8 @@ class Staging:
     def _move(self, dataset: str, name: str, tag: str, snapshot_id: int) -> None:
         def move() -> None:
             with atomic_change(self.spark, f"{self.settings.catalog.name}.{dataset}.{name}") as change:
-                change.tag(tag, snapshot_id)
+                if change.ref(tag) != snapshot_id:
+                    change.tag(tag, snapshot_id)
 
         for attempt in small_commits(came_first):
             with attempt:

@@ -135,7 +135,7 @@ def _pairs(column: str, texts: pa.Array, form: PairsForm) -> Lists:
 
 
 def _shown(values: pa.Array) -> pa.Array:
-    return values if pa.types.is_string(values.type) else _Rows(values)  # type: ignore[return-value]
+    return values if pa.types.is_string(values.type) else _Rows(values)
 
 
 class _Rows:

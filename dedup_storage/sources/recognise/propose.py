@@ -174,8 +174,8 @@ def _roles(table: pa.Table, made: Proposal) -> None:
         others = [*taken, user or "", item or "", *names_of(values.get("labels"))]
         found["request"] = roles.find_request(looks, others, at, nested=bool(candidates))
     if "labels" not in values:
-        others = [user, item, at, _column(found.get("request"))]
-        found["labels"] = _label_of(table, candidates) or roles.find_label(looks, [c for c in others if c])
+        others = [c for c in (user, item, at, _column(found.get("request"))) if c]
+        found["labels"] = _label_of(table, candidates) or roles.find_label(looks, others)
     for role, column in found.items():
         if column is None:
             continue
