@@ -13,12 +13,8 @@ from pyspark.sql import types as T
 from dedup_storage.forms import ChosenForm
 from dedup_storage.schema import Grain, LogSchema, SequenceColumn, TimeUnit
 from dedup_storage.sources.grains import GrainReport
-<<<<<<< HEAD
-from dedup_storage.sources.raw import RawLog
-from dedup_storage.sources.times import time_unit
-=======
 from dedup_storage.sources.raw import Form, RawLog
->>>>>>> forms
+from dedup_storage.sources.times import time_unit
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
 
