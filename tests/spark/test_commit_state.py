@@ -15,6 +15,7 @@ from dedup_storage.errors import UnknownCommitError
 from dedup_storage.lake.engine.iceberg import IcebergTable
 from dedup_storage.lake.iceberg import branch
 from dedup_storage.lake.iceberg.format import IcebergFormat
+from dedup_storage.lake.iceberg.publish import Publisher
 from tests.spark.backfilling import left_behind, log, make, with_y
 from tests.spark.helpers import same_rows
 
@@ -74,7 +75,7 @@ def test_writes_of_unknown_state_are_looked_up(
     """Staging and the claim go on where the commit is there; where it is not, nothing is published."""
     ds = make(spark, settings, name)
     more = log(spark, [3], 500)
-    for owner, method in ((IcebergFormat, "_commit"), (IcebergTable, "create_tag")):
+    for owner, method in ((IcebergFormat, "_commit"), (Publisher, "_claim")):
         monkeypatch.setattr(owner, method, Silent(spark, getattr(owner, method), 1, commits=True).of())
     assert ds.write(more, run_id="more", gate=False).version == 2
     monkeypatch.setattr(IcebergFormat, "_commit", Silent(spark, IcebergFormat._commit, 2, commits=False).of())

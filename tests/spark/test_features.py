@@ -86,8 +86,10 @@ def test_added_columns_are_those_computed_plainly_and_nothing_is_rewritten(
     now = ds.versions()[-1]
     for table, snapshot_id in before.snapshots.items():
         assert files(ds, table, snapshot_id) == files(ds, table, now.snapshots[table])
-    again = ds.features.add("age", {"length": "size(hist)"}, run_id="a1")
+    again = ds.features.add("age", {"length": "size(hist)", "in_dk": "country = 'DK'"}, run_id="a1")
     assert (again.already_published, again.version) == (True, 2)
+    with pytest.raises(UsageError, match=r"a1 published version 2 with another request: the source differs"):
+        ds.features.add("age", {"length": "size(hist)"}, run_id="a1")
 
 
 def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings, name: str) -> None:

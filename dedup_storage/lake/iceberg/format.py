@@ -8,6 +8,7 @@ from typing import cast
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.readwriter import DataFrameWriterV2
 from pyspark.sql.types import ByteType, ShortType
 
 from dedup_storage.config import Settings
@@ -206,18 +207,21 @@ class IcebergFormat(IcebergSamples):
         staging = self._publisher.staging
         inside = run.buckets is not None and run.replaces(table.name)
 
-        def commit() -> None:
-            if run.replaced is None or not run.replaces(table.name) or inside:
-                writer.append()
-            else:
-                writer.overwrite(in_ranges(str(spec.event_date_column), run.replaced))
-
-        commit_or_find(commit, lambda: staging.count(spec, table.name, run.attempt) == 1)
+        commit_or_find(
+            lambda: self._commit(spec, writer, run if run.replaces(table.name) and not inside else None),
+            lambda: staging.count(spec, table.name, run.attempt) == 1,
+        )
         staging.hold(spec, table.name, run.attempt)
         if inside:
             # An append that is staged again, as a replacement.
             staging.replace_segments(spec, table.name, run)
         return self.staged(spec, table.name, run)
+
+    def _commit(self, spec: DatasetSpec, writer: DataFrameWriterV2, replacing: Run | None) -> None:
+        if replacing is None or replacing.replaced is None:
+            writer.append()
+        else:
+            writer.overwrite(in_ranges(str(spec.event_date_column), replacing.replaced))
 
     def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
         """Stage a snapshot without rows: a version's anchor where none of its rows change, or new facts of a table."""
