@@ -37,6 +37,7 @@ class Run:
         branch: Name of the branch that holds the run's parts.
         facts: Further facts to keep with the version.
         table_facts: Facts to keep with the snapshots of single tables.
+        part: What it stages is laid on a branch at once, and never published as it is: nothing holds it.
     """
 
     run_id: str
@@ -53,6 +54,7 @@ class Run:
     replaced_tables: tuple[str, ...] | None = None
     tables: tuple[str, ...] | None = None
     table_facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    part: bool = False
 
     def replaces(self, table: str) -> bool:
         """Whether rows of a table are replaced."""

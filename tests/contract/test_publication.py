@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from dedup_storage import faults
@@ -56,8 +57,8 @@ def expire(ds: Dataset, table: str) -> None:
             "older_than => TIMESTAMP '2037-01-01', retain_last => 1)"
         )
     else:
-        spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-        spark.sql(f"VACUUM delta.`{settings.warehouse_uri}/{ds.name}/{table}` RETAIN 0 HOURS")
+        table_of = DeltaTable(f"{settings.warehouse_uri}/{ds.name}/{table}")
+        table_of.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
 
 
 def compact(ds: Dataset, table: str) -> None:

@@ -123,7 +123,7 @@ def swap_rows(
     table = TableSpec(role=TableRole.FEATURES, name=target.table, columns=target.columns, sort_columns=target.keys)
     # A name of its own, so that a look for its staged rows never finds those of another part.
     attempt = f"{run.attempt}/part-{uuid.uuid4().hex[:12]}"
-    part_run = Run(run_id=run.run_id, job=run.job, attempt=attempt, base=run.base)
+    part_run = Run(run_id=run.run_id, job=run.job, attempt=attempt, base=run.base, part=True)
     staged = tables.stage(spec, table, move_to(run_session(session), result), part_run)
     reached(f"{run.job}:part-staged")
     branch.swap(staged, paths, facts)

@@ -80,7 +80,7 @@ class IcebergErasure:
     def _rewriters_of(self, meta: DatasetMetadata) -> dict[str, TableRewriter]:
         user, run, found = self.spec.schema_.user, self._run, {}
         # The parts' own attempt: the run's attempt names what is published.
-        part = Run(run_id=run.run_id, job=run.job, attempt=f"{run.attempt}/part", base=run.base)
+        part = Run(run_id=run.run_id, job=run.job, attempt=f"{run.attempt}/part", base=run.base, part=True)
         for name, table in meta.tables.items():
             if table.metadata.snapshots and any(f.name == user for f in table.schema().fields):
                 found[name] = TableRewriter(self.spark, self.tables, self.settings, meta, name, self.users, part)

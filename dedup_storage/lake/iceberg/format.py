@@ -211,7 +211,8 @@ class IcebergFormat(IcebergSamples):
             lambda: self._commit(spec, writer, run if run.replaces(table.name) and not inside else None),
             lambda: staging.count(spec, table.name, run.attempt) == 1,
         )
-        staging.hold(spec, table.name, run.attempt)
+        if not run.part:
+            staging.hold(spec, table.name, run.attempt)
         if inside:
             # An append that is staged again, as a replacement.
             staging.replace_segments(spec, table.name, run)
@@ -231,7 +232,7 @@ class IcebergFormat(IcebergSamples):
     def staged(self, spec: DatasetSpec, table: str, run: Run) -> Staged:
         """What an attempt staged in one table."""
         meta = self.lake.catalog.load_table((spec.name, table))
-        snapshot = self._publisher.staging.find_staged(meta, run.attempt)
+        snapshot = self._publisher.staging.find_staged(meta, run.attempt, held_only=not run.part)
         summary = snapshot_summary(snapshot)
         return Staged(
             table=table,

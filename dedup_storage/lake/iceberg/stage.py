@@ -93,13 +93,14 @@ class Staging:
             with attempt:
                 untag()
 
-    def find_staged(self, table: Table, attempt: str) -> Snapshot:
-        """The snapshot an attempt staged in a table.
+    def find_staged(self, table: Table, attempt: str, *, held_only: bool = True) -> Snapshot:
+        """The snapshot an attempt staged in a table and holds; of a part of a longer work, which nothing holds, its
+        newest.
 
         Raises:
             StorageError: there is none.
         """
-        found = held(table, attempt)
+        found = held(table, attempt) if held_only else newest_staged(table, attempt)
         if found is None:
             raise staged_gone(table.name()[-1], attempt.partition("/")[0])
         return found
