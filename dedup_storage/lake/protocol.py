@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.branch import Branch
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.runs import Run, Staged
+from dedup_storage.lake.runs import Run, Staged, named_run
 from dedup_storage.lake.samples import SampleTables
-from dedup_storage.lake.segments import Segment
+from dedup_storage.lake.segments import MAINTAIN, Segment
 from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Erasure, Policy, Upkeep
 from dedup_storage.lake.wholeness import Damage
@@ -20,10 +20,12 @@ from dedup_storage.schema import DateGrain, LogSchema
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-__all__ = ["UNTAGGED", "Run", "Staged", "TableFormat", "require_segments"]
+__all__ = ["TAKE_IN", "UNTAGGED", "Run", "Staged", "TableFormat", "require_segments", "taking_in"]
 
 # Claim fact: tables that the version leaves out, comma-separated.
 UNTAGGED = "untagged"
+# Claim fact ``kind`` of a version that takes in what other tools' compaction left.
+TAKE_IN = "take-in"
 
 
 def require_segments(what: str, spec: DatasetSpec | None) -> None:
@@ -37,6 +39,13 @@ def require_segments(what: str, spec: DatasetSpec | None) -> None:
             f"{what} needs segments, and the log of {spec.name} lies as it was adopted",
             fix="Convert it: dedup-storage convert.",
         )
+
+
+def taking_in(base: int) -> Run:
+    """A run that takes in what other tools' compaction left after a version."""
+    run_id = named_run(None, "maintain")
+    facts = {"mode": MAINTAIN, "kind": TAKE_IN}
+    return Run(run_id=run_id, job="maintain", attempt=f"{run_id}/1", base=base, segments={}, facts=facts)
 
 
 class TableFormat(SampleTables, Protocol):
@@ -72,6 +81,13 @@ class TableFormat(SampleTables, Protocol):
 
     def settle(self, spec: DatasetSpec) -> DatasetMetadata:
         """Finish a publication that another run decided and did not complete; the tables after that."""
+
+    def take_in(self, spec: DatasetSpec) -> DatasetMetadata:
+        """Publish what other tools' compaction left as a version of its own, if there is such; the tables after that.
+
+        A version's segments are rewritten from its own files. Once another tool has joined these, what was made of
+        them does not fit any more.
+        """
 
     def bucket(self, spec: DatasetSpec) -> Column:
         """The user bucket of a row, as the tables are partitioned."""

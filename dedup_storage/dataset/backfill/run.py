@@ -139,8 +139,9 @@ class Backfill(TimedSteps):
             return self._once()
 
     def _only_compacted(self, base: int) -> bool:
-        meta = self.tables.settle(self.spec)
-        modes = [meta.claim(v).get("mode") for v in range(base + 1, meta.current + 1)]
+        meta = self.tables.take_in(self.spec)
+        later = (v for v in range(base + 1, meta.current + 1) if v not in meta.abandoned)
+        modes = [meta.claim(v).get("mode") for v in later]
         return MAINTAIN in modes and set(modes) <= {MAINTAIN, "append"}
 
     def _once(self) -> BackfillSummary:
@@ -153,6 +154,7 @@ class Backfill(TimedSteps):
                 self.tables.branch(self.spec.name, table, self.run_id).drop()
                 return BackfillSummary(dataset=self.spec.name, run_id=self.run_id, version=done, already_published=True)
             meta.resolve(None)
+            meta = self.tables.take_in(self.spec)
             if self.gate:
                 from dedup_storage.quality import check_gate_settings, warm_up
 

@@ -65,7 +65,7 @@ class Forgetting(TimedSteps):
                 users.unpersist()
 
     def _settled(self) -> DatasetMetadata:
-        return self.handle.metadata() if self.dry_run else self.tables.settle(self.spec)
+        return self.handle.metadata() if self.dry_run else self.tables.take_in(self.spec)
 
     def _typed(self, meta: DatasetMetadata) -> DataFrame:
         """The users, distinct, in the type of the tables' column."""

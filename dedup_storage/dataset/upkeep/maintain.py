@@ -6,6 +6,7 @@ from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.decay import Limits
 from dedup_storage.dataset.upkeep.maintain_summary import Gain, MaintainSummary
 from dedup_storage.dataset.upkeep.restore import Restoring
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.upkeep import Outdated, Policy, TableExpiry, Upkeep
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.steps import TimedSteps
@@ -51,7 +52,7 @@ class Maintenance(TimedSteps):
             UsageError: its format cannot maintain it.
         """
         with translated():
-            meta = self.handle.metadata() if self.dry_run else self.tables.settle(self.spec)
+            meta = self._settled()
             meta.resolve(None)
             restoring = Restoring(self.handle, self.run_id, self.limits)
             if not self.dry_run and meta.version_of_run(self.run_id) is not None:
@@ -68,6 +69,11 @@ class Maintenance(TimedSteps):
             with self.timed("clean"):
                 expiry = upkeep.clean(outdated, orphans=self.orphans, dry_run=self.dry_run)
             return self._summary(gains, outdated or Outdated(), expiry, stored)
+
+    def _settled(self) -> DatasetMetadata:
+        if self.dry_run:
+            return self.handle.metadata()
+        return self.tables.take_in(self.spec) if self.compact else self.tables.settle(self.spec)
 
     def _upkeep(self) -> Upkeep:
         return self.tables.upkeep(self.spec, self.policy)

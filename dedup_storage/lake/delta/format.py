@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
@@ -27,7 +28,7 @@ from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
 from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.open import load_delta, refuse_unreadable
 from dedup_storage.lake.delta.proof import delta_damages
-from dedup_storage.lake.delta.publish import APP, DeltaPublisher
+from dedup_storage.lake.delta.publish import APP, MOVED, DeltaPublisher
 from dedup_storage.lake.delta.samples import DeltaSamples
 from dedup_storage.lake.delta.segments import file_of_row, files_frame, segments_condition
 from dedup_storage.lake.delta.stage import StagedFiles
@@ -36,7 +37,7 @@ from dedup_storage.lake.delta.upkeep import DeltaUpkeep
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.folders import all_there, child_folders, delete_folder
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.protocol import TableFormat, require_segments
+from dedup_storage.lake.protocol import TableFormat, require_segments, taking_in
 from dedup_storage.lake.runs import Run, Staged, staged_gone
 from dedup_storage.lake.segments import Segment
 from dedup_storage.lake.sql import listed, quoted
@@ -132,6 +133,17 @@ class DeltaFormat(DeltaSamples):
     def settle(self, spec: DatasetSpec) -> DeltaMetadata:
         """Finish a publication that another run decided and did not complete; the tables after that."""
         return self._publisher.complete_pending(spec)
+
+    def take_in(self, spec: DatasetSpec) -> DatasetMetadata:
+        """Publish what other tools' compaction left as a version of its own, where there is such."""
+        meta = self._publisher.complete_pending(spec)
+        moved = self._publisher.compacted(meta)
+        if not moved:
+            return meta
+        run = taking_in(meta.current)
+        facts = {**run.facts, MOVED: json.dumps(moved)}
+        self._publisher.publish(spec, replace(run, segments=None, facts=facts), (), None)
+        return self.lake.load(spec.name)
 
     def state(self, table: str) -> int | None:
         """The newest version of any Delta table of the warehouse that changed its rows."""

@@ -15,6 +15,7 @@ next run, whoever it is; a crash before 3 leaves only files that nobody names.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,10 @@ from dedup_storage.lake.publishing import LostRaceError, PublisherBase, version_
 from dedup_storage.lake.runs import Run
 from dedup_storage.layout import DEFINITION, DatasetSpec
 
-__all__ = ["APP", "DeltaPublisher"]
+__all__ = ["APP", "MOVED", "DeltaPublisher"]
+
+# Fact of a version that takes in what other tools' compaction left: table -> Delta version, as JSON.
+MOVED = "moved"
 
 
 class DeltaPublisher(PublisherBase[DeltaMetadata]):
@@ -149,6 +153,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             changed = [name for name in facts["staged-tables"].split(",") if name]
         # What a version says of its own tables is not said of the next one's.
         body.pop(TABLE_FACTS, None)
+        body["snapshots"] |= json.loads(facts.get(MOVED, "{}"))
         moved: dict[str, dict[str, int]] = {}
         for name in sorted(changed, key=lambda n: (n == anchor, n)):
             ref = meta.tables[name] if name in meta.tables else self.lake.ref(dataset, name)
@@ -247,6 +252,17 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                     raise LostRaceError(f"version {version} is not in the log of {ref.name}")
                 return found
         raise AssertionError("unreachable: tenacity reraises")
+
+    def compacted(self, meta: DeltaMetadata) -> dict[str, int]:
+        """Tables that are ahead of the newest version by other tools' compaction alone -> their Delta version."""
+        found = {}
+        for name, number in meta.snapshots(meta.current).items() if meta.current else ():
+            table = meta.tables[name].load()
+            newer = table.history(table.version() - number) if table.version() > number else []
+            operations = [str(entry.get("operation", "")) for entry in newer]
+            if "OPTIMIZE" in operations and all(operation.startswith(HARMLESS) for operation in operations):
+                found[name] = int(table.version())
+        return found
 
     def _refuse_foreign(self, meta: DeltaMetadata, name: str) -> None:
         """A table must hold the current version: a commit from elsewhere belongs to no version."""

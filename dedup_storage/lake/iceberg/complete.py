@@ -21,13 +21,13 @@ from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, hold_tag, newest
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, snapshot_summary
 from dedup_storage.lake.members import Member, Members
-from dedup_storage.lake.protocol import UNTAGGED
+from dedup_storage.lake.protocol import TAKE_IN, UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError
 from dedup_storage.lake.retries import small_commits
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, version_tag
 from dedup_storage.spark.errors import JAVA_ERRORS, java_class, root_message
 
-__all__ = ["Completion", "came_first", "stage_again"]
+__all__ = ["Completion", "came_first", "compacted", "stage_again"]
 
 # Iceberg's answers that another commit came first, or that nobody knows: look again.
 _RACES = {"CommitFailedException", "CommitStateUnknownException"}
@@ -66,7 +66,8 @@ class Completion:
             if member is None:
                 self._keep(meta, name, version, before[name])
             else:
-                if not self._bring(meta, name, version, member, attempt, back=facts.get("kind") == "rollback"):
+                back = facts.get("kind") == "rollback" or (facts.get("kind") == TAKE_IN and name != anchor)
+                if not self._bring(meta, name, version, member, attempt, back=back):
                     return  # given up meanwhile
                 reached(f"publish:after-pick-{name}")
             reached(f"publish:after-tag-{name}")
@@ -237,6 +238,16 @@ def stage_again(
         None if buckets is None else (spec.schema_.user, spec.buckets, buckets),
         {STANDS_FOR: str(staged), **facts},
     )
+
+
+def compacted(meta: IcebergMetadata) -> dict[str, int]:
+    """Tables whose main is ahead of the newest version by other tools' compaction alone -> main's snapshot."""
+    found = {}
+    for name, snapshot_id in meta.snapshots(meta.current).items() if meta.current else ():
+        main = meta.tables[name].metadata.current_snapshot_id
+        if main is not None and main != snapshot_id and _only_compacted(meta.tables[name], snapshot_id):
+            found[name] = main
+    return found
 
 
 def _holder(table: Table, staged: int) -> int | None:

@@ -19,6 +19,7 @@ from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.history import DatasetMetadata, version_expired
 from dedup_storage.lake.iceberg.adopt import adopt_table, describe_adopted, table_partitions
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_or_find
+from dedup_storage.lake.iceberg.complete import compacted
 from dedup_storage.lake.iceberg.erasure import IcebergErasure
 from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
 from dedup_storage.lake.iceberg.holds import holds
@@ -29,7 +30,7 @@ from dedup_storage.lake.iceberg.samples import IcebergSamples
 from dedup_storage.lake.iceberg.snapshots import snapshot_summary, tags
 from dedup_storage.lake.iceberg.status import iceberg_status, pending_attempt
 from dedup_storage.lake.iceberg.upkeep import IcebergUpkeep
-from dedup_storage.lake.protocol import TableFormat, require_segments
+from dedup_storage.lake.protocol import TableFormat, require_segments, taking_in
 from dedup_storage.lake.ranges import in_ranges
 from dedup_storage.lake.runs import Run, Staged
 from dedup_storage.lake.segments import Segment
@@ -123,6 +124,18 @@ class IcebergFormat(IcebergSamples):
     def settle(self, spec: DatasetSpec) -> DatasetMetadata:
         """Finish a publication that another run decided and did not complete; the tables after that."""
         return self._publisher.complete_pending(spec)
+
+    def take_in(self, spec: DatasetSpec) -> DatasetMetadata:
+        """Publish what other tools' compaction left as a version of its own, where there is such."""
+        meta = self._publisher.complete_pending(spec)
+        moved = compacted(meta)
+        if not moved:
+            return meta
+        run = taking_in(meta.current)
+        self.stage_nothing(spec, spec.anchor, run)
+        self._publisher.staging.hold_back(spec, run.attempt, moved)
+        self._publisher.publish(spec, run, [spec.anchor.name], None)
+        return self.lake.load(spec.name)
 
     def _name(self, dataset: str, table: str) -> str:
         return quoted(self.settings.catalog.name, dataset, table)

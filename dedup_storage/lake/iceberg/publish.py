@@ -30,14 +30,14 @@ from dedup_storage.lake.engine.atomic import atomic_change
 from dedup_storage.lake.engine.iceberg import IcebergTable
 from dedup_storage.lake.iceberg.abandon import ABANDONED, Abandonment
 from dedup_storage.lake.iceberg.branch import load_java, main_id
-from dedup_storage.lake.iceberg.complete import Completion, came_first
-from dedup_storage.lake.iceberg.holds import held, hold_tag, holds
+from dedup_storage.lake.iceberg.complete import Completion, came_first, compacted
+from dedup_storage.lake.iceberg.holds import back_tag, held, hold_tag, holds
 from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, MEMBERS_PREFIX, IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, live_rows, snapshot_summary, tags
 from dedup_storage.lake.iceberg.stage import Staging
 from dedup_storage.lake.iceberg.whole import refuse_lost_files
 from dedup_storage.lake.members import Member, Members
-from dedup_storage.lake.protocol import UNTAGGED
+from dedup_storage.lake.protocol import TAKE_IN, UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError, PublisherBase
 from dedup_storage.lake.runs import Run, staged_gone
 from dedup_storage.layout import DatasetSpec, claim_tag, version_tag
@@ -100,6 +100,10 @@ class Publisher(PublisherBase[IcebergMetadata]):
             if staged.get(name) is None:
                 raise staged_gone(name, run.run_id)
         found = {name: self._member(meta, name, s, run) for name, s in staged.items() if s is not None}
+        if run.facts.get("kind") == TAKE_IN:
+            for name, main in compacted(meta).items():
+                if back_tag(run.attempt) in tags(meta.tables[name]) and name != meta.spec.anchor.name:
+                    found[name] = Member(total=live_rows(meta.tables[name], main), snapshot=main)
         left_out = {*run.facts.get(UNTAGGED, "").split(",")}
         tables = [name for name in dict.fromkeys((*before, *found)) if name not in left_out]
         return Members(meta.current, tuple(tables), found)
