@@ -58,7 +58,7 @@ def expire(ds: Dataset, table: str) -> None:
         )
     else:
         table_of = DeltaTable(f"{settings.warehouse_uri}/{ds.name}/{table}")
-        table_of.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+        table_of.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
 
 
 def compact(ds: Dataset, table: str) -> None:

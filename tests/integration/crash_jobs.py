@@ -58,11 +58,10 @@ def log(spark: SparkSession, days: list[int], first_request: int = 0, users: int
 def publication(table_format: str, *tables: str) -> list[str]:
     """Points from the decision on, given the tables in the order in which they get a version, the anchor last.
 
-    Delta has no tag for a table: the version is there once its event is.
+    On Iceberg the anchor's data and the version come in one commit, on Delta the version is there once its event is.
     """
-    if table_format == "delta":
-        return ["publish:after-claim", *(f"publish:after-pick-{t}" for t in tables), f"publish:after-tag-{tables[-1]}"]
-    return ["publish:after-claim", *(f"publish:after-{step}-{t}" for t in tables for step in ("pick", "tag"))]
+    picked = tables if table_format == "delta" else tables[:-1]
+    return ["publish:after-claim", *(f"publish:after-pick-{t}" for t in picked), f"publish:after-tag-{tables[-1]}"]
 
 
 def decided(point: str) -> bool:

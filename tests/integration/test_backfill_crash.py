@@ -62,7 +62,7 @@ OWN = {
         "backfill:published",
     ],
     ("overwrite", "delta"): ["backfill:part", "publish:after-claim"],
-    ("late-labels", "iceberg"): ["backfill:beside", "publish:after-tag-label_times"],
+    ("late-labels", "iceberg"): ["backfill:beside", "publish:after-pick-label_times"],
     ("late-labels", "delta"): ["publish:after-pick-label_times"],
 }
 CASES = [case(*job, point, alike=point not in OWN[job]) for job, steps in STEPS.items() for point in steps]

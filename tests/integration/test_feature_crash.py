@@ -38,7 +38,7 @@ STEPS = {
 OWN = {
     ("add", "iceberg"): ["features:staged-anchor", "publish:after-claim", "publish:after-pick-fg_age"],
     ("add", "delta"): ["features:staged-anchor"],
-    ("refresh", "iceberg"): ["features:staged", "publish:after-tag-fg_age"],
+    ("refresh", "iceberg"): ["features:staged", "publish:after-pick-fg_age"],
     ("refresh", "delta"): ["publish:after-pick-fg_age"],
     ("promote", "iceberg"): ["features:folded", "publish:after-pick-fg_age"],
     ("promote", "delta"): ["features:folded"],

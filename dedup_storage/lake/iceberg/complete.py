@@ -69,8 +69,8 @@ class Completion:
                 back = facts.get("kind") == "rollback" or (facts.get("kind") == TAKE_IN and name != anchor)
                 if not self._bring(meta, name, version, member, attempt, back=back):
                     return  # given up meanwhile
-                reached(f"publish:after-pick-{name}")
-            reached(f"publish:after-tag-{name}")
+            # The anchor's tag is the version.
+            reached(f"publish:after-{'tag' if name == anchor else 'pick'}-{name}")
 
     def _keep(self, meta: IcebergMetadata, name: str, version: int, snapshot_id: int) -> None:
         """Tag what a table had before: the version leaves it alone."""
