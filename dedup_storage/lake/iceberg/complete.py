@@ -61,7 +61,7 @@ class Completion:
         attempt = snapshot_summary(claimed)[ATTEMPT] if claimed is not None else ""
         members = meta.members(version) or self._unnamed(meta, version, attempt, facts)
         before = meta.snapshots(members.parent) if members.parent else {}
-        for name in (*(n for n in members.tables if n != anchor), anchor):
+        for name in (*sorted(n for n in members.tables if n != anchor), anchor):
             member = members.staged.get(name)
             if member is None:
                 self._keep(meta, name, version, before[name])
