@@ -41,6 +41,7 @@ STEPS = {
         "publish:before-claim",
         *publication("delta", "impressions", "requests"),
         "maintain:published",
+        "maintain:remembered",
         "maintain:unnamed",
     ],
     ("forget", "iceberg"): [
