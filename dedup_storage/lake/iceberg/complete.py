@@ -7,7 +7,6 @@ held; nothing is ever taken from the version before in its place. A table whose 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import takewhile
 
 from pyiceberg.table import Table
 from pyspark.sql import SparkSession
@@ -247,7 +246,8 @@ def compacted(meta: IcebergMetadata) -> dict[str, int]:
     for name, snapshot_id in meta.snapshots(meta.current).items() if meta.current else ():
         main = meta.tables[name].metadata.current_snapshot_id
         if main is not None and main != snapshot_id and _only_compacted(meta.tables[name], snapshot_id):
-            newer = takewhile(lambda s, old=snapshot_id: s.snapshot_id != old, ancestors(meta.tables[name], main))
+            line = [s.snapshot_id for s in ancestors(meta.tables[name], main)]
+            newer = ancestors(meta.tables[name], main)[: line.index(snapshot_id)]
             # An erasure that was stopped wrote manifests anew: the files are the version's own.
             if not any(STANDS_FOR in snapshot_summary(snapshot) for snapshot in newer):
                 found[name] = main
