@@ -42,6 +42,10 @@ def run(spark: SparkSession, settings: Settings, monkeypatch: pytest.MonkeyPatch
     return invoke
 
 
+# Microseconds: the first of January 2024.
+_FIRST = 1_704_067_200_000_000
+
+
 def _log(path: Path, **changes: Any) -> Path:
     """Four impressions of two requests; ``changes`` replaces or, with ``None``, removes columns."""
     micros = pa.timestamp("us", tz="UTC")
@@ -49,7 +53,7 @@ def _log(path: Path, **changes: Any) -> Path:
         "u": pa.array([1, 1, 2, 2], pa.int64()),
         "r": pa.array([10, 10, 20, 20], pa.int64()),
         "i": pa.array([5, 6, 5, 7], pa.int64()),
-        "t": pa.array([1_000_000, 1_000_000, 2_000_000, 2_000_000], pa.int64()).cast(micros),
+        "t": pa.array([_FIRST, _FIRST, _FIRST + 1_000_000, _FIRST + 1_000_000], pa.int64()).cast(micros),
         "hist": pa.array([[1, 2], [1, 2], [3], [3]], pa.list_(pa.int64())),
         "y": pa.array([0, 1, 0, 0], pa.int32()),
     }

@@ -35,9 +35,10 @@ def test_a_group_from_the_command_line(
     raw = RawLog.from_frame(frame(spark, flat_rows([1])), flat_schema())
     ds = Dataset.create(spark, settings, name, raw.schema, raw)
     ds.write(raw, gate=False)
-    added = told("add-features", "age", "--sql", "length=size(hist)", "--sql", "dk = country = 'DK'", "--run-id", "one")
+    age = ("add-features", "age", "--sql", "length=size(hist)", "--sql", "dk = country = 'DK'", "--run-id", "one")
+    added = told(*age)
     assert (added["version"], added["columns"], added["gate"]) == (2, ["length", "dk"], "passed")
-    assert told("add-features", "age", "--sql", "length=size(hist)", "--run-id", "one")["already_published"]
+    assert told(*age)["already_published"]
     told(
         "add-features", "seen", "--expression", "seen=array_contains(hist, item)", "--grain", "impression", "--no-gate"
     )

@@ -17,7 +17,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from dedup_storage.errors import StateMismatchError
 from dedup_storage.reader import DedupBatch, DedupDataset, merge_states
-from dedup_storage.reader.state import Position, ReaderState, Received
+from dedup_storage.reader.epoch.tally import Tally
+from dedup_storage.reader.state import Position, ReaderState
 from tests.reader.lake import Lake, make_log
 from tests.reader.reading import content, contents, deliver, interleave
 
@@ -176,9 +177,9 @@ def test_10_ranks_that_received_in_any_order_leave_exactly_the_rest(
 ) -> None:
     states, came = [], set()
     for rank, numbers in enumerate((left[:first], right[:second])):
-        received = Received(0)
+        received = Tally(2)
         for number in numbers:
-            received.add(number)
+            received.add(0, rank + 2 * number)
             came.add(rank + 2 * number)
         states.append(ReaderState({}, Position(), rank, 2, received.steps, tuple(sorted(received.ahead))).to_dict())
     merged = ReaderState.from_dict(merge_states(states)).base
