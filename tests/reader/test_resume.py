@@ -177,7 +177,7 @@ def test_10_ranks_that_received_in_any_order_leave_exactly_the_rest(
 ) -> None:
     states, came = [], set()
     for rank, numbers in enumerate((left[:first], right[:second])):
-        received = Tally(2)
+        received = Tally(2, ordered=False)
         for number in numbers:
             received.add(0, rank + 2 * number)
             came.add(rank + 2 * number)
