@@ -30,7 +30,7 @@ from tests.integration.processes import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-SECONDS, WRITERS, READERS = (int(n) for n in os.environ.get("HISTORY", "120,3,2").split(","))
+SECONDS, WRITERS, READERS = (int(n) for n in os.environ.get("HISTORY", "360,3,2").split(","))
 REQUESTS, CANDIDATES = 5, 3
 
 
