@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dedup_storage.errors import StorageError, UsageError
 from dedup_storage.lake.segments import Segment
+from dedup_storage.words import counted
 
-__all__ = ["Run", "Staged", "named_run", "staged_gone"]
+__all__ = ["Run", "Staged", "files_lost", "named_run", "staged_gone"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=-]{0,199}")
 
@@ -104,4 +105,22 @@ def staged_gone(table: str, run_id: str) -> StorageError:
     return StorageError(
         f"the staged data of table {table} of run {run_id} is gone: an erasure, or another tool's expiry, has taken it",
         fix="Nothing was published. Run the job again with the same run id.",
+    )
+
+
+def files_lost(table: str, run_id: str, lost: Sequence[tuple[str, str]]) -> StorageError:
+    """The error for staged files that another tool removed or changed.
+
+    Args:
+        table: Dataset and table.
+        run_id: The run.
+        lost: Place of each such file, and what was found there.
+    """
+    place, found = lost[0]
+    return StorageError(
+        f"{counted(len(lost), 'file', 'is')} not as written, of those that the run {run_id} staged in {table}",
+        expected=f"the file {place}",
+        got=found,
+        fix="Nothing was published. See which tool removes files of this table that are younger than the run (on Delta "
+        "VACUUM with a short retention does), then run the job again.",
     )

@@ -35,7 +35,7 @@ from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
 from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError, PublisherBase, version_facts
-from dedup_storage.lake.runs import Run
+from dedup_storage.lake.runs import Run, files_lost
 from dedup_storage.layout import DEFINITION, DatasetSpec
 
 __all__ = ["APP", "MOVED", "DeltaPublisher"]
@@ -118,15 +118,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                 )
             lost = self.store(meta.spec.name).lost(staged)
             if lost:
-                place, text = lost[0]
-                raise StorageError(
-                    f"{len(lost):,} of the files that the run {run.run_id} staged in {meta.spec.name}.{name} are not "
-                    "as they were written",
-                    expected=f"the file {place}",
-                    got=text,
-                    fix="Nothing was published. See which tool removes files of this table that are younger than the "
-                    "run (VACUUM with a short retention does), then run the job again.",
-                )
+                raise files_lost(f"{meta.spec.name}.{name}", run.run_id, lost)
             found[name] = Member(rows=staged.rows, files=len(staged.actions))
         left_out = {*run.facts.get(UNTAGGED, "").split(",")}
         return Members(meta.current, tuple(n for n in dict.fromkeys((*before, *found)) if n not in left_out), found)

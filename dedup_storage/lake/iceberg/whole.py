@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pyiceberg.manifest import ManifestEntryStatus
 
-from dedup_storage.errors import StorageError
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata
+from dedup_storage.lake.runs import files_lost
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -64,12 +64,4 @@ def refuse_lost_files(meta: IcebergMetadata, name: str, staged: Snapshot, run_id
     table = meta.tables[name]
     lost = lost_files(table, added_files(table, staged))
     if lost:
-        place, text = lost[0]
-        raise StorageError(
-            f"{len(lost):,} of the files that the run {run_id} staged in {meta.spec.name}.{name} are not as they were "
-            "written",
-            expected=f"the file {place}",
-            got=text,
-            fix="Nothing was published. See which tool removes files of this table that are younger than the run, "
-            "then run the job again.",
-        )
+        raise files_lost(f"{meta.spec.name}.{name}", run_id, lost)
