@@ -98,7 +98,8 @@ def status(job: Job, dataset: DatasetOption) -> None:
 
     found = open_admin(job.settings).status(dataset)
     columns = ("what", "run id", "job", "tables", "rows", "since (UTC)", "state")
-    job.listed(f"{dataset}, version {found.version}. {found.advice} Under way", columns, _under_way(found), [found])
+    rows, title = _under_way(found), f"Under way on {dataset}, version {found.version}"
+    job.listed(f"{title}. {found.advice}" if rows else title, columns, rows, [found])
 
 
 def _under_way(status: PublicationStatus) -> list[tuple[object, ...]]:
@@ -134,6 +135,11 @@ def abandon(
     """Give up a decided version that cannot be completed, or what a stopped run left. Readers are not affected."""
     if (version is None) == (run_id is None):
         raise UsageError("name a version or --run-id, one of them", fix="See them with: dedup-storage versions status.")
+    if version is not None:
+        from dedup_storage.lake.publishing import require_pending
+
+        # Told before Spark starts.
+        require_pending(job.metadata(dataset), version)
     with job.dataset(dataset) as opened, job.step(f"Giving up on {dataset}", opened.spark):
         if run_id is not None:
             tables = opened.publication.abandon_run(run_id)

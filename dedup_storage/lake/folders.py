@@ -144,6 +144,22 @@ def all_there(uri: str, paths: Sequence[str], properties: Mapping[str, str] | No
     return all(info.is_file for info in filesystem.get_file_info([f"{root}/{path}" for path in paths]))
 
 
+def changed_files(
+    uri: str, sizes: Mapping[str, int], properties: Mapping[str, str] | None = None
+) -> dict[str, int | None]:
+    """Files of a folder that do not have the bytes they should -> those they have; ``None`` where there is no file.
+
+    Args:
+        uri: The folder.
+        sizes: Place of each file in it -> bytes.
+        properties: Catalog properties.
+    """
+    filesystem, root = open_folder(uri, properties)
+    infos = filesystem.get_file_info([f"{root}/{path}" for path in sizes]) if sizes else []
+    found = {path: info.size if info.is_file else None for path, info in zip(sizes, infos, strict=True)}
+    return {path: size for path, size in found.items() if size != sizes[path]}
+
+
 def delete_files(uri: str, paths: Iterable[str], properties: Mapping[str, str] | None = None) -> int:
     """Delete files of a folder by their place in it; gives how many were there."""
     filesystem, root = open_folder(uri, properties)

@@ -25,7 +25,7 @@ from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import encode_segments
 from dedup_storage.layout import DatasetSpec
 
-__all__ = ["LostRaceError", "PublisherBase", "require_same", "version_facts"]
+__all__ = ["LostRaceError", "PublisherBase", "require_pending", "require_same", "version_facts"]
 
 Metadata = TypeVar("Metadata", bound=DatasetMetadata)
 
@@ -60,13 +60,19 @@ class PublisherBase(ABC, Generic[Metadata]):
 
         try:
             version = self._publish(spec, run, members, verify)
+            meta: Metadata = self.lake.load(spec.name)
+            if version in meta.abandoned:
+                raise ConflictError(
+                    f"version {version} of {spec.name} was abandoned by somebody while this run completed it",
+                    fix="Nothing was published by this run. Run the job again.",
+                )
         except BaseException as error:
             try:
                 self.discard(spec, run)
             except (DedupStorageError, *ENGINE_ERRORS) as second:
                 error.add_note(f"What the run {run.run_id} staged was not let go: {second}")
             raise
-        self.discard_former(spec, run)
+        self.discard_former(meta, run)
         return version
 
     def _publish(
@@ -127,23 +133,15 @@ class PublisherBase(ABC, Generic[Metadata]):
                 return meta
             meta = self.lake.load(spec.name)
 
-    def give_up(self, spec: DatasetSpec, version: int) -> None:
-        """Give up a version that is decided and not complete.
+    def give_up(self, spec: DatasetSpec, version: int) -> str | None:
+        """Give up a version that is decided and not complete; gives the run that had decided it, where that is known.
 
         Raises:
             UsageError: the version is published, or was never decided.
         """
         meta: Metadata = self.lake.load(spec.name)
-        if version not in meta.abandoned and version != meta.pending:
-            published = version in meta.version_numbers
-            raise UsageError(
-                f"version {version} of {spec.name} {'is published' if published else 'was never decided'}",
-                expected="a version that is decided and not complete"
-                + ("" if meta.pending is None else f": version {meta.pending}"),
-                fix="Take a published version back with: dedup-storage versions rollback N."
-                if published
-                else "See what is under way with: dedup-storage versions status.",
-            )
+        require_pending(meta, version)
+        run_id = meta.claim(version).get("run-id")
         try:
             self.abandon(meta, version)
         except LostRaceError as error:
@@ -151,6 +149,7 @@ class PublisherBase(ABC, Generic[Metadata]):
                 f"version {version} of {spec.name} was completed meanwhile; it is published",
                 fix="Take it back with: dedup-storage versions rollback N.",
             ) from error
+        return run_id
 
     @abstractmethod
     def abandon(self, meta: Metadata, version: int) -> None:
@@ -177,7 +176,7 @@ class PublisherBase(ABC, Generic[Metadata]):
         """Remove what an attempt staged, unless its version is decided."""
 
     @abstractmethod
-    def discard_former(self, spec: DatasetSpec, run: Run) -> None:
+    def discard_former(self, meta: Metadata, run: Run) -> None:
         """Let go of what earlier attempts of a published run staged: they were killed."""
 
     @abstractmethod
@@ -229,6 +228,24 @@ def refuse_overlap(meta: DatasetMetadata, run: Run) -> None:
                 expected=f"version {run.base} to be the last that touched them",
                 fix="Nothing was published. Run the job again.",
             )
+
+
+def require_pending(meta: DatasetMetadata, version: int) -> None:
+    """Refuse to give up a version that is not decided and incomplete.
+
+    Raises:
+        UsageError: it is published, or was never decided.
+    """
+    if version not in meta.abandoned and version != meta.pending:
+        published = version in meta.version_numbers
+        raise UsageError(
+            f"version {version} of {meta.spec.name} {'is published' if published else 'was never decided'}",
+            expected="a version that is decided and not complete"
+            + ("" if meta.pending is None else f": version {meta.pending}"),
+            fix="Take a published version back with: dedup-storage versions rollback N."
+            if published
+            else "See what is under way with: dedup-storage versions status.",
+        )
 
 
 def require_same(meta: DatasetMetadata, asked: str | None, run_id: str) -> int | None:

@@ -36,6 +36,8 @@ def place(spark: SparkSession, settings: Settings, tmp_path_factory: pytest.Temp
     conf = spark.sparkContext._jsc.sc().conf()
     for key, value in spark_catalog_conf(kept).items():
         conf.set(key, value)
+        # The session that was joined is the active one, which a test before may have left another than the suite's.
+        spark.conf.set(key, value)
     return place
 
 

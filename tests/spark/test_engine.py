@@ -6,6 +6,7 @@ One test an adapter of ``dedup_storage.lake.engine``; its name and the assertion
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.lake.engine.atomic import AtomicChange, atomic_change
 from dedup_storage.lake.engine.delta import DeltaLog
 from dedup_storage.lake.engine.iceberg import load_table
 from dedup_storage.lake.engine.plans import Operator, executed_plan, is_deterministic, planned_bytes
@@ -78,6 +80,9 @@ class Table:
 
     def java(self) -> Any:
         return load_table(self.spark, self.full)
+
+    def change(self) -> AbstractContextManager[AtomicChange]:
+        return atomic_change(self.spark, self.full)
 
 
 @pytest.fixture
@@ -186,7 +191,10 @@ def test_references_and_properties_of_an_iceberg_table(table: Table) -> None:
     table.java().create_branch("side", first)
     table.java().remove_branch("side")
     assert table.refs() == {"main": second}
-    table.java().set_back(first, "back")
+    with table.change() as change:
+        assert [change.on_main(snapshot) for snapshot in (second, first, 1)] == [True, True, False]
+        change.set_main(first)
+        change.tag("back", first)
     assert table.refs() == {"main": first, "back": first}
     table.java().point(["main"], second)
     assert table.refs()["main"] == second
@@ -202,7 +210,8 @@ def test_staged_snapshots_of_an_iceberg_table(table: Table) -> None:
     java = table.java()
     paths = sorted(java.partition_path(file) for file in java.added_files(staged))
     assert paths == ["day=2024-01-02/user_id_bucket=0", "day=2024-01-02/user_id_bucket=1"]
-    java.pick(staged)
+    with table.change() as change:
+        assert change.pick(staged) == staged
     assert table.rows() == 16
     java.refresh()
     java.mark({"said": "nothing"})

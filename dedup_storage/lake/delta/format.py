@@ -342,8 +342,7 @@ class DeltaFormat(DeltaSamples):
 
     def abandon(self, spec: DatasetSpec, version: int) -> None:
         """Give up a version that is decided and not complete, and finished parts of its run, which fit no longer."""
-        run_id = self.lake.load(spec.name).claim(version).get("run-id")
-        self._publisher.give_up(spec, version)
+        run_id = self._publisher.give_up(spec, version)
         if run_id:
             self.abandon_run(spec, run_id)
 

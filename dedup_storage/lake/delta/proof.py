@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from contextlib import AbstractContextManager
+from typing import Any
 
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.delta.files import LiveFiles, live_files
 from dedup_storage.lake.delta.metadata import HARMLESS, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
-from dedup_storage.lake.folders import open_folder
-from dedup_storage.lake.wholeness import Damage
+from dedup_storage.lake.folders import changed_files, open_folder
+from dedup_storage.lake.wholeness import Damage, footer_damages
 
 __all__ = ["delta_damages"]
-
-_THREADS = 16
 
 
 def delta_damages(meta: DeltaMetadata, version: int, *, deep: bool) -> Iterator[Damage]:
@@ -52,33 +48,27 @@ def delta_damages(meta: DeltaMetadata, version: int, *, deep: bool) -> Iterator[
 
 
 def _lost(ref: DeltaRef, name: str, files: LiveFiles) -> Iterator[Damage]:
+    # An adopted table names files where they lie, all others lie in its own folder.
+    folders: dict[str, dict[str, int]] = {}
     for path, size in zip(files.paths, files.table["size_bytes"].to_pylist(), strict=True):
+        place = ref.place(path)
+        inside = place.startswith(f"{ref.uri}/")
+        folder = ref.uri if inside else place.rpartition("/")[0]
+        folders.setdefault(folder, {})[place[len(folder) + 1 :]] = size
+    for folder, sizes in folders.items():
+        for path, size in changed_files(folder, sizes, ref.store).items():
+            found = "no file" if size is None else f"{size:,} bytes instead of {sizes[path]:,}"
+            yield Damage("files", name, f"the file {path if folder == ref.uri else f'{folder}/{path}'}", found)
+
+
+def _footers(ref: DeltaRef, name: str, files: LiveFiles) -> list[Damage]:
+    def opened(path: str) -> AbstractContextManager[Any]:
         filesystem, place = open_folder(ref.place(path), ref.store)
-        info = filesystem.get_file_info(place)
-        if not info.is_file or info.size != size:
-            found = f"{info.size:,} bytes instead of {size:,}" if info.is_file else "no file"
-            yield Damage("files", name, f"the file {path}", found)
+        stream: AbstractContextManager[Any] = filesystem.open_input_file(place)
+        return stream
 
-
-def _footers(ref: DeltaRef, name: str, files: LiveFiles) -> Iterator[Damage]:
-    listed = list(zip(files.paths, files.table["num_records"].to_pylist(), strict=True))
-
-    def check(file: tuple[str, int]) -> str | None:
-        path, rows = file
-        filesystem, place = open_folder(ref.place(path), ref.store)
-        try:
-            with filesystem.open_input_file(place) as stream:
-                found = pq.read_metadata(stream).num_rows
-        except FileNotFoundError:
-            return None  # told already
-        except (OSError, pa.ArrowException) as error:
-            return f"a footer that cannot be read: {str(error).splitlines()[0][:120]}"
-        return None if found == rows else f"{found:,} rows instead of {rows:,}"
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for (path, _), text in zip(listed, pool.map(check, listed), strict=True):
-            if text is not None:
-                yield Damage("footers", name, f"the rows of the file {path}", text)
+    rows = dict(zip(files.paths, files.table["num_records"].to_pylist(), strict=True))
+    return footer_damages(name, rows, opened)
 
 
 def _after(meta: DeltaMetadata, ref: DeltaRef, name: str, number: int) -> Iterator[Damage]:

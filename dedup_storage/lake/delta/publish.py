@@ -21,7 +21,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from dedup_storage.errors import ConflictError, ForeignCommitError, StorageError
+from dedup_storage.errors import ForeignCommitError, StorageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.delta.abandon import APP, DeltaAbandonment, applied, applied_by, stuck
 from dedup_storage.lake.delta.branch import BRANCH_FACT, DeltaBranch
@@ -89,11 +89,6 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             raise LostRaceError(f"version {version} was decided by another run")
         reached("publish:after-claim")
         self.complete(self.lake.load(spec.name), version)
-        if version in self.lake.load(spec.name).abandoned:
-            raise ConflictError(
-                f"version {version} of {spec.name} was abandoned by somebody while this run completed it",
-                fix="Nothing was published by this run. Run the job again.",
-            )
         return version
 
     def _members(self, meta: DeltaMetadata, run: Run, tables: Sequence[str]) -> Members:
@@ -290,11 +285,12 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             return
         self.store(spec.name).discard(run.attempt)
 
-    def discard_former(self, spec: DatasetSpec, run: Run) -> None:
+    def discard_former(self, meta: DeltaMetadata, run: Run) -> None:
         """See ``PublisherBase``."""
-        for attempt in self.store(spec.name).attempts():
+        store = self.store(meta.spec.name)
+        for attempt in store.attempts():
             if attempt.rpartition("/")[0] == run.run_id and attempt != run.attempt:
-                self.store(spec.name).discard(attempt)
+                store.discard(attempt)
 
 
 def _taken_out(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles, version: int) -> list[str]:

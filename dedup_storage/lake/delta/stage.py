@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote
 
-from dedup_storage.lake.folders import delete_files, delete_folder, list_files, open_folder, read_text, write_text
+from dedup_storage.lake.folders import changed_files, delete_files, delete_folder, list_files, read_text, write_text
 
 __all__ = ["RUNS_FOLDER", "STAGED_FOLDER", "StagedFiles", "StagedStore"]
 
@@ -109,14 +109,9 @@ class StagedStore:
 
     def lost(self, staged: StagedFiles) -> list[tuple[str, str]]:
         """Files of an attempt in a table that are not there as they were written: place, and what was found."""
-        filesystem, root = open_folder(f"{self.uri}/{staged.table}", self._properties)
-        lengths = {f"{root}/{path}": size for path, size in staged.sizes.items()}
-        infos = filesystem.get_file_info(list(lengths)) if lengths else []
-        return [
-            (info.path, f"{info.size:,} bytes" if info.is_file else "no file")
-            for info in infos
-            if not info.is_file or info.size != lengths[info.path]
-        ]
+        folder = f"{self.uri}/{staged.table}"
+        changed = changed_files(folder, staged.sizes, self._properties)
+        return [(f"{folder}/{p}", "no file" if size is None else f"{size:,} bytes") for p, size in changed.items()]
 
     def put_note(self, attempt: str, table: str, text: str) -> None:
         """Remember what an attempt is to do to a table where that is more than to add and replace files."""

@@ -39,26 +39,19 @@ class AtomicChange:
         refs = self._java.table().refs()
         return [str(name) for name in refs if int(refs[name].snapshotId()) == snapshot_id]
 
-    @property
-    def main(self) -> int | None:
-        """Main's snapshot; ``None`` for an empty table."""
-        current = self._java.table().currentSnapshot()
-        return int(current.snapshotId()) if current is not None else None
-
     def property(self, key: str) -> str | None:
         """A table property."""
         found = self._java.table().properties().get(key)
         return str(found) if found is not None else None
 
-    def line(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """Main's snapshots, newest first, as far as they are kept: ids, and summaries with the operation."""
+    def on_main(self, snapshot_id: int) -> bool:
+        """Whether a snapshot is main's, or one that main's was made from."""
         table = self._java.table()
         snapshot = table.currentSnapshot()
-        while snapshot is not None:
-            summary = {str(k): str(v) for k, v in dict(snapshot.summary()).items()}
-            yield int(snapshot.snapshotId()), {**summary, "operation": str(snapshot.operation())}
+        while snapshot is not None and snapshot.snapshotId() != snapshot_id:
             parent = snapshot.parentId()
             snapshot = table.snapshot(parent) if parent is not None else None
+        return snapshot is not None
 
     def pick(self, snapshot_id: int) -> int:
         """Bring a staged snapshot onto main; gives main's snapshot that holds it then."""

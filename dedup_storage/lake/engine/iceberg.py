@@ -76,14 +76,6 @@ class IcebergTable:
             change = change.removeBranch(instead_of)
         change.commit()
 
-    def set_back(self, snapshot_id: int, tag: str) -> None:
-        """Let main name an older snapshot, and tag it."""
-        self._java.manageSnapshots().setCurrentSnapshot(snapshot_id).createTag(tag, snapshot_id).commit()
-
-    def pick(self, snapshot_id: int) -> None:
-        """Bring a staged snapshot onto main."""
-        self._java.manageSnapshots().cherrypick(snapshot_id).commit()
-
     def set_property(self, key: str, value: str | None) -> None:
         """Set a table property, or remove it."""
         change = self._java.updateProperties()

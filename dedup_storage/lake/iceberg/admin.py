@@ -21,10 +21,10 @@ from dedup_storage.lake.branch import BRANCH_PREFIX
 from dedup_storage.lake.folders import delete_folder
 from dedup_storage.lake.history import version_expired
 from dedup_storage.lake.iceberg.commit import TableChange, change_table, commits, require_commits
-from dedup_storage.lake.iceberg.holds import holds
+from dedup_storage.lake.iceberg.holds import holds, pending_attempt
 from dedup_storage.lake.iceberg.metadata import DROPPED, RENAMED, IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary, tags
-from dedup_storage.lake.iceberg.status import iceberg_status, pending_attempt
+from dedup_storage.lake.iceberg.status import iceberg_status
 from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.layout import SPEC_PROPERTY, DatasetSpec, claim_tag, version_tag
 

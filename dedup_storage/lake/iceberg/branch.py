@@ -22,8 +22,8 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError
 from dedup_storage.lake import branch as neutral
 from dedup_storage.lake.branch import BRANCH_PREFIX, RUN_ID, BranchPart, branch_gone, branch_name
+from dedup_storage.lake.engine.atomic import AtomicChange, atomic_change
 from dedup_storage.lake.engine.iceberg import IcebergTable, load_table
-from dedup_storage.lake.iceberg.holds import hold_tag
 from dedup_storage.lake.iceberg.merge import merge_into
 from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, live_rows, snapshot_summary, tags
@@ -37,6 +37,8 @@ __all__ = [
     "BRANCH_PREFIX",
     "RunBranch",
     "branch_name",
+    "came_first",
+    "change_again",
     "commit_again",
     "commit_or_find",
     "load_java",
@@ -64,12 +66,30 @@ def commit_again(commit: Callable[[], None]) -> None:
     Args:
         commit: Makes it, or finds that it is there.
     """
-    for attempt in small_commits(_lost):
+    for attempt in small_commits(came_first):
         with attempt:
             commit()
 
 
-def _lost(error: BaseException) -> bool:
+def change_again(
+    spark: SparkSession, settings: Settings, dataset: str, table: str, change: Callable[[AtomicChange], None]
+) -> None:
+    """Make one atomic change of a table, again and again when other writers' commits come first.
+
+    Args:
+        spark, settings, dataset, table: Which table.
+        change: Looks at the table as it is, and changes it or leaves it.
+    """
+
+    def commit() -> None:
+        with atomic_change(spark, f"{settings.catalog.name}.{dataset}.{table}") as atomic:
+            change(atomic)
+
+    commit_again(commit)
+
+
+def came_first(error: BaseException) -> bool:
+    """Whether a commit failed because another one came first, or may have been made: looking again tells."""
     if not isinstance(error, JAVA_ERRORS):
         return False
     classes = java_class(error)
@@ -197,15 +217,7 @@ class RunBranch:
             self.exchange(self._java().added_files(staged_id), removed, _prefixed(facts))
         finally:
             # After a part that another process stored first, too.
-            commit_again(lambda: self._let_go(staged))
-
-    def _let_go(self, staged: Staged) -> None:
-        """Remove what a part was made of: its hold, then the snapshot."""
-        java, hold = self._java(), hold_tag(staged.attempt)
-        if java.has_reference(hold):
-            java.remove_tag(hold)
-            java.refresh()
-        java.expire([staged.snapshot_id])
+            commit_again(lambda: self._java().expire([staged_id]))
 
     def merge(
         self,

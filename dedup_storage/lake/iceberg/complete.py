@@ -6,9 +6,10 @@ held; nothing is ever taken from the version before in its place. A table whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
@@ -16,8 +17,8 @@ from dedup_storage.errors import ConflictError, StuckPublicationError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import atomic_change
 from dedup_storage.lake.engine.iceberg import IcebergTable
-from dedup_storage.lake.iceberg.branch import load_java
-from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, hold_tag, newest_staged
+from dedup_storage.lake.iceberg.branch import came_first, load_java
+from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, deciding_attempt, hold_tag, newest_staged
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, snapshot_summary
 from dedup_storage.lake.members import Member, Members
@@ -27,17 +28,10 @@ from dedup_storage.lake.retries import small_commits
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, version_tag
 from dedup_storage.spark.errors import JAVA_ERRORS, java_class, root_message
 
-__all__ = ["Completion", "came_first", "compacted", "stage_again"]
+__all__ = ["Completion", "compacted", "stage_again"]
 
-# Iceberg's answers that another commit came first, or that nobody knows: look again.
-_RACES = {"CommitFailedException", "CommitStateUnknownException"}
-# Its answers that a snapshot cannot be brought onto main as it is.
+# Iceberg's answers that a snapshot cannot be brought onto main as it is.
 _UNFIT = {"ValidationException", "DuplicateWAPCommitException", "CherrypickAncestorCommitException"}
-
-
-def came_first(error: BaseException) -> bool:
-    """Whether a commit failed because another one came first, or may have been made: looking again tells."""
-    return isinstance(error, JAVA_ERRORS) and (bool(java_class(error) & _RACES) or "SQLITE_BUSY" in str(error))
 
 
 class Completion:
@@ -57,8 +51,7 @@ class Completion:
             StuckPublicationError: a member is gone, or fits main no longer.
         """
         facts, anchor = meta.claim(version), meta.spec.anchor.name
-        claimed = meta.anchor.snapshot_by_id(int(facts["staged"]))
-        attempt = snapshot_summary(claimed)[ATTEMPT] if claimed is not None else ""
+        attempt = deciding_attempt(meta, version) or ""
         members = meta.members(version) or self._unnamed(meta, version, attempt, facts)
         before = meta.snapshots(members.parent) if members.parent else {}
         for name in (*sorted(n for n in members.tables if n != anchor), anchor):
@@ -140,7 +133,8 @@ class Completion:
                     change.tag(tag, holder)
                     change.untag(hold)
             return True
-        if member.replaced is None or not _only_compacted(table, meta.snapshots(meta.current).get(name)):
+        newer = _newer(table, meta.snapshots(meta.current).get(name))
+        if member.replaced is None or newer is None or not _compactions(newer):
             return False
         stage_again(self._java(meta, name), meta.spec, table, staged, (member.replaced, member.buckets))
         anew = newest_staged(self.lake.catalog.load_table((meta.spec.name, name)), attempt)
@@ -244,13 +238,10 @@ def compacted(meta: IcebergMetadata) -> dict[str, int]:
     """Tables whose main is ahead of the newest version by other tools' compaction alone -> main's snapshot."""
     found = {}
     for name, snapshot_id in meta.snapshots(meta.current).items() if meta.current else ():
-        main = meta.tables[name].metadata.current_snapshot_id
-        if main is not None and main != snapshot_id and _only_compacted(meta.tables[name], snapshot_id):
-            line = [s.snapshot_id for s in ancestors(meta.tables[name], main)]
-            newer = ancestors(meta.tables[name], main)[: line.index(snapshot_id)]
-            # An erasure that was stopped wrote manifests anew: the files are the version's own.
-            if not any(STANDS_FOR in snapshot_summary(snapshot) for snapshot in newer):
-                found[name] = main
+        newer = _newer(meta.tables[name], snapshot_id)
+        # An erasure that was stopped wrote manifests anew: the files are the version's own.
+        if newer and _compactions(newer) and not any(STANDS_FOR in snapshot_summary(s) for s in newer):
+            found[name] = newer[0].snapshot_id
     return found
 
 
@@ -262,11 +253,15 @@ def _holder(table: Table, staged: int) -> int | None:
     return None
 
 
-def _only_compacted(table: Table, current: int | None) -> bool:
-    """Whether main has the rows of a version's snapshot: only files were joined since."""
-    for snapshot in ancestors(table, table.metadata.current_snapshot_id):
-        if snapshot.snapshot_id == current:
-            return True
-        if snapshot_summary(snapshot).get("operation") != "replace":
-            return False
-    return current is None
+def _newer(table: Table, current: int | None) -> list[Snapshot] | None:
+    """Main's snapshots after a version's, newest first; ``None`` where the version's is not on main's line."""
+    line = ancestors(table, table.metadata.current_snapshot_id)
+    if current is None:
+        return line
+    ids = [snapshot.snapshot_id for snapshot in line]
+    return line[: ids.index(current)] if current in ids else None
+
+
+def _compactions(snapshots: Sequence[Snapshot]) -> bool:
+    """Whether files were joined and no row changed."""
+    return all(snapshot_summary(snapshot).get("operation") == "replace" for snapshot in snapshots)

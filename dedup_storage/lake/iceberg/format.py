@@ -22,13 +22,13 @@ from dedup_storage.lake.iceberg.branch import RunBranch, commit_or_find
 from dedup_storage.lake.iceberg.complete import compacted
 from dedup_storage.lake.iceberg.erasure import IcebergErasure
 from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
-from dedup_storage.lake.iceberg.holds import holds
+from dedup_storage.lake.iceberg.holds import holds, pending_attempt
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.proof import iceberg_damages
 from dedup_storage.lake.iceberg.publish import Publisher
 from dedup_storage.lake.iceberg.samples import IcebergSamples
 from dedup_storage.lake.iceberg.snapshots import snapshot_summary, tags
-from dedup_storage.lake.iceberg.status import iceberg_status, pending_attempt
+from dedup_storage.lake.iceberg.status import iceberg_status
 from dedup_storage.lake.iceberg.upkeep import IcebergUpkeep
 from dedup_storage.lake.protocol import TableFormat, require_segments, taking_in
 from dedup_storage.lake.ranges import in_ranges
@@ -326,8 +326,7 @@ class IcebergFormat(IcebergSamples):
 
     def abandon(self, spec: DatasetSpec, version: int) -> None:
         """Give up a version that is decided and not complete, and finished parts of its run, which fit no longer."""
-        run_id = self.lake.load(spec.name).claim(version).get("run-id")
-        self._publisher.give_up(spec, version)
+        run_id = self._publisher.give_up(spec, version)
         if run_id:
             self.abandon_run(spec, run_id)
 

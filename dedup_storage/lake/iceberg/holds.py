@@ -19,7 +19,20 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
 
-__all__ = ["ATTEMPT", "HOLD_PREFIX", "Hold", "back_tag", "held", "hold_tag", "holds", "newest_staged"]
+    from dedup_storage.lake.iceberg.metadata import IcebergMetadata
+
+__all__ = [
+    "ATTEMPT",
+    "HOLD_PREFIX",
+    "Hold",
+    "back_tag",
+    "deciding_attempt",
+    "held",
+    "hold_tag",
+    "holds",
+    "newest_staged",
+    "pending_attempt",
+]
 
 HOLD_PREFIX = "hold-"
 # Iceberg's own name for what publishes a snapshot that was staged.
@@ -57,6 +70,18 @@ def hold_tag(attempt: str) -> str:
 def back_tag(attempt: str) -> str:
     """The tag that holds what a rollback brings back."""
     return hold_tag(attempt) + "-back"
+
+
+def deciding_attempt(meta: IcebergMetadata, version: int) -> str | None:
+    """The attempt that decided a version; ``None`` where its claim is no longer there."""
+    staged = meta.claim(version).get("staged")
+    claimed = meta.anchor.snapshot_by_id(int(staged)) if staged is not None else None
+    return snapshot_summary(claimed).get(ATTEMPT) if claimed is not None else None
+
+
+def pending_attempt(meta: IcebergMetadata) -> str | None:
+    """The attempt whose version is decided and not complete."""
+    return None if meta.pending is None else deciding_attempt(meta, meta.pending)
 
 
 def held(table: Table, attempt: str) -> Snapshot | None:

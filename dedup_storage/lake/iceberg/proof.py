@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
 from pyiceberg.manifest import DataFileContent
 
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata
 from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, live_rows, snapshot_summary
 from dedup_storage.lake.iceberg.whole import live_files, lost_files
 from dedup_storage.lake.members import Member
-from dedup_storage.lake.wholeness import Damage
+from dedup_storage.lake.wholeness import Damage, footer_damages
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
 __all__ = ["iceberg_damages"]
-
-_THREADS = 16
 
 
 def iceberg_damages(meta: IcebergMetadata, version: int, *, deep: bool) -> Iterator[Damage]:
@@ -77,30 +73,15 @@ def _files(table: Table, name: str, snapshot_id: int, *, deep: bool) -> Iterator
     counted = sum(file.record_count for file in data) - hidden
     if counted != live_rows(table, snapshot_id):
         yield Damage("counts", name, f"{live_rows(table, snapshot_id):,} rows", f"{counted:,} in its files")
-    for place, found in _footers(table, data) if deep else ():
-        yield Damage("footers", name, f"the rows of the file {place}", found)
+    if deep:
+        yield from footer_damages(
+            name, {file.file_path: file.record_count for file in data}, lambda place: table.io.new_input(place).open()
+        )
 
 
 def _whole_files(files: list[DataFile]) -> list[DataFile]:
     """Files whose recorded length is the file's own; of a deletion vector it is that of the file it lies in."""
     return list({file.file_path: file for file in files}.values())
-
-
-def _footers(table: Table, files: list[DataFile]) -> Iterator[tuple[str, str]]:
-    def rows(file: DataFile) -> str | None:
-        try:
-            with table.io.new_input(file.file_path).open() as stream:
-                found = pq.ParquetFile(stream).metadata.num_rows
-        except FileNotFoundError:
-            return None  # told already
-        except (OSError, ValueError) as error:
-            return f"a footer that cannot be read: {str(error).splitlines()[0][:120]}"
-        return None if found == file.record_count else f"{found:,} rows instead of {file.record_count:,}"
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for file, found in zip(files, pool.map(rows, files), strict=True):
-            if found is not None:
-                yield file.file_path, found
 
 
 def _after(table: Table, name: str, snapshot_id: int) -> Iterator[Damage]:

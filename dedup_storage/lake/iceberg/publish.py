@@ -24,13 +24,13 @@ from pyiceberg.table.snapshots import Snapshot
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError, ForeignCommitError
+from dedup_storage.errors import ForeignCommitError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import atomic_change
 from dedup_storage.lake.engine.iceberg import IcebergTable
 from dedup_storage.lake.iceberg.abandon import ABANDONED, Abandonment
-from dedup_storage.lake.iceberg.branch import load_java, main_id
-from dedup_storage.lake.iceberg.complete import Completion, came_first, compacted
+from dedup_storage.lake.iceberg.branch import came_first, load_java, main_id
+from dedup_storage.lake.iceberg.complete import Completion, compacted
 from dedup_storage.lake.iceberg.holds import back_tag, held, hold_tag, holds
 from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, MEMBERS_PREFIX, IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, live_rows, snapshot_summary, tags
@@ -76,11 +76,6 @@ class Publisher(PublisherBase[IcebergMetadata]):
             raise
         reached("publish:after-claim")
         self.complete(self.lake.load(spec.name), version)
-        if version in self.lake.load(spec.name).abandoned:
-            raise ConflictError(
-                f"version {version} of {spec.name} was abandoned by somebody while this run completed it",
-                fix="Nothing was published by this run. Run the job again.",
-            )
         return version
 
     def _members(self, meta: IcebergMetadata, run: Run, members: Sequence[str]) -> Members:
@@ -197,11 +192,11 @@ class Publisher(PublisherBase[IcebergMetadata]):
         """See ``Staging``."""
         self.staging.discard(spec, run)
 
-    def discard_former(self, spec: DatasetSpec, run: Run) -> None:
+    def discard_former(self, meta: IcebergMetadata, run: Run) -> None:
         """See ``PublisherBase``; the snapshots go with the next maintenance."""
-        for hold in holds(self.lake.load(spec.name).tables):
+        for hold in holds(meta.tables):
             if hold.run_id == run.run_id and hold.attempt != run.attempt:
-                self.staging.drop(spec.name, hold.table, hold.tag)
+                self.staging.drop(meta.spec.name, hold.table, hold.tag)
 
     def _java(self, dataset: str, table: str) -> IcebergTable:
         """The table in Iceberg's own API, freshly loaded."""

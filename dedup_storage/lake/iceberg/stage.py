@@ -11,15 +11,14 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.errors import StorageError
 from dedup_storage.faults import reached
-from dedup_storage.lake.engine.atomic import atomic_change
+from dedup_storage.lake.engine.atomic import AtomicChange
 from dedup_storage.lake.engine.iceberg import IcebergTable
-from dedup_storage.lake.iceberg.branch import RunBranch, commit_again, load_java, main_id
-from dedup_storage.lake.iceberg.complete import came_first, stage_again
-from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, held, hold_tag, newest_staged
+from dedup_storage.lake.iceberg.branch import RunBranch, change_again, commit_again, load_java, main_id
+from dedup_storage.lake.iceberg.complete import stage_again
+from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, held, hold_tag, newest_staged, pending_attempt
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, snapshot_summary, tags
 from dedup_storage.lake.publishing import version_facts
-from dedup_storage.lake.retries import small_commits
 from dedup_storage.lake.runs import Run, staged_gone
 from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, ROLE_PROPERTY, DatasetSpec, TableRole
 
@@ -65,14 +64,11 @@ class Staging:
             self._move(spec.name, name, back_tag(attempt), snapshot_id)
 
     def _move(self, dataset: str, name: str, tag: str, snapshot_id: int) -> None:
-        def move() -> None:
-            with atomic_change(self.spark, f"{self.settings.catalog.name}.{dataset}.{name}") as change:
-                if change.ref(tag) != snapshot_id:
-                    change.tag(tag, snapshot_id)
+        def move(change: AtomicChange) -> None:
+            if change.ref(tag) != snapshot_id:
+                change.tag(tag, snapshot_id)
 
-        for attempt in small_commits(came_first):
-            with attempt:
-                move()
+        change_again(self.spark, self.settings, dataset, name, move)
 
     def release(self, spec: DatasetSpec, attempt: str) -> None:
         """Let go of all that an attempt holds; what it staged goes with the next maintenance."""
@@ -84,14 +80,11 @@ class Staging:
     def drop(self, dataset: str, name: str, tag: str) -> None:
         """Take a hold away, if it is there."""
 
-        def untag() -> None:
-            with atomic_change(self.spark, f"{self.settings.catalog.name}.{dataset}.{name}") as change:
-                if change.ref(tag) is not None:
-                    change.untag(tag)
+        def untag(change: AtomicChange) -> None:
+            if change.ref(tag) is not None:
+                change.untag(tag)
 
-        for attempt in small_commits(came_first):
-            with attempt:
-                untag()
+        change_again(self.spark, self.settings, dataset, name, untag)
 
     def find_staged(self, table: Table, attempt: str, *, held_only: bool = True) -> Snapshot:
         """The snapshot an attempt staged in a table and holds; of a part of a longer work, which nothing holds, its
@@ -166,19 +159,18 @@ class Staging:
         An attempt whose version is decided keeps them, whatever went wrong after that: the next run completes it.
         """
         meta = self.lake.load(spec.name)
-        if meta.pending is not None:
-            claimed = meta.anchor.snapshot_by_id(int(meta.claim(meta.pending)["staged"]))
-            if claimed is not None and snapshot_summary(claimed).get(ATTEMPT) == run.attempt:
-                return
+        if pending_attempt(meta) == run.attempt:
+            return
         self.release(spec, run.attempt)
         for name in meta.tables:
             table = self.lake.catalog.load_table((spec.name, name))
-            line = {s.snapshot_id for s in ancestors(table, main_id(table))}
-            picked = {snapshot_summary(s).get("source-snapshot-id") for s in ancestors(table, main_id(table))}
+            line = ancestors(table, main_id(table))
+            picked = {snapshot_summary(s).get("source-snapshot-id") for s in line}
+            kept = {*tags(table).values(), *(s.snapshot_id for s in line)}
             for snapshot in table.metadata.snapshots:
                 if snapshot_summary(snapshot).get(ATTEMPT) != run.attempt:
                     continue
-                if snapshot.snapshot_id in {*tags(table).values(), *line} or str(snapshot.snapshot_id) in picked:
+                if snapshot.snapshot_id in kept or str(snapshot.snapshot_id) in picked:
                     continue
                 self._expire(spec.name, name, snapshot.snapshot_id)
 

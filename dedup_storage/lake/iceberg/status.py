@@ -8,13 +8,13 @@ from itertools import groupby
 
 from dedup_storage.lake import branch as neutral
 from dedup_storage.lake.branch import BRANCH_PREFIX
-from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, hold_tag, holds
+from dedup_storage.lake.iceberg.holds import back_tag, hold_tag, holds, pending_attempt
 from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, IcebergMetadata
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary, tags
 from dedup_storage.lake.status import COMPLETE, GONE, HELD, PublicationStatus, RunAtWork, status_of
 from dedup_storage.layout import PROPERTY_PREFIX, version_tag
 
-__all__ = ["iceberg_status", "pending_attempt"]
+__all__ = ["iceberg_status"]
 
 _PART = PROPERTY_PREFIX + neutral.PART
 
@@ -24,14 +24,6 @@ def iceberg_status(meta: IcebergMetadata) -> PublicationStatus:
     properties = meta.anchor.properties
     given_up = {v: json.loads(properties[ABANDONED_PREFIX + version_tag(v)]) for v in meta.abandoned}
     return status_of(meta, _states(meta), (*_staged(meta), *_parts(meta)), given_up)
-
-
-def pending_attempt(meta: IcebergMetadata) -> str | None:
-    """The attempt whose version is decided and not complete."""
-    if meta.pending is None:
-        return None
-    claimed = meta.anchor.snapshot_by_id(int(meta.claim(meta.pending)["staged"]))
-    return snapshot_summary(claimed).get(ATTEMPT) if claimed is not None else None
 
 
 def _states(meta: IcebergMetadata) -> dict[str, str]:

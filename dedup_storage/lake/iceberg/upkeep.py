@@ -16,9 +16,8 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, PART
 from dedup_storage.lake.iceberg.expire import VERSION_OF_TAG, Expiry
-from dedup_storage.lake.iceberg.holds import HOLD_PREFIX, holds
+from dedup_storage.lake.iceberg.holds import HOLD_PREFIX, holds, pending_attempt
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary, tags
-from dedup_storage.lake.iceberg.status import pending_attempt
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.sql import quoted
 from dedup_storage.lake.upkeep import DAY_MS, Outdated, Policy, TableExpiry
