@@ -26,7 +26,7 @@ TURNS = frozenset({"back", "day-2-again", "fix", "age-again"})
 Rows = list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def place(spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kept lake, unpacked; its catalog is one more of the suite's session."""
     place = unpack(ARCHIVE, tmp_path_factory.mktemp("kept"))

@@ -32,7 +32,7 @@ SCHEMA = LogSchema.from_dict(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def source(ebnerd: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, pa.Table]:
     """Behaviours with each user's history, as Parquet files; and the same as flat rows, made by hand."""
     behaviours = pq.read_table(ebnerd / "behaviors.parquet").to_pylist()

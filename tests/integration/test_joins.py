@@ -35,7 +35,7 @@ def digest(df: DataFrame) -> tuple[object, ...]:
     return tuple(only_row(hashed.agg(F.count(F.lit(1)), F.sum("h"))))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def datasets(
     spark: SparkSession, settings: Settings, source: tuple[str, object], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Dataset]:

@@ -19,7 +19,7 @@ from tests.spark.helpers import flat_rows, flat_schema, frame
 Run = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dataset(spark: SparkSession, settings: Settings) -> str:
     """20 users of two requests each."""
     raw = RawLog.from_frame(frame(spark, flat_rows([1, 2], users=20)), flat_schema())

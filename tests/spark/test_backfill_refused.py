@@ -23,7 +23,7 @@ from tests.spark.backfilling import left_behind, log, make
 from tests.spark.helpers import frame, same_rows
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ds(spark: SparkSession, settings: Settings) -> Dataset:
     """Shared: each test shows that it left nothing behind."""
     return make(spark, settings, "t_backfill_refused")

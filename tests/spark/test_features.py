@@ -259,7 +259,7 @@ def test_the_same_group_by_two_runs_conflicts_by_name(spark: SparkSession, setti
     assert ds.logs().filter("one is null").isEmpty()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bad(spark: SparkSession, settings: Settings) -> Dataset:
     return make(spark, settings, "t_features_bad_input", [1])
 

@@ -47,7 +47,7 @@ def written(spark: SparkSession, settings: Settings, name: str, rows: list[tuple
     return ds
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ds(spark: SparkSession, settings: Settings) -> Dataset:
     """60 users in 4 buckets over 3 days, split layout; tests add samples of their own names."""
     return written(spark, settings, "t_sampling", log_rows([1, 2, 3]))
