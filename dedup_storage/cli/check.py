@@ -18,7 +18,7 @@ def check(
     job: Job,
     dataset: DatasetOption,
     version: VersionOption = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Open every file's footer too, and compare its rows.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every page of every file too: rows, checksums.")] = False,
 ) -> None:
     """Prove a version whole (tables, lineage, rows, files) and run the quality suite on it; exit status 3 otherwise."""
     with job.dataset(dataset) as opened, job.step(f"Checking {dataset}", opened.spark):

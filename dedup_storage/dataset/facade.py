@@ -471,7 +471,7 @@ class Dataset:
 
         Args:
             version: ``None`` takes the newest.
-            deep: Open every file's footer too.
+            deep: Read every page of every file too: rows of each footer, checksum of each page.
         """
         return check_version(self.handle, version, deep=deep)
 

@@ -13,7 +13,7 @@ from dedup_storage.lake.samples import SampleTables
 from dedup_storage.lake.segments import MAINTAIN, Segment
 from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Erasure, Policy, Upkeep
-from dedup_storage.lake.wholeness import Damage
+from dedup_storage.lake.wholeness import Damage, StoredFiles
 from dedup_storage.layout import DatasetSpec, TableSpec
 from dedup_storage.schema import DateGrain, LogSchema
 
@@ -187,14 +187,16 @@ class TableFormat(SampleTables, Protocol):
             ``rows``, ``bytes``; ``low`` and ``high``, the least and the greatest user.
         """
 
-    def damages(self, meta: DatasetMetadata, version: int, *, deep: bool = False) -> list[Damage]:
+    def damages(self, meta: DatasetMetadata, version: int) -> list[Damage]:
         """What is wrong with a published version by the doing of others, from metadata and the list of its files.
 
         Args:
             meta: The dataset's tables.
             version: The version.
-            deep: Open every file's footer too.
         """
+
+    def stored_files(self, meta: DatasetMetadata, version: int) -> list[StoredFiles]:
+        """Data files of each table of a version that can be listed."""
 
     def status(self, dataset: str) -> PublicationStatus:
         """What is under way on a dataset."""

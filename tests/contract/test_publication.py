@@ -6,7 +6,9 @@ A run is stopped at a point by the watcher of the fault points; what another pro
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
@@ -278,8 +280,16 @@ def test_damage_is_told_by_kind(ds: Dataset, make_log: MakeLog) -> None:
     files = [row["file_path"] for row in ds.inspect.files(1).filter("table = 'impressions'").collect()]
     place = files[0].removeprefix("file:")
     place = place if place.startswith("/") else f"{ds.settings.local_warehouse}/{ds.name}/impressions/{place}"
-    with open(place, "ab") as stream:
-        stream.write(b"more")
+    # The last byte of a column: of the same length, and the footer as it was.
+    chunk = pq.read_metadata(place).row_group(0).column(2)
+    end = (chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size - 1
+    written = Path(place).read_bytes()
+    Path(place).write_bytes(written[:end] + bytes([written[end] ^ 1]) + written[end + 1 :])
+    verdict = ds.check(1, deep=True)
+    assert [c.name for c in verdict.failures] == ["version.pages"]
+    assert place.rpartition("/")[2] in verdict.failures[0].expected
+    assert "CRC" in verdict.failures[0].expected
+    Path(place).write_bytes(written + b"more")
     for version in (1, 2):
         verdict = ds.check(version)
         assert [c.name for c in verdict.failures] == ["version.files"]

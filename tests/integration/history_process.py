@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from collections import Counter
+from pathlib import Path
 
 from dedup_storage.errors import ConflictError
 from dedup_storage.lake.catalogs import open_lake
@@ -30,10 +30,10 @@ def first_request(number: int, turn: int) -> int:
     return 100_000 * (number + 1) + 10 * turn
 
 
-def write(dataset: str, number: int, turn: int, until: float) -> None:
+def write(dataset: str, number: int, turn: int, end: Path) -> None:
     """Publish runs from a turn on."""
     ds = opened(dataset, f"writer {number}")
-    while time.time() < until:
+    while not end.exists():
         mode = "replace" if turn % REPLACING == REPLACING - 1 else "append"
         raw = log(ds.spark, [number + 1], first_request(number, turn))
         try:
@@ -45,10 +45,10 @@ def write(dataset: str, number: int, turn: int, until: float) -> None:
     ds.spark.stop()
 
 
-def read(dataset: str, until: float) -> None:
+def read(dataset: str, end: Path) -> None:
     """Read the newest version whole, by the reader, as a training job would."""
     settings = embedded_settings(os.environ).model_copy(update={"format": os.environ["DEDUP_STORAGE_FORMAT"]})
-    while time.time() < until:
+    while not end.exists():
         version = open_lake(settings).load(dataset).current
         batches = DedupDataset(dataset, settings, version=version, columns=["request_id", "item"], batch_size=64)
         requests: Counter[int] = Counter()
@@ -59,17 +59,17 @@ def read(dataset: str, until: float) -> None:
 
 
 def main() -> None:
-    """Be a writer or a reader for some seconds."""
+    """Be a writer or a reader until a file is there."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--writer", type=int)
     parser.add_argument("--turn", type=int, default=0)
-    parser.add_argument("--until", type=float, required=True)
+    parser.add_argument("--end", type=Path, required=True)
     given = parser.parse_args()
     if given.writer is None:
-        read(given.dataset, given.until)
+        read(given.dataset, given.end)
     else:
-        write(given.dataset, given.writer, given.turn, given.until)
+        write(given.dataset, given.writer, given.turn, given.end)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 What is checked is told by the versions alone: each is the one before and the rows of its run, each read is one whole
 published version, versions are in order for every reader, and no run is lost or there twice. ``HISTORY`` makes it
-longer: seconds, writers, readers, as in ``HISTORY=1800,16,8``.
+longer: seconds, writers, readers, as in ``HISTORY=1800,16,8``. It goes on until enough has happened: processes start
+as fast as the machine lets them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
@@ -28,9 +30,11 @@ from tests.integration.crash_jobs import log
 from tests.integration.history_process import REPLACING, SAW, first_request
 from tests.integration.processes import start
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(3600)]
 
-SECONDS, WRITERS, READERS = (int(n) for n in os.environ.get("HISTORY", "360,3,2").split(","))
+SECONDS, WRITERS, READERS = (int(n) for n in os.environ.get("HISTORY", "90,2,1").split(","))
+# What a history must have seen, and for how long it waits for that.
+KILLS, VERSIONS, LONGEST = 3, 5, 600
 REQUESTS, CANDIDATES = 5, 3
 
 
@@ -40,7 +44,7 @@ class Writer:
 
     ds: Dataset
     number: int
-    until: float
+    end: Path
     lines: list[str] = field(default_factory=list)
     began: int = 0
     process: subprocess.Popen[str] = field(init=False)
@@ -53,7 +57,7 @@ class Writer:
         """Go on with the run after the last one that it told of."""
         self.began, turn = len(self.runs), self.turn
         given = ["--dataset", self.ds.name, "--writer", str(self.number), "--turn", str(turn)]
-        self.process = start(self.ds.settings, "history_process", *given, "--until", str(self.until), memory="700m")
+        self.process = start(self.ds.settings, "history_process", *given, "--end", str(self.end), memory="700m")
         self._ear = threading.Thread(target=self._listen, args=(self.process,), daemon=True)
         self._ear.start()
 
@@ -61,7 +65,7 @@ class Writer:
         assert process.stdout is not None
         self.lines.extend(iter(process.stdout.readline, ""))
 
-    def end(self) -> int:
+    def wait(self) -> int:
         """Wait for the process; gives its exit status."""
         status = self.process.wait(timeout=300)
         self._ear.join(timeout=60)
@@ -79,38 +83,51 @@ class Writer:
         return int(done[-1].rpartition("-")[2]) + 1 if done else 0
 
 
+@pytest.fixture
+def end(tmp_path: Path) -> Iterator[Path]:
+    """A file by whose being there the processes end, also where the test fails."""
+    file = tmp_path / "end"
+    yield file
+    file.touch()
+
+
 @pytest.mark.parametrize("table_format", ["iceberg", pytest.param("delta", marks=pytest.mark.slow)])
-def test_a_history_of_many_processes(spark: SparkSession, settings: Settings, name: str, table_format: str) -> None:
+def test_a_history_of_many_processes(
+    spark: SparkSession, settings: Settings, name: str, end: Path, table_format: str
+) -> None:
     lake = settings.model_copy(update={"format": table_format})
     raw = log(spark, [31])
     ds = Dataset.create(spark, lake, name, raw.schema, raw)
     ds.write(raw, run_id="first", gate=False)
-    chance, until = random.Random(20), time.time() + SECONDS
+    chance, began = random.Random(20), time.monotonic()
     readers = [
-        start(lake, "history_process", "--dataset", name, "--until", str(until), memory="500m") for _ in range(READERS)
+        start(lake, "history_process", "--dataset", name, "--end", str(end), memory="500m") for _ in range(READERS)
     ]
-    writers = [Writer(ds, number, until) for number in range(WRITERS)]
+    writers = [Writer(ds, number, end) for number in range(WRITERS)]
     killed = 0
-    while time.time() < until - 25:
+    while (lasted := time.monotonic() - began) < SECONDS or (
+        lasted < LONGEST and (killed < KILLS or len(ds.versions()) < VERSIONS)
+    ):
         time.sleep(chance.uniform(1, 4))
         # A process that has published something since it began is at its next run, somewhere.
         busy = [each for each in writers if len(each.runs) > each.began]
         if busy:
             victim = chance.choice(busy)
             victim.process.send_signal(signal.SIGKILL)
-            victim.end()
+            victim.wait()
             victim.begin()
             killed += 1
         beside(ds, chance)
+    end.touch()
     for each in writers:
-        assert each.end() == 0, each.lines[-20:]
+        assert each.wait() == 0, each.lines[-20:]
     reads = [r.communicate(timeout=300)[0].splitlines() for r in readers]
     assert all(r.returncode == 0 for r in readers), [lines[-20:] for lines in reads]
 
     ds.tables.settle(ds.spec)
     expected = contents(ds)
-    assert killed > 1
-    assert len(expected) > 3
+    assert killed >= KILLS
+    assert len(expected) >= VERSIONS
     told = {run: outcome for each in writers for run, outcome in each.runs}
     published = {info.run_id for info in ds.versions()}
     assert {run for run, outcome in told.items() if outcome != "conflict"} <= published

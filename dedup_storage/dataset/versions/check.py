@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dedup_storage.dataset.features.verify import verify_groups
 from dedup_storage.dataset.handle import Handle
-from dedup_storage.lake.wholeness import KINDS, Damage
+from dedup_storage.lake.pages import page_damages
+from dedup_storage.lake.wholeness import DEEP_KINDS, KINDS, Damage
 from dedup_storage.layout import Layout, TableRole
 from dedup_storage.quality import GateFacts, run_gate
 from dedup_storage.quality.gate import docs_directory
@@ -17,7 +18,7 @@ from dedup_storage.spark.errors import translated
 __all__ = ["check_version"]
 
 # Kinds of damage with which a version cannot be read whole.
-_UNREADABLE = ("tables", "files", "footers")
+_UNREADABLE = ("tables", "files", *DEEP_KINDS)
 _MOST_NAMED = 3
 
 
@@ -29,11 +30,13 @@ def check_version(handle: Handle, version: int | None = None, *, deep: bool = Fa
     Args:
         handle: The dataset.
         version: ``None`` takes the newest.
-        deep: Open every file's footer too.
+        deep: Read every page of every file too, by Spark's tasks.
     """
     with translated():
         cut = handle.cut(version)
-        damages = handle.tables.damages(cut.meta, cut.version, deep=deep)
+        damages = handle.tables.damages(cut.meta, cut.version)
+        if deep:
+            damages += page_damages(handle.spark, handle.tables.stored_files(cut.meta, cut.version))
         whole = _wholeness(damages, deep=deep)
         if any(damage.kind in _UNREADABLE for damage in damages):
             return _broken(handle, cut.version, whole)
@@ -59,7 +62,7 @@ def _wholeness(damages: Sequence[Damage], *, deep: bool) -> tuple[CheckResult, .
     """One check a kind of damage; what is wrong stands in the words of its rule."""
     found = []
     for kind, rule in KINDS.items():
-        if kind == "footers" and not deep:
+        if kind in DEEP_KINDS and not deep:
             continue
         broken = [damage for damage in damages if damage.kind == kind]
         named = "; ".join(damage.text for damage in broken[:_MOST_NAMED])

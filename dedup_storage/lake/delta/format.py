@@ -27,7 +27,7 @@ from dedup_storage.lake.delta.layout import (
 from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
 from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.open import load_delta, refuse_unreadable
-from dedup_storage.lake.delta.proof import delta_damages
+from dedup_storage.lake.delta.proof import delta_damages, delta_files
 from dedup_storage.lake.delta.publish import APP, MOVED, DeltaPublisher
 from dedup_storage.lake.delta.samples import DeltaSamples
 from dedup_storage.lake.delta.segments import file_of_row, files_frame, segments_condition
@@ -43,7 +43,7 @@ from dedup_storage.lake.segments import Segment
 from dedup_storage.lake.sql import listed, quoted
 from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Policy
-from dedup_storage.lake.wholeness import Damage
+from dedup_storage.lake.wholeness import Damage, StoredFiles
 from dedup_storage.layout import (
     PROMOTED_PROPERTY,
     ROLE_PROPERTY,
@@ -332,9 +332,13 @@ class DeltaFormat(DeltaSamples):
         """Make an attempt's staged data visible in all tables at once; gives the version."""
         return self._publisher.publish(spec, run, members, verify)
 
-    def damages(self, meta: DatasetMetadata, version: int, *, deep: bool = False) -> list[Damage]:
+    def damages(self, meta: DatasetMetadata, version: int) -> list[Damage]:
         """What is wrong with a published version by the doing of others."""
-        return list(delta_damages(cast(DeltaMetadata, meta), version, deep=deep))
+        return list(delta_damages(cast(DeltaMetadata, meta), version))
+
+    def stored_files(self, meta: DatasetMetadata, version: int) -> list[StoredFiles]:
+        """Data files of each table of a version."""
+        return list(delta_files(cast(DeltaMetadata, meta), version))
 
     def status(self, dataset: str) -> PublicationStatus:
         """What is under way on a dataset."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 from dedup_storage.errors import StorageError
@@ -11,18 +12,17 @@ from dedup_storage.lake.delta.files import LiveFiles, live_files
 from dedup_storage.lake.delta.metadata import HARMLESS, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.folders import changed_files, open_folder
-from dedup_storage.lake.wholeness import Damage, footer_damages
+from dedup_storage.lake.wholeness import Damage, StoredFiles
 
-__all__ = ["delta_damages"]
+__all__ = ["delta_damages", "delta_files"]
 
 
-def delta_damages(meta: DeltaMetadata, version: int, *, deep: bool) -> Iterator[Damage]:
+def delta_damages(meta: DeltaMetadata, version: int) -> Iterator[Damage]:
     """What is wrong with a version.
 
     Args:
         meta: The dataset's tables.
         version: A published version.
-        deep: Open every file's footer too.
     """
     snapshots, rows, members = meta.snapshots(version), meta.rows(version), meta.members(version)
     for name in members.tables if members is not None else ():
@@ -41,8 +41,6 @@ def delta_damages(meta: DeltaMetadata, version: int, *, deep: bool) -> Iterator[
         if name in rows and files.rows != rows[name]:
             yield Damage("rows", name, f"{rows[name]:,} rows", f"{files.rows:,}")
         yield from _lost(ref, name, files)
-        if deep:
-            yield from _footers(ref, name, files)
         if version == meta.current:
             yield from _after(meta, ref, name, number)
 
@@ -61,14 +59,30 @@ def _lost(ref: DeltaRef, name: str, files: LiveFiles) -> Iterator[Damage]:
             yield Damage("files", name, f"the file {path if folder == ref.uri else f'{folder}/{path}'}", found)
 
 
-def _footers(ref: DeltaRef, name: str, files: LiveFiles) -> list[Damage]:
-    def opened(path: str) -> AbstractContextManager[Any]:
-        filesystem, place = open_folder(ref.place(path), ref.store)
+@dataclass(frozen=True)
+class _Opener:
+    """Opens a file of a table by the path that its log has for it."""
+
+    ref: DeltaRef
+
+    def __call__(self, path: str) -> AbstractContextManager[Any]:
+        filesystem, place = open_folder(self.ref.place(path), self.ref.store)
         stream: AbstractContextManager[Any] = filesystem.open_input_file(place)
         return stream
 
-    rows = dict(zip(files.paths, files.table["num_records"].to_pylist(), strict=True))
-    return footer_damages(name, rows, opened)
+
+def delta_files(meta: DeltaMetadata, version: int) -> Iterator[StoredFiles]:
+    """Data files of each table of a version; a table whose log lacks the version is told by ``delta_damages``."""
+    for name, number in meta.snapshots(version).items():
+        ref = meta.tables.get(name)
+        if ref is None:
+            continue
+        try:
+            files = live_files(ref, number)
+        except StorageError:
+            continue
+        rows = dict(zip(files.paths, files.table["num_records"].to_pylist(), strict=True))
+        yield StoredFiles(name, rows, _Opener(ref))
 
 
 def _after(meta: DeltaMetadata, ref: DeltaRef, name: str, number: int) -> Iterator[Damage]:

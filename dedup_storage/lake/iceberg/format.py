@@ -24,7 +24,7 @@ from dedup_storage.lake.iceberg.erasure import IcebergErasure
 from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
 from dedup_storage.lake.iceberg.holds import holds, pending_attempt
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
-from dedup_storage.lake.iceberg.proof import iceberg_damages
+from dedup_storage.lake.iceberg.proof import iceberg_damages, iceberg_files
 from dedup_storage.lake.iceberg.publish import Publisher
 from dedup_storage.lake.iceberg.samples import IcebergSamples
 from dedup_storage.lake.iceberg.snapshots import snapshot_summary, tags
@@ -37,7 +37,7 @@ from dedup_storage.lake.segments import Segment
 from dedup_storage.lake.sql import listed, located, quoted
 from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Policy
-from dedup_storage.lake.wholeness import Damage
+from dedup_storage.lake.wholeness import Damage, StoredFiles
 from dedup_storage.layout import (
     PROMOTED_PROPERTY,
     DatasetSpec,
@@ -316,9 +316,13 @@ class IcebergFormat(IcebergSamples):
         """Make an attempt's staged data visible in all tables at once; gives the version."""
         return self._publisher.publish(spec, run, members, verify)
 
-    def damages(self, meta: DatasetMetadata, version: int, *, deep: bool = False) -> list[Damage]:
+    def damages(self, meta: DatasetMetadata, version: int) -> list[Damage]:
         """What is wrong with a published version by the doing of others."""
-        return list(iceberg_damages(cast(IcebergMetadata, meta), version, deep=deep))
+        return list(iceberg_damages(cast(IcebergMetadata, meta), version))
+
+    def stored_files(self, meta: DatasetMetadata, version: int) -> list[StoredFiles]:
+        """Data files of each table of a version."""
+        return list(iceberg_files(cast(IcebergMetadata, meta), version))
 
     def status(self, dataset: str) -> PublicationStatus:
         """What is under way on a dataset."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pyiceberg.manifest import DataFileContent
 
@@ -11,22 +13,22 @@ from dedup_storage.lake.iceberg.metadata import IcebergMetadata
 from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, live_rows, snapshot_summary
 from dedup_storage.lake.iceberg.whole import live_files, lost_files
 from dedup_storage.lake.members import Member
-from dedup_storage.lake.wholeness import Damage, footer_damages
+from dedup_storage.lake.wholeness import Damage, StoredFiles
 
 if TYPE_CHECKING:
+    from pyiceberg.io import FileIO
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
-__all__ = ["iceberg_damages"]
+__all__ = ["iceberg_damages", "iceberg_files"]
 
 
-def iceberg_damages(meta: IcebergMetadata, version: int, *, deep: bool) -> Iterator[Damage]:
+def iceberg_damages(meta: IcebergMetadata, version: int) -> Iterator[Damage]:
     """What is wrong with a version.
 
     Args:
         meta: The dataset's tables.
         version: A published version.
-        deep: Open every file's footer too.
     """
     snapshots, members = meta.snapshots(version), meta.members(version)
     restored = meta.claim(version).get("kind") == "rollback"
@@ -38,9 +40,29 @@ def iceberg_damages(meta: IcebergMetadata, version: int, *, deep: bool) -> Itera
         member = members.staged.get(name) if members is not None else None
         if member is not None:
             yield from _against_claim(table, name, snapshot_id, member, restored=restored)
-        yield from _files(table, name, snapshot_id, deep=deep)
+        yield from _files(table, name, snapshot_id)
         if version == meta.current:
             yield from _after(table, name, snapshot_id)
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """Opens a file of a table by its place; PyIceberg's file system is made anew in another process."""
+
+    io: FileIO
+
+    def __call__(self, place: str) -> AbstractContextManager[Any]:
+        return self.io.new_input(place).open()
+
+
+def iceberg_files(meta: IcebergMetadata, version: int) -> Iterator[StoredFiles]:
+    """Data files of each table of a version."""
+    for name, snapshot_id in meta.snapshots(version).items():
+        table = meta.tables[name]
+        snapshot = table.snapshot_by_id(snapshot_id)
+        if snapshot is not None:
+            files = (file for file in live_files(table, snapshot) if file.content is DataFileContent.DATA)
+            yield StoredFiles(name, {file.file_path: file.record_count for file in files}, _Opener(table.io))
 
 
 def _against_claim(table: Table, name: str, snapshot_id: int, member: Member, *, restored: bool) -> Iterator[Damage]:
@@ -62,7 +84,7 @@ def _against_claim(table: Table, name: str, snapshot_id: int, member: Member, *,
         yield Damage("rows", name, f"{member.total:,} rows", f"{rows:,}")
 
 
-def _files(table: Table, name: str, snapshot_id: int, *, deep: bool) -> Iterator[Damage]:
+def _files(table: Table, name: str, snapshot_id: int) -> Iterator[Damage]:
     snapshot = table.snapshot_by_id(snapshot_id)
     files = list(live_files(table, snapshot)) if snapshot is not None else []
     # Deletion vectors of many data files share one file.
@@ -73,10 +95,6 @@ def _files(table: Table, name: str, snapshot_id: int, *, deep: bool) -> Iterator
     counted = sum(file.record_count for file in data) - hidden
     if counted != live_rows(table, snapshot_id):
         yield Damage("counts", name, f"{live_rows(table, snapshot_id):,} rows", f"{counted:,} in its files")
-    if deep:
-        yield from footer_damages(
-            name, {file.file_path: file.record_count for file in data}, lambda place: table.io.new_input(place).open()
-        )
 
 
 def _whole_files(files: list[DataFile]) -> list[DataFile]:
