@@ -47,7 +47,7 @@ SPARK_CONF = {
     "spark.driver.memory": "2g",
     # Queries over a few rows are planned and compiled longer than they run. The JVM's first compiler and interpreted
     # queries more than halve that; where only the first compiler works, its cache of compiled code is small by default.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmn900m -XX:ReservedCodeCacheSize=256m",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.ui.explainMode": "simple",

@@ -48,6 +48,8 @@ def _conf(settings: Settings, needs: Sequence[SessionNeeds]) -> dict[str, str]:
     # Every sort of a query holds a page. By default that is up to 64 MB, so 2 GB do not suffice to read twenty feature
     # groups; a row that is larger than a page gets one of its own.
     conf["spark.buffer.pageSize"] = "4m"
+    # By default PySpark tells the JVM the line of each column expression, in six calls; a traceback names it too.
+    conf["spark.python.sql.dataFrameDebugging.enabled"] = "false"
     for need in needs:
         conf |= {**need.catalog, **need.conf}
     conf |= settings.spark.conf

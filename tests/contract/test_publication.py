@@ -21,6 +21,8 @@ from dedup_storage.errors import ConflictError, StorageError, StuckPublicationEr
 from tests.contract.conftest import MakeLog
 from tests.spark.helpers import day, frame, same_rows
 
+pytestmark = pytest.mark.crash
+
 
 class Killed(BaseException):
     """What a run that is killed does not come back from."""

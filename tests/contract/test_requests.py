@@ -19,6 +19,8 @@ from tests.spark.backfilling import with_y
 from tests.spark.helpers import flat_schema, same_rows
 from tests.spark.test_backfill_runs import Stop
 
+pytestmark = pytest.mark.crash
+
 
 def stop(done: int, *_: Any) -> None:
     if done >= 2:

@@ -18,6 +18,8 @@ from tests.contract.upkeep import left_behind, log, made
 from tests.spark.backfilling import with_y
 from tests.spark.helpers import same_rows
 
+pytestmark = pytest.mark.crash
+
 
 @pytest.fixture
 def watch() -> Iterator[Callable[[Callable[[str], None]], None]]:

@@ -19,6 +19,8 @@ from dedup_storage.lake.iceberg.publish import Publisher
 from tests.spark.backfilling import left_behind, log, make, with_y
 from tests.spark.helpers import same_rows
 
+pytestmark = pytest.mark.crash
+
 CHANGE, WHO = Change(expressions={"y": "y + 10"}), Affected(where="user_id < 6")
 
 
