@@ -120,9 +120,9 @@ def test_a_history_of_many_processes(
         beside(ds, chance)
     end.touch()
     for each in writers:
-        assert each.wait() == 0, each.lines[-20:]
+        assert each.wait() == 0, "".join(each.lines[-20:])
     reads = [r.communicate(timeout=300)[0].splitlines() for r in readers]
-    assert all(r.returncode == 0 for r in readers), [lines[-20:] for lines in reads]
+    assert all(r.returncode == 0 for r in readers), "\n".join(line for lines in reads for line in lines[-20:])
 
     ds.tables.settle(ds.spec)
     expected = contents(ds)

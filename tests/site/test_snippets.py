@@ -21,7 +21,7 @@ from tests.site.pages import ROOT, Fence, fences
 
 # The tutorial makes the log and the dataset that the pages after it use.
 TUTORIAL = "docs/tutorial.md"
-EVERY_DAY = ("README.md", TUTORIAL, "docs/how-to/training.md", "docs/operations.md")
+EVERY_DAY = ("README.md", TUTORIAL, "docs/how-to/training.md", "docs/how-to/scoring.md", "docs/operations.md")
 # What takes long and has suites of its own.
 OTHERS = (
     "docs/how-to/daily-job.md",
