@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
-from dedup_storage.lake.delta.open import storage_options
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.folders import open_folder
+from dedup_storage.lake.stores import delta_options
 from dedup_storage.reader.decode.files import TableRef
 
 PROPERTIES = {
@@ -21,15 +21,15 @@ PLACE = "s3a://logs/lake/clicks/requests"
 
 
 def test_deltalake_is_given_the_store() -> None:
-    assert storage_options(PROPERTIES) == {
+    assert delta_options(PROPERTIES) == {
         "AWS_ENDPOINT_URL": "http://store.example.com:9000",
         "AWS_ACCESS_KEY_ID": "somebody",
         "AWS_SECRET_ACCESS_KEY": "something",
         "AWS_REGION": "eu-north-1",
         "AWS_ALLOW_HTTP": "true",
     }
-    assert "AWS_ALLOW_HTTP" not in storage_options({"s3.endpoint": "https://store.example.com"})
-    assert storage_options({}) == {}
+    assert "AWS_ALLOW_HTTP" not in delta_options({"s3.endpoint": "https://store.example.com"})
+    assert delta_options({}) == {}
 
 
 @pytest.mark.parametrize("scheme", ["s3", "s3a"])
@@ -41,7 +41,7 @@ def test_folders_and_small_files(scheme: str) -> None:
 
 def test_a_readers_worker_opens_data_files_by_the_same_settings() -> None:
     """It gets the catalog's properties; ``deltalake``'s own names say nothing to it."""
-    ref = DeltaRef("requests", PLACE, {}, storage_options(PROPERTIES), PROPERTIES)
+    ref = DeltaRef("requests", PLACE, {}, delta_options(PROPERTIES), PROPERTIES)
     io = TableRef(ref.name, ref.uri, dict(ref.store), {"user_id": (-1, pa.int64())}).file_io()
     opened = io.new_input(ref.place("user_bucket=1/part-0.parquet"))
     assert opened.location == f"{PLACE}/user_bucket=1/part-0.parquet"
