@@ -77,7 +77,8 @@ class CatalogSettings(_Frozen):
     password: SecretStr | None = None
     token: SecretStr | None = None
     credential: SecretStr | None = None
-    properties: Mapping[str, str] = Field(default_factory=dict)
+    # Keys of a store may be among them.
+    properties: Mapping[str, str] = Field(default_factory=dict, repr=False)
 
 
 class SparkSettings(_Frozen):
