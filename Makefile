@@ -8,19 +8,22 @@ AIRFLOW_VENV ?= .venv-airflow
 AIRFLOW_CONSTRAINTS ?=
 # The site's builder has an environment of its own too.
 DOCS_VENV ?= .venv-docs
+# So has the S3 store that tests start.
+SERVERS_VENV ?= .venv-servers
 FULL ?=
 PYTEST_ARGS ?=
 # Tests run in so many processes at a time, each with a Spark session of its own (2 GB); 0 runs them in pytest's own.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=30
 
-.PHONY: help demo test test-slow test-airflow bench docs reference lint format clean env
+.PHONY: help demo test test-slow test-airflow servers bench docs reference lint format clean env
 
 help:
 	@echo "make demo          raw shop log -> dataset -> compression summary -> PyTorch batches (FULL=1: all rows)"
 	@echo "make test          the tests (PYTEST_ARGS=... for pytest, WORKERS=2 processes)"
 	@echo "make test-slow     the slow ones, and ten times the examples of those with random ones"
 	@echo "make test-airflow  the DAGs in a real Airflow, in an environment of its own"
+	@echo "make servers       what tests of object stores start; without it they are skipped"
 	@echo "make bench         the benchmarks"
 	@echo "make docs          the documentation site, in out/site; a broken link fails"
 	@echo "make lint          ruff, mypy, import directions"
@@ -53,6 +56,13 @@ $(AIRFLOW_VENV)/.installed: setup.cfg | $(STAMP)
 	    $(if $(AIRFLOW_CONSTRAINTS),--constraints $(AIRFLOW_CONSTRAINTS))
 	@touch $@
 
+servers: $(SERVERS_VENV)/.installed
+
+$(SERVERS_VENV)/.installed: setup.cfg | $(STAMP)
+	$(BIN)/python -m venv $(SERVERS_VENV)
+	$(BIN)/uv pip install --quiet --python $(SERVERS_VENV)/bin/python --requirements setup.cfg --extra servers
+	@touch $@
+
 bench: $(STAMP)
 	@scripts/check_machine.sh >/dev/null
 	@set -e; mkdir -p out/benchmarks; for file in benchmarks/[a-z]*.py; do \
@@ -81,6 +91,6 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(AIRFLOW_VENV) $(DOCS_VENV) docs/reference build dist out warehouse spark-warehouse metastore_db derby.log *.egg-info \
+	rm -rf $(VENV) $(AIRFLOW_VENV) $(DOCS_VENV) $(SERVERS_VENV) docs/reference build dist out warehouse spark-warehouse metastore_db derby.log *.egg-info \
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

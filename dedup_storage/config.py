@@ -77,7 +77,8 @@ class CatalogSettings(_Frozen):
     password: SecretStr | None = None
     token: SecretStr | None = None
     credential: SecretStr | None = None
-    properties: Mapping[str, str] = Field(default_factory=dict)
+    # Keys of a store may be among them.
+    properties: Mapping[str, str] = Field(default_factory=dict, repr=False)
 
 
 class SparkSettings(_Frozen):
@@ -85,12 +86,16 @@ class SparkSettings(_Frozen):
 
     Attributes:
         master: ``None`` leaves it to spark-submit.
-        packages: Maven coordinates; empty when the cluster brings its own jars.
+        packages: Maven coordinates; empty when the cluster brings its own jars. Those of Delta and of an S3 store are
+            added where the settings tell of them.
+        scratch: Folder that this machine and the cluster both reach, for rows that are passed between them; ``None``
+            puts them under the warehouse.
         conf: Further Spark settings.
     """
 
     master: str | None = None
     packages: tuple[str, ...] = ()
+    scratch: str | None = None
     conf: Mapping[str, str] = Field(default_factory=dict)
 
 
@@ -125,7 +130,8 @@ class Settings(_Frozen):
     """All settings of a job.
 
     Attributes:
-        warehouse: Folder or address under which tables lie; a relative path belongs to the working directory.
+        warehouse: Folder or address under which tables lie; a relative path belongs to the working directory. A REST
+            catalog is given it as it stands: there it is the name or the address of one of the server's warehouses.
         format: Table format of datasets: ``iceberg``, or ``delta`` (a folder for each table, no catalog).
         catalog: The Iceberg catalog.
         spark: The Spark session a job starts when none is given.
@@ -151,9 +157,15 @@ class Settings(_Frozen):
         return isinstance(other, Settings) and self.model_dump() == other.model_dump()
 
     @property
+    def names_warehouse(self) -> bool:
+        """Whether the warehouse is a REST catalog's, which alone knows where its tables lie."""
+        return self.has_catalog and self.catalog.type is CatalogType.REST
+
+    @property
     def warehouse_uri(self) -> str:
-        """The warehouse as an absolute path or a URI with its scheme."""
-        return self.warehouse if "://" in self.warehouse else str(Path(self.warehouse).resolve())
+        """The warehouse as an absolute path or a URI with its scheme; a REST catalog's as it was given."""
+        as_given = self.names_warehouse or "://" in self.warehouse
+        return self.warehouse if as_given else str(Path(self.warehouse).resolve())
 
     @property
     def has_catalog(self) -> bool:
@@ -162,10 +174,37 @@ class Settings(_Frozen):
 
     @property
     def local_warehouse(self) -> Path | None:
-        """The warehouse's directory, or ``None`` when it is remote."""
+        """The warehouse's directory, or ``None`` when it is remote or a REST catalog's."""
+        if self.names_warehouse:
+            return None
         if self.warehouse.startswith("file://"):
             return Path(self.warehouse.removeprefix("file://"))
         return None if "://" in self.warehouse else Path(self.warehouse).resolve()
+
+    @property
+    def docs_folder(self) -> Path:
+        """Directory of the quality gate's verdicts and Data Docs, a folder for each dataset in it.
+
+        Raises:
+            ConfigError: ``quality.docs`` is not a local directory, or is missing while the warehouse is remote.
+        """
+        docs, warehouse = self.quality.docs, self.local_warehouse
+        if docs is None:
+            if warehouse is None:
+                raise ConfigError(
+                    "quality.docs is missing",
+                    expected="a directory for verdicts and Data Docs",
+                    got="a remote warehouse and no quality.docs",
+                    fix="Set quality.docs to a directory of the driver's machine, or quality.enabled to false.",
+                )
+            return warehouse / "_quality"
+        if "://" in docs and not docs.startswith("file://"):
+            raise ConfigError(
+                "quality.docs is not a local directory",
+                got=docs.partition("://")[0] + "://…",
+                fix="Name a directory of the driver's machine, and copy it from there.",
+            )
+        return Path(docs.removeprefix("file://")).resolve()
 
 
 def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:

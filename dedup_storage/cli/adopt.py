@@ -25,6 +25,7 @@ def adopt(
     """Register a flat log as a dataset without copying it; convert it later to gain what segments give."""
     check_name(dataset, "dataset name")
     described = LogSchema.from_yaml(schema)
+    job.require(source)
     with job.spark() as spark:
         from dedup_storage.dataset.adopt import adopt as run
 

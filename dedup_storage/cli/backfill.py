@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from dedup_storage.dataset.backfill import Affected, Change
+    from dedup_storage.keys import IdList
 
 __all__ = ["backfill"]
 
@@ -43,7 +43,7 @@ def backfill(
     column: Annotated[
         list[str] | None, typer.Option(help="Column that --rows or --function brings; repeatable.")
     ] = None,
-    users: Annotated[Path | None, typer.Option(help="File of affected users, one id a line.")] = None,
+    users: Annotated[str | None, typer.Option(help="File of affected users, one id a line.")] = None,
     users_table: Annotated[str | None, typer.Option(help="Affected users: a table's name or a path.")] = None,
     sample: Annotated[str | None, typer.Option(help="Affected users and event dates: a named sample's.")] = None,
     where: Annotated[str | None, typer.Option(help="SQL predicate of the affected rows.")] = None,
@@ -73,12 +73,14 @@ def backfill(
         )
     if sum(value is not None for value in (users, users_table, sample)) > 1:
         raise UsageError("users are named twice", expected="one of --users, --users-table and --sample")
-    with job.dataset(dataset) as target:
+    with job.dataset(dataset, rows, users_table, gate=gate) as target:
         from dedup_storage.dataset.backfill import Strategy
+        from dedup_storage.sources.named import read_ids
 
+        listed = None if users is None else read_ids(users, job.store)
         spark = target.spark
         change = _change(spark, expressions, rows, function, tuple(column or ()))
-        who = replace(_affected(spark, users, users_table, where, changed_since, first_date, last_date), sample=sample)
+        who = replace(_affected(spark, listed, users_table, where, changed_since, first_date, last_date), sample=sample)
         chosen = None if strategy is _Strategy.AUTO else Strategy(strategy.value)
         if dry_run:
             with job.step("Planning", spark):
@@ -115,7 +117,7 @@ def _change(
 
 def _affected(
     spark: SparkSession,
-    users: Path | None,
+    listed: IdList | None,
     users_table: str | None,
     where: str | None,
     changed_since: int | None,
@@ -123,9 +125,8 @@ def _affected(
     last_date: str | None,
 ) -> Affected:
     from dedup_storage.dataset.backfill import Affected
-    from dedup_storage.sources.named import read_frame, read_ids
+    from dedup_storage.sources.named import read_frame
 
-    listed = read_ids(users) if users is not None else None
     return Affected(
         users=read_frame(spark, users_table) if users_table is not None else listed,
         where=where,

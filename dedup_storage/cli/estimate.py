@@ -42,6 +42,8 @@ def estimate(
 
     described = LogSchema.from_yaml(schema)
     kind = format.value if format else None
+    if spark:
+        job.require(source)
     log = open_source(source, format=kind, wanted=wanted_columns(described), settings=job.settings)
     log, described = flat_source(log, described, scratch if spark else None)
     with drawing(job, spark, scratch) as draw, file_progress() as progress:

@@ -64,7 +64,7 @@ def add(
     """Compute new columns and publish them as a feature group; nothing is rewritten."""
     source = _source([*(sql or ()), *(former_sql or ())], function, join, on, column)
     days = _days(lookback)
-    with job.dataset(dataset) as opened, job.step(f"Adding {name} to {dataset}", opened.spark):
+    with job.dataset(dataset, gate=gate) as opened, job.step(f"Adding {name} to {dataset}", opened.spark):
         summary = opened.features.add(
             name,
             source(),
@@ -92,7 +92,7 @@ def refresh(
     run_id: RunIdOption = None,
 ) -> None:
     """Compute what is new or changed since a feature group was computed; nothing when it is up to date."""
-    with job.dataset(dataset) as opened:
+    with job.dataset(dataset, gate=gate) as opened:
         from dedup_storage.dataset.features.recipe import import_function
 
         with job.step(f"Refreshing {name} of {dataset}", opened.spark):

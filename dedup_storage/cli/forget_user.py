@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,7 +19,7 @@ def forget_user(
     job: Job,
     dataset: DatasetOption,
     users: Annotated[
-        Path | None, typer.Option(help="File of user ids, one a line. Ids on a command line end up in logs.")
+        str | None, typer.Option(help="File of user ids, one a line. Ids on a command line end up in logs.")
     ] = None,
     users_table: Annotated[str | None, typer.Option(help="User ids: a table's name or a path.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and change nothing.")] = False,
@@ -30,10 +29,10 @@ def forget_user(
     check_name(dataset, "dataset name")
     if (users is None) == (users_table is None):
         raise UsageError("no users to forget are named", expected="--users or --users-table")
-    with job.dataset(dataset) as target:
+    with job.dataset(dataset, users_table) as target:
         from dedup_storage.sources.named import read_frame, read_ids
 
-        named = read_ids(users) if users is not None else read_frame(target.spark, str(users_table))
+        named = read_ids(users, job.store) if users is not None else read_frame(target.spark, str(users_table))
         with job.step(f"Forgetting users of {dataset}", target.spark):
             summary = target.forget_users(named, run_id, dry_run=dry_run)
     job.done(f"{'Would forget' if dry_run else 'Forgot'} users of {dataset}", summary)

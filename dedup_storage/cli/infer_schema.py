@@ -64,9 +64,10 @@ def infer_schema(
     )  # fmt: skip
     kind = format.value if format else None
     loud, asks = str(job.json) != "-", sys.stdin.isatty() and not yes
+    job.require(source)
     found, head = Proposal(dict(given)), None
     # A table may be one that only Spark can read; where its roles are known, Spark alone looks at it.
-    if find_address(source, kind).kind is not Kind.TABLE or any(role not in given for role in NEEDED):
+    if find_address(source, kind, job.store).kind is not Kind.TABLE or any(role not in given for role in NEEDED):
         with job.step("Looking at the first rows"):
             head = read_head(
                 source, format=kind, header=tuple(given.get("header", ())), texts=tuple(given.get("forms", ())),

@@ -26,7 +26,7 @@ def late_labels(
 ) -> None:
     """Merge late labels into the impressions; the newest by event time wins."""
     check_name(dataset, "dataset name")
-    with job.dataset(dataset) as target:
+    with job.dataset(dataset, source, gate=gate) as target:
         from dedup_storage.sources.named import read_frame
 
         with part_progress() as progress:

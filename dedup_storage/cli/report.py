@@ -68,6 +68,8 @@ def report(
             )
         _compare_raw(job, dataset, raw, version)
         return
+    if spark and baselines:
+        job.require(input)
     # A file that cannot be read ends the job before anything is measured.
     before = _loaded(dataset, against) if against is not None else None
     with drawing(job, spark and baselines, scratch) as draw, file_progress() as progress:

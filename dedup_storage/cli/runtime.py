@@ -29,7 +29,8 @@ from dedup_storage.cli.output import (
     write_json,
 )
 from dedup_storage.config import Settings, load_settings
-from dedup_storage.errors import DedupStorageError, MissingDependencyError
+from dedup_storage.errors import ConfigError, DedupStorageError, MissingDependencyError
+from dedup_storage.lake.stores import S3_SCHEMES, missing_package, scheme_of, store_packages
 from dedup_storage.schema import check_name
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from dedup_storage.connection import Lake
     from dedup_storage.dataset.facade import Dataset
+    from dedup_storage.lake.folders import Store
     from dedup_storage.lake.history import DatasetMetadata
 
 __all__ = ["Job", "former", "job", "local_spark"]
@@ -81,12 +83,17 @@ class Job:
             yield session
 
     @contextmanager
-    def dataset(self, name: str) -> Iterator[Dataset]:
-        """A dataset in the session of the settings; a wrong name is told before Spark starts.
+    def dataset(self, name: str, *reads: str | None, gate: bool = False) -> Iterator[Dataset]:
+        """A dataset in the session of the settings; what is wrong or missing is told before Spark starts.
+
+        Args:
+            name: The dataset.
+            reads, gate: As for ``require``.
 
         Raises:
             DatasetNotFoundError: names the datasets that do exist.
         """
+        self.require(*reads, gate=gate)
         self.metadata(name)
         with self.spark() as session:
             from dedup_storage.dataset.facade import Dataset
@@ -97,7 +104,49 @@ class Job:
         """Where rows are made plain Parquet: inside the warehouse where other machines read them too."""
         if spark is None or (spark.sparkContext.master or "").startswith("local"):
             return None
+        return self.shared_folder
+
+    @property
+    def shared_folder(self) -> str:
+        """A folder that every machine of the job reaches.
+
+        Raises:
+            ConfigError: none is known: a REST catalog's warehouse is a name.
+        """
+        if self.settings.spark.scratch is not None:
+            return self.settings.spark.scratch
+        if self.settings.names_warehouse and "://" not in self.settings.warehouse:
+            raise ConfigError(
+                f"the warehouse {self.settings.warehouse} is a name, which tells of no folder for passing rows",
+                fix="Set spark.scratch to a folder that this machine and the cluster both reach.",
+            )
         return f"{self.settings.warehouse}/_scratch"
+
+    @property
+    def store(self) -> Store:
+        """Opens addresses by the settings."""
+        from dedup_storage.lake.folders import Store
+
+        return Store(self.settings.catalog.properties)
+
+    def require(self, *places: str | None, gate: bool = False) -> None:
+        """Refuse what the job would miss later, before Spark starts and anything is read.
+
+        Args:
+            places: What Spark is going to read.
+            gate: Whether the quality gate is going to judge.
+
+        Raises:
+            ConfigError: the gate has no folder for its verdicts.
+            MissingDependencyError: no package reads the kind of address.
+        """
+        if gate and self.settings.quality.enabled:
+            _ = self.settings.docs_folder
+        packages = self.settings.spark.packages
+        if packages and not any("hadoop-aws" in p for p in (*packages, *store_packages(self.settings)[0])):
+            for place in places:
+                if place is not None and scheme_of(place) in S3_SCHEMES:
+                    raise missing_package(scheme_of(place))
 
     def step(self, text: str, spark: SparkSession | None = None) -> Any:
         """Show that something long is under way (a context manager)."""

@@ -238,7 +238,7 @@ def materialise(
     run_id: RunIdOption = None,
 ) -> None:
     """Write a sample's rows into a dataset of its own, weights as columns."""
-    with job.dataset(dataset) as opened, job.step(f"Writing {into}", opened.spark):
+    with job.dataset(dataset, gate=gate) as opened, job.step(f"Writing {into}", opened.spark):
         summary = opened.samples.materialise(name, into, version=version, run_id=run_id, gate=gate)
     job.done(f"Wrote {into}", summary)
 

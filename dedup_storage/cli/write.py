@@ -50,9 +50,10 @@ def write(
             "the layout of an existing dataset cannot be given",
             fix="Leave out --layout, --date-grain and --buckets, or give --schema for a new dataset.",
         )
+    job.require(source, impressions, gate=gate)
     exists = _exists(job, dataset, needed=described is None)
     if described is not None and impressions is None:
-        _look(source, format.value if format else None, described)
+        _look(job, source, format.value if format else None, described)
     with job.spark() as spark:
         from dedup_storage.dataset.facade import Dataset
         from dedup_storage.dataset.write.create import drop_unwritten
@@ -91,15 +92,15 @@ def write(
     job.shown(f"Wrote {dataset}", summary.shown(), summary)
 
 
-def _look(source: str, format: str | None, schema: LogSchema) -> None:
+def _look(job: Job, source: str, format: str | None, schema: LogSchema) -> None:
     """What footers tell is told before Spark starts; texts, which must be read whole, are looked at once, later."""
     from dedup_storage.sources.address import Kind, find_address
     from dedup_storage.sources.check import check_source
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
-    if find_address(source, format).kind is Kind.PARQUET:
-        check_source(open_source(source, format=format, wanted=wanted_columns(schema)), schema)
+    if find_address(source, format, job.store).kind is Kind.PARQUET:
+        check_source(open_source(source, format=format, wanted=wanted_columns(schema), store=job.store), schema)
 
 
 def _exists(job: Job, dataset: str, *, needed: bool) -> bool:

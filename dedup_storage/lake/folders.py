@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from dedup_storage.errors import StorageError
+from dedup_storage.lake.stores import S3_SCHEMES, with_region
 
 __all__ = [
+    "Store",
     "child_folders",
     "delete_files",
     "delete_folder",
@@ -24,7 +27,28 @@ __all__ = [
     "write_text",
 ]
 
-_S3 = {"s3.endpoint": "endpoint_override", "s3.access-key-id": "access_key", "s3.secret-access-key": "secret_key"}
+# Beginning of the properties that tell of a store -> schemes of its addresses.
+_STORES = {"s3": S3_SCHEMES, "gcs": ("gs", "gcs"), "adls": ("abfs", "abfss", "wasb", "wasbs")}
+
+
+@dataclass(frozen=True)
+class Store:
+    """Opens addresses by the settings of one configuration.
+
+    Attributes:
+        properties: Catalog properties; a store that they say nothing of is opened as this machine is set up
+            (``AWS_ACCESS_KEY_ID``, a role, …).
+
+    Example:
+        >>> Store({"s3.region": "eu-north-1"})("s3://logs/clicks")[1]
+        'logs/clicks'
+    """
+
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __call__(self, uri: str) -> tuple[pafs.FileSystem, str]:
+        """The file system of an address and the path inside it."""
+        return open_folder(uri, self.properties)
 
 
 def open_folder(uri: str, properties: Mapping[str, str] | None = None) -> tuple[pafs.FileSystem, str]:
@@ -32,12 +56,31 @@ def open_folder(uri: str, properties: Mapping[str, str] | None = None) -> tuple[
 
     Args:
         uri: Absolute path, or an address with its scheme.
-        properties: Catalog properties; keys of S3 are used.
+        properties: Catalog properties; those of the address's store are used.
+
+    Raises:
+        StorageError: the scheme is not known to this machine's Arrow, or a property does not fit.
     """
-    given = {name: (properties or {})[key] for key, name in _S3.items() if key in (properties or {})}
-    if uri.startswith(("s3://", "s3a://")) and given:
-        return pafs.S3FileSystem(region=(properties or {}).get("s3.region"), **given), uri.split("://", 1)[1]
-    return resolve_uri(uri)
+    scheme, _, rest = uri.partition("://")
+    prefix = next((mark for mark, schemes in _STORES.items() if scheme in schemes), None)
+    given = {k: v for k, v in with_region(properties or {}).items() if k.startswith((f"{prefix}.", "client."))}
+    if "://" not in uri or prefix is None or not given:
+        return resolve_uri(uri)
+    # Container and account of Azure's addresses; elsewhere the bucket.
+    authority, _, inner = rest.partition("/")
+    try:
+        filesystem = _given(scheme, authority, tuple(sorted(given.items())))
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise _unopened(uri, error) from None
+    return filesystem, f"{authority.partition('@')[0]}/{inner}" if inner else authority.partition("@")[0]
+
+
+@lru_cache(maxsize=64)
+def _given(scheme: str, authority: str, properties: tuple[tuple[str, str], ...]) -> pafs.FileSystem:
+    """A store by the properties of a catalog, as PyIceberg opens the files of its tables."""
+    from pyiceberg.io.pyarrow import PyArrowFileIO
+
+    return PyArrowFileIO(dict(properties)).fs_by_scheme(scheme, authority)
 
 
 def resolve_uri(path: str) -> tuple[pafs.FileSystem, str]:
@@ -56,8 +99,12 @@ def resolve_uri(path: str) -> tuple[pafs.FileSystem, str]:
     try:
         return _remote(scheme, rest.partition("/")[0]), _inner(scheme, rest)
     except (pa.ArrowException, ValueError, OSError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")[:300]
-        raise StorageError(f"the address {path} cannot be opened: {reason}") from None
+        raise _unopened(path, error) from None
+
+
+def _unopened(place: str, error: Exception) -> StorageError:
+    reason = str(error).strip().split("\n")[0].rstrip(".")[:300]
+    return StorageError(f"the address {place} cannot be opened: {reason}")
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -13,6 +13,7 @@ from dedup_storage.config import FORMATS, Settings
 from dedup_storage.errors import ConfigError
 from dedup_storage.lake.engine.sessions import SESSION_DEFAULTS, SessionNeeds, is_stopped
 from dedup_storage.lake.rooms import room_part
+from dedup_storage.lake.stores import hadoop_settings, store_packages
 
 __all__ = ["get_spark"]
 
@@ -30,7 +31,7 @@ def get_spark(settings: Settings, app_name: str = "dedup_storage") -> SparkSessi
     needs: list[SessionNeeds] = [room_part(name, "session").session_needs(settings) for name in FORMATS]
     running = SparkSession.getActiveSession()
     if running is not None and not is_stopped(running):
-        return _adopt(running, needs)
+        return _adopt(running, needs, hadoop_settings(settings.catalog.properties))
     builder = SparkSession.builder.appName(app_name)
     if settings.spark.master:
         builder = builder.master(settings.spark.master)
@@ -52,10 +53,15 @@ def _conf(settings: Settings, needs: Sequence[SessionNeeds]) -> dict[str, str]:
     conf["spark.python.sql.dataFrameDebugging.enabled"] = "false"
     for need in needs:
         conf |= {**need.catalog, **need.conf}
+    conf |= {f"spark.hadoop.{key}": value for key, value in hadoop_settings(settings.catalog.properties).items()}
     conf |= settings.spark.conf
     if settings.spark.packages:
-        packages = [*settings.spark.packages, *(p for need in needs for p in need.packages)]
-        excludes = [e for need in needs for e in need.excludes]
+        of_store, left_out = store_packages(settings)
+        packages = [*settings.spark.packages, *(p for need in needs for p in need.packages), *of_store]
+        excludes = [*(e for need in needs for e in need.excludes), *left_out]
+        if of_store:
+            # Iceberg names its tables' places by s3://, which Hadoop knows by another name.
+            conf.setdefault("spark.hadoop.fs.s3.impl", "org.apache.hadoop.fs.s3a.S3AFileSystem")
         if excludes:
             conf.setdefault("spark.jars.excludes", ",".join(excludes))
         conf["spark.jars.packages"] = ",".join(packages)
@@ -64,8 +70,8 @@ def _conf(settings: Settings, needs: Sequence[SessionNeeds]) -> dict[str, str]:
     return conf
 
 
-def _adopt(spark: SparkSession, needs: Sequence[SessionNeeds]) -> SparkSession:
-    """Define the catalog in a session somebody else started (a notebook, spark-submit)."""
+def _adopt(spark: SparkSession, needs: Sequence[SessionNeeds], store: Mapping[str, str]) -> SparkSession:
+    """Define the catalog and the store in a session somebody else started (a notebook, spark-submit)."""
     for need in needs:
         if any(spark.conf.get(key, None) != value for key, value in need.required.items()):
             required = " and ".join(f"{key}={value}" for key, value in need.required.items())
@@ -83,6 +89,9 @@ def _adopt(spark: SparkSession, needs: Sequence[SessionNeeds]) -> SparkSession:
                 f"the running Spark session has another value for {key}",
                 fix="Stop that session, or give the catalog another name (catalog.name).",
             )
+    for key, value in store.items():
+        if spark.conf.get(key, None) is None and spark.conf.get(f"spark.hadoop.{key}", None) is None:
+            spark.conf.set(key, value)
     for key in ("spark.sql.iceberg.planning.preserve-data-grouping", "spark.sql.requireAllClusterKeysForCoPartition"):
         spark.conf.set(key, SESSION_DEFAULTS[key])
     return spark

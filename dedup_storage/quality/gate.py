@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConfigError, StorageError, UnsafeNameError, UsageError
+from dedup_storage.errors import StorageError, UnsafeNameError, UsageError
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.quality.expect import Batch, Outcome, evaluate, require_installed, warm_up
 from dedup_storage.quality.expectations import Rule, build_rules
@@ -60,23 +60,7 @@ def docs_directory(*, spec: DatasetSpec, settings: Settings, run_id: str) -> Pat
             f"the run id {run_id[:80]!r} cannot name a directory",
             expected="letters, digits and _ . : + @ = -, at most 200 characters, not starting with a sign or a dot",
         )
-    docs, warehouse = settings.quality.docs, settings.local_warehouse
-    if docs is None:
-        if warehouse is None:
-            raise ConfigError(
-                "quality.docs is missing",
-                expected="a directory for verdicts and Data Docs",
-                got="a remote warehouse and no quality.docs",
-                fix="Set quality.docs to a directory of the driver's machine.",
-            )
-        return warehouse / "_quality" / spec.name / run_id
-    if "://" in docs and not docs.startswith("file://"):
-        raise ConfigError(
-            "quality.docs is not a local directory",
-            got=docs.partition("://")[0] + "://…",
-            fix="Name a directory of the driver's machine, and copy it from there.",
-        )
-    return Path(docs.removeprefix("file://")).resolve() / spec.name / run_id
+    return settings.docs_folder / spec.name / run_id
 
 
 def run_gate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import unquote
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pyarrow.fs as pafs
 
 from dedup_storage.errors import InputError, known_names
-from dedup_storage.lake.folders import is_delta_table, is_hidden, resolve_uri
+from dedup_storage.lake.folders import Store, is_delta_table, is_hidden
 from dedup_storage.report.parquet.footers import DataFile
 from dedup_storage.schema import check_name
 
@@ -52,12 +52,14 @@ class Address:
         kind: What holds the rows.
         place: Absolute path or URI, or a table's name.
         files: Its files now, by path; none for tables. Partition values stand as they do in the path, decoded.
+        store: Opens them.
     """
 
     source: str
     kind: Kind
     place: str
     files: tuple[DataFile, ...] = ()
+    store: Store = field(default_factory=Store)
 
 
 def is_place(source: str) -> bool:
@@ -65,13 +67,14 @@ def is_place(source: str) -> bool:
     return "/" in source or Path(source).exists()
 
 
-def find_address(source: str, format: str | None = None) -> Address:
+def find_address(source: str, format: str | None = None, store: Store | None = None) -> Address:
     """Find out what an address is.
 
     Args:
         source: A file, a folder, a pattern of files, or a table's name. A name that exists is that file, whatever
             characters it has.
         format: A kind, when names do not tell.
+        store: Opens addresses; by default as this machine is set up.
 
     Raises:
         InputError: there is nothing, or it is of a kind that is not read.
@@ -85,25 +88,26 @@ def find_address(source: str, format: str | None = None) -> Address:
             check_name(part, "table name")
         return Address(source, Kind.TABLE, source)
     place = source if "://" in source or source.startswith("file:") else str(Path(source).absolute())
-    filesystem, inner = resolve_uri(place)
+    opener = store or Store()
+    filesystem, inner = opener(place)
     info = filesystem.get_file_info(inner)
     if info.type is pafs.FileType.NotFound:
         place, files = _matching(filesystem, place, inner)
-        return Address(source, _kind_of(files, format, source), place, files)
+        return Address(source, _kind_of(files, format, source, opener), place, files, opener)
     if info.is_file:
         only = (DataFile(place, info.size, changed_ns=info.mtime_ns),)
-        return Address(source, _kind_of(only, format, source), place, only)
+        return Address(source, _kind_of(only, format, source, opener), place, only, opener)
     place, inner = place.rstrip("/"), inner.rstrip("/")
-    if format in (None, Kind.DELTA) and is_delta_table(place):
-        return Address(source, Kind.DELTA, place)
+    if format in (None, Kind.DELTA) and is_delta_table(place, opener.properties):
+        return Address(source, Kind.DELTA, place, store=opener)
     if format in (None, Kind.ICEBERG) and _is_iceberg(filesystem, inner):
-        return Address(source, Kind.ICEBERG, place)
+        return Address(source, Kind.ICEBERG, place, store=opener)
     if format in (Kind.DELTA, Kind.ICEBERG):
         raise InputError(f"the folder {source} is no {format} table", fix="Check the path and --format.")
     files = tuple(_listed(filesystem, place, inner))
     if not files:
         raise InputError(f"the folder {source} holds no files", fix="Check the path.")
-    return Address(source, _kind_of(files, format, source), place, files)
+    return Address(source, _kind_of(files, format, source, opener), place, files, opener)
 
 
 def _is_named_file(source: str) -> bool:
@@ -163,7 +167,7 @@ def _fits(name: str, pattern: str) -> bool:
     return any(_fits(name, pattern[: group.start()] + e + pattern[group.end() :]) for e in group.group(1).split(","))
 
 
-def _kind_of(files: Sequence[DataFile], format: str | None, source: str) -> Kind:
+def _kind_of(files: Sequence[DataFile], format: str | None, source: str, store: Store) -> Kind:
     """The one kind of all files.
 
     Raises:
@@ -173,7 +177,7 @@ def _kind_of(files: Sequence[DataFile], format: str | None, source: str) -> Kind
         return Kind(format)
     first: tuple[Kind, str] | None = None
     for file in files:
-        kind = _named_kind(file.path) or _sniffed(file.path)
+        kind = _named_kind(file.path) or _sniffed(file.path, store)
         if first is None:
             first = (kind, file.path)
         elif kind is not first[0]:
@@ -202,9 +206,9 @@ def _named_kind(path: str) -> Kind | None:
     return kind
 
 
-def _sniffed(path: str) -> Kind:
+def _sniffed(path: str, store: Store) -> Kind:
     """The kind of a file whose name does not tell."""
-    filesystem, inner = resolve_uri(path)
+    filesystem, inner = store(path)
     with filesystem.open_input_file(inner) as stream:
         head = stream.read(8)
     if head[:4] == b"PAR1":

@@ -11,7 +11,8 @@ import pyarrow.fs as pafs
 
 from dedup_storage.errors import InputError, MissingDependencyError, StorageError
 from dedup_storage.lake.delta.open import load_delta, refuse_unreadable
-from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.lake.folders import Store
+from dedup_storage.lake.stores import delta_options, with_region
 from dedup_storage.report.parquet.footers import DataFile
 
 __all__ = ["delta_input", "iceberg_rows"]
@@ -19,7 +20,7 @@ __all__ = ["delta_input", "iceberg_rows"]
 _NUMBER = re.compile(r"(\d+)")
 
 
-def delta_input(place: str) -> tuple[tuple[DataFile, ...], pa.Schema]:
+def delta_input(place: str, store: Store) -> tuple[tuple[DataFile, ...], pa.Schema]:
     """The files of a Delta table now, with the partition values that its log states, and the table's schema.
 
     Raises:
@@ -27,7 +28,7 @@ def delta_input(place: str) -> tuple[tuple[DataFile, ...], pa.Schema]:
         MissingDependencyError: ``deltalake`` is not installed.
     """
     try:
-        table = load_delta(place)
+        table = load_delta(place, delta_options(store.properties))
         refuse_unreadable(table, place)
     except StorageError as error:
         raise InputError(error.what, expected=error.expected, got=error.got, fix=error.fix) from None
@@ -40,7 +41,7 @@ def delta_input(place: str) -> tuple[tuple[DataFile, ...], pa.Schema]:
     return tuple(sorted(found, key=lambda file: file.path)), pa.schema(table.schema().to_arrow())
 
 
-def iceberg_rows(place: str) -> Iterator[pa.RecordBatch]:
+def iceberg_rows(place: str, store: Store) -> Iterator[pa.RecordBatch]:
     """The rows of an Iceberg table's newest metadata, deletes and renamed columns applied.
 
     Raises:
@@ -54,11 +55,11 @@ def iceberg_rows(place: str) -> Iterator[pa.RecordBatch]:
             f"the input {place} is an Iceberg table and pyiceberg is not installed",
             fix="Install it with: pip install 'dedup_storage[spark]'.",
         ) from None
-    filesystem, inner = resolve_uri(f"{place}/metadata")
+    filesystem, inner = store(f"{place}/metadata")
     names = [e for e in filesystem.get_file_info(pafs.FileSelector(inner)) if e.base_name.endswith(".metadata.json")]
     newest = max(names, key=lambda e: (_numbered(e.base_name), e.mtime_ns))
     try:
-        table = StaticTable.from_metadata(f"{place}/metadata/{newest.base_name}")
+        table = StaticTable.from_metadata(f"{place}/metadata/{newest.base_name}", with_region(store.properties))
         yield from table.scan().to_arrow_batch_reader()
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):

@@ -15,6 +15,8 @@ from pyspark.sql.types import DataType, IntegerType, StringType
 
 from dedup_storage.errors import InputError, UnknownColumnError, UsageError
 from dedup_storage.keys import IdList, plain_keys
+from dedup_storage.lake.engine.stores import require_file_system, session_store
+from dedup_storage.lake.folders import Store
 from dedup_storage.sources.exact import exact_key, is_key_type, key_kind
 from dedup_storage.sources.frames import source_frame
 from dedup_storage.sources.scratch import is_scratch
@@ -32,17 +34,25 @@ def read_frame(spark: SparkSession, source: str) -> DataFrame:
     Raises:
         InputError: there is nothing, or it cannot be read.
     """
-    return source_frame(spark, open_source(source))
+    require_file_system(spark, source)
+    return source_frame(spark, open_source(source, store=session_store(spark)))
 
 
-def read_ids(path: Path) -> IdList:
+def read_ids(path: str | Path, store: Store | None = None) -> IdList:
     """User ids, one a line, each as it stands there, blanks included, with their lines; empty lines are left out.
+
+    Args:
+        path: The file, also an address.
+        store: Opens it; by default as this machine is set up.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, or holds none.
     """
     try:
-        content = path.read_bytes()
+        place = str(path)
+        filesystem, inner = (store or Store())(place if "://" in place else str(Path(place).absolute()))
+        with filesystem.open_input_stream(inner) as stream:
+            content = stream.read()
         if content.startswith(_UTF16):
             raise InputError(
                 f"the list of users {path} is not written in UTF-8", expected="UTF-8", got="UTF-16",

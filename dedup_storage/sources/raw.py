@@ -14,6 +14,7 @@ from pyspark.sql import types as T
 from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.lake.engine.plans import planned_bytes
 from dedup_storage.lake.engine.sessions import move_to
+from dedup_storage.lake.engine.stores import require_file_system, session_store
 from dedup_storage.schema import LogSchema, check_name
 from dedup_storage.sources.address import Kind
 from dedup_storage.sources.check import check_source
@@ -97,9 +98,14 @@ class RawLog:
         wanted = wanted_columns(schema, kinds)
 
         def opened(place: str, needed: tuple[str, ...]) -> Source:
-            return open_source(place, format=format, wanted=replace(wanted, needed=needed), scratch=scratch)
+            return open_source(
+                place, format=format, wanted=replace(wanted, needed=needed), scratch=scratch, store=session_store(spark)
+            )
 
         with translated():
+            for place in (source, impressions):
+                if isinstance(place, str):
+                    require_file_system(spark, place)
             of_log = wanted.needed if impressions is None else schema.request_key
             log = source if isinstance(source, Source) else opened(source, of_log)
             other = opened(impressions, wanted.needed) if isinstance(impressions, str) else impressions

@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from dedup_storage.errors import StorageError
-from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.lake.folders import Store
 from dedup_storage.report.parquet.footers import DataFile
 
 __all__ = ["ScratchFolder", "is_scratch"]
@@ -27,16 +27,19 @@ class ScratchFolder:
 
     Args:
         parent: Folder that every process that reads the rows reaches; by default this machine's temporary folder.
+        store: Opens it.
     """
 
-    def __init__(self, parent: str | None = None) -> None:
+    def __init__(self, parent: str | None = None, store: Store | None = None) -> None:
+        self.store = store or Store()
         if parent is None:
             self.place = tempfile.mkdtemp(prefix=_PREFIX)
             atexit.register(shutil.rmtree, self.place, ignore_errors=True)
         else:
             self.place = f"{parent.rstrip('/')}/{_PREFIX}{uuid.uuid4().hex}"
-            resolve_uri(self.place)[0].create_dir(resolve_uri(self.place)[1])
-            atexit.register(_remove, self.place)
+            filesystem, inner = self.store(self.place)
+            filesystem.create_dir(inner)
+            atexit.register(_remove, filesystem, inner)
         self._files = 0
 
     def write(self, tables: Iterable[pa.Table | pa.RecordBatch]) -> Iterator[DataFile]:
@@ -56,7 +59,7 @@ class ScratchFolder:
                         yield self._made(at)
                     at, now = f"{self.place}/part-{self._files:06d}.parquet", rows.schema
                     self._files += 1
-                    filesystem, inner = resolve_uri(at)
+                    filesystem, inner = self.store(at)
                     writer = pq.ParquetWriter(inner, now, filesystem=filesystem, compression="zstd")
                 writer.write_table(rows, row_group_size=_ROWS)
             if writer is not None:
@@ -72,7 +75,7 @@ class ScratchFolder:
                 writer.close()
 
     def _made(self, place: str) -> DataFile:
-        filesystem, inner = resolve_uri(place)
+        filesystem, inner = self.store(place)
         return DataFile(place, filesystem.get_file_info(inner).size)
 
 
@@ -81,7 +84,6 @@ def is_scratch(path: str) -> bool:
     return f"/{_PREFIX}" in path
 
 
-def _remove(place: str) -> None:
-    filesystem, inner = resolve_uri(place)
+def _remove(filesystem: pafs.FileSystem, inner: str) -> None:
     if filesystem.get_file_info(inner).type is pafs.FileType.Directory:
         filesystem.delete_dir(inner)

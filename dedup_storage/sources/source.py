@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
-from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.lake.folders import Store
 from dedup_storage.layout import TableRole
 from dedup_storage.report.parquet.dataset_files import input_files
 from dedup_storage.report.parquet.footers import DataFile, Resolve
@@ -84,7 +84,7 @@ class Source:
     files: tuple[DataFile, ...] = ()
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     notes: tuple[str, ...] = ()
-    resolve: Resolve = resolve_uri
+    resolve: Resolve = field(default_factory=Store)
 
     @property
     def partitions(self) -> tuple[str, ...]:
@@ -124,6 +124,7 @@ def open_source(
     wanted: Wanted | None = None,
     settings: Settings | None = None,
     scratch: str | None = None,
+    store: Store | None = None,
 ) -> Source:
     """Open a source of rows.
 
@@ -133,13 +134,16 @@ def open_source(
         wanted: What is known of its columns.
         settings: Where the catalog of table names is; without it tables are left to Spark.
         scratch: Folder for rows that are made plain Parquet; this machine's temporary folder by default.
+        store: Opens files and folders; by default by the settings, and without them as this machine is set up.
 
     Raises:
         InputError: there is nothing, it is of a kind that is not read, or its files cannot be one; says why.
         SchemaError: a column has a name that is taken.
     """
     known = wanted or Wanted()
-    address = find_address(source, format)
+    if store is None and settings is not None:
+        store = Store(settings.catalog.properties)
+    address = find_address(source, format, store)
     if known.header and address.kind not in (Kind.CSV, Kind.TSV):
         raise InputError(
             f"the schema names the columns of files without a header, but {source} is {address.kind.value}",
@@ -157,10 +161,10 @@ def open_source(
             )
         return _checked(address, table.files, known, resolve=table.resolve)
     if address.kind is Kind.DELTA:
-        files, stated = delta_input(address.place)
+        files, stated = delta_input(address.place, address.store)
         return _checked(replace(address, files=files), None, known, scratch, stated=stated)
     if address.kind is Kind.ICEBERG:
-        plain = tuple(ScratchFolder(scratch).write(iceberg_rows(address.place)))
+        plain = tuple(ScratchFolder(scratch, address.store).write(iceberg_rows(address.place, address.store)))
         return _checked(address, plain, known)
     if address.kind is Kind.PARQUET:
         return _checked(address, None, known, scratch)
@@ -175,11 +179,11 @@ def _checked(
     files: tuple[DataFile, ...] | None,
     known: Wanted,
     scratch: str | None = None,
-    resolve: Resolve = resolve_uri,
+    resolve: Resolve | None = None,
     stated: pa.Schema | None = None,
 ) -> Source:
     """A source of Parquet files, brought to one schema; ``stated`` is that of the table that they belong to."""
-    files = address.files if files is None else files
+    files, resolve = address.files if files is None else files, resolve or address.store
     if not files:
         raise InputError(f"{address.source} holds no rows", fix="Check the path.")
     indexed: set[str] = set()
@@ -210,8 +214,8 @@ def _checked(
     found = Source(address, files, one, notes, resolve)
     if plain:
         return found
-    made = tuple(ScratchFolder(scratch).write(found.tables()))
-    return replace(found, files=made, resolve=resolve_uri)
+    made = tuple(ScratchFolder(scratch, address.store).write(found.tables()))
+    return replace(found, files=made, resolve=address.store)
 
 
 def _is_odd(file: DataFile) -> bool:
@@ -314,16 +318,16 @@ def _refuse_disagreement(key: str, files: Sequence[DataFile], schema: pa.Schema,
 
 
 def _from_texts(address: Address, known: Wanted, scratch: str | None) -> Source:
-    folder = ScratchFolder(scratch)
+    folder = ScratchFolder(scratch, address.store)
     if address.kind is Kind.JSON:
         made: list[DataFile] = []
         for file in address.files:
-            parts = folder.write(json_tables(file.path))
+            parts = folder.write(json_tables(file.path, address.store))
             made += [replace(part, partition=file.partition) for part in parts]
         return _checked(address, tuple(_with_one_number(address, made, folder)), known, scratch)
     notes: list[str] = []
     seen = TextColumns()
-    described = dialects([f.path for f in address.files], address.kind, known.needed, known.header)
+    described = dialects([f.path for f in address.files], address.kind, known.needed, known.header, address.store)
     texts: list[DataFile] = []
     for file, dialect in zip(address.files, described, strict=True):
         if not dialect.header and not known.header:
@@ -339,7 +343,9 @@ def _from_texts(address: Address, known: Wanted, scratch: str | None) -> Source:
     if any(kind != pa.string() for kind in kinds.values()):
         made = []
         for file in texts:
-            plain = Source(address, (replace(file, partition={}),), _schema_of(file))
+            plain = Source(
+                address, (replace(file, partition={}),), _schema_of(file, folder.store), resolve=folder.store
+            )
             parts = folder.write(typed(rows, kinds) for rows in plain.tables())
             made += [replace(part, partition=file.partition) for part in parts]
         texts = made
@@ -353,7 +359,7 @@ def _with_one_number(address: Address, parts: list[DataFile], folder: ScratchFol
     Raises:
         InputError: an integer is no double.
     """
-    schemas = [_schema_of(part) for part in parts]
+    schemas = [_schema_of(part, folder.store) for part in parts]
     doubles = {f.name for schema in schemas for f in schema if f.type == pa.float64()}
     made: list[DataFile] = []
     for part, schema in zip(parts, schemas, strict=True):
@@ -362,13 +368,13 @@ def _with_one_number(address: Address, parts: list[DataFile], folder: ScratchFol
             made.append(part)
             continue
         wanted = pa.schema([(f.name, pa.float64() if f.name in mixed else f.type) for f in schema])
-        rows = Source(address, (replace(part, partition={}),), wanted).tables()
+        rows = Source(address, (replace(part, partition={}),), wanted, resolve=folder.store).tables()
         made += [replace(new, partition=part.partition) for new in folder.write(rows)]
     return made
 
 
-def _schema_of(file: DataFile) -> pa.Schema:
-    filesystem, inner = resolve_uri(file.path)
+def _schema_of(file: DataFile, store: Store) -> pa.Schema:
+    filesystem, inner = store(file.path)
     with filesystem.open_input_file(inner) as stream:
         return pq.read_schema(stream)
 

@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from dedup_storage.errors import InputError
-from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.lake.folders import Store
 from dedup_storage.sources.address import Kind
 
 __all__ = ["Dialect", "TextColumns", "csv_batches", "dialects", "json_tables", "typed"]
@@ -43,22 +43,26 @@ class Dialect:
         delimiter: Between fields.
         names: Its columns, in its order.
         header: Whether its first row names them.
+        store: Opens it.
     """
 
     path: str
     delimiter: str
     names: tuple[str, ...]
     header: bool = True
+    store: Store = field(default_factory=Store)
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    filesystem, inner = resolve_uri(path)
+def _opened(path: str, store: Store) -> Iterator[Any]:
+    filesystem, inner = store(path)
     with filesystem.open_input_stream(inner, compression="detect") as stream:
         yield stream
 
 
-def dialects(paths: Sequence[str], kind: Kind, needed: Sequence[str], header: Sequence[str] = ()) -> list[Dialect]:
+def dialects(
+    paths: Sequence[str], kind: Kind, needed: Sequence[str], header: Sequence[str] = (), store: Store | None = None
+) -> list[Dialect]:
     """How each of a log's CSV files is written.
 
     A file whose first row names no column of another file, and has as many fields, is taken for one without a header,
@@ -69,11 +73,12 @@ def dialects(paths: Sequence[str], kind: Kind, needed: Sequence[str], header: Se
         kind: CSV or TSV.
         needed: Columns that every file must have.
         header: Columns of files that have no header; none of them has one then.
+        store: Opens the files; by default as this machine is set up.
 
     Raises:
         InputError: a file has no header that fits, or is in an encoding that is not read.
     """
-    found = [_dialect(path, kind) for path in paths]
+    found = [_dialect(path, kind, store or Store()) for path in paths]
     if header:
         return [_without_header(dialect, tuple(header)) for dialect in found]
     named = next((d for d in found if set(needed) <= set(d.names)), None)
@@ -83,7 +88,7 @@ def dialects(paths: Sequence[str], kind: Kind, needed: Sequence[str], header: Se
         if not lacking:
             made.append(dialect)
         elif named is not None and len(dialect.names) == len(named.names) and not set(dialect.names) & set(named.names):
-            made.append(Dialect(dialect.path, dialect.delimiter, named.names, header=False))
+            made.append(replace(dialect, names=named.names, header=False))
         else:
             raise InputError(
                 f"the first row of {dialect.path} does not name the column {lacking[0]}",
@@ -110,11 +115,11 @@ def _without_header(dialect: Dialect, header: tuple[str, ...]) -> Dialect:
             got=f"{len(first)} in the first, between {dialect.delimiter!r}",
             fix="Correct header in the schema file, or give --format tsv or csv.",
         )
-    return Dialect(dialect.path, dialect.delimiter, header, header=False)
+    return replace(dialect, names=header, header=False)
 
 
-def _dialect(path: str, kind: Kind) -> Dialect:
-    with _opened(path) as stream:
+def _dialect(path: str, kind: Kind, store: Store) -> Dialect:
+    with _opened(path, store) as stream:
         head = bytes(stream.read(_PROBE))
     for mark, encoding in _MARKS:
         if head.startswith(mark):
@@ -128,7 +133,7 @@ def _dialect(path: str, kind: Kind) -> Dialect:
     names = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
     if not names:
         raise InputError(f"the file {path} is empty", expected="a header and rows", fix="Leave it out.")
-    return Dialect(path, delimiter, tuple(names))
+    return Dialect(path, delimiter, tuple(names), store=store)
 
 
 def _encoding(path: str, got: str) -> InputError:
@@ -149,7 +154,7 @@ def csv_batches(dialect: Dialect) -> Iterator[pa.RecordBatch]:
         raise InputError(f"the header of {dialect.path} names {twice[0]} twice", fix="Rename one of them.")
     named = [n for n in dialect.names if n]
     try:
-        with _opened(dialect.path) as stream:
+        with _opened(dialect.path, dialect.store) as stream:
             reader = pacsv.open_csv(
                 stream,
                 read_options=pacsv.ReadOptions(
@@ -265,7 +270,7 @@ def _no_values(name: str, count: int | None, kind: pa.DataType) -> InputError:
     )
 
 
-def json_tables(path: str) -> Iterator[pa.Table]:
+def json_tables(path: str, store: Store) -> Iterator[pa.Table]:
     """Rows of a file of JSON lines; texts stay texts, whatever they look like.
 
     Raises:
@@ -273,7 +278,7 @@ def json_tables(path: str) -> Iterator[pa.Table]:
     """
     number = 0
     rows: list[dict[str, Any]] = []
-    with _opened(path) as stream:
+    with _opened(path, store) as stream:
         for line in _lines(stream):
             number += 1
             if not line.strip():

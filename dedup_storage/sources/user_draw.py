@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.lake.engine.sessions import run_session
-from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.lake.engine.stores import session_store
 from dedup_storage.report.draw.select import Drawn, choose_users, no_users
 from dedup_storage.report.draw.users import PLACE
 from dedup_storage.report.parquet.dataset_files import folder_files
@@ -54,12 +54,13 @@ class SparkDraw:
         self._spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
         self._scratch = f"{scratch.rstrip('/')}/sample-{uuid.uuid4().hex}"
         self._tables = 0
+        self._store = session_store(spark)
 
     def __enter__(self) -> SparkDraw:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        filesystem, path = resolve_uri(self._scratch)
+        filesystem, path = self._store(self._scratch)
         if filesystem.get_file_info(path).type is pafs.FileType.Directory:
             filesystem.delete_dir(path)
 
@@ -92,7 +93,7 @@ class SparkDraw:
         if not hashes:
             raise no_users(share)
         numbers = {_plain(file.path): number for number, file in enumerate(table.files)}
-        return Drawn(folder_files(place), {value: numbers[path] for path, value in hashes.items()})
+        return Drawn(folder_files(place, self._store), {value: numbers[path] for path, value in hashes.items()})
 
     def _read(self, table: TableFiles) -> DataFrame:
         if table.arrow_schema is None:

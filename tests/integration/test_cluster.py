@@ -15,13 +15,14 @@ from dedup_storage.config import load_settings
 from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.synth.files import write_log
 from dedup_storage.synth.params import SynthParams
-from tests.integration.cluster import Unavailable, postgres, standalone, submit
+from tests.integration.cluster import standalone, submit
+from tests.servers.postgres import DRIVER, Postgres, postgres
+from tests.servers.processes import Unavailable
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
-DRIVER = "org.postgresql:postgresql:42.7.7"
-PASSWORD = "only in the environment"  # noqa: S105
+PASSWORD = "only in the @environment:/%40"  # noqa: S105
 
 
 @pytest.fixture
@@ -35,12 +36,12 @@ def standalone_cluster(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
-    """Address of a PostgreSQL server."""
+def server() -> Iterator[Postgres]:
+    """A PostgreSQL server."""
     pytest.importorskip("psycopg2", reason="PyIceberg reaches PostgreSQL by psycopg2")
     try:
-        with postgres(PASSWORD) as uri:
-            yield uri
+        with postgres(PASSWORD) as made:
+            yield made
     except Unavailable as reason:
         pytest.skip(f"no PostgreSQL server can be started here: {reason}")
 
@@ -52,8 +53,8 @@ def test_on_a_standalone_cluster(standalone_cluster: tuple[str, Path], tmp_path:
     assert [len(list(place.glob(f"worker-{number}/app-*/*/"))) for number in (1, 2)] == [2, 2]
 
 
-def test_over_a_postgresql_catalog(server: str, tmp_path: Path) -> None:
-    catalog = {"name": "lake", "type": "jdbc", "uri": server, "user": "iceberg"}
+def test_over_a_postgresql_catalog(server: Postgres, tmp_path: Path) -> None:
+    catalog = {"name": "lake", "type": "jdbc", "uri": server.uri, "user": server.user}
     write_and_backfill(tmp_path, "local[2]", catalog, {"DEDUP_STORAGE_CATALOG__PASSWORD": PASSWORD})
     assert not list(tmp_path.rglob("catalog.db"))
 

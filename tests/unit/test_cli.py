@@ -331,3 +331,48 @@ def test_lists_of_rows_become_tables(capsys: pytest.CaptureFixture[str]) -> None
     assert "Wrote d" in out
     assert "Tables" in out
     assert "2.0 kB" in out
+
+
+def _settings(place: Path, **catalog: object) -> str:
+    """A settings file of a lake that nobody answers at, with Spark's packages."""
+    config = place / "settings.yaml"
+    spark = {"packages": ["org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0"]}
+    values = {"warehouse": "prod", "catalog": {"type": "rest", "uri": "http://127.0.0.1:9", **catalog}, "spark": spark}
+    config.write_text(jsonlib.dumps(values if catalog else {"spark": spark}), encoding="utf-8")
+    return str(config)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("write", "s3://logs/day", "--schema", "schema.yaml"),
+        ("backfill", "--all", "--sql", "y=1"),
+        ("late-labels", "s3://logs/labels", "--label", "y", "--time", "t"),
+        ("features", "add", "g", "--sql", "g=1"),
+        ("sample", "materialise", "s", "--into", "other"),
+    ],
+)
+def test_a_gate_without_a_folder_is_told_before_a_log_or_a_catalog_is_asked(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "schema.yaml").write_text(SCHEMA, encoding="utf-8")
+    config = _settings(tmp_path, properties={"s3.region": "eu-north-1"})
+    status, _, err = _run(app, *command, "--dataset", "clicks", "--config", config)
+    assert (status, "quality.docs is missing" in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("write", "s3://logs/day", "--schema", "schema.yaml", "--dataset", "clicks"),
+        ("adopt", "s3a://logs/day", "--schema", "schema.yaml", "--dataset", "clicks"),
+        ("infer-schema", "s3://logs/day"),
+        ("estimate", "s3://logs/day", "--schema", "schema.yaml", "--spark"),
+        ("late-labels", "s3://logs/labels", "--label", "y", "--time", "t", "--dataset", "clicks"),
+        ("forget-user", "--users-table", "s3://logs/users", "--dataset", "clicks"),
+    ],
+)
+def test_a_package_that_reads_a_log_is_told_before_the_log_is_asked(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "schema.yaml").write_text(SCHEMA, encoding="utf-8")
+    status, _, err = _run(app, *command, "--config", _settings(tmp_path))
+    assert (status, "org.apache.hadoop:hadoop-aws" in err) == (2, True), err

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
-from dedup_storage.config import CatalogType, load_settings
+from dedup_storage.config import CatalogType, Settings, load_settings
 from dedup_storage.errors import ConfigError, UnsafeNameError
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties, spark_catalog_conf
+from dedup_storage.lake.stores import check_store
 
 ROOT = Path(__file__).resolve().parents[2]
+OWN_STORE = {"s3.endpoint": "http://store.example.com:9000"}
 
 
 def _file(tmp_path: Path, text: str) -> Path:
@@ -151,6 +155,85 @@ def test_postgresql_catalog_keeps_the_password_out_of_the_uri_spark_logs() -> No
     conf = spark_catalog_conf(settings)
     assert conf["spark.sql.catalog.lake.uri"] == "jdbc:postgresql://db:5432/iceberg"
     assert pyiceberg_properties(settings)["uri"] == "postgresql+psycopg2://me:hunter2@db:5432/iceberg"
+
+
+# What an address, a query, a file of settings or Spark's variables give a meaning to.
+@pytest.mark.parametrize(
+    "password", ["a@b", "a/b:c", "100%", "%40", "?x=1#y&z", "it's", "a b+c", "${user.name}", "ключ"]
+)
+def test_passwords_of_any_characters_reach_both_clients(password: str) -> None:
+    user = f"role:{password}"
+    settings = load_settings(
+        None,
+        {
+            "DEDUP_STORAGE_CATALOG__TYPE": "jdbc",
+            "DEDUP_STORAGE_CATALOG__URI": "postgresql://db:5432/iceberg?sslmode=require",
+            "DEDUP_STORAGE_CATALOG__USER": user,
+            "DEDUP_STORAGE_CATALOG__PASSWORD": password,
+        },
+    )
+    url = make_url(pyiceberg_properties(settings)["uri"])
+    assert (url.username, url.password, url.host, url.port) == (user, password, "db", 5432)
+    assert (url.database, dict(url.query)) == ("iceberg", {"sslmode": "require"})
+    conf = spark_catalog_conf(settings)
+    assert conf["spark.sql.catalog.lake.uri"] == "jdbc:postgresql://db:5432/iceberg?sslmode=require"
+    assert (conf["spark.sql.catalog.lake.jdbc.user"], conf["spark.sql.catalog.lake.jdbc.password"]) == (user, password)
+
+
+def test_a_user_in_the_catalogs_address_is_refused() -> None:
+    environ = {
+        "DEDUP_STORAGE_CATALOG__TYPE": "jdbc",
+        "DEDUP_STORAGE_CATALOG__URI": "postgresql://me:hunter2@db/iceberg",
+    }
+    for client in (pyiceberg_properties, spark_catalog_conf):
+        with pytest.raises(ConfigError, match=r"catalog\.uri names a user") as caught:
+            client(load_settings(None, environ))
+        assert "hunter2" not in str(caught.value)
+
+
+# A name, an address, S3 Tables' and Glue's names, and what looks like a path.
+@pytest.mark.parametrize(
+    "warehouse",
+    ["prod", "s3://bucket/w", "arn:aws:s3tables:eu-north-1:111122223333:bucket/logs", "111122223333:cat/logs", "/prod"],
+)
+def test_a_rest_warehouse_goes_to_the_server_as_it_stands(warehouse: str) -> None:
+    settings = load_settings(
+        None,
+        {
+            "DEDUP_STORAGE_WAREHOUSE": warehouse,
+            "DEDUP_STORAGE_CATALOG__TYPE": "rest",
+            "DEDUP_STORAGE_CATALOG__URI": "https://catalog.example.com",
+        },
+    )
+    assert pyiceberg_properties(settings)["warehouse"] == warehouse
+    assert spark_catalog_conf(settings)["spark.sql.catalog.lake.warehouse"] == warehouse
+    assert (settings.warehouse_uri, settings.local_warehouse) == (warehouse, None)
+    with pytest.raises(ConfigError, match=r"quality\.docs is missing"):
+        _ = settings.docs_folder
+    # Delta's tables lie in folders, whatever catalog stands beside them.
+    assert settings.model_copy(update={"format": "delta", "warehouse": "w"}).local_warehouse == Path("w").resolve()
+
+
+def test_properties_that_nobody_here_knows_reach_both_clients() -> None:
+    given = {"rest.sigv4-enabled": "true", "header.X-Tenant": "ours", "client.region": "eu-north-1"}
+    environ = {"DEDUP_STORAGE_CATALOG__TYPE": "rest", "DEDUP_STORAGE_CATALOG__URI": "https://catalog.example.com"}
+    settings = load_settings(None, {**environ, "DEDUP_STORAGE_CATALOG__PROPERTIES": json.dumps(given)})
+    prefix = "spark.sql.catalog.lake."
+    spark = {k.removeprefix(prefix): v for k, v in spark_catalog_conf(settings).items() if k.startswith(prefix)}
+    for client in (pyiceberg_properties(settings), spark):
+        # Each client has a name of its own for the region.
+        assert {k: client[k] for k in (*given, "s3.region")} == {**given, "s3.region": "eu-north-1"}
+
+
+def test_a_store_of_ones_own_without_a_region_is_refused_before_anything_is_asked() -> None:
+    settings = Settings.model_validate(
+        {"warehouse": "s3://b/w", "catalog": {"type": "jdbc", "uri": "postgresql://db/x", "properties": OWN_STORE}}
+    )
+    with pytest.raises(ConfigError, match=r"has no region.*s3\.region"):
+        check_store(settings, {"AWS_CONFIG_FILE": "/nothing"})
+    check_store(settings, {"AWS_REGION": "eu-north-1"})
+    named = settings.catalog.model_copy(update={"properties": {**OWN_STORE, "client.region": "eu-north-1"}})
+    check_store(settings.model_copy(update={"catalog": named}), {"AWS_CONFIG_FILE": "/nothing"})
 
 
 def test_embedded_catalog_needs_a_local_warehouse() -> None:

@@ -106,6 +106,7 @@ LIBRARIES = ("pyiceberg", "deltalake", "delta")
 KNOWING = {
     "dataset/adopt/source.py": "what holds a log that is there is no dataset's format",
     "spark/errors.py": "messages for a package that Spark does not find",
+    "lake/folders.py": "PyIceberg knows what a catalog's properties say of a store",
     "reader/open/": "the reader opens files by each format's own library",
     "reader/decode/files.py": "the reader opens files by each format's own library",
     "report/parquet/dataset_files.py": "the report lists files by each format's own library",

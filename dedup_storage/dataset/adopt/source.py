@@ -10,7 +10,8 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConstancyError, DuplicateRowsError, InputError
-from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.lake.engine.stores import require_file_system
+from dedup_storage.lake.folders import Store
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.schema import DateGrain, Grain, LogSchema
 from dedup_storage.sources.address import Address, Kind, find_address
@@ -48,7 +49,9 @@ def find_source(spark: SparkSession, settings: Settings, source: str, schema: Lo
         InputError: there is no log, it is of a kind that the configured format cannot adopt, or its files differ.
         SchemaError: the log does not fit the schema.
     """
-    address = find_address(source)
+    require_file_system(spark, source)
+    store = Store(settings.catalog.properties)
+    address = find_address(source, store=store)
     if address.kind is Kind.TABLE:
         if settings.format != "iceberg":
             raise InputError(
@@ -74,7 +77,7 @@ def find_source(spark: SparkSession, settings: Settings, source: str, schema: Lo
             expected="Parquet files, or a Delta or Iceberg table",
             fix=_FIX,
         )
-    opened = open_source(source, wanted=wanted_columns(schema))
+    opened = open_source(source, wanted=wanted_columns(schema), store=store)
     check_source(opened, schema)
     if address.kind is Kind.DELTA:
         return Source(Kind.DELTA, address.place, spark.read.format("delta").load(address.place))
@@ -98,7 +101,7 @@ def _refuse_mixed(address: Address) -> None:
             fix=_FIX,
         )
     first: tuple[str, pa.Schema] | None = None
-    for file, found in read_schemas(address.files, resolve_uri):
+    for file, found in read_schemas(address.files, address.store):
         name, schema = file.path.removeprefix(f"{address.place}/"), found.remove_metadata()
         if first is None:
             first = (name, schema)

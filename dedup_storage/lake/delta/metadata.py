@@ -18,7 +18,7 @@ from dedup_storage.lake.delta.changes import delta_changed_cells, delta_stored_c
 from dedup_storage.lake.delta.events import Versions
 from dedup_storage.lake.delta.files import live_files, touched_files
 from dedup_storage.lake.delta.layout import generated_columns
-from dedup_storage.lake.delta.open import load_delta, storage_options
+from dedup_storage.lake.delta.open import load_delta
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.versions import VERSIONS_TABLE, VersionLog
 from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
@@ -26,6 +26,7 @@ from dedup_storage.lake.folders import child_folders, is_delta_table
 from dedup_storage.lake.history import ANCHORS, Added, Catalog, DatasetMetadata, FileShare, Totals, no_dataset
 from dedup_storage.lake.members import Members
 from dedup_storage.lake.stored_users import StoredUsers
+from dedup_storage.lake.stores import check_store, delta_options
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec
 from dedup_storage.schema import check_name
 
@@ -215,8 +216,9 @@ class DeltaLake:
     """The warehouse of one configuration, seen through ``deltalake``."""
 
     def __init__(self, settings: Settings) -> None:
+        check_store(settings)
         self.settings = settings
-        self.options = storage_options(settings.catalog.properties)
+        self.options = delta_options(settings.catalog.properties)
 
     def uri(self, dataset: str, table: str | None = None) -> str:
         """Folder of a dataset, or of one of its tables."""

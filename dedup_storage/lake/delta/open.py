@@ -10,7 +10,7 @@ from dedup_storage.errors import MissingDependencyError, StorageError
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["load_delta", "refuse_unreadable", "storage_options"]
+__all__ = ["load_delta", "refuse_unreadable"]
 
 _COLUMN_MAPPING = "delta.columnMapping.mode"
 # Reader features that change nothing of how a file is read.
@@ -20,22 +20,6 @@ _FIXES = {
     "REORG TABLE delta.`{uri}` APPLY (PURGE); ALTER TABLE delta.`{uri}` DROP FEATURE deletionVectors",
     "columnMapping": "ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('delta.columnMapping.mode' = 'none')",
 }
-_S3 = {
-    "s3.endpoint": "AWS_ENDPOINT_URL",
-    "s3.access-key-id": "AWS_ACCESS_KEY_ID",
-    "s3.secret-access-key": "AWS_SECRET_ACCESS_KEY",
-    "s3.session-token": "AWS_SESSION_TOKEN",
-    "s3.region": "AWS_REGION",
-}
-
-
-def storage_options(properties: Mapping[str, str]) -> dict[str, str]:
-    """Catalog properties as the ``deltalake`` package names them."""
-    options = {name: properties[key] for key, name in _S3.items() if key in properties}
-    if options.get("AWS_ENDPOINT_URL", "").startswith("http://"):
-        # A store inside a network; the package takes nothing but https unless it is told.
-        options["AWS_ALLOW_HTTP"] = "true"
-    return options
 
 
 def load_delta(uri: str, options: Mapping[str, str] | None = None, version: int | None = None) -> DeltaTable:

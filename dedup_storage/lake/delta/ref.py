@@ -33,8 +33,8 @@ class DeltaRef:
     name: str
     uri: str
     properties: Mapping[str, str]
-    options: Mapping[str, str] = field(default_factory=dict)
-    store: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    store: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def place(self, path: str) -> str:
         """Where a file of the table lies; the log of a shallow clone names files of another table by their address."""

@@ -81,7 +81,7 @@ class DeltaScan(Scan):
 
     def _footer(self, path: str) -> tuple[int, int, int]:
         """Rows of a file, stored bytes of the columns read, and their bytes as Spark's rows."""
-        filesystem, place = open_folder(self._ref.place(path))
+        filesystem, place = open_folder(self._ref.place(path), self._ref.store)
         with filesystem.open_input_file(place) as stream:
             metadata = pq.read_metadata(stream)
         stored = wide = 0

@@ -21,7 +21,8 @@ SESSION_DEFAULTS = {
     "spark.redaction.regex": "(?i)secret|password|token|credential|access[.]?key",
 }
 
-_CATALOGS = "spark.sql.catalog."
+# Catalogs and stores, which may be defined while a session runs.
+_DEFINED = ("spark.sql.catalog.", "fs.")
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def run_session(spark: SparkSession) -> SparkSession:
     """
     session = spark.newSession()
     for key, value in spark.conf.getAll.items():
-        # Spark calls only settings that it registered itself modifiable, and catalogs may be defined while it runs.
-        ours = key.startswith(_CATALOGS) or spark.conf.isModifiable(key)
+        # Spark calls only settings that it registered itself modifiable.
+        ours = key.startswith(_DEFINED) or spark.conf.isModifiable(key)
         if ours and session.conf.get(key, None) != value:
             session.conf.set(key, value)
     for key in SESSION_DEFAULTS:

@@ -158,13 +158,16 @@ class IcebergAdmin(Admin[IcebergMetadata]):
         from pyiceberg.exceptions import NoSuchTableError
 
         self._refuse_shared(name, table, folder)
+        store = self._store
         # A drop that was stopped may have done it.
         with suppress(NoSuchTableError):
+            # The catalog may vend the keys of the table's folder, and does so as long as it knows the table.
+            store = self.lake.catalog.load_table((name, table)).io.properties
             self.lake.catalog.drop_table((name, table))
         reached(f"drop:entry-{table}")
         if folder is not None:
-            delete_folder(folder, self._store)
-            delete_if_empty(folder.rsplit("/", 1)[0], self._store)
+            delete_folder(folder, store)
+            delete_if_empty(folder.rsplit("/", 1)[0], store)
 
     def _refuse_shared(self, name: str, table: str, folder: str | None) -> None:
         """Another table may lie in the same folder: one that was renamed, and one that was made under its old name."""

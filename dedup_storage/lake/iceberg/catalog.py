@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from dedup_storage.config import CatalogType, Settings
 from dedup_storage.errors import ConfigError
+from dedup_storage.lake.stores import check_store, with_region
 
 __all__ = ["CATALOG_FILE", "pyiceberg_properties", "spark_catalog_conf"]
 
@@ -29,8 +32,28 @@ def _sqlite_path(settings: Settings) -> str:
 
 def _uri(settings: Settings) -> str:
     if settings.catalog.uri is None:
-        raise ConfigError(f"catalog.uri is missing for a {settings.catalog.type.value} catalog")
+        raise ConfigError(
+            f"catalog.uri is missing for a {settings.catalog.type.value} catalog",
+            expected="the address of its server",
+            fix="Set catalog.uri (see conf/cluster.yaml).",
+        )
     return settings.catalog.uri
+
+
+def _sql_uri(settings: Settings) -> tuple[str, str]:
+    """Scheme and the rest of a SQL catalog's address.
+
+    Raises:
+        ConfigError: a user or a password stands in it: Java's drivers take them for a part of the host's name.
+    """
+    scheme, _, rest = _uri(settings).removeprefix("jdbc:").partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise ConfigError(
+            "catalog.uri names a user",
+            expected=f"{scheme}://HOST:PORT/DATABASE alone",
+            fix="Set catalog.user, and the password by DEDUP_STORAGE_CATALOG__PASSWORD.",
+        )
+    return scheme, rest
 
 
 def _secrets(settings: Settings) -> dict[str, str]:
@@ -40,16 +63,18 @@ def _secrets(settings: Settings) -> dict[str, str]:
 
 def pyiceberg_properties(settings: Settings) -> dict[str, str]:
     """Properties for ``pyiceberg.catalog.load_catalog(settings.catalog.name, **properties)``."""
+    check_store(settings)
     catalog = settings.catalog
-    properties = {"warehouse": settings.warehouse_uri, **catalog.properties, **_secrets(settings)}
+    properties = {"warehouse": settings.warehouse_uri, **with_region(catalog.properties), **_secrets(settings)}
     if catalog.type is CatalogType.SQLITE:
         properties |= {"type": "sql", "uri": f"sqlite:///{_sqlite_path(settings)}"}
     elif catalog.type is CatalogType.JDBC:
-        scheme, _, rest = _uri(settings).partition("://")
+        scheme, rest = _sql_uri(settings)
         login = ""
         if catalog.user:
-            password = f":{catalog.password.get_secret_value()}" if catalog.password else ""
-            login = f"{catalog.user}{password}@"
+            # Any character may stand in them, also those that mean something in an address.
+            password = f":{quote(catalog.password.get_secret_value(), safe='')}" if catalog.password else ""
+            login = f"{quote(catalog.user, safe='')}{password}@"
         driver = "+psycopg2" if scheme == "postgresql" else ""
         properties |= {"type": "sql", "uri": f"{scheme}{driver}://{login}{rest}"}
     else:
@@ -61,15 +86,17 @@ def pyiceberg_properties(settings: Settings) -> dict[str, str]:
 
 def spark_catalog_conf(settings: Settings) -> dict[str, str]:
     """Spark settings that define the catalog under its name."""
+    check_store(settings)
     catalog = settings.catalog
     prefix = f"spark.sql.catalog.{catalog.name}"
     # Other processes commit to the same tables, so a cached table would be a stale one.
-    inner = {"warehouse": settings.warehouse_uri, "cache-enabled": "false", **catalog.properties, **_secrets(settings)}
+    given = {**with_region(catalog.properties), **_secrets(settings)}
+    inner = {"warehouse": settings.warehouse_uri, "cache-enabled": "false", **given}
     if catalog.type is CatalogType.SQLITE:
         options = f"journal_mode=WAL&busy_timeout={_BUSY_TIMEOUT_MS}"
         inner |= {"type": "jdbc", "uri": f"jdbc:sqlite:{_sqlite_path(settings)}?{options}", "jdbc.schema-version": "V1"}
     elif catalog.type is CatalogType.JDBC:
-        inner |= {"type": "jdbc", "uri": f"jdbc:{_uri(settings)}", "jdbc.schema-version": "V1"}
+        inner |= {"type": "jdbc", "uri": f"jdbc:{'://'.join(_sql_uri(settings))}", "jdbc.schema-version": "V1"}
         if catalog.user:
             inner["jdbc.user"] = catalog.user
         if catalog.password:

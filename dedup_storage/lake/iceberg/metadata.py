@@ -309,6 +309,9 @@ class Lake:
             home = self.catalog.load_namespace_properties((dataset,)).get("location")
         except NoSuchNamespaceError:
             home = None
+        if home is None and self.settings.names_warehouse:
+            # The server alone knows where its warehouse is.
+            return None
         place = f"{(home or f'{self.settings.warehouse_uri}/{dataset}').rstrip('/')}/{table}"
         try:
             taken = holds_anything(place, self.settings.catalog.properties)

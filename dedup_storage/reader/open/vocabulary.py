@@ -80,7 +80,7 @@ def open_vocabulary(
     )
     plan = make_plan(name, settings, version, options)
     refuse_keys(plan, chosen)
-    file = _VocabularyFile(plan, chosen, min_count, settings.catalog.properties)
+    file = _VocabularyFile(plan, chosen, min_count)
     found = file.read()
     if found is None:
         found = _build(plan, chosen, min_count)
@@ -143,7 +143,7 @@ def _values(plan: ReadPlan, columns: Sequence[str]) -> Iterator[pa.Array]:
 class _VocabularyFile:
     """Where a vocabulary is kept: one Arrow file for each version, columns, count and choice of requests."""
 
-    def __init__(self, plan: ReadPlan, columns: Sequence[str], min_count: int, properties: Mapping[str, str]) -> None:
+    def __init__(self, plan: ReadPlan, columns: Sequence[str], min_count: int) -> None:
         chosen = ""
         if not plan.options.filters.is_empty or plan.options.sample is not None:
             chosen = f"-{plan.pins['filters']}"
@@ -151,7 +151,7 @@ class _VocabularyFile:
         content = fingerprint(plan.pins["snapshots"])
         file = f"{'+'.join(columns)}/v{plan.version}-{content}-seen{min_count}{chosen}.arrow"
         self.uri = f"{plan.source.requests.location.rstrip('/')}/{_FOLDER}/{file}"
-        self._filesystem, self._path = open_folder(self.uri, properties)
+        self._filesystem, self._path = open_folder(self.uri, plan.source.requests.io)
 
     @with_retries
     def read(self) -> IdVocabulary | None:

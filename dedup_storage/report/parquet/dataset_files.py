@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
 from dedup_storage.lake.catalogs import open_lake
-from dedup_storage.lake.folders import is_delta_table, is_hidden, resolve_uri
+from dedup_storage.lake.folders import Store, is_delta_table, is_hidden
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import TableRole
 from dedup_storage.report.parquet.delta import delta_folder_files, delta_member_files
@@ -54,28 +54,38 @@ def _members(settings: Settings, metadata: DatasetMetadata, version: int) -> Ite
 def input_files(path: str, settings: Settings | None = None) -> TableFiles:
     """The files of a raw log: a Parquet file or folder, a Delta table's folder, or ``namespace.table``.
 
+    Args:
+        path: Where it is.
+        settings: Where the catalog of table names is, and the store of the log.
+
     Raises:
         InputError: there is nothing of the kind, or it has no Parquet files.
     """
     if settings is not None and "/" not in path and "." in path and not path.endswith(".parquet"):
         return catalog_table_files(path, settings)
-    if is_delta_table(path):
-        return delta_folder_files(path)
-    return folder_files(path)
+    store = Store() if settings is None else Store(settings.catalog.properties)
+    if is_delta_table(path, store.properties):
+        return delta_folder_files(path, store)
+    return folder_files(path, store)
 
 
-def folder_files(path: str) -> TableFiles:
+def folder_files(path: str, store: Store | None = None) -> TableFiles:
     """The Parquet files under a folder (or one file), hive-style partition keys from their paths.
+
+    Args:
+        path: Where they are.
+        store: Opens it; by default as this machine is set up.
 
     Raises:
         InputError: the path does not exist or holds no Parquet file.
     """
-    filesystem, inner = resolve_uri(path)
+    store = store or Store()
+    filesystem, inner = store(path)
     info = filesystem.get_file_info(inner)
     if info.type is pafs.FileType.NotFound:
         raise InputError(f"the input {path} does not exist", expected="a Parquet file or a folder of them")
     if info.is_file:
-        return TableFiles(path, TableRole.LOGS.value, (DataFile(path, info.size),))
+        return TableFiles(path, TableRole.LOGS.value, (DataFile(path, info.size),), resolve=store)
     prefix = path.rstrip("/")
     found = []
     for entry in filesystem.get_file_info(pafs.FileSelector(inner, recursive=True)):
@@ -85,4 +95,4 @@ def folder_files(path: str) -> TableFiles:
             found.append(DataFile(prefix + relative, entry.size, keys))
     if not found:
         raise InputError(f"the folder {path} holds no Parquet files", expected="files ending in .parquet")
-    return TableFiles(path, TableRole.LOGS.value, tuple(sorted(found, key=lambda f: f.path)))
+    return TableFiles(path, TableRole.LOGS.value, tuple(sorted(found, key=lambda f: f.path)), resolve=store)

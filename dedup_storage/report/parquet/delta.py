@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -11,8 +10,9 @@ from dedup_storage.errors import MissingDependencyError, UsageError
 from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.layout import iceberg_names, partition_columns
 from dedup_storage.lake.delta.ref import DeltaRef
-from dedup_storage.lake.folders import open_folder
+from dedup_storage.lake.folders import Store
 from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.stores import delta_options
 from dedup_storage.layout import TableRole
 from dedup_storage.report.parquet.footers import DataFile
 from dedup_storage.report.parquet.tables import TableFiles
@@ -33,11 +33,10 @@ def delta_member_files(metadata: DatasetMetadata, name: str, role: str, version:
             files.paths, files.table["size_bytes"].to_pylist(), files.partitions, strict=True
         )
     ]
-    resolve = partial(open_folder, properties=ref.store)
-    return TableFiles(ref.name, role, tuple(found), iceberg_names(ref.properties), resolve)
+    return TableFiles(ref.name, role, tuple(found), iceberg_names(ref.properties), Store(ref.store))
 
 
-def delta_folder_files(path: str) -> TableFiles:
+def delta_folder_files(path: str, store: Store) -> TableFiles:
     """The files of a Delta table, by its folder.
 
     Raises:
@@ -53,7 +52,8 @@ def delta_folder_files(path: str) -> TableFiles:
             fix="Install it with: pip install 'dedup_storage[delta]'.",
         ) from None
     try:
-        rows = pa.table(DeltaTable(path).get_add_actions(flatten=False)).to_pylist()
+        opened = DeltaTable(path, storage_options=delta_options(store.properties))
+        rows = pa.table(opened.get_add_actions(flatten=False)).to_pylist()
     except (DeltaError, OSError) as error:
         raise UsageError(f"the Delta table {path} cannot be read: {error}") from None
     prefix = path.rstrip("/")
@@ -65,4 +65,4 @@ def delta_folder_files(path: str) -> TableFiles:
         )
         for row in rows
     )
-    return TableFiles(path, TableRole.LOGS.value, files)
+    return TableFiles(path, TableRole.LOGS.value, files, resolve=store)

@@ -14,7 +14,6 @@ from dedup_storage.dedup import gather_table
 from dedup_storage.dedup.expand import inverse_from_lengths
 from dedup_storage.dedup.runs import Int64, single_chunk
 from dedup_storage.errors import InputError, SchemaError
-from dedup_storage.lake.folders import resolve_uri
 from dedup_storage.report.draw.users import uniform
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.forms.arrow import standard_table
@@ -62,13 +61,14 @@ def flat_source(source: Source, schema: LogSchema, scratch: str | None = None) -
         tables = (part for table in tables for part in _exploded(table, schema))
         flat = flat.model_copy(update={"candidates": {}})
         notes = (*source.notes, "the log has one row for each request: it is measured as one row for each candidate")
-    files = tuple(ScratchFolder(scratch).write(tables))
+    store = source.address.store
+    files = tuple(ScratchFolder(scratch, store).write(tables))
     if not files:
         raise InputError(f"{source.address.source} holds no rows", fix="Check the path.")
-    filesystem, inner = resolve_uri(files[0].path)
+    filesystem, inner = store(files[0].path)
     with filesystem.open_input_file(inner) as stream:
         made = pq.ParquetFile(stream).schema_arrow.remove_metadata()
-    return replace(source, files=files, schema=made, notes=notes, resolve=resolve_uri), flat
+    return replace(source, files=files, schema=made, notes=notes, resolve=store), flat
 
 
 def _exploded(table: pa.Table, schema: LogSchema) -> Iterator[pa.Table]:

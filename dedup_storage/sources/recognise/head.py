@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
+from dedup_storage.lake.folders import Store
 from dedup_storage.report.parquet.one_schema import conform
 from dedup_storage.sources.address import Address, Kind, find_address
 from dedup_storage.sources.source import open_source
@@ -49,17 +50,17 @@ def read_head(
         format: Its kind, where names do not tell.
         header: Names of the columns of CSV files that have no header; found out when not given.
         texts: Columns whose texts stay texts.
-        settings: Where the catalog of table names is.
+        settings: Where the catalog of table names is, and the store of the log.
 
     Raises:
         InputError: it cannot be read, or holds no rows.
     """
-    address = find_address(source, format)
+    address = find_address(source, format, None if settings is None else Store(settings.catalog.properties))
     if address.kind in (Kind.CSV, Kind.TSV):
         return _text_head(address, header, texts)
     if address.kind is Kind.JSON:
         file = address.files[0]
-        found: pa.Table | None = next(json_tables(file.path), None)
+        found: pa.Table | None = next(json_tables(file.path, address.store), None)
     else:
         found = next(open_source(source, format=format, settings=settings).tables(), None)
     if found is None or not found.num_rows:
@@ -69,11 +70,11 @@ def read_head(
 
 def _text_head(address: Address, header: tuple[str, ...], texts: tuple[str, ...]) -> Head:
     path = address.files[0].path
-    dialect = dialects([path], address.kind, (), header)[0]
+    dialect = dialects([path], address.kind, (), header, address.store)[0]
     made = header
     if not header and _are_values(dialect.names):
         made = tuple(f"column_{number}" for number in range(1, len(dialect.names) + 1))
-        dialect = Dialect(path, dialect.delimiter, made, header=False)
+        dialect = replace(dialect, names=made, header=False)
     rows = next(_some(dialect), None)
     if rows is None or not rows.num_rows:
         raise InputError(f"{address.source} holds no rows", fix="Check the path.")

@@ -1,0 +1,39 @@
+"""What a Spark session reads files of object stores with."""
+
+from __future__ import annotations
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from dedup_storage.lake.folders import Store
+from dedup_storage.lake.stores import HADOOP_NAMES, missing_package, of_hadoop, scheme_of
+
+__all__ = ["require_file_system", "session_store"]
+
+
+def session_store(spark: SparkSession) -> Store:
+    """Opens addresses as the session does, so that Arrow and Spark read the same files with the same keys."""
+    found = {}
+    for name in HADOOP_NAMES:
+        value = spark.conf.get(name, None) or spark.conf.get(f"spark.hadoop.{name}", None)
+        if value is not None:
+            found[name] = value
+    return Store(of_hadoop(found))
+
+
+def require_file_system(spark: SparkSession, place: str) -> None:
+    """Refuse an address that the session cannot read, before anything is read.
+
+    Raises:
+        MissingDependencyError: names the package that brings what reads it.
+    """
+    scheme = scheme_of(place)
+    if not scheme:
+        return
+    # The session's own settings are among them.
+    conf = spark._jsparkSession.sessionState().newHadoopConf()
+    try:
+        spark._jvm.org.apache.hadoop.fs.FileSystem.getFileSystemClass(scheme, conf)  # type: ignore[union-attr]
+    except (Py4JJavaError, PySparkException) as error:
+        raise missing_package(scheme) from error
