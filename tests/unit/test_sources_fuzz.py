@@ -40,7 +40,7 @@ def test_what_went_wrong_once_is_right_or_refused(fault: str) -> None:
 
 
 @given(log=odd_logs())
-@examples(200)
+@examples(120)
 def test_a_source_gives_what_each_file_holds_or_names_what_it_refuses(log: OddLog) -> None:
     event(f"{log.kind}: {'equal' if _taken(log) else 'refused'}")
 
