@@ -13,17 +13,30 @@ from dedup_storage.cli.runtime import Job
 if TYPE_CHECKING:
     from dedup_storage.report.draw.select import DrawEngine
 
-__all__ = ["SampleOption", "ScratchOption", "ShareOption", "SparkOption", "drawing"]
+__all__ = ["SampleOption", "ScratchOption", "ShareOption", "SparkOption", "drawing", "scratch_folder"]
 
 SampleOption = Annotated[int, typer.Option(min=1, help="Size of the sample as flat rows in memory, in MiB.")]
 ShareOption = Annotated[float | None, typer.Option(help="Share of the users to sample, instead of a size.")]
 SparkOption = Annotated[
-    bool, typer.Option("--spark", help="Let Spark draw the sample: for logs that are too much to read here.")
+    bool,
+    typer.Option(
+        "--spark",
+        help="Let Spark draw the sample from plain Parquet, however large. A log of texts, with forms, or with a row "
+        "for each request is made plain flat Parquet in this process first, all of it: write those into a dataset.",
+    ),
 ]
 ScratchOption = Annotated[
     str | None,
-    typer.Option(help="Folder for the rows that Spark draws, removed at the end; by default inside the warehouse."),
+    typer.Option(
+        help="With --spark: folder for the rows that it draws, and for those that are made plain Parquet before; "
+        "removed at the end, by default inside the warehouse."
+    ),
 ]
+
+
+def scratch_folder(job: Job, by_spark: bool, scratch: str | None) -> str | None:
+    """Where rows are made plain Parquet: where Spark's processes reach them, else this machine's temporary folder."""
+    return (scratch or job.shared_folder) if by_spark else None
 
 
 @contextmanager
@@ -34,5 +47,5 @@ def drawing(job: Job, by_spark: bool, scratch: str | None) -> Iterator[DrawEngin
         return
     from dedup_storage.sources.user_draw import SparkDraw
 
-    with job.spark() as spark, SparkDraw(spark, scratch or job.shared_folder) as draw:
+    with job.spark() as spark, SparkDraw(spark, str(scratch_folder(job, by_spark, scratch))) as draw:
         yield draw

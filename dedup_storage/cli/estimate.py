@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dedup_storage.cli.drawing import SampleOption, ScratchOption, ShareOption, SparkOption, drawing
+from dedup_storage.cli.drawing import SampleOption, ScratchOption, ShareOption, SparkOption, drawing, scratch_folder
 from dedup_storage.cli.options import LogFormat
 from dedup_storage.cli.output import stdout
 from dedup_storage.cli.progress import file_progress
@@ -44,8 +44,9 @@ def estimate(
     kind = format.value if format else None
     if spark:
         job.require(source)
-    log = open_source(source, format=kind, wanted=wanted_columns(described), settings=job.settings)
-    log, described = flat_source(log, described, scratch if spark else None)
+    place = scratch_folder(job, spark, scratch)
+    log = open_source(source, format=kind, wanted=wanted_columns(described), settings=job.settings, scratch=place)
+    log, described = flat_source(log, described, place)
     with drawing(job, spark, scratch) as draw, file_progress() as progress:
         savings = estimate_savings(
             log.table(), described, share=share, draw_bytes=sample_mib * 1024**2,

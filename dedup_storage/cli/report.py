@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dedup_storage.cli.drawing import SampleOption, ScratchOption, ShareOption, SparkOption, drawing
+from dedup_storage.cli.drawing import SampleOption, ScratchOption, ShareOption, SparkOption, drawing, scratch_folder
 from dedup_storage.cli.options import SchemaOption, VersionOption
 from dedup_storage.cli.output import stdout
 from dedup_storage.cli.progress import FileProgress, file_progress
@@ -76,7 +76,7 @@ def report(
         made = _measure(
             job, dataset, input, schema, version, progress, columns=tuple(column or ()), share=share,
             sample_bytes=sample_mib * 1024**2, baselines=baselines, draw=draw,
-            sample=sample, scratch=scratch if spark else None,
+            sample=sample, scratch=scratch_folder(job, spark and baselines, scratch),
         )  # fmt: skip
         if against is not None and before is None:
             before = _measure(job, dataset, None, None, int(against), progress)
@@ -133,7 +133,7 @@ def _measure(
             "the input has no description", expected="--schema FILE", fix="Make one: dedup-storage infer-schema."
         )
     described = LogSchema.from_yaml(schema)
-    log = open_source(str(input), wanted=wanted_columns(described), settings=job.settings)
+    log = open_source(str(input), wanted=wanted_columns(described), settings=job.settings, scratch=scratch)
     log, described = flat_source(log, described, scratch)
     return measure_log(
         log.table(), described, baselines=layouts, columns=columns,

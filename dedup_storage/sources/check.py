@@ -9,6 +9,7 @@ import pyarrow as pa
 from dedup_storage.errors import SchemaError
 from dedup_storage.schema import LogSchema, check_name
 from dedup_storage.sources.forms.kinds import standard_kinds
+from dedup_storage.sources.reserved import refuse_twice
 from dedup_storage.sources.source import Source
 from dedup_storage.sources.unsigned import UNSIGNED
 
@@ -56,6 +57,7 @@ def check_source(source: Source, schema: LogSchema, *, impressions: Source | Non
     kinds = standard_kinds(kinds, schema)
     for name in kinds:
         check_name(name, "column name")
+    refuse_twice(kinds)
     schema.require_columns(kinds, source.address.source)
 
     def demand(column: str | None, role: str, fits: Callable[[pa.DataType], bool], expected: str) -> None:

@@ -23,7 +23,7 @@ from dedup_storage.sources.forms.spark import standard_frames
 from dedup_storage.sources.frames import arrow_types, source_frame
 from dedup_storage.sources.newest import cut_to_newest, newest_only
 from dedup_storage.sources.origin import Origin
-from dedup_storage.sources.reserved import refuse_reserved
+from dedup_storage.sources.reserved import refuse_reserved, refuse_twice
 from dedup_storage.sources.source import Source, open_source
 from dedup_storage.sources.times import with_times
 from dedup_storage.sources.wanted import wanted_columns
@@ -151,10 +151,7 @@ class RawLog:
             names += self.candidates.columns
         self.schema.require_columns(names)
         refuse_reserved(names)
-        lower = [n.lower() for n in self.frame.columns]
-        twice = sorted({n for n in lower if lower.count(n) > 1})
-        if twice:
-            raise SchemaError(f"the column {twice[0]} occurs twice when case is ignored", fix="Rename one of them.")
+        refuse_twice(self.frame.columns)
         for name in names:
             check_name(name, "column name")
         fields = list(self.frame.schema.fields)

@@ -1,4 +1,4 @@
-"""Names that a column cannot have, since a format, an engine or the toolkit has columns of these names. Pure."""
+"""Names that a column cannot have, since a format, an engine, the toolkit or the log itself uses them. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from dedup_storage.errors import SchemaError
 
-__all__ = ["refuse_reserved"]
+__all__ = ["refuse_reserved", "refuse_twice"]
 
 _RESERVED = {
     **dict.fromkeys(
@@ -41,3 +41,16 @@ def refuse_reserved(columns: Iterable[str]) -> None:
                 expected="another name",
                 fix=f"Rename the column {name} in the log.",
             )
+
+
+def refuse_twice(columns: Iterable[str]) -> None:
+    """Refuse columns that differ in case alone, which tables and engines take for one.
+
+    Raises:
+        SchemaError: names both.
+    """
+    known: dict[str, str] = {}
+    for name in columns:
+        other = known.setdefault(name.lower(), name)
+        if other != name:
+            raise SchemaError(f"the columns {other} and {name} differ in case alone", fix="Rename one of them.")

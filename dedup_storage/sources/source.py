@@ -8,12 +8,11 @@ address  ->  what it is, which files it has now            (address.py)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedup_storage.config import Settings
@@ -27,45 +26,22 @@ from dedup_storage.report.parquet.one_schema import (
     file_schema,
     index_columns,
     is_plain,
-    joined,
     one_schema,
     open_parquet,
 )
 from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.sources.address import Address, Kind, find_address
+from dedup_storage.sources.columns import Wanted, refuse_empty_types, with_partitions, with_types
 from dedup_storage.sources.foreign import delta_input, iceberg_rows
 from dedup_storage.sources.reserved import refuse_reserved
 from dedup_storage.sources.scratch import ScratchFolder
-from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, json_tables, typed
+from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, json_tables, one_number, typed
 from dedup_storage.sources.unsigned import UNSIGNED, fits_signed
 
 __all__ = ["Source", "Wanted", "open_source", "read_schemas"]
 
 _THREADS = 16
 _BATCH_ROWS = 65_536
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is known of a source's columns before it is opened.
-
-    Attributes:
-        needed: Columns that every row must have.
-        texts: Columns whose texts stay texts: the keys.
-        whole: Columns that are kept as 64-bit integers where unsigned ones fit.
-        wide: Those of ``whole`` that are kept as ``decimal(20,0)`` where unsigned ones do not fit.
-        times: Columns of times, whose texts and numbers are read as times later.
-        types: Column -> type, of what is declared or of the dataset that the rows go into.
-        header: Columns of CSV and TSV files that have no header.
-    """
-
-    needed: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    whole: tuple[str, ...] = ()
-    wide: tuple[str, ...] = ()
-    times: tuple[str, ...] = ()
-    types: Mapping[str, pa.DataType] = field(default_factory=dict)
-    header: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +54,7 @@ class Source:
         schema: One schema over all of them, partition columns of the paths included.
         notes: What was done with the columns, to be said.
         resolve: Finds the file system of a file.
+        origins: File -> the file that its rows were made of, where it is another one.
     """
 
     address: Address
@@ -85,6 +62,7 @@ class Source:
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     notes: tuple[str, ...] = ()
     resolve: Resolve = field(default_factory=Store)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def partitions(self) -> tuple[str, ...]:
@@ -110,11 +88,24 @@ class Source:
             with filesystem.open_input_file(inner) as stream:
                 parquet = open_parquet(stream)
                 there = [c for c in schema.names if c in parquet.schema_arrow.names]
-                for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=there):
+                for batch in _batches(parquet, there, file.path):
                     try:
                         yield conform(pa.Table.from_batches([batch]), schema, file.partition)
                     except pa.ArrowInvalid as error:
-                        raise _unfit(file.path, error) from None
+                        raise _unfit(self.origins.get(file.path, file.path), error) from None
+
+
+def _batches(parquet: pq.ParquetFile, columns: Sequence[str], path: str) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, no batch of several row groups: nested dictionaries differ between them."""
+    for group in range(parquet.num_row_groups):
+        try:
+            yield from parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=columns)
+        except pa.ArrowNotImplementedError as error:
+            raise InputError(
+                f"the file {path} cannot be read by Arrow: {str(error).splitlines()[0]}",
+                expected="nested columns whose dictionaries do not change inside a row group",
+                fix="Write it with smaller row groups, or without dictionaries inside lists, maps and structs.",
+            ) from None
 
 
 def open_source(
@@ -181,8 +172,10 @@ def _checked(
     scratch: str | None = None,
     resolve: Resolve | None = None,
     stated: pa.Schema | None = None,
+    origins: Mapping[str, str] | None = None,
 ) -> Source:
     """A source of Parquet files, brought to one schema; ``stated`` is that of the table that they belong to."""
+    made_of = origins or {}
     files, resolve = address.files if files is None else files, resolve or address.store
     if not files:
         raise InputError(f"{address.source} holds no rows", fix="Check the path.")
@@ -198,20 +191,20 @@ def _checked(
             if bare not in different:
                 different[bare] = None
                 indexed.update(index_columns(schema))
-                yield file.path, bare
+                yield made_of.get(file.path, file.path), bare
 
     found_types = one_schema(schemas())
     wide = [c for c in known.wide if c in found_types.names and found_types.field(c).type == UNSIGNED]
     beyond = {c for c in wide if c not in known.types and not fits_signed(files, c, resolve)}
-    one = _with_types(found_types, replace(known, whole=tuple(c for c in known.whole if c not in beyond)))
+    one = with_types(found_types, replace(known, whole=tuple(c for c in known.whole if c not in beyond)))
     refuse_reserved(one.names)
-    one = _with_partitions(address, files, one, known, resolve)
-    _refuse_empty_types(one, address.source)
+    one = with_partitions(files, one, known, resolve, made_of)
+    refuse_empty_types(one, address.source)
     plain = not any(_is_odd(file) for file in files) and all(
         f.name not in one.names or is_plain(f.type, one.field(f.name).type) for schema in different for f in schema
     )
     notes = tuple(f"the column {c} is the index of pandas and was left out" for c in sorted(indexed))
-    found = Source(address, files, one, notes, resolve)
+    found = Source(address, files, one, notes, resolve, made_of)
     if plain:
         return found
     made = tuple(ScratchFolder(scratch, address.store).write(found.tables()))
@@ -249,82 +242,22 @@ def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[
             yield from zip(part, pool.map(read, part), strict=True)
 
 
-def _with_types(schema: pa.Schema, known: Wanted) -> pa.Schema:
-    """The schema with the types that are wanted, where that changes no value by its kind."""
-    fields = []
-    for item in schema:
-        wanted, kind = known.types.get(item.name), item.type
-        if wanted is not None and joined(wanted, kind) == wanted:
-            kind = wanted
-        elif wanted is not None and pa.types.is_timestamp(wanted) and pa.types.is_timestamp(kind):
-            # A naive time is UTC.
-            kind = wanted
-        elif wanted == UNSIGNED and pa.types.is_integer(kind):
-            kind = wanted
-        elif item.name in known.whole and kind == UNSIGNED:
-            kind = pa.int64()
-        fields.append(pa.field(item.name, kind))
-    return pa.schema(fields)
-
-
-def _refuse_empty_types(schema: pa.Schema, source: str) -> None:
-    for item in schema:
-        if pa.types.is_null(item.type):
-            raise InputError(
-                f"the column {item.name} has no value and no type in any file of {source}",
-                expected="a type, even where every value is null",
-                fix=f"Cast the column {item.name}, or say its type in the schema: types: {{{item.name}: string}}.",
-            )
-
-
-def _with_partitions(
-    address: Address,
-    files: Sequence[DataFile],
-    schema: pa.Schema,
-    known: Wanted,
-    resolve: Resolve,
-) -> pa.Schema:
-    """The schema with the columns that stand in paths alone, as texts; those that stand in both must agree."""
-    keys = dict.fromkeys(key for file in files for key in file.partition)
-    for key in keys:
-        if key in schema.names:
-            _refuse_disagreement(key, files, schema, resolve)
-        else:
-            schema = schema.append(pa.field(key, known.types.get(key, pa.string())))
-    return schema
-
-
-def _refuse_disagreement(key: str, files: Sequence[DataFile], schema: pa.Schema, resolve: Resolve) -> None:
-    for file in files:
-        if key not in file.partition:
-            continue
-        filesystem, inner = resolve(file.path)
-        with filesystem.open_input_file(inner) as stream:
-            parquet = open_parquet(stream)
-            if key not in parquet.schema_arrow.names:
-                continue
-            values = pc.unique(parquet.read(columns=[key])[key])
-        told = [None if v is None else str(v) for v in values.to_pylist()]
-        if any(v != file.partition[key] for v in told):
-            raise InputError(
-                f"the column {key} differs from the path of {file.path}",
-                expected=f"{key}={file.partition[key]} in every row",
-                got=f"{len(told)} values in the file",
-                fix="Correct the path, or rename the column in the file or in the path.",
-            )
-
-
 # -- texts --------------------------------------------------------------------------------------------------------
 
 
 def _from_texts(address: Address, known: Wanted, scratch: str | None) -> Source:
     folder = ScratchFolder(scratch, address.store)
+    origins: dict[str, str] = {}
+
+    def made(tables: Iterable[pa.Table | pa.RecordBatch], of: DataFile) -> list[DataFile]:
+        parts = [replace(part, partition=of.partition) for part in folder.write(tables)]
+        origins.update(dict.fromkeys((part.path for part in parts), origins.get(of.path, of.path)))
+        return parts
+
     if address.kind is Kind.JSON:
-        made: list[DataFile] = []
-        for file in address.files:
-            parts = folder.write(json_tables(file.path, address.store))
-            made += [replace(part, partition=file.partition) for part in parts]
-        return _checked(address, tuple(_with_one_number(address, made, folder)), known, scratch)
+        parts = [part for file in address.files for part in made(json_tables(file.path, address.store), file)]
+        files = tuple(_with_one_number(address, parts, made))
+        return _checked(address, files, known, scratch, origins=origins)
     notes: list[str] = []
     seen = TextColumns()
     described = dialects([f.path for f in address.files], address.kind, known.needed, known.header, address.store)
@@ -334,43 +267,39 @@ def _from_texts(address: Address, known: Wanted, scratch: str | None) -> Source:
             notes.append(f"{dialect.path} has no header: its columns are taken in the order of the other files")
         if "" in dialect.names:
             notes.append(f"a column without a name, pandas' index, was left out of {dialect.path}")
-        texts += [
-            replace(part, partition=file.partition) for part in folder.write(_watched(csv_batches(dialect), seen))
-        ]
+        texts += made(_watched(csv_batches(dialect), seen), file)
     kinds = {c: kind if c in known.times else known.types.get(c, kind) for c, kind in seen.kinds(known.texts).items()}
     if not texts:
         raise InputError(f"{address.source} holds no rows", fix="Check the path.")
     if any(kind != pa.string() for kind in kinds.values()):
-        made = []
-        for file in texts:
-            plain = Source(
-                address, (replace(file, partition={}),), _schema_of(file, folder.store), resolve=folder.store
-            )
-            parts = folder.write(typed(rows, kinds) for rows in plain.tables())
-            made += [replace(part, partition=file.partition) for part in parts]
-        texts = made
-    found = _checked(address, tuple(texts), known, scratch)
+        texts = [part for file in texts for part in made((typed(t, kinds) for t in _plain(address, file)), file)]
+    found = _checked(address, tuple(texts), known, scratch, origins=origins)
     return replace(found, notes=(*notes, *found.notes))
 
 
-def _with_one_number(address: Address, parts: list[DataFile], folder: ScratchFolder) -> list[DataFile]:
+def _plain(address: Address, file: DataFile, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
+    """The rows of one scratch file, without what its path tells."""
+    types = schema or _schema_of(file, address.store)
+    return Source(address, (replace(file, partition={}),), types, resolve=address.store).tables()
+
+
+def _with_one_number(
+    address: Address, parts: list[DataFile], made: Callable[[Iterable[pa.Table], DataFile], list[DataFile]]
+) -> list[DataFile]:
     """JSON has one kind of number: a column of 5 in one part and 5.5 in another is one of doubles, where all fit.
 
     Raises:
         InputError: an integer is no double.
     """
-    schemas = [_schema_of(part, folder.store) for part in parts]
-    doubles = {f.name for schema in schemas for f in schema if f.type == pa.float64()}
-    made: list[DataFile] = []
+    schemas = [_schema_of(part, address.store) for part in parts]
+    kinds: dict[str, pa.DataType] = {}
+    for field_ in (f for schema in schemas for f in schema):
+        kinds[field_.name] = one_number(kinds.get(field_.name, field_.type), field_.type)
+    found: list[DataFile] = []
     for part, schema in zip(parts, schemas, strict=True):
-        mixed = [f.name for f in schema if f.type == pa.int64() and f.name in doubles]
-        if not mixed:
-            made.append(part)
-            continue
-        wanted = pa.schema([(f.name, pa.float64() if f.name in mixed else f.type) for f in schema])
-        rows = Source(address, (replace(part, partition={}),), wanted, resolve=folder.store).tables()
-        made += [replace(new, partition=part.partition) for new in folder.write(rows)]
-    return made
+        wanted = pa.schema([(f.name, one_number(f.type, kinds[f.name])) for f in schema])
+        found += [part] if wanted == schema else made(_plain(address, part, wanted), part)
+    return found
 
 
 def _schema_of(file: DataFile, store: Store) -> pa.Schema:

@@ -22,12 +22,12 @@ from dedup_storage.errors import InputError
 from dedup_storage.lake.folders import Store
 from dedup_storage.sources.address import Kind
 
-__all__ = ["Dialect", "TextColumns", "csv_batches", "dialects", "json_tables", "typed"]
+__all__ = ["Dialect", "TextColumns", "csv_batches", "dialects", "json_tables", "one_number", "typed"]
 
 _BLOCK = 8 * 1024**2
 _PROBE = 1024**2
 _LINES = 10_000
-_WHOLE = r"^-?(0|[1-9][0-9]{0,18})$"
+_WHOLE = r"^(0|-?[1-9][0-9]{0,18})$"
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 # A double holds every integer of so many digits.
 _EXACT = r"^-?[0-9]{16,}$"
@@ -202,8 +202,10 @@ class TextColumns:
             if self._whole.setdefault(name, True):
                 self._whole[name] = _all(pc.match_substring_regex(column, _WHOLE)) and _fits_int64(column)
             if self._number.setdefault(name, True):
-                self._number[name] = _all(pc.match_substring_regex(column, _NUMBER)) and not _any(
-                    pc.match_substring_regex(column, _EXACT)
+                self._number[name] = (
+                    _all(pc.match_substring_regex(column, _NUMBER))
+                    and not _any(pc.match_substring_regex(column, _EXACT))
+                    and _all(pc.is_finite(column.cast(pa.float64())))
                 )
             if self._truth.setdefault(name, True):
                 self._truth[name] = _all(pc.is_in(column, pa.array(["true", "false", "True", "False", None])))
@@ -299,6 +301,26 @@ def json_tables(path: str, store: Store) -> Iterator[pa.Table]:
         yield _table(rows, path, number)
 
 
+def one_number(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """A type whose integers are doubles where those of another one are: JSON has one kind of number."""
+    types = pa.types
+    if kind == pa.int64() and other == pa.float64():
+        return other
+    if types.is_list(kind) and types.is_list(other):
+        return pa.list_(kind.value_field.with_type(one_number(kind.value_type, other.value_type)))
+    if types.is_struct(kind) and types.is_struct(other):
+        there, here = {f.name: f.type for f in other}, {f.name for f in kind}
+        fields = [f.with_type(one_number(f.type, there.get(f.name, f.type))) for f in kind]
+        return pa.struct([*fields, *(f for f in other if f.name not in here)])
+    return kind
+
+
+def _has_bare_object(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return not kind.num_fields or any(_has_bare_object(f.type) for f in kind)
+    return bool(pa.types.is_list(kind)) and _has_bare_object(kind.value_type)
+
+
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
     kept = b""
     while block := bytes(stream.read(_BLOCK)):
@@ -325,4 +347,10 @@ def _table(rows: list[dict[str, Any]], path: str, last: int) -> pa.Table:
                     got=f"several before line {last + 1}",
                     fix=f"Write {name} as one type, for example as a text.",
                 ) from None
+        if _has_bare_object(columns[name].type):
+            raise InputError(
+                f"the column {name} holds objects without any field in {path}, up to line {last}",
+                expected="a field in some object of the column",
+                fix=f"Write {name} as null where it is empty, or leave it out.",
+            )
     return pa.table(columns)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from dedup_storage.forms import JsonForm, TextForm
 from dedup_storage.schema import LogSchema
-from dedup_storage.sources.source import Wanted
+from dedup_storage.sources.columns import Wanted
 
 __all__ = ["wanted_columns"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gzip
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dedup_storage.config import Settings
 from dedup_storage.errors import InputError, SchemaError
+from dedup_storage.layout import TableRole
+from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.address import Kind, find_address
 from dedup_storage.sources.check import check_source
@@ -246,6 +250,13 @@ def test_a_delta_folder_is_its_log(tmp_path: Path) -> None:
     assert _rows(open_source(place)) == [{"u": 1, "p": "a"}, {"u": 3, "p": "b"}]
 
 
+def test_a_table_with_rows_that_delete_files_take_away_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = TableFiles("shop.log", TableRole.LOGS.value, (), deleted_rows=3)
+    monkeypatch.setattr("dedup_storage.sources.source.input_files", lambda source, settings: table)
+    with pytest.raises(InputError, match=r"the table shop\.log has 3 rows that delete files take away.*Compact"):
+        open_source("shop.log", settings=Settings())
+
+
 def test_ids_stand_as_they_are_but_for_line_ends_and_a_byte_order_mark(tmp_path: Path) -> None:
     assert read_ids(Path(_text(tmp_path / "ids", b"\xef\xbb\xbfalice\r\nbob \n\n \n"))) == ["alice", "bob "]
     with pytest.raises(InputError, match="UTF-8"):
@@ -343,3 +354,14 @@ def test_times_of_96_bits_are_instants(tmp_path: Path) -> None:
     zoned = noon.replace(tzinfo=dt.UTC)
     assert _rows(source) == [{"t": zoned, "l": [zoned]}]
     assert source.files[0].path == str(tmp_path / "old.parquet")
+
+
+def test_the_page_of_inputs_names_a_test_for_each_kind() -> None:
+    root = Path(__file__).resolve().parents[2]
+    lines = (root / "docs" / "inputs.md").read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("|").rpartition("|")[2] for line in lines if line.startswith("|")][2:]
+    assert len(rows) > 40
+    for row in rows:
+        named = re.findall(r"`([^`]+)`", row)
+        assert named or "same" in row, row
+        assert all((root / "tests" / name).is_file() for name in named), row

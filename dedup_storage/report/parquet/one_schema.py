@@ -71,8 +71,6 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return _UNSIGNED[kind]
     if types.is_float16(kind):
         return pa.float32()
-    if types.is_duration(kind):
-        return pa.int64()
     if types.is_date64(kind):
         return pa.date32()
     if types.is_timestamp(kind):
@@ -80,11 +78,17 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.timestamp("us", "UTC" if kind.tz else None)
     if types.is_map(kind):
         return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
-    if types.is_struct(kind):
+    if types.is_struct(kind) and kind.num_fields:
         return pa.struct([pa.field(f.name, plain_type(f.type)) for f in kind])
     if _is_list(kind):
         return pa.list_(pa.field("element", plain_type(kind.value_type)))
-    if types.is_time(kind) or types.is_interval(kind) or types.is_decimal256(kind) or types.is_union(kind):
+    if (
+        types.is_struct(kind)
+        or types.is_time(kind)
+        or types.is_interval(kind)
+        or types.is_decimal256(kind)
+        or types.is_union(kind)
+    ):
         raise ValueError(str(kind))
     return kind
 
@@ -167,7 +171,19 @@ def one_schema(found: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
             if field.name not in first or pa.types.is_null(first[field.name][1]):
                 first[field.name] = (file, field.type)
             kinds[field.name] = one
-    return pa.schema(list(kinds.items()))
+    return pa.schema([(name, _counted(kind)) for name, kind in kinds.items()])
+
+
+def _counted(kind: pa.DataType) -> pa.DataType:
+    """Durations, which are of one unit now, as numbers of it: no table has a type for them."""
+    types = pa.types
+    if types.is_duration(kind):
+        return pa.int64()
+    if types.is_map(kind):
+        return pa.map_(_counted(kind.key_type), _counted(kind.item_type))
+    if types.is_struct(kind):
+        return pa.struct([f.with_type(_counted(f.type)) for f in kind])
+    return pa.list_(pa.field("element", _counted(kind.value_type))) if types.is_list(kind) else kind
 
 
 def index_columns(schema: pa.Schema) -> set[str]:
@@ -182,6 +198,8 @@ def is_plain(file: pa.DataType, wanted: pa.DataType) -> bool:
         return False
     if types.is_null(file):
         return wanted in _SIGNED
+    if types.is_duration(file):
+        return wanted == pa.int64()
     if types.is_timestamp(file):
         as_instant = file.tz != _INT96 or (types.is_timestamp(wanted) and wanted.tz is not None)
         return file.unit != "ns" and types.is_timestamp(wanted) and as_instant
@@ -241,12 +259,14 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return pa.StructArray.from_arrays(parts, fields=list(kind), mask=array.is_null())
     if types.is_map(kind) and types.is_map(array.type):
         keys, items = _cast(array.keys, kind.key_type), _cast(array.items, kind.item_type)
-        return pa.MapArray.from_arrays(_offsets(array), keys, items)
+        offsets, missing = _offsets(array)
+        return pa.MapArray.from_arrays(offsets, keys, items, mask=missing)
     if types.is_list(kind) and _is_list(array.type):
         if not (types.is_list(array.type) or types.is_large_list(array.type)):
             array = array.cast(pa.list_(array.type.value_type))
         lists = array.cast(pa.list_(array.type.value_type)) if types.is_large_list(array.type) else array
-        return pa.ListArray.from_arrays(_offsets(lists), _cast(lists.values, kind.value_type), kind)
+        offsets, missing = _offsets(lists)
+        return pa.ListArray.from_arrays(offsets, _cast(lists.values, kind.value_type), kind, mask=missing)
     if types.is_timestamp(array.type) and types.is_timestamp(kind):
         # Arrow would take a naive time for one of the other's zone; here every naive time is UTC.
         unit = array.view(pa.int64()).view(pa.timestamp(array.type.unit)).cast(pa.timestamp(kind.unit))
@@ -256,10 +276,10 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return array.cast(kind)
 
 
-def _offsets(array: pa.Array) -> pa.Array:
-    """List offsets with nulls where the list is null, as ``from_arrays`` takes them."""
-    offsets = array.offsets.cast(pa.int32())
-    if not array.null_count:
-        return offsets
-    missing = pa.concat_arrays([array.is_null(), pa.array([False])])
-    return pc.if_else(missing, pa.scalar(None, pa.int32()), offsets)
+def _offsets(array: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """List offsets, and which lists are missing, as ``from_arrays`` takes them.
+
+    The slot of a missing list may hold elements, as that of every list of a fixed size does; offsets that are null
+    would give them to the list before it.
+    """
+    return pa.array(array.offsets.to_numpy(), pa.int32()), array.is_null() if array.null_count else None

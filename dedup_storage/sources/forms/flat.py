@@ -16,8 +16,9 @@ from dedup_storage.dedup.runs import Int64, single_chunk
 from dedup_storage.errors import InputError, SchemaError
 from dedup_storage.report.draw.users import uniform
 from dedup_storage.schema import LogSchema
+from dedup_storage.sources.check import check_source
 from dedup_storage.sources.forms.arrow import standard_table
-from dedup_storage.sources.forms.kinds import list_of, standard_kinds
+from dedup_storage.sources.forms.kinds import list_of
 from dedup_storage.sources.forms.lists import Lists
 from dedup_storage.sources.scratch import ScratchFolder
 from dedup_storage.sources.source import Source
@@ -47,13 +48,12 @@ def flat_source(source: Source, schema: LogSchema, scratch: str | None = None) -
         scratch: Folder for the rows; this machine's temporary folder by default.
 
     Raises:
-        SchemaError: a form does not fit its column.
+        SchemaError, UnsafeNameError: see ``check_source``: what ``write`` refuses is not measured either.
         InputError: a value is not what its form tells, or lists of candidates do not run in parallel.
     """
+    check_source(source, schema)
     if not schema.forms and not schema.candidates:
         return source, schema
-    kinds = standard_kinds({f.name: f.type for f in source.schema}, schema)
-    schema.require_columns(kinds, source.address.source)
     flat = schema.of_standard_rows()
     tables = standard_tables(source, schema)
     notes = (*source.notes, "its forms were applied: bytes are those of plain Parquet files of its rows")

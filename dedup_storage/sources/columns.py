@@ -1,0 +1,126 @@
+"""The columns of a source: what is known of them before, their types, those that stand in paths. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dedup_storage.errors import InputError
+from dedup_storage.report.parquet.footers import DataFile, Resolve
+from dedup_storage.report.parquet.one_schema import joined, open_parquet
+from dedup_storage.sources.unsigned import UNSIGNED
+
+__all__ = ["Wanted", "refuse_empty_types", "with_partitions", "with_types"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is known of a source's columns before it is opened.
+
+    Attributes:
+        needed: Columns that every row must have.
+        texts: Columns whose texts stay texts: the keys.
+        whole: Columns that are kept as 64-bit integers where unsigned ones fit.
+        wide: Those of ``whole`` that are kept as ``decimal(20,0)`` where unsigned ones do not fit.
+        times: Columns of times, whose texts and numbers are read as times later.
+        types: Column -> type, of what is declared or of the dataset that the rows go into.
+        header: Columns of CSV and TSV files that have no header.
+    """
+
+    needed: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
+    header: tuple[str, ...] = ()
+
+
+def with_types(schema: pa.Schema, known: Wanted) -> pa.Schema:
+    """The schema with the types that are wanted, where that changes no value by its kind."""
+    fields = []
+    for item in schema:
+        wanted, kind = known.types.get(item.name), item.type
+        if wanted is not None and joined(wanted, kind) == wanted:
+            kind = wanted
+        elif wanted is not None and pa.types.is_timestamp(wanted) and pa.types.is_timestamp(kind):
+            # A naive time is UTC.
+            kind = wanted
+        elif wanted == UNSIGNED and pa.types.is_integer(kind):
+            kind = wanted
+        elif item.name in known.whole and kind == UNSIGNED:
+            kind = pa.int64()
+        fields.append(pa.field(item.name, kind))
+    return pa.schema(fields)
+
+
+def refuse_empty_types(schema: pa.Schema, source: str) -> None:
+    """Refuse columns that have no type, or have something without one inside.
+
+    Raises:
+        InputError: names the first one.
+    """
+    for item in schema:
+        if _lacks_a_type(item.type):
+            raise InputError(
+                f"the column {item.name} has no value and no type in any file of {source}",
+                expected="a type, even where every value is null",
+                fix=f"Cast the column {item.name}, or say its type in the schema: types: {{{item.name}: string}}.",
+            )
+
+
+def _lacks_a_type(kind: pa.DataType) -> bool:
+    """Whether a column, or something inside it, is null wherever it stands."""
+    types = pa.types
+    if types.is_map(kind):
+        return _lacks_a_type(kind.key_type) or _lacks_a_type(kind.item_type)
+    if types.is_struct(kind):
+        return any(_lacks_a_type(f.type) for f in kind)
+    return bool(types.is_null(kind)) or (bool(types.is_list(kind)) and _lacks_a_type(kind.value_type))
+
+
+def with_partitions(
+    files: Sequence[DataFile], schema: pa.Schema, known: Wanted, resolve: Resolve, origins: Mapping[str, str]
+) -> pa.Schema:
+    """The schema with the columns that stand in paths alone, as texts; those that stand in both must agree.
+
+    Args:
+        files: The files, with what their paths tell.
+        schema: Of the columns inside them.
+        known: Types of columns.
+        resolve: Finds the file system of a file.
+        origins: File -> the file that its rows were made of, to be named.
+
+    Raises:
+        InputError: a value in a file is not the one in its path.
+    """
+    keys = dict.fromkeys(key for file in files for key in file.partition)
+    for key in keys:
+        if key in schema.names:
+            _refuse_disagreement(key, files, resolve, origins)
+        else:
+            schema = schema.append(pa.field(key, known.types.get(key, pa.string())))
+    return schema
+
+
+def _refuse_disagreement(key: str, files: Sequence[DataFile], resolve: Resolve, origins: Mapping[str, str]) -> None:
+    for file in files:
+        if key not in file.partition:
+            continue
+        filesystem, inner = resolve(file.path)
+        with filesystem.open_input_file(inner) as stream:
+            parquet = open_parquet(stream)
+            if key not in parquet.schema_arrow.names:
+                continue
+            values = pc.unique(parquet.read(columns=[key])[key])
+        told = [None if v is None else str(v) for v in values.to_pylist()]
+        if any(v != file.partition[key] for v in told):
+            raise InputError(
+                f"the column {key} differs from the path of {origins.get(file.path, file.path)}",
+                expected=f"{key}={file.partition[key]} in every row",
+                got=f"{len(told)} values in the file",
+                fix="Correct the path, or rename the column in the file or in the path.",
+            )
