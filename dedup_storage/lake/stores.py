@@ -64,8 +64,25 @@ _FILE_SYSTEMS = {
     "gs": "com.google.cloud.bigdataoss:gcs-connector",
     "abfs": "org.apache.hadoop:hadoop-azure:3.4.2",
 }
-# It wants Amazon's whole kit, some 600 MB; the part that Iceberg brings for itself is enough.
-_EXCLUDED = ("software.amazon.awssdk:bundle", "org.apache.hadoop:hadoop-common")
+# It wants Amazon's whole kit, some 600 MB. The part of it that Iceberg brings for itself is enough with two modules of
+# the same release, whose own dependencies are there already. Iceberg's release -> that of the kit in its bundle.
+_KITS = {"1.12.0": "2.54.17"}
+_KIT_MODULES = ("apache-client", "s3-transfer-manager")
+_KIT_HAS = (
+    "annotations", "apache5-client", "arns", "auth", "aws-core", "aws-query-protocol", "aws-xml-protocol", "bundle",
+    "checksums", "checksums-spi", "crt-core", "endpoints-spi", "http-auth", "http-auth-aws",
+    "http-auth-aws-eventstream", "http-auth-spi", "http-client-spi", "identity-spi", "json-utils", "metrics-spi",
+    "netty-nio-client", "profiles", "protocol-core", "regions", "retries", "retries-spi", "s3", "sdk-core",
+    "third-party-jackson-core", "utils", "utils-lite",
+)  # fmt: skip
+_EXCLUDED = (
+    *(f"software.amazon.awssdk:{name}" for name in _KIT_HAS),
+    "commons-codec:commons-codec",
+    "commons-logging:commons-logging",
+    "org.reactivestreams:reactive-streams",
+    "org.slf4j:slf4j-api",
+    "software.amazon.s3.analyticsaccelerator:analyticsaccelerator-s3",
+)
 _RUNTIME = re.compile(r"org\.apache\.iceberg:iceberg-spark-runtime-[^:]+:(?P<version>[^:]+)")
 
 
@@ -136,9 +153,16 @@ def store_packages(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]
     told |= settings.catalog.properties.get("io-impl", "").endswith(".S3FileIO")
     if runtime is None or not (told or scheme_of(settings.warehouse) in S3_SCHEMES):
         return (), ()
-    wanted = (f"org.apache.iceberg:iceberg-aws-bundle:{runtime['version']}", _FILE_SYSTEMS["s3"])
-    absent = tuple(p for p in wanted if not any(n.startswith(p.rpartition(":")[0] + ":") for n in named))
-    return absent, _EXCLUDED if _FILE_SYSTEMS["s3"] in absent else ()
+
+    def absent(package: str) -> bool:
+        return not any(other.startswith(package.rpartition(":")[0] + ":") for other in named)
+
+    release, hadoop = runtime["version"], _FILE_SYSTEMS["s3"]
+    bundle = f"org.apache.iceberg:iceberg-aws-bundle:{release}"
+    added = tuple(filter(absent, (bundle, hadoop)))
+    if hadoop not in added or release not in _KITS:
+        return added, ()
+    return (*added, *(f"software.amazon.awssdk:{name}:{_KITS[release]}" for name in _KIT_MODULES)), _EXCLUDED
 
 
 def missing_package(scheme: str) -> MissingDependencyError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import SparkSession
 
+from dedup_storage.lake.engine.stores import session_store
 from dedup_storage.synth.files import GeneratedLog, finish, prepare, resolve, write_file
 from dedup_storage.synth.params import SynthParams
 
@@ -27,10 +28,10 @@ def generate(spark: SparkSession, params: SynthParams, path: str) -> GeneratedLo
         InputError: the directory holds something else.
         StorageError: the directory cannot be created.
     """
-    place = resolve(path)
-    prepare(params, place)
+    place, store = resolve(path), session_store(spark)
+    prepare(params, place, store)
     tasks = [(table, file) for file in range(params.files) for table in params.tables]
     # An RDD rather than a DataFrame: its Python workers need not load pandas, which takes longer than a small file.
     work = spark.sparkContext.parallelize(tasks, len(tasks))
     # What comes back is a file's name and size for each task.
-    return finish(params, place, work.map(lambda task: write_file(params, place, *task)).collect())
+    return finish(params, place, work.map(lambda task: write_file(params, place, *task, store)).collect(), store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +20,7 @@ __all__ = ["GeneratedFile", "GeneratedLog", "finish", "prepare", "resolve", "wri
 
 PARAMS_FILE = "_params.json"
 SCHEMA_FILE = "_schema.yaml"
+Opener = Callable[[str], tuple[pafs.FileSystem, str]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,12 @@ def resolve(path: str) -> str:
     return str(Path(path).resolve())
 
 
-def _file_system(path: str) -> tuple[pafs.FileSystem, str]:
+def by_address(path: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of an address as this machine is set up, and the path inside it.
+
+    Raises:
+        StorageError: it cannot be opened.
+    """
     try:
         system, root = pafs.FileSystem.from_uri(path)
     except (pa.ArrowInvalid, OSError) as error:
@@ -64,14 +71,14 @@ def _file_system(path: str) -> tuple[pafs.FileSystem, str]:
     return system, root
 
 
-def prepare(params: SynthParams, path: str) -> None:
+def prepare(params: SynthParams, path: str, opener: Opener = by_address) -> None:
     """Make the directories, and refuse a place that holds anything but this very log.
 
     Raises:
         InputError: the directory holds something else.
         StorageError: it cannot be created.
     """
-    system, root = _file_system(path)
+    system, root = opener(path)
     marker = f"{root}/{PARAMS_FILE}"
     try:
         if system.get_file_info(marker).type is pafs.FileType.File:
@@ -96,7 +103,7 @@ def _marker(params: SynthParams) -> bytes:
     return json.dumps(params.model_dump(mode="json"), indent=2).encode()
 
 
-def write_file(params: SynthParams, path: str, table: str, file: int) -> GeneratedFile:
+def write_file(params: SynthParams, path: str, table: str, file: int, opener: Opener = by_address) -> GeneratedFile:
     """Write one file; doing it twice, or twice at once, leaves the same bytes.
 
     Args:
@@ -104,11 +111,12 @@ def write_file(params: SynthParams, path: str, table: str, file: int) -> Generat
         path: Directory of the log, prepared.
         table: One of ``params.tables``.
         file: Number of the file.
+        opener: Opens the directory.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    system, root = _file_system(path)
+    system, root = opener(path)
     target = f"{root}/{table}/part-{file:05d}.parquet"
     rows = 0
     try:
@@ -130,9 +138,9 @@ def write_file(params: SynthParams, path: str, table: str, file: int) -> Generat
     return GeneratedFile(table, rows, size)
 
 
-def finish(params: SynthParams, path: str, files: list[GeneratedFile]) -> GeneratedLog:
+def finish(params: SynthParams, path: str, files: list[GeneratedFile], opener: Opener = by_address) -> GeneratedLog:
     """Write the log schema beside the tables and sum up."""
-    system, root = _file_system(path)
+    system, root = opener(path)
     with system.open_output_stream(f"{root}/{SCHEMA_FILE}") as stream:
         stream.write(params.log_schema().to_yaml().encode())
     return GeneratedLog(
