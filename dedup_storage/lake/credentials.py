@@ -147,9 +147,10 @@ class FileAccess:
         refused: list[Lease] = []
 
         def attempt() -> R:
+            used.clear()
             if refused:
                 self._renew(refused[-1])
-            used[:] = [self.lease()]
+            used.append(self.lease())
             return function(used[0].client)
 
         def again(error: BaseException) -> bool:
@@ -175,8 +176,11 @@ class FileAccess:
     def _before_the_end(self, held: Lease) -> Lease:
         if self._origin is None:
             return replace(held, renew_at=math.inf)
+        before = self._properties
         try:
-            return self._loaded()
+            fresh = self._loaded()
+            # Files stay open where a cache gave out the same once more.
+            return fresh if self._properties != before else replace(fresh, client=held.client)
         except OSError as error:
             now = time.time()
             if now >= held.ends_at:

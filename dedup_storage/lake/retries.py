@@ -134,7 +134,7 @@ def storage_reads(attempts: int = READS, again: Callable[[BaseException], bool] 
 
 def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
-    _logger.warning("Retrying a read in %.1f s: %s", state.upcoming_sleep, error)
+    _logger.warning("Retrying in %.1f s: %s", state.upcoming_sleep, error)
 
 
 def storage_failed(what: str, error: BaseException, attempts: int = READS) -> StorageError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -151,12 +152,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _StoreHandler(_Handler):
-    """HEAD and ranged GET of objects."""
+    """HEAD and ranged GET of objects, and uploads of one part."""
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
+    def _opened(self) -> Path | None:
+        """The object's place in the folder; ``None`` where the request is answered already."""
         place = unquote(urlsplit(self.path).path).lstrip("/")
         if self.server.fails(f"{self.command} {'data' if place.endswith('.parquet') else 'metadata'}"):
             return self._error(500, "InternalError")
@@ -166,7 +165,35 @@ class _StoreHandler(_Handler):
             # As S3 says it of a token that has ended, and of anything else.
             ended = key is not None and self.server.keys.work
             return self._error(*((400, "ExpiredToken") if ended else (403, "AccessDenied")))
-        file = self.server.folder / place.removeprefix(f"{BUCKET}/")
+        return Path(self.server.folder, place.removeprefix(f"{BUCKET}/"))
+
+    def do_POST(self) -> None:
+        """Begin or end an upload."""
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        name = "InitiateMultipartUploadResult" if self.path.endswith("uploads") else "CompleteMultipartUploadResult"
+        if self._opened() is not None:
+            told = f"<{name}><UploadId>1</UploadId><ETag>1</ETag></{name}>"
+            self.answer(200, told.encode(), Content_Type="application/xml")
+
+    def do_PUT(self) -> None:
+        """The one part of an upload."""
+        length = self.headers.get("Content-Length")
+        content = _unchunked(self.rfile) if length is None else self.rfile.read(int(length))
+        if "aws-chunked" in self.headers.get("Content-Encoding", ""):
+            content = _unchunked(io.BytesIO(content))
+        file = self._opened()
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+            self.answer(200, ETag='"1"')
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        file = self._opened()
+        if file is None:
+            return None
         if not file.is_file():
             return self._error(404, "NoSuchKey")
         content, asked = file.read_bytes(), self.headers.get("Range")
@@ -181,6 +208,17 @@ class _StoreHandler(_Handler):
 
     def _error(self, status: int, code: str) -> None:
         self.answer(status, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode())
+
+
+def _unchunked(stream: Any) -> bytes:
+    """A body that comes in chunks, each behind its length."""
+    parts = []
+    while size := int(stream.readline().split(b";")[0] or b"0", 16):
+        parts.append(stream.read(size))
+        stream.readline()
+    while stream.readline().strip():
+        pass
+    return b"".join(parts)
 
 
 class _CatalogHandler(_Handler):

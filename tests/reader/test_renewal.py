@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from dedup_storage.errors import StorageError
 from dedup_storage.lake import retries
-from dedup_storage.reader import DedupDataset
+from dedup_storage.reader import DedupDataset, open_vocabulary
 from tests.reader.cloud import Cloud, Keys, NoRetries, cloud, writing_settings
 from tests.reader.lake import Lake, make_log
 from tests.reader.reading import Delivered, content, contents, deliver
@@ -132,6 +132,15 @@ def test_a_catalog_that_gives_no_more_keys(folder: Path) -> None:
         served.catalog.closed = True
         told = r"no new credentials for the table shop\.\w+ of the catalog lake: NotAuthorizedException"
         assert re.search(told, failure(dataset))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_vocabulary_is_stored_and_read_with_the_keys_of_its_table(folder: Path) -> None:
+    with cloud(folder) as served:
+        built = open_vocabulary("shop", "category", served.settings())
+        assert len(list(folder.glob("shop/requests/_vocabularies/category/*.arrow"))) == 1
+        assert open_vocabulary("shop", "category", served.settings()).digest == built.digest
+    assert open_vocabulary("shop", "category", writing_settings(folder), store=False).digest == built.digest
 
 
 @pytest.mark.usefixtures("quick")
