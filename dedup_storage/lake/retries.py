@@ -11,7 +11,6 @@ from typing import Any, ParamSpec, TypeVar
 from tenacity import (
     RetryCallState,
     Retrying,
-    before_sleep_log,
     retry_if_exception,
     stop_after_attempt,
     wait_random_exponential,
@@ -22,11 +21,14 @@ from dedup_storage.words import counted
 
 __all__ = [
     "READS",
+    "is_refusal",
     "is_transient",
     "passing_failures",
     "small_commits",
     "storage_failed",
     "storage_reads",
+    "storage_refused",
+    "storage_trouble",
     "unanswered_commits",
     "whole_publications",
     "with_retries",
@@ -47,6 +49,13 @@ _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectory
 # Arrow reports damaged pages as OSError too; those have no errno, and name the format outside of any file's name.
 _NAMES = re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\S+\.parquet\S*")
 _DAMAGED = ("parquet", "corrupt", "deserializ", "decompress", "magic", "thrift")
+# Object stores say that they refuse in words too. S3 answers an ended token by status 400, to HEAD without any word.
+_REFUSED = re.compile(
+    r"ACCESS_DENIED|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_(?:ACCESS_KEY_ID|CLIENT_TOKEN_ID|SIGNATURE)"
+    r"|SIGNATURE_DOES_NOT_MATCH|MISSING_AUTHENTICATION_TOKEN|UNRECOGNIZED_CLIENT|(?:REQUEST|TOKEN)_EXPIRED"
+    r"|HTTP status 40[013]\b|ExpiredToken|InvalidToken|AuthenticationFailed|AuthorizationFailure"
+    r"|AuthorizationPermissionMismatch"
+)
 
 
 def small_commits(lost: Callable[[BaseException], bool], attempts: int = _MANY) -> Retrying:
@@ -92,23 +101,40 @@ def unanswered_commits(unseen: Callable[[BaseException], bool]) -> Retrying:
     return Retrying(retry=retry_if_exception(unseen), stop=stop_after_attempt(_FEW), wait=_WAIT, reraise=True)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether storage knows the file, or does not say, and does not let this process have it."""
+    if not isinstance(error, OSError) or isinstance(error, StorageError):
+        return False
+    return isinstance(error, PermissionError) or _REFUSED.search(_NAMES.sub("", str(error))) is not None
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether reading again can help: an I/O error that does not say the file is missing, forbidden or damaged."""
-    if not isinstance(error, OSError) or isinstance(error, _LASTING):
+    if not isinstance(error, OSError) or isinstance(error, _LASTING) or is_refusal(error):
         return False
     text = _NAMES.sub("", str(error)).lower()
     return error.errno is not None or not any(word in text for word in _DAMAGED)
 
 
-def storage_reads(attempts: int = READS) -> Retrying:
-    """For a read that is made again, some seconds apart, while its error is transient; the last error is raised."""
+def storage_reads(attempts: int = READS, again: Callable[[BaseException], bool] = is_transient) -> Retrying:
+    """For a read that is made again, some seconds apart, while its error is transient; the last error is raised.
+
+    Args:
+        attempts: How often it is made at most.
+        again: Whether an error is.
+    """
     return Retrying(
-        retry=retry_if_exception(is_transient),
+        retry=retry_if_exception(again),
         stop=stop_after_attempt(attempts),
         wait=_READ_WAIT,
-        before_sleep=before_sleep_log(_logger, logging.WARNING),
+        before_sleep=_log_retry,
         reraise=True,
     )
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    _logger.warning("Retrying in %.1f s: %s", state.upcoming_sleep, error)
 
 
 def storage_failed(what: str, error: BaseException, attempts: int = READS) -> StorageError:
@@ -119,18 +145,47 @@ def storage_failed(what: str, error: BaseException, attempts: int = READS) -> St
         error: The last failure, which is transient.
         attempts: How often it was tried.
     """
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     return StorageError(
-        f"storage failed {counted(attempts, 'time')} while {what}: {reason}",
+        f"storage failed {counted(attempts, 'time')} while {what}: {_reason(error)}",
         fix="Nothing is damaged. Run it again; an epoch resumes from state_dict().",
     )
+
+
+def storage_refused(what: str, error: BaseException, fix: str | None = None) -> StorageError:
+    """The error for a read that storage does not allow.
+
+    Args:
+        what: What was read, to follow "storage refused access while".
+        error: What storage said.
+        fix: Who can allow it; ``None`` where this process has its keys from its settings.
+    """
+    return StorageError(
+        f"storage refused access while {what}: {_reason(error)}",
+        fix=fix
+        if fix is not None
+        else "Let this process read it: by the folder's permissions, the keys s3.access-key-id, s3.secret-access-key "
+        "and s3.session-token of catalog.properties, or the store's own environment variables.",
+    )
+
+
+def storage_trouble(
+    what: str, error: BaseException, attempts: int = READS, fix: str | None = None
+) -> StorageError | None:
+    """The error for a read whose file is not to blame: storage failed or refused; ``None`` for any other error."""
+    if is_transient(error):
+        return storage_failed(what, error, attempts)
+    return storage_refused(what, error, fix) if is_refusal(error) else None
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def with_retries(function: Callable[P, T]) -> Callable[P, T]:
     """A function that reads, made to try again by ``storage_reads``.
 
     Raises:
-        StorageError: storage failed each time.
+        StorageError: storage failed each time, or refused.
     """
 
     @wraps(function)
@@ -138,8 +193,9 @@ def with_retries(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return storage_reads()(function, *args, **kwargs)
         except OSError as error:
-            if is_transient(error):
-                raise storage_failed("metadata was read", error) from error
+            trouble = storage_trouble("metadata was read", error)
+            if trouble is not None:
+                raise trouble from error
             raise
 
     return tried

@@ -46,7 +46,7 @@ def test_a_readers_worker_opens_data_files_by_the_same_settings() -> None:
     io = TableRef(ref.name, ref.uri, dict(ref.store), {"user_id": (-1, pa.int64())}).file_io()
     opened = io.new_input(ref.place("user_bucket=1/part-0.parquet"))
     assert opened.location == f"{PLACE}/user_bucket=1/part-0.parquet"
-    inner = io.fs_by_scheme("s3a", "logs")  # type: ignore[attr-defined]
+    inner = io.lease().client.fs_by_scheme("s3a", "logs")  # type: ignore[attr-defined]
     assert inner.type_name == "s3"
     assert inner.region == "eu-north-1"
 

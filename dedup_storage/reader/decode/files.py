@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyiceberg.io import FileIO, load_file_io
+from pyiceberg.io import load_file_io
 
 from dedup_storage.dedup.gather import gather_table
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import StorageError
-from dedup_storage.lake.retries import is_transient, storage_failed, storage_reads
+from dedup_storage.lake.credentials import Client, FileAccess, Origin
 
 __all__ = ["DataFile", "RowStream", "TableRef", "open_parquet", "row_bytes", "storage_error"]
 
+T = TypeVar("T")
 _FIELD_ID = b"PARQUET:field_id"
 
 
@@ -31,16 +33,23 @@ class TableRef:
         io: Properties of its file system.
         fields: Field id and Arrow type of each column, in the table's order; an id of -1 stands for a format whose
             files name columns as the table does.
+        origin: Where new properties come from when their credentials have ended; ``None`` where they have no end.
     """
 
     name: str
     location: str
-    io: Mapping[str, str]
+    io: Mapping[str, Any] = field(repr=False)
     fields: Mapping[str, tuple[int, pa.DataType]]
+    origin: Origin | None = None
+    _files: FileAccess = field(init=False, repr=False, compare=False)
 
-    def file_io(self) -> FileIO:
-        """A file system client."""
-        return load_file_io(dict(self.io), self.location)
+    def __post_init__(self) -> None:
+        make = partial(load_file_io, location=self.location)
+        object.__setattr__(self, "_files", FileAccess(make, self.io, self.origin))
+
+    def file_io(self) -> FileAccess:
+        """Opens the table's files, for all threads of a process."""
+        return self._files
 
 
 @dataclass(frozen=True)
@@ -76,9 +85,7 @@ class DataFile:
 
 
 def storage_error(path: str, error: Exception) -> StorageError:
-    """A failure to read a file, with its name."""
-    if is_transient(error):
-        return storage_failed(f"the file {path} was read", error)
+    """A file that is missing or damaged, with its name."""
     gone = isinstance(error, FileNotFoundError)
     return StorageError(
         f"the file {path} " + ("is missing" if gone else f"cannot be read: {str(error).splitlines()[0][:200]}"),
@@ -86,7 +93,7 @@ def storage_error(path: str, error: Exception) -> StorageError:
     )
 
 
-def open_parquet(io: FileIO, path: str) -> pq.ParquetFile:
+def open_parquet(io: Client, path: str) -> pq.ParquetFile:
     """Open a Parquet file."""
     return pq.ParquetFile(io.new_input(path).open(seekable=True), pre_buffer=False, buffer_size=1 << 20)
 
@@ -133,10 +140,11 @@ class RowStream:
     """Reads ascending rows of some columns of one file.
 
     Row numbers count the rows that are not deleted. Going forward decodes each row once; going back reopens the
-    file at the row group that holds the row, and so does a read after one that storage failed.
+    file at the row group that holds the row, and so does a read after one that storage failed, or after the table's
+    credentials were renewed.
 
     Args:
-        io: File system client.
+        io: The table's files.
         table: The file's table.
         file: The file.
         columns: Logical names; the result has them in this order.
@@ -144,12 +152,13 @@ class RowStream:
     """
 
     def __init__(
-        self, io: FileIO, table: TableRef, file: DataFile, columns: Sequence[str], piece_bytes: int = 8 << 20
+        self, io: FileAccess, table: TableRef, file: DataFile, columns: Sequence[str], piece_bytes: int = 8 << 20
     ) -> None:
         self._io, self._table, self._file, self._columns = io, table, file, list(columns)
         self._piece_bytes = piece_bytes
         self._kept = file.kept()
         self._parquet: pq.ParquetFile | None = None
+        self._opened_by: Client | None = None
         self._pieces: Iterator[pa.RecordBatch] = iter(())
         self._piece: Any = None
         self._start = self._stop = 0
@@ -157,20 +166,7 @@ class RowStream:
     @property
     def parquet(self) -> pq.ParquetFile:
         """The open file."""
-        if self._parquet is None:
-            try:
-                self._parquet = storage_reads()(open_parquet, self._io, self._file.path)
-            except (OSError, pa.ArrowException) as error:
-                raise storage_error(self._file.path, error) from error
-            self._physical = physical_columns(self._parquet, self._table, self._columns)
-            names = [p for p in self._physical.values() if p is not None]
-            metadata = self._parquet.metadata
-            self._group_starts = np.cumsum(
-                [0, *(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))]
-            )
-            row = decoded_bytes(self._parquet, names)
-            self._piece_rows = int(min(max(self._piece_bytes / max(row, 1.0), 1), 1 << 20))
-        return self._parquet
+        return self._parquet if self._parquet is not None else self._reading(self._open)
 
     @property
     def physical(self) -> dict[str, str | None]:
@@ -208,24 +204,41 @@ class RowStream:
         return self.take(np.arange(start, stop, dtype=np.int64))
 
     def _seek(self, row: int) -> pa.Table:
-        """Make the piece that holds a physical row the current one.
+        """Make the piece that holds a physical row the current one."""
+        if self._piece is None or not self._start <= row < self._stop:
+            self._reading(partial(self._advance, row=row))
+        return self._piece
+
+    def _reading(self, function: Callable[[Client], T]) -> T:
+        """Read, again where that can help.
 
         Raises:
-            StorageError: the file is missing, damaged or shorter than its table says, or storage failed each time.
+            StorageError: the file is missing, damaged or shorter than its table says, or storage failed each time or
+                refused.
         """
         try:
-            for attempt in storage_reads():
-                with attempt:
-                    self._advance(row)
+            return self._io.read(f"the file {self._file.path} was read", function)
         except (OSError, pa.ArrowException) as error:
             if isinstance(error, StorageError):
                 raise
             raise storage_error(self._file.path, error) from error
-        return self._piece
 
-    def _advance(self, row: int) -> None:
-        parquet = self.parquet
+    def _open(self, client: Client) -> pq.ParquetFile:
+        opened = open_parquet(client, self._file.path)
+        self._physical = physical_columns(opened, self._table, self._columns)
+        names = [p for p in self._physical.values() if p is not None]
+        metadata = opened.metadata
+        self._group_starts = np.cumsum([0, *(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))])
+        self._piece_rows = int(min(max(self._piece_bytes / max(decoded_bytes(opened, names), 1.0), 1), 1 << 20))
+        self._parquet, self._opened_by = opened, client
+        return opened
+
+    def _advance(self, client: Client, row: int) -> None:
+        if self._opened_by is not client:
+            # Of credentials that are about to end.
+            self.close()
         try:
+            parquet = self._parquet if self._parquet is not None else self._open(client)
             here = self._group_of(min(self._stop, int(self._group_starts[-1]) - 1))
             if row < self._start or self._piece is None or (row >= self._stop and self._group_of(row) > here):
                 self._reopen(parquet, row)

@@ -21,14 +21,17 @@ from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.deletion_vector import deletion_vectors_from_puffin_file
 from pyiceberg.table.puffin import PuffinFile
 from pyiceberg.transforms import BucketTransform
+from pyiceberg.typedef import Identifier
 from sqlalchemy.exc import OperationalError
 
 from dedup_storage.config import Settings
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import ConfigError, DatasetNotFoundError, StorageError, VersionNotFoundError, known_names
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
+from dedup_storage.lake.iceberg.origin import answers, find_origin, plain_properties
 from dedup_storage.lake.iceberg.snapshots import definition_text
 from dedup_storage.lake.iceberg.users import iceberg_users
+from dedup_storage.lake.iceberg.whole_files import WholeFiles
 from dedup_storage.lake.retries import with_retries
 from dedup_storage.lake.stored_users import sample_records
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole, parse_version_tag, version_tag
@@ -44,7 +47,7 @@ __all__ = ["IcebergTable", "iceberg_cut"]
 def iceberg_cut(name: str, settings: Settings, version: int | None = None) -> Cut:
     """See ``open_cut``."""
     try:
-        catalog = load_catalog(settings.catalog.name, **pyiceberg_properties(settings))
+        catalog = _open_catalog(settings)
         loaded = _load_tables(catalog, name)
         known = sorted(n[0] for n in catalog.list_namespaces()) if not loaded else []
     except OperationalError as error:
@@ -87,18 +90,32 @@ def iceberg_cut(name: str, settings: Settings, version: int | None = None) -> Cu
 
 
 @with_retries
+def _open_catalog(settings: Settings) -> Catalog:
+    with answers():
+        return load_catalog(settings.catalog.name, **pyiceberg_properties(settings))
+
+
 def _load_tables(catalog: Catalog, name: str) -> dict[str, Table]:
+    tables = {identifier[-1]: _load_table(catalog, identifier) for identifier in _list_tables(catalog, name)}
+    return {name: table for name, table in tables.items() if table is not None}
+
+
+@with_retries
+def _list_tables(catalog: Catalog, name: str) -> list[Identifier]:
     try:
-        identifiers = catalog.list_tables(name)
+        with answers():
+            return sorted(catalog.list_tables(name))
     except NoSuchNamespaceError:
-        return {}
-    tables = {}
-    for identifier in sorted(identifiers):
-        try:
-            tables[identifier[-1]] = catalog.load_table(identifier)
-        except NoSuchTableError:
-            continue  # dropped between the two calls
-    return tables
+        return []
+
+
+@with_retries
+def _load_table(catalog: Catalog, identifier: Identifier) -> Table | None:
+    try:
+        with answers():
+            return catalog.load_table(identifier)
+    except NoSuchTableError:
+        return None  # dropped between the two calls
 
 
 def _pick_version(spec: DatasetSpec, anchor: Table, version: int | None) -> int:
@@ -136,21 +153,21 @@ class IcebergTable:
         schema = self.table.scan(snapshot_id=self.snapshot_id).projection()
         return {field.name: field.type for field in schema_to_pyarrow(schema, include_field_ids=False)}
 
-    @with_retries
     def plan(self, name: str, spec: DatasetSpec, filters: Filters) -> TableScan:
         """See ``StoredTable``."""
         table = self.table
         scan = table.scan(row_filter=row_filter(spec, filters), snapshot_id=self.snapshot_id)
+        schema = scan.projection()
+        arrow = schema_to_pyarrow(schema, include_field_ids=False)
+        fields = {f.name: (f.field_id, arrow.field(f.name).type) for f in schema.fields}
+        ref = TableRef(name, table.location(), plain_properties(table), fields, find_origin(table))
+        scan.io = WholeFiles(ref.file_io())
         try:
             tasks = list(scan.plan_files())
         except FileNotFoundError as error:
             raise StorageError(f"a manifest of the table {name} is missing: {error}") from error
-        schema = scan.projection()
-        arrow = schema_to_pyarrow(schema, include_field_ids=False)
-        fields = {f.name: (f.field_id, arrow.field(f.name).type) for f in schema.fields}
-        ref = TableRef(name, table.location(), dict(table.io.properties), fields)
         files: list[tuple[SegmentKey, DataFile]] = []
-        deletes = _Deletes(table.io)
+        deletes = _Deletes(scan.io)
         for task in tasks:
             key, bucket = _segment(table, task)
             if filters.buckets is None or bucket is None or bucket in filters.buckets:
@@ -215,7 +232,6 @@ class _Deletes:
         return self._read[path]
 
 
-@with_retries
 def _read_deletes(io: FileIO, path: str, form: FileFormat) -> dict[str, Int64]:
     """Deleted positions by data file, of a deletion vector (v3) or a position delete file (v2)."""
     with io.new_input(path).open() as stream:

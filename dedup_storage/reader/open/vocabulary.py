@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import ConfigError, SchemaError, StorageError
-from dedup_storage.lake.folders import open_folder
-from dedup_storage.lake.retries import with_retries
+from dedup_storage.lake.credentials import Client
+from dedup_storage.lake.folders import resolve_uri
 from dedup_storage.reader.open.plan import ReadPlan, make_plan
 from dedup_storage.reader.options import Filters, ReadOptions
 from dedup_storage.reader.state import fingerprint
@@ -151,33 +151,51 @@ class _VocabularyFile:
         content = fingerprint(plan.pins["snapshots"])
         file = f"{'+'.join(columns)}/v{plan.version}-{content}-seen{min_count}{chosen}.arrow"
         self.uri = f"{plan.source.requests.location.rstrip('/')}/{_FOLDER}/{file}"
-        self._filesystem, self._path = open_folder(self.uri, plan.source.requests.io)
+        # Where a catalog vends keys, those of the table open what lies in its folder.
+        self._files = plan.source.requests.file_io()
 
-    @with_retries
     def read(self) -> IdVocabulary | None:
-        """The stored vocabulary; ``None`` when it is not there."""
+        """The stored vocabulary; ``None`` when it is not there.
+
+        Raises:
+            StorageError: it is damaged, or storage failed each time or refuses.
+        """
         try:
-            with self._filesystem.open_input_file(self._path) as stream, pa.ipc.open_file(stream) as reader:
-                return IdVocabulary.from_table(reader.read_all(), self.uri)
+            return self._files.read(f"the vocabulary {self.uri} was read", self._read)
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
+            if isinstance(error, StorageError):
+                raise
             raise StorageError(f"the vocabulary {self.uri} cannot be read: {error}") from error
+
+    def _read(self, client: Client) -> IdVocabulary:
+        with client.new_input(self.uri).open() as stream, pa.ipc.open_file(stream) as reader:
+            return IdVocabulary.from_table(reader.read_all(), self.uri)
 
     def write(self, vocabulary: IdVocabulary) -> None:
         """Store it so that nobody reads half of it; several processes may, for all write the same."""
-        table, local = vocabulary.to_table(), isinstance(self._filesystem, pafs.LocalFileSystem)
-        # An object store shows a file when it is whole; elsewhere the last step is a rename.
-        place = f"{self._path}.{uuid.uuid4().hex}" if local else self._path
+        table = vocabulary.to_table()
         try:
-            if local:
-                self._filesystem.create_dir(place.rsplit("/", 1)[0])
-            with self._filesystem.open_output_stream(place) as stream, pa.ipc.new_file(stream, table.schema) as writer:
-                writer.write_table(table)
-            if local:
-                self._filesystem.move(place, self._path)
+            if "://" in self.uri and not self.uri.startswith("file:"):
+                self._files.read(f"the vocabulary {self.uri} was stored", partial(self._write, table=table))
+            else:
+                self._write_local(table)
         except OSError as error:
             raise StorageError(
                 f"the vocabulary cannot be stored as {self.uri}: {error}",
                 fix="Build it where the warehouse can be written, or pass store=False.",
             ) from error
+
+    def _write(self, client: Client, table: pa.Table) -> None:
+        # An object store shows a file when it is whole.
+        with client.new_output(self.uri).create(overwrite=True) as stream, pa.ipc.new_file(stream, table.schema) as out:
+            out.write_table(table)
+
+    def _write_local(self, table: pa.Table) -> None:
+        filesystem, path = resolve_uri(self.uri)
+        place = f"{path}.{uuid.uuid4().hex}"
+        filesystem.create_dir(place.rsplit("/", 1)[0])
+        with filesystem.open_output_stream(place) as stream, pa.ipc.new_file(stream, table.schema) as out:
+            out.write_table(table)
+        filesystem.move(place, path)

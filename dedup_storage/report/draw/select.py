@@ -15,7 +15,7 @@ from dedup_storage.dedup import gather_table
 from dedup_storage.dedup.hashing import Hashes, combine, count_distinct, hash_column
 from dedup_storage.dedup.mixing import mix64
 from dedup_storage.errors import InputError, SchemaError, StorageError, UsageError
-from dedup_storage.lake.retries import is_transient, storage_failed
+from dedup_storage.lake.retries import storage_trouble
 from dedup_storage.layout import Layout, TableRole
 from dedup_storage.report.draw.named import NamedUsers
 from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat, from_frames, require_sequences, uniform
@@ -177,8 +177,9 @@ def rows_per_request(table: TableFiles, schema: LogSchema) -> float:
 
 
 def _unreadable(file: DataFile, error: Exception) -> StorageError:
-    if is_transient(error):
-        return storage_failed(f"the data file {file.path} was read", error, attempts=1)
+    trouble = storage_trouble(f"the data file {file.path} was read", error, attempts=1)
+    if trouble is not None:
+        return trouble
     return StorageError(
         f"the data file {file.path} cannot be read: {str(error).splitlines()[0]}",
         fix="Write the file again, or restore it from a copy.",

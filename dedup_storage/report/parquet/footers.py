@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.folders import resolve_uri
-from dedup_storage.lake.retries import is_transient, storage_failed, storage_reads
+from dedup_storage.lake.retries import storage_reads, storage_trouble
 
 __all__ = [
     "ColumnTotals",
@@ -197,8 +197,9 @@ def read_footer(file: DataFile, resolve: Resolve = resolve_uri, *, attempts: int
     except StorageError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        if is_transient(error):
-            raise storage_failed(f"the data file {file.path} was read", error, attempts) from error
+        trouble = storage_trouble(f"the data file {file.path} was read", error, attempts)
+        if trouble is not None:
+            raise trouble from error
         raise StorageError(
             f"the data file {file.path} cannot be read: {_one_line(error)}",
             expected="a Parquet file with a whole footer",
