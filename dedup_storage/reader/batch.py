@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from dedup_storage.errors import (
     UsageError,
     known_names,
 )
+from dedup_storage.reader.blocks import Sent, receive, send
 from dedup_storage.reader.column import Column, dtype_text
 from dedup_storage.reader.forms import arrow_table, keyed_jagged
 from dedup_storage.reader.layout import IMPRESSIONS, INVERSE, LENGTHS, REQUESTS, FieldView, Layout
@@ -378,3 +381,18 @@ def _kind(column: Column) -> str:
     """What a row of a column holds, in a word or three. Example: ``"lists of int64"``"""
     kind = dtype_text(column.values) if column.vocabulary is None else "string"
     return f"lists of {kind}" if column.is_list else kind
+
+
+def _cross(batch: DedupBatch) -> tuple[Any, ...]:
+    """How a batch goes from a worker to its main process: its buffer stays where it is."""
+    sent = send(batch.buffer)
+    if sent is None:
+        return batch.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    return _crossed, (sent, {name: value for name, value in vars(batch).items() if name != "buffer"})
+
+
+def _crossed(sent: Sent, rest: dict[str, Any]) -> DedupBatch:
+    return DedupBatch(buffer=receive(sent), **rest)
+
+
+ForkingPickler.register(DedupBatch, _cross)

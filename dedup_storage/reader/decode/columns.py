@@ -91,6 +91,16 @@ class Group:
         return self.values.view(np.uint8)
 
     @cached_property
+    def raw(self) -> memoryview:
+        """The same bytes, one column after the other."""
+        return self.octets.reshape(-1).data
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes of a column."""
+        return int(self.octets.shape[1])
+
+    @cached_property
     def width(self) -> int:
         """Bytes of a value."""
         return int(self.values.dtype.itemsize)

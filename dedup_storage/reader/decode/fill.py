@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dedup_storage.dedup.expand import offsets_from_lengths
-from dedup_storage.reader.decode.columns import Columns, Kind
+from dedup_storage.reader.decode.columns import Columns, Group, Kind
 from dedup_storage.reader.decode.lists import Lists
 from dedup_storage.reader.decode.vocabulary import compact
 
@@ -17,6 +17,8 @@ __all__ = ["Filler", "Present", "Slice"]
 
 Array = npt.NDArray[Any]
 Octets = npt.NDArray[np.uint8]
+# Fewer columns are copied one by one for less than it takes to describe them as one array.
+_FEW = 6
 
 
 class Slice(NamedTuple):
@@ -47,32 +49,37 @@ class Filler:
         self._octets = octets
         # Slices of a memoryview cost a third of an array's.
         self._raw = octets.data
-        self._bases: Iterator[int] = iter(bases)
-        self._base, self._end = 0, next(self._bases)
+        self._bases, self._section = bases, -1
 
-    def _next(self, tensors: int = 1) -> int:
-        """Begin the next section; gives the bytes from one of its tensors to the next."""
-        self._base, self._end = self._end, next(self._bases)
-        return (self._end - self._base) // tensors
+    def _next(self) -> int:
+        """Begin the next section; gives its first byte."""
+        self._section += 1
+        return self._bases[self._section]
+
+    def _stride(self, tensors: int) -> int:
+        """Bytes from one tensor of the section to the next."""
+        return (self._bases[self._section + 1] - self._bases[self._section]) // tensors
 
     def whole(self, array: Array) -> None:
         """Fill a section with one array."""
-        self._next()
-        self._copy(self._base, array)
+        self._copy(self._next(), array)
 
     def columns(self, slices: Sequence[Slice], present: Present) -> dict[str, tuple[Any, ...]]:
         """Fill the sections of one grain's columns; gives the strings behind the codes of each that has any."""
-        kind, vocabularies = present.kind, {}
-        for number in range(len(kind.groups)):
-            self._group(slices, number)
+        kind = present.kind
+        vocabularies: dict[str, tuple[Any, ...]] = {}
+        for number, group in enumerate(kind.groups):
+            self._group([(c.groups[number], first, last) for c, first, last in slices], len(group))
         if kind.coded:
-            stride = self._next(len(kind.coded))
+            base = self._next()
+            stride = self._stride(len(kind.coded))
             for place, name in enumerate(kind.coded):
-                vocabularies[name] = self._codes(slices, name, self._base + place * stride)
+                vocabularies[name] = self._codes(slices, name, base + place * stride)
         if present.nulls:
-            stride = self._next(len(present.nulls))
+            base = self._next()
+            stride = self._stride(len(present.nulls))
             for place, name in enumerate(present.nulls):
-                at = self._base + place * stride
+                at = base + place * stride
                 for columns, first, last in slices:
                     at = self._copy(at, columns.mask(name, first, last))
         for name in kind.list_names:
@@ -85,22 +92,24 @@ class Filler:
     def _copy(self, at: int, array: Array) -> int:
         """Copy an array; gives the byte behind it."""
         end = at + array.nbytes
-        if array.nbytes:
+        if end > at:
             self._raw[at:end] = array.view(np.uint8).data
         return end
 
-    def _group(self, slices: Sequence[Slice], number: int) -> None:
-        """Values of columns of one width, all columns of a slice in one go."""
-        tensors = len(slices[0].columns.groups[number].values)
-        stride = self._next(tensors)
-        section = self._octets[self._base : self._end].reshape(tensors, stride)
-        at = 0
-        for columns, first, last in slices:
-            group = columns.groups[number]
-            width = group.width
-            end = at + (last - first) * width
-            section[:, at:end] = group.octets[:, first * width : last * width]
-            at = end
+    def _group(self, slices: Sequence[tuple[Group, int, int]], tensors: int) -> None:
+        """Values of columns of one width."""
+        base, at = self._next(), 0
+        stride = self._stride(tensors)
+        for group, first, last in slices:
+            start, size = first * group.width, (last - first) * group.width
+            if tensors < _FEW:
+                for to in range(base + at, base + at + tensors * stride, stride):
+                    self._raw[to : to + size] = group.raw[start : start + size]
+                    start += group.row_bytes
+            else:
+                section = self._octets[base : base + tensors * stride].reshape(tensors, stride)
+                section[:, at : at + size] = group.octets[:, start : start + size]
+            at += size
 
     def _codes(self, slices: Sequence[Slice], name: str, at: int) -> tuple[Any, ...]:
         """Codes of one column; gives the strings behind them."""
@@ -112,28 +121,26 @@ class Filler:
 
     def _lists(self, lists: Sequence[tuple[Lists, int, int]], element_nulls: bool) -> tuple[Any, ...] | None:
         """A list column; gives the strings behind its codes, if it has any."""
-        self._next()
-        at, total = self._base, 0
+        base, total = self._next(), 0
+        at = base
         for column, first, last in lists:
             bounds = column.offsets[first : last + 1]
             # Only the first slice brings the 0 that offsets begin with.
-            shifted = (bounds if at == self._base else bounds[1:]) - (bounds[0] - total)
+            shifted = (bounds if at == base else bounds[1:]) - (bounds[0] - total)
             at = self._copy(at, shifted)
             total = int(shifted[-1]) if len(shifted) else total
-        self._next()
+        at = self._next()
         vocabulary = None
         if lists[0][0].sources[0].vocabulary is None:
-            at = self._base
             for column, first, last in lists:
                 at = self._elements(column, first, last, at)
         else:
             pieces = [piece for column, first, last in lists for piece in column.pieces(first, last)]
             words = [source.vocabulary for source, _, _ in pieces if source.vocabulary is not None]
             codes, vocabulary = compact([source.values[a:b] for source, a, b in pieces], words)
-            self._copy(self._base, codes)
+            self._copy(at, codes)
         if element_nulls:
-            self._next()
-            at = self._base
+            at = self._next()
             for column, first, last in lists:
                 for source, a, b in column.pieces(first, last):
                     mask = source.valid[a:b] if source.valid is not None else np.ones(b - a, dtype=np.bool_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,7 @@ from dedup_storage.schema import Grain
 __all__ = ["BatchPacker", "Part"]
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """What a batch takes of one window: consecutive requests, and consecutive impressions."""
 
     window: Window
