@@ -56,6 +56,11 @@ class Point:
         return f"B/R {self.factor}, {self.tokens:,} tokens, {self.workers} workers"
 
     @property
+    def shape(self) -> str:
+        """The same without workers."""
+        return f"B/R {self.factor}, {self.tokens:,} tokens"
+
+    @property
     def data(self) -> str:
         """Name of its dataset."""
         return f"b{self.factor}t{self.tokens}"
@@ -86,10 +91,15 @@ class Point:
 
 HEAD = Point(50, 1024, 0)
 FACTORS, TOKENS, WORKERS = (1, 5, 20, 50, 200), (64, 1024, 16384), (0, 1, 2)
+# What a batch costs beside decoding, without the other loaders: few bytes a batch, and batches that cross a process.
+OWN = (HEAD, Point(50, 64, 0), Point(200, 64, 0), Point(200, 1024, 0))
+CROSSED, SECOND = 0.7, 1.0
 
 
 def points(scale: str, part: str) -> list[Point]:
     """``small`` moves along each axis from the head, a part along one; ``full`` takes every combination."""
+    if part == "own":
+        return list(OWN)
     if scale == "full":
         return [Point(f, t, w) for t in TOKENS for f in FACTORS for w in WORKERS]
     along = {
@@ -100,8 +110,8 @@ def points(scale: str, part: str) -> list[Point]:
     return list(dict.fromkeys([HEAD, *(p for axis, ps in along.items() if part in ("all", axis) for p in ps)]))
 
 
-def write_data(spark: SparkSession, settings: Settings, place: Path, point: Point) -> None:
-    """The dataset of a point, and its flat log."""
+def write_data(spark: SparkSession, settings: Settings, place: Path, point: Point, flat: bool = True) -> None:
+    """The dataset of a point, and its flat log where other loaders are to read it."""
     params = point.params(flat=False)
     made = write_log(params, place / "frames" / point.data)
     raw = RawLog.read(
@@ -110,7 +120,8 @@ def write_data(spark: SparkSession, settings: Settings, place: Path, point: Poin
     created = Dataset.create(spark, settings, point.data, raw.schema, raw, date_grain="day", buckets=4)
     created.write(raw, gate=False)
     shutil.rmtree(place / "frames" / point.data)
-    write_log(point.params(flat=True), place / "flat" / point.data)
+    if flat:
+        write_log(point.params(flat=True), place / "flat" / point.data)
 
 
 def bare(dataset: DedupDataset, threads: int) -> Callable[[], int]:
@@ -199,6 +210,46 @@ def measure(report: Report, settings: Settings, place: Path, point: Point, round
         report.add(f"{point.name}: {name}: stored, per impression", reader.stored_bytes / log.rows, "B")
 
 
+def measure_own(report: Report, settings: Settings, point: Point, rounds: int) -> None:
+    """One point of what a batch costs; at the head also by threads and workers, all in turn."""
+
+    def opened(threads: int | None = None) -> DedupDataset:
+        return DedupDataset(
+            point.data,
+            settings,
+            columns=COLUMNS,
+            batch_size=point.batch_size,
+            buffer_bytes=BUFFER_BYTES,
+            threads=threads,
+        )
+
+    dataset = opened()
+    bares = {
+        "bare decode, side by side": bare(dataset, default_threads(1)),
+        "bare decode, one by one": bare(dataset, 1),
+    }
+    tasks = {"ours": ours(dataset, 0), **bares}
+    if point == HEAD:
+        tasks |= {"ours, one thread": ours(opened(1), 0)}
+        tasks |= {f"ours, {workers} workers": ours(opened(), workers) for workers in WORKERS if workers}
+    measured = in_turn(tasks, rounds)
+    for name, found in measured.items():
+        rates = [1 / s / 1e3 for s in found.wall.seconds]
+        rate = 1 / found.wall.median / 1e3
+        report.add(f"{point.shape}: {name}", rate, "k impressions/s", spread=(min(rates), max(rates)))
+        batch = found.processor.median * point.batch_size
+        report.add(f"{point.shape}: {name}: processor time of a batch, this process", batch * 1e6, "us")
+    limiting = min(bares, key=lambda name: measured[name].wall.median)
+    got = measured["ours"]
+    report.speedup(f"{point.shape}: of the {limiting}", got.wall, measured[limiting].wall, LIMIT)
+    report.speedup(f"{point.shape}: of the {limiting}, processor time", got.processor, measured[limiting].processor)
+    if point == HEAD:
+        one, two = measured["ours, 1 workers"].wall, measured["ours, 2 workers"].wall
+        report.speedup(f"{point.shape}: one worker, of none", one, got.wall, CROSSED)
+        report.speedup(f"{point.shape}: two workers, of one", two, one, SECOND)
+        report.speedup(f"{point.shape}: two threads, of one", got.wall, measured["ours, one thread"].wall)
+
+
 def _rows(report: Report, point: Point, measured: dict[str, Measured], flat: dict[str, FlatReader]) -> None:
     for name, found in measured.items():
         rates = [1 / s / 1e3 for s in found.wall.seconds]
@@ -222,7 +273,7 @@ def _rows(report: Report, point: Point, measured: dict[str, Measured], flat: dic
 
 def main(argv: list[str] | None = None) -> None:
     """Run it."""
-    arguments = parse_kept(str(__doc__).splitlines()[0], argv, part=("all", "factors", "tokens", "workers"))
+    arguments = parse_kept(str(__doc__).splitlines()[0], argv, part=("all", "factors", "tokens", "workers", "own"))
     report = Report("reader", arguments.scale)
     # Tensors over Arrow's memory are only read here.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -231,11 +282,17 @@ def main(argv: list[str] | None = None) -> None:
     with lake({"spark.driver.memory": "2g"}, arguments.place) as (spark, settings, place):
         if not (place / "written").exists():
             # What is kept serves every part.
-            kept = points(arguments.scale, "all") if arguments.place else chosen
+            alone = arguments.part == "own"
+            kept = points(arguments.scale, "all") if arguments.place and not alone else chosen
             for point in {p.data: p for p in kept}.values():
-                write_data(spark, settings, place, point)
+                write_data(spark, settings, place, point, flat=not alone)
         spark.stop()
         if written(arguments):
+            return
+        if arguments.part == "own":
+            for point in chosen:
+                measure_own(report, settings, point, arguments.rounds)
+            report.finish(arguments.json)
             return
         python = mosaic_python()
         mosaic = Mosaic(python) if python is not None else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +18,11 @@ from dedup_storage.errors import (
     UsageError,
     known_names,
 )
+from dedup_storage.reader.blocks import Sent, receive, send
 from dedup_storage.reader.column import Column, dtype_text
 from dedup_storage.reader.forms import arrow_table, keyed_jagged
+from dedup_storage.reader.layout import IMPRESSIONS, INVERSE, LENGTHS, REQUESTS, FieldView, Layout
+from dedup_storage.reader.progress import Progress
 from dedup_storage.schema import Grain
 from dedup_storage.training.masks import negative_mask
 from dedup_storage.words import counted, human_bytes
@@ -26,42 +31,7 @@ __all__ = ["DedupBatch", "FieldView", "Progress"]
 
 # Columns of each grain that a printed batch names.
 _SHOWN_COLUMNS = 12
-LENGTHS = "lengths"
-INVERSE = "inverse_indices"
-
-
-class FieldView(NamedTuple):
-    """Where one tensor lies in the batch's buffer."""
-
-    column: str
-    grain: Grain | None
-    part: str
-    dtype: torch.dtype
-    start: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a batch stands in the epoch's sequence of batches.
-
-    Attributes:
-        epoch: Its epoch.
-        index: Its place in the whole sequence, the same for any number of ranks and workers.
-        place: Its place among the batches that were left when this iteration began.
-        split: The logical split it was dealt from.
-        repeated: Whether it repeats an earlier batch, to give every rank equally many.
-        continues: With ``oversize='split'``: its first request began in the split's batch before.
-        continued: Its last request goes on in the split's next batch.
-    """
-
-    epoch: int = 0
-    index: int = 0
-    place: int = 0
-    split: int = 0
-    repeated: bool = False
-    continues: bool = False
-    continued: bool = False
+_START = Progress()
 
 
 @dataclass(frozen=True)
@@ -74,7 +44,8 @@ class DedupBatch:
 
     Attributes:
         buffer: (num_bytes,) uint8.
-        views: What lies where in ``buffer``.
+        layout: What lies in ``buffer``.
+        sizes: R, B, and the elements of each list column: with ``layout`` they say where.
         vocabularies: The strings behind the codes of string columns.
         user_column: Name of the user key.
         item_column: Name of the item column.
@@ -85,13 +56,14 @@ class DedupBatch:
     """
 
     buffer: Tensor
-    views: tuple[FieldView, ...]
+    layout: Layout
+    sizes: tuple[int, ...]
     vocabularies: Mapping[str, tuple[Any, ...]]
     user_column: str
     item_column: str
     label_columns: tuple[str, ...] = ()
     sequence_columns: tuple[str, ...] = ()
-    progress: Progress = Progress()
+    progress: Progress = _START
     extras: Mapping[str, tuple[Grain, Column]] = field(default_factory=dict)
 
     # -- rows ---------------------------------------------------------------------------------------------------
@@ -99,8 +71,13 @@ class DedupBatch:
         width = view.dtype.itemsize
         return self.buffer[view.start : view.start + view.size * width].view(view.dtype)
 
+    @property
+    def views(self) -> tuple[FieldView, ...]:
+        """What lies where in ``buffer``."""
+        return self.layout.views(self.sizes)
+
     def _index(self, part: str) -> Tensor:
-        return next(self._view(v) for v in self.views if v.grain is None and v.part == part)
+        return self._view(self.layout.of("", self.sizes)[part])
 
     @property
     def lengths(self) -> Tensor:
@@ -120,12 +97,12 @@ class DedupBatch:
     @property
     def num_requests(self) -> int:
         """R."""
-        return next(v.size for v in self.views if v.grain is None and v.part == LENGTHS)
+        return self.sizes[REQUESTS]
 
     @property
     def num_impressions(self) -> int:
         """B."""
-        return next(v.size for v in self.views if v.grain is None and v.part == INVERSE)
+        return self.sizes[IMPRESSIONS]
 
     def __len__(self) -> int:
         return self.num_impressions
@@ -157,8 +134,7 @@ class DedupBatch:
     @property
     def grains(self) -> dict[str, Grain]:
         """Grain of each column, requests first, each in the dataset's order."""
-        found = {v.column: v.grain for v in self.views if v.grain is not None}
-        return {**found, **{name: grain for name, (grain, _) in self.extras.items()}}
+        return {**self.layout.grains, **{name: grain for name, (grain, _) in self.extras.items()}}
 
     def __contains__(self, name: object) -> bool:
         return name in self.grains
@@ -169,8 +145,8 @@ class DedupBatch:
     def __getitem__(self, name: str) -> Column:
         if name in self.extras:
             return self.extras[name][1]
-        parts = {v.part: self._view(v) for v in self.views if v.grain is not None and v.column == name}
-        if not parts:
+        parts = {part: self._view(view) for part, view in self.layout.of(name, self.sizes).items()}
+        if not parts or name == "":
             raise UnknownColumnError(f"the batch has no column {name}", expected=known_names(name, self.grains))
         return Column(vocabulary=self.vocabularies.get(name), **parts)
 
@@ -405,3 +381,18 @@ def _kind(column: Column) -> str:
     """What a row of a column holds, in a word or three. Example: ``"lists of int64"``"""
     kind = dtype_text(column.values) if column.vocabulary is None else "string"
     return f"lists of {kind}" if column.is_list else kind
+
+
+def _cross(batch: DedupBatch) -> tuple[Any, ...]:
+    """How a batch goes from a worker to its main process: its buffer stays where it is."""
+    sent = send(batch.buffer)
+    if sent is None:
+        return batch.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    return _crossed, (sent, {name: value for name, value in vars(batch).items() if name != "buffer"})
+
+
+def _crossed(sent: Sent, rest: dict[str, Any]) -> DedupBatch:
+    return DedupBatch(buffer=receive(sent), **rest)
+
+
+ForkingPickler.register(DedupBatch, _cross)

@@ -7,13 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dedup_storage.reader.batch import INVERSE, LENGTHS, DedupBatch, FieldView
+from dedup_storage.reader.batch import DedupBatch
 from dedup_storage.reader.column import Column
+from dedup_storage.reader.layout import INVERSE, LENGTHS, Field, Layout, Section
 from dedup_storage.schema import Grain
 
 __all__ = ["flat_batch", "take_rows"]
-
-_ALIGN = 64
 
 
 def take_rows(column: Column, rows: Tensor) -> Column:
@@ -48,27 +47,33 @@ def flat_batch(batch: DedupBatch) -> DedupBatch:
         A batch on the same device, with columns that transforms added.
     """
     inverse = batch.inverse_indices
-    named: list[tuple[str, Grain | None, str, Tensor]] = [
-        ("", None, LENGTHS, torch.ones_like(inverse)),
-        ("", None, INVERSE, torch.arange(len(inverse), device=inverse.device)),
+    named: list[tuple[str, str, Tensor]] = [
+        ("", LENGTHS, torch.ones_like(inverse)),
+        ("", INVERSE, torch.arange(len(inverse), device=inverse.device)),
     ]
     vocabularies = {}
     for name, grain in batch.grains.items():
         column = take_rows(batch[name], inverse) if grain is Grain.REQUEST else batch[name]
-        named += [(name, grain, part, tensor) for part, tensor in column.tensors().items()]
+        named += [(name, part, tensor) for part, tensor in column.tensors().items()]
         if column.vocabulary is not None:
             vocabularies[name] = column.vocabulary
-    views, start = [], 0
-    for column_name, grain_, part, tensor in named:
-        views.append(FieldView(column_name, grain_, part, tensor.dtype, start, tensor.numel()))
-        start += -(-tensor.numel() * tensor.element_size() // _ALIGN) * _ALIGN
+    # Every tensor has a section and a count of its own, the first two being those of the index.
+    sizes = tuple(tensor.numel() for _, _, tensor in named)
+    layout = Layout(
+        batch.grains,
+        [
+            Section(count, 0, tensor.element_size(), (Field(name, part, tensor.dtype),))
+            for count, (name, part, tensor) in enumerate(named)
+        ],
+    )
     made = replace(
         batch,
-        buffer=torch.empty(start, dtype=torch.uint8, device=batch.device),
-        views=tuple(views),
+        buffer=torch.empty(layout.bases(sizes)[-1], dtype=torch.uint8, device=batch.device),
+        layout=layout,
+        sizes=sizes,
         vocabularies=vocabularies,
         extras={},
     )
-    for view, (*_, tensor) in zip(views, named, strict=True):
+    for view, (*_, tensor) in zip(made.views, named, strict=True):
         made._view(view).copy_(tensor)
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
@@ -137,15 +138,61 @@ def test_ids_of_strings_are_the_hashes_whatever_the_form(lake: Lake, name: str) 
         coded[0]["price"].ids()
 
 
-def test_a_batch_crosses_a_worker_as_one_tensor(lake: Lake, batches: list[DedupBatch]) -> None:
+def _as_dict(batch: DedupBatch) -> dict[str, torch.Tensor]:
+    return batch.as_dict()
+
+
+def _bits(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:
+    """What tensors hold, NaN too."""
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def test_a_batch_crosses_a_worker_as_one_tensor_in_memory_that_is_used_again(
+    lake: Lake, batches: list[DedupBatch]
+) -> None:
     dataset = DedupDataset("batch_tests", lake.settings, batch_size=40)
-    crossed = list(DataLoader(dataset, batch_size=None, num_workers=1))
-    assert [b.as_dict().keys() for b in crossed] == [b.as_dict().keys() for b in batches]
-    for left, right in zip(crossed, batches, strict=True):
-        assert left.buffer.is_shared()
+    alone = [_bits(b.as_dict()) for b in batches]
+    loader = DataLoader(dataset, batch_size=None, num_workers=1, persistent_workers=True)
+    places, kept, parts = [], [], []
+    for number, left in enumerate(loader):
         assert left["item_id"].values.untyped_storage().data_ptr() == left.lengths.untyped_storage().data_ptr()
-        assert torch.equal(left.buffer[: left.views[0].size * 8], right.buffer[: right.views[0].size * 8])
-        assert left["history"].decode() == right["history"].decode()
+        assert list(left.as_dict()) == list(alone[number])
+        assert _bits(left.as_dict()) == alone[number]
+        assert left["history"].decode() == batches[number]["history"].decode()
+        places.append(left.buffer.data_ptr())
+        if number % 3 == 0:
+            kept.append((number, left))
+        elif number % 3 == 1:
+            # One tensor of a batch keeps all of it.
+            parts.append((number, left["item_id"].values))
+    assert len(set(places)) < len(places) == len(alone)
+    # While another epoch is read, what is still at hand stays what it was.
+    assert len(list(loader)) == len(alone)
+    assert all(_bits(left.as_dict()) == alone[number] for number, left in kept)
+    assert all(values.numpy().tobytes() == alone[number]["item_id"] for number, values in parts)
+    # A transform may deliver the tensors alone.
+    dataset = DedupDataset("batch_tests", lake.settings, batch_size=40, transform=_as_dict)
+    assert [_bits(tensors) for tensors in DataLoader(dataset, batch_size=None, num_workers=1)] == alone
+
+
+def test_a_forked_process_keeps_the_batches_that_its_parent_had(lake: Lake, batches: list[DedupBatch]) -> None:
+    dataset = DedupDataset("batch_tests", lake.settings, batch_size=40)
+    loader = iter(DataLoader(dataset, batch_size=None, num_workers=1))
+    held, expected = [next(loader)], batches[0]["item_id"].values.tolist()
+    go, found = get_context("fork").Event(), get_context("fork").SimpleQueue()
+
+    def look() -> None:
+        go.wait(60)
+        found.put(held[0]["item_id"].values.tolist())
+
+    child = get_context("fork").Process(target=look)
+    child.start()
+    held.clear()
+    rest = [batch["item_id"].values.tolist() for batch in loader]
+    go.set()
+    assert found.get() == expected
+    child.join(60)
+    assert rest == [batch["item_id"].values.tolist() for batch in batches[1:]]
 
 
 def test_30_every_tensor_is_moved_and_stream_recorded(batch: DedupBatch) -> None:

@@ -87,7 +87,7 @@ def test_a_column_called_lengths_stands_beside_the_lengths(batch: DedupBatch) ->
 
 def test_unsigned_integers_of_64_bits_stay_what_they_are() -> None:
     stored = pa.array([2**64 - 1, 2**63 + 1, 2**63 + 2, 5, None], pa.uint64()).cast(pa.decimal128(20, 0))
-    read = encode_scalars([stored], "dictionary")
+    (read,) = encode_scalars([stored], "dictionary")
     column = Column(torch.tensor(read.values), valid=torch.tensor(read.valid))
     assert column.decode() == [2**64 - 1, 2**63 + 1, 2**63 + 2, 5, None]
     assert [i % 2**64 for i in column.ids().tolist()[:4]] == [2**64 - 1, 2**63 + 1, 2**63 + 2, 5]

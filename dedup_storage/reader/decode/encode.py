@@ -28,6 +28,8 @@ __all__ = [
     "encode_scalars",
     "is_list",
     "is_text",
+    "joined",
+    "joined_valid",
     "tensor_type",
 ]
 
@@ -200,16 +202,29 @@ def _ids(chunks: Sequence[pa.Array], vocabulary: IdVocabulary) -> Scalars:
     return Scalars(vocabulary.ids(together), valid)
 
 
-def encode_scalars(chunks: Sequence[pa.Array], form: Form) -> Scalars:
-    """Encode consecutive arrays of one scalar type, at least one; copies nothing when there is one without nulls."""
+def encode_scalars(chunks: Sequence[pa.Array], form: Form) -> list[Scalars]:
+    """Encode consecutive arrays of one scalar type, at least one.
+
+    Returns:
+        One piece where values become codes or ids; else one for each array, over Arrow's own memory where its type has
+        no nulls and needs no conversion.
+    """
     if isinstance(form, IdVocabulary):
-        return _ids(chunks, form)
+        return [_ids(chunks, form)]
     if is_text(chunks[0].type):
-        return _text(chunks, form)
-    pairs = [_plain(chunk) for chunk in chunks]
-    if len(pairs) == 1:
-        return Scalars(*pairs[0])
-    valid = None
-    if any(mask is not None for _, mask in pairs):
-        valid = np.concatenate([m if m is not None else np.ones(len(v), dtype=np.bool_) for v, m in pairs])
-    return Scalars(np.concatenate([values for values, _ in pairs]), valid)
+        return [_text(chunks, form)]
+    return [Scalars(*_plain(chunk)) for chunk in chunks]
+
+
+def joined(pieces: Sequence[Scalars]) -> Scalars:
+    """Pieces of one column, at least one, as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return Scalars(np.concatenate([p.values for p in pieces]), joined_valid(pieces), pieces[0].vocabulary)
+
+
+def joined_valid(pieces: Sequence[Scalars]) -> npt.NDArray[np.bool_] | None:
+    """Which values of all pieces are not null; ``None`` when none is."""
+    if all(p.valid is None for p in pieces):
+        return None
+    return np.concatenate([p.valid if p.valid is not None else np.ones(len(p.values), dtype=np.bool_) for p in pieces])

@@ -200,8 +200,16 @@ class RowStream:
         return pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
 
     def read(self, start: int, stop: int) -> pa.Table:
-        """Rows ``start`` to ``stop`` (exclusive)."""
-        return self.take(np.arange(start, stop, dtype=np.int64))
+        """Rows ``start`` to ``stop`` (exclusive), in pieces that copy nothing where no row is deleted."""
+        if self._kept is not None or start >= stop:
+            return self.take(np.arange(start, stop, dtype=np.int64))
+        tables, row = [], start
+        while row < stop:
+            piece = self._seek(row)
+            end = min(stop, self._stop)
+            tables.append(piece.slice(row - self._start, end - row))
+            row = end
+        return pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
 
     def _seek(self, row: int) -> pa.Table:
         """Make the piece that holds a physical row the current one."""

@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from dedup_storage.errors import SchemaError
-from dedup_storage.reader.batch import DedupBatch, Progress
+from dedup_storage.reader.batch import DedupBatch
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader
 from dedup_storage.reader.decode.window import Window, encode_window
 from dedup_storage.reader.order import SplitOrder
+from dedup_storage.reader.progress import Progress
 
 __all__ = ["ArrowTransform", "SplitReader"]
 
 ArrowTransform = Callable[[pa.Table, pa.Table], tuple[pa.Table, pa.Table]]
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A window that is being decoded.
+
+    Attributes:
+        blocks: Its blocks; whoever takes a result takes it out, so that it is not kept.
+        window: The window, where it is encoded ahead too.
+    """
+
+    blocks: list[Future[Decoded]]
+    window: Future[Window] | None = None
+
+    def take(self) -> list[Decoded]:
+        """The decoded blocks, in order; waits for them."""
+        found = []
+        while self.blocks:
+            found.append(self.blocks[0].result())
+            del self.blocks[0]
+        return found
+
+    def cancel(self) -> None:
+        """Start nothing more of it, and wait for what has begun: its files are about to be closed."""
+        started = [f for f in (self.window, *self.blocks) if f is not None and not f.cancel()]
+        wait(started)
 
 
 class SplitReader:
@@ -29,8 +56,8 @@ class SplitReader:
         open_unit: Opens a unit by number.
         packer: Packs windows' slices into batches.
         transform: Column-wise hook on the Arrow tables of a window.
-        pool: Decodes the blocks of a window side by side, and the next window ahead; ``None`` decodes each window
-            when it is needed.
+        pool: Decodes the blocks of a window side by side, and the next window ahead; without a ``transform``, which is
+            called by one thread at a time, encodes it too. ``None`` decodes each window when it is needed.
     """
 
     def __init__(
@@ -45,14 +72,12 @@ class SplitReader:
         self._pool = pool
         self._units: dict[int, UnitReader] = {}
         self._windows: dict[int, Window] = {}
-        self._ahead: dict[int, list[Future[Decoded]]] = {}
+        self._ahead: dict[int, _Ahead] = {}
 
     def close(self) -> None:
         """Let files and windows go."""
-        for started in self._ahead.values():
-            for future in started:
-                if not future.cancel():
-                    future.exception()  # waits: its file is about to be closed
+        for ahead in self._ahead.values():
+            ahead.cancel()
         for reader in self._units.values():
             reader.close()
         self._units.clear()
@@ -80,7 +105,7 @@ class SplitReader:
             low = int(items.requests[begin]) - int(offsets[place])
             high = int(items.requests[end - 1]) - int(offsets[place]) + 1
             starts = window.offsets[low : high + 1]
-            counts, start = np.diff(starts), int(starts[0])
+            counts, start = starts[1:] - starts[:-1], int(starts[0])
             if items.starts is not None and items.stops is not None:
                 counts = np.minimum(counts, items.stops[begin:end]) - items.starts[begin:end]
                 start += int(items.starts[begin])
@@ -95,12 +120,14 @@ class SplitReader:
 
     def _window(self, number: int) -> Window:
         if number not in self._windows:
-            started = self._ahead.pop(number, None)
-            parts = [future.result() for future in started] if started is not None else self._decode(number)
-            if self._pool is not None and number + 1 < len(self._order.windows):
-                self._start(number + 1, self._pool)
-            order = self._order.permutation(number)
-            self._windows[number] = self._encode(parts, None if np.all(order[1:] > order[:-1]) else order)
+            ahead = self._ahead.pop(number, None)
+            if ahead is not None and ahead.window is not None:
+                self._windows[number] = ahead.window.result()
+                self._start_next(number)
+            else:
+                parts = ahead.take() if ahead is not None else self._decode(number)
+                self._start_next(number)
+                self._windows[number] = self._encode(number, parts)
         return self._windows[number]
 
     def _readers(self, number: int) -> list[UnitReader]:
@@ -117,20 +144,29 @@ class SplitReader:
         blocks = self._order.windows[number]
         return [r.read(b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)]
 
+    def _start_next(self, number: int) -> None:
+        if self._pool is not None and number + 1 < len(self._order.windows):
+            self._start(number + 1, self._pool)
+
     def _start(self, number: int, pool: ThreadPoolExecutor) -> None:
         # A unit occurs once in a window, and the windows before have been read: no two threads share its files.
         blocks = self._order.windows[number]
-        self._ahead[number] = [
-            pool.submit(r.read, b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)
-        ]
+        started = [pool.submit(r.read, b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)]
+        decoding, window = _Ahead(started), None
+        if self._transform is None:
+            # Threads take work in the order it was given: no window waits for blocks that nobody decodes.
+            window = pool.submit(lambda: self._encode(number, decoding.take()))
+        self._ahead[number] = _Ahead(started, window)
 
-    def _encode(self, parts: list[Decoded], order: np.ndarray[tuple[int], np.dtype[np.int64]] | None) -> Window:
+    def _encode(self, number: int, parts: list[Decoded]) -> Window:
         requests = pa.concat_tables([p.requests for p in parts], promote_options="permissive")
         impressions = pa.concat_tables([p.impressions for p in parts], promote_options="permissive")
         if self._transform is not None:
             requests, impressions = _apply(self._transform, requests.combine_chunks(), impressions.combine_chunks())
         lengths = np.concatenate([p.lengths for p in parts])
-        return encode_window(requests, impressions, lengths, order, self._packer.forms)
+        order = self._order.permutation(number)
+        in_order = None if np.all(order[1:] > order[:-1]) else order
+        return encode_window(requests, impressions, lengths, in_order, self._packer.forms)
 
 
 def _apply(transform: ArrowTransform, requests: pa.Table, impressions: pa.Table) -> tuple[pa.Table, pa.Table]:

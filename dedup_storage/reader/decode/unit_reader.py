@@ -98,7 +98,10 @@ class UnitReader:
         """Requests ``start`` to ``stop`` of the unit, with their impressions."""
         unit, source = self._unit, self._source
         stream = self._stream("requests", source.requests, unit.file, source.own_requests)
-        requests = stream.take(unit.request_rows(start, stop))
+        if unit.rows is None:
+            requests = stream.read(unit.first + start, unit.first + stop)
+        else:
+            requests = stream.take(unit.rows[start:stop])
         impressions = self._read_impressions(start, stop)
         lengths = unit.lengths[start:stop].astype(np.int64)
         if source.features:

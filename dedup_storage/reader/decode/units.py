@@ -79,9 +79,3 @@ class RequestUnit:
 
     def __len__(self) -> int:
         return len(self.lengths)
-
-    def request_rows(self, start: int, stop: int) -> Int64:
-        """Row in ``file`` of the unit's requests ``start`` to ``stop``."""
-        if self.rows is not None:
-            return self.rows[start:stop]
-        return np.arange(self.first + start, self.first + stop, dtype=np.int64)

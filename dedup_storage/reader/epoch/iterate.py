@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dedup_storage.errors import StateMismatchError, StorageError
 from dedup_storage.reader.batch import Progress
 from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
+from dedup_storage.reader.epoch.ahead import Ahead
 from dedup_storage.reader.open.plan import ReadPlan
 from dedup_storage.reader.options import Ends
 from dedup_storage.reader.order import EpochOrder
@@ -21,7 +21,6 @@ from dedup_storage.words import counted
 
 __all__ = ["BatchIterator", "Cursor", "Job", "Shard", "default_threads"]
 
-_POLL_SECONDS = 0.1
 _MOST_THREADS = 8
 
 
@@ -146,71 +145,6 @@ class Job:
         return batch if self.transform is None else self.transform(batch)
 
 
-@dataclass
-class _Failure:
-    error: BaseException
-
-
-_END = object()
-
-
-@dataclass
-class _Ahead:
-    """Makes batches in a thread that knows nothing of the iterator, so that dropping the iterator ends it."""
-
-    source: Iterator[Any]
-    stop: threading.Event
-    made: queue.Queue[Any]
-    thread: threading.Thread = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.thread = threading.Thread(
-            target=_work, args=(self.source, self.stop, self.made), name="dedup-reader", daemon=True
-        )
-        self.thread.start()
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        while True:
-            try:
-                item = self.made.get(timeout=_POLL_SECONDS)
-                break
-            except queue.Empty:
-                if not self.thread.is_alive() and self.made.empty():
-                    raise StopIteration from None
-        if item is _END:
-            raise StopIteration
-        if isinstance(item, _Failure):
-            raise item.error
-        return item
-
-
-def _work(source: Iterator[Any], stop: threading.Event, made: queue.Queue[Any]) -> None:
-    def put(item: Any) -> bool:
-        while not stop.is_set():
-            try:
-                made.put(item, timeout=_POLL_SECONDS)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    try:
-        for batch in source:
-            if not put(batch):
-                break
-        else:
-            put(_END)
-    except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
-        put(_Failure(error))
-    finally:
-        close = getattr(source, "close", None)
-        if close is not None:
-            close()
-
-
 class BatchIterator(Iterator[Any]):
     """Iterator over one shard; counts a batch when it is handed out, not when it is made.
 
@@ -240,7 +174,7 @@ class BatchIterator(Iterator[Any]):
         if self._source is None:
             batches = self._job.batches(Cursor(self.cursor.base, self.cursor.shard, self.cursor.steps), self._stop)
             ahead = self._job.prefetch
-            self._source = _Ahead(batches, self._stop, queue.Queue(maxsize=ahead)) if ahead > 0 else batches
+            self._source = Ahead(batches, self._stop, ahead) if ahead > 0 else batches
         try:
             batch = next(self._source)
         except StorageError as error:
@@ -270,8 +204,8 @@ class BatchIterator(Iterator[Any]):
     def close(self) -> None:
         """Stop making batches ahead and let the files go; the iterator is at its end."""
         self._stop.set()
-        if isinstance(self._source, _Ahead):
-            self._source.thread.join(timeout=10)
+        if isinstance(self._source, Ahead):
+            self._source.close()
         self._source = iter(())
 
     def __del__(self) -> None:

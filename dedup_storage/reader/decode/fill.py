@@ -1,0 +1,171 @@
+"""Copying slices of windows into a batch's buffer, each byte once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dedup_storage.dedup.expand import offsets_from_lengths
+from dedup_storage.reader.decode.columns import Columns, Group, Kind
+from dedup_storage.reader.decode.lists import Lists
+from dedup_storage.reader.decode.vocabulary import compact
+
+__all__ = ["Filler", "Present", "Slice"]
+
+Array = npt.NDArray[Any]
+Octets = npt.NDArray[np.uint8]
+# Fewer columns are copied one by one for less than it takes to describe them as one array.
+_FEW = 6
+
+
+class Slice(NamedTuple):
+    """Consecutive rows of one window's columns of one grain."""
+
+    columns: Columns
+    first: int
+    last: int
+
+
+class Present(NamedTuple):
+    """What a batch holds at one grain: columns, those with null rows, lists with null elements."""
+
+    kind: Kind
+    nulls: tuple[str, ...]
+    element_nulls: tuple[str, ...]
+
+
+class Filler:
+    """Fills a buffer section after section, in the order of its layout.
+
+    Args:
+        octets: The buffer.
+        bases: First byte of each section, then of what follows the last.
+    """
+
+    def __init__(self, octets: Octets, bases: Sequence[int]) -> None:
+        self._octets = octets
+        # Slices of a memoryview cost a third of an array's.
+        self._raw = octets.data
+        self._bases, self._section = bases, -1
+
+    def _next(self) -> int:
+        """Begin the next section; gives its first byte."""
+        self._section += 1
+        return self._bases[self._section]
+
+    def _stride(self, tensors: int) -> int:
+        """Bytes from one tensor of the section to the next."""
+        return (self._bases[self._section + 1] - self._bases[self._section]) // tensors
+
+    def whole(self, array: Array) -> None:
+        """Fill a section with one array."""
+        self._copy(self._next(), array)
+
+    def columns(self, slices: Sequence[Slice], present: Present) -> dict[str, tuple[Any, ...]]:
+        """Fill the sections of one grain's columns; gives the strings behind the codes of each that has any."""
+        kind = present.kind
+        vocabularies: dict[str, tuple[Any, ...]] = {}
+        for number, group in enumerate(kind.groups):
+            self._group([(c.groups[number], first, last) for c, first, last in slices], len(group))
+        if kind.coded:
+            base = self._next()
+            stride = self._stride(len(kind.coded))
+            for place, name in enumerate(kind.coded):
+                vocabularies[name] = self._codes(slices, name, base + place * stride)
+        if present.nulls:
+            base = self._next()
+            stride = self._stride(len(present.nulls))
+            for place, name in enumerate(present.nulls):
+                at = base + place * stride
+                for columns, first, last in slices:
+                    at = self._copy(at, columns.mask(name, first, last))
+        for name in kind.list_names:
+            lists = [(columns.lists[name], first, last) for columns, first, last in slices]
+            words = self._lists(lists, name in present.element_nulls)
+            if words is not None:
+                vocabularies[name] = words
+        return vocabularies
+
+    def _copy(self, at: int, array: Array) -> int:
+        """Copy an array; gives the byte behind it."""
+        end = at + array.nbytes
+        if end > at:
+            self._raw[at:end] = array.view(np.uint8).data
+        return end
+
+    def _group(self, slices: Sequence[tuple[Group, int, int]], tensors: int) -> None:
+        """Values of columns of one width."""
+        base, at = self._next(), 0
+        stride = self._stride(tensors)
+        for group, first, last in slices:
+            start, size = first * group.width, (last - first) * group.width
+            if tensors < _FEW:
+                for to in range(base + at, base + at + tensors * stride, stride):
+                    self._raw[to : to + size] = group.raw[start : start + size]
+                    start += group.row_bytes
+            else:
+                section = self._octets[base : base + tensors * stride].reshape(tensors, stride)
+                section[:, at : at + size] = group.octets[:, start : start + size]
+            at += size
+
+    def _codes(self, slices: Sequence[Slice], name: str, at: int) -> tuple[Any, ...]:
+        """Codes of one column; gives the strings behind them."""
+        pieces = [(columns.coded[name], first, last) for columns, first, last in slices]
+        words = [column.vocabulary for column, _, _ in pieces if column.vocabulary is not None]
+        codes, vocabulary = compact([column.values[first:last] for column, first, last in pieces], words)
+        self._copy(at, codes)
+        return vocabulary
+
+    def _lists(self, lists: Sequence[tuple[Lists, int, int]], element_nulls: bool) -> tuple[Any, ...] | None:
+        """A list column; gives the strings behind its codes, if it has any."""
+        base, total = self._next(), 0
+        at = base
+        for column, first, last in lists:
+            bounds = column.offsets[first : last + 1]
+            # Only the first slice brings the 0 that offsets begin with.
+            shifted = (bounds if at == base else bounds[1:]) - (bounds[0] - total)
+            at = self._copy(at, shifted)
+            total = int(shifted[-1]) if len(shifted) else total
+        at = self._next()
+        vocabulary = None
+        if lists[0][0].sources[0].vocabulary is None:
+            for column, first, last in lists:
+                at = self._elements(column, first, last, at)
+        else:
+            pieces = [piece for column, first, last in lists for piece in column.pieces(first, last)]
+            words = [source.vocabulary for source, _, _ in pieces if source.vocabulary is not None]
+            codes, vocabulary = compact([source.values[a:b] for source, a, b in pieces], words)
+            self._copy(at, codes)
+        if element_nulls:
+            at = self._next()
+            for column, first, last in lists:
+                for source, a, b in column.pieces(first, last):
+                    mask = source.valid[a:b] if source.valid is not None else np.ones(b - a, dtype=np.bool_)
+                    at = self._copy(at, mask)
+        return vocabulary
+
+    def _elements(self, column: Lists, first: int, last: int, at: int) -> int:
+        """Elements of a list column's rows, from wherever they lie; gives the byte behind them."""
+        width = column.sources[0].form[1]
+        if len(column.run_start) == 1:
+            ((source, start, stop),) = column.pieces(first, last)
+            end = at + (stop - start) * width
+            self._raw[at:end] = source.raw[start * width : stop * width]
+            return end
+        runs = column.runs(first, last)
+        starts, stops = runs.starts * width, runs.stops * width
+        places = offsets_from_lengths(stops - starts) + at
+        raw, sources = self._raw, [source.raw for source in column.sources]
+        for source, start, stop, place, end in zip(
+            runs.sources.tolist(),
+            starts.tolist(),
+            stops.tolist(),
+            places[:-1].tolist(),
+            places[1:].tolist(),
+            strict=True,
+        ):
+            raw[place:end] = sources[source][start:stop]
+        return int(places[-1])
