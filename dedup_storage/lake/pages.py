@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dedup_storage.errors import StorageError
+from dedup_storage.lake.credentials import Client, FileAccess
+from dedup_storage.lake.retries import is_refusal, is_transient
 from dedup_storage.lake.wholeness import Damage, StoredFiles
+from dedup_storage.words import counted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -31,16 +35,19 @@ def page_damages(spark: SparkSession, stored: Sequence[StoredFiles]) -> list[Dam
     Args:
         spark: The session: its tasks read the files.
         stored: Files of each table.
+
+    Raises:
+        StorageError: some could not be read, which says nothing of them.
     """
     files = [(owner, place, rows) for owner, each in enumerate(stored) for place, rows in each.rows.items()]
     if not files:
         return []
-    openers = [each.open for each in stored]
+    tables = [each.files for each in stored]
 
     def inspect(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for file in batch.to_pylist():
-                damage = _inspected(openers[file["owner"]], file["place"], file["rows"])
+                damage = _inspected(tables[file["owner"]], file["place"], file["rows"])
                 if damage is not None:
                     row = {"owner": file["owner"], "place": file["place"], "kind": damage[0], "found": damage[1]}
                     yield pa.RecordBatch.from_pylist([row], _ARROW)
@@ -49,33 +56,50 @@ def page_damages(spark: SparkSession, stored: Sequence[StoredFiles]) -> list[Dam
     tasks = max(parallel, min(len(files) // _FILES_PER_TASK, _MOST_TASKS))
     listed = spark.createDataFrame(files, "owner int, place string, rows bigint").repartition(tasks)
     found = listed.mapInArrow(inspect, _FOUND).orderBy("owner", "place").collect()
+    unread = [row for row in found if row["kind"] == _UNREAD]
+    if unread:
+        raise StorageError(
+            f"{counted(len(unread), 'file')} of {len(files):,} could not be read, so that nothing is said of them: "
+            f"{unread[0]['found']}",
+            fix="Check again when storage answers.",
+        )
     told = [(row["kind"], stored[row["owner"]].table, row["place"], row["found"]) for row in found]
     return [Damage(kind, table, f"{_EXPECTED[kind]} the file {place}", text) for kind, table, place, text in told]
 
 
 _ARROW = pa.schema([("owner", pa.int32()), ("place", pa.string()), ("kind", pa.string()), ("found", pa.string())])
 _EXPECTED = {"footers": "the rows of", "pages": "the pages of"}
+# No kind of damage: a file that storage did not give.
+_UNREAD = "unread"
 
 
-def _inspected(opened: Any, place: str, rows: int) -> tuple[str, str] | None:
+def _inspected(access: FileAccess, place: str, rows: int) -> tuple[str, str] | None:
     """What is wrong with a file: kind of damage, and what was found."""
-    kind = "footers"
-    try:
-        with opened(place) as stream:
+
+    def read(client: Client) -> tuple[str, str] | None:
+        with client.new_input(place).open() as stream:
             file = pq.ParquetFile(stream, page_checksum_verification=True)
             if file.metadata.num_rows != rows:
-                return kind, f"{file.metadata.num_rows:,} rows instead of {rows:,}"
-            kind = "pages"
-            _read(file)
+                return "footers", f"{file.metadata.num_rows:,} rows instead of {rows:,}"
+            try:
+                _decode(file)
+            except (OSError, pa.ArrowException) as error:
+                if is_transient(error) or is_refusal(error):
+                    raise
+                return "pages", f"a page that is not what was written: {str(error).splitlines()[0][:120]}"
+        return None
+
+    try:
+        return access.read(f"the file {place} was read", read)
     except FileNotFoundError:
         return None
+    except StorageError as error:
+        return _UNREAD, error.what
     except (OSError, pa.ArrowException) as error:
-        what = {"footers": "a footer that cannot be read", "pages": "a page that is not what was written"}[kind]
-        return kind, f"{what}: {str(error).splitlines()[0][:120]}"
-    return None
+        return "footers", f"a footer that cannot be read: {str(error).splitlines()[0][:120]}"
 
 
-def _read(file: pq.ParquetFile) -> None:
+def _decode(file: pq.ParquetFile) -> None:
     """Decode all pages, holding few of the rows."""
     metadata = file.metadata
     decoded = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))

@@ -48,7 +48,7 @@ _READ_WAIT = wait_random_exponential(multiplier=0.1, max=5)
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, StorageError)
 # Arrow reports damaged pages as OSError too; those have no errno, and name the format outside of any file's name.
 _NAMES = re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\S+\.parquet\S*")
-_DAMAGED = ("parquet", "corrupt", "deserializ", "decompress", "magic", "thrift")
+_DAMAGED = ("parquet", "corrupt", "deserializ", "decompress", "magic", "thrift", "checksum")
 # Object stores say that they refuse in words too. S3 answers an ended token by status 400, to HEAD without any word.
 _REFUSED = re.compile(
     r"ACCESS_DENIED|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_(?:ACCESS_KEY_ID|CLIENT_TOKEN_ID|SIGNATURE)"

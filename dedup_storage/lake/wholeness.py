@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from dedup_storage.lake.credentials import FileAccess
 
 __all__ = ["DEEP_KINDS", "KINDS", "Damage", "StoredFiles"]
 
@@ -52,9 +52,9 @@ class StoredFiles:
     Attributes:
         table: The table.
         rows: Place of each file -> rows in it, those that deletion vectors hide included.
-        open: Opens a file by its place; crosses process borders.
+        files: Opens them by their places.
     """
 
     table: str
     rows: Mapping[str, int]
-    open: Callable[[str], AbstractContextManager[Any]]
+    files: FileAccess

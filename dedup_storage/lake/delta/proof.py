@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dedup_storage.errors import StorageError
+from dedup_storage.lake.credentials import FileAccess
 from dedup_storage.lake.delta.files import LiveFiles, live_files
 from dedup_storage.lake.delta.metadata import HARMLESS, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
@@ -60,15 +62,28 @@ def _lost(ref: DeltaRef, name: str, files: LiveFiles) -> Iterator[Damage]:
 
 
 @dataclass(frozen=True)
-class _Opener:
-    """Opens a file of a table by the path that its log has for it."""
-
+class _File:
     ref: DeltaRef
+    path: str
 
-    def __call__(self, path: str) -> AbstractContextManager[Any]:
-        filesystem, place = open_folder(self.ref.place(path), self.ref.store)
+    def open(self) -> AbstractContextManager[Any]:
+        filesystem, place = open_folder(self.ref.place(self.path), self.ref.store)
         stream: AbstractContextManager[Any] = filesystem.open_input_file(place)
         return stream
+
+
+@dataclass(frozen=True)
+class _Client:
+    """Opens files of a table by the paths that its log has for them."""
+
+    ref: DeltaRef
+    properties: Mapping[str, Any]
+
+    def new_input(self, location: str) -> _File:
+        return _File(self.ref, location)
+
+    def new_output(self, location: str) -> _File:
+        raise NotImplementedError(f"{location} is read, not written")
 
 
 def delta_files(meta: DeltaMetadata, version: int) -> Iterator[StoredFiles]:
@@ -82,7 +97,7 @@ def delta_files(meta: DeltaMetadata, version: int) -> Iterator[StoredFiles]:
         except StorageError:
             continue
         rows = dict(zip(files.paths, files.table["num_records"].to_pylist(), strict=True))
-        yield StoredFiles(name, rows, _Opener(ref))
+        yield StoredFiles(name, rows, FileAccess(partial(_Client, ref), ref.store))
 
 
 def _after(meta: DeltaMetadata, ref: DeltaRef, name: str, number: int) -> Iterator[Damage]:

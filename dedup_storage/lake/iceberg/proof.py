@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
+from pyiceberg.io import load_file_io
 from pyiceberg.manifest import DataFileContent
 
+from dedup_storage.lake.credentials import FileAccess
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata
+from dedup_storage.lake.iceberg.origin import find_origin, plain_properties
 from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, live_rows, snapshot_summary
 from dedup_storage.lake.iceberg.whole import live_files, lost_files
 from dedup_storage.lake.members import Member
 from dedup_storage.lake.wholeness import Damage, StoredFiles
 
 if TYPE_CHECKING:
-    from pyiceberg.io import FileIO
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
@@ -45,16 +46,6 @@ def iceberg_damages(meta: IcebergMetadata, version: int) -> Iterator[Damage]:
             yield from _after(table, name, snapshot_id)
 
 
-@dataclass(frozen=True)
-class _Opener:
-    """Opens a file of a table by its place; PyIceberg's file system is made anew in another process."""
-
-    io: FileIO
-
-    def __call__(self, place: str) -> AbstractContextManager[Any]:
-        return self.io.new_input(place).open()
-
-
 def iceberg_files(meta: IcebergMetadata, version: int) -> Iterator[StoredFiles]:
     """Data files of each table of a version."""
     for name, snapshot_id in meta.snapshots(version).items():
@@ -62,7 +53,9 @@ def iceberg_files(meta: IcebergMetadata, version: int) -> Iterator[StoredFiles]:
         snapshot = table.snapshot_by_id(snapshot_id)
         if snapshot is not None:
             files = (file for file in live_files(table, snapshot) if file.content is DataFileContent.DATA)
-            yield StoredFiles(name, {file.file_path: file.record_count for file in files}, _Opener(table.io))
+            client = partial(load_file_io, location=table.location())
+            access = FileAccess(client, plain_properties(table), find_origin(table))
+            yield StoredFiles(name, {file.file_path: file.record_count for file in files}, access)
 
 
 def _against_claim(table: Table, name: str, snapshot_id: int, member: Member, *, restored: bool) -> Iterator[Damage]:
