@@ -135,6 +135,8 @@ def test_a_catalog_that_gives_no_more_keys(folder: Path) -> None:
         served.catalog.closed = True
         told = r"no new credentials for the table shop\.\w+ of the catalog lake: NotAuthorizedException"
         assert re.search(told, failure(dataset))
+        with pytest.raises(StorageError, match=r"the catalog lake cannot be read: NotAuthorizedException.*__TOKEN"):
+            opened(served)
 
 
 @pytest.mark.usefixtures("quick")
