@@ -93,7 +93,7 @@ class FileAccess:
         origin: Origin | None = None,
     ) -> None:
         self._make, self._origin = make, origin
-        self._properties = dict(properties)
+        self._properties, self._since = dict(properties), time.time()
         self._prepare()
 
     def _prepare(self) -> None:
@@ -102,7 +102,8 @@ class FileAccess:
         _in_this_process.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_make": self._make, "_origin": self._origin, "_properties": self._properties}
+        sent = ("_make", "_origin", "_properties", "_since")
+        return {name: getattr(self, name) for name in sent}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -129,7 +130,7 @@ class FileAccess:
             # Those at hand do, also while another thread asks for new ones.
             return held
         with self._lock:
-            held = self._held if self._held is not None else self._leased(now)
+            held = self._held if self._held is not None else self._leased()
             self._held = held if time.time() < held.renew_at else self._before_the_end(held)
             return self._held
 
@@ -190,21 +191,18 @@ class FileAccess:
 
     def _loaded(self) -> Lease:
         """A client made anew; even the same properties may stand for keys that were changed on the machine."""
-        if self._origin is None:
-            return self._leased(time.time())
-        self._properties = dict(self._origin.load(self._properties))
-        _logger.info("New credentials for %s", self._origin)
-        return self._leased(time.time(), fresh=True)
+        if self._origin is not None:
+            self._properties, self._since = dict(self._origin.load(self._properties)), time.time()
+            _logger.info("New credentials for %s", self._origin)
+            if _end(self._properties) <= self._since:
+                # This machine's clock is ahead, or the catalog repeats what has ended: storage will tell.
+                _logger.warning("New credentials for %s have ended, by this machine's clock", self._origin)
+                return Lease(self._make(self._properties))
+        return self._leased()
 
-    def _leased(self, now: float, *, fresh: bool = False) -> Lease:
-        client, ends_at = self._make(self._properties), _end(self._properties)
-        if fresh and ends_at <= now:
-            # This machine's clock is ahead, or the catalog repeats what has ended: storage will tell.
-            _logger.warning(
-                "New credentials for %s ended %d s ago, by this machine's clock", self._origin, now - ends_at
-            )
-            return Lease(client)
-        return Lease(client, _renewal(now, ends_at), ends_at)
+    def _leased(self) -> Lease:
+        ends_at = _end(self._properties)
+        return Lease(self._make(self._properties), _renewal(self._since, ends_at), ends_at)
 
 
 def _end(properties: Mapping[str, Any]) -> float:
@@ -213,8 +211,9 @@ def _end(properties: Mapping[str, Any]) -> float:
     return min((int(text) / 1000 for text in told if text.isdigit()), default=math.inf)
 
 
-def _renewal(now: float, ends_at: float) -> float:
-    return ends_at - min(_MARGIN_SECONDS, _MARGIN_SHARE * (ends_at - now)) if now < ends_at < math.inf else ends_at
+def _renewal(since: float, ends_at: float) -> float:
+    """When to ask for new ones, of credentials that were at hand since some time."""
+    return ends_at - min(_MARGIN_SECONDS, _MARGIN_SHARE * (ends_at - since)) if since < ends_at < math.inf else ends_at
 
 
 _in_this_process: WeakSet[FileAccess] = WeakSet()

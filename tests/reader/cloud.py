@@ -99,6 +99,12 @@ class Keys:
             for given in self.given.values():
                 given[2] = uses
 
+    def end(self) -> None:
+        """Those given out are not good any more."""
+        with self._lock:
+            for given in self.given.values():
+                given[1] = 0.0
+
     def accept(self, name: str, token: str, place: str) -> bool:
         """Whether a request with a key may be answered."""
         with self._lock:

@@ -8,14 +8,17 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from torch.utils.data import DataLoader
 
 from dedup_storage.errors import StorageError
-from dedup_storage.lake import retries
+from dedup_storage.lake import credentials, retries
 from dedup_storage.reader import DedupDataset, open_vocabulary
+from dedup_storage.report.parquet.footers import read_footer
+from dedup_storage.report.parquet.iceberg import table_files
 from tests.reader.cloud import Cloud, Keys, NoRetries, cloud, writing_settings
 from tests.reader.lake import Lake, make_log
 from tests.reader.reading import Delivered, content, contents, deliver
@@ -132,6 +135,8 @@ def test_a_catalog_that_gives_no_more_keys(folder: Path) -> None:
         served.catalog.closed = True
         told = r"no new credentials for the table shop\.\w+ of the catalog lake: NotAuthorizedException"
         assert re.search(told, failure(dataset))
+        with pytest.raises(StorageError, match=r"the catalog lake cannot be read: NotAuthorizedException.*__TOKEN"):
+            opened(served)
 
 
 @pytest.mark.usefixtures("quick")
@@ -141,6 +146,15 @@ def test_a_vocabulary_is_stored_and_read_with_the_keys_of_its_table(folder: Path
         assert len(list(folder.glob("shop/requests/_vocabularies/category/*.arrow"))) == 1
         assert open_vocabulary("shop", "category", served.settings()).digest == built.digest
     assert open_vocabulary("shop", "category", writing_settings(folder), store=False).digest == built.digest
+
+
+def test_a_report_reads_footers_with_renewed_keys(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with cloud(folder, Keys(seconds=100)) as served:
+        listed = table_files(Lake(served.settings()).table("shop", "requests"), "requests")
+        served.keys.end()
+        monkeypatch.setattr(credentials, "time", SimpleNamespace(time=lambda: time.time() + 90))
+        assert sum(read_footer(file, listed.resolve).rows for file in listed.files) == 50
+        assert (len(served.keys.given), served.keys.refused) == (2, 0)
 
 
 @pytest.mark.usefixtures("quick")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from pyiceberg.catalog import Catalog, load_catalog
@@ -18,13 +18,15 @@ from pyiceberg.exceptions import (
     ServiceUnavailableError,
     TooManyRequestsError,
 )
+from pyiceberg.io import load_file_io
 
 from dedup_storage.errors import StorageError
+from dedup_storage.lake.credentials import FileAccess
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
-__all__ = ["RestOrigin", "answers", "find_origin", "plain_properties"]
+__all__ = ["RestOrigin", "answers", "find_origin", "open_access", "plain_properties"]
 
 _CREDENTIALS = ("s3.access-key-id", "s3.secret-access-key", "s3.session-token", "gcs.oauth2.token", "adls.")
 _SIGNER = "s3.signer"
@@ -94,6 +96,11 @@ class RestOrigin:
         except (NotImplementedError, NoSuchTableError):
             # An older server, or one that says so only when it is asked.
             return {}
+
+
+def open_access(table: Table) -> FileAccess:
+    """A table's files, with credentials that are renewed where the catalog vends them."""
+    return FileAccess(partial(load_file_io, location=table.location()), plain_properties(table), find_origin(table))
 
 
 def find_origin(table: Table) -> RestOrigin | None:

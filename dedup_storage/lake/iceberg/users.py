@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyiceberg.expressions import EqualTo
@@ -24,8 +24,17 @@ class _Users:
     table: Table
 
     def flagged(self, snapshot_id: int, where: str, columns: Sequence[str]) -> pa.Table:
+        # Loads the client of REST catalogs, which a list of versions needs not wait for.
+        from dedup_storage.lake.iceberg.origin import open_access
+
         flag = EqualTo(term=where, value=True)
-        return self.table.scan(row_filter=flag, selected_fields=tuple(columns), snapshot_id=snapshot_id).to_arrow()
+
+        def read(client: Any) -> pa.Table:
+            scan = self.table.scan(row_filter=flag, selected_fields=tuple(columns), snapshot_id=snapshot_id)
+            scan.io = client
+            return scan.to_arrow()
+
+        return open_access(self.table).read("the stored users of a sample were read", read)
 
 
 def iceberg_users(tables: Mapping[str, Table]) -> StoredUsers:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError, RESTError
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, In, LessThanOrEqual
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import schema_to_pyarrow
@@ -53,6 +53,11 @@ def iceberg_cut(name: str, settings: Settings, version: int | None = None) -> Cu
     except OperationalError as error:
         raise StorageError(
             f"the catalog {settings.catalog.name} cannot be read: {error.orig}", fix="Check catalog and warehouse."
+        ) from error
+    except RESTError as error:
+        raise StorageError(
+            f"the catalog {settings.catalog.name} cannot be read: {str(error)[:300]}",
+            fix="Check its uri and warehouse, and the variable DEDUP_STORAGE_CATALOG__TOKEN or __CREDENTIAL.",
         ) from error
     anchors = [t for t in loaded.values() if SPEC_PROPERTY in t.properties]
     if not anchors:

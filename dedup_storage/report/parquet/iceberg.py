@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
-from pyiceberg.io import load_file_io
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError, StorageError
-from dedup_storage.lake.credentials import FileAccess
 from dedup_storage.lake.folders import resolve_uri
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.metadata import Lake
-from dedup_storage.lake.iceberg.origin import find_origin, plain_properties
+from dedup_storage.lake.iceberg.origin import open_access
 from dedup_storage.layout import TableRole
 from dedup_storage.report.parquet.footers import DataFile, Resolve
 from dedup_storage.report.parquet.tables import TableFiles
@@ -98,13 +95,11 @@ def _partition(spec: Any, table: Table, record: Any) -> dict[str, str]:
 def _resolver(table: Table) -> Resolve:
     if not hasattr(table.io, "fs_by_scheme"):
         return resolve_uri
-    origin = find_origin(table)
-    make = partial(load_file_io, location=table.location())
     # Thousands of footers may take longer than the keys are good that came with the table.
-    vended = FileAccess(make, plain_properties(table), origin) if origin is not None else None
+    access = open_access(table)
 
     def resolve(path: str) -> tuple[pafs.FileSystem, str]:
-        io: Any = table.io if vended is None else vended.lease().client
+        io: Any = access.lease().client
         scheme, netloc, inner = io.parse_location(path, table.properties)
         return io.fs_by_scheme(scheme, netloc), inner
 
