@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from dedup_storage.config import CatalogSettings, CatalogType, Settings
 from dedup_storage.errors import StorageError
 from dedup_storage.lake import credentials, retries
 from dedup_storage.lake.credentials import FileAccess
+from dedup_storage.lake.iceberg.catalog import spark_catalog_conf
 from dedup_storage.lake.retries import is_refusal, is_transient
 
 END = "s3.session-token-expires-at-ms"
@@ -206,3 +208,12 @@ def test_keys_that_are_configured_are_never_renewed(clock: Clock) -> None:
 def test_a_refusal_is_told_from_a_failure(text: str, refused: bool) -> None:
     error = OSError(text)
     assert (is_refusal(error), is_transient(error)) == (refused, not refused)
+
+
+def test_sparks_file_io_is_given_what_renews_its_keys() -> None:
+    """Iceberg's own client does it; the toolkit hands on what it is told of."""
+    name, value = "client.refresh-credentials-endpoint", "v1/namespaces/shop/tables/requests/credentials"
+    catalog = CatalogSettings(type=CatalogType.REST, uri="http://catalog.example.com", properties={name: value})
+    assert (
+        spark_catalog_conf(Settings(warehouse="s3://logs", catalog=catalog))[f"spark.sql.catalog.lake.{name}"] == value
+    )
