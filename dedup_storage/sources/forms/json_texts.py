@@ -15,6 +15,10 @@ from dedup_storage.sources.forms.refusals import bad_json
 __all__ = ["json_values"]
 
 _VALUE = "value"
+_BLANK = r"[ \t\r\n]*"
+# How a root begins, and what must stand in a text that ends its root and goes on with another key behind it.
+_LIST, _AFTER_LIST = rf"^{_BLANK}(\[|null{_BLANK}$)", rf"\]{_BLANK},{_BLANK}\""
+_OBJECT, _AFTER_OBJECT = rf"^{_BLANK}(\{{|null{_BLANK}$)", rf"\}}{_BLANK},{_BLANK}\""
 # The parser takes a piece of text at once, of less than 2 GiB.
 _MOST_BYTES = 256 * 1024**2
 
@@ -46,11 +50,18 @@ def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array | None:
         half = len(texts) // 2
         parts = [_parsed(texts.slice(0, half), kind), _parsed(texts.slice(half), kind)]
         return None if any(part is None for part in parts) else pa.concat_arrays(parts)
-    values = _read(texts, kind, f'{{"{_VALUE}":', "}\n")
-    # A text may end the object around it and go on behind it; it cannot do that to a list as well.
-    if values is None or _read(texts, list_of(kind), f'{{"{_VALUE}":[', "]}\n") is None:
+    root, after = (_LIST, _AFTER_LIST) if pa.types.is_list(kind) else (_OBJECT, _AFTER_OBJECT)
+    if not pc.all(pc.match_substring_regex(texts, root), min_count=0).as_py():
         return None
-    return values if _finite(values) else None
+    values = _read(texts, kind, f'{{"{_VALUE}":', "}\n")
+    if values is None or not _finite(values):
+        return None
+    # A text may end its value and go on in the object around it, where other keys are left out; it cannot do that
+    # inside a list. Only texts in which a key stands behind such an end are read once more.
+    doubtful = texts.filter(pc.match_substring_regex(texts, after))
+    if len(doubtful) and _read(doubtful, list_of(kind), f'{{"{_VALUE}":[', "]}\n") is None:
+        return None
+    return values
 
 
 def _read(texts: pa.Array, kind: pa.DataType, before: str, behind: str) -> pa.Array | None:
