@@ -11,16 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dedup_storage.errors import (
-    InverseIndexError,
-    MissingDependencyError,
-    UnknownColumnError,
-    UsageError,
-    known_names,
-)
+from dedup_storage.errors import InverseIndexError, UnknownColumnError, known_names
 from dedup_storage.reader.blocks import Sent, receive, send
-from dedup_storage.reader.column import Column, dtype_text
-from dedup_storage.reader.forms import arrow_table, keyed_jagged
+from dedup_storage.reader.column import Column
+from dedup_storage.reader.forms import arrow_table, keyed_jagged, pandas_frame, plain_tensors, shown_columns
 from dedup_storage.reader.layout import IMPRESSIONS, INVERSE, LENGTHS, REQUESTS, FieldView, Layout
 from dedup_storage.reader.progress import Progress
 from dedup_storage.schema import Grain
@@ -29,8 +23,6 @@ from dedup_storage.words import counted, human_bytes
 
 __all__ = ["DedupBatch", "FieldView", "Progress"]
 
-# Columns of each grain that a printed batch names.
-_SHOWN_COLUMNS = 12
 _START = Progress()
 
 
@@ -110,13 +102,8 @@ class DedupBatch:
     def __repr__(self) -> str:
         """Rows, bytes, and the dtype of each column, never values."""
         rows = f"{counted(self.num_requests, 'request')}, {counted(self.num_impressions, 'impression')}"
-        lines = [f"DedupBatch({rows}, {human_bytes(self.num_bytes)} on {self.device}, batch {self.progress.index}"]
-        for grain, columns in ((Grain.REQUEST, self.requests), (Grain.IMPRESSION, self.impressions)):
-            named = [f"{name} {_kind(column)}" for name, column in list(columns.items())[:_SHOWN_COLUMNS]]
-            if len(columns) > _SHOWN_COLUMNS:
-                named.append(f"and {counted(len(columns) - _SHOWN_COLUMNS, 'further column')}")
-            lines.append(f"  {grain.value}: {', '.join(named) or 'no column'}")
-        return "\n".join(lines) + ")"
+        first = f"DedupBatch({rows}, {human_bytes(self.num_bytes)} on {self.device}, batch {self.progress.index}"
+        return "\n".join([first, *shown_columns(self.requests, self.impressions)]) + ")"
 
     @property
     def num_bytes(self) -> int:
@@ -324,15 +311,8 @@ class DedupBatch:
         Raises:
             UsageError: two tensors would have one name, which only ``with_columns`` can bring about.
         """
-        tensors = {INVERSE: self.inverse_indices, LENGTHS: self.lengths}
-        for name, grain in self.grains.items():
-            shown = f"{grain.value}.{name}" if name in (INVERSE, LENGTHS) else name
-            for part, tensor in self[name].tensors().items():
-                key = shown if part == "values" else f"{shown}.{part}"
-                if key in tensors:
-                    raise UsageError(f"two tensors of the batch would be called {key}", fix="Rename the added column.")
-                tensors[key] = tensor
-        return tensors
+        index = {INVERSE: self.inverse_indices, LENGTHS: self.lengths}
+        return plain_tensors(index, {name: (grain, self[name]) for name, grain in self.grains.items()})
 
     def to_nested(self) -> dict[str, Tensor]:
         """Plain tensors by column name; list columns as jagged NestedTensors, null elements left out."""
@@ -370,17 +350,7 @@ class DedupBatch:
         Raises:
             MissingDependencyError: pandas is not installed.
         """
-        try:
-            import pandas  # noqa: F401
-        except ImportError:
-            raise MissingDependencyError("to_pandas needs pandas", fix="Install pandas, or use to_arrow().") from None
-        return self.to_arrow(grain).to_pandas()
-
-
-def _kind(column: Column) -> str:
-    """What a row of a column holds, in a word or three. Example: ``"lists of int64"``"""
-    kind = dtype_text(column.values) if column.vocabulary is None else "string"
-    return f"lists of {kind}" if column.is_list else kind
+        return pandas_frame(self.to_arrow(grain))
 
 
 def _cross(batch: DedupBatch) -> tuple[Any, ...]:

@@ -88,10 +88,12 @@ class _Block:
         self.memory = _Memory(self.descriptor, self.capacity)
 
     def returned(self) -> None:
+        """No batch that this process knows lies in it any more."""
         self.lent = False
 
     @property
     def state(self) -> int:
+        """What the header says."""
         return int(self.memory.header[0])
 
 
@@ -104,30 +106,31 @@ class _Blocks:
         self._lock = threading.Lock()
 
     def lend(self, num_bytes: int) -> Octets | None:
-        """Memory for a batch; ``None`` where too many are at hand."""
+        """Memory for a batch; ``None`` where too many are at hand, or the system makes no more."""
         with self._lock:
             free = (p for p, b in enumerate(self._blocks) if not b.lent and b.state != _SENT)
             place = next(free, len(self._blocks))
-            if place == _MOST_BLOCKS:
-                return None
-            if place == len(self._blocks):
-                self._blocks.append(self._new(num_bytes))
-            elif self._blocks[place].capacity < num_bytes + _HEADER or self._blocks[place].state == _LEFT:
-                self._blocks[place] = self._new(num_bytes)
-            block = self._blocks[place]
+            block = self._blocks[place] if place < len(self._blocks) else None
+            if block is None or block.capacity < num_bytes + _HEADER or block.state == _LEFT:
+                if place == _MOST_BLOCKS:
+                    return None
+                self._serial += 1
+                try:
+                    block = _Block(self._serial, num_bytes)
+                except OSError:
+                    # No descriptors left, or a sandbox that forbids it: the batch goes as any tensor goes.
+                    return None
+                self._blocks[place : place + 1] = [block]
             block.lent = True
         return block.memory.lend(num_bytes, block.returned)
 
-    def _new(self, num_bytes: int) -> _Block:
-        self._serial += 1
-        return _Block(self._serial, num_bytes)
-
     def send(self, buffer: Tensor) -> Sent | None:
+        """See ``send``."""
         address = buffer.data_ptr()
         for place, block in enumerate(self._blocks):
             if block.lent and block.memory.address == address:
-                if block.state == _SENT:
-                    # Another batch over the same memory is on its way: this one travels alone.
+                if block.state != _FREE:
+                    # Somebody has a batch in the same memory: this one travels alone.
                     return None
                 handle = None if block.known else DupFd(block.descriptor)
                 block.known = True
@@ -145,6 +148,7 @@ class _Received:
         self._held: dict[int, _Memory] = {}
 
     def buffer(self, sent: Sent) -> Octets:
+        """See ``receive``."""
         key = (sent.worker, sent.block)
         if sent.handle is not None:
             if all(worker != sent.worker for worker, _ in self._mapped):

@@ -1,4 +1,4 @@
-"""A batch in the forms of other libraries: Arrow, pandas, torchrec."""
+"""A batch in other forms: plain tensors, Arrow, pandas, torchrec, a few lines of text."""
 
 from __future__ import annotations
 
@@ -10,10 +10,59 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dedup_storage.errors import MissingDependencyError, UnknownColumnError, known_names
-from dedup_storage.reader.column import Column
+from dedup_storage.errors import MissingDependencyError, UnknownColumnError, UsageError, known_names
+from dedup_storage.reader.column import Column, dtype_text
+from dedup_storage.schema import Grain
+from dedup_storage.words import counted
 
-__all__ = ["arrow_table", "keyed_jagged"]
+__all__ = ["arrow_table", "keyed_jagged", "pandas_frame", "plain_tensors", "shown_columns"]
+
+# Columns of each grain that a printed batch names.
+_SHOWN_COLUMNS = 12
+
+
+def plain_tensors(index: Mapping[str, Tensor], columns: Mapping[str, tuple[Grain, Column]]) -> dict[str, Tensor]:
+    """The tensors of a batch by name; see ``DedupBatch.as_dict``.
+
+    Args:
+        index: What the batch has beside its columns; a column of such a name is called by its grain too.
+        columns: Its columns.
+    """
+    tensors = dict(index)
+    for name, (grain, column) in columns.items():
+        shown = f"{grain.value}.{name}" if name in index else name
+        for part, tensor in column.tensors().items():
+            key = shown if part == "values" else f"{shown}.{part}"
+            if key in tensors:
+                raise UsageError(f"two tensors of the batch would be called {key}", fix="Rename the added column.")
+            tensors[key] = tensor
+    return tensors
+
+
+def shown_columns(requests: Mapping[str, Column], impressions: Mapping[str, Column]) -> list[str]:
+    """A line for each grain that names its columns and what they hold, never values."""
+    lines = []
+    for grain, columns in ((Grain.REQUEST, requests), (Grain.IMPRESSION, impressions)):
+        named = [f"{name} {_kind(column)}" for name, column in list(columns.items())[:_SHOWN_COLUMNS]]
+        if len(columns) > _SHOWN_COLUMNS:
+            named.append(f"and {counted(len(columns) - _SHOWN_COLUMNS, 'further column')}")
+        lines.append(f"  {grain.value}: {', '.join(named) or 'no column'}")
+    return lines
+
+
+def _kind(column: Column) -> str:
+    """What a row of a column holds, in a word or three. Example: ``"lists of int64"``"""
+    kind = dtype_text(column.values) if column.vocabulary is None else "string"
+    return f"lists of {kind}" if column.is_list else kind
+
+
+def pandas_frame(table: pa.Table) -> Any:
+    """A table as a pandas frame; see ``DedupBatch.to_pandas``."""
+    try:
+        import pandas  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError("to_pandas needs pandas", fix="Install pandas, or use to_arrow().") from None
+    return table.to_pandas()
 
 
 def _array(values: Tensor, valid: Tensor | None, vocabulary: tuple[Any, ...] | None) -> pa.Array:

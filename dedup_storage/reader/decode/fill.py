@@ -103,9 +103,10 @@ class Filler:
         for group, first, last in slices:
             start, size = first * group.width, (last - first) * group.width
             if tensors < _FEW:
-                for to in range(base + at, base + at + tensors * stride, stride):
+                to = base + at
+                for _ in range(tensors):
                     self._raw[to : to + size] = group.raw[start : start + size]
-                    start += group.row_bytes
+                    to, start = to + stride, start + group.row_bytes
             else:
                 section = self._octets[base : base + tensors * stride].reshape(tensors, stride)
                 section[:, at : at + size] = group.octets[:, start : start + size]
