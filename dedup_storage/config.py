@@ -29,6 +29,7 @@ __all__ = [
     "WriteSettings",
     "check_format",
     "default_config",
+    "default_packages",
     "load_settings",
 ]
 
@@ -263,6 +264,11 @@ def _origin(path: str | Path, variables: Sequence[str]) -> str:
 def default_config() -> Path:
     """``conf/local.yaml`` of the working directory when there is one, else the copy inside the package."""
     return _CONFIG_HERE if _CONFIG_HERE.is_file() else _embedded()
+
+
+def default_packages() -> tuple[str, ...]:
+    """Maven coordinates of the embedded defaults: the versions that the toolkit is tried with."""
+    return tuple(_read(_embedded())["spark"]["packages"])
 
 
 def _embedded() -> Path:

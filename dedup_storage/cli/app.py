@@ -14,6 +14,7 @@ from dedup_storage.cli import (
     check,
     convert,
     datasets,
+    doctor,
     estimate,
     features,
     forget_user,
@@ -81,6 +82,7 @@ app.command("backfill", rich_help_panel=_COLUMNS)(backfill.backfill)
 app.command("late-labels", rich_help_panel=_COLUMNS)(late_labels.late_labels)
 app.add_typer(sample.app, name="sample", rich_help_panel=_COLUMNS)
 app.command("maintain", rich_help_panel=_UPKEEP)(maintain.maintain)
+app.command("doctor", rich_help_panel=_UPKEEP)(doctor.doctor)
 app.command("forget-user", rich_help_panel=_UPKEEP)(forget_user.forget_user)
 
 # Names that commands had before.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -59,6 +60,7 @@ _START_FAILURES = (
      "Spark's packages could not be downloaded", "the Maven coordinates under spark.packages",
      "Check the network and the coordinates; the first start needs both."),
 )  # fmt: skip
+_NOT_FOUND = re.compile(r":: ([\w.-]+)#([\w.-]+);([^\s:]+): not found")
 
 
 @dataclass(frozen=True)
@@ -339,8 +341,11 @@ def _start_quietly(start: Callable[[], SparkSession]) -> SparkSession:
 
 def _start_failure(log: Path, error: Exception) -> MissingDependencyError:
     text = log.read_text(encoding="utf-8", errors="replace")
+    # Ivy's way to write a coordinate.
+    absent = dict.fromkeys(":".join(parts) for parts in _NOT_FOUND.findall(text))
     for marks, what, expected, fix in _START_FAILURES:
         if any(mark in text for mark in marks):
+            what = f"{what}: {', '.join(absent)}" if absent else what
             return MissingDependencyError(what, expected=expected, fix=f"{fix} Spark's output: {log}.")
     reason = next((line.strip() for line in reversed(text.splitlines()) if "rror" in line or "xception" in line), "")
     return MissingDependencyError(

@@ -21,6 +21,7 @@ from dedup_storage.errors import ConflictError, DatasetExistsError, DatasetNotFo
 from dedup_storage.lake.catalogs import open_admin
 from dedup_storage.lake.delta.versions import VersionLog
 from dedup_storage.lake.iceberg.commit import TableChange, change_table
+from dedup_storage.lake.iceberg.metadata import Lake as IcebergLake
 from dedup_storage.lake.iceberg.snapshots import tags
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, Layout
 from tests.reader.lake import Lake, Log, make_log
@@ -128,6 +129,15 @@ def test_another_folder_is_told_and_stays_empty(lake: Lake, tmp_path: Path) -> N
     assert not (tmp_path / "nothing").exists()
     with pytest.raises(DatasetNotFoundError, match=r"there is no dataset click .*; expected one of clicks"):
         connect(lake.settings).open("click")
+
+
+def test_a_table_that_is_dropped_while_a_dataset_is_looked_for_is_passed_over(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = IcebergLake(lake.settings)
+    listed = found.catalog.list_tables
+    monkeypatch.setattr(found.catalog, "list_tables", lambda space: [*listed(space), (*space, "gone")])
+    assert set(found.load("clicks").tables) == {"requests", "impressions"}
 
 
 # -- pins ---------------------------------------------------------------------------------------------------------

@@ -12,10 +12,13 @@ from dedup_storage.choices import choice
 from dedup_storage.dataset.joins.inputs import How, as_frame, join_keys, joined, refuse_shared
 from dedup_storage.dataset.joins.model import Cause, Reason
 from dedup_storage.dataset.joins.plan import Node, physical_plan
+from dedup_storage.dataset.joins.plugins import LosingPlugin, losing_plugins
 from dedup_storage.dataset.joins.reasons import moved, reasons_of
 from dedup_storage.dataset.joins.settings import (
     BUCKET_JOIN,
     COMPATIBLE_COUNTS,
+    EQUAL_COUNTS,
+    NO_BUCKETS,
     ONE_SIDE,
     fenced,
     missing,
@@ -115,7 +118,12 @@ def settled(
         one_side: One side may move.
     """
     plain = joined(left, right, keys, how, hash_side)
-    result = in_own_session(plain, BUCKET_JOIN) if missing(plain.sparkSession) else plain
+    plugins = losing_plugins(plain.sparkSession)
+    lossy = tuple(_lossy(plugin) for plugin in plugins)
+    if not all(plugin.unequal for plugin in plugins):
+        return in_own_session(plain, NO_BUCKETS), lossy
+    wanted = {**BUCKET_JOIN, **EQUAL_COUNTS} if plugins else BUCKET_JOIN
+    result = in_own_session(plain, wanted) if missing(plain.sparkSession, wanted) else plain
     join = top_join(physical_plan(result))
     if join is None or not any(map(moved, join.children)):
         return result, ()
@@ -123,7 +131,9 @@ def settled(
     sides = tuple(map(_below_exchange, join.children))
     # Spark 4.1 misplaces rows above a join of unequal counts, so below it there may be nothing but reading.
     if all(side.stays for side in sides) and {r.cause for r in blocking} == {Cause.BUCKETS}:
-        grouped = _try(plain, COMPATIBLE_COUNTS, most=0)
+        if lossy:
+            blocking = (*lossy, *blocking)
+        grouped = None if lossy else _try(plain, COMPATIBLE_COUNTS, most=0)
         if grouped is not None:
             return grouped, ()
     if one_side:
@@ -137,6 +147,10 @@ def settled(
         if shuffled is not None:
             return shuffled, ()
     return result, blocking
+
+
+def _lossy(plugin: LosingPlugin) -> Reason:
+    return Reason(cause=Cause.PLUGIN, text=f"{plugin.told} loses rows of {plugin.loses}", fix=plugin.remedy)
 
 
 def top_join(plan: Node) -> Node | None:

@@ -25,6 +25,7 @@ class Cause(StrEnum):
     COMPUTED_KEY = "a computed key"
     BROADCAST = "a small-looking side is broadcast"
     REARRANGED = "rows were rearranged before the join"
+    PLUGIN = "a plugin that loses rows"
     SKEW = "skewed buckets"
     UNKNOWN = "not known"
 

@@ -7,10 +7,17 @@ from collections.abc import Mapping
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["BUCKET_JOIN", "COMPATIBLE_COUNTS", "ONE_SIDE", "fenced", "missing"]
+__all__ = [
+    "BUCKET_JOIN", "COMPATIBLE_COUNTS", "EQUAL_COUNTS", "NO_BUCKETS", "ONE_SIDE", "UNSAFE", "fenced", "missing",
+]  # fmt: skip
 
 _BUCKETING = "spark.sql.sources.v2.bucketing."
 
+# Wrong rows are known of both of these (SPARK-58996, SPARK-58968).
+UNSAFE = {
+    f"{_BUCKETING}partiallyClusteredDistribution.enabled": "false",
+    f"{_BUCKETING}allowJoinKeysSubsetOfPartitionKeys.enabled": "false",
+}
 # Spark 4.1. What each is for: docs/decisions.md, 'Joins'.
 BUCKET_JOIN = {
     "spark.sql.iceberg.planning.preserve-data-grouping": "true",
@@ -18,11 +25,11 @@ BUCKET_JOIN = {
     f"{_BUCKETING}pushPartValues.enabled": "true",
     # A position in a request need not be a partition column for the join on it to stay in the bucket.
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
-    # Wrong rows are known of both of these (SPARK-58996, SPARK-58968).
-    f"{_BUCKETING}partiallyClusteredDistribution.enabled": "false",
-    f"{_BUCKETING}allowJoinKeysSubsetOfPartitionKeys.enabled": "false",
+    **UNSAFE,
 }
 COMPATIBLE_COUNTS = {f"{_BUCKETING}allowCompatibleTransforms.enabled": "true"}
+EQUAL_COUNTS = {f"{_BUCKETING}allowCompatibleTransforms.enabled": "false"}
+NO_BUCKETS = {f"{_BUCKETING}enabled": "false"}
 ONE_SIDE = {f"{_BUCKETING}shuffle.enabled": "true"}
 
 # More than any plan has partitions: nothing is merged, yet what Spark knows of the layout ends here.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["elements", "has_method", "iterate"]
+__all__ = ["elements", "has_class", "has_method", "iterate"]
 
 
 def elements(sequence: Any) -> list[Any]:
@@ -18,6 +18,12 @@ def iterate(iterable: Any) -> Iterator[Any]:
     iterator = iterable.iterator()
     while iterator.hasNext():
         yield iterator.next()
+
+
+def has_class(jvm: Any, name: str) -> bool:
+    """Whether Java finds a class, looked for as Spark's own are; nothing of it is run."""
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    return loader.getResource(name.replace(".", "/") + ".class") is not None
 
 
 def has_method(java: Any, name: str) -> bool:

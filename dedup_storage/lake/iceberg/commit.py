@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.table import Table
 
-__all__ = ["TableChange", "change_table", "commits", "require_commits"]
+__all__ = ["TableChange", "change_table", "commit_change", "commits", "require_commits"]
 
 _COMMITTING = (CatalogType.SQLITE, CatalogType.JDBC, CatalogType.REST)
 _KEPT_METADATA = 100
@@ -93,7 +93,7 @@ def change_table(
                 change = plan(table)
                 if change is None:
                     return table
-                _commit(catalog, table, change)
+                commit_change(catalog, table, change)
                 return catalog.load_table(identifier)
     except LostRaceError as error:
         raise ConflictError(
@@ -102,7 +102,12 @@ def change_table(
     raise AssertionError("unreachable: tenacity reraises")
 
 
-def _commit(catalog: Catalog, table: Table, change: TableChange) -> None:
+def commit_change(catalog: Catalog, table: Table, change: TableChange) -> None:
+    """Commit a change that rests on a table as it was loaded, once.
+
+    Raises:
+        LostRaceError: another commit came first.
+    """
     from pyiceberg.catalog.sql import SqlCatalog
 
     if isinstance(catalog, SqlCatalog):

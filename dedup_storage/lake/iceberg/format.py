@@ -26,6 +26,7 @@ from dedup_storage.lake.iceberg.holds import holds, pending_attempt
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.proof import iceberg_damages, iceberg_files
 from dedup_storage.lake.iceberg.publish import Publisher
+from dedup_storage.lake.iceberg.references import begin_namespace
 from dedup_storage.lake.iceberg.samples import IcebergSamples
 from dedup_storage.lake.iceberg.snapshots import snapshot_summary, tags
 from dedup_storage.lake.iceberg.status import iceberg_status
@@ -49,9 +50,9 @@ from dedup_storage.layout import (
 )
 from dedup_storage.schema import DateGrain, LogSchema, check_name
 
-__all__ = ["IcebergFormat", "open_format"]
+__all__ = ["TABLE_PROPERTIES", "IcebergFormat", "open_format"]
 
-_TABLE_PROPERTIES = {
+TABLE_PROPERTIES = {
     "format-version": "3",
     "write.wap.enabled": "true",
     "write.object-storage.enabled": "false",
@@ -96,7 +97,7 @@ class IcebergFormat(IcebergSamples):
 
     def adopt(self, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run) -> None:
         """Make a log that is there version 1 of a dataset."""
-        self.spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {quoted(self.settings.catalog.name, spec.name)}")
+        begin_namespace(self.spark, self.settings, self.lake.catalog, spec.name)
         adopt_table(self.spark, self.settings, spec, kind, place, columns)
         snapshot = self.lake.catalog.load_table((spec.name, spec.anchor.name)).current_snapshot()
         if snapshot is None:
@@ -142,7 +143,7 @@ class IcebergFormat(IcebergSamples):
 
     def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
         """Create a dataset's tables, anchor last, so that a half-created dataset does not exist."""
-        self.spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {quoted(self.settings.catalog.name, spec.name)}")
+        begin_namespace(self.spark, self.settings, self.lake.catalog, spec.name)
         for table in reversed(spec.tables):
             self.create_table(spec, table, columns, dictionaries=dictionaries)
 
@@ -158,7 +159,7 @@ class IcebergFormat(IcebergSamples):
     ) -> None:
         """Create one table if it is not there, with its partitions, order and encodings."""
         properties = {
-            **_TABLE_PROPERTIES,
+            **TABLE_PROPERTIES,
             **encoding_properties(spec, table, feature_lists(table, columns), dictionaries),
             **describing_properties(spec, table, columns),
         }

@@ -281,6 +281,8 @@ class Lake:
 
     def find(self, dataset: str) -> IcebergMetadata | None:
         """A dataset's tables, or ``None`` when there is no such dataset."""
+        from pyiceberg.exceptions import NoSuchTableError
+
         check_name(dataset, "dataset name")
         anchor = self._anchor(dataset, SPEC_PROPERTY) if self.begun else None
         if anchor is None:
@@ -292,7 +294,11 @@ class Lake:
         tables = {spec.anchor.name: anchor}
         for identifier in self.catalog.list_tables((dataset,)):
             if identifier[-1] not in tables:
-                table = self.catalog.load_table(identifier)
+                try:
+                    table = self.catalog.load_table(identifier)
+                except NoSuchTableError:
+                    # Dropped since it was listed.
+                    continue
                 if ROLE_PROPERTY in table.properties:
                     tables[identifier[-1]] = table
         return IcebergMetadata(spec, tables)
