@@ -46,9 +46,13 @@ class SplitReader:
         self._units: dict[int, UnitReader] = {}
         self._windows: dict[int, Window] = {}
         self._ahead: dict[int, list[Future[Decoded]]] = {}
+        # Plans the next window, and begins to decode it: in the pool, since that reads keys.
+        self._planning: Future[None] | None = None
 
     def close(self) -> None:
         """Let files and windows go."""
+        if self._planning is not None and not self._planning.cancel():
+            self._planning.exception()
         for started in self._ahead.values():
             for future in started:
                 if not future.cancel():
@@ -62,23 +66,35 @@ class SplitReader:
     def prepare(self, number: int) -> None:
         """Begin to decode what batch ``number`` needs first."""
         if self._pool is not None:
-            self._start(self._window_of(int(self._order.items(number).requests[0])), self._pool)
+            self._planning = self._pool.submit(self._prepare, number)
+
+    def _prepare(self, number: int) -> None:
+        self._start(self._window_of(int(self._order.items(number).requests[0])))
+
+    def _settle(self) -> None:
+        """Wait until the next window is planned."""
+        planning, self._planning = self._planning, None
+        if planning is not None:
+            planning.result()
 
     def batch(self, number: int, progress: Progress) -> DedupBatch:
         """The split's batch ``number``."""
         items = self._order.items(number)
-        offsets = self._order.window_offsets
         first, last = self._window_of(int(items.requests[0])), self._window_of(int(items.requests[-1]))
         for passed in [w for w in self._windows if w < first]:
             del self._windows[passed]
+        self._order.forget(first)
         parts = []
         for place in range(first, last + 1):
-            begin = int(np.searchsorted(items.requests, offsets[place])) if first < last else 0
-            end = int(np.searchsorted(items.requests, offsets[place + 1])) if first < last else len(items.requests)
+            offset = self._order.offset(place)
+            begin = int(np.searchsorted(items.requests, offset)) if place > first else 0
+            end = len(items.requests)
+            if place < last:
+                end = int(np.searchsorted(items.requests, self._order.offset(place + 1)))
             window = self._window(place)
             # Windows lie in their shuffled order: what a batch takes of one is a slice, of impressions too.
-            low = int(items.requests[begin]) - int(offsets[place])
-            high = int(items.requests[end - 1]) - int(offsets[place]) + 1
+            low = int(items.requests[begin]) - offset
+            high = int(items.requests[end - 1]) - offset + 1
             starts = window.offsets[low : high + 1]
             counts, start = np.diff(starts), int(starts[0])
             if items.starts is not None and items.stops is not None:
@@ -91,21 +107,24 @@ class SplitReader:
         return self._packer.pack(parts, marked)
 
     def _window_of(self, request: int) -> int:
-        return int(np.searchsorted(self._order.window_offsets, request, side="right")) - 1
+        return self._order.window_of(request)
 
     def _window(self, number: int) -> Window:
         if number not in self._windows:
+            self._settle()
             started = self._ahead.pop(number, None)
             parts = [future.result() for future in started] if started is not None else self._decode(number)
-            if self._pool is not None and number + 1 < len(self._order.windows):
-                self._start(number + 1, self._pool)
-            order = self._order.permutation(number)
-            self._windows[number] = self._encode(parts, None if np.all(order[1:] > order[:-1]) else order)
+            if self._pool is not None:
+                self._planning = self._pool.submit(self._start, number + 1)
+            order = self._order.window(number).order
+            self._windows[number] = self._encode(
+                parts, None if order is None or np.all(order[1:] > order[:-1]) else order
+            )
         return self._windows[number]
 
     def _readers(self, number: int) -> list[UnitReader]:
         """The units of a window's blocks; those of earlier windows are closed."""
-        now = [block.unit for block in self._order.windows[number]]
+        now = [block.unit for block in self._order.window(number).blocks]
         for unit in [u for u in self._units if u not in now]:
             self._units.pop(unit).close()
         for unit in now:
@@ -114,14 +133,16 @@ class SplitReader:
         return [self._units[unit] for unit in now]
 
     def _decode(self, number: int) -> list[Decoded]:
-        blocks = self._order.windows[number]
+        blocks = self._order.window(number).blocks
         return [r.read(b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)]
 
-    def _start(self, number: int, pool: ThreadPoolExecutor) -> None:
+    def _start(self, number: int) -> None:
+        if self._pool is None or not self._order.has_window(number):
+            return
         # A unit occurs once in a window, and the windows before have been read: no two threads share its files.
-        blocks = self._order.windows[number]
+        blocks = self._order.window(number).blocks
         self._ahead[number] = [
-            pool.submit(r.read, b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)
+            self._pool.submit(r.read, b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)
         ]
 
     def _encode(self, parts: list[Decoded], order: np.ndarray[tuple[int], np.dtype[np.int64]] | None) -> Window:
