@@ -155,7 +155,8 @@ class DedupDataset(IterableDataset[Any]):
 
     def __repr__(self) -> str:
         plan, options = self.plan, self.plan.options
-        rows = f"{counted(plan.num_requests, 'request')}, {counted(plan.num_impressions, 'impression')}"
+        known = (plan.totals.requests, "request"), (plan.totals.impressions, "impression")
+        rows = ", ".join(counted(rows, what) for rows, what in known if rows is not None) or "rows not counted"
         size = counted(options.batch_size, options.unit.value.removesuffix("s"))
         rank = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
         missing = f", {counted(plan.users_not_found, 'user')} asked for not found" if plan.users_not_found else ""
@@ -196,7 +197,7 @@ class DedupDataset(IterableDataset[Any]):
         return self._order
 
     def __len__(self) -> int:
-        """Batches that this rank receives in the current epoch."""
+        """Batches that this rank receives in the current epoch; reads all keys unless batches count requests."""
         # Epochs differ in their number of batches; a DataLoader compares a later one with the length of an earlier.
         warnings.filterwarnings("ignore", message=r"Length of IterableDataset DedupDataset\(", category=UserWarning)
         left = len(self.position().remaining(len(self.order())))

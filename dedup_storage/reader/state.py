@@ -13,13 +13,16 @@ import numpy as np
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import StateMismatchError
 
-__all__ = ["Position", "ReaderState", "fingerprint", "merge_states"]
+__all__ = ["ORDER", "Position", "ReaderState", "fingerprint", "merge_states"]
 
 FORMAT = 1
+# Which sequence of batches positions count in. The first was made of all keys, and its states do not name it.
+ORDER = 2
 # A state with batches received out of order, which releases that know no such state must not read.
 _FORMAT_AHEAD = 2
 # What a pin that differs means, for messages.
 _OTHERS = {
+    "order": "another order of batches",
     "dataset": "another dataset",
     "snapshots": "other snapshots of the tables",
     "seed": "another seed",
@@ -178,6 +181,15 @@ class ReaderState:
         """The error for a pin that differs, in terms of what the reader was opened with where the state says so."""
         what = f"the state belongs to {_OTHERS.get(name, f'another {name}')}"
         saved, own = self.opened.get("version"), opened.get("version")
+        if name == "order":
+            epoch = self.base.epoch
+            return StateMismatchError(
+                f"{what}: a release saved it that dealt units to splits otherwise",
+                expected=f"order {pins.get(name)}",
+                got=f"order {self.pins.get(name, 1)}",
+                fix=f"Finish epoch {epoch} with that release, or begin it anew by set_epoch({epoch}), or the next by "
+                f"set_epoch({epoch + 1}).",
+            )
         if name == "snapshots" and None not in (saved, own) and saved != own:
             return StateMismatchError(
                 what, expected=f"version {own}", got=f"saved at version {saved}", fix=f"Open with version={saved}."

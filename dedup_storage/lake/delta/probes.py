@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from dedup_storage.config import Settings
-from dedup_storage.lake.delta.open import load_delta, storage_options
+from dedup_storage.lake.delta.open import load_delta
 from dedup_storage.lake.delta.session import DELTA_PACKAGE
 from dedup_storage.lake.folders import delete_folder
 from dedup_storage.lake.probing import (
@@ -24,6 +24,7 @@ from dedup_storage.lake.probing import (
     State,
 )
 from dedup_storage.lake.sql import literal
+from dedup_storage.lake.stores import delta_options
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -54,7 +55,7 @@ class DeltaProbes:
         self.settings, self.probes = settings, probes
         self._folders = NewFolders(settings.local_warehouse)
         self._uri = f"{settings.warehouse_uri}/{SCRATCH_PREFIX}{uuid.uuid4().hex[:8]}"
-        self._options = storage_options(settings.catalog.properties)
+        self._options = delta_options(settings.catalog.properties)
 
     def place(self) -> str | None:
         """See ``FormatProbes``: the warehouse."""

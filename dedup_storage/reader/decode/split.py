@@ -19,6 +19,7 @@ from dedup_storage.reader.progress import Progress
 
 __all__ = ["ArrowTransform", "SplitReader"]
 
+_Order = np.ndarray[tuple[int], np.dtype[np.int64]]
 ArrowTransform = Callable[[pa.Table, pa.Table], tuple[pa.Table, pa.Table]]
 
 
@@ -73,9 +74,13 @@ class SplitReader:
         self._units: dict[int, UnitReader] = {}
         self._windows: dict[int, Window] = {}
         self._ahead: dict[int, _Ahead] = {}
+        # Plans the next window, and begins to decode it: in the pool, since that reads keys.
+        self._planning: Future[None] | None = None
 
     def close(self) -> None:
         """Let files and windows go."""
+        if self._planning is not None and not self._planning.cancel():
+            self._planning.exception()
         for ahead in self._ahead.values():
             ahead.cancel()
         for reader in self._units.values():
@@ -87,23 +92,35 @@ class SplitReader:
     def prepare(self, number: int) -> None:
         """Begin to decode what batch ``number`` needs first."""
         if self._pool is not None:
-            self._start(self._window_of(int(self._order.items(number).requests[0])), self._pool)
+            self._planning = self._pool.submit(self._prepare, number)
+
+    def _prepare(self, number: int) -> None:
+        self._start(self._window_of(int(self._order.items(number).requests[0])))
+
+    def _settle(self) -> None:
+        """Wait until the next window is planned."""
+        planning, self._planning = self._planning, None
+        if planning is not None:
+            planning.result()
 
     def batch(self, number: int, progress: Progress) -> DedupBatch:
         """The split's batch ``number``."""
         items = self._order.items(number)
-        offsets = self._order.window_offsets
         first, last = self._window_of(int(items.requests[0])), self._window_of(int(items.requests[-1]))
         for passed in [w for w in self._windows if w < first]:
             del self._windows[passed]
+        self._order.forget(first)
         parts = []
         for place in range(first, last + 1):
-            begin = int(np.searchsorted(items.requests, offsets[place])) if first < last else 0
-            end = int(np.searchsorted(items.requests, offsets[place + 1])) if first < last else len(items.requests)
+            offset = self._order.offset(place)
+            begin = int(np.searchsorted(items.requests, offset)) if place > first else 0
+            end = len(items.requests)
+            if place < last:
+                end = int(np.searchsorted(items.requests, self._order.offset(place + 1)))
             window = self._window(place)
             # Windows lie in their shuffled order: what a batch takes of one is a slice, of impressions too.
-            low = int(items.requests[begin]) - int(offsets[place])
-            high = int(items.requests[end - 1]) - int(offsets[place]) + 1
+            low = int(items.requests[begin]) - offset
+            high = int(items.requests[end - 1]) - offset + 1
             starts = window.offsets[low : high + 1]
             counts, start = starts[1:] - starts[:-1], int(starts[0])
             if items.starts is not None and items.stops is not None:
@@ -116,23 +133,24 @@ class SplitReader:
         return self._packer.pack(parts, marked)
 
     def _window_of(self, request: int) -> int:
-        return int(np.searchsorted(self._order.window_offsets, request, side="right")) - 1
+        return self._order.window_of(request)
 
     def _window(self, number: int) -> Window:
         if number not in self._windows:
+            self._settle()
             ahead = self._ahead.pop(number, None)
             if ahead is not None and ahead.window is not None:
                 self._windows[number] = ahead.window.result()
-                self._start_next(number)
+                self._plan_next(number)
             else:
                 parts = ahead.take() if ahead is not None else self._decode(number)
-                self._start_next(number)
-                self._windows[number] = self._encode(number, parts)
+                self._plan_next(number)
+                self._windows[number] = self._encode(parts, self._permutation(number))
         return self._windows[number]
 
     def _readers(self, number: int) -> list[UnitReader]:
         """The units of a window's blocks; those of earlier windows are closed."""
-        now = [block.unit for block in self._order.windows[number]]
+        now = [block.unit for block in self._order.window(number).blocks]
         for unit in [u for u in self._units if u not in now]:
             self._units.pop(unit).close()
         for unit in now:
@@ -141,32 +159,39 @@ class SplitReader:
         return [self._units[unit] for unit in now]
 
     def _decode(self, number: int) -> list[Decoded]:
-        blocks = self._order.windows[number]
+        blocks = self._order.window(number).blocks
         return [r.read(b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)]
 
-    def _start_next(self, number: int) -> None:
-        if self._pool is not None and number + 1 < len(self._order.windows):
-            self._start(number + 1, self._pool)
+    def _permutation(self, number: int) -> _Order | None:
+        """The order of a window's requests; ``None`` where they stay as they were read."""
+        order = self._order.window(number).order
+        return None if order is None or np.all(order[1:] > order[:-1]) else order
 
-    def _start(self, number: int, pool: ThreadPoolExecutor) -> None:
+    def _plan_next(self, number: int) -> None:
+        if self._pool is not None:
+            self._planning = self._pool.submit(self._start, number + 1)
+
+    def _start(self, number: int) -> None:
+        if self._pool is None or not self._order.has_window(number):
+            return
         # A unit occurs once in a window, and the windows before have been read: no two threads share its files.
-        blocks = self._order.windows[number]
-        started = [pool.submit(r.read, b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)]
-        decoding, window = _Ahead(started), None
+        blocks = self._order.window(number).blocks
+        started = [
+            self._pool.submit(r.read, b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)
+        ]
+        decoding, order, window = _Ahead(started), self._permutation(number), None
         if self._transform is None:
             # Threads take work in the order it was given: no window waits for blocks that nobody decodes.
-            window = pool.submit(lambda: self._encode(number, decoding.take()))
+            window = self._pool.submit(lambda: self._encode(decoding.take(), order))
         self._ahead[number] = _Ahead(started, window)
 
-    def _encode(self, number: int, parts: list[Decoded]) -> Window:
+    def _encode(self, parts: list[Decoded], order: _Order | None) -> Window:
         requests = pa.concat_tables([p.requests for p in parts], promote_options="permissive")
         impressions = pa.concat_tables([p.impressions for p in parts], promote_options="permissive")
         if self._transform is not None:
             requests, impressions = _apply(self._transform, requests.combine_chunks(), impressions.combine_chunks())
         lengths = np.concatenate([p.lengths for p in parts])
-        order = self._order.permutation(number)
-        in_order = None if np.all(order[1:] > order[:-1]) else order
-        return encode_window(requests, impressions, lengths, in_order, self._packer.forms)
+        return encode_window(requests, impressions, lengths, order, self._packer.forms)
 
 
 def _apply(transform: ArrowTransform, requests: pa.Table, impressions: pa.Table) -> tuple[pa.Table, pa.Table]:

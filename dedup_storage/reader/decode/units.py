@@ -79,3 +79,12 @@ class RequestUnit:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of its arrays: what it costs to keep."""
+        lists = [r.listed for r in self.impressions if r.listed is not None]
+        arrays = [self.lengths, self.rows, self.tokens, self.weights]
+        arrays += [a for r in lists for a in (r.starts, r.lengths, r.requests)]
+        arrays += [a for f in self.features for _, *runs in f.files for a in runs]
+        return sum(a.nbytes for a in arrays if a is not None)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from dedup_storage.errors import StateMismatchError, StorageError
-from dedup_storage.reader.batch import Progress
-from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
+from dedup_storage.reader.batch import DedupBatch, Progress
+from dedup_storage.reader.decode.split import ArrowTransform
 from dedup_storage.reader.epoch.ahead import Ahead
+from dedup_storage.reader.epoch.splits import Splits
+from dedup_storage.reader.epoch.turns import Shard, Turn, splits_in_turn, turns
 from dedup_storage.reader.open.plan import ReadPlan
 from dedup_storage.reader.options import Ends
 from dedup_storage.reader.order import EpochOrder
@@ -28,25 +32,6 @@ def default_threads(workers: int) -> int:
     """Threads that decode in each of several workers: the processors that this process may use, shared out."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(max(processors // max(workers, 1), 1), _MOST_THREADS)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Batches ``index``, ``index + count``, ... of those that are left."""
-
-    index: int
-    count: int
-
-    def steps(self, left: int, world_size: int, ends: Ends) -> int:
-        """Batches of this shard when ``left`` are left in all.
-
-        Every rank has equally many unless ``ends`` is ``uneven``.
-        """
-        if ends is Ends.DROP:
-            left -= left % world_size
-        elif ends is not Ends.UNEVEN:
-            left += -left % world_size
-        return max(0, -(-(left - self.index) // self.count))
 
 
 @dataclass
@@ -104,42 +89,35 @@ class Job:
 
     def batches(self, cursor: Cursor, stop: threading.Event) -> Iterator[Any]:
         """The shard's batches behind the cursor's, until ``stop`` is set."""
-        order, shard, begin = self.order, cursor.shard, cursor.steps
-        left = cursor.base.remaining(len(order))
-        readers: dict[int, SplitReader] = {}
-        steps = shard.steps(len(left), self.world_size, self.ends) if len(left) else 0
-        pool = ThreadPoolExecutor(self.threads, "dedup-decode") if self.prefetch > 0 and begin < steps else None
-
-        def reader(split: int) -> SplitReader:
-            if split not in readers:
-                readers[split] = self.plan.split_reader(order, split, self.arrow_transform, pool)
-            return readers[split]
-
+        order, shard = self.order, cursor.shard
+        pool = ThreadPoolExecutor(self.threads, "dedup-decode") if self.prefetch > 0 else None
+        splits = Splits(order, lambda split: self.plan.split_reader(split, self.arrow_transform, pool), stop)
+        if pool is not None and shard.count > 1:
+            splits.count_beside(set(range(order.options.splits)) - splits_in_turn(order, cursor.base, shard))
+        waiting = turns(order, cursor.base, shard, self.world_size, self.ends, splits.has)
+        coming = islice(waiting, cursor.steps, None)
+        ahead, upcoming = 1, deque[Turn]()
         try:
-            # Every split of the shard is needed within its first steps: begin to decode all of them.
-            for step in range(begin, min(steps, begin + self.plan.splits)) if pool is not None else ():
-                place = shard.index + step * shard.count
-                split, number = (int(v) for v in order.sequence[left[place]]) if place < len(left) else (-1, 0)
-                if split >= 0 and split not in readers:
-                    reader(split).prepare(number)
-            for step in range(begin, steps):
-                if stop.is_set():
+            while not stop.is_set():
+                for turn in islice(coming, max(ahead - len(upcoming), 0)):
+                    upcoming.append(turn)
+                    if pool is not None and turn.split >= 0:
+                        splits.prepare(turn.split, turn.number)
+                if not upcoming:
                     return
-                place = shard.index + step * shard.count
-                repeated = place >= len(left)
-                if repeated and self.ends is Ends.PAD:
-                    padding = Progress(order.epoch, len(order), place, 0, repeated=True)
-                    yield self._finish(self.plan.empty_batch(padding, self.arrow_transform))
-                    continue
-                index = (place - len(left)) % len(order) if repeated else int(left[place])
-                split, number = (int(v) for v in order.sequence[index])
-                progress = Progress(order.epoch, index, place, split, repeated)
-                yield self._finish(reader(split).batch(number, progress))
+                yield self._finish(self._batch(splits, upcoming.popleft()))
+                # The first batch waits for nothing but itself.
+                ahead = self.threads + 1 if pool is not None else 1
         finally:
-            for opened in readers.values():
-                opened.close()
+            splits.close()
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def _batch(self, splits: Splits, turn: Turn) -> DedupBatch:
+        progress = Progress(self.order.epoch, turn.index, turn.place, max(turn.split, 0), turn.repeated)
+        if turn.split < 0:
+            return self.plan.empty_batch(progress, self.arrow_transform)
+        return splits.reader(turn.split, turn.number).batch(turn.number, progress)
 
     def _finish(self, batch: Any) -> Any:
         return batch if self.transform is None else self.transform(batch)

@@ -77,7 +77,7 @@ class DeltaSnapshot:
             files = files.where(_kept(spec, files.table, filters))
         fields = {column: (-1, kind) for column, kind in _types(loaded).items()}
         ref = TableRef(name, self.ref.uri, dict(self.ref.store), fields)
-        return TableScan.of(ref, self._data_files(name, spec, files))
+        return TableScan.of(ref, self._data_files(name, spec, files), _positions(spec, files.table))
 
     def _load(self) -> DeltaTable:
         loaded = self.ref.load(self.version)
@@ -93,6 +93,14 @@ class DeltaSnapshot:
                 )
             key = tuple((column, partition[column]) for column in partition_columns(spec) if column in partition)
             yield key, DataFile(name, self.ref.place(path), int(rows), constants=partition)
+
+
+def _positions(spec: DatasetSpec, table: pa.Table) -> int | None:
+    """Different values of the position between the log's bounds; ``None`` where a file has none."""
+    low, high = file_bounds(table, spec.position_column) if table.num_rows else (None, None)
+    if low is None or high is None or low.null_count or high.null_count:
+        return None
+    return int(pc.max(high).as_py()) - int(pc.min(low).as_py()) + 1
 
 
 def _types(loaded: DeltaTable) -> dict[str, pa.DataType]:

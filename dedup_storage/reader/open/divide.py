@@ -12,7 +12,7 @@ from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.decode.files import DataFile
 from dedup_storage.reader.decode.units import RunList, Runs
 
-__all__ = ["FileRuns", "cut_points", "unit_runs"]
+__all__ = ["FileRuns", "GroupSizes", "cut_rows", "unit_runs"]
 
 Int32 = npt.NDArray[np.int32]
 # A cut may cost this share of a unit's own decoding: impressions before it in their row group are decoded twice.
@@ -28,55 +28,52 @@ class FileRuns:
         starts: First row of each run.
         lengths: Rows of each run.
         owners: Candidate of the segment that each belongs to.
-        group_starts: First row of each row group, and the end.
+        row_bytes: Decoded bytes behind one impression, estimated.
     """
 
     file: DataFile
     starts: Int64
     lengths: Int64
     owners: Int64
-    group_starts: Int64
+    row_bytes: float
 
 
-def cut_points(
-    group_starts: Int64,
-    file: DataFile,
-    rows: Int64,
-    runs: Sequence[FileRuns],
-    low: int,
-    request_bytes: float,
-    impression_bytes: float,
-) -> list[int]:
+@dataclass(frozen=True)
+class GroupSizes:
+    """Row groups of one file.
+
+    Attributes:
+        starts: (groups + 1,) first row of each, and the end.
+        row_bytes: Decoded bytes behind one row, estimated.
+    """
+
+    starts: Int64
+    row_bytes: float
+
+
+def cut_rows(requests: GroupSizes, impressions: GroupSizes, least_rows: int = 0) -> list[int]:
     """Where a file's requests are divided into units: at row groups whose impressions also begin near one.
 
+    Footers do not say where a request's impressions begin: they are taken to be spread evenly. In flat layout both
+    files are the same, so that every row group is a place to cut at.
+
     Args:
-        group_starts: First row of each of the request file's row groups, and the end.
-        file: The request file.
-        rows: Row in the file of each request.
-        runs: The segment's impressions.
-        low: Candidate number of the file's first request.
-        request_bytes: Decoded bytes behind one request.
-        impression_bytes: Decoded bytes behind one impression.
+        requests: The request file.
+        impressions: The one file with all of its impressions, in the same order.
+        least_rows: Rows of a unit, at least.
 
     Returns:
-        Ascending places, from 0 to the number of requests.
+        Ascending rows of the request file, from 0 to the end.
     """
-    total = len(rows)
-    whole = [0, total]
-    own = [r for r in runs if np.any((r.owners >= low) & (r.owners < low + total))]
-    if len(group_starts) <= 2 or file.deleted is not None or len(own) != 1:
-        return whole
-    run, cuts = own[0], [0]
-    if run.file.deleted is not None or np.any(run.owners[1:] < run.owners[:-1]):
-        return whole
-    for boundary in np.searchsorted(rows, group_starts[1:-1]).tolist():
-        begins = np.searchsorted(run.owners, low + boundary)
-        if boundary <= cuts[-1] or boundary >= total or begins >= len(run.starts):
-            continue
-        row = int(run.starts[begins])
-        group = int(np.searchsorted(run.group_starts, row, side="right")) - 1
-        decoded_twice = (row - int(run.group_starts[group])) * impression_bytes
-        if decoded_twice <= _WASTE * (boundary - cuts[-1]) * request_bytes:
+    total = int(requests.starts[-1])
+    spread = int(impressions.starts[-1]) / max(total, 1)
+    cuts = [0]
+    for boundary in requests.starts[1:-1].tolist():
+        row = min(boundary * spread, float(impressions.starts[-1]) - 1)
+        group = int(np.searchsorted(impressions.starts, row, side="right")) - 1
+        decoded_twice = (row - float(impressions.starts[max(group, 0)])) * impressions.row_bytes
+        own = boundary - cuts[-1]
+        if own >= max(least_rows, 1) and boundary < total and decoded_twice <= _WASTE * own * requests.row_bytes:
             cuts.append(boundary)
     return [*cuts, total]
 
@@ -85,10 +82,10 @@ def unit_runs(runs: Sequence[FileRuns], low: int, high: int, local: Int64, lengt
     """The runs of one unit, in the compact form where they allow it.
 
     Args:
-        runs: The segment's impressions.
-        low: First candidate of the unit's file.
+        runs: The impressions that were matched with the unit's candidates.
+        low: First candidate of the unit.
         high: Its last, exclusive.
-        local: Row in the unit of each of these candidates, -1 for those of another unit or none.
+        local: Row in the unit of each of these candidates, -1 for those that are none of its requests.
         lengths: Impressions of each of the unit's requests.
     """
     found = []

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from dedup_storage.dedup.keys import match_keys
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import DuplicateRowsError
 from dedup_storage.reader.decode.features import FeatureRows, FeatureSource
 from dedup_storage.reader.decode.files import DataFile
-from dedup_storage.reader.open.keys import KeyReader, take_rows
+from dedup_storage.reader.open.keys import KeyReader, owners
 from dedup_storage.reader.open.scan import TableScan
-from dedup_storage.reader.segment import SegmentKey
+from dedup_storage.reader.open.sections import Section
 from dedup_storage.schema import Grain
 
 __all__ = ["FeatureFiles", "FeatureScan", "index_features"]
@@ -50,34 +49,31 @@ class FeatureFiles:
     def of_unit(self, low: int, high: int, local: Int64) -> FeatureRows:
         """The runs of one unit; arguments as for ``unit_runs``."""
         found = []
-        for file, starts, sizes, owners in self.runs:
-            inside = (owners >= low) & (owners < high)
-            inside[inside] = local[owners[inside] - low] >= 0
+        for file, starts, sizes, owner in self.runs:
+            inside = (owner >= low) & (owner < high)
+            inside[inside] = local[owner[inside] - low] >= 0
             if np.any(inside):
-                requests = local[owners[inside] - low].astype(np.int32)
+                requests = local[owner[inside] - low].astype(np.int32)
                 found.append((file, starts[inside], sizes[inside].astype(np.int32), requests))
         return FeatureRows(tuple(found))
 
 
 def index_features(
-    feature: FeatureScan, reader: KeyReader, segment: SegmentKey, candidates: Sequence[pa.Array]
+    feature: FeatureScan, reader: KeyReader, section: Section, candidates: Sequence[pa.Array]
 ) -> FeatureFiles:
-    """Match a feature group's rows with a segment's requests.
+    """Match a feature group's rows with a section's requests.
 
     Raises:
         DuplicateRowsError: a request has two rows at request grain.
     """
-    key = reader.spec.request_key
     found = []
     seen: list[Int64] = []
-    for file in feature.scan.segments.get(segment, ()):
-        keys = reader.read(feature.scan.ref, file)
-        heads, starts, sizes = keys.runs(key)
-        table = take_rows(keys.table, heads)
-        owners = match_keys(candidates, [table[k] for k in key])
-        there = owners >= 0
-        found.append((file, starts[there], sizes[there], owners[there]))
-        seen.append(np.repeat(owners[there], sizes[there]))
+    for file in feature.scan.segments.get(section.segment, ()):
+        runs = reader.runs(feature.scan.ref, file, users=section.users)
+        owner = owners(candidates, [runs.keys[k] for k in reader.spec.request_key])
+        there = owner >= 0
+        found.append((file, runs.starts[there], runs.sizes[there], owner[there]))
+        seen.append(np.repeat(owner[there], runs.sizes[there]))
     if feature.grain is Grain.REQUEST and seen:
         owned = np.concatenate(seen)
         if len(np.unique(owned)) != len(owned):

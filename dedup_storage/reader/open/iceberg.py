@@ -177,7 +177,19 @@ class IcebergTable:
             key, bucket = _segment(table, task)
             if filters.buckets is None or bucket is None or bucket in filters.buckets:
                 files.append((key, deletes.data_file(name, task)))
-        return TableScan.of(ref, files)
+        return TableScan.of(ref, files, _positions(fields.get(spec.position_column, (-1,))[0], tasks))
+
+
+def _positions(field_id: int, tasks: Sequence[FileScanTask]) -> int | None:
+    """Different values of the position between the files' bounds; ``None`` where a file has none."""
+    found = [(t.file.lower_bounds or {}, t.file.upper_bounds or {}) for t in tasks]
+    if not found or any(field_id not in low or field_id not in high for low, high in found):
+        return None
+    least, most = (
+        [int.from_bytes(bounds[field_id], "little", signed=True) for bounds in side]
+        for side in zip(*found, strict=True)
+    )
+    return max(most) - min(least) + 1
 
 
 def row_filter(spec: DatasetSpec, filters: Filters) -> BooleanExpression:

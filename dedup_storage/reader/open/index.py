@@ -1,15 +1,13 @@
-"""The index: which impressions belong to which request, from the key columns alone.
+"""The index of a section: which impressions belong to which request, from the key columns alone.
 
-Read once when a dataset is opened. Everything after it (batches, steps, resume) is arithmetic on its lengths.
+Read when a unit is opened. Everything after it (blocks, batches, steps, resume) is arithmetic on its lengths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import pairwise
-from os import cpu_count
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,17 +22,18 @@ from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.reader.decode.files import DataFile, RowStream, row_bytes
 from dedup_storage.reader.decode.units import RequestUnit
 from dedup_storage.reader.open.conditions import Condition, kept_rows
-from dedup_storage.reader.open.divide import FileRuns, cut_points, unit_runs
+from dedup_storage.reader.open.divide import FileRuns, unit_runs
 from dedup_storage.reader.open.features import FeatureFiles, FeatureScan, index_features
-from dedup_storage.reader.open.keys import FileKeys, KeyReader, take_rows
+from dedup_storage.reader.open.keys import FileKeys, KeyReader, KeyRuns, owners, take_rows
 from dedup_storage.reader.open.scan import TableScan
+from dedup_storage.reader.open.sections import Section
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.reader.segment import SegmentKey, segment_text
 from dedup_storage.sampling.select import Selector
 from dedup_storage.schema import Grain
 from dedup_storage.words import counted
 
-__all__ = ["SegmentIndexer", "build_units"]
+__all__ = ["SegmentIndexer"]
 
 _TOKEN_ROWS = 1024
 
@@ -53,6 +52,7 @@ class _Candidates:
         bounds: (files + 1,) number of each file's first.
         first: For each the first of the same key; ``None`` when every key is there once.
         wanted: Which the filters keep; ``None`` for all.
+        before: Of a part, keys of the rows before it that may be of its first user.
     """
 
     files: Sequence[DataFile]
@@ -64,6 +64,7 @@ class _Candidates:
     bounds: Int64
     first: Int64 | None
     wanted: npt.NDArray[np.bool_] | None
+    before: pa.Table | None = None
 
     @property
     def keep(self) -> npt.NDArray[np.bool_]:
@@ -87,6 +88,7 @@ class SegmentIndexer:
         impression_columns: Columns to decode of the impressions.
         features: Feature groups to join.
         selector: Which users a sample holds.
+        pruned: Whether filters have left files out.
         found_users: Of the users that the filters name, those that have requests; filled while segments are indexed.
         conditions: What is asked of columns.
         condition_scans: Scans of the feature groups that hold some of these columns, by table.
@@ -102,6 +104,7 @@ class SegmentIndexer:
     selector: Selector | None = None
     conditions: tuple[Condition, ...] = ()
     condition_scans: Mapping[str, TableScan] = field(default_factory=dict)
+    pruned: bool = False
     found_users: set[int | str] = field(default_factory=set)
 
     def _own(self, grain: Grain) -> tuple[Condition, ...]:
@@ -118,22 +121,42 @@ class SegmentIndexer:
         """Reads keys."""
         return KeyReader(self.spec, self.options.filters, self.selector, self._own(Grain.REQUEST))
 
-    def index(self, segment: SegmentKey) -> list[RequestUnit]:
-        """The units of one segment, in the order of its request files."""
-        files = self.requests.segments.get(segment, ())
-        if not files:
-            self._orphans(segment, self.impressions.segments.get(segment, ()))
-            return []
-        found = self._candidates(segment, files)
-        runs, lengths = self._runs(segment, found)
-        features = [index_features(f, self.key_reader, segment, found.columns) for f in self.features]
-        return self._units(segment, found, runs, lengths, features)
+    def index(self, section: Section) -> list[RequestUnit]:
+        """The units of one section as they were planned; one without any request to deliver is empty.
 
-    def _candidates(self, segment: SegmentKey, files: Sequence[DataFile]) -> _Candidates:
-        key, reader = self.spec.request_key, self.key_reader
+        Raises:
+            DuplicateRowsError: two request rows have one key.
+            StorageError: a file cannot be read, or impressions have no request.
+        """
+        found = self._candidates(section)
+        runs, lengths = self._runs(section, found)
+        features = [index_features(f, self.key_reader, section, found.columns) for f in self.features]
+        return self._units(section, found, runs, lengths, features)
+
+    def check_segments(self) -> None:
+        """Refuse segments that have impressions and no request file at all.
+
+        Raises:
+            StorageError: names the first.
+        """
+        for segment, files in self.impressions.segments.items():
+            if segment not in self.requests.segments:
+                self._orphans(segment, files)
+
+    def _candidates(self, section: Section) -> _Candidates:
+        key, reader, segment = self.spec.request_key, self.key_reader, section.segment
+        files = list(dict.fromkeys(unit.file for unit in section.units))
         chosen = self._own(Grain.IMPRESSION) if self.flat else ()
-        extra = [c.column for c in (*reader.conditions, *chosen)]
-        keys = [reader.read(self.requests.ref, file, extra) for file in files]
+        extra, own = [c.column for c in (*reader.conditions, *chosen)], self.request_columns
+        before: pa.Table | None = None
+        if section.users is None:
+            keys = [reader.read(self.requests.ref, file, extra, own) for file in files]
+        else:
+            unit = section.units[0]
+            read = reader.read(self.requests.ref, unit.file, extra, own, (section.first, unit.stop))
+            ahead = unit.start - section.first
+            before = read.table.slice(0, ahead)
+            keys = [FileKeys(read.table.slice(ahead), read.positions[ahead:], read.row_bytes)]
         if self.flat:
             keys = [k.where(kept_rows(k.table, chosen)) for k in keys]
             heads, rows, lengths = (list(part) for part in zip(*(k.runs(key) for k in keys), strict=True))
@@ -148,26 +171,38 @@ class SegmentIndexer:
             matched = match_keys(columns, columns)
             twice = int(np.count_nonzero(matched != np.arange(len(matched))))
             first = matched if twice else None
-            if twice and not self.flat:
-                raise DuplicateRowsError(
-                    f"{counted(twice, 'request row', 'repeats')} the key of another, in {segment_text(segment)}",
-                    expected="one row per request",
-                    fix="Write the segment again.",
-                )
+            if not self.flat:
+                self._repeated(segment, twice)
+        if before is not None and section.users is not None and before.num_rows:
+            self._repeated(segment, self._shared(before, together, section.users.low))
         bounds = offsets_from_lengths([t.num_rows for t in tables])
-        wanted = self._wanted_by_features(segment, columns, reader.wanted(together))
+        wanted = self._wanted_by_features(section, columns, reader.wanted(together))
         if self.options.filters.users is not None and wanted is not None:
             self.found_users.update(pc.unique(columns[0].filter(pa.array(wanted))).to_pylist())
-        return _Candidates(files, keys, heads, rows, lengths, columns, bounds, first, wanted)
+        return _Candidates(files, keys, heads, rows, lengths, columns, bounds, first, wanted, before)
+
+    def _shared(self, before: pa.Table, own: pa.Table, border: Any) -> int:
+        """How many of the requests have a key that a row before them has: only the user on the border can."""
+        user, key = self.spec.schema_.user, list(self.spec.request_key)
+        left, right = (t.filter(pc.equal(t[user], pa.scalar(border, t[user].type))).select(key) for t in (before, own))
+        return int(np.count_nonzero(match_keys(left.columns, right.columns) >= 0)) if left.num_rows else 0
+
+    def _repeated(self, segment: SegmentKey, count: int) -> None:
+        if count:
+            raise DuplicateRowsError(
+                f"{counted(count, 'request row', 'repeats')} the key of another, in {segment_text(segment)}",
+                expected="one row per request",
+                fix="Write the segment again.",
+            )
 
     def _wanted_by_features(
-        self, segment: SegmentKey, columns: Sequence[pa.Array], wanted: npt.NDArray[np.bool_] | None
+        self, section: Section, columns: Sequence[pa.Array], wanted: npt.NDArray[np.bool_] | None
     ) -> npt.NDArray[np.bool_] | None:
         """Which candidates are kept by conditions on columns of feature groups too."""
         for name, scan in self.condition_scans.items():
             asked = tuple(c for c in self.conditions if c.table.name == name)
             tables, owners = [], []
-            for file in scan.segments.get(segment, ()):
+            for file in scan.segments.get(section.segment, ()):
                 keys = self.key_reader.read(scan.ref, file, [c.column for c in asked])
                 tables.append(keys.table)
                 owners.append(match_keys(columns, [single_chunk(keys.table[k]) for k in self.spec.request_key]))
@@ -183,38 +218,57 @@ class SegmentIndexer:
             wanted = kept if wanted is None or kept is None else wanted & kept
         return wanted
 
-    def _runs(self, segment: SegmentKey, found: _Candidates) -> tuple[list[FileRuns], Int64]:
+    def _runs(self, section: Section, found: _Candidates) -> tuple[list[FileRuns], Int64]:
         """Runs of every impression file, owned by candidates; and the impressions of each candidate."""
         runs = []
+        own = self.impression_columns
         if self.flat:
             for place, file in enumerate(found.files):
-                own = np.arange(found.bounds[place], found.bounds[place + 1], dtype=np.int64)
-                owner = own if found.first is None else found.first[own]
-                runs.append(
-                    FileRuns(file, found.rows[place], found.lengths[place], owner, found.keys[place].group_starts)
-                )
+                numbers = np.arange(found.bounds[place], found.bounds[place + 1], dtype=np.int64)
+                owner = numbers if found.first is None else found.first[numbers]
+                size = row_bytes(self.impressions.ref, file, own)
+                runs.append(FileRuns(file, found.rows[place], found.lengths[place], owner, size))
         else:
-            key, reader, asked = self.spec.request_key, self.key_reader, self._own(Grain.IMPRESSION)
-            for file in self.impressions.segments.get(segment, ()):
-                keys = reader.read(self.impressions.ref, file, [c.column for c in asked])
-                keys = keys.where(kept_rows(keys.table, asked))
-                heads, starts, sizes = keys.runs(key)
-                table = take_rows(keys.table, heads)
-                owner = match_keys(found.columns, [table[k] for k in key])
-                alone = owner < 0
-                if np.any(alone):
-                    self._orphans(segment, (file,), int(sizes[alone].sum()))
-                    starts, sizes, owner = starts[~alone], sizes[~alone], owner[~alone]
-                runs.append(FileRuns(file, starts, sizes, owner, keys.group_starts))
+            asked = self._own(Grain.IMPRESSION)
+            for file in self.impressions.segments.get(section.segment, ()):
+                read = self.key_reader.runs(self.impressions.ref, file, asked, own, section.users)
+                owner = owners(found.columns, [read.keys[k] for k in self.spec.request_key])
+                there = owner >= 0
+                if not np.all(there):
+                    alone = read.where(~there)
+                    count = int(alone.sizes[self._orphaned(section, found, alone)].sum())
+                    self._orphans(section.segment, (file,), count)
+                runs.append(FileRuns(file, read.starts[there], read.sizes[there], owner[there], read.row_bytes))
         lengths = np.zeros(int(found.bounds[-1]), dtype=np.int64)
         for run in runs:
             np.add.at(lengths, run.owners, run.lengths)
         return runs, lengths
 
+    def _orphaned(self, section: Section, found: _Candidates, alone: KeyRuns) -> npt.NDArray[np.bool_]:
+        """Which runs that no candidate owns have no request in another section either.
+
+        A user on the border of two parts counts for the one that has the user's last requests.
+        """
+        orphaned = np.ones(len(alone.starts), dtype=np.bool_)
+        if section.users is None:
+            return orphaned
+        users = alone.keys[self.spec.schema_.user]
+        if section.users.low is not None:
+            low = pa.scalar(section.users.low, users.type)
+            inside = np.asarray(pc.greater(users, low).to_numpy(), dtype=np.bool_)
+            if found.before is not None and found.before.num_rows:
+                key = self.spec.request_key
+                known = match_keys([found.before[k] for k in key], [alone.keys[k] for k in key]) >= 0
+                inside |= np.asarray(pc.equal(users, low).to_numpy(), dtype=np.bool_) & ~known
+            orphaned &= inside
+        if section.users.high is not None:
+            orphaned &= np.asarray(pc.less(users, pa.scalar(section.users.high, users.type)).to_numpy(), dtype=np.bool_)
+        return orphaned
+
     def _orphans(self, segment: SegmentKey, files: Sequence[DataFile], rows: int | None = None) -> None:
         count = sum(f.rows for f in files) if rows is None else rows
         # Files of the requests may have been pruned, so with filters there is no telling.
-        if count == 0 or self.options.orphans == "skip" or not self.options.filters.is_empty:
+        if count == 0 or self.options.orphans == "skip" or self.pruned:
             return
         raise StorageError(
             f"{counted(count, 'impression', 'has')} no request, in the file {files[0].path}",
@@ -224,7 +278,7 @@ class SegmentIndexer:
 
     def _units(
         self,
-        segment: SegmentKey,
+        section: Section,
         found: _Candidates,
         runs: Sequence[FileRuns],
         lengths: Int64,
@@ -233,36 +287,32 @@ class SegmentIndexer:
         keep = found.keep
         if self._own(Grain.IMPRESSION):
             keep &= lengths > 0
-        per_impression = row_bytes(self.impressions.ref, runs[0].file, self.impression_columns) if runs else 0.0
         units = []
-        for place, file in enumerate(found.files):
-            low, high = int(found.bounds[place]), int(found.bounds[place + 1])
-            per_request = row_bytes(self.requests.ref, file, self.request_columns)
-            groups = found.keys[place].group_starts
-            cuts = cut_points(groups, file, found.rows[place], runs, low, per_request, per_impression)
-            for start, stop in pairwise(cuts):
-                kept = np.flatnonzero(keep[low + start : low + stop]) + start
-                if len(kept) == 0:
-                    continue
-                rows = found.rows[place][kept]
-                local = np.full(high - low, -1, dtype=np.int64)
-                local[kept] = np.arange(len(kept))
-                counts = lengths[low:high][kept].astype(np.int32)
-                units.append(
-                    RequestUnit(
-                        segment=segment,
-                        file=file,
-                        first=int(rows[0]),
-                        rows=None if int(rows[-1]) - int(rows[0]) + 1 == len(rows) else rows,
-                        lengths=counts,
-                        impressions=tuple(unit_runs(runs, low, high, local, counts)),
-                        features=tuple(f.of_unit(low, high, local) for f in features),
-                        request_bytes=per_request,
-                        impression_bytes=per_impression,
-                        tokens=self._tokens(file, rows),
-                        weights=self._weights(found, low + kept),
-                    )
+        for unit in section.units:
+            place = found.files.index(unit.file)
+            base, rows = int(found.bounds[place]), found.rows[place]
+            low, high = (base + int(np.searchsorted(rows, row)) for row in (unit.start, unit.stop))
+            kept = np.flatnonzero(keep[low:high])
+            chosen = rows[low - base + kept]
+            local = np.full(high - low, -1, dtype=np.int64)
+            local[kept] = np.arange(len(kept))
+            counts = lengths[low:high][kept].astype(np.int32)
+            gapless = len(chosen) == 0 or int(chosen[-1]) - int(chosen[0]) + 1 == len(chosen)
+            units.append(
+                RequestUnit(
+                    segment=section.segment,
+                    file=unit.file,
+                    first=int(chosen[0]) if len(chosen) else unit.start,
+                    rows=None if gapless else chosen,
+                    lengths=counts,
+                    impressions=tuple(unit_runs(runs, low, high, local, counts)),
+                    features=tuple(f.of_unit(low, high, local) for f in features),
+                    request_bytes=found.keys[place].row_bytes,
+                    impression_bytes=runs[0].row_bytes if runs else 0.0,
+                    tokens=self._tokens(unit.file, chosen),
+                    weights=self._weights(found, low + kept),
                 )
+            )
         return units
 
     def _weights(self, found: _Candidates, chosen: Int64) -> npt.NDArray[np.float64] | None:
@@ -282,13 +332,4 @@ class SegmentIndexer:
                 found.append(pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64))
         finally:
             stream.close()
-        return np.concatenate(found)
-
-
-def build_units(indexer: SegmentIndexer) -> list[RequestUnit]:
-    """Index every segment; several at a time."""
-    keys = list(dict.fromkeys([*indexer.requests.segments, *indexer.impressions.segments]))
-    keys.sort(key=lambda key: tuple(map(str, key)))
-    workers = min(8, cpu_count() or 1, max(len(keys), 1))
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="dedup-index") as pool:
-        return [unit for units in pool.map(indexer.index, keys) for unit in units]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)

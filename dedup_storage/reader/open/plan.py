@@ -1,4 +1,8 @@
-"""The plan: everything workers need, found once when a dataset is opened."""
+"""The plan: what is read from where, found when a dataset is opened, from manifests and footers alone where they do.
+
+Keys are read at once where filters, samples or lengths of lists decide which requests there are and what they count
+for; else when a unit is opened.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +24,28 @@ from dedup_storage.reader.decode.files import TableRef
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
 from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader, UnitSource
-from dedup_storage.reader.decode.units import RequestUnit
 from dedup_storage.reader.decode.window import encode_window
 from dedup_storage.reader.open.cut import Cut, CutTable
 from dedup_storage.reader.open.features import FeatureScan
 from dedup_storage.reader.open.formats import open_cut
-from dedup_storage.reader.open.index import SegmentIndexer, build_units
+from dedup_storage.reader.open.index import SegmentIndexer
 from dedup_storage.reader.open.project import Projection, project
 from dedup_storage.reader.open.samples import resolve_sample, without_weights
 from dedup_storage.reader.open.scan import with_common_segments
+from dedup_storage.reader.open.sections import SectionPlanner
+from dedup_storage.reader.open.units import UnitIndex
+from dedup_storage.reader.open.weights import (
+    SizesInTurn,
+    Totals,
+    counted_first,
+    filters_of_rows,
+    known_totals,
+    planned_weights,
+    unit_sizes,
+)
 from dedup_storage.reader.options import ReadOptions, Unit
-from dedup_storage.reader.order import EpochOrder, OrderOptions, UnitSizes
-from dedup_storage.reader.state import fingerprint
+from dedup_storage.reader.order import EpochOrder, OrderOptions, SplitOrder, UnitWeights
+from dedup_storage.reader.state import ORDER, fingerprint
 from dedup_storage.reader.vocabulary import IdVocabulary, fits_vocabulary
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
 from dedup_storage.schema import Grain
@@ -40,11 +54,13 @@ from dedup_storage.words import counted
 __all__ = ["ReadPlan", "make_plan"]
 
 _MOST_SPLITS = 32
+# Rows of a dataset whose keys are all read when it is opened.
+SMALL_ROWS = 100_000
 
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """A version, indexed.
+    """A version, its units known by their files and rows.
 
     Attributes:
         spec: The dataset.
@@ -52,9 +68,11 @@ class ReadPlan:
         options: What is read; columns and splits resolved.
         pins: What a state must agree with.
         source: What units are read from.
-        units: What is decoded.
+        units: What is decoded; the keys of one are read when it is asked for.
         splits: Logical splits.
-        users_not_found: Users that the filters name and that have no request to read.
+        weights: What is known of the units without their keys.
+        totals: What is known of an epoch's rows.
+        longest: Impressions of a request, at most, where the weights rest on it.
         vocabularies: Column -> vocabulary whose ids are delivered in place of its values.
     """
 
@@ -63,10 +81,12 @@ class ReadPlan:
     options: ReadOptions
     pins: dict[str, Any]
     source: UnitSource
-    units: tuple[RequestUnit, ...]
+    units: UnitIndex
     splits: int
+    weights: UnitWeights
+    totals: Totals = field(default_factory=Totals)
+    longest: int | None = None
     vocabularies: Mapping[str, IdVocabulary] = field(default_factory=dict)
-    users_not_found: int = 0
 
     @property
     def opened(self) -> dict[str, Any]:
@@ -75,13 +95,20 @@ class ReadPlan:
 
     @property
     def num_requests(self) -> int:
-        """Requests of an epoch."""
-        return sum(len(u) for u in self.units)
+        """Requests of an epoch; reads all keys where row counts do not say."""
+        known = self.totals.requests
+        return known if known is not None else sum(map(len, self.units.visit()))
 
     @property
     def num_impressions(self) -> int:
-        """Impressions of an epoch."""
-        return sum(int(u.lengths.sum()) for u in self.units)
+        """Impressions of an epoch; reads all keys where row counts do not say."""
+        known = self.totals.impressions
+        return known if known is not None else sum(int(u.lengths.sum()) for u in self.units.visit())
+
+    @property
+    def users_not_found(self) -> int:
+        """Users that the filters name and that have no request to read."""
+        return self.totals.users_not_found
 
     @property
     def packer(self) -> BatchPacker:
@@ -113,18 +140,14 @@ class ReadPlan:
         Args:
             block_bytes: Decoded bytes of a piece, about.
         """
-        for unit, sizes in zip(self.units, self._sizes(), strict=True):
+        for unit in self.units:
+            sizes = unit_sizes(unit, self.options.unit)
             reader = UnitReader(unit, self.source)
             try:
                 for start, stop in pairwise(sizes.block_bounds(block_bytes).tolist()):
                     yield reader.read(start, stop)
             finally:
                 reader.close()
-
-    def _sizes(self) -> list[UnitSizes]:
-        return [
-            UnitSizes(u.lengths, _cost(u, self.options.unit), u.request_bytes, u.impression_bytes) for u in self.units
-        ]
 
     def epoch(self, epoch: int) -> EpochOrder:
         """The sequence of batches of an epoch."""
@@ -139,21 +162,18 @@ class ReadPlan:
             split_oversize=options.oversize == "split",
             drop_last=options.drop_last,
         )
-        return EpochOrder(self._sizes(), order, epoch)
+        sizes = SizesInTurn(self.units, options.unit, self.longest)
+        return EpochOrder(sizes, order, epoch, self.weights)
 
     def split_reader(
-        self,
-        order: EpochOrder,
-        split: int,
-        transform: ArrowTransform | None,
-        pool: ThreadPoolExecutor | None = None,
+        self, order: SplitOrder, transform: ArrowTransform | None, pool: ThreadPoolExecutor | None = None
     ) -> SplitReader:
         """A reader of one split's batches."""
 
         def open_unit(number: int) -> UnitReader:
             return UnitReader(self.units[number], self.source)
 
-        return SplitReader(order.splits[split], open_unit, self.packer, transform, pool)
+        return SplitReader(order, open_unit, self.packer, transform, pool)
 
     def empty_batch(self, progress: Progress, transform: ArrowTransform | None) -> DedupBatch:
         """A batch of no rows."""
@@ -186,15 +206,6 @@ class ReadPlan:
             )
 
 
-def _cost(unit: RequestUnit, measure: Unit) -> np.ndarray[Any, np.dtype[np.int64]]:
-    if measure is Unit.REQUESTS:
-        return np.ones(len(unit), dtype=np.int64)
-    if measure is Unit.TOKENS and unit.tokens is not None:
-        return np.maximum(unit.tokens, 1)
-    # A request without impressions still takes a row.
-    return np.maximum(unit.lengths.astype(np.int64), 1)
-
-
 def make_plan(
     name: str,
     settings: Settings,
@@ -202,7 +213,7 @@ def make_plan(
     options: ReadOptions,
     vocabularies: Mapping[str, IdVocabulary] | None = None,
 ) -> ReadPlan:
-    """Open a version and index it.
+    """Open a version: plan its units, and read keys where what is read cannot be known without.
 
     Raises:
         DatasetNotFoundError, VersionNotFoundError, UnknownColumnError, ConfigError, StorageError.
@@ -219,9 +230,10 @@ def make_plan(
     scans = dict(zip(names, with_common_segments(list(planned.values())), strict=True))
     requests, impressions = scans[projection.requests.name], scans[projection.impressions.name]
     features = tuple(FeatureScan(g.grain, scans[g.table.name], g.columns) for g in projection.groups)
+    left = filters_of_rows(filters, spec, requests)
     indexer = SegmentIndexer(
         spec,
-        options.model_copy(update={"filters": filters}),
+        options.model_copy(update={"filters": left}),
         requests,
         impressions,
         projection.own_requests,
@@ -230,8 +242,22 @@ def make_plan(
         sample.selector,
         projection.conditions,
         {c.table.name: scans[c.table.name] for c in projection.conditions if c.table.role is TableRole.FEATURES},
+        pruned=not filters.is_empty,
     )
-    units = tuple(build_units(indexer))
+    indexer.check_segments()
+    planner = SectionPlanner(requests, impressions, user, projection.own_requests, projection.own_impressions)
+    units = UnitIndex(indexer, planner.plan())
+    # Which rows filters, samples and lengths of lists leave, or count for, is known from the rows alone.
+    keyed = not left.is_empty or sample.selector is not None or options.unit is Unit.TOKENS
+    if keyed:
+        units, weights, totals = counted_first(units, options, set(filters.users or ()))
+    else:
+        complete = options.orphans == "raise" and filters.is_empty
+        weights = planned_weights(spec, options, units.planned, impressions, complete=complete)
+        totals = known_totals(spec, requests, impressions, complete=complete)
+        if requests.num_rows + impressions.num_rows <= SMALL_ROWS:
+            # What is wrong with a small dataset is told when it is opened, since that takes no time.
+            totals = counted_first(units, options)[2]
     splits = options.splits if options.splits is not None else _default_splits(len(units))
     source = UnitSource(
         requests=requests.ref,
@@ -245,10 +271,11 @@ def make_plan(
         piece_bytes=_piece_bytes(options, len(units), splits),
     )
     pins = _pins(cut, options, projection, splits, sample.fingerprint)
-    missing = len(set(filters.users or ()) - indexer.found_users)
     if vocabularies:
         pins["vocabularies"] = {column: v.digest for column, v in sorted(vocabularies.items())}
-    plan = ReadPlan(spec, cut.version, options, pins, source, units, splits, dict(vocabularies or {}), missing)
+    longest = impressions.positions if not keyed and options.unit is Unit.IMPRESSIONS else None
+    chosen = dict(vocabularies or {})
+    plan = ReadPlan(spec, cut.version, options, pins, source, units, splits, weights, totals, longest, chosen)
     _check_vocabularies(plan)
     return plan
 
@@ -299,6 +326,7 @@ def _pins(cut: Cut, options: ReadOptions, projection: Projection, splits: int, s
     rest = options.model_dump(mode="json", exclude={"columns", "seed", "splits", "filters", "sample"})
     read = {t.name: t for t in _tables_of(projection)}.values()
     return {
+        "order": ORDER,
         "dataset": cut.spec.name,
         "snapshots": {t.name: str(t.snapshot_id) for t in sorted(read, key=lambda t: t.name)},
         "seed": options.seed,

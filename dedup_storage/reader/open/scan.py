@@ -13,19 +13,31 @@ __all__ = ["TableScan", "with_common_segments"]
 
 @dataclass(frozen=True)
 class TableScan:
-    """The files of one table, by segment, each list in the order of the paths."""
+    """The files of one table, by segment, each list in the order of the paths.
+
+    Attributes:
+        ref: The table.
+        segments: Its files.
+        positions: Positions that an impression can have, by the files' bounds; ``None`` where they do not say.
+    """
 
     ref: TableRef
     segments: dict[SegmentKey, tuple[DataFile, ...]]
+    positions: int | None = None
 
     @classmethod
-    def of(cls, ref: TableRef, files: Iterable[tuple[SegmentKey, DataFile]]) -> TableScan:
+    def of(cls, ref: TableRef, files: Iterable[tuple[SegmentKey, DataFile]], positions: int | None = None) -> TableScan:
         """Files, each with its segment, in any order."""
         segments: dict[SegmentKey, list[DataFile]] = {}
         for key, file in files:
             segments.setdefault(key, []).append(file)
         ordered = sorted(segments.items(), key=lambda item: tuple(map(str, item[0])))
-        return cls(ref, {key: tuple(sorted(found, key=lambda f: f.path)) for key, found in ordered})
+        return cls(ref, {key: tuple(sorted(found, key=lambda f: f.path)) for key, found in ordered}, positions)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the files left after pruning, without deleted ones."""
+        return sum(file.rows for files in self.segments.values() for file in files)
 
     @property
     def num_files(self) -> int:
@@ -48,5 +60,6 @@ def with_common_segments(scans: Sequence[TableScan]) -> list[TableScan]:
         segments: dict[SegmentKey, list[DataFile]] = {}
         for key, files in scan.segments.items():
             segments.setdefault(tuple((f, v) for f, v in key if f in common), []).extend(files)
-        coarse.append(TableScan(scan.ref, {k: tuple(sorted(f, key=lambda d: d.path)) for k, f in segments.items()}))
+        ordered = {k: tuple(sorted(f, key=lambda d: d.path)) for k, f in segments.items()}
+        coarse.append(TableScan(scan.ref, ordered, scan.positions))
     return coarse
