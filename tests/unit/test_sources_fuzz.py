@@ -1,7 +1,7 @@
 """Odd logs of several files: what a source gives is what a plain reading of each file gives, or it is refused by name.
 
 Every type of Arrow that files hold, nested, in files of other columns, other orders and other types; CSV dialects; JSON
-lines. ``tests/sources/test_fuzz.py`` holds Spark and the commands against the same logs.
+lines. ``tests/sources/test_fuzz.py`` holds Spark against the same logs.
 """
 
 from __future__ import annotations
