@@ -27,6 +27,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import ConfigError, DatasetNotFoundError, StorageError, VersionNotFoundError, known_names
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
+from dedup_storage.lake.iceberg.metadata import IcebergMetadata
 from dedup_storage.lake.iceberg.snapshots import definition_text
 from dedup_storage.lake.iceberg.users import iceberg_users
 from dedup_storage.lake.retries import with_retries
@@ -61,6 +62,7 @@ def iceberg_cut(name: str, settings: Settings, version: int | None = None) -> Cu
     anchor = anchors[0]
     spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
     number = _pick_version(spec, anchor, version)
+    spec = IcebergMetadata(spec, loaded).spec_of(number)
     tables = {}
     for table_name, table in loaded.items():
         role = table.properties.get(ROLE_PROPERTY)
