@@ -152,7 +152,7 @@ class Lake:
             name, columns, self.settings, version=version, min_count=min_count, filters=filters, sample=sample
         )
 
-    def drop(self, name: str, *, force: bool = False) -> DropSummary:
+    def drop(self, name: str, *, force: bool = False, dry_run: bool = False) -> DropSummary:
         """Remove a dataset: its tables, and every file in their folders. A drop that was stopped is finished.
 
         The files of a log that was adopted stay.
@@ -160,14 +160,15 @@ class Lake:
         Args:
             name: The dataset.
             force: Also when runs are at work on it or versions are pinned.
+            dry_run: Say what would be removed, or why nothing would be; change nothing.
 
         Raises:
             DatasetNotFoundError: names the datasets that do exist.
             UsageError: runs are at work on it, or versions are pinned; nothing was changed.
         """
-        return self._admin.drop(name, force=force)
+        return self._admin.drop(name, force=force, dry_run=dry_run)
 
-    def rename(self, name: str, new_name: str, *, force: bool = False) -> RenameSummary:
+    def rename(self, name: str, new_name: str, *, force: bool = False, dry_run: bool = False) -> RenameSummary:
         """Give a dataset another name. A rename that was stopped is finished by the same call.
 
         Whatever names the dataset elsewhere keeps the old name: lookups of other datasets' feature groups, saved
@@ -177,13 +178,14 @@ class Lake:
             name: The dataset.
             new_name: Its name from now on.
             force: Also when runs are at work on it.
+            dry_run: Say what would be renamed, or why nothing would be; change nothing.
 
         Raises:
             DatasetNotFoundError: names the datasets that do exist.
             DatasetExistsError: the new name is taken.
             UsageError: runs are at work on it, or the format cannot rename there; nothing was changed.
         """
-        return self._admin.rename(name, new_name, force=force)
+        return self._admin.rename(name, new_name, force=force, dry_run=dry_run)
 
     def close(self) -> None:
         """Stop the Spark session, if it was started here."""

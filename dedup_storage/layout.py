@@ -130,6 +130,21 @@ class DatasetSpec(BaseModel):
         """Source column -> Spark DDL type."""
         return dict(zip(self.source_columns, self.source_types, strict=True))
 
+    def extended(self, schema: LogSchema, added: Mapping[str, str]) -> DatasetSpec:
+        """The description with further source columns after the others.
+
+        Args:
+            schema: With the grain of every column declared.
+            added: Column -> Spark DDL type, in order.
+        """
+        return self.model_copy(
+            update={
+                "schema_": schema,
+                "source_columns": (*self.source_columns, *added),
+                "source_types": (*self.source_types, *added.values()),
+            }
+        )
+
     @property
     def assigns_position(self) -> bool:
         """Whether ``write`` makes the position column."""

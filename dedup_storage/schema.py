@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -259,26 +259,78 @@ class LogSchema(_Frozen):
         """Grain of every column whose role or declaration decides it."""
         return {**self.columns, **self.fixed_grains()}
 
-    def require_columns(self, present: Iterable[str], where: str = "the log") -> None:
-        """Check that every named column is among ``present`` (impression columns of nested input excepted).
-
-        Raises:
-            SchemaError: names the first column that is not there, and those that are.
-        """
-        there = list(present)
-        nested = bool(self.candidates)
+    def absent(self, present: Iterable[str]) -> list[str]:
+        """Columns that are named and not among ``present`` (impression columns of nested input excepted)."""
+        there, nested = set(present), bool(self.candidates)
         needed = [*self.request_key, *([self.event_time] if self.event_time else []), *self.sequence_columns]
         needed += list(self.candidates) if nested else [self.item, *self.labels]
         needed += [c for c, g in self.columns.items() if not (nested and g is Grain.IMPRESSION)]
         if self.position and not nested:
             needed.append(self.position)
-        for name in needed:
-            if name not in there:
-                raise SchemaError(
-                    f"the column {name} is not in {where}",
-                    expected=known_names(name, there),
-                    fix="Correct the name in the schema file.",
-                )
+        return [name for name in dict.fromkeys(needed) if name not in there]
+
+    def require_columns(self, present: Iterable[str], where: str = "the log") -> None:
+        """Check that no column is ``absent``.
+
+        Raises:
+            SchemaError: names the first column that is not there, and those that are.
+        """
+        there = list(present)
+        for name in self.absent(there):
+            raise SchemaError(
+                f"the column {name} is not in {where}",
+                expected=known_names(name, there),
+                fix="Correct the name in the schema file.",
+            )
+
+    def without(self, columns: Collection[str]) -> LogSchema:
+        """The schema without what it says of some columns, none of which is a key, the item or the event time."""
+        gone = set(columns)
+        candidates = {c: name for c, name in self.candidates.items() if not {c, name} & gone}
+        forms = {
+            c: form for c, form in self.forms.items()
+            if c not in gone and not {*made_columns(c, form, candidates=c in self.candidates)} <= gone
+        }  # fmt: skip
+        return self.model_copy(
+            update={
+                "candidates": candidates,
+                "forms": forms,
+                "columns": {c: grain for c, grain in self.columns.items() if c not in gone},
+                "sequences": tuple(s for s in self.sequences if s.column not in gone),
+                "labels": tuple(c for c in self.labels if c not in gone),
+                "checks": {c: check for c, check in self.checks.items() if c not in gone},
+                "types": {c: kind for c, kind in self.types.items() if c not in gone},
+            }
+        )
+
+    def with_columns_of(self, other: LogSchema, columns: Mapping[str, Grain]) -> LogSchema:
+        """The schema with further columns, and with what another schema says of them.
+
+        Args:
+            other: The schema of a log that has them.
+            columns: The columns, which this schema does not name, and their grains.
+
+        Raises:
+            SchemaError: what it says of them does not go with what this one says.
+        """
+        candidates = {c: name for c, name in other.candidates.items() if name in columns or c in columns}
+        forms = {
+            c: form for c, form in other.forms.items()
+            if {*made_columns(c, form, candidates=c in other.candidates)} <= columns.keys()
+        }  # fmt: skip
+        both = self.model_copy(
+            update={
+                "candidates": {**self.candidates, **candidates},
+                "forms": {**self.forms, **forms},
+                "sequences": (*self.sequences, *(s for s in other.sequences if s.column in columns)),
+                "labels": (*self.labels, *(c for c in other.labels if c in columns)),
+                "checks": {**self.checks, **{c: check for c, check in other.checks.items() if c in columns}},
+                "types": {**self.types, **{c: kind for c, kind in other.types.items() if c in columns}},
+                "header": other.header if columns.keys() <= set(other.header) else self.header,
+            }
+        )
+        grains = {**self.declared_grains(), **columns}
+        return LogSchema.from_dict(both.with_grains(grains).to_dict())
 
     def with_grains(self, grains: Mapping[str, Grain]) -> LogSchema:
         """The same schema with every column's grain declared."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dedup_storage.cli.options import YesOption
+from dedup_storage.cli.options import DryRunOption, YesOption
 from dedup_storage.cli.output import stdout
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import DedupStorageError, UsageError
@@ -78,11 +78,11 @@ def describe(job: Job, name: Name) -> None:
 
 @app.command("drop")
 @job
-def drop(job: Job, name: Name, force: Force = False, yes: YesOption = False) -> None:
+def drop(job: Job, name: Name, force: Force = False, yes: YesOption = False, dry_run: DryRunOption = False) -> None:
     """Remove a dataset with every version and every file in its tables' folders; an adopted log's files stay."""
-    _confirm(f"Remove the dataset {name} and its files from {job.settings.warehouse_uri}?", yes)
-    summary = job.lake.drop(name, force=force)
-    job.done(f"Dropped {name}", summary)
+    _confirm(f"Remove the dataset {name} and its files from {job.settings.warehouse_uri}?", yes or dry_run)
+    summary = job.lake.drop(name, force=force, dry_run=dry_run)
+    job.done(f"{'Would drop' if dry_run else 'Dropped'} {name}", summary)
     if summary.kept and str(job.json) != "-":
         stdout.print("The log that was adopted stays where it lies; its table is no longer in the catalog.")
 
@@ -94,9 +94,11 @@ def rename(
     name: Name,
     new_name: Annotated[str, typer.Argument(help="Its name from now on.")],
     force: Annotated[bool, typer.Option("--force", help="Also when runs are at work on it, or were stopped.")] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Give a dataset another name; what names it elsewhere (lookups, readers' states) keeps the old one."""
-    job.done(f"Renamed {name} to {new_name}", job.lake.rename(name, new_name, force=force))
+    summary = job.lake.rename(name, new_name, force=force, dry_run=dry_run)
+    job.done(f"{'Would rename' if dry_run else 'Renamed'} {name} to {new_name}", summary)
 
 
 def _confirm(question: str, yes: bool) -> None:

@@ -15,10 +15,12 @@ __all__ = [
     "ConfigOption",
     "DatasetOption",
     "DebugOption",
+    "DryRunOption",
     "FormerSqlOption",
     "GateOption",
     "JsonOption",
     "LogFormat",
+    "QuietOption",
     "RunIdOption",
     "SchemaOption",
     "SqlOption",
@@ -58,6 +60,13 @@ DebugOption = Annotated[
         "--debug", envvar="DEDUP_STORAGE_DEBUG", show_envvar=False, help="Show stack traces and Spark's own output."
     ),
 ]
+QuietOption = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", envvar="DEDUP_STORAGE_QUIET", show_envvar=False,
+        help="Print errors alone; --json still writes the summary.",
+    ),
+]  # fmt: skip
 DatasetOption = Annotated[
     str, typer.Option("--dataset", envvar="DEDUP_STORAGE_DATASET", show_envvar=False, help="Name of the dataset.")
 ]
@@ -70,6 +79,7 @@ RunIdOption = Annotated[
         help="Identity of this execution: running again with the same id changes nothing, and other input is refused.",
     ),
 ]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 GateOption = Annotated[bool, typer.Option("--gate/--no-gate", help="Audit the rows before they are published.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 SqlOption = Annotated[

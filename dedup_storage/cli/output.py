@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Summary",
     "format_value",
+    "quietly",
     "show_error",
     "show_summary",
     "show_table",
@@ -126,8 +127,21 @@ def _values(summary: Any) -> dict[str, Any]:
 
 
 def show_error(message: str) -> None:
-    """Print one error as one message."""
+    """Print one error as one message, however quiet a command is."""
+    quiet, stderr.quiet = stderr.quiet, False
     stderr.print(f"error: {message}", markup=False, style="red")
+    stderr.quiet = quiet
+
+
+@contextmanager
+def quietly(quiet: bool) -> Iterator[None]:
+    """Print nothing but errors inside, and what was asked for as JSON on standard output."""
+    before = stdout.quiet, stderr.quiet
+    stdout.quiet, stderr.quiet = before[0] or quiet, before[1] or quiet
+    try:
+        yield
+    finally:
+        stdout.quiet, stderr.quiet = before
 
 
 @contextmanager

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import typer
 from pydantic import BaseModel
 
-from dedup_storage.cli.options import ConfigOption, DebugOption, JsonOption
+from dedup_storage.cli.options import ConfigOption, DebugOption, JsonOption, QuietOption
 from dedup_storage.cli.output import (
     Summary,
+    quietly,
     show_error,
     show_summary,
     show_table,
@@ -48,6 +49,7 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "config": (ConfigOption, None),
     "json": (JsonOption, None),
     "debug": (DebugOption, False),
+    "quiet": (QuietOption, False),
 }
 _INTERRUPTED = 130
 # Lines of Spark's start-up output -> what to tell instead.
@@ -154,6 +156,10 @@ class Job:
         """Show that something long is under way (a context manager)."""
         return step(text, spark)
 
+    def note(self, text: str) -> None:
+        """Say something beside the result."""
+        stderr.print(text, markup=False)
+
     def done(self, title: str, summary: Summary) -> None:
         """Print a summary and write it to ``--json``."""
         if str(self.json) != "-":
@@ -201,7 +207,7 @@ class Job:
 def job(function: Callable[..., None]) -> Callable[..., None]:
     """Make a command of a function whose first parameter is a ``Job``.
 
-    Adds ``--config``, ``--json`` and ``--debug``; turns every error into one message and an exit status.
+    Adds ``--config``, ``--json``, ``--debug`` and ``--quiet``; turns every error into one message and an exit status.
     """
     hints = get_type_hints(function, include_extras=True)
     own = list(inspect.signature(function).parameters.values())[1:]
@@ -214,8 +220,8 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(**arguments: Any) -> None:
-        config, json, debug = (arguments.pop(name) for name in _SHARED)
-        with _exit_status(debug):
+        config, json, debug, quiet = (arguments.pop(name) for name in _SHARED)
+        with quietly(quiet), _exit_status(debug):
             settings = load_settings(config)
             function(Job(settings, json, debug), **arguments)
 

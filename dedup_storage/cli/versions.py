@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, RunIdOption
+from dedup_storage.cli.options import DatasetOption, DryRunOption, RunIdOption
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import UsageError
 
@@ -31,7 +31,17 @@ def list_versions(job: Job, dataset: DatasetOption) -> None:
     metadata = job.metadata(dataset)
     infos = [metadata.info(version) for version in sorted(metadata.version_numbers, reverse=True)]
     columns = ("version", "published (UTC)", "job", "run id", "from", "rows", "pins")
-    job.listed(f"Versions of {dataset}", columns, [_row(info) for info in infos], infos)
+    rows = [_row(info) for info in infos]
+    changes = [_columns(info) for info in infos]
+    if any(changes):
+        columns, rows = (*columns, "columns"), [(*row, text) for row, text in zip(rows, changes, strict=True)]
+    job.listed(f"Versions of {dataset}", columns, rows, infos)
+
+
+def _columns(info: VersionInfo) -> str | None:
+    """What a version did to the log's columns."""
+    told = {"added": info.summary.get("added-columns"), "null": info.summary.get("filled-columns")}
+    return "; ".join(f"{what} {names.replace(',', ', ')}" for what, names in told.items() if names) or None
 
 
 def _row(info: VersionInfo) -> tuple[object, ...]:
@@ -46,28 +56,41 @@ def pin(
     version: Annotated[int, typer.Argument(min=1, help="Version to keep.")],
     dataset: DatasetOption,
     label: Label,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Keep a version through expiry, and show what names it for good."""
     from dedup_storage.lake.catalogs import open_admin
 
     admin = open_admin(job.settings)
-    if admin.commits:
+    if dry_run:
+        pinned = admin.pin(dataset, version, label, dry_run=True)
+    elif admin.commits:
         pinned = admin.pin(dataset, version, label)
     else:
         with job.dataset(dataset) as opened:
             pinned = opened.pin(version, label)
     # Ids are names here, not amounts.
     snapshots = {table: str(snapshot_id) for table, snapshot_id in pinned["snapshots"].items()}
-    job.shown(f"Pinned version {version} of {dataset}", {**pinned, "snapshots": snapshots}, pinned)
+    title = f"{'Would pin' if dry_run else 'Pinned'} version {version} of {dataset}"
+    job.shown(title, {**pinned, "snapshots": snapshots}, pinned)
 
 
 @app.command("unpin")
 @job
-def unpin(job: Job, label: Annotated[str, typer.Argument(help="Name of the pin.")], dataset: DatasetOption) -> None:
+def unpin(
+    job: Job,
+    label: Annotated[str, typer.Argument(help="Name of the pin.")],
+    dataset: DatasetOption,
+    dry_run: DryRunOption = False,
+) -> None:
     """Let expiry have a pinned version again."""
     from dedup_storage.lake.catalogs import open_admin
 
     admin = open_admin(job.settings)
+    if dry_run:
+        versions = admin.unpin(dataset, label, dry_run=True)
+        job.done(f"Would unpin {label}", {"dataset": dataset, "label": label, "versions": versions})
+        return
     if admin.commits:
         admin.unpin(dataset, label)
     else:
@@ -82,9 +105,17 @@ def rollback(
     job: Job,
     version: Annotated[int, typer.Argument(min=1, help="Version whose content comes back.")],
     dataset: DatasetOption,
+    dry_run: DryRunOption = False,
     run_id: RunIdOption = None,
 ) -> None:
     """Publish an earlier version's content as the newest version."""
+    if dry_run:
+        metadata = job.metadata(dataset)
+        restored = metadata.info(metadata.resolve(version))
+        columns = list(metadata.spec_of(version).source_columns)
+        found = {"dataset": dataset, "version": metadata.following, "restores": version, "columns": columns}
+        job.done(f"Would roll {dataset} back to version {version}", {**found, "rows": dict(restored.rows)})
+        return
     with job.dataset(dataset) as opened, job.step(f"Rolling {dataset} back", opened.spark):
         summary = opened.rollback(version, run_id=run_id)
     job.done(f"Rolled {dataset} back to version {version}", summary)
@@ -131,6 +162,7 @@ def abandon(
     run_id: Annotated[
         str | None, typer.Option("--run-id", help="A stopped run whose staged rows and finished parts go.")
     ] = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Give up a decided version that cannot be completed, or what a stopped run left. Readers are not affected."""
     if (version is None) == (run_id is None):
@@ -140,6 +172,16 @@ def abandon(
 
         # Told before Spark starts.
         require_pending(job.metadata(dataset), version)
+    if dry_run:
+        from dedup_storage.lake.catalogs import open_admin
+
+        found = open_admin(job.settings).status(dataset)
+        runs = [run for run in found.runs if run.run_id == run_id]
+        pending = found.pending if found.pending is not None and found.pending.version == version else None
+        tables = {t for run in runs for t in run.tables} | {m.table for m in (pending.members if pending else ())}
+        named = {"version": version} if run_id is None else {"run_id": run_id}
+        job.done(f"Would give up on {dataset}", {"dataset": dataset, **named, "tables": sorted(tables)})
+        return
     with job.dataset(dataset) as opened, job.step(f"Giving up on {dataset}", opened.spark):
         if run_id is not None:
             tables = opened.publication.abandon_run(run_id)

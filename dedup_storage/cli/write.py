@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, GateOption, LogFormat, RunIdOption, SchemaOption
+from dedup_storage.cli.options import DatasetOption, DryRunOption, GateOption, LogFormat, RunIdOption, SchemaOption
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.errors import DatasetNotFoundError, DedupStorageError, UsageError
 from dedup_storage.layout import Layout
 from dedup_storage.schema import DateGrain, LogSchema, check_name
 
+if TYPE_CHECKING:
+    from dedup_storage.dataset.write.summary import WriteSummary
+    from dedup_storage.lake.history import DatasetMetadata
+
 __all__ = ["write"]
+
+Options = tuple[Mode, OnInconstant, OnDuplicates, str | None, str | None]
 
 
 @job
@@ -39,7 +46,18 @@ def write(
     on_duplicates: Annotated[
         OnDuplicates, typer.Option(help="What to do with impressions that are there twice.")
     ] = OnDuplicates.REFUSE,
+    add_columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,NAME]|all", help="Columns of the log that the dataset gets, null in the rows before."
+        ),
+    ] = None,
+    fill_columns: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[,NAME]|all", help="Columns of the dataset that the log may lack, null in its rows."),
+    ] = None,
     gate: GateOption = True,
+    dry_run: DryRunOption = False,
     run_id: RunIdOption = None,
 ) -> None:
     """Write a raw log into the dataset: collapse, audit, publish."""
@@ -51,28 +69,38 @@ def write(
             fix="Leave out --layout, --date-grain and --buckets, or give --schema for a new dataset.",
         )
     job.require(source, impressions, gate=gate)
-    exists = _exists(job, dataset, needed=described is None)
+    meta = _found(job, dataset, needed=described is None)
+    if meta is not None and run_id is not None:
+        options = (mode, on_inconstant, on_duplicates, add_columns, fill_columns)
+        origins = {"log": source, **({} if impressions is None else {"impressions": impressions})}
+        done = _published(job, meta, run_id, origins, format.value if format else None, options)
+        if done is not None:
+            job.shown(f"{dataset} holds it already", done.shown(), done)
+            return
     if described is not None and impressions is None:
-        _look(job, source, format.value if format else None, described)
+        _look(job, source, format.value if format else None, described, fill_columns)
     with job.spark() as spark:
         from dedup_storage.dataset.facade import Dataset
-        from dedup_storage.dataset.write.create import drop_unwritten
+        from dedup_storage.dataset.write.create import create_dataset, drop_unwritten
         from dedup_storage.sources.raw import RawLog
 
         with job.step("Reading the raw log", spark):
-            found = Dataset.open(spark, job.settings, dataset) if exists else None
+            found = Dataset.open(spark, job.settings, dataset) if meta is not None else None
             meaning = described if described is not None else cast(Dataset, found).schema
             log = RawLog.read(
                 spark, source, format=format.value if format else None, schema=meaning, impressions=impressions,
                 types=None if found is None else found.spec.types,
+                fill_columns=fill_columns,
                 scratch=job.scratch(spark),
             )  # fmt: skip
         target = found
         if described is not None:
             with job.step("Looking at the columns", spark):
-                target = Dataset.create(
-                    spark, job.settings, dataset, described, log, layout=layout, date_grain=date_grain, buckets=buckets
-                )
+                handle = create_dataset(
+                    spark, job.settings, dataset, described, log, layout=layout, date_grain=date_grain, buckets=buckets,
+                    dry_run=dry_run,
+                )  # fmt: skip
+                target = Dataset(handle)
         written = cast(Dataset, target)
         try:
             with job.step(f"Writing {dataset}", spark):
@@ -83,34 +111,66 @@ def write(
                     on_inconstant=on_inconstant.value,
                     on_duplicates=on_duplicates.value,
                     gate=gate,
+                    add_columns=add_columns,
+                    fill_columns=fill_columns,
+                    dry_run=dry_run,
                 )
         except DedupStorageError:
-            if found is None:
+            if found is None and not dry_run:
                 # A first write that is refused leaves no dataset, so that the next one may bring another schema.
                 drop_unwritten(written.handle)
             raise
-    job.shown(f"Wrote {dataset}", summary.shown(), summary)
+    title = f"{'Would write' if dry_run else 'Wrote'} {dataset}"
+    job.shown(f"{dataset} holds it already" if summary.already_published else title, summary.shown(), summary)
 
 
-def _look(job: Job, source: str, format: str | None, schema: LogSchema) -> None:
+def _look(job: Job, source: str, format: str | None, schema: LogSchema, fill_columns: str | None) -> None:
     """What footers tell is told before Spark starts; texts, which must be read whole, are looked at once, later."""
+    from dedup_storage.sources.absent import without_absent
     from dedup_storage.sources.address import Kind, find_address
     from dedup_storage.sources.check import check_source
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
     if find_address(source, format, job.store).kind is Kind.PARQUET:
-        check_source(open_source(source, format=format, wanted=wanted_columns(schema), store=job.store), schema)
+        opened = open_source(source, format=format, wanted=wanted_columns(schema), store=job.store)
+        check_source(opened, without_absent(schema, opened.schema.names, fill_columns))
 
 
-def _exists(job: Job, dataset: str, *, needed: bool) -> bool:
-    """Whether the dataset is there; told before Spark starts where it is needed and is not."""
+def _found(job: Job, dataset: str, *, needed: bool) -> DatasetMetadata | None:
+    """The dataset, if it is there; told before Spark starts where it is needed and is not."""
     try:
-        job.metadata(dataset)
+        return job.metadata(dataset)
     except DatasetNotFoundError as error:
         if not needed:
-            return False
+            return None
         raise DatasetNotFoundError(
             error.what, expected=error.expected, got=error.got, fix="Give --schema FILE to create it."
         ) from None
-    return True
+
+
+def _published(
+    job: Job, meta: DatasetMetadata, run_id: str, sources: Mapping[str, str], format: str | None, options: Options
+) -> WriteSummary | None:
+    """The summary of a run that a version holds already, found before Spark starts.
+
+    Raises:
+        UsageError: the run was asked for something else; names what differs.
+    """
+    from dedup_storage.dataset.write.asked import by_origins, with_options
+    from dedup_storage.dataset.write.summary import WriteSummary
+    from dedup_storage.lake.catalogs import open_lake
+    from dedup_storage.lake.publishing import require_same
+    from dedup_storage.sources.origin import Origin
+
+    if meta.version_of_run(run_id) is None:
+        return None
+    origins = {name: Origin.find(place, format, job.store) for name, place in sources.items()}
+    asked = by_origins(job.settings, open_lake(job.settings).state, origins)
+    if asked is None:
+        # Rows have to be looked at.
+        return None
+    done = require_same(meta, with_options(asked, *options).text, run_id)
+    return WriteSummary(
+        dataset=meta.spec.name, run_id=run_id, version=done or 0, already_published=True, mode=options[0].value
+    )

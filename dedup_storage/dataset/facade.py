@@ -47,6 +47,7 @@ from dedup_storage.report.measure import measure_dataset
 from dedup_storage.report.model import Report
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
+from dedup_storage.sources.absent import ColumnChoice
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.errors import translated
 
@@ -72,6 +73,9 @@ class Dataset:
     """
 
     def __init__(self, handle: Handle) -> None:
+        self._take(handle)
+
+    def _take(self, handle: Handle) -> None:
         self.handle = handle
         self.features, self.samples, self.inspect = Features(handle), Samples(handle), Inspect(handle)
         self.publication = Publication(handle)
@@ -167,6 +171,9 @@ class Dataset:
         on_inconstant: OnInconstant | str = OnInconstant.REFUSE,
         on_duplicates: OnDuplicates | str = OnDuplicates.REFUSE,
         gate: bool = True,
+        add_columns: ColumnChoice = None,
+        fill_columns: ColumnChoice = None,
+        dry_run: bool = False,
     ) -> WriteSummary:
         """Write a log: collapse, stage, audit, publish as one version.
 
@@ -179,16 +186,24 @@ class Dataset:
                 or ``quarantine`` them.
             on_duplicates: Keys that occur twice or are in the dataset already: ``refuse`` or ``keep-one``.
             gate: Audit the staged rows before publication.
+            add_columns: Columns of the log that the dataset gets, by name, or ``all``; null in the rows that are there,
+                and in older versions there are none.
+            fill_columns: Columns of the dataset that the log may lack, by name, or ``all``; null in the log's rows.
+            dry_run: Look at columns, keys and dates, say what would be written, and change nothing.
 
         Raises:
+            SchemaError: the log has other columns, and it was not said what becomes of them.
             InputError: the log cannot be read or breaks its contract; nothing was changed.
             QualityGateError: the gate refused; nothing was published.
             ConflictError: another run changed the same event dates first; run again.
         """
-        return write_log(
+        summary = write_log(
             self.handle, raw, run_id=run_id, mode=mode, on_inconstant=on_inconstant, on_duplicates=on_duplicates,
-            gate=gate,
+            gate=gate, add_columns=add_columns, fill_columns=fill_columns, dry_run=dry_run,
         )  # fmt: skip
+        if summary.added_columns and not dry_run:
+            self._take(open_handle(self.spark, self.settings, self.name))
+        return summary
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -409,8 +424,11 @@ class Dataset:
         version: int | None = None,
         drop_features: bool = False,
         progress: ConvertProgress | None = None,
+        dry_run: bool = False,
     ) -> ConvertSummary:
         """Write one version into a new dataset of another layout, table format or segments.
+
+        Feature groups and named samples come along where they can be kept exactly; the summary says what was left.
 
         Args:
             name: The dataset to write.
@@ -418,8 +436,9 @@ class Dataset:
             run_id: Name of the run. A run that was stopped goes on; one that is done verifies what is there.
             layout, date_grain, buckets: Of the new dataset; ``None`` keeps this one's.
             version: ``None`` takes the newest.
-            drop_features: Leave the feature groups behind instead of refusing a version that has some.
+            drop_features: Leave the feature groups behind.
             progress: Called with parts done, all parts, bytes written, bytes of the source.
+            dry_run: Tell what would be written, taken along and left; change nothing.
 
         Raises:
             UsageError: what is asked for cannot be done; nothing was changed.
@@ -429,10 +448,11 @@ class Dataset:
         run_id = named_run(run_id, "convert")
         with translated():
             settings = self.settings.model_copy(update={"format": format or self.settings.format})
-            return Conversion(
+            conversion = Conversion(
                 self.handle, settings, name, run_id=run_id, layout=layout, date_grain=date_grain, buckets=buckets,
                 version=version, drop_features=drop_features, progress=progress,
-            ).run()  # fmt: skip
+            )  # fmt: skip
+            return conversion.plan() if dry_run else conversion.run()
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -446,7 +466,10 @@ class Dataset:
         Raises:
             VersionNotFoundError: there is no such version.
         """
-        return rollback(self.handle, version, run_id)
+        info = rollback(self.handle, version, run_id)
+        # An older version may have other columns.
+        self._take(open_handle(self.spark, self.settings, self.name))
+        return info
 
     def pin(self, version: int | None = None, label: str = "kept") -> dict[str, Any]:
         """Keep a version through expiry.

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.formats import table_format
-from dedup_storage.lake.groups import FeatureGroup, feature_groups
+from dedup_storage.lake.groups import FeatureGroup, feature_groups, promoted_columns
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import DatasetSpec, TableRole
@@ -94,10 +94,10 @@ class Cut:
     meta: DatasetMetadata
     version: int
 
-    @property
+    @cached_property
     def spec(self) -> DatasetSpec:
-        """The dataset's description."""
-        return self.handle.spec
+        """The dataset's description, as the version has it."""
+        return self.meta.spec_of(self.version)
 
     @cached_property
     def snapshots(self) -> dict[str, int]:
@@ -114,13 +114,18 @@ class Cut:
         return self.rows(self.spec.table(role).name)
 
     def rows(self, table: str, *, hidden: bool = False) -> DataFrame:
-        """All rows of a table.
+        """All rows of a table, with the columns that the version has of it.
 
         Args:
             table: Its name.
             hidden: With the columns of ``TableFormat.hidden``, by which segments are found.
         """
-        return self.handle.tables.read(self.handle.name, table, self.snapshots[table], hidden=hidden)
+        rows = self.handle.tables.read(self.handle.name, table, self.snapshots[table], hidden=hidden)
+        own = next((t.columns for t in self.spec.tables if t.name == table), None)
+        if own is None or set(rows.columns) <= set(own):
+            return rows
+        known = {*own, *promoted_columns(self.groups.values(), table), *self.handle.tables.hidden(self.spec)}
+        return rows.select(*(c for c in rows.columns if c in known))
 
 
 def open_handle(spark: SparkSession, settings: Settings, name: str) -> Handle:

@@ -3,7 +3,7 @@
     models    a model for each form        rules    what forms are together, beside the roles of their columns
 
 Needs: pydantic.
-Gives: the forms, ``made_columns``, ``check_forms``.
+Gives: the forms, ``made_columns``, ``first_read``, ``check_forms``.
 May import: nothing of the toolkit.
 """
 
@@ -25,7 +25,7 @@ from dedup_storage.forms.models import (
     SplitForm,
     TextForm,
 )
-from dedup_storage.forms.rules import check_forms, made_columns
+from dedup_storage.forms.rules import check_forms, first_read, made_columns
 
 __all__ = [
     "BLANKS",
@@ -45,5 +45,6 @@ __all__ = [
     "SplitForm",
     "TextForm",
     "check_forms",
+    "first_read",
     "made_columns",
 ]

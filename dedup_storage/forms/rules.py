@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dedup_storage.forms.models import ChosenForm, ListForm, Order, PairsForm
+from dedup_storage.forms.models import ChosenForm, ColumnsForm, ListForm, Order, PairsForm
 
-__all__ = ["check_forms", "made_columns"]
+__all__ = ["check_forms", "first_read", "made_columns"]
 
 
 def made_columns(column: str, form: ListForm | ChosenForm, *, candidates: bool) -> Iterator[str]:
@@ -23,6 +23,13 @@ def made_columns(column: str, form: ListForm | ChosenForm, *, candidates: bool) 
         yield from form.into.values()
     else:
         yield column
+
+
+def first_read(column: str, form: ListForm | ChosenForm) -> str:
+    """The first column of a log that a form reads."""
+    if isinstance(form, ChosenForm):
+        return form.among
+    return form.columns[0] if isinstance(form, ColumnsForm) else column
 
 
 def check_forms(

@@ -47,6 +47,8 @@ class DatasetDescription(_Frozen):
         features: Feature groups of the newest version.
         samples: Named samples.
         location: Where the table that describes the dataset lies.
+        columns: Columns of the log.
+        added: Those that a version brought after the first -> that version.
     """
 
     name: str
@@ -65,6 +67,8 @@ class DatasetDescription(_Frozen):
     features: tuple[str, ...]
     samples: tuple[str, ...]
     location: str
+    columns: tuple[str, ...] = ()
+    added: dict[str, int] = {}
 
 
 class DropSummary(_Frozen):
@@ -75,12 +79,14 @@ class DropSummary(_Frozen):
         tables: Its tables.
         folders: Folders that were removed with every file in them.
         kept: What stays of a log that was adopted: the metadata file of its table, or its folder.
+        dry_run: Nothing was done: what would be.
     """
 
     dataset: str
     tables: tuple[str, ...]
     folders: tuple[str, ...]
     kept: tuple[str, ...] = ()
+    dry_run: bool = False
 
 
 class RenameSummary(_Frozen):
@@ -90,11 +96,13 @@ class RenameSummary(_Frozen):
         dataset: The name from now on.
         former: The name until now.
         tables: The dataset's tables.
+        dry_run: Nothing was done: what would be.
     """
 
     dataset: str
     former: str
     tables: tuple[str, ...]
+    dry_run: bool = False
 
 
 Metadata = TypeVar("Metadata", bound=DatasetMetadata)
@@ -161,8 +169,14 @@ class Admin(ABC, Generic[Metadata]):
     def location(self, name: str) -> str:
         """Where the table that describes a dataset lies."""
 
-    def pin(self, name: str, version: int | None, label: str) -> dict[str, Any]:
+    def pin(self, name: str, version: int | None, label: str, *, dry_run: bool = False) -> dict[str, Any]:
         """Keep a version through expiry; what names it for good, as plain values for a JSON file.
+
+        Args:
+            name: The dataset.
+            version: ``None`` takes the newest.
+            label: Name of the pin.
+            dry_run: Say what would be pinned; change nothing.
 
         Raises:
             VersionNotFoundError: there is no such version.
@@ -170,11 +184,17 @@ class Admin(ABC, Generic[Metadata]):
         check_name(label, "pin label")
         meta = self.load(name)
         version = meta.resolve(version)
-        self._pin(meta, version, label)
+        if not dry_run:
+            self._pin(meta, version, label)
         return {"dataset": name, "version": version, "label": label, "snapshots": meta.snapshots(version)}
 
-    def unpin(self, name: str, label: str) -> list[int]:
+    def unpin(self, name: str, label: str, *, dry_run: bool = False) -> list[int]:
         """Let expiry have a pinned version again; gives the versions that had the label.
+
+        Args:
+            name: The dataset.
+            label: Name of the pin.
+            dry_run: Say what would be unpinned; change nothing.
 
         Raises:
             VersionNotFoundError: no version is pinned under that label.
@@ -186,7 +206,7 @@ class Admin(ABC, Generic[Metadata]):
             raise VersionNotFoundError(
                 f"no version of {name} is pinned as {label}", fix="See the pins with: dedup-storage versions list."
             )
-        for version in pinned:
+        for version in () if dry_run else pinned:
             self._unpin(meta, version, label)
         return pinned
 
@@ -201,7 +221,7 @@ class Admin(ABC, Generic[Metadata]):
         """What shows that runs are at work on a dataset, or were stopped there, in words."""
 
     @abstractmethod
-    def drop(self, name: str, *, force: bool = False) -> DropSummary:
+    def drop(self, name: str, *, force: bool = False, dry_run: bool = False) -> DropSummary:
         """Remove a dataset: its tables, and every file in their folders. A drop that was stopped is finished.
 
         The files of a log that was adopted stay.
@@ -209,6 +229,7 @@ class Admin(ABC, Generic[Metadata]):
         Args:
             name: The dataset.
             force: Also when runs are at work on it or versions are pinned.
+            dry_run: Say what would be removed, or why nothing would be; change nothing.
 
         Raises:
             DatasetNotFoundError: names the datasets that do exist.
@@ -216,7 +237,7 @@ class Admin(ABC, Generic[Metadata]):
         """
 
     @abstractmethod
-    def rename(self, name: str, new_name: str, *, force: bool = False) -> RenameSummary:
+    def rename(self, name: str, new_name: str, *, force: bool = False, dry_run: bool = False) -> RenameSummary:
         """Give a dataset another name; files stay where they lie, but on Delta. A rename that was stopped is finished.
 
         Whatever names the dataset elsewhere keeps the old name: lookups of other datasets' feature groups, saved
@@ -226,6 +247,7 @@ class Admin(ABC, Generic[Metadata]):
             name: The dataset.
             new_name: Its name from now on.
             force: Also when runs are at work on it.
+            dry_run: Say what would be renamed, or why nothing would be; change nothing.
 
         Raises:
             DatasetNotFoundError: names the datasets that do exist.
@@ -262,6 +284,15 @@ class Admin(ABC, Generic[Metadata]):
         return DatasetExistsError(f"the name {new_name} is taken{held}", fix="Choose another name.")
 
 
+def _added(meta: DatasetMetadata) -> dict[str, int]:
+    """Columns of the newest version that came after the first -> the version that brought them."""
+    line = set(meta.lineage(meta.current)) if meta.described else set()
+    found: dict[str, int] = {}
+    for version in sorted(line & meta.described.keys(), reverse=True):
+        found |= dict.fromkeys(meta.described[version].source_columns, version)
+    return {c: version for c, version in found.items() if c not in meta.original.source_columns}
+
+
 def describe(meta: DatasetMetadata, format: str, location: str) -> DatasetDescription:
     """A dataset as its metadata tells it."""
     spec, current = meta.spec, meta.current
@@ -285,6 +316,8 @@ def describe(meta: DatasetMetadata, format: str, location: str) -> DatasetDescri
         features=tuple(feature_groups(meta, current)),
         samples=tuple(sorted(meta.samples)),
         location=location,
+        columns=spec.source_columns,
+        added=_added(meta),
     )
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "FeatureGroup",
     "FeatureSource",
     "SourceKind",
+    "columns_of",
     "feature_groups",
     "find_group",
     "grain_table",
@@ -195,6 +196,20 @@ def group_table(spec: DatasetSpec, group: FeatureGroup) -> TableSpec:
 def promoted_columns(groups: Iterable[FeatureGroup], table: str) -> dict[str, str]:
     """Columns that were promoted into a table, with their Spark DDL types."""
     return {c.name: c.type for g in groups if g.promoted == table for c in g.columns}
+
+
+def columns_of(meta: DatasetMetadata, version: int, table: str) -> tuple[str, ...]:
+    """Columns that a table has in a version, in their order.
+
+    One of the log's own tables may hold others beside them: those of versions that a rollback left behind, of feature
+    groups that were dropped, of a write that was refused.
+    """
+    stored, spec = meta.columns(table, meta.snapshots(version)[table]), meta.spec_of(version)
+    own = next((t.columns for t in spec.tables if t.name == table), None)
+    if own is None or set(stored) <= set(own):
+        return stored
+    known = {*own, *promoted_columns(feature_groups(meta, version).values(), table)}
+    return tuple(c for c in stored if c in known)
 
 
 def feature_groups(meta: DatasetMetadata, version: int) -> dict[str, FeatureGroup]:

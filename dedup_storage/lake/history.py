@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -139,17 +140,46 @@ class DatasetMetadata(ABC):
     """A dataset's tables at one moment, whatever their format.
 
     Attributes:
-        spec: The dataset's description.
+        original: The description that the dataset was created with.
         tables: Its tables by name, as the format's own library loads them.
     """
 
     def __init__(self, spec: DatasetSpec, tables: Mapping[str, Any]) -> None:
-        self.spec, self.tables = spec, dict(tables)
+        self.original, self.tables = spec, dict(tables)
+
+    @cached_property
+    def spec(self) -> DatasetSpec:
+        """The dataset's description, as its newest version has it."""
+        return self.spec_of(self.current)
+
+    @property
+    @abstractmethod
+    def descriptions(self) -> Mapping[int, str]:
+        """Versions from which on the dataset has other columns -> its description from there on, as JSON."""
+
+    @cached_property
+    def described(self) -> Mapping[int, DatasetSpec]:
+        """``descriptions``, read."""
+        name = {"name": self.original.name}
+        return {n: DatasetSpec.from_json(text).model_copy(update=name) for n, text in self.descriptions.items()}
+
+    def spec_of(self, version: int) -> DatasetSpec:
+        """The dataset's description as a version has it: that of the nearest version it comes from that has its own."""
+        first = min(self.described, default=None)
+        while first is not None and version >= first:
+            if version in self.described:
+                return self.described[version]
+            version = self.parent(version)
+        return self.original
+
+    def parent(self, version: int) -> int:
+        """The version that a version was made from; for a rollback, the version it restores."""
+        return int(self.claim(version).get("parent", version - 1))
 
     @property
     def anchor(self) -> Any:
         """The table that describes the dataset."""
-        return self.tables[self.spec.anchor.name]
+        return self.tables[self.original.anchor.name]
 
     @property
     @abstractmethod
@@ -282,7 +312,7 @@ class DatasetMetadata(ABC):
         line = []
         while version > 0:
             line.append(version)
-            version = int(self.claim(version).get("parent", version - 1))
+            version = self.parent(version)
         return line
 
     def version_of_run(self, run_id: str) -> int | None:

@@ -126,12 +126,30 @@ class TableFormat(SampleTables, Protocol):
         """Create one table if it is not there."""
 
     def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
-        """Add columns to a table, null in every row; those that are there with the same type stay.
+        """Add columns that feature groups are promoted to, null in every row; those that are there with the same type
+        stay.
 
         Args:
             spec: The dataset.
             table: The table.
             columns: Column -> Spark DDL type.
+        """
+
+    def extend(
+        self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()
+    ) -> None:
+        """Add columns of the log to a table, null in every row, encoded as in a new table; those that are there with
+        the same type stay. No version shows them before one that is described with them.
+
+        Args:
+            spec: The dataset's description with them.
+            table: The table with them.
+            columns: Column -> Spark DDL type. No version has one of them in another type.
+            dictionaries: As for ``create``.
+
+        Raises:
+            UsageError: a write that was refused left one with another type, and the format takes no column away.
+            ConflictError: the same, and another run is at work with it.
         """
 
     def stage(

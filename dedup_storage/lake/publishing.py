@@ -25,7 +25,7 @@ from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import encode_segments
 from dedup_storage.layout import DatasetSpec
 
-__all__ = ["LostRaceError", "PublisherBase", "require_pending", "require_same", "version_facts"]
+__all__ = ["LostRaceError", "PublisherBase", "require_described", "require_pending", "require_same", "version_facts"]
 
 Metadata = TypeVar("Metadata", bound=DatasetMetadata)
 
@@ -245,6 +245,21 @@ def require_pending(meta: DatasetMetadata, version: int) -> None:
             fix="Take a published version back with: dedup-storage versions rollback N."
             if published
             else "See what is under way with: dedup-storage versions status.",
+        )
+
+
+def require_described(meta: DatasetMetadata, spec: DatasetSpec) -> None:
+    """Refuse to work on a dataset by the columns that it had when it was opened.
+
+    Raises:
+        ConflictError: it has others since.
+    """
+    if meta.spec != spec:
+        raise ConflictError(
+            f"the columns of {spec.name} changed since it was opened",
+            expected=", ".join(spec.source_columns),
+            got=", ".join(meta.spec.source_columns),
+            fix="Nothing was changed. Open it again.",
         )
 
 

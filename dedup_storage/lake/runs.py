@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from dedup_storage.errors import StorageError, UsageError
 from dedup_storage.lake.segments import Segment
+from dedup_storage.layout import DatasetSpec
 from dedup_storage.words import counted
 
 __all__ = ["Run", "Staged", "files_lost", "named_run", "staged_gone"]
@@ -39,6 +40,7 @@ class Run:
         facts: Further facts to keep with the version.
         table_facts: Facts to keep with the snapshots of single tables.
         part: What it stages is laid on a branch at once, and never published as it is: nothing holds it.
+        described: The dataset's description from this version on, where it is another one than before.
     """
 
     run_id: str
@@ -56,6 +58,7 @@ class Run:
     tables: tuple[str, ...] | None = None
     table_facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     part: bool = False
+    described: DatasetSpec | None = None
 
     def replaces(self, table: str) -> bool:
         """Whether rows of a table are replaced."""

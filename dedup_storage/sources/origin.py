@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
-from dedup_storage.sources.address import Address, Kind
+from dedup_storage.lake.folders import Store
+from dedup_storage.sources.address import Address, Kind, find_address
+from dedup_storage.sources.foreign import delta_input
 from dedup_storage.words import counted, human_bytes
 
 __all__ = ["Origin"]
@@ -23,6 +25,21 @@ class Origin:
 
     text: str | None = None
     table: str | None = None
+
+    @classmethod
+    def find(cls, source: str, format: str | None = None, store: Store | None = None) -> Origin:
+        """The origin of a source by name, no row of it read.
+
+        Args:
+            source, format, store: As for ``open_source``.
+
+        Raises:
+            InputError: there is nothing, or it is of a kind that is not read.
+        """
+        address = find_address(source, format, store)
+        if address.kind is Kind.DELTA:
+            address = replace(address, files=delta_input(address.place, address.store)[0])
+        return cls.of(address)
 
     @classmethod
     def of(cls, address: Address) -> Origin:

@@ -15,7 +15,8 @@ from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.lake.engine.plans import planned_bytes
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.engine.stores import require_file_system, session_store
-from dedup_storage.schema import LogSchema, check_name
+from dedup_storage.schema import Grain, LogSchema, check_name
+from dedup_storage.sources.absent import ColumnChoice, without_absent
 from dedup_storage.sources.address import Kind
 from dedup_storage.sources.check import check_source
 from dedup_storage.sources.exact import exact_cast
@@ -55,6 +56,7 @@ class RawLog:
         located: The frame is read straight from Parquet files, so each row has a file and a row number.
         notes: What was done with the columns on reading, to be said.
         origins: ``log``, and ``impressions`` of two sources, each with where it was read from; none for frames at hand.
+        nulls: Impression columns that nested rows do not have and that are null: name and Spark DDL type.
     """
 
     schema: LogSchema
@@ -64,6 +66,7 @@ class RawLog:
     located: bool = False
     notes: tuple[str, ...] = ()
     origins: tuple[tuple[str, Origin], ...] = ()
+    nulls: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def read(
@@ -75,6 +78,7 @@ class RawLog:
         format: str | None = None,
         impressions: str | Source | None = None,
         types: Mapping[str, str] | None = None,
+        fill_columns: ColumnChoice = None,
         scratch: str | None = None,
     ) -> RawLog:
         """Open a log.
@@ -88,6 +92,8 @@ class RawLog:
                 not tell.
             impressions: Second source, of impression rows, when ``source`` holds request rows.
             types: Column -> Spark DDL type of the dataset that the rows go into; used where no value changes.
+            fill_columns: Columns of the schema that the log may lack, by name, or ``all``; ``Dataset.write`` makes
+                nulls of them.
             scratch: Folder, which this machine and the cluster both reach, for rows that are no plain Parquet.
 
         Raises:
@@ -109,10 +115,17 @@ class RawLog:
             of_log = wanted.needed if impressions is None else schema.request_key
             log = source if isinstance(source, Source) else opened(source, of_log)
             other = opened(impressions, wanted.needed) if isinstance(impressions, str) else impressions
+            if fill_columns and log.schema:
+                here = [f.name for s in (log, other) if s is not None for f in s.schema]
+                schema = without_absent(schema, here, fill_columns)
             check_source(log, schema, impressions=other)
             frame, second, notes = source_frame(spark, log), None, log.notes
             if other is not None:
                 second, notes = source_frame(spark, other), (*notes, *other.notes)
+            if fill_columns and not log.schema:
+                # A table's columns are known to Spark alone.
+                here = [*frame.columns, *(second.columns if second is not None else ())]
+                schema = without_absent(schema, here, fill_columns)
             frame, second = standard_frames(frame, second, schema)
             frame, schema, said = with_times(frame, schema)
             notes = (*notes, *said)
@@ -125,13 +138,29 @@ class RawLog:
         return replace(made, schema=schema, located=located, notes=notes, origins=tuple(origins))
 
     @classmethod
-    def from_frame(cls, frame: DataFrame, schema: LogSchema, impressions: DataFrame | None = None) -> RawLog:
+    def from_frame(
+        cls,
+        frame: DataFrame,
+        schema: LogSchema,
+        impressions: DataFrame | None = None,
+        *,
+        fill_columns: ColumnChoice = None,
+    ) -> RawLog:
         """A log that is a DataFrame already; the schema's forms are applied to it.
+
+        Args:
+            frame: Its rows; of two frames the request rows.
+            schema: Its meaning.
+            impressions: The impression rows of two frames.
+            fill_columns: As for ``read``.
 
         Raises:
             SchemaError: a column is missing or has the wrong type.
         """
         with translated():
+            if fill_columns:
+                here = [*frame.columns, *(impressions.columns if impressions is not None else ())]
+                schema = without_absent(schema, here, fill_columns)
             frame, impressions = standard_frames(frame, impressions, schema)
         form = Form.FRAMES if impressions is not None else Form.NESTED if schema.candidates else Form.FLAT
         frame, schema, _ = with_times(frame, schema, declared=True)
@@ -158,6 +187,22 @@ class RawLog:
         if self.candidates is not None:
             fields += [f for f in self.candidates.schema.fields if f.name not in self.frame.columns]
         check_types(self.schema, fields)
+
+    def with_nulls(self, grains: Mapping[str, Grain], types: Mapping[str, str]) -> RawLog:
+        """The log with columns that it lacks, null in every row.
+
+        Args:
+            grains: The columns, and which rows they belong to.
+            types: Their Spark DDL types.
+        """
+        kinds = struct_of({c: types[c] for c in grains})
+        null = {c: F.lit(None).cast(kinds[c].dataType) for c in grains}
+        below = [c for c, grain in grains.items() if grain is Grain.IMPRESSION and self.form is not Form.FLAT]
+        above = {c: value for c, value in null.items() if c not in below}
+        made = replace(self, frame=self.frame.withColumns(above)) if above else self
+        if self.candidates is not None and below:
+            return replace(made, candidates=self.candidates.withColumns({c: null[c] for c in below}))
+        return replace(made, nulls=(*self.nulls, *((c, types[c]) for c in below)))
 
     def with_types(self, types: Mapping[str, str]) -> RawLog:
         """The log with columns in other types, where the cast changes no value by its kind; others stay."""
@@ -202,7 +247,9 @@ class RawLog:
         )
         columns = [F.col(f"_dedup_item.{source}").alias(name) for source, name in self._spread()]
         ordinal = [F.col("_dedup_pos").alias(position)] if position else []
-        return exploded.select(*keys, *keep, *ordinal, *columns)
+        kinds = struct_of(dict(self.nulls))
+        nulls = [F.lit(None).cast(f.dataType).alias(f.name) for f in kinds.fields]
+        return exploded.select(*keys, *keep, *ordinal, *columns, *nulls)
 
     def _spread(self) -> list[tuple[str, str]]:
         """(path inside the zipped candidate, impression column) of nested input."""

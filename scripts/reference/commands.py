@@ -10,13 +10,13 @@ from typing import Any
 import typer.main
 
 from dedup_storage.cli.app import app
-from dedup_storage.cli.options import ConfigOption, DebugOption, JsonOption
+from dedup_storage.cli.options import ConfigOption, DebugOption, JsonOption, QuietOption
 from scripts.reference.markdown import compact, escaped, table
 
 __all__ = ["commands", "commands_page", "shown_options"]
 
 # What every command takes; said once.
-SHARED = ("--config", "--json", "--debug")
+SHARED = ("--config", "--json", "--debug", "--quiet")
 _HEAD = """# Commands
 
 Made from the code. `dedup-storage COMMAND --help` shows the same. Each command is also a script for spark-submit:
@@ -65,7 +65,7 @@ def commands_page() -> str:
 
 def _shared() -> list[Any]:
     # Annotated[type, option]
-    return [option.__metadata__[0] for option in (ConfigOption, JsonOption, DebugOption)]
+    return [option.__metadata__[0] for option in (ConfigOption, JsonOption, DebugOption, QuietOption)]
 
 
 def _usage(command: Any) -> str:

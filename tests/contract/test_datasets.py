@@ -49,8 +49,11 @@ def test_a_renamed_dataset_is_the_same_in_everything_but_its_name(
     rows, sampled = ds.logs().collect(), ds.logs(sample="half").count()
     taken = _other(spark, lake, f"{ds.name}_taken", make_log)
     with pytest.raises(DatasetExistsError, match="is taken"):
-        opened.rename(ds.name, taken.name)
-    opened.rename(ds.name, name)
+        opened.rename(ds.name, taken.name, dry_run=True)
+    planned = opened.rename(ds.name, name, dry_run=True)
+    assert ds.name in opened.datasets()
+    done = opened.rename(ds.name, name)
+    assert planned.model_copy(update={"dry_run": False}) == done
     with pytest.raises(DatasetNotFoundError, match=name):
         opened.open(ds.name)
     renamed = opened.open(name)
@@ -70,7 +73,9 @@ def test_a_renamed_dataset_is_the_same_in_everything_but_its_name(
     assert ds.name not in opened.datasets()
     assert renamed.logs().where("more = 2 * length").count() == renamed.logs().count()
     renamed.maintain()
-    opened.drop(name)
+    planned_drop = opened.drop(name, dry_run=True)
+    assert renamed.logs().count() > 0
+    assert planned_drop.model_copy(update={"dry_run": False}) == opened.drop(name)
     assert name not in opened.datasets()
     folders = {folder.name for folder in Path(lake.warehouse).glob(f"{ds.name}*")}
     assert folders == {taken.name}

@@ -93,6 +93,12 @@ def test_from_a_synthetic_log_to_a_rolled_back_dataset(run: Run, settings: Setti
     assert replaced.exit_code == 0, replaced.output
     assert run("check", "--dataset", name).exit_code == 0
 
+    before = run("versions", "list", "--dataset", name, "--json", "-").stdout
+    for words in (("pin", 1, "--label", "first"), ("rollback", 1)):
+        planned = run("versions", *words, "--dataset", name, "--dry-run", "--json", "-")
+        assert (planned.exit_code, json.loads(planned.stdout)["dataset"]) == (0, name)
+    assert json.loads(planned.stdout)["rows"]["impressions"] == rows
+    assert run("versions", "list", "--dataset", name, "--json", "-").stdout == before
     pinned = run("versions", "pin", 1, "--dataset", name, "--label", "first", "--json", "-")
     assert json.loads(pinned.stdout)["version"] == 1
     back = run("versions", "rollback", 1, "--dataset", name)
@@ -100,6 +106,11 @@ def test_from_a_synthetic_log_to_a_rolled_back_dataset(run: Run, settings: Setti
     listed = json.loads(run("versions", "list", "--dataset", name, "--json", "-").stdout)
     assert [v["version"] for v in listed] == [3, 2, 1]
     assert listed[-1]["pins"] == ["first"]
+    assert json.loads(run("versions", "unpin", "first", "--dataset", name, "--dry-run", "--json", "-").stdout) == {
+        "dataset": name,
+        "label": "first",
+        "versions": [1],
+    }
     assert run("versions", "unpin", "first", "--dataset", name).exit_code == 0
     assert run("versions", "unpin", "first", "--dataset", name).exit_code == 2
     assert run("versions", "rollback", 9, "--dataset", name).exit_code == 2
@@ -108,6 +119,45 @@ def test_from_a_synthetic_log_to_a_rolled_back_dataset(run: Run, settings: Setti
     compared = run("report", "--dataset", name, "--raw", raw / "log", "--json", "report.json")
     assert compared.exit_code == 0, compared.output
     assert "hist_item_ids" in compared.stdout
+
+
+def test_columns_change_by_option_and_a_published_run_needs_no_spark(
+    run: Run, settings: Settings, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = _schema(tmp_path / "schema.yaml")
+    first = ("write", _log(tmp_path / "one"), "--dataset", name, "--schema", described, "--run-id", "one")
+    planned = run(*first, "--dry-run", "--json", "-")
+    assert planned.exit_code == 0, planned.output
+    summary = json.loads(planned.stdout)
+    assert (summary["dry_run"], summary["version"], summary["requests"], summary["impressions"]) == (True, 0, 2, 4)
+    assert Lake(settings).find(name) is None
+    assert run(*first).exit_code == 0
+
+    later = {"r": pa.array([11, 11, 21, 21], pa.int64()), "age": pa.array([30, 30, 40, 40], pa.int32())}
+    second = ("write", _log(tmp_path / "two", y=None, **later), "--dataset", name, "--run-id", "two")
+    refused = run(*second)
+    assert refused.exit_code == 2
+    assert "--fill-columns y" in refused.stderr
+    both = (*second, "--fill-columns", "y", "--add-columns", "age")
+    planned = run(*both, "--dry-run", "--json", "-")
+    assert planned.exit_code == 0, planned.output
+    assert (json.loads(planned.stdout)["added_columns"], _versions(settings, name)) == (["age"], [1])
+    written = run(*both, "--quiet", "--json", "two.json")
+    assert (written.exit_code, written.output) == (0, "")
+    assert json.loads(Path("two.json").read_text())["filled_columns"] == ["y"]
+    assert Lake(settings).load(name).spec.types["age"] == "int"
+    assert "added age; null y" in run("versions", "list", "--dataset", name).stdout
+
+    # What is published is known without Spark, and so is a run that was asked for something else.
+    monkeypatch.setattr("dedup_storage.cli.runtime.local_spark", None)
+    again = run(*both, "--json", "-")
+    assert (again.exit_code, json.loads(again.stdout)["already_published"]) == (0, True)
+    other = run(*second, "--fill-columns", "y", "--add-columns", "all")
+    assert (other.exit_code, "the add columns differ" in other.stderr) == (2, True)
+    assert run(*first, "--mode", "replace").exit_code == 2
+    _log(tmp_path / "two", y=None, **later, country=pa.array(["a", "a", "b", "b"]))
+    changed = run(*both)
+    assert (changed.exit_code, "the log differs" in changed.stderr) == (2, True)
 
 
 def test_inferred_schema_finds_grains_and_sequences(run: Run, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ EVERY_DAY = ("README.md", TUTORIAL, "docs/how-to/training.md", "docs/how-to/scor
 # What takes long and has suites of its own.
 OTHERS = (
     "docs/how-to/daily-job.md",
+    "docs/how-to/columns.md",
     "docs/how-to/samples.md",
     "docs/how-to/features.md",
     "docs/how-to/quality.md",

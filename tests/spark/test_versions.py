@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.write.columns import fitted
 from dedup_storage.dataset.write.writer import Mode, Writer
 from dedup_storage.errors import ConflictError, DedupStorageError, ForeignCommitError
 from dedup_storage.lake.iceberg.metadata import tags
@@ -19,6 +21,12 @@ from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_ro
 
 def log(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
     return RawLog.from_frame(frame(spark, flat_rows(days, first_request=first_request)), flat_schema())
+
+
+def writer_of(ds: Dataset, raw: RawLog, **options: Any) -> Writer:
+    """The writer of one log, on the dataset as it is now."""
+    meta = ds.metadata()
+    return Writer(ds.handle, meta, fitted(raw, ds.handle, meta), **options)
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
 def test_an_unfinished_publication_is_finished_by_the_next_run(spark: SparkSession, ds: Dataset) -> None:
     """A run that decided its version and died: the version appears whole, before the next one."""
     raw = log(spark, [2], 100)
-    writer = Writer(ds.handle, raw, run_id="died", gate=False)
+    writer = writer_of(ds, raw, run_id="died", gate=False)
     meta = ds.metadata()
     from dedup_storage.dataset.write.collapse import Collapse
 
@@ -67,7 +75,7 @@ def test_replacements_of_different_days_both_succeed(spark: SparkSession, ds: Da
 
 def test_replacements_of_the_same_day_conflict_by_name(spark: SparkSession, ds: Dataset) -> None:
     """The slower one ends with a ConflictError, leaves nothing, and succeeds when run again."""
-    slow = Writer(ds.handle, log(spark, [1], 500), run_id="slow", mode=Mode.REPLACE, gate=False)
+    slow = writer_of(ds, log(spark, [1], 500), run_id="slow", mode=Mode.REPLACE, gate=False)
     original = slow._stage
 
     def overtaken(*args: object, **kwargs: object) -> object:
@@ -84,7 +92,7 @@ def test_replacements_of_the_same_day_conflict_by_name(spark: SparkSession, ds: 
 
 
 def test_the_same_requests_by_two_runs_at_once_conflict(spark: SparkSession, ds: Dataset) -> None:
-    slow = Writer(ds.handle, log(spark, [2], 500), run_id="slow", gate=False)
+    slow = writer_of(ds, log(spark, [2], 500), run_id="slow", gate=False)
     original = slow._stage
 
     def overtaken(*args: object, **kwargs: object) -> object:
@@ -153,7 +161,7 @@ def test_a_replaced_day_does_not_lose_what_came_into_its_month(
         rows = flat_rows(days, first_request=first_request)
         return RawLog.from_frame(frame(spark, rows), flat_schema(date_grain="month"))
 
-    slow = Writer(ds.handle, month([1], 500), run_id="slow", mode=Mode.REPLACE, gate=False)
+    slow = writer_of(ds, month([1], 500), run_id="slow", mode=Mode.REPLACE, gate=False)
     original = slow._stage
 
     def overtaken(*args: object, **kwargs: object) -> object:

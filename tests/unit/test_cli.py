@@ -55,7 +55,7 @@ def test_every_script_is_a_command(name: str) -> None:
     status, out, _ = _run(app, name, "--help")
     assert status == 0
     if name not in ("datasets", "versions", "features", "sample"):  # their sub-commands have them
-        for option in ("--config", "--json", "--debug"):
+        for option in ("--config", "--json", "--debug", "--quiet"):
             assert option in out
 
 
@@ -222,6 +222,17 @@ def test_json_to_a_file_and_to_standard_output(tmp_path: Path) -> None:
     assert jsonlib.loads(file.read_text())["name"] == "a"
     _, out, _ = _run(_toy(), "--json", "-", "--name", "b")
     assert jsonlib.loads(out) == {"name": "b", "warehouse": "warehouse", "stored_bytes": 1500}
+
+
+def test_quiet_prints_errors_alone(tmp_path: Path) -> None:
+    file = tmp_path / "summary.json"
+    assert _run(_toy(), "--quiet", "--json", str(file), "--name", "a") == (0, "", "")
+    assert jsonlib.loads(file.read_text())["name"] == "a"
+    assert jsonlib.loads(_run(_toy(), "-q", "--json", "-")[1])["stored_bytes"] == 1500
+    error = InputError("the file a.parquet is torn")
+    assert _run(_toy(error), "--quiet") == (error.exit_code, "", f"error: {error}\n")
+    # The next command speaks again.
+    assert "1.5 kB" in _run(_toy())[1]
 
 
 def test_unwritable_json_is_told(tmp_path: Path) -> None:

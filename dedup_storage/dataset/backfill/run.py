@@ -24,7 +24,7 @@ from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.engine.status import counted_reads
 from dedup_storage.lake.history import Added, DatasetMetadata
 from dedup_storage.lake.protocol import Run
-from dedup_storage.lake.publishing import require_same
+from dedup_storage.lake.publishing import require_described, require_same
 from dedup_storage.lake.requests import REQUEST, Request
 from dedup_storage.lake.segments import MAINTAIN, Segment
 from dedup_storage.spark.errors import translated
@@ -147,6 +147,7 @@ class Backfill(TimedSteps):
     def _once(self) -> BackfillSummary:
         with translated():
             meta = self.tables.settle(self.spec)
+            require_described(meta, self.spec)
             if meta.version_of_run(self.run_id) is not None:
                 done = require_same(meta, self._asked(meta).text, self.run_id)
                 # Killed between publication and clean-up, the run left its branch behind.

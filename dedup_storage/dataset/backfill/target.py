@@ -9,7 +9,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from dedup_storage.errors import UnknownColumnError, UsageError, known_names
-from dedup_storage.lake.groups import feature_groups
+from dedup_storage.lake.groups import columns_of, feature_groups
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import DateGrain
@@ -38,8 +38,8 @@ class Target:
 
 def table_of(meta: DatasetMetadata, version: int, table: str) -> Target:
     """A table of a version."""
-    snapshot_id, spec = meta.snapshots(version)[table], meta.spec
-    columns = meta.columns(table, snapshot_id)
+    snapshot_id, spec = meta.snapshots(version)[table], meta.spec_of(version)
+    columns = columns_of(meta, version, table)
     keys = spec.impression_key if spec.position_column in columns else spec.request_key
     return Target(table, snapshot_id, keys, columns)
 
@@ -51,15 +51,15 @@ def find_target(meta: DatasetMetadata, version: int, columns: Sequence[str]) -> 
         UnknownColumnError: no table of the dataset has one of them.
         UsageError: they lie in several tables, or one of them decides where a row lies.
     """
-    spec = meta.spec
+    spec = meta.spec_of(version)
     fixed = {*spec.impression_key, spec.event_date_column, spec.schema_.event_time}
     owners: dict[str, str] = {}
     present: list[str] = []
     moved = {g.table for g in feature_groups(meta, version).values() if g.promoted is not None}
-    for table, snapshot_id in meta.snapshots(version).items():
+    for table in meta.snapshots(version):
         if meta.role(table) not in _REWRITTEN or table in moved:
             continue
-        names = [c for c in meta.columns(table, snapshot_id) if c not in fixed]
+        names = [c for c in columns_of(meta, version, table) if c not in fixed]
         present += names
         owners |= dict.fromkeys(names, table)
     for column in columns:

@@ -19,7 +19,7 @@ from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.recipe import Recipe, Source
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.features.window import EVERYTHING
-from dedup_storage.dataset.handle import Cut, Handle
+from dedup_storage.dataset.handle import Handle
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.groups import (
@@ -27,11 +27,9 @@ from dedup_storage.lake.groups import (
     FeatureGroup,
     find_group,
     group_table,
-    table_name,
 )
 from dedup_storage.lake.requests import Request
 from dedup_storage.lake.staging import staging
-from dedup_storage.layout import COLUMNS_PROPERTY
 from dedup_storage.schema import Grain
 from dedup_storage.spark.types import ddl
 
@@ -112,12 +110,12 @@ class Adder(FeatureJob):
         with explained(bare):
             frame = self.recipe.frame(inputs)
         group = self._defined(frame, bare)
-        unclashing(self.spec, group, cut.groups)
+        unclashing(cut.meta, group, cut.groups)
         frame = with_dates(frame, inputs.keys(EVERYTHING), inputs.key, inputs.dates)
         keys = inputs.keys(EVERYTHING)
         types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
         coverage = (Coverage(version=cut.version, snapshots=inputs.snapshots, lookups=inputs.lookups),)
-        group = group.model_copy(update={"table": self._free_table(cut, group, types), "coverage": coverage})
+        group = group.model_copy(update={"table": self.free_table(cut, group, types), "coverage": coverage})
         self.tables.create_table(self.spec, group_table(self.spec, group), types)
         reached("features:created")
         run = self.run(cut, group.table)
@@ -147,19 +145,10 @@ class Adder(FeatureJob):
         columns = feature_columns(self.spec, key, frame.schema.fields, self.not_null)
         return bare.model_copy(update={"columns": columns})
 
-    def _free_table(self, cut: Cut, group: FeatureGroup, types: Mapping[str, str]) -> str:
-        """A table that no version names: a new one, or one of these columns that an attempt left behind."""
-        meta, taken = cut.meta, []
-        wanted = ", ".join(f"{c} {types[c]}" for c in group_table(self.spec, group).columns)
-        for name in meta.tables:
-            if meta.is_named(name) or meta.properties(name).get(COLUMNS_PROPERTY) != wanted:
-                taken.append(name)
-        return table_name(self.name, taken)
-
     def _still_free(self, group: FeatureGroup) -> Callable[[Mapping[str, FeatureGroup]], None]:
         def check(now: Mapping[str, FeatureGroup]) -> None:
             check_group_name(group.name, now, self.spec.name)
-            unclashing(self.spec, group, now)
+            unclashing(self.tables.metadata(self.spec.name), group, now)
 
         return check
 

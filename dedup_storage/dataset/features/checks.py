@@ -14,6 +14,7 @@ from pyspark.sql import types as T
 from dedup_storage.errors import DedupStorageError, InputError, SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.lake.engine.plans import is_deterministic
 from dedup_storage.lake.groups import FeatureColumn, FeatureGroup
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import check_name
 from dedup_storage.spark.errors import ENGINE_ERRORS, translate
@@ -74,13 +75,15 @@ def feature_columns(
     return tuple(FeatureColumn(name=f.name, type=ddl(f.dataType), not_null=f.name in chosen) for f in features)
 
 
-def unclashing(spec: DatasetSpec, group: FeatureGroup, groups: Mapping[str, FeatureGroup]) -> None:
-    """Check that no other column has the name of one of the group's.
+def unclashing(meta: DatasetMetadata, group: FeatureGroup, groups: Mapping[str, FeatureGroup]) -> None:
+    """Check that no other column has the name of one of the group's; those that the log has in other versions count.
 
     Raises:
         SchemaError: names the column and what has it.
     """
-    taken = {c.lower(): "the log" for c in (*spec.source_columns, spec.position_column, spec.event_date_column) if c}
+    spec = meta.spec
+    taken = {c.lower(): f"the log, in version {n}" for n, other in meta.described.items() for c in other.source_columns}
+    taken |= {c.lower(): "the log" for c in (*spec.source_columns, spec.position_column, spec.event_date_column) if c}
     for other in groups.values():
         if other.name != group.name:
             taken |= {c.lower(): f"the feature group {other.name}" for c in other.names}

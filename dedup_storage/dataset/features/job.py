@@ -16,12 +16,12 @@ from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.errors import ConflictError, DedupStorageError, UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import move_to, run_session
-from dedup_storage.lake.groups import FeatureGroup, feature_groups, find_group, group_table
+from dedup_storage.lake.groups import FeatureGroup, feature_groups, find_group, group_table, table_name
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
-from dedup_storage.lake.publishing import require_same
+from dedup_storage.lake.publishing import require_described, require_same
 from dedup_storage.lake.requests import Request
-from dedup_storage.layout import DEFINITION
+from dedup_storage.layout import COLUMNS_PROPERTY, DEFINITION
 from dedup_storage.spark.steps import TimedSteps
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class FeatureJob(TimedSteps):
         """
         self._request = request() if self.named else None
         meta = self.tables.settle(self.spec)
+        require_described(meta, self.spec)
         if not meta.current:
             raise UsageError(f"the dataset {self.spec.name} holds nothing yet", fix="Write a log into it first.")
         cut = Cut(self.handle, meta, meta.current)
@@ -95,6 +96,15 @@ class FeatureJob(TimedSteps):
             uses=[find_group(cut.groups, name, self.spec.name) for name in group.uses],
             window=window.with_history(group.lookback),
         )
+
+    def free_table(self, cut: Cut, group: FeatureGroup, types: Mapping[str, str]) -> str:
+        """A table that no version names: a new one, or one of these columns that an attempt left behind."""
+        meta, taken = cut.meta, []
+        wanted = ", ".join(f"{c} {types[c]}" for c in group_table(self.spec, group).columns)
+        for name in meta.tables:
+            if meta.is_named(name) or meta.properties(name).get(COLUMNS_PROPERTY) != wanted:
+                taken.append(name)
+        return table_name(self.name, taken)
 
     def run(self, cut: Cut, *tables: str) -> Run:
         """The attempt, and the tables whose rows it changes; feature groups touch no event date of the log."""

@@ -24,6 +24,8 @@ class HistoryEntry(BaseModel):
         job, run_id: What published it.
         parent: The version it was made from, 0 for the first; for a rollback, the version it restores.
         is_ancestor: Whether the newest version was made from it, or is it; a rollback leaves versions out.
+        added_columns: Columns of the log that it brought.
+        filled_columns: Columns that its log did not have.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +36,8 @@ class HistoryEntry(BaseModel):
     run_id: str
     parent: int
     is_ancestor: bool
+    added_columns: tuple[str, ...] = ()
+    filled_columns: tuple[str, ...] = ()
 
 
 class Inspect:
@@ -103,6 +107,12 @@ class Inspect:
                 run_id=info.run_id,
                 parent=info.parent,
                 is_ancestor=info.version in line,
+                added_columns=_names(info.summary.get("added-columns")),
+                filled_columns=_names(info.summary.get("filled-columns")),
             )
             for info in map(meta.info, meta.version_numbers)
         ]
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()

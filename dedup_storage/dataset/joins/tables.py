@@ -68,7 +68,7 @@ def table_frame(
                     f"the dataset {handle.name} has no table {table}", expected=known_names(table, cut.snapshots)
                 )
             df = cut.rows(table)
-            types = dict(zip(handle.spec.source_columns, handle.spec.source_types, strict=True))
+            types = cut.spec.types
             # Iceberg has no 8- and 16-bit integers. A cast would hide a bucket, so equal types stay untouched.
             stored = dict(df.dtypes)
             df = df.select(*(F.col(c).cast(types[c]) if types.get(c, stored[c]) != stored[c] else c for c in stored))

@@ -16,10 +16,6 @@ from dedup_storage.spark.errors import translated
 __all__ = ["impressions", "logs", "requests"]
 
 
-def _groups(handle: Handle, version: int | None, features: Sequence[str] | None) -> GroupReader:
-    return GroupReader(handle.cut(version), features)
-
-
 def requests(handle: Handle, version: int | None = None, features: Sequence[str] | None = None) -> DataFrame:
     """Request rows (R): the request keys and every request-grain column, in the source's types.
 
@@ -31,8 +27,8 @@ def requests(handle: Handle, version: int | None = None, features: Sequence[str]
         features: Feature groups whose columns come after the log's own; ``None`` for all, ``()`` for none.
     """
     with translated():
-        spec = handle.spec
-        groups = _groups(handle, version, features)
+        cut = handle.cut(version)
+        spec, groups = cut.spec, GroupReader(cut, features)
         keys, own = spec.request_key, spec.columns_of(Grain.REQUEST)
         columns = (*keys, *own, *groups.columns(Grain.REQUEST))
         if spec.layout is Layout.SPLIT:
@@ -52,8 +48,8 @@ def impressions(handle: Handle, version: int | None = None, features: Sequence[s
         handle, version, features: As for ``requests``, groups at impression grain.
     """
     with translated():
-        spec = handle.spec
-        groups = _groups(handle, version, features)
+        cut = handle.cut(version)
+        spec, groups = cut.spec, GroupReader(cut, features)
         role = TableRole.IMPRESSIONS if spec.layout is Layout.SPLIT else TableRole.LOGS
         own = (*spec.impression_key, *spec.columns_of(Grain.IMPRESSION))
         rows = groups.attach(groups.own(role), Grain.IMPRESSION)
@@ -67,8 +63,8 @@ def logs(handle: Handle, version: int | None = None, features: Sequence[str] | N
         handle, version, features: As for ``requests``, groups of both grains.
     """
     with translated():
-        spec = handle.spec
-        groups = _groups(handle, version, features)
+        cut = handle.cut(version)
+        spec, groups = cut.spec, GroupReader(cut, features)
         columns = (*spec.source_columns, *groups.columns(Grain.REQUEST, Grain.IMPRESSION))
         if spec.layout is Layout.FLAT:
             rows = groups.attach(groups.own(TableRole.LOGS), Grain.REQUEST, Grain.IMPRESSION)

@@ -40,9 +40,9 @@ def check_version(handle: Handle, version: int | None = None, *, deep: bool = Fa
         whole = _wholeness(damages, deep=deep)
         if any(damage.kind in _UNREADABLE for damage in damages):
             return _broken(handle, cut.version, whole)
-        split = handle.spec.layout is Layout.SPLIT
+        split = cut.spec.layout is Layout.SPLIT
         verdict = run_gate(
-            spec=handle.spec,
+            spec=cut.spec,
             settings=handle.settings,
             run_id=f"check-v{cut.version}",
             facts=GateFacts(inconstant_requests=0 if split else None),

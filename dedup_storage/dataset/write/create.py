@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -34,6 +36,7 @@ def create_dataset(
     layout: Layout | str | None = None,
     date_grain: DateGrain | str | None = None,
     buckets: int | None = None,
+    dry_run: bool = False,
 ) -> Handle:
     """Create a dataset for logs like ``raw``, or open it when it is there and agrees.
 
@@ -44,6 +47,7 @@ def create_dataset(
         raw: A log: its columns, types and size decide what is not given.
         layout: ``split`` (default) or ``flat``.
         date_grain, buckets: Segments; from the schema, else proposed from the size of ``raw``.
+        dry_run: Describe it, and make nothing.
 
     Raises:
         DatasetExistsError: it is there and differs in what was given.
@@ -60,11 +64,12 @@ def create_dataset(
         if existing is not None:
             _refuse_layout(existing.spec, form, grain, number)
             if existing.current:
-                _refuse_schema(existing.spec, schema)
+                _refuse_schema(existing.spec, schema, {*raw.source_types()} & {*existing.spec.types})
             if existing.current or (existing.spec.types == raw.source_types() and _fits(existing.spec, schema)):
                 return Handle(spark, settings, existing.spec, tables)
-            # Made by a write that was refused: nobody has read it, and another schema is given now.
-            tables.drop(existing.spec)
+            if not dry_run:
+                # Made by a write that was refused: nobody has read it, and another schema is given now.
+                tables.drop(existing.spec)
         resolved = detect_grains(raw, schema).schema(schema)
         if grain is None or number is None:
             proposed_grain, proposed_number = _proposal(raw, resolved)
@@ -72,6 +77,8 @@ def create_dataset(
             number = number or proposed_number
         types = raw.source_types()
         spec = DatasetSpec.build(name, resolved, types, layout=form or Layout.SPLIT, date_grain=grain, buckets=number)
+        if dry_run:
+            return Handle(spark, settings, spec, tables)
         columns = {**types, spec.position_column: types.get(spec.position_column, "int")}
         if spec.event_date_column:
             columns.setdefault(spec.event_date_column, "date")
@@ -99,7 +106,9 @@ def _refuse_layout(spec: DatasetSpec, layout: Layout | None, grain: DateGrain | 
             )
 
 
-def _refuse_schema(spec: DatasetSpec, schema: LogSchema) -> None:
+def _refuse_schema(spec: DatasetSpec, schema: LogSchema, shared: Collection[str]) -> None:
+    """Refuse another meaning of columns that both the dataset and the log have; of others it counts when they are
+    added."""
     for role in _ROLES:
         stored, asked = getattr(spec.schema_, role), getattr(schema, role)
         if role == "columns":
@@ -109,7 +118,12 @@ def _refuse_schema(spec: DatasetSpec, schema: LogSchema) -> None:
         if role == "time_unit" and asked is None:
             continue
         if role == "sequences":
-            asked = _with_units(schema, spec.schema_).sequences
+            asked = tuple(s for s in _with_units(schema, spec.schema_).sequences if s.column in shared)
+            stored = tuple(s for s in stored if s.column in shared)
+        if role == "labels":
+            stored, asked = (tuple(c for c in names if c in shared) for names in (stored, asked))
+        if role == "checks":
+            stored, asked = ({c: check for c, check in told.items() if c in shared} for told in (stored, asked))
         if stored != asked:
             raise DatasetExistsError(
                 f"the dataset {spec.name} exists with another {role}",
@@ -131,7 +145,7 @@ def _with_units(schema: LogSchema, other: LogSchema) -> LogSchema:
 
 def _fits(spec: DatasetSpec, schema: LogSchema) -> bool:
     try:
-        _refuse_schema(spec, schema)
+        _refuse_schema(spec, schema, spec.types)
     except DatasetExistsError:
         return False
     return True

@@ -55,6 +55,8 @@ def quarantine(handle: Handle, raw: RawLog, inconstant: DataFrame, run: Run) -> 
     types |= {"quarantine_reason": "string", "quarantine_run": "string"}
     undated = spec.model_copy(update={"date_grain": DateGrain.NONE})
     handle.tables.create_table(undated, table, types)
+    # It may have been made before columns were added.
+    handle.tables.extend(undated, table, types)
     rows = raw.frame.join(F.broadcast(inconstant), list(spec.request_key), "left_semi")
     rows = rows.withColumn("quarantine_reason", F.lit("request-grain columns differ inside the request"))
     rows = rows.withColumn("quarantine_run", F.lit(run.run_id))

@@ -28,7 +28,8 @@ class WriteSummary(BaseModel):
 
     Attributes:
         dataset, run_id: Which.
-        version: The version that holds the run's rows.
+        version: The version that holds the run's rows; of a dry run, the newest.
+        dry_run: Nothing was done: what would be.
         already_published: The run id was published before; nothing was done now.
         mode: ``append`` or ``replace``.
         input_rows: Impressions in the input.
@@ -44,6 +45,8 @@ class WriteSummary(BaseModel):
         docs: Where the gate's verdict and Data Docs lie.
         seconds: Wall time by step.
         date_grain, buckets: The dataset's segments.
+        added_columns: Columns that the dataset has from this version on.
+        filled_columns: Columns that the log does not have, null in its rows.
         notes: What was done with the log's columns on reading.
         hints: Advice, such as segments too small to be worth their files.
     """
@@ -54,6 +57,7 @@ class WriteSummary(BaseModel):
     run_id: str
     version: int
     already_published: bool = False
+    dry_run: bool = False
     mode: str = "append"
     input_rows: int = 0
     requests: int = 0
@@ -70,11 +74,15 @@ class WriteSummary(BaseModel):
     seconds: dict[str, float] = {}
     date_grain: str | None = None
     buckets: int | None = None
+    added_columns: tuple[str, ...] = ()
+    filled_columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
 
-    def shown(self) -> WriteSummary:
-        """The summary for people: many dates are a range and a number."""
+    def shown(self) -> BaseModel | dict[str, object]:
+        """The summary for people: many dates are a range and a number; nothing was counted of what is there already."""
+        if self.already_published:
+            return {"dataset": self.dataset, "run_id": self.run_id, "version": self.version, "already_published": True}
         if len(self.dates) <= _MOST_SHOWN:
             return self
         return self.model_copy(update={"dates": (f"{self.dates[0]} to {self.dates[-1]}, {len(self.dates)} dates",)})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.write.audit import audit_staged, staged_rows
 from dedup_storage.dataset.write.collapse import COUNT, Collapse, RequestKeys
-from dedup_storage.dataset.write.columns import fitted
+from dedup_storage.dataset.write.columns import Fitted, extend_tables, refuse_taken
 from dedup_storage.dataset.write.inconstant import constancy_error, example_requests, quarantine
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.dataset.write.segments import segment_ranges
@@ -31,7 +31,7 @@ from dedup_storage.lake.requests import Request
 from dedup_storage.lake.staging import staging
 from dedup_storage.layout import Layout, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
-from dedup_storage.sources.raw import Form, RawLog
+from dedup_storage.sources.raw import Form
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.words import counted
@@ -49,7 +49,8 @@ class Writer(TimedSteps):
 
     Args:
         handle: The dataset.
-        raw: The log.
+        meta: Its tables, no publication pending; ``None`` for a dataset that would be made, which can be planned alone.
+        log: The log with the dataset's columns, and the dataset as the log leaves it.
         run_id: The run; publishing it twice changes nothing.
         mode, on_inconstant, on_duplicates: See the enums.
         request: What the run is asked to do; ``None`` for a run id that nobody can give again.
@@ -59,7 +60,8 @@ class Writer(TimedSteps):
     def __init__(
         self,
         handle: Handle,
-        raw: RawLog,
+        meta: DatasetMetadata | None,
+        log: Fitted,
         *,
         run_id: str,
         mode: Mode = Mode.APPEND,
@@ -68,12 +70,13 @@ class Writer(TimedSteps):
         request: Request | None = None,
         gate: bool = True,
     ) -> None:
-        self.handle, self.run_id, self.request = handle, run_id, request
-        self.tables, self.spec = handle.tables, handle.spec
+        self.before, self.meta, self.log = handle.spec, meta, log
+        self.handle, self.run_id, self.request = replace(handle, spec=log.spec), run_id, request
+        self.tables, self.spec = handle.tables, log.spec
         self.mode, self.on_inconstant, self.on_duplicates = mode, on_inconstant, on_duplicates
         self.gate = gate and handle.settings.quality.enabled
-        self.session = run_session(raw.frame.sparkSession)
-        self.raw = raw.in_session(self.session)
+        self.session = run_session(log.raw.frame.sparkSession)
+        self.raw = log.raw.in_session(self.session)
         self.seconds: dict[str, float] = {}
         self._groups: Mapping[str, FeatureGroup] = {}
         self._inconstant = self._quarantined = self._dropped = self._left_out = 0
@@ -86,11 +89,11 @@ class Writer(TimedSteps):
             QualityGateError: the gate refused the staged rows.
             ConflictError: another run changed the same event dates first.
         """
-        self.raw = fitted(self.raw, self.spec)
-        meta = self.tables.settle(self.spec)
-        done = require_same(meta, None if self.request is None else self.request.text, self.run_id)
+        meta = self.meta
+        assert meta is not None  # noqa: S101 - a write is planned alone where there is no dataset
+        done = self._done(meta)
         if done is not None:
-            return self._nothing_to_do(done)
+            return done
         base = Cut(self.handle, meta, meta.current)
         self._groups = base.groups
         if self.gate:
@@ -98,6 +101,12 @@ class Writer(TimedSteps):
 
             check_gate_settings(spec=self.spec, settings=self.handle.settings, run_id=self.run_id)
             warm_up()
+        with self._keys() as (collapse, keys):
+            return self._write(base, collapse, keys)
+
+    @contextmanager
+    def _keys(self) -> Iterator[tuple[Collapse, RequestKeys]]:
+        """The log's requests."""
         collapse = Collapse(self.handle, self.raw, self.handle.settings.write.pointer_max_requests)
         if self.on_duplicates is OnDuplicates.KEEP_ONE:
             collapse = collapse.one_row_each()
@@ -106,7 +115,7 @@ class Writer(TimedSteps):
         try:
             if not keys.stats.requests:
                 raise InputError("the log holds no rows", fix="Check the path, or skip this run.")
-            return self._write(base, collapse, keys)
+            yield collapse, keys
         finally:
             keys.frame.unpersist()
 
@@ -115,6 +124,9 @@ class Writer(TimedSteps):
         run = self._run(base.version, keys)
         if run.replaced is None and base.version:
             keys = self._refuse_existing(base, keys)
+        if self.log.added:
+            extend_tables(self.handle, self.log)
+            reached("write:extended")
         with ExitStack() as attempt:
             listed = attempt.enter_context(staging(self.tables, self.spec, run))
             staged, constant = self._stage(collapse, keys, run)
@@ -162,11 +174,17 @@ class Writer(TimedSteps):
             seconds=self.seconds,
             date_grain=self.spec.date_grain.value,
             buckets=self.spec.buckets,
+            added_columns=self.log.added,
+            filled_columns=self.log.filled,
             notes=self.raw.notes,
             hints=(*small_segment_hint(tables), *(verdict.hints if verdict is not None else ())),
         )
 
-    def _nothing_to_do(self, version: int) -> WriteSummary:
+    def _done(self, meta: DatasetMetadata) -> WriteSummary | None:
+        """The summary of a run that a version holds already."""
+        version = require_same(meta, None if self.request is None else self.request.text, self.run_id)
+        if version is None:
+            return None
         return WriteSummary(
             dataset=self.spec.name, run_id=self.run_id, version=version, already_published=True, mode=self.mode.value
         )
@@ -196,9 +214,11 @@ class Writer(TimedSteps):
             replaced=replaced,
             tables=tuple(table.name for table in self.spec.tables),
             dates=dates if len(dates) <= _MOST_DATES else None,
+            described=self.spec if self.log.added else None,
             facts={
                 "mode": self.mode.value,
                 "input-rows": str(keys.stats.rows),
+                **self.log.facts,
                 **({} if self.request is None else self.request.facts),
             },
         )
@@ -234,15 +254,19 @@ class Writer(TimedSteps):
             return keys.only(keys.frame.join(existing.select(*names), names, "left_anti"))
 
     def _verify(self, now: DatasetMetadata, keys: RequestKeys, run: Run) -> None:
-        """Versions appeared while this run worked: its requests must still be new."""
+        """Versions appeared while this run worked: its requests and its columns must still be new."""
+        if now.spec != self.before:
+            self._lose(run, f"another run changed the columns of {self.spec.name} first")
+        if self.log.added:
+            refuse_taken(replace(self.handle, spec=now.spec), now, {c: self.spec.types[c] for c in self.log.added})
         if run.replaced is not None:
             return
         if not self._existing(Cut(self.handle, now, now.current), keys).isEmpty():
-            self.tables.discard(self.spec, run)
-            raise ConflictError(
-                f"another run wrote some of the same requests into {self.spec.name} first",
-                fix="Nothing was published. Run the job again.",
-            )
+            self._lose(run, f"another run wrote some of the same requests into {self.spec.name} first")
+
+    def _lose(self, run: Run, what: str) -> NoReturn:
+        self.tables.discard(self.spec, run)
+        raise ConflictError(what, fix="Nothing was published. Run the job again.")
 
     # -- staging ------------------------------------------------------------------------------------------------
 
@@ -285,6 +309,8 @@ class Writer(TimedSteps):
             table = table.model_copy(update={"columns": (*table.columns, *promoted)})
         carried = self._carried(table, run)
         if carried is not None:
+            new = {c: F.lit(None).cast(self.spec.types[c]) for c in self.log.added if c in table.columns}
+            carried = carried.withColumns(new) if new else carried
             rows, presorted = rows.unionByName(carried.select(*table.columns)), False
         staged = self.tables.stage(self.spec, table, rows, run, presorted=presorted)
         reached(f"write:staged-{table.name}")

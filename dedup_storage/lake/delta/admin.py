@@ -64,7 +64,7 @@ class DeltaAdmin(Admin[DeltaMetadata]):
 
     # -- drop ---------------------------------------------------------------------------------------------------
 
-    def drop(self, name: str, *, force: bool = False) -> DropSummary:
+    def drop(self, name: str, *, force: bool = False, dry_run: bool = False) -> DropSummary:
         """See ``Admin``."""
         meta = self.lake.find(name)
         kept: tuple[str, ...] = ()
@@ -72,9 +72,11 @@ class DeltaAdmin(Admin[DeltaMetadata]):
             self._refuse_busy(meta, force, "dropped")
             self._refuse_pinned(meta, force)
             kept = _foreign_folders(meta)
+            if dry_run:
+                return self._remove(name, tuple(meta.tables), kept, dry_run=True)
             self.lake.log(name).drop(list(meta.tables))
             reached("drop:begun")
-        return self._remove(name, self._half_dropped(name), kept)
+        return self._remove(name, self._half_dropped(name), kept, dry_run=dry_run)
 
     def _half_dropped(self, name: str) -> tuple[str, ...]:
         """Tables of a dataset whose drop was begun."""
@@ -93,22 +95,25 @@ class DeltaAdmin(Admin[DeltaMetadata]):
             raise self.lake.missing(name)
         return dropped
 
-    def _remove(self, name: str, tables: Iterable[str], kept: tuple[str, ...]) -> DropSummary:
+    def _remove(self, name: str, tables: Iterable[str], kept: tuple[str, ...], *, dry_run: bool = False) -> DropSummary:
         """Remove the folders, that of the events last: until it is gone, the drop can be finished."""
         root = self.lake.uri(name)
         folders = [f"{root}/{n}" for n in (*tables, STAGED_FOLDER, RUNS_FOLDER, VERSIONS_TABLE)]
         there = set(child_folders(root, self._store))
+        removed = tuple(f for f in folders if f.rsplit("/", 1)[1] in there)
+        summary = DropSummary(dataset=name, tables=tuple(tables), folders=removed, kept=kept, dry_run=dry_run)
+        if dry_run:
+            return summary
         for folder in folders:
             delete_folder(folder, self._store)
             reached(f"drop:{folder.rsplit('/', 1)[1]}")
         # What else lies in the folder is not the dataset's.
         delete_if_empty(root, self._store)
-        removed = tuple(f for f in folders if f.rsplit("/", 1)[1] in there)
-        return DropSummary(dataset=name, tables=tuple(tables), folders=removed, kept=kept)
+        return summary
 
     # -- rename -------------------------------------------------------------------------------------------------
 
-    def rename(self, name: str, new_name: str, *, force: bool = False) -> RenameSummary:
+    def rename(self, name: str, new_name: str, *, force: bool = False, dry_run: bool = False) -> RenameSummary:
         """See ``Admin``; one step, where the warehouse is a local folder."""
         self._check_names(name, new_name)
         meta = self.lake.load(name)
@@ -123,9 +128,10 @@ class DeltaAdmin(Admin[DeltaMetadata]):
         target = Path(warehouse) / new_name
         if target.exists():
             raise self._taken(new_name)
-        # Tables name their files by places inside their own folders.
-        (Path(warehouse) / name).rename(target)
-        return RenameSummary(dataset=new_name, former=name, tables=tuple(meta.tables))
+        if not dry_run:
+            # Tables name their files by places inside their own folders.
+            (Path(warehouse) / name).rename(target)
+        return RenameSummary(dataset=new_name, former=name, tables=tuple(meta.tables), dry_run=dry_run)
 
 
 def _foreign_folders(meta: DeltaMetadata) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import DatasetExistsError, InputError, UsageError
+from dedup_storage.errors import DatasetExistsError, InputError
 from dedup_storage.lake.branch import branch_name
 from dedup_storage.lake.delta.branch import DeltaBranch, branches_of
+from dedup_storage.lake.delta.columns import add_logged, add_promoted
 from dedup_storage.lake.delta.erasure import DeltaErasure
 from dedup_storage.lake.delta.files import live_files, parquet_actions
 from dedup_storage.lake.delta.layout import (
@@ -45,7 +46,6 @@ from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.lake.wholeness import Damage, StoredFiles
 from dedup_storage.layout import (
-    PROMOTED_PROPERTY,
     ROLE_PROPERTY,
     SPEC_PROPERTY,
     DatasetSpec,
@@ -197,30 +197,14 @@ class DeltaFormat(DeltaSamples):
         return f"delta.`{self.lake.uri(dataset, table).replace('`', '``')}`"
 
     def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
-        """Add columns to a table, null in every row; those that are there with the same type stay.
+        """Add columns that feature groups are promoted to; those that are there with the same type stay."""
+        add_promoted(self.spark, self.lake.ref(spec.name, table), columns)
 
-        Raises:
-            UsageError: one is there with another type; without column mapping, Delta takes no column away.
-        """
-        name = self._path(spec.name, table)
-        stored = self.spark.read.format("delta").load(self.lake.uri(spec.name, table)).schema
-        there = {f.name: f.dataType for f in stored.fields}
-        wanted = self.spark.createDataFrame([], ", ".join(f"{quoted(c)} {t}" for c, t in columns.items())).schema
-        for field in wanted.fields:
-            if field.name in there and there[field.name] != field.dataType:
-                raise UsageError(
-                    f"the table {table} has a column {field.name} of another type, left by a feature group of before",
-                    expected=there[field.name].simpleString(),
-                    got=field.dataType.simpleString(),
-                    fix="Give the group's column another name, or leave the group in its own table.",
-                )
-        new = ", ".join(f"{quoted(c)} {t}" for c, t in columns.items() if c not in there)
-        # Set before any row has them, so that a reader knows them for what they are.
-        promoted = self.lake.ref(spec.name, table).properties.get(PROMOTED_PROPERTY, "")
-        names = ",".join(sorted({*filter(None, promoted.split(",")), *columns}))
-        self._set(name, {PROMOTED_PROPERTY: names})
-        if new:
-            self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({new})")
+    def extend(
+        self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()
+    ) -> None:
+        """Add columns of the log to a table; those that are there with the same type stay."""
+        add_logged(self.spark, self.lake.ref(spec.name, table.name), spec, table, columns, dictionaries)
 
     def stage(
         self, spec: DatasetSpec, table: TableSpec, frame: DataFrame, run: Run, *, presorted: bool = False

@@ -30,10 +30,10 @@ from dedup_storage.lake.stores import check_store, delta_options
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec
 from dedup_storage.schema import check_name
 
-__all__ = ["HARMLESS", "MEMBERS", "TABLE_FACTS", "DeltaLake", "DeltaMetadata", "open_lake"]
+__all__ = ["DESCRIBED", "HARMLESS", "MEMBERS", "TABLE_FACTS", "DeltaLake", "DeltaMetadata", "open_lake"]
 
-# Fact of a claim: what it says of its tables, as JSON.
-MEMBERS = "members"
+# Facts of a claim: what it says of its tables, as JSON; the dataset's description from there on, where it changed.
+MEMBERS, DESCRIBED = "members", "dataset"
 # What a version says of single tables' changes, in the body of its event: table -> facts.
 TABLE_FACTS = "facts"
 # Operations of Delta's history that change no row.
@@ -78,6 +78,11 @@ class DeltaMetadata(DatasetMetadata):
         """See ``DatasetMetadata``."""
         return {version: version in self.versions.undone for version in self.versions.abandoned}
 
+    @property
+    def descriptions(self) -> Mapping[int, str]:
+        """See ``DatasetMetadata``."""
+        return {version: facts[DESCRIBED] for version, facts in self.versions.claims.items() if DESCRIBED in facts}
+
     def members(self, version: int) -> Members | None:
         """See ``DatasetMetadata``."""
         text = self.versions.claims.get(version, {}).get(MEMBERS)
@@ -97,7 +102,8 @@ class DeltaMetadata(DatasetMetadata):
         """See ``DatasetMetadata``."""
         facts = dict(self.versions.claims.get(version, {}))
         members = self.members(version)
-        facts.pop(MEMBERS, None)
+        for key in (MEMBERS, DESCRIBED):
+            facts.pop(key, None)
         return facts if members is None else {"parent": str(members.parent), **facts}
 
     def rows(self, version: int) -> dict[str, int]:

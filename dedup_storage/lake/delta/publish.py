@@ -27,7 +27,7 @@ from dedup_storage.lake.delta.abandon import APP, DeltaAbandonment, applied, app
 from dedup_storage.lake.delta.branch import BRANCH_FACT, DeltaBranch
 from dedup_storage.lake.delta.files import live_files, replaced_files, restored_actions
 from dedup_storage.lake.delta.log import TableLog
-from dedup_storage.lake.delta.metadata import HARMLESS, MEMBERS, TABLE_FACTS, DeltaLake, DeltaMetadata
+from dedup_storage.lake.delta.metadata import DESCRIBED, HARMLESS, MEMBERS, TABLE_FACTS, DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.relay import RELAY, Relay, relay_table
 from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
@@ -84,6 +84,8 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         }
         if run.branch is not None:
             facts[BRANCH_FACT] = run.branch
+        if run.described is not None:
+            facts[DESCRIBED] = run.described.to_json()
         reached("publish:before-claim")
         if not self.lake.log(spec.name).claim(version, facts):
             raise LostRaceError(f"version {version} was decided by another run")

@@ -20,7 +20,13 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import AtomicChange
 from dedup_storage.lake.iceberg.branch import change_again
 from dedup_storage.lake.iceberg.holds import back_tag, deciding_attempt, hold_tag
-from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, MEMBERS_PREFIX, IcebergMetadata, Lake
+from dedup_storage.lake.iceberg.metadata import (
+    ABANDONED_PREFIX,
+    DESCRIBED_PREFIX,
+    MEMBERS_PREFIX,
+    IcebergMetadata,
+    Lake,
+)
 from dedup_storage.lake.publishing import LostRaceError
 from dedup_storage.layout import PROPERTY_PREFIX, claim_tag, version_tag
 
@@ -81,8 +87,9 @@ class Abandonment:
             if change.property(key) is None or json.loads(str(change.property(key)))["whole"]:
                 return
             change.set_property(key, json.dumps({**record, "whole": True}))
-            if change.property(MEMBERS_PREFIX + version_tag(version)) is not None:
-                change.set_property(MEMBERS_PREFIX + version_tag(version), None)
+            for prefix in (MEMBERS_PREFIX, DESCRIBED_PREFIX):
+                if change.property(prefix + version_tag(version)) is not None:
+                    change.set_property(prefix + version_tag(version), None)
 
         self._change(meta, meta.spec.anchor.name, finish)
 

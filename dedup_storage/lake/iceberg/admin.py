@@ -110,7 +110,7 @@ class IcebergAdmin(Admin[IcebergMetadata]):
 
     # -- drop ---------------------------------------------------------------------------------------------------
 
-    def drop(self, name: str, *, force: bool = False) -> DropSummary:
+    def drop(self, name: str, *, force: bool = False, dry_run: bool = False) -> DropSummary:
         """See ``Admin``."""
         require_commits(self.lake.settings, "dropping a dataset")
         meta = self.lake.find(name)
@@ -120,20 +120,19 @@ class IcebergAdmin(Admin[IcebergMetadata]):
             contents = _contents(meta)
             for table, folder in contents["tables"].items():
                 self._refuse_shared(name, table, folder)
+            if dry_run:
+                return _dropped(name, contents, dry_run=True)
             self._replace_spec(meta, {DROPPED: json.dumps(contents)})
             reached("drop:begun")
-        record = self._record(name, DROPPED)
-        if record is not None:
-            self._remove(name, record)
-        else:
-            rest = self._namespace(name).get(DROPPED)
+        record, remove = self._record(name, DROPPED), self._remove
+        if record is None:
+            rest, remove = self._namespace(name).get(DROPPED), self._remove_rest
             if rest is None:
                 raise self.lake.missing(name)
             record = json.loads(rest)
-            self._remove_rest(name, record)
-        kept = (record["kept"],) if record["kept"] else ()
-        tables = record["tables"]
-        return DropSummary(dataset=name, tables=tuple(tables), folders=tuple(filter(None, tables.values())), kept=kept)
+        if not dry_run:
+            remove(name, record)
+        return _dropped(name, record, dry_run=dry_run)
 
     def _remove(self, name: str, record: Mapping[str, Any]) -> None:
         """Remove the tables, the anchor last; it remembers the others' folders."""
@@ -197,7 +196,7 @@ class IcebergAdmin(Admin[IcebergMetadata]):
 
     # -- rename -------------------------------------------------------------------------------------------------
 
-    def rename(self, name: str, new_name: str, *, force: bool = False) -> RenameSummary:
+    def rename(self, name: str, new_name: str, *, force: bool = False, dry_run: bool = False) -> RenameSummary:
         """See ``Admin``."""
         self._check_names(name, new_name)
         require_commits(self.lake.settings, "renaming a dataset")
@@ -205,14 +204,17 @@ class IcebergAdmin(Admin[IcebergMetadata]):
         if meta is not None:
             self._refuse_busy(meta, force, "renamed")
             self._refuse_taken(new_name, meta)
-            record = {**_contents(meta), "from": name, "to": new_name, "spec": meta.spec.to_json()}
+            if dry_run:
+                return RenameSummary(dataset=new_name, former=name, tables=tuple(meta.tables), dry_run=True)
+            record = {**_contents(meta), "from": name, "to": new_name, "spec": meta.original.to_json()}
             self._replace_spec(meta, {RENAMED: json.dumps(record)})
             reached("rename:begun")
         found = self._record(name, RENAMED) or self._record(new_name, RENAMED)
         if found is None or (found["from"], found["to"]) != (name, new_name):
             raise self.lake.missing(name)
-        self._move(found)
-        return RenameSummary(dataset=new_name, former=name, tables=tuple(found["tables"]))
+        if not dry_run:
+            self._move(found)
+        return RenameSummary(dataset=new_name, former=name, tables=tuple(found["tables"]), dry_run=dry_run)
 
     def _refuse_taken(self, new_name: str, meta: IcebergMetadata) -> None:
         from pyiceberg.exceptions import NoSuchNamespaceError
@@ -278,6 +280,12 @@ class IcebergAdmin(Admin[IcebergMetadata]):
         except NoSuchNamespaceError:
             return {}
         return found
+
+
+def _dropped(name: str, record: Mapping[str, Any], *, dry_run: bool) -> DropSummary:
+    tables, kept = record["tables"], (record["kept"],) if record["kept"] else ()
+    folders = tuple(filter(None, tables.values()))
+    return DropSummary(dataset=name, tables=tuple(tables), folders=folders, kept=kept, dry_run=dry_run)
 
 
 def _contents(meta: IcebergMetadata) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import cast
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.readwriter import DataFrameWriterV2
-from pyspark.sql.types import ByteType, ShortType
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
@@ -19,6 +18,7 @@ from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.history import DatasetMetadata, version_expired
 from dedup_storage.lake.iceberg.adopt import adopt_table, describe_adopted, table_partitions
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_or_find
+from dedup_storage.lake.iceberg.columns import add_logged, add_promoted
 from dedup_storage.lake.iceberg.complete import compacted
 from dedup_storage.lake.iceberg.erasure import IcebergErasure
 from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
@@ -40,7 +40,6 @@ from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.lake.wholeness import Damage, StoredFiles
 from dedup_storage.layout import (
-    PROMOTED_PROPERTY,
     DatasetSpec,
     TableSpec,
     describing_properties,
@@ -175,26 +174,14 @@ class IcebergFormat(IcebergSamples):
         self.spark.sql(f"ALTER TABLE {name} WRITE DISTRIBUTED BY PARTITION LOCALLY ORDERED BY {order}")
 
     def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
-        """Add columns to a table, null in every row; those that are there with the same type stay."""
-        name = self._name(spec.name, table)
-        there = {f.name: f.dataType for f in self.spark.read.table(name).schema.fields}
-        # Iceberg widens 8- and 16-bit integers.
-        wanted = self.spark.createDataFrame([], ", ".join(f"{quoted(c)} {t}" for c, t in columns.items())).schema
-        for field in wanted.fields:
-            small = isinstance(field.dataType, (ByteType, ShortType))
-            kind, plain = columns[field.name], field.dataType.simpleString()
-            if small:
-                kind = plain = "int"
-            if field.name in there and there[field.name].simpleString() == plain:
-                continue
-            if field.name in there:
-                # Left by a promotion that no version of today shows; older snapshots keep their schema.
-                self.spark.sql(f"ALTER TABLE {name} DROP COLUMN {quoted(field.name)}")
-            self.spark.sql(f"ALTER TABLE {name} ADD COLUMN {quoted(field.name)} {kind}")
-        # Set before any row has them, so that a reader knows them for what they are.
-        promoted = self.lake.catalog.load_table((spec.name, table)).properties.get(PROMOTED_PROPERTY, "")
-        names = ",".join(sorted({*filter(None, promoted.split(",")), *columns}))
-        self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed({PROMOTED_PROPERTY: names})})")
+        """Add columns that feature groups are promoted to; those that are there with the same type stay."""
+        add_promoted(self.spark, self.lake, spec, table, columns)
+
+    def extend(
+        self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()
+    ) -> None:
+        """Add columns of the log to a table; one of another type, which a refused write left, is taken away first."""
+        add_logged(self.spark, self.lake, spec, table, columns, dictionaries)
 
     def _partitions(self, spec: DatasetSpec) -> list[str]:
         bucket = f"bucket({spec.buckets}, {quoted(spec.schema_.user)})"

@@ -63,6 +63,8 @@ __all__ = [
 EXPIRED_PREFIX = PROPERTY_PREFIX + "expired."
 # Of the anchor table: what a version's claim says of its tables; that a version is given up, and whether whole.
 MEMBERS_PREFIX, ABANDONED_PREFIX = PROPERTY_PREFIX + "members.", PROPERTY_PREFIX + "abandoned."
+# Of the anchor table: the dataset's description from a version on, where it changed; decided with the version's claim.
+DESCRIBED_PREFIX = SPEC_PROPERTY + "."
 # What stands in an anchor table in place of the dataset's description while it is dropped or renamed, as JSON.
 DROPPED, RENAMED = PROPERTY_PREFIX + "dropped", PROPERTY_PREFIX + "renamed"
 
@@ -90,6 +92,16 @@ class IcebergMetadata(DatasetMetadata):
             if key.startswith(ABANDONED_PREFIX)
         }
         return {version: whole for version, whole in found.items() if version is not None}
+
+    @property
+    def descriptions(self) -> Mapping[int, str]:
+        """See ``DatasetMetadata``."""
+        found = {
+            parse_version_tag(key.removeprefix(DESCRIBED_PREFIX)): text
+            for key, text in self.anchor.properties.items()
+            if key.startswith(DESCRIBED_PREFIX)
+        }
+        return {version: text for version, text in found.items() if version is not None}
 
     def members(self, version: int) -> Members | None:
         """See ``DatasetMetadata``."""

@@ -6,8 +6,8 @@ publish version N:
 1. finish whatever another run decided but did not complete;
 2. check that nothing published since the run began contradicts it;
 3. create the tag ``claim-v<N>`` on the anchor at the run's staged anchor snapshot, and in the same commit the property
-   that names the members: each table's staged snapshot, its rows and files. The catalog lets exactly one writer create
-   a tag, so this decides the version;
+   that names the members: each table's staged snapshot, its rows and files; where the dataset has other columns from
+   here on, its description too. The catalog lets exactly one writer create a tag, so this decides the version;
 4. bring each member onto main (Iceberg's cherry-pick) and tag it ``v<N>``, in one commit that takes its hold away; the
    anchor last (``complete``).
 
@@ -32,7 +32,13 @@ from dedup_storage.lake.iceberg.abandon import ABANDONED, Abandonment
 from dedup_storage.lake.iceberg.branch import came_first, load_java, main_id
 from dedup_storage.lake.iceberg.complete import Completion, compacted
 from dedup_storage.lake.iceberg.holds import back_tag, held, hold_tag, holds
-from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, MEMBERS_PREFIX, IcebergMetadata, Lake
+from dedup_storage.lake.iceberg.metadata import (
+    ABANDONED_PREFIX,
+    DESCRIBED_PREFIX,
+    MEMBERS_PREFIX,
+    IcebergMetadata,
+    Lake,
+)
 from dedup_storage.lake.iceberg.snapshots import ancestors, live_rows, snapshot_summary, tags
 from dedup_storage.lake.iceberg.stage import Staging
 from dedup_storage.lake.iceberg.whole import refuse_lost_files
@@ -69,7 +75,7 @@ class Publisher(PublisherBase[IcebergMetadata]):
         named = self._members(self.lake.load(spec.name), run, members)
         reached("publish:before-claim")
         try:
-            self._claim(spec, version, run.attempt, named)
+            self._claim(spec, version, run, named)
         except JAVA_ERRORS as error:
             if came_first(error):
                 raise LostRaceError(root_message(error)) from error
@@ -118,11 +124,11 @@ class Publisher(PublisherBase[IcebergMetadata]):
             buckets=run.buckets if run.segments is None and run.replaces(name) else None,
         )
 
-    def _claim(self, spec: DatasetSpec, version: int, attempt: str, members: Members) -> None:
+    def _claim(self, spec: DatasetSpec, version: int, run: Run, members: Members) -> None:
         tag, claim, parent = version_tag(version), claim_tag(version), version_tag(members.parent)
         full = f"{self.settings.catalog.name}.{spec.name}.{spec.anchor.name}"
         with atomic_change(self.spark, full) as change:
-            staged = change.ref(hold_tag(attempt))
+            staged = change.ref(hold_tag(run.attempt))
             decided = change.ref(claim) is not None or change.ref(tag) is not None
             # A slow writer may have seen the tables long ago.
             if decided or change.property(ABANDONED_PREFIX + tag) or (members.parent and change.ref(parent) is None):
@@ -131,6 +137,8 @@ class Publisher(PublisherBase[IcebergMetadata]):
                 raise LostRaceError("the run was given up, or another writer came first")
             change.tag(claim, staged)
             change.set_property(MEMBERS_PREFIX + tag, members.to_json())
+            if run.described is not None:
+                change.set_property(DESCRIBED_PREFIX + tag, run.described.to_json())
 
     def complete(self, meta: IcebergMetadata, version: int) -> None:
         """See ``PublisherBase``."""

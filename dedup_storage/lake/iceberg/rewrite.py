@@ -140,7 +140,9 @@ class TableRewriter:
         paths = (path for files in needed.values() for path, _ in files)
         listed = F.broadcast(text_frame(self.session, "_path", paths))
         rows = self.rows(snapshot_id).filter(F.expr(segments_sql(self.spec, self._catalog, needed)))
-        columns = self._spec_of_table.columns
+        # A snapshot of before lacks the columns that the table got later: they are null in its rows.
+        columns = tuple(c for c in self._spec_of_table.columns if c in rows.columns)
+        own = self._spec_of_table.model_copy(update={"columns": columns})
         rows = rows.select(*columns, "_file").join(listed, F.col("_file") == F.col("_path"), "left_semi")
         rows = rows.join(F.broadcast(self.users), user, "left_anti").select(*columns)
         table = load_java(self.spark, self.settings, self.dataset, self.table)
@@ -148,7 +150,7 @@ class TableRewriter:
             # A table of a sample made by an earlier release: its rows would be appended for all to see.
             table.set_property(STAGING, "true")
             self._properties = {**self._properties, STAGING: "true"}
-        staged = self.tables.stage(self.spec, self._spec_of_table, move_to(run_session(self.session), rows), self.run)
+        staged = self.tables.stage(self.spec, own, move_to(run_session(self.session), rows), self.run)
         table.refresh()
         by_segment: dict[Segment, list[Any]] = {segment: [] for segment in needed}
         for file in table.added_files(staged.snapshot_id):

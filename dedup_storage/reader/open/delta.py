@@ -35,14 +35,15 @@ def delta_cut(name: str, settings: Settings, version: int | None = None) -> Cut:
     """See ``open_cut``."""
     meta = DeltaLake(settings).load(name)
     number = meta.resolve(version)
-    hidden = frozenset(generated_columns(meta.spec))
+    spec = meta.spec_of(number)
+    hidden = frozenset(generated_columns(spec))
     tables = {}
     for table, snapshot_id in meta.snapshots(number).items():
         role = TableRole(meta.role(table) or "")
         if role is not TableRole.QUARANTINE:
             stored = DeltaSnapshot(meta.tables[table], snapshot_id, hidden)
             tables[table] = CutTable(table, role, stored, snapshot_id, meta.definition(number, table))
-    return Cut(spec=meta.spec, version=number, tables=tables, samples=meta.samples, users=meta.stored_users)
+    return Cut(spec=spec, version=number, tables=tables, samples=meta.samples, users=meta.stored_users)
 
 
 @dataclass(frozen=True)

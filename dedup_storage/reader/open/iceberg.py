@@ -28,6 +28,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import ConfigError, DatasetNotFoundError, StorageError, VersionNotFoundError, known_names
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
+from dedup_storage.lake.iceberg.metadata import IcebergMetadata
 from dedup_storage.lake.iceberg.origin import answers, find_origin, plain_properties
 from dedup_storage.lake.iceberg.snapshots import definition_text
 from dedup_storage.lake.iceberg.users import iceberg_users
@@ -69,6 +70,7 @@ def iceberg_cut(name: str, settings: Settings, version: int | None = None) -> Cu
     anchor = anchors[0]
     spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
     number = _pick_version(spec, anchor, version)
+    spec = IcebergMetadata(spec, loaded).spec_of(number)
     tables = {}
     for table_name, table in loaded.items():
         role = table.properties.get(ROLE_PROPERTY)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from dedup_storage.errors import ConfigError, SchemaError, UnknownColumnError, known_names
 from dedup_storage.lake.groups import FeatureGroup
-from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, Layout, TableRole
+from dedup_storage.layout import DatasetSpec, Layout, TableRole
 from dedup_storage.reader.decode.encode import can_be_tensor, is_list
 from dedup_storage.reader.open.conditions import Condition
 from dedup_storage.reader.open.cut import Cut, CutTable
@@ -66,18 +66,16 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
     impressions = requests if flat else cut.by_role(TableRole.IMPRESSIONS)[0]
     tables, groups = _groups(cut)
     grains = _grains(spec) | {c: g.grain for g in groups for c in g.names}
-    # Columns that a group of another version was promoted to stay in the table and belong to no group of this one.
-    promoted = {c for g in groups if g.promoted is not None for c in g.names}
-    listed = {c for t in (requests, impressions) for c in t.properties.get(PROMOTED_PROPERTY, "").split(",")}
-    hidden = listed - promoted
+    # A table may hold columns of other versions: log columns that a rollback left behind, of groups promoted there.
+    own = {c for t in spec.tables for c in t.columns} | {c for g in groups if g.promoted is not None for c in g.names}
     # Column -> (type, grain, table), requests before impressions before feature groups.
     known: dict[str, tuple[pa.DataType, Grain, CutTable]] = {}
     for name, type_ in requests.stored.types().items():
         grain = grains.get(name, Grain.REQUEST)
-        if name not in hidden and (not flat or grain is Grain.REQUEST):
+        if name in own and (not flat or grain is Grain.REQUEST):
             known[name] = (type_, Grain.REQUEST, requests)
     for name, type_ in impressions.stored.types().items():
-        if name not in known and name not in hidden:
+        if name in own and name not in known:
             known[name] = (type_, grains.get(name, Grain.IMPRESSION), impressions)
     system = {*spec.impression_key, spec.event_date_column}
     for table in tables:

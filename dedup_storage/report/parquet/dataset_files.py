@@ -40,7 +40,7 @@ def dataset_files(settings: Settings, dataset: str, version: int | None = None) 
     metadata = open_lake(settings).load(dataset)
     number = metadata.resolve(version)
     tables = tuple(_members(settings, metadata, number))
-    return DatasetFiles(metadata.spec, number, tables)
+    return DatasetFiles(metadata.spec_of(number), number, tables)
 
 
 def _members(settings: Settings, metadata: DatasetMetadata, version: int) -> Iterator[TableFiles]:

@@ -25,6 +25,7 @@ from dedup_storage.forms import (
     PairsForm,
     Side,
     SplitForm,
+    first_read,
 )
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.forms.json_columns import json_column
@@ -56,7 +57,7 @@ def standard_frames(
     columns = [*frame.columns, *([] if second is None else second.columns)]
     for name, form in schema.forms.items():
         if not _is_here(name, form, columns, schema):
-            read = _first_read(name, form)
+            read = first_read(name, form)
             raise SchemaError(
                 f"forms names the column {read}, which is not in the log",
                 expected=known_names(read, columns),
@@ -96,13 +97,7 @@ def standard_frame(frame: DataFrame, schema: LogSchema) -> DataFrame:
 def _is_here(name: str, form: ListForm | ChosenForm, columns: list[str], schema: LogSchema) -> bool:
     """Whether what a form reads is among the columns, and not in another frame of the same log."""
     made = schema.made_by_forms if isinstance(form, ChosenForm) else ()
-    return _first_read(name, form) in (*columns, *made)
-
-
-def _first_read(name: str, form: ListForm | ChosenForm) -> str:
-    if isinstance(form, ChosenForm):
-        return form.among
-    return form.columns[0] if isinstance(form, ColumnsForm) else name
+    return first_read(name, form) in (*columns, *made)
 
 
 def _replaced(frame: DataFrame, made: Mapping[str, Column]) -> DataFrame:

@@ -1,0 +1,49 @@
+"""What a write would do, as far as columns, keys and dates tell it."""
+
+from __future__ import annotations
+
+from dedup_storage.dataset.handle import Cut
+from dedup_storage.dataset.write.summary import WriteSummary
+from dedup_storage.dataset.write.writer import Writer
+
+__all__ = ["PlannedWrite"]
+
+
+class PlannedWrite(Writer):
+    """A write that changes nothing."""
+
+    def plan(self) -> WriteSummary:
+        """What it would write, as columns, keys and dates tell it; nothing is changed.
+
+        Raises:
+            InputError: the log cannot be read, or breaks its contract as far as that was looked at.
+        """
+        meta = self.meta
+        done = None if meta is None else self._done(meta)
+        if done is not None:
+            return done
+        with self._keys() as (_, keys):
+            version = 0 if meta is None else meta.current
+            run, stats = self._run(version, keys), keys.stats
+            if meta is not None and version and run.replaced is None:
+                keys = self._refuse_existing(Cut(self.handle, meta, version), keys)
+            return WriteSummary(
+                dataset=self.spec.name,
+                run_id=self.run_id,
+                version=version,
+                dry_run=True,
+                mode=self.mode.value,
+                input_rows=stats.rows,
+                requests=stats.requests - self._left_out,
+                impressions=stats.rows - self._dropped,
+                dates=stats.dates,
+                input_bytes=self.raw.stored_bytes(),
+                dropped_duplicates=self._dropped,
+                seconds=self.seconds,
+                date_grain=self.spec.date_grain.value,
+                buckets=self.spec.buckets,
+                added_columns=self.log.added,
+                filled_columns=self.log.filled,
+                notes=self.raw.notes,
+                hints=("whether request columns are constant, and what the gate says, a write alone tells",),
+            )

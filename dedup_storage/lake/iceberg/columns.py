@@ -1,0 +1,81 @@
+"""Columns that Iceberg tables get after they were created, null in every row that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from pyspark.sql import SparkSession
+from pyspark.sql.types import ByteType, ShortType
+
+from dedup_storage.errors import ConflictError
+from dedup_storage.lake.iceberg.holds import holds
+from dedup_storage.lake.iceberg.metadata import Lake
+from dedup_storage.lake.sql import listed, quoted
+from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, TableSpec, encoding_properties
+
+__all__ = ["add_logged", "add_promoted"]
+
+
+def add_promoted(spark: SparkSession, lake: Lake, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
+    """See ``TableFormat.add_columns``."""
+    _add(spark, lake, spec, table, columns)
+    # Set before any row has them, so that what else looks at the table knows them for what they are.
+    promoted = lake.catalog.load_table((spec.name, table)).properties.get(PROMOTED_PROPERTY, "")
+    names = ",".join(sorted({*filter(None, promoted.split(",")), *columns}))
+    _set(spark, lake, spec, table, {PROMOTED_PROPERTY: names})
+
+
+def add_logged(
+    spark: SparkSession,
+    lake: Lake,
+    spec: DatasetSpec,
+    table: TableSpec,
+    columns: Mapping[str, str],
+    dictionaries: Collection[str],
+) -> None:
+    """See ``TableFormat.extend``."""
+    _add(spark, lake, spec, table.name, columns, refused=True)
+    there = lake.catalog.load_table((spec.name, table.name)).properties
+    encodings = encoding_properties(spec, table, (), dictionaries)
+    _set(spark, lake, spec, table.name, {key: value for key, value in encodings.items() if key not in there})
+
+
+def _name(lake: Lake, spec: DatasetSpec, table: str) -> str:
+    return quoted(lake.settings.catalog.name, spec.name, table)
+
+
+def _set(spark: SparkSession, lake: Lake, spec: DatasetSpec, table: str, properties: Mapping[str, str]) -> None:
+    if properties:
+        spark.sql(f"ALTER TABLE {_name(lake, spec, table)} SET TBLPROPERTIES ({listed(properties)})")
+
+
+def _add(
+    spark: SparkSession,
+    lake: Lake,
+    spec: DatasetSpec,
+    table: str,
+    columns: Mapping[str, str],
+    *,
+    refused: bool = False,
+) -> None:
+    name = _name(lake, spec, table)
+    there = {f.name: f.dataType for f in spark.read.table(name).schema.fields}
+    # Iceberg widens 8- and 16-bit integers.
+    wanted = spark.createDataFrame([], ", ".join(f"{quoted(c)} {t}" for c, t in columns.items())).schema
+    for field in wanted.fields:
+        kind, plain = columns[field.name], field.dataType.simpleString()
+        if isinstance(field.dataType, (ByteType, ShortType)):
+            kind = plain = "int"
+        if field.name in there and there[field.name].simpleString() == plain:
+            continue
+        if field.name in there:
+            if refused and holds(lake.load(spec.name).tables):
+                raise ConflictError(
+                    f"the column {field.name} is in {spec.name}.{table} with another type, and runs have rows staged",
+                    expected=plain,
+                    got=there[field.name].simpleString(),
+                    fix="Let them finish, or give them up: dedup-storage versions status.",
+                )
+            # Left by what no version of today shows; older snapshots keep their schema.
+            spark.sql(f"ALTER TABLE {name} DROP COLUMN {quoted(field.name)}")
+        spark.sql(f"ALTER TABLE {name} ADD COLUMN {quoted(field.name)} {kind}")
