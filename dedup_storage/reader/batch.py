@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.reduction import ForkingPickler
@@ -24,6 +23,8 @@ from dedup_storage.words import counted, human_bytes
 __all__ = ["DedupBatch", "FieldView", "Progress"]
 
 _START = Progress()
+# Of Python's description of an object, where a batch crosses to another process as any object does.
+_PROTOCOL = 4
 
 
 @dataclass(frozen=True)
@@ -357,7 +358,7 @@ def _cross(batch: DedupBatch) -> tuple[Any, ...]:
     """How a batch goes from a worker to its main process: its buffer stays where it is."""
     sent = send(batch.buffer)
     if sent is None:
-        return batch.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        return batch.__reduce_ex__(_PROTOCOL)
     return _crossed, (sent, {name: value for name, value in vars(batch).items() if name != "buffer"})
 
 

@@ -138,14 +138,13 @@ class SplitReader:
     def _window(self, number: int) -> Window:
         if number not in self._windows:
             self._settle()
-            ahead = self._ahead.pop(number, None)
-            if ahead is not None and ahead.window is not None:
-                self._windows[number] = ahead.window.result()
-                self._plan_next(number)
-            else:
-                parts = ahead.take() if ahead is not None else self._decode(number)
-                self._plan_next(number)
-                self._windows[number] = self._encode(parts, self._permutation(number))
+            ahead = self._ahead.get(number)
+            encoded = ahead.window.result() if ahead is not None and ahead.window is not None else None
+            parts = ahead.take() if ahead is not None else self._decode(number)
+            # Only now: ``close`` waits for what else is being decoded of a window that failed.
+            self._ahead.pop(number, None)
+            self._plan_next(number)
+            self._windows[number] = encoded if encoded is not None else self._encode(parts, self._permutation(number))
         return self._windows[number]
 
     def _readers(self, number: int) -> list[UnitReader]:
