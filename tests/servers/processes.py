@@ -14,7 +14,7 @@ __all__ = ["HOST", "QUICK", "Unavailable", "free_port", "running", "until"]
 HOST = "127.0.0.1"
 # Such processes live for seconds, and most of that is starting up.
 QUICK = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-_START_SECONDS = 120
+_START_SECONDS = 300
 
 
 class Unavailable(Exception):

@@ -17,26 +17,30 @@ import pyarrow.fs as pafs
 
 from tests.servers.processes import HOST, Unavailable, free_port, running, until
 
-__all__ = ["ObjectStore", "object_store"]
+__all__ = ["LOGS", "ObjectStore", "object_store"]
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "eu-north-1"
+# A bucket that has keys of its own.
+LOGS = "raw-logs"
 
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """An S3 store that lets in one pair of keys.
+    """An S3 store, and a pair of keys that it lets in.
 
     Attributes:
         endpoint: Its address.
         key, secret: Access key and its secret.
         token: The session token that goes with them; ``None`` for keys that last.
+        logs: The same store with keys for the bucket ``LOGS`` alone; ``None`` where these are they.
     """
 
     endpoint: str
     key: str
     secret: str
     token: str | None
+    logs: ObjectStore | None = None
 
     @property
     def properties(self) -> dict[str, str]:
@@ -96,11 +100,14 @@ def object_store(*, token: str | None = "a+session/token=") -> Iterator[ObjectSt
         Unavailable: moto is not installed, or did not start.
     """
     python, port = _interpreter(), free_port()
-    made = ObjectStore(f"http://{HOST}:{port}", "the-key", "the/secret+of=it", token)
+    endpoint = f"http://{HOST}:{port}"
+    logs = ObjectStore(endpoint, "the-key-of-logs", "another/secret", "another token")
+    made = ObjectStore(endpoint, "the-key", "the/secret+of=it", token, logs)
+    keys = [[made.key, made.token, None], [logs.key, logs.token, LOGS]]
     with tempfile.TemporaryDirectory(prefix="dedup-storage-store-") as folder:
         log = Path(folder) / "store.log"
         command = [python, str(Path(__file__).with_name("store_process.py")), str(port)]
-        with running([*command, json.dumps([[made.key, made.token]])], log, cwd=folder) as process:
+        with running([*command, json.dumps(keys)], log, cwd=folder) as process:
 
             def answering() -> bool:
                 try:

@@ -1,7 +1,7 @@
 """An S3 store in memory: moto's server behind a check of keys. Run by the interpreter that has moto.
 
-Arguments: the port, and the keys that are let in as JSON, ``[[access key, session token or null], …]``; none lets
-everything in. Signatures are not checked, as moto does not.
+Arguments: the port, and the keys that are let in as JSON, ``[[access key, session token or null, bucket or null], …]``;
+keys with a bucket are let into that one alone. Signatures are not checked, as moto does not.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ class Guarded:
     """The store for those who have its keys."""
 
     def __init__(self, keys: list[list[str | None]]) -> None:
-        self._keys = {(key, token) for key, token in keys}
+        self._keys = {(key, token): bucket for key, token, bucket in keys}
         self._store = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         found = _KEY.search(environ.get("HTTP_AUTHORIZATION", ""))
-        shown = (found.group(1) if found else None, environ.get("HTTP_X_AMZ_SECURITY_TOKEN"))
-        if self._keys and shown not in self._keys and environ["PATH_INFO"] != "/moto-api/":
+        shown = (found.group(1) if found else "", environ.get("HTTP_X_AMZ_SECURITY_TOKEN"))
+        bucket = environ["PATH_INFO"].split("/")[1]
+        if shown not in self._keys or self._keys[shown] not in (None, bucket):
             # What was sent is read, or the client would see a broken connection instead of the answer.
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
