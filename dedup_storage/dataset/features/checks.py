@@ -82,7 +82,9 @@ def unclashing(meta: DatasetMetadata, group: FeatureGroup, groups: Mapping[str, 
         SchemaError: names the column and what has it.
     """
     spec = meta.spec
-    taken = {c.lower(): f"the log, in version {n}" for n, other in meta.described.items() for c in other.source_columns}
+    taken: dict[str, str] = {}
+    for version, described in sorted(meta.described.items(), reverse=True):
+        taken |= {c.lower(): f"the log, in version {version}" for c in described.source_columns}
     taken |= {c.lower(): "the log" for c in (*spec.source_columns, spec.position_column, spec.event_date_column) if c}
     for other in groups.values():
         if other.name != group.name:

@@ -141,7 +141,7 @@ def refuse_taken(handle: Handle, meta: DatasetMetadata, added: Mapping[str, str]
     made = (spec.position_column, spec.event_date_column, *handle.tables.hidden(spec))
     taken |= {c.lower(): "the toolkit" for c in made if c}
     taken |= {c.lower(): f"the log, written {c}" for c in spec.source_columns}
-    for version, other in meta.described.items():
+    for version, other in sorted(meta.described.items()):
         for column, kind in other.types.items():
             if column.lower() not in taken and (added.get(column) != kind):
                 taken[column.lower()] = f"the log as {column} {kind}, in version {version}"

@@ -43,8 +43,9 @@ def add_logged(
         UsageError: one is there with another type.
     """
     _add(spark, ref, _missing(spark, ref, columns))
-    wanted = file_properties(spec, table, (), dictionaries)
-    _set(spark, ref, {key: value for key, value in wanted.items() if key not in ref.properties})
+    # What Delta itself goes by stays as it is; the rest is the Parquet writer's.
+    encodings = {k: v for k, v in file_properties(spec, table, (), dictionaries).items() if not k.startswith("delta.")}
+    _set(spark, ref, {key: value for key, value in encodings.items() if key not in ref.properties})
 
 
 def _path(ref: DeltaRef) -> str:
