@@ -30,8 +30,8 @@ def list_versions(job: Job, dataset: DatasetOption) -> None:
     """List the published versions, newest first."""
     metadata = job.metadata(dataset)
     infos = [metadata.info(version) for version in sorted(metadata.version_numbers, reverse=True)]
-    columns = ("version", "published (UTC)", "job", "run id", "from", "rows", "pins")
-    rows = [_row(info) for info in infos]
+    columns: tuple[str, ...] = ("version", "published (UTC)", "job", "run id", "from", "rows", "pins")
+    rows: list[tuple[object, ...]] = [_row(info) for info in infos]
     changes = [_columns(info) for info in infos]
     if any(changes):
         columns, rows = (*columns, "columns"), [(*row, text) for row, text in zip(rows, changes, strict=True)]
@@ -184,7 +184,7 @@ def abandon(
         return
     with job.dataset(dataset) as opened, job.step(f"Giving up on {dataset}", opened.spark):
         if run_id is not None:
-            tables = opened.publication.abandon_run(run_id)
-            job.done(f"Gave up the run {run_id}", {"dataset": dataset, "run_id": run_id, "tables": list(tables)})
+            given_up = opened.publication.abandon_run(run_id)
+            job.done(f"Gave up the run {run_id}", {"dataset": dataset, "run_id": run_id, "tables": list(given_up)})
         elif version is not None:
             job.done(f"Gave up version {version} of {dataset}", opened.publication.abandon(version))

@@ -358,7 +358,9 @@ def _cross(batch: DedupBatch) -> tuple[Any, ...]:
     """How a batch goes from a worker to its main process: its buffer stays where it is."""
     sent = send(batch.buffer)
     if sent is None:
-        return batch.__reduce_ex__(_PROTOCOL)
+        whole = batch.__reduce_ex__(_PROTOCOL)
+        assert isinstance(whole, tuple)
+        return whole
     return _crossed, (sent, {name: value for name, value in vars(batch).items() if name != "buffer"})
 
 

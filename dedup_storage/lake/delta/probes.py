@@ -48,7 +48,7 @@ class DeltaProbes:
     """
 
     # Delta tells Spark nothing of buckets.
-    bucketed = None
+    bucketed: str | None = None
     hands_out_keys = False
 
     def __init__(self, settings: Settings, probes: Probes) -> None:

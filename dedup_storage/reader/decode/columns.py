@@ -137,8 +137,8 @@ class Columns:
         """Columns with a null among the rows ``first`` to ``last``."""
         if not self.masked:
             return ()
-        whole = self.masks[:, first:last].all(axis=1)
-        return () if whole.all() else tuple(n for n, w in zip(self.masked, whole.tolist(), strict=True) if not w)
+        whole: Bools = np.logical_and.reduce(self.masks[:, first:last], axis=1)
+        return () if whole.all() else tuple(n for n, w in zip(self.masked, whole, strict=True) if not w)
 
 
 def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms) -> Columns:

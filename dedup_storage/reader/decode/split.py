@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,8 +46,10 @@ class _Ahead:
 
     def cancel(self) -> None:
         """Start nothing more of it, and wait for what has begun: its files are about to be closed."""
-        started = [f for f in (self.window, *self.blocks) if f is not None and not f.cancel()]
-        wait(started)
+        begun: list[Future[Any]] = [f for f in self.blocks if not f.cancel()]
+        if self.window is not None and not self.window.cancel():
+            begun.append(self.window)
+        wait(begun)
 
 
 class SplitReader:
