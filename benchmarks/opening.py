@@ -29,8 +29,8 @@ from dedup_storage.config import Settings
 
 BUCKETS, CANDIDATES, TOKENS = 16, 20, 16
 # The same for both: by default the larger dataset would have more splits, and so more files open for a batch. Windows
-# are smaller than the default's, since what they hold is no cost of opening, and no batch is made ahead of the first.
-OPTIONS = {"splits": 8, "buffer_bytes": 64 << 20, "prefetch": 0}
+# are smaller than the default's, since what they hold is no cost of opening.
+OPTIONS = {"splits": 8, "buffer_bytes": 64 << 20}
 # Requests of a day, of the smaller dataset and of the larger.
 SIZES = {"small": (50_000, 100_000, 1_000_000), "full": (250_000, 500_000, 5_000_000)}
 # One manifest a table, as `maintain` leaves it.
