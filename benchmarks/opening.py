@@ -29,7 +29,7 @@ from dedup_storage.config import Settings
 
 BUCKETS, CANDIDATES, TOKENS = 16, 20, 16
 # The same for both: by default the larger dataset would have more splits, and so more files open for a batch. Windows
-# are smaller than the default's, since what a window holds is no cost of opening.
+# are smaller than the default's, since what they hold is no cost of opening.
 OPTIONS = {"splits": 8, "buffer_bytes": 64 << 20}
 # Requests of a day, of the smaller dataset and of the larger.
 SIZES = {"small": (50_000, 100_000, 1_000_000), "full": (250_000, 500_000, 5_000_000)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -120,6 +121,23 @@ def test_opening_reads_no_key_and_the_first_batch_those_of_its_window(
     assert length == len(deliver(by_requests))
 
 
+def test_lengths_that_a_worker_has_read_are_known_to_all(
+    lake: Lake, log: Log, lazy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = DedupDataset("opening_parts_split", lake.settings, **OPTIONS)
+    everything = deliver(dataset, 2)
+    read = Read(monkeypatch)
+    assert len(dataset) == len(everything)
+    dataset.set_epoch(1)
+    following = len(dataset)
+    assert read.files == []
+    assert following == len(deliver(dataset))
+    alone = copy.deepcopy(dataset)  # as a spawned worker gets it
+    read.files.clear()
+    assert len(alone) == following
+    assert read.files
+
+
 def test_filters_on_whole_days_and_buckets_read_no_key(
     lake: Lake, log: Log, lazy: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,10 +226,12 @@ def slow_split(sizes: list[UnitSizes], first: list[int], chosen: list[int], opti
     """Batches of a split, by lists and loops."""
     mix = min(options.mix, max(len(chosen), 1)) if options.shuffle else 1
     block = options.buffer_bytes / options.splits / mix / 2
-    waiting, active, costs = list(chosen), [], []
+    waiting, costs = list(chosen), list[int]()
+    active: list[list[list[tuple[int, int]]]] = []
     while waiting or active:
         while waiting and len(active) < mix:
-            unit, blocks, before = waiting.pop(0), {}, 0.0
+            unit, before = waiting.pop(0), 0.0
+            blocks: dict[int, list[tuple[int, int]]] = {}
             for row, length in enumerate(sizes[unit].lengths.tolist()):
                 blocks.setdefault(int(before // max(block, 1.0)), []).append((unit, row))
                 before += sizes[unit].request_bytes + sizes[unit].impression_bytes * length
@@ -224,7 +244,7 @@ def slow_split(sizes: list[UnitSizes], first: list[int], chosen: list[int], opti
         costs += [int(sizes[unit].cost[row]) for unit, row in window]
     if options.split_oversize:
         costs = [min(cost - d, options.batch_size) for cost in costs for d in range(0, cost, options.batch_size)]
-    batches, total = [], 0
+    batches, total = list[int](), 0
     for cost in costs:
         if not batches or total + cost > options.batch_size:
             batches.append(0)

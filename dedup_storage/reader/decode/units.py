@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +85,7 @@ class RequestUnit:
     def index_bytes(self) -> int:
         """Bytes of its arrays: what it costs to keep."""
         lists = [r.listed for r in self.impressions if r.listed is not None]
-        arrays = [self.lengths, self.rows, self.tokens, self.weights]
+        arrays: list[npt.NDArray[Any] | None] = [self.lengths, self.rows, self.tokens, self.weights]
         arrays += [a for r in lists for a in (r.starts, r.lengths, r.requests)]
-        arrays += [a for f in self.features for _, *runs in f.files for a in runs]
+        arrays += [a for f in self.features for _, *of_file in f.files for a in cast(list[npt.NDArray[Any]], of_file)]
         return sum(a.nbytes for a in arrays if a is not None)

@@ -114,7 +114,7 @@ class Job:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _batch(self, splits: Splits, turn: Turn) -> DedupBatch:
-        progress = Progress(self.order.epoch, turn.index, turn.place, max(turn.split, 0), turn.repeated)
+        progress = Progress(self.order.epoch, turn.in_epoch, turn.place, max(turn.split, 0), turn.repeated)
         if turn.split < 0:
             return self.plan.empty_batch(progress, self.arrow_transform)
         return splits.reader(turn.split, turn.number).batch(turn.number, progress)

@@ -39,14 +39,14 @@ class Turn(NamedTuple):
 
     Attributes:
         place: Its place among those that were left.
-        index: Its number in the epoch; of padding, one behind the last.
+        in_epoch: Its number in the epoch; of padding, one behind the last.
         split: Its split; -1 for padding.
         number: Its number in the split.
         repeated: Whether another rank, or an earlier step, delivers it too.
     """
 
     place: int
-    index: int
+    in_epoch: int
     split: int
     number: int
     repeated: bool = False

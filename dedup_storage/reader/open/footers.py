@@ -37,8 +37,10 @@ def bounds(metadata: pq.FileMetaData, column: str) -> list[Users | None]:
     place = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column), None)
     for group in range(metadata.num_row_groups):
         statistics = metadata.row_group(group).column(place).statistics if place is not None else None
-        told = statistics is not None and statistics.has_min_max
-        found.append(Users(statistics.min, statistics.max) if told else None)
+        if statistics is not None and statistics.has_min_max:
+            found.append(Users(statistics.min, statistics.max))
+        else:
+            found.append(None)
     return found
 
 

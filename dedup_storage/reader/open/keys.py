@@ -227,8 +227,9 @@ class KeyReader:
         """Row groups whose statistics the filters touch."""
         metadata = stream.parquet.metadata
         keep = np.ones(metadata.num_row_groups, dtype=np.bool_)
-        for column in (self.spec.schema_.user, self.spec.event_date_column):
-            limits = self._bounds(column) if column is not None and column in ref.fields else None
+        date = self.spec.event_date_column
+        for column in (self.spec.schema_.user, *([date] if date is not None and date in ref.fields else [])):
+            limits = self._bounds(column)
             physical = physical_columns(stream.parquet, ref, [column])[column] if limits is not None else None
             if limits is not None and physical is not None:
                 keep &= overlapping(metadata, physical, Users(*limits))

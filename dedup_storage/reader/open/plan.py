@@ -29,6 +29,7 @@ from dedup_storage.reader.open.cut import Cut, CutTable
 from dedup_storage.reader.open.features import FeatureScan
 from dedup_storage.reader.open.formats import open_cut
 from dedup_storage.reader.open.index import SegmentIndexer
+from dedup_storage.reader.open.lengths import KnownLengths
 from dedup_storage.reader.open.project import Projection, project
 from dedup_storage.reader.open.samples import resolve_sample, without_weights
 from dedup_storage.reader.open.scan import with_common_segments
@@ -71,6 +72,7 @@ class ReadPlan:
         units: What is decoded; the keys of one are read when it is asked for.
         splits: Logical splits.
         weights: What is known of the units without their keys.
+        lengths: Lengths of units whose keys were read, for this process and its forked workers.
         totals: What is known of an epoch's rows.
         longest: Impressions of a request, at most, where the weights rest on it.
         vocabularies: Column -> vocabulary whose ids are delivered in place of its values.
@@ -84,6 +86,7 @@ class ReadPlan:
     units: UnitIndex
     splits: int
     weights: UnitWeights
+    lengths: KnownLengths
     totals: Totals = field(default_factory=Totals)
     longest: int | None = None
     vocabularies: Mapping[str, IdVocabulary] = field(default_factory=dict)
@@ -162,7 +165,7 @@ class ReadPlan:
             split_oversize=options.oversize == "split",
             drop_last=options.drop_last,
         )
-        sizes = SizesInTurn(self.units, options.unit, self.longest)
+        sizes = SizesInTurn(self.units, self.lengths, options.unit, self.longest)
         return EpochOrder(sizes, order, epoch, self.weights)
 
     def split_reader(
@@ -274,8 +277,8 @@ def make_plan(
     if vocabularies:
         pins["vocabularies"] = {column: v.digest for column, v in sorted(vocabularies.items())}
     longest = impressions.positions if not keyed and options.unit is Unit.IMPRESSIONS else None
-    chosen = dict(vocabularies or {})
-    plan = ReadPlan(spec, cut.version, options, pins, source, units, splits, weights, totals, longest, chosen)
+    chosen, lengths = dict(vocabularies or {}), KnownLengths(weights.slots)
+    plan = ReadPlan(spec, cut.version, options, pins, source, units, splits, weights, lengths, totals, longest, chosen)
     _check_vocabularies(plan)
     return plan
 

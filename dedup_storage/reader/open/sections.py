@@ -106,7 +106,7 @@ class SectionPlanner:
         least = -(-total // _MOST_UNITS)
         workers = min(8, cpu_count() or 1, max(len(segments), 1))
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="dedup-footers") as pool:
-            made = pool.map(lambda item: self._divided(*item, least), segments)
+            made = pool.map(lambda item: self._divided(item[0], item[1], least), segments)
             return [section for sections in made for section in sections]
 
     def _whole(self, segment: SegmentKey, files: Sequence[DataFile]) -> Section:
@@ -148,7 +148,8 @@ class SectionPlanner:
             names = [physical[c] for c in columns]
             size = decoded_bytes(stream.parquet, [n for n in names if n is not None])
             user = physical[self.user]
-            users = bounds(metadata, user) if user is not None else [None] * metadata.num_row_groups
+            # A file that is older than its user column says nothing of users.
+            users = bounds(metadata, user) if user is not None else list[Users | None]([None] * metadata.num_row_groups)
             return _Footer(GroupSizes(group_starts(metadata), size), users)
         finally:
             stream.close()

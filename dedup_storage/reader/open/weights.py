@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import StorageError
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.reader.decode.units import RequestUnit
+from dedup_storage.reader.open.lengths import KnownLengths
 from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.open.sections import PlannedUnit
 from dedup_storage.reader.open.units import UnitIndex
@@ -31,6 +33,7 @@ __all__ = [
     "unit_sizes",
 ]
 
+Int32 = npt.NDArray[np.int32]
 _EPOCH = dt.date(1970, 1, 1)
 
 
@@ -125,16 +128,17 @@ def known_totals(spec: DatasetSpec, requests: TableScan, impressions: TableScan,
 
 def unit_sizes(unit: RequestUnit, measure: Unit) -> UnitSizes:
     """What the order needs of a unit whose keys were read."""
-    return UnitSizes(unit.lengths, _cost(unit, measure), unit.request_bytes, unit.impression_bytes)
+    cost = _cost(unit.lengths, measure, unit.tokens)
+    return UnitSizes(unit.lengths, cost, unit.request_bytes, unit.impression_bytes)
 
 
-def _cost(unit: RequestUnit, measure: Unit) -> Int64:
+def _cost(lengths: Int32, measure: Unit, tokens: Int64 | None) -> Int64:
     if measure is Unit.REQUESTS:
-        return np.ones(len(unit), dtype=np.int64)
-    if measure is Unit.TOKENS and unit.tokens is not None:
-        return np.maximum(unit.tokens, 1)
+        return np.ones(len(lengths), dtype=np.int64)
+    if measure is Unit.TOKENS and tokens is not None:
+        return np.maximum(tokens, 1)
     # A request without impressions still takes a row.
-    return np.maximum(unit.lengths.astype(np.int64), 1)
+    return np.maximum(lengths.astype(np.int64), 1)
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,13 @@ class SizesInTurn:
 
     Attributes:
         units: The units.
+        known: Lengths that were read before.
         measure: What batches count.
         longest: Impressions of a request, at most, where the order rests on it.
     """
 
     units: UnitIndex
+    known: KnownLengths
     measure: Unit
     longest: int | None
 
@@ -155,6 +161,10 @@ class SizesInTurn:
         return len(self.units)
 
     def __getitem__(self, number: int) -> UnitSizes:
+        known = self.known.get(number) if self.measure is not Unit.TOKENS else None
+        if known is not None:
+            lengths, request_bytes, impression_bytes = known
+            return UnitSizes(lengths, _cost(lengths, self.measure, None), request_bytes, impression_bytes)
         unit = self.units[number]
         longest = int(unit.lengths.max(initial=0))
         if self.longest is not None and longest > self.longest:
@@ -164,6 +174,7 @@ class SizesInTurn:
                 got=str(longest),
                 fix="Write the segment again.",
             )
+        self.known.put(number, unit)
         return unit_sizes(unit, self.measure)
 
 
