@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from dedup_storage.config import CatalogType, Settings, load_settings
 from dedup_storage.errors import ConfigError, UnsafeNameError
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties, spark_catalog_conf
-from dedup_storage.lake.stores import check_store
+from dedup_storage.lake.stores import check_store, store_packages
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_STORE = {"s3.endpoint": "http://store.example.com:9000"}
@@ -37,6 +37,36 @@ def test_shipped_files_are_valid(name: str) -> None:
     settings = load_settings(ROOT / "conf" / name, {})
     assert settings.catalog.name == "lake"
     assert any("iceberg-spark-runtime" in package for package in settings.spark.packages)
+
+
+EXAMPLES = sorted((ROOT / "conf" / "catalogs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_of_catalogs_are_valid_and_say_whether_they_were_tried(example: Path) -> None:
+    settings = load_settings(example, {})
+    assert settings.docs_folder == Path("/var/lib/dedup-storage/quality").resolve()
+    if settings.has_catalog:
+        assert pyiceberg_properties(settings)["warehouse"] == settings.warehouse
+        assert spark_catalog_conf(settings)["spark.sql.catalog.lake.warehouse"] == settings.warehouse
+    page = (ROOT / "docs" / "how-to" / "catalogs.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{example.name}` |"))
+    first = example.read_text(encoding="utf-8")
+    assert first.startswith(("# Tried: ", "# Not tried"))
+    assert first.startswith("# Not tried") == ("not tried" in row)
+
+
+def test_packages_of_an_s3_store_are_added_where_the_settings_tell_of_one() -> None:
+    added = {path.stem for path in EXAMPLES if store_packages(load_settings(path, {}))[0]}
+    assert added == {path.stem for path in EXAMPLES} - {"gcs", "azure"}
+    found, _ = store_packages(load_settings(ROOT / "conf" / "catalogs" / "rest.yaml", {}))
+    assert found[:2] == ("org.apache.iceberg:iceberg-aws-bundle:1.12.0", "org.apache.hadoop:hadoop-aws:3.4.2")
+    assert all(package.startswith("software.amazon.awssdk:") for package in found[2:])
+    cluster = load_settings(ROOT / "conf" / "cluster.yaml", {})
+    assert store_packages(cluster)[0] == found[1:]
+    assert store_packages(load_settings(ROOT / "conf" / "local.yaml", {})) == ((), ())
+    brings_its_own = cluster.model_copy(update={"spark": cluster.spark.model_copy(update={"packages": ()})})
+    assert store_packages(brings_its_own) == ((), ())
 
 
 def test_packaged_defaults_are_the_documented_ones() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from dedup_storage.lake.folders import Store
-from dedup_storage.lake.stores import HADOOP_NAMES, missing_package, of_hadoop, scheme_of
+from dedup_storage.lake.stores import HADOOP_NAMES, S3_SCHEMES, hadoop_settings, missing_package, of_hadoop, scheme_of
 
-__all__ = ["require_file_system", "session_store"]
+__all__ = ["require_file_system", "session_store", "use_store"]
 
 
 def session_store(spark: SparkSession) -> Store:
@@ -20,6 +22,23 @@ def session_store(spark: SparkSession) -> Store:
         if value is not None:
             found[name] = value
     return Store(of_hadoop(found))
+
+
+def use_store(session: SparkSession, properties: Mapping[str, str]) -> None:
+    """Let a session of one's own read a table's files as they lie, with the keys that its catalog vends.
+
+    Args:
+        session: One that nobody else uses.
+        properties: Of the table's own client.
+    """
+    given = hadoop_settings(properties)
+    if given == hadoop_settings(session_store(session).properties):
+        return
+    for key, value in given.items():
+        session.conf.set(key, value)
+    for scheme in S3_SCHEMES:
+        # Hadoop keeps a file system for each bucket, whatever keys it was opened with.
+        session.conf.set(f"fs.{scheme}.impl.disable.cache", "true")
 
 
 def require_file_system(spark: SparkSession, place: str) -> None:

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.engine.stores import use_store
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import RunBranch, load_java
 from dedup_storage.lake.iceberg.files import files_by_segment, partition_fields, segments_sql
@@ -57,6 +58,7 @@ class TableRewriter:
     ) -> None:
         self.tables, self.settings, self.table, self.run = tables, settings, table, run
         self.spark, self.session = spark, run_session(spark)
+        use_store(self.session, meta.tables[table].io.properties)
         self._fields, self._properties = partition_fields(meta.tables[table]), meta.tables[table].properties
         dated = any(transform in ("identity", "month") for _, transform in self._fields)
         # Rows set aside lie in segments without dates.

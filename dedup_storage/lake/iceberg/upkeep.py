@@ -20,6 +20,7 @@ from dedup_storage.lake.iceberg.holds import HOLD_PREFIX, holds, pending_attempt
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary, tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.sql import quoted
+from dedup_storage.lake.stores import scheme_of
 from dedup_storage.lake.upkeep import DAY_MS, Outdated, Policy, TableExpiry
 from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec
 from dedup_storage.spark.rows import only_row
@@ -153,9 +154,12 @@ class IcebergUpkeep:
         """Remove files of a table's folder that no snapshot names, if older than the safe age; gives their number."""
         before = datetime.now(UTC) - timedelta(days=self.policy.orphan_days)
         catalog = quoted(self.settings.catalog.name)
+        # On a store the table's own client lists, with the keys that the catalog may vend; Spark's may have none.
+        stored = scheme_of(self.meta.tables[name].location()) not in ("", "file", "hdfs", "viewfs")
         rows = self._expiry.call(
             f"CALL {catalog}.system.remove_orphan_files(table => '{self.spec.name}.{name}', "
-            f"older_than => TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}Z', dry_run => {str(dry_run).lower()})"
+            f"older_than => TIMESTAMP '{before:%Y-%m-%d %H:%M:%S}Z', dry_run => {str(dry_run).lower()}, "
+            f"prefix_listing => {str(stored).lower()})"
         )
         return int(rows.count())
 
