@@ -133,7 +133,7 @@ def settled(
     if all(side.stays for side in sides) and {r.cause for r in blocking} == {Cause.BUCKETS}:
         if lossy:
             blocking = (*lossy, *blocking)
-        grouped = None if lossy else _try(plain, COMPATIBLE_COUNTS, most=0)
+        grouped = None if lossy else _try(plain, {**wanted, **COMPATIBLE_COUNTS}, most=0)
         if grouped is not None:
             return grouped, ()
     if one_side:
@@ -143,7 +143,7 @@ def settled(
             plain = joined(left, fenced(right), keys, how, hash_side)
         elif bucketed == [False, True]:
             plain = joined(fenced(left), right, keys, how, hash_side)
-        shuffled = _try(plain, ONE_SIDE, most=1)
+        shuffled = _try(plain, {**wanted, **ONE_SIDE}, most=1)
         if shuffled is not None:
             return shuffled, ()
     return result, blocking
@@ -165,8 +165,8 @@ def _below_exchange(side: Node) -> Node:
 
 
 def _try(plain: DataFrame, settings: Mapping[str, str], most: int) -> DataFrame | None:
-    """The join under further settings, fenced off, if at most so many of its sides move."""
-    result = fenced(in_own_session(plain, {**BUCKET_JOIN, **settings}))
+    """The join under some settings, fenced off, if at most so many of its sides move."""
+    result = fenced(in_own_session(plain, settings))
     try:
         join = top_join(physical_plan(result))
     except ENGINE_ERRORS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -133,7 +133,7 @@ class DeltaProbes:
         return left
 
 
-def _once() -> object:
+def _once() -> Any:
     """Marks a commit of which one can be made: as claims of versions are."""
     from deltalake import CommitProperties, Transaction
 
