@@ -11,9 +11,11 @@ import pyarrow.fs as pafs
 from dedup_storage.errors import StorageError
 
 __all__ = [
+    "VOCABULARIES",
     "child_folders",
     "delete_files",
     "delete_folder",
+    "delete_vocabularies",
     "holds_anything",
     "is_delta_table",
     "is_hidden",
@@ -24,6 +26,8 @@ __all__ = [
     "write_text",
 ]
 
+# Folder of the anchor table that the reader's vocabularies lie in.
+VOCABULARIES = "_vocabularies"
 _S3 = {"s3.endpoint": "endpoint_override", "s3.access-key-id": "access_key", "s3.secret-access-key": "secret_key"}
 
 
@@ -76,8 +80,9 @@ def _inner(scheme: str, rest: str) -> str:
 
 
 def is_hidden(place: str) -> bool:
-    """Whether Spark would not read a file at this place in a folder: a part of it begins with ``_`` or a dot."""
-    return any(part[:1] in ("_", ".") for part in place.split("/"))
+    """Whether Spark would not read a file at this place in a folder: a part of it begins with a dot, or with ``_``
+    and is no partition such as ``_event_date=2024-01-31``."""
+    return any(part[:1] == "." or (part[:1] == "_" and "=" not in part) for part in place.split("/"))
 
 
 def is_delta_table(uri: str, properties: Mapping[str, str] | None = None) -> bool:
@@ -178,3 +183,18 @@ def delete_folder(uri: str, properties: Mapping[str, str] | None = None) -> None
     filesystem, path = open_folder(uri, properties)
     if filesystem.get_file_info(path).type is pafs.FileType.Directory:
         filesystem.delete_dir(path)
+
+
+def delete_vocabularies(anchor: str, properties: Mapping[str, str] | None = None) -> None:
+    """Delete the vocabularies of a dataset: those counted from rows that are gone hold their values, and are never
+    read again.
+
+    Args:
+        anchor: Folder of the anchor table.
+        properties: Catalog properties.
+    """
+    try:
+        delete_folder(f"{anchor.rstrip('/')}/{VOCABULARIES}", properties)
+    except (StorageError, OSError):
+        # A store that only the catalog has the keys of: the reader opens it in this way too, and could write none.
+        return

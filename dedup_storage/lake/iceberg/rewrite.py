@@ -6,7 +6,7 @@ the same deletion vectors, held rows of the users.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,10 +18,11 @@ from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import RunBranch, load_java
 from dedup_storage.lake.iceberg.files import files_by_segment, partition_fields, segments_sql
+from dedup_storage.lake.iceberg.manifests import BOUND_LENGTH
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import Segment
-from dedup_storage.lake.stored_rows import StoredRows
+from dedup_storage.lake.stored_rows import Seen, StoredRows
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
 from dedup_storage.spark.rows import buckets_of, text_frame
@@ -65,9 +66,10 @@ class TableRewriter:
         self.dataset = meta.spec.name
         columns = tuple(field.name for field in meta.tables[table].schema().fields)
         self._spec_of_table = TableSpec(role=TableRole.FEATURES, name=table, columns=columns, sort_columns=())
-        kind = tables.read(self.dataset, table, meta.tables[table].metadata.snapshots[-1].snapshot_id)
+        stored = spark.read.table(f"{settings.catalog.name}.{self.dataset}.{table}").schema
         user = meta.spec.schema_.user
-        self.users = move_to(self.session, users).select(F.col(user).cast(kind.schema[user].dataType)).distinct()
+        self._types = {field.name: field.dataType for field in stored.fields}
+        self.users = move_to(self.session, users).select(F.col(user).cast(self._types[user])).distinct()
         self._stored = StoredRows(self.session, self.users)
         self._holds: dict[str, bool] = {}
         self._written: dict[tuple[Segment, frozenset[tuple[str, str]]], list[Any]] = {}
@@ -141,7 +143,9 @@ class TableRewriter:
         listed = F.broadcast(text_frame(self.session, "_path", paths))
         rows = self.rows(snapshot_id).filter(F.expr(segments_sql(self.spec, self._catalog, needed)))
         columns = self._spec_of_table.columns
-        rows = rows.select(*columns, "_file").join(listed, F.col("_file") == F.col("_path"), "left_semi")
+        # A snapshot of before a promotion has not all columns that the table has by now.
+        there = [F.col(c) if c in rows.columns else F.lit(None).cast(self._types[c]).alias(c) for c in columns]
+        rows = rows.select(*there, "_file").join(listed, F.col("_file") == F.col("_path"), "left_semi")
         rows = rows.join(F.broadcast(self.users), user, "left_anti").select(*columns)
         table = load_java(self.spark, self.settings, self.dataset, self.table)
         if self._properties.get(STAGING) != "true":
@@ -172,9 +176,22 @@ class TableRewriter:
         added = [file for key in touched.items() for file in self._written[key]]
         return added, [path for files in touched.values() for path, _ in files]
 
-    def left(self, location: str) -> int:
-        """Rows of the users in the Parquet files below a place, whether or not a snapshot names them."""
-        return self._stored.count(location)
+    def present(self, location: str) -> DataFrame:
+        """Those of the users, as texts, that have rows in the Parquet files below a place."""
+        return self._stored.present(location)
+
+    def look(self, location: str, outside: Iterable[str]) -> Seen:
+        """Look for the users in the Parquet files below a place, named or not, and in files elsewhere."""
+        return self._stored.look(location, *outside)
+
+    def count_bounds(self, texts: Collection[str]) -> int:
+        """How many of some texts are one of the users, or as much of it as a manifest keeps."""
+        if not texts:
+            return 0
+        user = F.col(self.spec.schema_.user).cast("string")
+        told = F.explode(F.array(user, F.substring(user, 1, BOUND_LENGTH))).alias("bound")
+        bounds = text_frame(self.session, "bound", texts)
+        return bounds.join(F.broadcast(self.users.select(told)), "bound", "left_semi").count()
 
 
 def _segment_of(path: str, fields: Sequence[tuple[str, str]]) -> Segment:

@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import ConfigError, SchemaError, StorageError
-from dedup_storage.lake.folders import open_folder
+from dedup_storage.lake.folders import VOCABULARIES, open_folder
 from dedup_storage.lake.retries import with_retries
 from dedup_storage.reader.open.plan import ReadPlan, make_plan
 from dedup_storage.reader.options import Filters, ReadOptions
@@ -26,7 +26,6 @@ from dedup_storage.schema import Grain
 
 __all__ = ["open_vocabulary"]
 
-_FOLDER = "_vocabularies"
 _BLOCK_BYTES = 64 << 20
 # Distinct values, with repetitions, that are held before their counts are summed.
 _MOST_WAITING = 1 << 22
@@ -150,7 +149,7 @@ class _VocabularyFile:
         # The snapshots, too: an erased user's rows leave a version without changing its number.
         content = fingerprint(plan.pins["snapshots"])
         file = f"{'+'.join(columns)}/v{plan.version}-{content}-seen{min_count}{chosen}.arrow"
-        self.uri = f"{plan.source.requests.location.rstrip('/')}/{_FOLDER}/{file}"
+        self.uri = f"{plan.source.requests.location.rstrip('/')}/{VOCABULARIES}/{file}"
         self._filesystem, self._path = open_folder(self.uri, properties)
 
     @with_retries
