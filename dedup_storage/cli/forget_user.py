@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,8 +11,14 @@ from dedup_storage.cli.options import DatasetOption, RunIdOption
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import StorageError, UsageError
 from dedup_storage.schema import check_name
+from dedup_storage.words import counted
+
+if TYPE_CHECKING:
+    from dedup_storage.dataset.upkeep import ForgetSummary
 
 __all__ = ["forget_user"]
+
+_LEFT_BY_RUNS = "Files that no version names were left by killed runs: maintain removes them after their safe age."
 
 
 @job
@@ -23,20 +30,56 @@ def forget_user(
     ] = None,
     users_table: Annotated[str | None, typer.Option(help="User ids: a table's name or a path.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and change nothing.")] = False,
+    verify: Annotated[
+        Path | None,
+        typer.Option(help="Receipt of these users' erasure, as --json wrote it: look again whether they are gone."),
+    ] = None,
     run_id: RunIdOption = None,
 ) -> None:
     """Erase users from every table and every kept version, and scan the files for them."""
     check_name(dataset, "dataset name")
     if (users is None) == (users_table is None):
         raise UsageError("no users to forget are named", expected="--users or --users-table")
+    if verify is not None and (dry_run or run_id is not None):
+        raise UsageError(
+            "a receipt names its run, and looking changes nothing",
+            expected="--verify alone", got="--dry-run" if dry_run else "--run-id",
+        )  # fmt: skip
     with job.dataset(dataset, users_table) as target:
         from dedup_storage.sources.named import read_frame, read_ids
 
         named = read_ids(users, job.store) if users is not None else read_frame(target.spark, str(users_table))
+        if verify is not None:
+            with job.step(f"Looking for users in {dataset}", target.spark):
+                proof = target.verify_erasure(verify, named)
+            job.done(f"Looked for erased users in {dataset}", proof)
+            if proof.finding is not None:
+                back = any(table.versions for table in proof.tables)
+                raise StorageError(
+                    f"it is not proved that the users of the receipt are gone from {dataset}: {proof.finding}",
+                    fix="Erase them again, under a new run id." if back else _LEFT_BY_RUNS,
+                )
+            return
         with job.step(f"Forgetting users of {dataset}", target.spark):
             summary = target.forget_users(named, run_id, dry_run=dry_run)
-    job.done(f"{'Would forget' if dry_run else 'Forgot'} users of {dataset}", summary)
+    done = "Would forget" if dry_run else "Already forgot" if summary.already_done else "Forgot"
+    job.done(f"{done} users of {dataset}", summary)
     if summary.clean is False:
         raise StorageError(
-            "the scan still found rows of these users", fix="Run maintain to remove orphans, then this job again."
+            f"the scan still found {_left(summary)}",
+            fix=f"{_LEFT_BY_RUNS} Then run this job again with the same run id.",
         )
+
+
+def _left(summary: ForgetSummary) -> str:
+    """What the final scan found, in words."""
+    rows, torn, bounds = (
+        sum(getattr(table, name) or 0 for table in summary.tables)
+        for name in ("rows_left", "unreadable_files", "bounds_left")
+    )
+    found = {
+        f"{counted(rows, 'row')} of these users": rows,
+        f"{counted(torn, 'file')} that cannot be read": torn,
+        f"{counted(bounds, 'entry')} in manifests or logs": bounds,
+    }
+    return " and ".join(text for text, count in found.items() if count)

@@ -26,7 +26,8 @@ from dedup_storage.dataset.read import frames
 from dedup_storage.dataset.samples.accessor import Samples
 from dedup_storage.dataset.samples.affected import affected_by_sample
 from dedup_storage.dataset.samples.frames import sampled
-from dedup_storage.dataset.upkeep import ForgetSummary, Limits, MaintainSummary, Policy
+from dedup_storage.dataset.upkeep import ErasureProof, ForgetSummary, Limits, MaintainSummary, Policy, verify_erasure
+from dedup_storage.dataset.upkeep.receipt import Receipt
 from dedup_storage.dataset.upkeep.runs import forget_users, maintain
 from dedup_storage.dataset.versions.accessor import Publication
 from dedup_storage.dataset.versions.check import check_version
@@ -403,14 +404,32 @@ class Dataset:
 
         Args:
             users: Ids, or a frame with the user column (its first column when it has only one).
-            run_id: Name of the run; running it again finishes what is left.
+            run_id: Name of the run. A run that was stopped goes on; of one that is done the receipt is given again.
+                Other users under its name are refused.
             dry_run: Count, change nothing.
 
+        Returns:
+            What was done, whose JSON is the erasure's receipt.
+
         Raises:
-            UsageError: no user is given, or a run is at work on the dataset.
+            UsageError: no user is given, a run is at work on the dataset, or the run is done and some of the users are
+                there again.
             ConflictError: another run changed the same segments first; run again.
         """
         return forget_users(self.handle, users, run_id, dry_run=dry_run)
+
+    def verify_erasure(self, receipt: Receipt, users: Sequence[int | str] | DataFrame) -> ErasureProof:
+        """Check the receipt of an erasure, and look again whether its users are in any file of a kept version.
+
+        Args:
+            receipt: As ``forget_users`` returned it, its JSON as a mapping, or the place of the JSON file.
+            users: The ids as they were given then: a receipt holds none.
+
+        Raises:
+            InputError: the receipt cannot be read, is none, or was changed.
+            UsageError: it is the receipt of another dataset, or of other users.
+        """
+        return verify_erasure(self.handle, receipt, users)
 
     def convert(
         self,

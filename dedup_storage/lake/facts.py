@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["CHANGED", "ROWS_KEPT"]
+from collections.abc import Mapping
+
+__all__ = ["CHANGED", "ROWS_KEPT", "Facts"]
+
+# Name of a fact -> what it says.
+Facts = Mapping[str, str]
 
 # The run wrote rows anew and changed none, as compaction does.
 ROWS_KEPT = "rows-kept"

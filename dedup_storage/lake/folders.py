@@ -13,10 +13,12 @@ from dedup_storage.errors import StorageError
 from dedup_storage.lake.stores import S3_SCHEMES, with_region
 
 __all__ = [
+    "VOCABULARIES",
     "Store",
     "child_folders",
     "delete_files",
     "delete_folder",
+    "delete_vocabularies",
     "holds_anything",
     "is_delta_table",
     "is_hidden",
@@ -27,6 +29,8 @@ __all__ = [
     "write_text",
 ]
 
+# Folder of the anchor table that the reader's vocabularies lie in.
+VOCABULARIES = "_vocabularies"
 # Beginning of the properties that tell of a store -> schemes of its addresses.
 _STORES = {"s3": S3_SCHEMES, "gcs": ("gs", "gcs"), "adls": ("abfs", "abfss", "wasb", "wasbs")}
 
@@ -123,8 +127,9 @@ def _inner(scheme: str, rest: str) -> str:
 
 
 def is_hidden(place: str) -> bool:
-    """Whether Spark would not read a file at this place in a folder: a part of it begins with ``_`` or a dot."""
-    return any(part[:1] in ("_", ".") for part in place.split("/"))
+    """Whether Spark would not read a file at this place in a folder: a part of it begins with a dot, or with ``_``
+    and is no partition such as ``_event_date=2024-01-31``."""
+    return any(part[:1] == "." or (part[:1] == "_" and "=" not in part) for part in place.split("/"))
 
 
 def is_delta_table(uri: str, properties: Mapping[str, str] | None = None) -> bool:
@@ -225,3 +230,18 @@ def delete_folder(uri: str, properties: Mapping[str, str] | None = None) -> None
     filesystem, path = open_folder(uri, properties)
     if filesystem.get_file_info(path).type is pafs.FileType.Directory:
         filesystem.delete_dir(path)
+
+
+def delete_vocabularies(anchor: str, properties: Mapping[str, str] | None = None) -> None:
+    """Delete the vocabularies of a dataset: those counted from rows that are gone hold their values, and are never
+    read again.
+
+    Args:
+        anchor: Folder of the anchor table.
+        properties: Catalog properties.
+    """
+    try:
+        delete_folder(f"{anchor.rstrip('/')}/{VOCABULARIES}", properties)
+    except (StorageError, OSError):
+        # A store that only the catalog has the keys of: the reader opens it in this way too, and could write none.
+        return

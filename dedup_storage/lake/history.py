@@ -214,6 +214,16 @@ class DatasetMetadata(ABC):
     def snapshots(self, version: int) -> dict[str, int]:
         """Table name -> snapshot id of one published version, anchor first."""
 
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What tells this dataset from every other one, also of its name; a rename changes nothing of it."""
+
+    @property
+    @abstractmethod
+    def erasures(self) -> Mapping[str, str]:
+        """Run of an erasure -> what is kept of it (``Erasure.remember``)."""
+
     @abstractmethod
     def properties(self, table: str) -> Mapping[str, str]:
         """A table's properties now."""

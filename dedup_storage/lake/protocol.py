@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.branch import Branch
+from dedup_storage.lake.facts import Facts
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.runs import Run, Staged, named_run
 from dedup_storage.lake.samples import SampleTables
@@ -274,13 +275,14 @@ class TableFormat(SampleTables, Protocol):
             UsageError: the format cannot maintain the dataset.
         """
 
-    def erasure(self, spec: DatasetSpec, users: DataFrame, run_id: str) -> Erasure:
+    def erasure(self, spec: DatasetSpec, users: DataFrame, run_id: str, facts: Facts | None = None) -> Erasure:
         """The erasure of some users from a dataset.
 
         Args:
             spec: The dataset.
             users: The users, distinct, one column with the user column's name.
             run_id: The run; the same one goes on where it was killed.
+            facts: Facts to keep with the version that it publishes.
         """
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:

@@ -70,13 +70,16 @@ class Request:
         """What a version keeps."""
         return {REQUEST: self.text}
 
-    def require_same(self, kept: str | None, run_id: str, version: int | None = None) -> None:
+    def require_same(
+        self, kept: str | None, run_id: str, version: int | None = None, *, finished: bool = False
+    ) -> None:
         """Refuse to take another request for this one.
 
         Args:
             kept: What the run was asked at first; ``None``, or a text of another kind, when nobody wrote it down.
             run_id: The run.
-            version: The version it published; ``None`` while it is under way.
+            version: The version it published; ``None`` while it is under way, and where it published none.
+            finished: Whether it is done, also without a version of its own.
 
         Raises:
             UsageError: names the inputs that differ.
@@ -89,8 +92,9 @@ class Request:
             return
         # The inputs of different jobs do not compare.
         names = ["job"] if "job" in names else names
-        done = "was begun" if version is None else f"published version {version}"
-        fix = "Give what it was begun with to finish it" if version is None else "Nothing was done. Give what it had"
+        done = f"published version {version}" if version is not None else "was done" if finished else "was begun"
+        under_way = version is None and not finished
+        fix = "Give what it was begun with to finish it" if under_way else "Nothing was done. Give what it had"
         raise UsageError(
             f"the run {run_id} {done} with another request: the {_listed(names)} {_differ(names)}",
             expected=_values(names, before.inputs),

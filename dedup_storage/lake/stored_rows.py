@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, SparkSession
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-__all__ = ["StoredRows"]
+from dedup_storage.spark.errors import JAVA_ERRORS
+
+__all__ = ["Seen", "StoredRows", "count_present"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found in Parquet files.
+
+    Attributes:
+        files: Files looked at.
+        rows: Name of a file -> rows of the users in it; files without any are left out.
+        unreadable: Names of files from which no row can be read: a run that was killed in the middle of one left it.
+    """
+
+    files: int = 0
+    rows: Mapping[str, int] = field(default_factory=dict)
+    unreadable: frozenset[str] = frozenset()
 
 
 class StoredRows:
@@ -20,10 +40,16 @@ class StoredRows:
         self._session, self._users = session, users
         (self._user,) = users.columns
 
-    def _rows(self, *places: str) -> DataFrame:
+    def _rows(self, *places: str, torn: bool = False) -> DataFrame:
         kind = self._users.schema[self._user].dataType.simpleString()
         reader = self._session.read.schema(f"`{self._user}` {kind}").option("recursiveFileLookup", "true")
+        reader = reader.option("ignoreCorruptFiles", str(torn).lower())
         return reader.option("pathGlobFilter", "*.parquet").parquet(*places)
+
+    def _listed(self, *places: str) -> DataFrame:
+        """Files at places, or below folders; no file is opened."""
+        reader = self._session.read.format("binaryFile").option("recursiveFileLookup", "true")
+        return reader.option("pathGlobFilter", "*.parquet").load(list(places)).select("path", _name("path"))
 
     def _theirs(self, rows: DataFrame) -> DataFrame:
         return rows.join(F.broadcast(self._users), self._user, "left_semi")
@@ -32,13 +58,51 @@ class StoredRows:
         """Rows of the users in files, or in all Parquet files below folders."""
         return self._theirs(self._rows(*places)).count()
 
+    def present(self, *places: str) -> DataFrame:
+        """Those of the users, as texts, that have rows in files or below folders; torn files are passed over."""
+        found = self._theirs(self._rows(*places, torn=True).select(self._user))
+        return found.select(F.col(self._user).cast("string").alias("user"))
+
     def holding(self, *places: str) -> set[str]:
         """Names of those of the files that hold rows of the users.
 
         Names without their folders: Spark tells places in another form than the tables, and a data file's name occurs
         once.
         """
-        name = F.element_at(F.split(F.col("_metadata.file_path"), "/"), -1)
-        rows = self._theirs(self._rows(*places).select(self._user, name.alias("name")))
-        # At most a name for each of the files.
-        return {row["name"] for row in rows.select("name").distinct().collect()}
+        return set(self._by_file(*places))
+
+    def look(self, *places: str) -> Seen:
+        """Look into files, or into all Parquet files below folders."""
+        listed = self._listed(*places)
+        try:
+            return Seen(listed.count(), self._by_file(*places))
+        except JAVA_ERRORS:
+            unreadable = self._unreadable(listed, *places)
+            if not unreadable:
+                raise
+            # What can be read is read again, where nothing is passed over.
+            whole = [row["path"] for row in listed.collect() if row["name"] not in unreadable]
+            return Seen(len(whole), self._by_file(*whole) if whole else {}, unreadable)
+
+    def _by_file(self, *places: str) -> dict[str, int]:
+        rows = self._theirs(self._rows(*places).select(self._user, _name("_metadata.file_path")))
+        # At most a name for each of the files; none where the users are gone.
+        return {row["name"]: row["count"] for row in rows.groupBy("name").count().collect()}
+
+    def _unreadable(self, listed: DataFrame, *places: str) -> frozenset[str]:
+        seen = self._rows(*places, torn=True).select(_name("_metadata.file_path")).distinct()
+        return frozenset(row["name"] for row in listed.join(seen, "name", "left_anti").collect())
+
+
+def _name(path: str) -> Column:
+    return F.element_at(F.split(F.col(path), "/"), -1).alias("name")
+
+
+def count_present(found: list[DataFrame]) -> int:
+    """Number of different users in frames of ``StoredRows.present``."""
+    if not found:
+        return 0
+    first, *others = found
+    for other in others:
+        first = first.unionByName(other)
+    return first.distinct().count()

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dedup_storage.lake.history import DatasetMetadata, VersionInfo
 
+if TYPE_CHECKING:
+    from dedup_storage.lake.stored_rows import Seen
+
 __all__ = [
     "DAY_MS",
     "Erasure",
     "Found",
-    "MadeAnew",
     "Outdated",
     "OvertakenError",
     "Policy",
+    "Remains",
     "TableErasure",
     "TableExpiry",
     "Upkeep",
+    "remains_of",
 ]
 
 DAY_MS = 86_400_000
@@ -112,10 +116,13 @@ class TableErasure(BaseModel):
     Attributes:
         rows: Rows of the users in the current version.
         files: Data files, of all kept versions, that held such rows.
-        snapshots_rewritten: Kept snapshots with such rows that were made anew without them.
-        rows_left: Rows of the users that the final scan found in the table's files; ``None`` in a dry run.
-        snapshots_left: On Iceberg, kept snapshots whose manifests list removed files, with bounds that may be ids; on
-            Delta, files that the log gives one of the users as a bound of. ``None`` in a dry run.
+        snapshots_rewritten: Kept snapshots with such rows, which are made anew without them.
+        files_read: Parquet files that the final scan looked into, named or not; ``None`` in a dry run.
+        rows_left: Rows of the users that it found in them; ``None`` in a dry run.
+        unreadable_files: Files that are no whole Parquet file, so that nobody knows what they hold; ``None`` in a dry
+            run.
+        bounds_left: Entries of manifests (Iceberg) or of the log (Delta) that still have one of the users as the least
+            or the greatest id of a file; ``None`` in a dry run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -124,8 +131,10 @@ class TableErasure(BaseModel):
     rows: int
     files: int
     snapshots_rewritten: int = 0
+    files_read: int | None = None
     rows_left: int | None = None
-    snapshots_left: int | None = None
+    unreadable_files: int | None = None
+    bounds_left: int | None = None
 
 
 class OvertakenError(Exception):
@@ -140,36 +149,84 @@ class Found:
         version: The current version.
         tables: One entry for each table with the user column.
         staged: Tables in which runs have staged rows of theirs.
+        users: Those of the users that have rows in any file of the tables.
+        versions: Kept versions with rows of theirs.
     """
 
     version: int
     tables: Mapping[str, TableErasure]
     staged: tuple[str, ...] = ()
+    users: int = 0
+    versions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class MadeAnew:
-    """Kept content that was made anew without the users.
+class Remains:
+    """What one table still has of some users.
 
     Attributes:
-        snapshots: Table -> number of its snapshots that held rows of theirs.
-        versions: Published versions among what these snapshots stand for.
+        files: Parquet files looked into: those that kept versions name, and whatever else lies in the table's folder.
+        unreadable: Files that are no whole Parquet file.
+        bounds: Entries of manifests or of the log that have one of the users as a bound.
+        versions: Version -> rows of theirs in files that it names.
+        unnamed: Rows of theirs in files that no version names.
     """
 
-    snapshots: Mapping[str, int] = field(default_factory=dict)
-    versions: tuple[int, ...] = ()
+    files: int = 0
+    unreadable: int = 0
+    bounds: int = 0
+    versions: Mapping[int, int] = field(default_factory=dict)
+    unnamed: int = 0
+    rows: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found, in files that all could be read."""
+        return not (self.rows or self.unreadable or self.bounds)
+
+
+def remains_of(
+    meta: DatasetMetadata, table: str, seen: Seen, named: Mapping[str, Collection[int]], bounds: int
+) -> Remains:
+    """What was seen in a table's files, by the versions that name these.
+
+    Args:
+        meta: The dataset.
+        table: The table.
+        seen: What was seen.
+        named: Place of each file that kept snapshots name -> those snapshots.
+        bounds: See ``Remains``.
+    """
+    snapshots = {place.rpartition("/")[2]: held for place, held in named.items()} if seen.rows else {}
+    versions: dict[int, int] = {}
+    unnamed = 0
+    for name, rows in seen.rows.items():
+        held = snapshots.get(name, ())
+        holders = [v for v in meta.version_numbers if meta.snapshots(v).get(table) in held]
+        for version in holders:
+            versions[version] = versions.get(version, 0) + rows
+        unnamed += 0 if holders else rows
+    total = sum(seen.rows.values())
+    return Remains(seen.files, len(seen.unreadable), bounds, dict(sorted(versions.items())), unnamed, total)
 
 
 class Erasure(Protocol):
     """The erasure of some users from one dataset. Each step finds by itself what is left to do."""
 
-    def begin(self) -> None:
-        """Remove what a killed attempt of the same run left in others' way."""
+    def begin(self, stopped: Collection[str] = ()) -> None:
+        """Remove what killed attempts left in others' way.
+
+        Args:
+            stopped: Runs of erasures that were begun and not finished, beside this one.
+        """
 
     def find(self) -> Found:
         """Look for the users' rows in the current version and in every kept one."""
 
-    def make_anew(self) -> MadeAnew:
+    def remember(self, text: str) -> None:
+        """Keep what is known of the run with the dataset, in place of what was (``DatasetMetadata.erasures``)."""
+
+    def make_anew(self) -> None:
         """Publish a version without the users, and make every kept one anew.
 
         Raises:
@@ -178,8 +235,7 @@ class Erasure(Protocol):
         """
 
     def remove(self) -> None:
-        """Remove what no kept version needs, the users' files among it."""
+        """Remove what no kept version needs, the users' files among it, and vocabularies counted from them."""
 
-    def left(self) -> Mapping[str, tuple[int, int]]:
-        """Table -> rows of the users in its files, named or not; places that still tell of them
-        (``TableErasure.snapshots_left``)."""
+    def remains(self) -> Mapping[str, Remains]:
+        """Table -> what is there of the users now, in files, manifests and logs; changes nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -358,9 +358,7 @@ def _cross(batch: DedupBatch) -> tuple[Any, ...]:
     """How a batch goes from a worker to its main process: its buffer stays where it is."""
     sent = send(batch.buffer)
     if sent is None:
-        whole = batch.__reduce_ex__(_PROTOCOL)
-        assert isinstance(whole, tuple)
-        return whole
+        return cast("tuple[Any, ...]", batch.__reduce_ex__(_PROTOCOL))
     return _crossed, (sent, {name: value for name, value in vars(batch).items() if name != "buffer"})
 
 

@@ -84,7 +84,12 @@ class Layout:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._text is None:
             described = [
-                [s.counted, s.more, s.width, [[f.column, f.part, str(f.dtype).removeprefix("torch.")] for f in s.fields]]
+                [
+                    s.counted,
+                    s.more,
+                    s.width,
+                    [[f.column, f.part, str(f.dtype).removeprefix("torch.")] for f in s.fields],
+                ]
                 for s in self.sections
             ]
             self._text = json.dumps([self.grains, described])

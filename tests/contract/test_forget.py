@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep.forget_summary import content_digest
 from dedup_storage.errors import InputError, UsageError
 from dedup_storage.lake.delta.format import DeltaFormat
 from dedup_storage.reader import DedupDataset
@@ -87,7 +88,7 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, lake: S
     assert set(GONE) <= stored_users(ds)
     planned = ds.forget_users(GONE, dry_run=True)
     counted = {t.table: t.rows for t in planned.tables}
-    assert (planned.users, planned.clean, planned.signed) == (2, None, None)
+    assert (planned.users, planned.not_found, planned.clean, planned.digest) == (2, 0, None, None)
     assert counted["impressions"] == theirs[numbers[-1]]
     assert {v.version for v in ds.versions()} == set(numbers)
     delta = isinstance(ds.tables, DeltaFormat)
@@ -95,8 +96,8 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, lake: S
 
     done = ds.forget_users(GONE, "gdpr-1")
     assert (done.version, done.versions_rewritten, done.clean) == (numbers[-1] + 1, tuple(numbers), True)
-    assert done.signed is not None
-    assert all((t.rows_left, t.snapshots_left) == (0, 0) for t in done.tables)
+    assert done.digest == content_digest(done.model_dump(mode="json"))
+    assert all((t.rows_left, t.bounds_left) == (0, 0) for t in done.tables)
     assert not set(GONE) & stored_users(ds)
     assert told(ds) == set()
     for number, expected in before.items():
@@ -109,11 +110,12 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, lake: S
     assert multiset(ds.logs(sample="some")) == sampled
     assert {(v.version, v.run_id, v.pins) for v in ds.versions()[:-1]} == known
 
-    # Run again, and for nobody's rows: nothing is left to do. The dataset works on.
-    again = ds.forget_users(GONE, "gdpr-1")
-    assert (again.version, again.versions_rewritten, again.clean) == (done.version, (), True)
+    # Run again, it is done; for nobody's rows, nothing is left to do. The dataset works on.
+    again = ds.forget_users(GONE[::-1], "gdpr-1")
+    assert again.already_done
+    assert again.model_dump_json() == done.model_dump_json()
     other = ds.forget_users(GONE, "gdpr-2")
-    assert (other.version, other.versions_rewritten, other.clean) == (done.version, (), True)
+    assert (other.version, other.versions_rewritten, other.clean, other.not_found) == (done.version, (), True, 2)
     assert ds.write(log(spark, [3], 500), run_id="third", gate=False).already_published
     ds.features.refresh("seen", gate=False)
     ds.rollback(1)

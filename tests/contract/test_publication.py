@@ -248,9 +248,22 @@ def test_an_erasure_waits_for_what_runs_have_staged(
     same_rows(ds.logs(), make_log([1]).frame.unionByName(make_log([2], 100).frame))
     assert len(said) == 2
     done = ds.forget_users([1], "gdpr")
-    assert {t.table: (t.rows_left, t.snapshots_left) for t in done.tables} == dict.fromkeys(
+    assert {t.table: (t.rows_left, t.bounds_left) for t in done.tables} == dict.fromkeys(
         (t.table for t in done.tables), (0, 0)
     )
+
+
+@pytest.mark.slow
+def test_of_two_erasures_at_once_the_earlier_one_is_told_to_run_again(ds: Dataset, at: Callable[..., None]) -> None:
+    before = ds.logs().filter("user_id not in (1, 3)").localCheckpoint()
+    at("forget:written", lambda: ds.forget_users([3], "second"))
+    with pytest.raises((ConflictError, StorageError), match="Run the job again"):
+        ds.forget_users([1], "first")
+    assert ds.publication.status().runs == ()
+    done = ds.forget_users([1], "first")
+    assert (done.clean, done.not_found) == (True, 0)
+    same_rows(ds.logs(), before)
+    assert ds.check().passed
 
 
 def test_a_stopped_run_is_given_up_by_its_id(ds: Dataset, make_log: MakeLog, at: Callable[..., None]) -> None:
@@ -270,7 +283,7 @@ def test_a_stopped_run_is_given_up_by_its_id(ds: Dataset, make_log: MakeLog, at:
     assert ds.publication.abandon_run("stopped") == ("impressions", "requests")
     assert ds.publication.status().runs == ()
     done = ds.forget_users([3], "gdpr")
-    assert {t.table: (t.rows_left, t.snapshots_left) for t in done.tables} == dict.fromkeys(
+    assert {t.table: (t.rows_left, t.bounds_left) for t in done.tables} == dict.fromkeys(
         (t.table for t in done.tables), (0, 0)
     )
     assert [v.run_id for v in ds.versions()] == ["day-1", "gdpr"]

@@ -14,7 +14,7 @@ from dedup_storage.dataset.facade import Dataset
 from dedup_storage.sources.raw import RawLog
 from tests.contract.test_forget import KEPT, stored_users, told
 from tests.integration.conftest import Recorded, case
-from tests.integration.crash_jobs import CHANGE, GONE, HIT, JOBS, erasable_rows, log, publication
+from tests.integration.crash_jobs import CHANGE, FIRST, GONE, HIT, JOBS, erasable_rows, log, publication
 from tests.integration.images import BEFORE, Images, record
 from tests.integration.processes import kill
 from tests.spark.helpers import flat_schema, multiset
@@ -165,6 +165,34 @@ def test_forget_crashes(recorded: Recorded, table_format: str, point: str) -> No
         return  # Nothing was stored in between: what is asserted there holds here.
     before = kept_rows(images.restore(BEFORE))
     erased(images.restore(point), before)
+
+
+@pytest.mark.parametrize(
+    ("table_format", "point"),
+    [
+        case("iceberg", "forget:part", alike=True),
+        case("iceberg", "forget:made", alike=False),
+        case("delta", "forget:written", alike=True),
+        case("delta", "publish:after-tag-requests", alike=False),
+    ],
+)
+def test_a_stopped_forget_is_not_in_the_way_of_the_next(recorded: Recorded, table_format: str, point: str) -> None:
+    """Another erasure takes away what it left, rows of the next user among it; then it is finished itself."""
+    ds, next_user = recorded("forget", table_format).restore(point), FIRST + 5
+    others = {n: multiset(ds.logs(n).filter(KEPT).filter(f"user_id <> {next_user}")) for n in (1, 2)}
+    next_one = ds.forget_users([next_user], "next")
+    assert next_one.clean is True
+    assert next_user not in stored_users(ds)
+    assert branches(ds) == []
+    assert ds.publication.status().runs == ()
+    done = JOBS["forget"].act(ds)
+    assert (done.clean, done.users, done.not_found) == (True, 2, 0)
+    assert {number: multiset(ds.logs(number)) for number in (1, 2)} == others
+    assert multiset(ds.logs()) == others[2]
+    assert not {*GONE, next_user} & stored_users(ds)
+    assert told(ds) == set()
+    assert ds.verify_erasure(done, GONE).clean
+    assert ds.check().passed
 
 
 @pytest.mark.slow

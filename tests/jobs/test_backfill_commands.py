@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from dedup_storage.cli import app
 from dedup_storage.config import Settings
+from dedup_storage.dataset.upkeep.forget_summary import content_digest
 from dedup_storage.lake.iceberg.metadata import Lake
 
 SCHEMA = {
@@ -94,6 +95,14 @@ def test_backfill_late_labels_maintain_forget(run: Run, settings: Settings, name
     assert json.loads(Path("m.json").read_text())["dry_run"] is True
     gone = run("forget-user", *here, "--users", "users.txt", "--json", "f.json")
     assert gone.exit_code == 0, gone.output
-    assert json.loads(Path("f.json").read_text())["clean"] is True
+    receipt = json.loads(Path("f.json").read_text())
+    assert (receipt["clean"], receipt["digest"]) == (True, content_digest(receipt))
+    proof = run("forget-user", *here, "--users", "users.txt", "--verify", "f.json")
+    assert proof.exit_code == 0, proof.output
+    assert run("forget-user", *here, "--users", "users.txt", "--verify", "f.json", "--dry-run").exit_code == 2
+    Path("f.json").write_text(json.dumps({**receipt, "users": 9}))
+    changed = run("forget-user", *here, "--users", "users.txt", "--verify", "f.json")
+    assert changed.exit_code == 2
+    assert "f.json was changed since the erasure wrote it" in changed.output
     assert run("forget-user", *here).exit_code == 2
     assert Lake(settings).load(name).version_numbers == [1, 2, 3, 4]

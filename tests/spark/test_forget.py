@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change, Strategy
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep.forget_summary import content_digest
 from dedup_storage.errors import InputError, UsageError
 from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import day, flat_rows, flat_schema, frame, multiset, same_rows
@@ -67,15 +68,15 @@ def bounds(ds: Dataset) -> tuple[set[int], set[str]]:
 def test_users_are_gone_from_every_version_and_file(spark: SparkSession, ds: Dataset) -> None:
     before = {n: ds.logs(n).filter(KEPT).localCheckpoint() for n in (1, 2, 3, 4)}
     planned = ds.forget_users([1, 5], dry_run=True)
-    assert (planned.users, planned.version, planned.clean, planned.signed) == (2, 4, None, None)
+    assert (planned.users, planned.version, planned.clean, planned.digest) == (2, 4, None, None)
     rows = {t.table: t.rows for t in planned.tables}
     assert rows == {"requests": 6, "impressions": 18, "label_times": 1, "labels_unknown": 1}
     assert ds.logs().filter(f"not ({KEPT})").count() == 18
 
     done = ds.forget_users([1, 5], "gdpr-1")
     assert (done.version, done.versions_rewritten, done.clean) == (5, (1, 2, 3, 4), True)
-    assert done.signed is not None
-    assert all((t.rows_left, t.snapshots_left) == (0, 0) for t in done.tables)
+    assert done.digest == content_digest(done.model_dump(mode="json"))
+    assert all((t.rows_left, t.bounds_left) == (0, 0) for t in done.tables)
     for number, expected in before.items():
         same_rows(ds.logs(number), expected)
     same_rows(ds.logs(), before[4])
@@ -91,8 +92,9 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, ds: Dat
     assert ds.versions()[1].pins == ("paper",)
     # Run ids are still known, and the dataset works on.
     assert ds.write(log(spark, [3], 500), run_id="third").already_published
-    again = ds.forget_users([1, 5], "gdpr-1")
-    assert (again.version, again.versions_rewritten, again.clean) == (5, (), True)
+    again = ds.forget_users([5, 1, 1], "gdpr-1")
+    assert again.already_done
+    assert again.model_dump_json() == done.model_dump_json()
     ds.rollback(2)
     same_rows(ds.logs(), before[2])
     ds.write(log(spark, [4], 900), gate=False)

@@ -23,9 +23,11 @@ from dedup_storage.lake.delta.layout import (
     not_null,
     partition_columns,
 )
-from dedup_storage.lake.delta.metadata import DeltaLake
+from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
+from dedup_storage.lake.delta.publish import DeltaPublisher
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
+from dedup_storage.lake.delta.status import delta_status
 from dedup_storage.lake.delta.versions import VersionLog
 from dedup_storage.lake.folders import delete_files, list_files, read_text, write_text
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, encoding_properties
@@ -226,6 +228,41 @@ def test_a_lake_without_the_dataset(tmp_path: Path) -> None:
     assert lake.find("clicks") is None
     with pytest.raises(DatasetNotFoundError, match="no dataset clicks of format delta"):
         lake.load("clicks")
+
+
+def test_what_a_run_staged_goes_but_not_the_files_of_its_version(tmp_path: Path) -> None:
+    """A run that was killed just after its version was published leaves the description of files that are live."""
+    settings = load_settings(
+        Path("conf/local.yaml"), {"DEDUP_STORAGE_WAREHOUSE": str(tmp_path), "DEDUP_STORAGE_FORMAT": "delta"}
+    )
+    lake = DeltaLake(settings)
+    publisher = DeltaPublisher(None, lake)  # type: ignore[arg-type]
+    name = spec().name
+    store, events = publisher.store(name), lake.log(name)
+    events.create()
+    for number in (1, 2, 3):
+        write_text(f"{store.uri}/requests/f{number}.parquet", "rows")
+        action = json.dumps({"add": {"path": f"f{number}.parquet", "size": 4, "stats": '{"numRecords": 1}'}})
+        store.put(f"run/{number}", StagedFiles("requests", (action,)))
+    for version in (1, 2):
+        assert events.claim(version, {"run-id": "run", "attempt": f"run/{version}"})
+        if version == 1:
+            events.publish(1, {"snapshots": {}, "rows": {}})
+    meta = DeltaMetadata(spec(), {}, events.load())
+    assert (meta.pending, meta.decided) == (2, {"run/1": 1, "run/2": 2})
+    assert [run.run_id for run in delta_status(lake, meta).runs] == ["run"]
+    assert publisher.let_go(meta, "run") == {"requests"}
+    assert sorted(p.name for p in (tmp_path / name / "requests").iterdir()) == ["f1.parquet", "f2.parquet"]
+    # The pending one is completed from its description.
+    assert set(store.attempts()) == {"run/2"}
+    assert delta_status(lake, meta).runs == ()
+
+
+def test_erasures_are_events(log: VersionLog) -> None:
+    log.record_erasure("gdpr", "begun")
+    log.record_erasure("gdpr", "done")
+    log.record_erasure("other", "begun")
+    assert log.load().erasures == {"gdpr": "done", "other": "begun"}
 
 
 def test_samples_and_tags_are_events(log: VersionLog) -> None:

@@ -1,7 +1,7 @@
 """Keeping a dataset healthy: sorted segments, few versions, no orphans, erased users.
 
 Needs: a handle; ``dataset.backfill`` for parts.
-Gives: ``Maintenance``, ``Forgetting`` and their summaries.
+Gives: ``Maintenance``, ``Forgetting`` and their summaries; ``verify_erasure`` and what it finds.
 May import: ``dataset.backfill``, ``sources``, ``lake``.
 """
 
@@ -10,9 +10,11 @@ from dedup_storage.dataset.upkeep.forget import Forgetting
 from dedup_storage.dataset.upkeep.forget_summary import ForgetSummary
 from dedup_storage.dataset.upkeep.maintain import Maintenance
 from dedup_storage.dataset.upkeep.maintain_summary import MaintainSummary
+from dedup_storage.dataset.upkeep.verify import ErasureProof, verify_erasure
 from dedup_storage.lake.upkeep import Policy
 
 __all__ = [
+    "ErasureProof",
     "ForgetSummary",
     "Forgetting",
     "Limits",
@@ -21,4 +23,5 @@ __all__ = [
     "Policy",
     "SegmentDecay",
     "measure_decay",
+    "verify_erasure",
 ]

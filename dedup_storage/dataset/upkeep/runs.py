@@ -58,8 +58,12 @@ def forget_users(
         run_id: Name of the run; running it again finishes what is left.
         dry_run: Count, change nothing.
 
+    Returns:
+        What was done, which is the erasure's receipt; of a run that is done already, the receipt of then.
+
     Raises:
-        UsageError: no user is given, or a run is at work on the dataset.
+        UsageError: no user is given, a run is at work on the dataset, the run id was given with other users, or the
+            run is done and some of the users are there again.
         ConflictError: another run changed the same segments first; run again.
     """
     handle.require("erasing users")

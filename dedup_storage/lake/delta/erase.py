@@ -20,6 +20,7 @@ from dedup_storage.lake.delta.stage import StagedStore
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.folders import delete_files, is_hidden, list_files, open_folder
 from dedup_storage.lake.stored_rows import StoredRows
+from dedup_storage.lake.upkeep import Remains, remains_of
 from dedup_storage.spark.rows import buckets_of, only_row
 
 __all__ = ["Found", "TableEraser"]
@@ -198,9 +199,18 @@ class TableEraser:
 
     # -- what is left -----------------------------------------------------------------------------------------------
 
-    def left(self) -> tuple[int, int]:
-        """Rows of the users in the Parquet files of the table's folder, named or not; entries of its log with them."""
-        return self._stored.count(self.ref.uri), self._told()
+    def present(self) -> DataFrame:
+        """Those of the users, as texts, that have rows in the Parquet files of the table's folder."""
+        return self._stored.present(self.ref.uri)
+
+    def remains(self) -> Remains:
+        """What files, named or not, and the log have of the users now."""
+        named: dict[str, set[int]] = {}
+        for snapshot in self._kept:
+            for path in live_files(self.ref, snapshot).paths:
+                named.setdefault(self.ref.place(path), set()).add(snapshot)
+        outside = [place for place in named if not place.startswith(f"{self.ref.uri}/")]
+        return remains_of(self.meta, self.table, self._stored.look(self.ref.uri, *outside), named, self._told())
 
     def _told(self) -> int:
         """Files that the log gives one of the users as the least or the greatest id of."""

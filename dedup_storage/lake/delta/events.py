@@ -28,6 +28,8 @@ class Versions:
         moves: What each erasure made anew: table -> old -> new.
         abandoned: Versions that were decided and given up -> facts of their runs; no number is used again.
         undone: Those of them of which nothing is left -> table -> the Delta version that undid them there.
+        erasures: Run of an erasure -> what is kept of it.
+        erasure_numbers: Run of an erasure -> number of what is kept.
         dropped: Tables of the dataset, when it is being dropped.
     """
 
@@ -40,6 +42,8 @@ class Versions:
     moves: list[Mapping[str, Mapping[str, int]]] = field(default_factory=list)
     abandoned: dict[int, dict[str, str]] = field(default_factory=dict)
     undone: dict[int, Mapping[str, int]] = field(default_factory=dict)
+    erasures: dict[str, str] = field(default_factory=dict)
+    erasure_numbers: dict[str, int] = field(default_factory=dict)
     dropped: tuple[str, ...] | None = None
 
     def move(self, event: Mapping[str, Any]) -> None:
@@ -89,6 +93,9 @@ def fold(rows: Iterable[Mapping[str, Any]]) -> Versions:
             found.tags[table_name, tag] = max(number, found.tags.get((table_name, tag), number))
         elif row["event"] == "dropped":
             found.dropped = tuple(json.loads(row["body"])["tables"])
+        elif row["event"] == "erasure" and number > found.erasure_numbers.get(row["label"], 0):
+            found.erasure_numbers[row["label"]] = number
+            found.erasures[row["label"]] = json.loads(row["body"])["record"]
         elif row["event"] == "sample" and number > found.sample_numbers.get(row["label"], 0):
             found.sample_numbers[row["label"]] = number
             found.samples[row["label"]] = json.loads(row["body"])["record"]

@@ -36,6 +36,7 @@ from dedup_storage.lake.delta.stage import StagedFiles
 from dedup_storage.lake.delta.status import delta_status
 from dedup_storage.lake.delta.upkeep import DeltaUpkeep
 from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.facts import Facts
 from dedup_storage.lake.folders import all_there, child_folders, delete_folder
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat, require_segments, taking_in
@@ -336,13 +337,8 @@ class DeltaFormat(DeltaSamples):
 
     def abandon_run(self, spec: DatasetSpec, run_id: str) -> tuple[str, ...]:
         """Give up what a run has staged and its finished parts, unless its version is decided."""
-        meta, store = self.lake.load(spec.name), self._publisher.store(spec.name)
-        decided = meta.claim(meta.pending).get("attempt") if meta.pending is not None else None
-        found: set[str] = set()
-        for attempt in store.attempts():
-            if attempt.rpartition("/")[0] == run_id and attempt != decided:
-                found |= set(store.tables(attempt))
-                store.discard(attempt)
+        meta = self.lake.load(spec.name)
+        found = self._publisher.let_go(meta, run_id)
         for name in meta.tables:
             branch = self.branch(spec.name, name, run_id)
             if branch.exists():
@@ -367,9 +363,9 @@ class DeltaFormat(DeltaSamples):
         """Maintenance; of a log that was adopted, no file outside the dataset is deleted."""
         return DeltaUpkeep(self.spark, self.lake, spec, policy)
 
-    def erasure(self, spec: DatasetSpec, users: DataFrame, run_id: str) -> DeltaErasure:
+    def erasure(self, spec: DatasetSpec, users: DataFrame, run_id: str, facts: Facts | None = None) -> DeltaErasure:
         """The erasure of some users."""
-        return DeltaErasure(self.spark, self.lake, spec, users, run_id)
+        return DeltaErasure(self.spark, self.lake, spec, users, run_id, facts or {})
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged data."""

@@ -74,6 +74,11 @@ class DeltaMetadata(DatasetMetadata):
         return newest if newest and newest not in self.versions.published and newest > self.current else None
 
     @property
+    def decided(self) -> Mapping[str, int]:
+        """Attempt -> the version that it decided, complete or not; those of abandoned versions are left out."""
+        return {facts["attempt"]: v for v, facts in self.versions.claims.items() if "attempt" in facts}
+
+    @property
     def abandoned(self) -> Mapping[int, bool]:
         """See ``DatasetMetadata``."""
         return {version: version in self.versions.undone for version in self.versions.abandoned}
@@ -92,6 +97,16 @@ class DeltaMetadata(DatasetMetadata):
         """Table name -> Delta version, anchor first."""
         found = self.versions.published.get(version, {}).get("snapshots", {})
         return dict(sorted(found.items(), key=lambda item: item[0] != self.spec.anchor.name))
+
+    @property
+    def identity(self) -> str:
+        """See ``DatasetMetadata``; the anchor's."""
+        return str(self.anchor.load().metadata().id)
+
+    @property
+    def erasures(self) -> Mapping[str, str]:
+        """See ``DatasetMetadata``."""
+        return self.versions.erasures
 
     def properties(self, table: str) -> Mapping[str, str]:
         """See ``DatasetMetadata``."""

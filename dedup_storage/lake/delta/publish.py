@@ -289,10 +289,25 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
 
     def discard_former(self, meta: DeltaMetadata, run: Run) -> None:
         """See ``PublisherBase``."""
-        store = self.store(meta.spec.name)
+        self.let_go(meta, run.run_id, besides=run.attempt)
+
+    def let_go(self, meta: DeltaMetadata, run_id: str, besides: str | None = None) -> set[str]:
+        """Remove what attempts of a run staged; gives the tables.
+
+        What was decided stays. Where a run was killed just after its version was published, its description is there
+        still: it goes, and the files are the tables' own.
+        """
+        store, found = self.store(meta.spec.name), set[str]()
         for attempt in store.attempts():
-            if attempt.rpartition("/")[0] == run.run_id and attempt != run.attempt:
+            if attempt.rpartition("/")[0] != run_id or attempt == besides:
+                continue
+            version = meta.decided.get(attempt)
+            if version is None:
+                found |= set(store.tables(attempt))
                 store.discard(attempt)
+            elif version != meta.pending:
+                store.forget(attempt)
+        return found
 
 
 def _taken_out(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles, version: int) -> list[str]:

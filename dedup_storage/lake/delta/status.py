@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.stage import RUNS_FOLDER, StagedStore
@@ -20,13 +20,13 @@ def delta_status(lake: DeltaLake, meta: DeltaMetadata) -> PublicationStatus:
     for name in filter(None, pending.get("staged-tables", "").split(",")):
         staged = store.get(pending["attempt"], name)
         states[name] = GONE if staged is None or store.lost(staged) else HELD
-    runs = (*_staged(store, pending.get("attempt")), *_parts(lake, meta))
+    runs = (*_staged(store, meta.decided), *_parts(lake, meta))
     return status_of(meta, states, runs, meta.versions.abandoned)
 
 
-def _staged(store: StagedStore, decided: str | None) -> Iterator[RunAtWork]:
+def _staged(store: StagedStore, decided: Collection[str]) -> Iterator[RunAtWork]:
     for attempt, since_ms in store.attempts().items():
-        if attempt == decided:
+        if attempt in decided:
             continue
         tables = store.tables(attempt)
         staged = (store.get(attempt, table) for table in tables)

@@ -20,6 +20,8 @@ table, appended by one atomic commit:
     the name ``table/name`` of a table's Delta version N, outside of the dataset's versions; the greatest N counts.
 ``sample`` N
     the N-th record of a named sample; the greatest N counts.
+``erasure`` N
+    the N-th record of an erasure's run; the greatest N counts.
 ``dropped``
     the dataset is gone; its tables, which the body names, are being removed.
 
@@ -219,6 +221,12 @@ class VersionLog:
     def drop_sample(self, name: str) -> None:
         """Remove a sample's records."""
         self._delete(f"event = 'sample' AND label = '{check_name(name, 'sample name')}'")
+
+    def record_erasure(self, run_id: str, text: str) -> None:
+        """Keep what is known of an erasure, in place of what was."""
+        events = load_delta(self.uri, self._options)
+        number = self._fold(events).erasure_numbers.get(run_id, 0) + 1
+        self._write(events, "erasure", number, run_id, {"record": text}, None)
 
     def drop(self, tables: Sequence[str]) -> None:
         """Take the whole dataset back; its tables are removed after that."""

@@ -15,6 +15,7 @@ from dedup_storage.errors import InputError
 from dedup_storage.faults import reached
 from dedup_storage.lake.branch import BRANCH_PREFIX, branch_name
 from dedup_storage.lake.engine.sessions import move_to, run_session
+from dedup_storage.lake.facts import Facts
 from dedup_storage.lake.history import DatasetMetadata, version_expired
 from dedup_storage.lake.iceberg.adopt import adopt_table, describe_adopted, table_partitions
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_or_find
@@ -262,8 +263,7 @@ class IcebergFormat(IcebergSamples):
 
     def branches(self, dataset: str, table: str) -> list[str]:
         """Names of the branches of runs that are at work on a table, or were stopped there."""
-        names = tags(self.lake.catalog.load_table((dataset, table)))
-        return [name for name in names if name.startswith(BRANCH_PREFIX)]
+        return [n for n in tags(self.lake.catalog.load_table((dataset, table))) if n.startswith(BRANCH_PREFIX)]
 
     def read(self, dataset: str, table: str, snapshot_id: int, *, hidden: bool = False) -> DataFrame:
         """Rows of a snapshot; no column is hidden."""
@@ -318,8 +318,7 @@ class IcebergFormat(IcebergSamples):
 
     def abandon(self, spec: DatasetSpec, version: int) -> None:
         """Give up a version that is decided and not complete, and finished parts of its run, which fit no longer."""
-        run_id = self._publisher.give_up(spec, version)
-        if run_id:
+        if run_id := self._publisher.give_up(spec, version):
             self.abandon_run(spec, run_id)
 
     def abandon_run(self, spec: DatasetSpec, run_id: str) -> tuple[str, ...]:
@@ -380,9 +379,9 @@ class IcebergFormat(IcebergSamples):
         require_segments("maintenance", spec)
         return IcebergUpkeep(self.spark, self, self.settings, spec, policy)
 
-    def erasure(self, spec: DatasetSpec, users: DataFrame, run_id: str) -> IcebergErasure:
+    def erasure(self, spec: DatasetSpec, users: DataFrame, run_id: str, facts: Facts | None = None) -> IcebergErasure:
         """The erasure of some users."""
-        return IcebergErasure(self.spark, self, self.settings, spec, users, run_id)
+        return IcebergErasure(self.spark, self, self.settings, spec, users, run_id, facts or {})
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged data."""

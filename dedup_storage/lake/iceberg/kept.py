@@ -25,9 +25,9 @@ from dedup_storage.lake.iceberg.manifests import lists_removed
 from dedup_storage.lake.iceberg.rewrite import TableRewriter, Touched
 from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, definition_text, snapshot_summary, tags
 from dedup_storage.lake.protocol import TableFormat
-from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec, TableRole, parse_version_tag
+from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec, TableRole
 
-__all__ = ["KeptVersions", "find_touched", "telling"]
+__all__ = ["KeptVersions", "find_touched", "kept_snapshots"]
 
 
 def find_touched(meta: DatasetMetadata, name: str, rewriter: TableRewriter) -> dict[int, Touched]:
@@ -36,7 +36,12 @@ def find_touched(meta: DatasetMetadata, name: str, rewriter: TableRewriter) -> d
     return {snapshot_id: touched for snapshot_id, touched in found.items() if touched}
 
 
-def telling(meta: DatasetMetadata, name: str) -> list[int]:
+def kept_snapshots(table: Table) -> set[int]:
+    """Snapshots of a table that versions, pins, samples, others' tags or main name."""
+    return set(_kept_tags(table).values())
+
+
+def _telling(meta: DatasetMetadata, name: str) -> list[int]:
     """Named snapshots of a table whose manifests list files that were taken out."""
     table = meta.tables[name]
     return [s for s in dict.fromkeys(_kept_tags(table).values()) if lists_removed(table, s)]
@@ -60,10 +65,8 @@ class KeptVersions:
     ) -> None:
         self.spark, self.tables, self.settings, self.spec, self.run_id = spark, tables, settings, spec, run_id
 
-    def make_anew(
-        self, meta: DatasetMetadata, rewriters: Mapping[str, TableRewriter]
-    ) -> tuple[dict[str, int], list[int]]:
-        """Do it; gives the snapshots of each table that held rows of the users, and the versions.
+    def make_anew(self, meta: DatasetMetadata, rewriters: Mapping[str, TableRewriter]) -> None:
+        """Do it.
 
         Raises:
             ConflictError: another run published meanwhile; run again.
@@ -73,12 +76,9 @@ class KeptVersions:
         reached("forget:remembered")
         meta = self.tables.metadata(self.spec.name)
         current = meta.snapshots(meta.current)
-        again: dict[str, int] = {}
-        versions: set[int] = set()
         for name, rewriter in rewriters.items():
             found = find_touched(meta, name, rewriter)
-            again[name] = len(found)
-            for snapshot_id in dict.fromkeys((*found, *telling(meta, name))):
+            for snapshot_id in dict.fromkeys((*found, *_telling(meta, name))):
                 touched = found.get(snapshot_id, {})
                 named = [t for t, s in _kept_tags(meta.tables[name]).items() if s == snapshot_id]
                 # Main holds the current version, except in tables that this version leaves out.
@@ -89,9 +89,6 @@ class KeptVersions:
                     raise self._overtaken()
                 else:
                     self._current(meta, name, snapshot_id, names)
-                if touched:
-                    versions |= {v for t in names if (v := parse_version_tag(t)) is not None}
-        return again, sorted(versions)
 
     def _older(
         self, meta: DatasetMetadata, rewriter: TableRewriter, snapshot_id: int, touched: Touched, names: Sequence[str]

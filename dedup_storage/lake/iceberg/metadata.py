@@ -65,6 +65,8 @@ EXPIRED_PREFIX = PROPERTY_PREFIX + "expired."
 MEMBERS_PREFIX, ABANDONED_PREFIX = PROPERTY_PREFIX + "members.", PROPERTY_PREFIX + "abandoned."
 # Of the anchor table: the dataset's description from a version on, where it changed; decided with the version's claim.
 DESCRIBED_PREFIX = SPEC_PROPERTY + "."
+# Of the anchor table: what is kept of an erasure, by its run.
+ERASURE_PREFIX = PROPERTY_PREFIX + "erasure."
 # What stands in an anchor table in place of the dataset's description while it is dropped or renamed, as JSON.
 DROPPED, RENAMED = PROPERTY_PREFIX + "dropped", PROPERTY_PREFIX + "renamed"
 
@@ -114,6 +116,17 @@ class IcebergMetadata(DatasetMetadata):
         names = self.tables if members is None else [name for name in members.tables if name in self.tables]
         found = {name: tags(self.tables[name])[tag] for name in names if tag in tags(self.tables[name])}
         return dict(sorted(found.items(), key=lambda item: item[0] != self.spec.anchor.name))
+
+    @property
+    def identity(self) -> str:
+        """See ``DatasetMetadata``; the anchor's."""
+        return str(self.anchor.metadata.table_uuid)
+
+    @property
+    def erasures(self) -> Mapping[str, str]:
+        """See ``DatasetMetadata``."""
+        kept = {k: v for k, v in self.anchor.properties.items() if k.startswith(ERASURE_PREFIX)}
+        return {key.removeprefix(ERASURE_PREFIX): text for key, text in kept.items()}
 
     def properties(self, table: str) -> Mapping[str, str]:
         """See ``DatasetMetadata``."""

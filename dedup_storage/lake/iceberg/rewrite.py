@@ -6,7 +6,7 @@ the same deletion vectors, held rows of the users.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,10 +19,11 @@ from dedup_storage.lake.engine.stores import use_store
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import RunBranch, load_java
 from dedup_storage.lake.iceberg.files import files_by_segment, partition_fields, segments_sql
+from dedup_storage.lake.iceberg.manifests import BOUND_LENGTH
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import Segment
-from dedup_storage.lake.stored_rows import StoredRows
+from dedup_storage.lake.stored_rows import Seen, StoredRows
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
 from dedup_storage.spark.rows import buckets_of, text_frame
@@ -67,9 +68,10 @@ class TableRewriter:
         self.dataset = meta.spec.name
         columns = tuple(field.name for field in meta.tables[table].schema().fields)
         self._spec_of_table = TableSpec(role=TableRole.FEATURES, name=table, columns=columns, sort_columns=())
-        kind = tables.read(self.dataset, table, meta.tables[table].metadata.snapshots[-1].snapshot_id)
+        stored = spark.read.table(f"{settings.catalog.name}.{self.dataset}.{table}").schema
         user = meta.spec.schema_.user
-        self.users = move_to(self.session, users).select(F.col(user).cast(kind.schema[user].dataType)).distinct()
+        self._types = {field.name: field.dataType for field in stored.fields}
+        self.users = move_to(self.session, users).select(F.col(user).cast(self._types[user])).distinct()
         self._stored = StoredRows(self.session, self.users)
         self._holds: dict[str, bool] = {}
         self._written: dict[tuple[Segment, frozenset[tuple[str, str]]], list[Any]] = {}
@@ -142,17 +144,17 @@ class TableRewriter:
         paths = (path for files in needed.values() for path, _ in files)
         listed = F.broadcast(text_frame(self.session, "_path", paths))
         rows = self.rows(snapshot_id).filter(F.expr(segments_sql(self.spec, self._catalog, needed)))
-        # A snapshot of before lacks the columns that the table got later: they are null in its rows.
-        columns = tuple(c for c in self._spec_of_table.columns if c in rows.columns)
-        own = self._spec_of_table.model_copy(update={"columns": columns})
-        rows = rows.select(*columns, "_file").join(listed, F.col("_file") == F.col("_path"), "left_semi")
+        columns = self._spec_of_table.columns
+        # A snapshot of before a promotion has not all columns that the table has by now.
+        there = [F.col(c) if c in rows.columns else F.lit(None).cast(self._types[c]).alias(c) for c in columns]
+        rows = rows.select(*there, "_file").join(listed, F.col("_file") == F.col("_path"), "left_semi")
         rows = rows.join(F.broadcast(self.users), user, "left_anti").select(*columns)
         table = load_java(self.spark, self.settings, self.dataset, self.table)
         if self._properties.get(STAGING) != "true":
             # A table of a sample made by an earlier release: its rows would be appended for all to see.
             table.set_property(STAGING, "true")
             self._properties = {**self._properties, STAGING: "true"}
-        staged = self.tables.stage(self.spec, own, move_to(run_session(self.session), rows), self.run)
+        staged = self.tables.stage(self.spec, self._spec_of_table, move_to(run_session(self.session), rows), self.run)
         table.refresh()
         by_segment: dict[Segment, list[Any]] = {segment: [] for segment in needed}
         for file in table.added_files(staged.snapshot_id):
@@ -176,9 +178,22 @@ class TableRewriter:
         added = [file for key in touched.items() for file in self._written[key]]
         return added, [path for files in touched.values() for path, _ in files]
 
-    def left(self, location: str) -> int:
-        """Rows of the users in the Parquet files below a place, whether or not a snapshot names them."""
-        return self._stored.count(location)
+    def present(self, location: str) -> DataFrame:
+        """Those of the users, as texts, that have rows in the Parquet files below a place."""
+        return self._stored.present(location)
+
+    def look(self, location: str, outside: Iterable[str]) -> Seen:
+        """Look for the users in the Parquet files below a place, named or not, and in files elsewhere."""
+        return self._stored.look(location, *outside)
+
+    def count_bounds(self, texts: Collection[str]) -> int:
+        """How many of some texts are one of the users, or as much of it as a manifest keeps."""
+        if not texts:
+            return 0
+        user = F.col(self.spec.schema_.user).cast("string")
+        told = F.explode(F.array(user, F.substring(user, 1, BOUND_LENGTH))).alias("bound")
+        bounds = text_frame(self.session, "bound", texts)
+        return bounds.join(F.broadcast(self.users.select(told)), "bound", "left_semi").count()
 
 
 def _segment_of(path: str, fields: Sequence[tuple[str, str]]) -> Segment:

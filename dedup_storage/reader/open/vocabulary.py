@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import ConfigError, SchemaError, StorageError
 from dedup_storage.lake.credentials import Client
-from dedup_storage.lake.folders import resolve_uri
+from dedup_storage.lake.folders import VOCABULARIES, resolve_uri
 from dedup_storage.reader.open.plan import ReadPlan, make_plan
 from dedup_storage.reader.options import Filters, ReadOptions
 from dedup_storage.reader.state import fingerprint
@@ -26,7 +26,6 @@ from dedup_storage.schema import Grain
 
 __all__ = ["open_vocabulary"]
 
-_FOLDER = "_vocabularies"
 _BLOCK_BYTES = 64 << 20
 # Distinct values, with repetitions, that are held before their counts are summed.
 _MOST_WAITING = 1 << 22
@@ -150,7 +149,7 @@ class _VocabularyFile:
         # The snapshots, too: an erased user's rows leave a version without changing its number.
         content = fingerprint(plan.pins["snapshots"])
         file = f"{'+'.join(columns)}/v{plan.version}-{content}-seen{min_count}{chosen}.arrow"
-        self.uri = f"{plan.source.requests.location.rstrip('/')}/{_FOLDER}/{file}"
+        self.uri = f"{plan.source.requests.location.rstrip('/')}/{VOCABULARIES}/{file}"
         # Where a catalog vends keys, those of the table open what lies in its folder.
         self._files = plan.source.requests.file_io()
 
