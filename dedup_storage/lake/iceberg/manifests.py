@@ -8,10 +8,12 @@ such a value must not stay, as after an erasure, the manifests are written witho
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import cast
 
 from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import ManifestContent, ManifestEntryStatus, ManifestFile
 from pyiceberg.table import Table
+from pyiceberg.types import PrimitiveType
 
 __all__ = ["BOUND_LENGTH", "lists_removed", "named_files", "removed_bounds"]
 
@@ -49,7 +51,7 @@ def removed_bounds(table: Table, snapshot_ids: Collection[int], column: str) -> 
                 continue
             for bounds in (entry.data_file.lower_bounds, entry.data_file.upper_bounds):
                 if bounds and field.field_id in bounds:
-                    found.add(str(from_bytes(field.field_type, bounds[field.field_id])))
+                    found.add(str(from_bytes(cast(PrimitiveType, field.field_type), bounds[field.field_id])))
     cut = {text for text in found if len(text) == BOUND_LENGTH}
     return found | {text[:-1] + chr(max(ord(text[-1]) - 1, 0)) for text in cut}
 
