@@ -137,7 +137,7 @@ class Columns:
         """Columns with a null among the rows ``first`` to ``last``."""
         if not self.masked:
             return ()
-        whole = self.masks[:, first:last].all(axis=1)
+        whole: Bools = np.logical_and.reduce(self.masks[:, first:last], axis=1)
         return () if whole.all() else tuple(n for n, w in zip(self.masked, whole.tolist(), strict=True) if not w)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,8 +45,8 @@ class _Ahead:
 
     def cancel(self) -> None:
         """Start nothing more of it, and wait for what has begun: its files are about to be closed."""
-        started = [f for f in (self.window, *self.blocks) if f is not None and not f.cancel()]
-        wait(started)
+        futures: list[Future[Any]] = [*self.blocks] if self.window is None else [self.window, *self.blocks]
+        wait([future for future in futures if not future.cancel()])
 
 
 class SplitReader:
