@@ -354,7 +354,7 @@ class DedupBatch:
         return pandas_frame(self.to_arrow(grain))
 
 
-def _cross(batch: DedupBatch) -> tuple[Any, ...]:
+def _cross(batch: DedupBatch) -> str | tuple[Any, ...]:
     """How a batch goes from a worker to its main process: its buffer stays where it is."""
     sent = send(batch.buffer)
     if sent is None:

@@ -47,20 +47,20 @@ class Section(NamedTuple):
     """Tensors of one width and one number of elements, one after the other.
 
     Attributes:
-        counted: Which of the batch's counts gives the elements of each.
+        elements: Which of the batch's counts gives the elements of each.
         more: Elements beside these: 1 for offsets.
         width: Bytes of an element.
         fields: The tensors.
     """
 
-    counted: int
+    elements: int
     more: int
     width: int
     fields: tuple[Field, ...]
 
     def stride(self, counts: Sequence[int]) -> int:
         """Bytes from one tensor to the next."""
-        return -(-(counts[self.counted] + self.more) * self.width // _ALIGN) * _ALIGN
+        return -(-(counts[self.elements] + self.more) * self.width // _ALIGN) * _ALIGN
 
 
 class Layout:
@@ -85,7 +85,7 @@ class Layout:
         if self._text is None:
             described = [
                 [
-                    s.counted,
+                    s.elements,
                     s.more,
                     s.width,
                     [[f.column, f.part, str(f.dtype).removeprefix("torch.")] for f in s.fields],
@@ -119,7 +119,7 @@ class Layout:
         for part, (number, place) in places.items():
             section = self.sections[number]
             start = bases[number] + place * section.stride(counts)
-            size = counts[section.counted] + section.more
+            size = counts[section.elements] + section.more
             found[part] = FieldView(column, grain, part, section.fields[place].dtype, start, size)
         return found
 
@@ -135,7 +135,7 @@ def _parse(text: str) -> Layout:
     return Layout(
         {name: Grain(grain) for name, grain in grains.items()},
         [
-            Section(count, more, width, tuple(Field(c, part, getattr(torch, dtype)) for c, part, dtype in fields))
-            for count, more, width, fields in sections
+            Section(elements, more, width, tuple(Field(c, part, getattr(torch, dtype)) for c, part, dtype in fields))
+            for elements, more, width, fields in sections
         ],
     )

@@ -138,7 +138,7 @@ class Columns:
         if not self.masked:
             return ()
         whole: Bools = np.logical_and.reduce(self.masks[:, first:last], axis=1)
-        return () if whole.all() else tuple(n for n, w in zip(self.masked, whole, strict=True) if not w)
+        return () if whole.all() else tuple(n for n, w in zip(self.masked, whole.tolist(), strict=True) if not w)
 
 
 def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms) -> Columns:

@@ -46,10 +46,8 @@ class _Ahead:
 
     def cancel(self) -> None:
         """Start nothing more of it, and wait for what has begun: its files are about to be closed."""
-        begun: list[Future[Any]] = [f for f in self.blocks if not f.cancel()]
-        if self.window is not None and not self.window.cancel():
-            begun.append(self.window)
-        wait(begun)
+        futures: list[Future[Any]] = [*self.blocks] if self.window is None else [self.window, *self.blocks]
+        wait([future for future in futures if not future.cancel()])
 
 
 class SplitReader:
