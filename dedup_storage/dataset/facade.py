@@ -16,38 +16,22 @@ from dedup_storage.dataset.convert.run import Progress as ConvertProgress
 from dedup_storage.dataset.features.accessor import Features
 from dedup_storage.dataset.former import former_method
 from dedup_storage.dataset.handle import Handle, open_handle
-from dedup_storage.dataset.inspect.accessor import Inspect
-from dedup_storage.dataset.inspect.text import dataset_text
-from dedup_storage.dataset.joins.bucket import Exchange
-from dedup_storage.dataset.joins.inputs import How
-from dedup_storage.dataset.joins.tables import join_tables
 from dedup_storage.dataset.labels import LateLabels, LateLabelsSummary, merge_labels
-from dedup_storage.dataset.read import frames
+from dedup_storage.dataset.readable import ReadableDataset
 from dedup_storage.dataset.samples.accessor import Samples
 from dedup_storage.dataset.samples.affected import affected_by_sample
-from dedup_storage.dataset.samples.frames import sampled
-from dedup_storage.dataset.upkeep import ErasureProof, ForgetSummary, Limits, MaintainSummary, Policy, verify_erasure
-from dedup_storage.dataset.upkeep.receipt import Receipt
+from dedup_storage.dataset.upkeep import ForgetSummary, Limits, MaintainSummary, Policy
 from dedup_storage.dataset.upkeep.runs import forget_users, maintain
 from dedup_storage.dataset.versions.accessor import Publication
-from dedup_storage.dataset.versions.check import check_version
-from dedup_storage.dataset.versions.publish import list_versions, pin, rollback, unpin
+from dedup_storage.dataset.versions.publish import pin, rollback, unpin
 from dedup_storage.dataset.write.create import create_dataset
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.dataset.write.run import write_log
 from dedup_storage.dataset.write.summary import WriteSummary
-from dedup_storage.lake.history import DatasetMetadata, VersionInfo
-from dedup_storage.lake.protocol import TableFormat
+from dedup_storage.lake.history import VersionInfo
 from dedup_storage.lake.runs import named_run
-from dedup_storage.layout import DatasetSpec, Layout
-from dedup_storage.quality.model import Verdict
-from dedup_storage.report.draw.named import named_users
-from dedup_storage.report.draw.select import DRAW_BYTES
-from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout
-from dedup_storage.report.measure import measure_dataset
-from dedup_storage.report.model import Report
-from dedup_storage.report.parquet.dataset_files import dataset_files
-from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name
+from dedup_storage.layout import Layout
+from dedup_storage.schema import DateGrain, LogSchema, check_name
 from dedup_storage.sources.absent import ColumnChoice
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.errors import translated
@@ -55,7 +39,7 @@ from dedup_storage.spark.errors import translated
 __all__ = ["Dataset"]
 
 
-class Dataset:
+class Dataset(ReadableDataset):
     """One logically flat training log, stored once per request.
 
     Open it by ``connect(settings).open(name)``, or here with a session at hand.
@@ -73,53 +57,13 @@ class Dataset:
         >>> ds.logs().count()                                 # doctest: +SKIP
     """
 
-    def __init__(self, handle: Handle) -> None:
-        self._take(handle)
-
     def _take(self, handle: Handle) -> None:
-        self.handle = handle
-        self.features, self.samples, self.inspect = Features(handle), Samples(handle), Inspect(handle)
+        super()._take(handle)
+        self.features, self.samples = Features(handle), Samples(handle)
         self.publication = Publication(handle)
 
     if not TYPE_CHECKING:
         __getattr__ = former_method
-
-    def __repr__(self) -> str:
-        return dataset_text(self.handle)
-
-    @property
-    def spark(self) -> SparkSession:
-        """The session."""
-        return self.handle.spark
-
-    @property
-    def settings(self) -> Settings:
-        """Settings of the catalog."""
-        return self.handle.settings
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """The dataset's description."""
-        return self.handle.spec
-
-    @property
-    def tables(self) -> TableFormat:
-        """The dataset's table format."""
-        return self.handle.tables
-
-    @property
-    def name(self) -> str:
-        """Dataset name."""
-        return self.handle.name
-
-    @property
-    def schema(self) -> LogSchema:
-        """The log's schema with every column's grain declared."""
-        return self.handle.schema
-
-    def metadata(self) -> DatasetMetadata:
-        """The dataset's tables as the catalog shows them now."""
-        return self.handle.metadata()
 
     @classmethod
     def create(
@@ -205,81 +149,6 @@ class Dataset:
         if summary.added_columns and not dry_run:
             self._take(open_handle(self.spark, self.settings, self.name))
         return summary
-
-    # -- reading ------------------------------------------------------------------------------------------------
-
-    def requests(
-        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
-    ) -> DataFrame:
-        """Request rows (R): the request keys and every request-grain column, in the source's types.
-
-        In flat layout they are collapsed on reading.
-
-        Args:
-            version: ``None`` takes the newest.
-            features: Feature groups whose columns come after the log's own, by name; ``None`` for all at request
-                grain, ``()`` for none.
-            sample: Only a named sample's requests, with ``request_weight``.
-        """
-        rows = frames.requests(self.handle, version, features)
-        return rows if sample is None else sampled(self.handle, sample, rows, Grain.REQUEST, version)
-
-    def impressions(
-        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
-    ) -> DataFrame:
-        """Impression rows (B): the request keys, the position and every impression-grain column.
-
-        Args:
-            version: ``None`` takes the newest.
-            features: As for ``requests``, at impression grain.
-            sample: Only a named sample's impressions, with ``impression_weight``.
-        """
-        rows = frames.impressions(self.handle, version, features)
-        return rows if sample is None else sampled(self.handle, sample, rows, Grain.IMPRESSION, version)
-
-    def logs(
-        self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
-    ) -> DataFrame:
-        """The flat log (B rows), equal to the source row for row, columns in the source's order and types.
-
-        Args:
-            version: ``None`` takes the newest.
-            features: Feature groups whose columns come after the source's, by name; ``None`` for all, ``()`` for none.
-            sample: Only a named sample's rows, with ``impression_weight``.
-        """
-        rows = frames.logs(self.handle, version, features)
-        return rows if sample is None else sampled(self.handle, sample, rows, None, version)
-
-    def join(
-        self,
-        left: str = "impressions",
-        right: str = "requests",
-        on: Sequence[str] | None = None,
-        how: How | str = How.INNER,
-        *,
-        version: int | None = None,
-        columns: Sequence[str] | None = None,
-        exchange: Exchange | str = Exchange.REFUSE,
-        hash_side: str | None = None,
-    ) -> DataFrame:
-        """Two tables of the dataset joined inside their buckets, without moving a row.
-
-        Args:
-            left, right: Tables of the dataset, or any bucketed table by its full name.
-            on: Key columns; all that both have by default: the request's keys and event date, and the position where
-                both are impression-grain.
-            how: ``inner``, ``left``, ``semi`` or ``anti``.
-            version: ``None`` takes the newest.
-            columns: Columns wanted beside the keys; all by default. What is not asked for is not read.
-            exchange, hash_side: As for ``bucket_join``.
-
-        Raises:
-            ShuffleRefusedError: rows would move; says why and what to do.
-        """
-        return join_tables(
-            self.handle, left, right, on, how, version=version, columns=columns, exchange=exchange,
-            hash_side=hash_side,
-        )  # fmt: skip
 
     # -- changing values ----------------------------------------------------------------------------------------
 
@@ -418,19 +287,6 @@ class Dataset:
         """
         return forget_users(self.handle, users, run_id, dry_run=dry_run)
 
-    def verify_erasure(self, receipt: Receipt, users: Sequence[int | str] | DataFrame) -> ErasureProof:
-        """Check the receipt of an erasure, and look again whether its users are in any file of a kept version.
-
-        Args:
-            receipt: As ``forget_users`` returned it, its JSON as a mapping, or the place of the JSON file.
-            users: The ids as they were given then: a receipt holds none.
-
-        Raises:
-            InputError: the receipt cannot be read, is none, or was changed.
-            UsageError: it is the receipt of another dataset, or of other users.
-        """
-        return verify_erasure(self.handle, receipt, users)
-
     def convert(
         self,
         name: str,
@@ -470,10 +326,6 @@ class Dataset:
 
     # -- versions -----------------------------------------------------------------------------------------------
 
-    def versions(self) -> list[VersionInfo]:
-        """Published versions, oldest first."""
-        return list_versions(self.handle)
-
     def rollback(self, version: int, run_id: str | None = None) -> VersionInfo:
         """Publish an older version's content as the newest version.
 
@@ -500,47 +352,3 @@ class Dataset:
             VersionNotFoundError: no version is pinned under that label.
         """
         unpin(self.handle, label)
-
-    def check(self, version: int | None = None, *, deep: bool = False) -> Verdict:
-        """Prove a published version whole, and run the quality suite on it and its feature groups; gives the verdict.
-
-        Rows of a group that a refresh would compute anyway are not judged.
-
-        Args:
-            version: ``None`` takes the newest.
-            deep: Read every page of every file too: rows of each footer, checksum of each page.
-        """
-        return check_version(self.handle, version, deep=deep)
-
-    def compression_report(
-        self,
-        version: int | None = None,
-        *,
-        sample: str | None = None,
-        baselines: Sequence[BaselineLayout] | None = None,
-        share: float | None = None,
-        sample_bytes: int = DRAW_BYTES,
-        columns: Sequence[str] = (),
-        with_curves: bool = True,
-    ) -> Report:
-        """What every column of a version needs, and what the same rows would need otherwise.
-
-        Args:
-            version: ``None`` takes the newest.
-            sample: Measure what else could be on a named sample's users, in place of a share of them.
-            baselines: Layouts to compare with; ``None`` for all, ``()`` for footers alone.
-            share: Share of the users for the baselines; ``None`` fits ``sample_bytes``.
-            sample_bytes: Raw bytes of the sample as a flat log.
-            columns: Report on these alone; all when empty.
-            with_curves: Also measure the ratio against sequence length and candidates.
-        """
-        named = None if sample is None else named_users(self.settings, self.name, sample)
-        return measure_dataset(
-            dataset_files(self.settings, self.name, version),
-            baselines=ALL_LAYOUTS if baselines is None else tuple(baselines),
-            share=share,
-            draw_bytes=sample_bytes,
-            columns=tuple(columns),
-            with_curves=with_curves,
-            named=named,
-        )
