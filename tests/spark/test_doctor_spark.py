@@ -85,7 +85,9 @@ def serve(settings: Settings, tmp_path: Path, name: str) -> Iterator[Serve]:
         server = RestCatalog(tmp_path / "rest", **flaws).__enter__()
         servers.append(server)
         catalog = CatalogSettings(name=f"rest_{name}", type="rest", uri=server.uri)
-        return server, settings.model_copy(update={"warehouse": str(tmp_path / "rest"), "catalog": catalog})
+        quality = settings.quality.model_copy(update={"docs": str(tmp_path / "verdicts")})
+        update = {"warehouse": str(tmp_path / "rest"), "catalog": catalog, "quality": quality}
+        return server, settings.model_copy(update=update)
 
     yield serving
     for server in servers:
