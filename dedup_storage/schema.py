@@ -276,11 +276,15 @@ class LogSchema(_Frozen):
             SchemaError: names the first column that is not there, and those that are.
         """
         there = list(present)
-        for name in self.absent(there):
+        absent = self.absent(there)
+        for name in absent:
+            always = (*self.request_key, self.item, self.event_time, self.position)
+            nulls = ",".join(c for c in absent if c not in always)
+            later = f" Where a later log of a dataset lacks it: --fill-columns {nulls} (in Python fill_columns)."
             raise SchemaError(
                 f"the column {name} is not in {where}",
                 expected=known_names(name, there),
-                fix="Correct the name in the schema file.",
+                fix=f"Correct the name in the schema file.{'' if name in always else later}",
             )
 
     def without(self, columns: Collection[str]) -> LogSchema:
