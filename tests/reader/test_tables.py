@@ -59,6 +59,7 @@ def test_renamed_added_and_widened_columns_are_read_by_field_id(lake: Lake, name
     lake.tag(name, 2)
     costs = []
     for batch in DedupDataset(name, lake.settings):
+        # Another tool's column: with one that it renamed, all that are there are shown.
         assert batch["bonus"].decode() == [None] * batch.num_requests
         assert str(batch["age"].values.dtype) == "torch.float64"
         assert str(batch["position"].values.dtype) == "torch.int64"

@@ -178,7 +178,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dedup_storage.doctor.store.read_text", interrupt)
-    with RestCatalog(tmp_path / "rest") as catalog:
+    with RestCatalog(tmp_path) as catalog:
         with pytest.raises(KeyboardInterrupt):
             examine(rest(catalog))
         assert (catalog.tables, catalog.namespaces, list(tmp_path.iterdir())) == ({}, {}, [])

@@ -118,7 +118,9 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                 raise files_lost(f"{meta.spec.name}.{name}", run.run_id, lost)
             found[name] = Member(rows=staged.rows, files=len(staged.actions))
         left_out = {*run.facts.get(UNTAGGED, "").split(",")}
-        return Members(meta.current, tuple(n for n in dict.fromkeys((*before, *found)) if n not in left_out), found)
+        # An erasure changes tables of samples and of other versions too, which the newest version does not have.
+        named = before if run.facts.get("kind") == RELAY else dict.fromkeys((*before, *found))
+        return Members(meta.current, tuple(n for n in named if n not in left_out), found)
 
     def abandon(self, meta: DeltaMetadata, version: int) -> None:
         """See ``PublisherBase``."""

@@ -68,6 +68,10 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
     grains = _grains(spec) | {c: g.grain for g in groups for c in g.names}
     # A table may hold columns of other versions: log columns that a rollback left behind, of groups promoted there.
     own = {c for t in spec.tables for c in t.columns} | {c for g in groups if g.promoted is not None for c in g.names}
+    stored = {*requests.stored.types(), *impressions.stored.types()}
+    if not own <= stored:
+        # Another tool renamed a column, which is read by its field under the new name.
+        own |= stored
     # Column -> (type, grain, table), requests before impressions before feature groups.
     known: dict[str, tuple[pa.DataType, Grain, CutTable]] = {}
     for name, type_ in requests.stored.types().items():
