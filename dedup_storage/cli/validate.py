@@ -10,6 +10,7 @@ import typer
 from dedup_storage.cli.options import LogFormat
 from dedup_storage.cli.output import show_table, stdout
 from dedup_storage.cli.runtime import Job, job
+from dedup_storage.errors import InputError
 from dedup_storage.schema import LogSchema
 
 __all__ = ["validate"]
@@ -42,6 +43,8 @@ def validate(
     lying = {f.name: f.type for s in (log, other) if s is not None for f in s.schema}
     columns = [(name, str(kind)) for name, kind in standard_kinds(lying, described).items()]
     shown = first_rows(log, described) if other is None else None
+    if shown is None and other is None and log.files:
+        raise InputError(f"{source} holds no rows", fix="Check the path.")
     notes = [note for s in (log, other) if s is not None for note in s.notes]
     if str(job.json) != "-":
         show_table(f"{source} fits its schema", ("column", "type"), columns)

@@ -16,10 +16,15 @@ from dedup_storage.sources.unsigned import UNSIGNED
 __all__ = ["check_source"]
 
 _KEY = "an integer or a text"
+_WHOLE = (pa.int32(), pa.int64())
 
 
 def _is_key(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_string(kind))
+
+
+def _is_user(kind: pa.DataType) -> bool:
+    return bool(kind in _WHOLE or pa.types.is_string(kind))
 
 
 def _is_request_key(kind: pa.DataType) -> bool:
@@ -69,7 +74,7 @@ def check_source(source: Source, schema: LogSchema, *, impressions: Source | Non
                 fix=f"Cast {column} in the log, or name another column in the schema.",
             )
 
-    demand(schema.user, "user key", _is_key, _KEY)
+    demand(schema.user, "user key", _is_user, "an integer of 32 or 64 bits or a text")
     for column in schema.request:
         demand(column, "request key", _is_request_key, f"{_KEY}, a decimal, a date or a timestamp")
     demand(schema.item, "item", _is_item, "an integer of at most 64 bits, a text or a date")

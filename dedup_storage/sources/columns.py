@@ -15,6 +15,9 @@ from dedup_storage.sources.unsigned import UNSIGNED
 
 __all__ = ["Wanted", "refuse_empty_types", "with_partitions", "with_types"]
 
+# Iceberg has no such types, and a key has one type in both formats.
+_SHORT = (pa.int8(), pa.int16())
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -23,7 +26,7 @@ class Wanted:
     Attributes:
         needed: Columns that every row must have.
         texts: Columns whose texts stay texts: the keys.
-        whole: Columns that are kept as 64-bit integers where unsigned ones fit.
+        whole: Keys: 64-bit integers where unsigned ones of 64 bits fit, 32-bit ones where they are shorter.
         wide: Those of ``whole`` that are kept as ``decimal(20,0)`` where unsigned ones do not fit.
         times: Columns of times, whose texts and numbers are read as times later.
         types: Column -> type, of what is declared or of the dataset that the rows go into.
@@ -53,6 +56,8 @@ def with_types(schema: pa.Schema, known: Wanted) -> pa.Schema:
             kind = wanted
         elif item.name in known.whole and kind == UNSIGNED:
             kind = pa.int64()
+        elif item.name in known.whole and kind in _SHORT:
+            kind = pa.int32()
         fields.append(pa.field(item.name, kind))
     return pa.schema(fields)
 

@@ -42,6 +42,8 @@ __all__ = ["Source", "Wanted", "open_source", "read_schemas"]
 
 _THREADS = 16
 _BATCH_ROWS = 65_536
+# A codec and an encoding that Spark's reader does not have.
+_ARROW_ALONE = frozenset({"BROTLI", "BYTE_STREAM_SPLIT"})
 
 
 @dataclass(frozen=True)
@@ -182,11 +184,14 @@ def _checked(
     indexed: set[str] = set()
     # Most files of a log have one schema; those that differ are kept, not one of each file.
     different: dict[pa.Schema, None] = {}
+    packed: list[DataFile] = []
 
     def schemas() -> Iterator[tuple[str, pa.Schema]]:
         if stated is not None:
             yield f"the table {address.source}", stated
-        for file, schema in read_schemas(files, resolve):
+        for file, schema, kept in read_schemas(files, resolve):
+            if kept & _ARROW_ALONE:
+                packed.append(file)
             bare = schema.remove_metadata()
             if bare not in different:
                 different[bare] = None
@@ -200,8 +205,12 @@ def _checked(
     refuse_reserved(one.names)
     one = with_partitions(files, one, known, resolve, made_of)
     refuse_empty_types(one, address.source)
-    plain = not any(_is_odd(file) for file in files) and all(
-        f.name not in one.names or is_plain(f.type, one.field(f.name).type) for schema in different for f in schema
+    plain = (
+        not packed
+        and not any(_is_odd(file) for file in files)
+        and all(
+            f.name not in one.names or is_plain(f.type, one.field(f.name).type) for schema in different for f in schema
+        )
     )
     notes = tuple(f"the column {c} is the index of pandas and was left out" for c in sorted(indexed))
     found = Source(address, files, one, notes, resolve, made_of)
@@ -217,18 +226,19 @@ def _is_odd(file: DataFile) -> bool:
     return ":" in name or any(f"/{key}=" not in folder + "/" for key in file.partition)
 
 
-def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[DataFile, pa.Schema]]:
-    """Each file with its schema, many at a time.
+def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[DataFile, pa.Schema, frozenset[str]]]:
+    """Each file with its schema and the codecs and encodings of its columns, many at a time.
 
     Raises:
         InputError: a file is no whole Parquet file.
     """
 
-    def read(file: DataFile) -> pa.Schema:
+    def read(file: DataFile) -> tuple[pa.Schema, frozenset[str]]:
         filesystem, inner = resolve(file.path)
         try:
             with filesystem.open_input_file(inner) as stream:
-                return file_schema(open_parquet(stream))
+                parquet = open_parquet(stream)
+                return file_schema(parquet), _packing(parquet.metadata)
         except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"the file {file.path} cannot be read: {str(error).splitlines()[0]}",
@@ -239,7 +249,15 @@ def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[
     with ThreadPoolExecutor(min(_THREADS, len(files))) as pool:
         for start in range(0, len(files), 1024):
             part = files[start : start + 1024]
-            yield from zip(part, pool.map(read, part), strict=True)
+            for file, (schema, kept) in zip(part, pool.map(read, part), strict=True):
+                yield file, schema, kept
+
+
+def _packing(footer: pq.FileMetaData) -> frozenset[str]:
+    """The codecs and encodings of a file's columns."""
+    groups = (footer.row_group(number) for number in range(footer.num_row_groups))
+    columns = (group.column(place) for group in groups for place in range(group.num_columns))
+    return frozenset(name for column in columns for name in (column.compression, *column.encodings))
 
 
 # -- texts --------------------------------------------------------------------------------------------------------

@@ -62,6 +62,12 @@ FAULTS: dict[str, tuple[OddLog, bool]] = {
     "minus zero in CSV, which became 0": (_csv("1", "-0"), True),
     "a number in CSV that no double holds, which became infinite": (_csv("1e999", "0.5"), True),
     "objects without a field, at which the writer broke": (_json([{}, None]), False),
+    "keys of 8 and 16 bits, of which only Spark refused the users": (
+        _parquet(pa.array([1]), beside={"user_id": pa.array([7], pa.int8()), "item_id": pa.array([7], pa.uint8())}),
+        True),
+    "an encoding that Spark's reader lacks": (
+        _parquet(pa.array([0.5, None]), use_byte_stream_split=["a"], use_dictionary=False), True),
+    "a codec that Spark's reader lacks": (_parquet(pa.array([1, 2]), pa.array([3]), compression="brotli"), True),
     "numbers with and without a point inside lists and objects": (
         _json([[{"x": 1}]], [[{"x": 0.5, "y": "t"}], [{"y": None}]]), True),
 }  # fmt: skip

@@ -165,6 +165,20 @@ def test_what_is_given_wins_and_prose_is_no_list(tmp_path: Path) -> None:
     assert found.times == {}
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("a.csv: user_id,request_id,item_id,x\n", "b.csv: user_id,request_id,item_id,x\n1,r,5,\n"),
+        ("a.jsonl: ", 'b.jsonl: {"user_id": 1, "request_id": "r", "item_id": 5, "x": null}\n'),
+    ],
+)
+def test_first_rows_are_those_of_the_first_file_that_has_some(tmp_path: Path, first: str, second: str) -> None:
+    for name, content in (part.split(": ", 1) for part in (first, second)):
+        (tmp_path / name).write_text(content)
+    found = propose(read_head(str(tmp_path)), {})
+    assert found.values == {"user": "user_id", "item": "item_id", "request": ["request_id"]}
+
+
 def test_parts_of_a_history_become_parallel_lists(tmp_path: Path) -> None:
     some = [{"user_id": n % 3, "request_id": n, "item_id": n, "at": 1700000100 + n,
              "hist": " ".join(f"{k}:{1700000000 - 60 * k}" for k in range(n % 4)),

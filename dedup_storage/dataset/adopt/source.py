@@ -101,7 +101,7 @@ def _refuse_mixed(address: Address) -> None:
             fix=_FIX,
         )
     first: tuple[str, pa.Schema] | None = None
-    for file, found in read_schemas(address.files, address.store):
+    for file, found, _ in read_schemas(address.files, address.store):
         name, schema = file.path.removeprefix(f"{address.place}/"), found.remove_metadata()
         if first is None:
             first = (name, schema)

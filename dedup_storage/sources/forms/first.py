@@ -29,7 +29,7 @@ def first_rows(source: Source, schema: LogSchema) -> FirstRows | None:
     Raises:
         InputError, SchemaError: see ``standard_table``; some ten thousand rows are looked at.
     """
-    table = next(source.tables(), None)
+    table = next((table for table in source.tables() if table.num_rows), None)
     return None if table is None else shown_rows(standard_table(table, schema))
 
 

@@ -6,6 +6,7 @@ so each value is asked what it is before it is taken.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pyspark.sql import Column
@@ -39,27 +40,46 @@ def json_column(column: Column, name: str, told: Any) -> Column:
     """
     refusal = bad_json(name, json_text(told))
     error = raise_input(refusal.what, refusal.expected, refusal.fix, column, EXAMPLE)
-    # The parser stops behind the first value: inside both an object and a list, nothing can follow it.
-    framed = F.try_parse_json(F.concat(F.lit('{"value":'), column, F.lit("}")))
-    listed = F.try_parse_json(F.concat(F.lit("["), column, F.lit("]")))
-    root = F.when(listed.isNotNull(), F.try_variant_get(framed, "$.value", "variant"))
-    return F.when(column.isNull(), None).when(root.isNull(), error).otherwise(_typed(root, told, error))
+    # The parser stops behind the first value. In a list that ends with a hash of the text nothing can stand before,
+    # between or behind: no text holds its own hash by chance.
+    mark = F.xxhash64(column)
+    listed = F.try_parse_json(F.concat(F.lit("["), column, F.lit(","), mark.cast("string"), F.lit("]")))
+
+    def value(parsed: Column) -> Column:
+        root = F.when(_part(parsed, "$[1]", "bigint") == mark, _part(parsed, "$[0]", "variant"))
+        typed = _typing(told, error)
+        return _bound(root, lambda x: F.when(x.isNull(), error).otherwise(typed(x)))
+
+    return F.when(column.isNotNull(), _bound(listed, value))
+
+
+def _bound(value: Column, made: Callable[[Column], Column]) -> Column:
+    """What is made of a value that is computed once, however often it is named."""
+    return F.get(F.transform(F.array(value), made), 0)
+
+
+def _part(value: Column, path: str, kind: str) -> Column:
+    return F.try_variant_get(value, path, kind)
+
+
+def _typing(told: Any, error: Column) -> Callable[[Column], Column]:
+    return lambda x: _typed(x, told, error)
 
 
 def _typed(value: Column, told: Any, error: Column) -> Column:
     """A variant as a value of its type, or the error."""
     kind = F.schema_of_variant(value)
     if isinstance(told, ElementType):
-        made = F.try_variant_get(value, "$", told.value)
+        made = _part(value, "$", told.value)
         fits = kind.rlike(_KINDS[told]) & made.isNotNull()
         if told in (ElementType.FLOAT, ElementType.DOUBLE):
             fits = fits & (F.abs(made) < float("inf"))
     elif isinstance(told, list):
-        made = F.transform(F.try_variant_get(value, "$", "array<variant>"), lambda x: _typed(x, told[0], error))
+        made = F.transform(_part(value, "$", "array<variant>"), _typing(told[0], error))
         fits = kind.startswith("ARRAY")
     else:
         fields = [
-            _typed(F.try_variant_get(value, _path(field), "variant"), inner, error).alias(field)
+            _bound(_part(value, _path(field), "variant"), _typing(inner, error)).alias(field)
             for field, inner in told.items()
         ]
         made, fits = F.struct(*fields), kind.startswith("OBJECT")

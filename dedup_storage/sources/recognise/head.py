@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import pyarrow as pa
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
 from dedup_storage.lake.folders import Store
+from dedup_storage.report.parquet.footers import DataFile
 from dedup_storage.report.parquet.one_schema import conform
 from dedup_storage.sources.address import Address, Kind, find_address
 from dedup_storage.sources.source import open_source
@@ -58,33 +60,38 @@ def read_head(
     address = find_address(source, format, None if settings is None else Store(settings.catalog.properties))
     if address.kind in (Kind.CSV, Kind.TSV):
         return _text_head(address, header, texts)
+    tables: Iterator[pa.Table]
     if address.kind is Kind.JSON:
-        file = address.files[0]
-        found: pa.Table | None = next(json_tables(file.path, address.store), None)
+        tables = chain.from_iterable(json_tables(file.path, address.store) for file in address.files)
     else:
-        found = next(open_source(source, format=format, settings=settings).tables(), None)
-    if found is None or not found.num_rows:
+        tables = open_source(source, format=format, settings=settings).tables()
+    found = next((table for table in tables if table.num_rows), None)
+    if found is None:
         raise InputError(f"{source} holds no rows", fix="Check the path.")
     return Head(found.slice(0, _ROWS))
 
 
 def _text_head(address: Address, header: tuple[str, ...], texts: tuple[str, ...]) -> Head:
-    path = address.files[0].path
-    dialect = dialects([path], address.kind, (), header, address.store)[0]
-    made = header
-    if not header and _are_values(dialect.names):
-        made = tuple(f"column_{number}" for number in range(1, len(dialect.names) + 1))
-        dialect = replace(dialect, names=made, header=False)
-    rows = next(_some(dialect), None)
-    if rows is None or not rows.num_rows:
-        raise InputError(f"{address.source} holds no rows", fix="Check the path.")
+    for file in address.files:
+        dialect = dialects([file.path], address.kind, (), header, address.store)[0]
+        made = header
+        if not header and _are_values(dialect.names):
+            made = tuple(f"column_{number}" for number in range(1, len(dialect.names) + 1))
+            dialect = replace(dialect, names=made, header=False)
+        rows = next(_some(dialect), None)
+        if rows is not None:
+            return Head(_typed_head(rows, file, texts), made)
+    raise InputError(f"{address.source} holds no rows", fix="Check the path.")
+
+
+def _typed_head(rows: pa.Table, file: DataFile, texts: tuple[str, ...]) -> pa.Table:
     seen = TextColumns()
     for batch in rows.to_batches():
         seen.watch(batch)
     table = typed(rows, seen.kinds(texts))
-    partition = {k: v for k, v in address.files[0].partition.items() if k not in table.column_names}
+    partition = {k: v for k, v in file.partition.items() if k not in table.column_names}
     schema = pa.schema([*table.schema, *(pa.field(k, pa.string()) for k in partition)])
-    return Head(conform(table, schema, partition), made)
+    return conform(table, schema, partition)
 
 
 def _some(dialect: Dialect) -> Iterator[pa.Table]:

@@ -99,7 +99,8 @@ def look(name: str, column: pa.ChunkedArray) -> Looks:
     """What the first rows tell of a column of scalars."""
     values, kind = single_chunk(column).drop_null(), column.type
     types = pa.types
-    distinct = pc.count_distinct(values).as_py()
+    # A column without any value has the type null, which Arrow's `count_distinct` does not know.
+    distinct = len(values.unique())
     binary = types.is_boolean(kind)
     time, pattern = types.is_timestamp(kind), None
     if types.is_integer(kind) or types.is_floating(kind):
