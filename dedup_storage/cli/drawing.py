@@ -47,5 +47,5 @@ def drawing(job: Job, by_spark: bool, scratch: str | None) -> Iterator[DrawEngin
         return
     from dedup_storage.sources.user_draw import SparkDraw
 
-    with job.spark() as spark, SparkDraw(spark, str(scratch_folder(job, by_spark, scratch))) as draw:
+    with job.spark() as spark, SparkDraw(spark, scratch or job.shared_folder) as draw:
         yield draw

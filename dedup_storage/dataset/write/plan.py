@@ -27,23 +27,11 @@ class PlannedWrite(Writer):
             run, stats = self._run(version, keys), keys.stats
             if meta is not None and version and run.replaced is None:
                 keys = self._refuse_existing(Cut(self.handle, meta, version), keys)
-            return WriteSummary(
-                dataset=self.spec.name,
-                run_id=self.run_id,
-                version=version,
+            return self._summary(
+                stats,
+                version,
                 dry_run=True,
-                mode=self.mode.value,
-                input_rows=stats.rows,
                 requests=stats.requests - self._left_out,
                 impressions=stats.rows - self._dropped,
-                dates=stats.dates,
-                input_bytes=self.raw.stored_bytes(),
-                dropped_duplicates=self._dropped,
-                seconds=self.seconds,
-                date_grain=self.spec.date_grain.value,
-                buckets=self.spec.buckets,
-                added_columns=self.log.added,
-                filled_columns=self.log.filled,
-                notes=self.raw.notes,
                 hints=("whether request columns are constant, and what the gate says, a write alone tells",),
             )

@@ -6,14 +6,14 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.write.audit import audit_staged, staged_rows
-from dedup_storage.dataset.write.collapse import COUNT, Collapse, RequestKeys
+from dedup_storage.dataset.write.collapse import COUNT, Collapse, InputStats, RequestKeys
 from dedup_storage.dataset.write.columns import Fitted, extend_tables, refuse_taken
 from dedup_storage.dataset.write.inconstant import constancy_error, example_requests, quarantine
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
@@ -154,30 +154,38 @@ class Writer(TimedSteps):
         if requests is None:
             requests = keys.stats.requests - self._left_out
         impressions = rows.get("impressions", rows.get("logs", 0)) if own is None else own
+        return self._summary(
+            replace(keys.stats, rows=input_rows),
+            version,
+            requests=requests,
+            impressions=impressions,
+            dedup_factor=round(impressions / requests, 3) if requests else None,
+            tables=tables,
+            inconstant_requests=self._inconstant,
+            quarantined_rows=self._quarantined,
+            gate="passed" if self.gate else "off",
+            docs=None if verdict is None else verdict.docs,
+            hints=(*small_segment_hint(tables), *(verdict.hints if verdict is not None else ())),
+        )
+
+    def _summary(self, stats: InputStats, version: int, **own: Any) -> WriteSummary:
+        """What a write and its plan both tell, and what one of them tells alone."""
         return WriteSummary(
             dataset=self.spec.name,
             run_id=self.run_id,
             version=version,
             mode=self.mode.value,
-            input_rows=input_rows,
-            requests=requests,
-            impressions=impressions,
-            dedup_factor=round(impressions / requests, 3) if requests else None,
-            dates=keys.stats.dates,
+            input_rows=stats.rows,
+            dates=stats.dates,
             input_bytes=self.raw.stored_bytes(),
-            tables=tables,
-            inconstant_requests=self._inconstant,
-            quarantined_rows=self._quarantined,
             dropped_duplicates=self._dropped,
-            gate="passed" if self.gate else "off",
-            docs=None if verdict is None else verdict.docs,
             seconds=self.seconds,
             date_grain=self.spec.date_grain.value,
             buckets=self.spec.buckets,
             added_columns=self.log.added,
             filled_columns=self.log.filled,
             notes=self.raw.notes,
-            hints=(*small_segment_hint(tables), *(verdict.hints if verdict is not None else ())),
+            **own,
         )
 
     def _done(self, meta: DatasetMetadata) -> WriteSummary | None:

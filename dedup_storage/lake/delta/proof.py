@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+
+from pyiceberg.io import load_file_io
 
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.credentials import FileAccess
 from dedup_storage.lake.delta.files import LiveFiles, live_files
 from dedup_storage.lake.delta.metadata import HARMLESS, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
-from dedup_storage.lake.folders import changed_files, open_folder
+from dedup_storage.lake.folders import changed_files
 from dedup_storage.lake.wholeness import Damage, StoredFiles
 
 __all__ = ["delta_damages", "delta_files"]
@@ -61,31 +60,6 @@ def _lost(ref: DeltaRef, name: str, files: LiveFiles) -> Iterator[Damage]:
             yield Damage("files", name, f"the file {path if folder == ref.uri else f'{folder}/{path}'}", found)
 
 
-@dataclass(frozen=True)
-class _File:
-    ref: DeltaRef
-    path: str
-
-    def open(self) -> AbstractContextManager[Any]:
-        filesystem, place = open_folder(self.ref.place(self.path), self.ref.store)
-        stream: AbstractContextManager[Any] = filesystem.open_input_file(place)
-        return stream
-
-
-@dataclass(frozen=True)
-class _Client:
-    """Opens files of a table by the paths that its log has for them."""
-
-    ref: DeltaRef
-    properties: Mapping[str, Any]
-
-    def new_input(self, location: str) -> _File:
-        return _File(self.ref, location)
-
-    def new_output(self, location: str) -> _File:
-        raise NotImplementedError(f"{location} is read, not written")
-
-
 def delta_files(meta: DeltaMetadata, version: int) -> Iterator[StoredFiles]:
     """Data files of each table of a version; a table whose log lacks the version is told by ``delta_damages``."""
     for name, number in meta.snapshots(version).items():
@@ -96,8 +70,8 @@ def delta_files(meta: DeltaMetadata, version: int) -> Iterator[StoredFiles]:
             files = live_files(ref, number)
         except StorageError:
             continue
-        rows = dict(zip(files.paths, files.table["num_records"].to_pylist(), strict=True))
-        yield StoredFiles(name, rows, FileAccess(partial(_Client, ref), ref.store))
+        rows = dict(zip(map(ref.place, files.paths), files.table["num_records"].to_pylist(), strict=True))
+        yield StoredFiles(name, rows, FileAccess(partial(load_file_io, location=ref.uri), ref.store))
 
 
 def _after(meta: DeltaMetadata, ref: DeltaRef, name: str, number: int) -> Iterator[Damage]:

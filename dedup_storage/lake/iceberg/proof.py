@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING
 
-from pyiceberg.io import load_file_io
 from pyiceberg.manifest import DataFileContent
 
-from dedup_storage.lake.credentials import FileAccess
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata
-from dedup_storage.lake.iceberg.origin import find_origin, plain_properties
+from dedup_storage.lake.iceberg.origin import open_access
 from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, live_rows, snapshot_summary
 from dedup_storage.lake.iceberg.whole import live_files, lost_files
 from dedup_storage.lake.members import Member
@@ -53,9 +50,7 @@ def iceberg_files(meta: IcebergMetadata, version: int) -> Iterator[StoredFiles]:
         snapshot = table.snapshot_by_id(snapshot_id)
         if snapshot is not None:
             files = (file for file in live_files(table, snapshot) if file.content is DataFileContent.DATA)
-            client = partial(load_file_io, location=table.location())
-            access = FileAccess(client, plain_properties(table), find_origin(table))
-            yield StoredFiles(name, {file.file_path: file.record_count for file in files}, access)
+            yield StoredFiles(name, {file.file_path: file.record_count for file in files}, open_access(table))
 
 
 def _against_claim(table: Table, name: str, snapshot_id: int, member: Member, *, restored: bool) -> Iterator[Damage]:

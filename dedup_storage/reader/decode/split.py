@@ -96,7 +96,7 @@ class SplitReader:
             self._planning = self._pool.submit(self._prepare, number)
 
     def _prepare(self, number: int) -> None:
-        self._start(self._window_of(int(self._order.items(number).requests[0])))
+        self._start(self._order.window_of(int(self._order.items(number).requests[0])))
 
     def _settle(self) -> None:
         """Wait until the next window is planned."""
@@ -107,7 +107,7 @@ class SplitReader:
     def batch(self, number: int, progress: Progress) -> DedupBatch:
         """The split's batch ``number``."""
         items = self._order.items(number)
-        first, last = self._window_of(int(items.requests[0])), self._window_of(int(items.requests[-1]))
+        first, last = (self._order.window_of(int(items.requests[end])) for end in (0, -1))
         for passed in [w for w in self._windows if w < first]:
             del self._windows[passed]
         self._order.forget(first)
@@ -132,9 +132,6 @@ class SplitReader:
         if items.continues or items.continued:
             marked = replace(progress, continues=items.continues, continued=items.continued)
         return self._packer.pack(parts, marked)
-
-    def _window_of(self, request: int) -> int:
-        return self._order.window_of(request)
 
     def _window(self, number: int) -> Window:
         if number not in self._windows:
