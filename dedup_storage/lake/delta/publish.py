@@ -300,7 +300,8 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         still: it goes, and the files are the tables' own.
         """
         store, found = self.store(meta.spec.name), set[str]()
-        for attempt in store.attempts():
+        # Descriptions of former releases' erasures do not name their attempt: the versions that they decided do.
+        for attempt in {*store.attempts(), *meta.decided}:
             if attempt.rpartition("/")[0] != run_id or attempt == besides:
                 continue
             version = meta.decided.get(attempt)

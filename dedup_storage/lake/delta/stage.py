@@ -114,11 +114,12 @@ class StagedStore:
         return [(f"{folder}/{p}", "no file" if size is None else f"{size:,} bytes") for p, size in changed.items()]
 
     def put_note(self, attempt: str, table: str, text: str) -> None:
-        """Remember what an attempt is to do to a table where that is more than to add and replace files."""
-        write_text(f"{self._folder(attempt)}/{table}.json", text, self._properties)
+        """Remember what an attempt is to do to a table where that is more than to add and replace files, a JSON object."""
+        noted = json.dumps({**json.loads(text), "attempt": attempt})
+        write_text(f"{self._folder(attempt)}/{table}.json", noted, self._properties)
 
     def read_note(self, attempt: str, table: str) -> str | None:
-        """What ``put_note`` remembered."""
+        """What ``put_note`` remembered, and the attempt."""
         return read_text(f"{self._folder(attempt)}/{table}.json", self._properties)
 
     def attempts(self) -> dict[str, int]:
