@@ -40,11 +40,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@scripts/check_machine.sh >/dev/null
-	$(PYTEST) -m "not slow and not crash and not airflow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not crash and not long and not airflow" $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
 	@scripts/check_machine.sh >/dev/null
-	$(PYTEST) -m "(slow or crash or hypothesis) and not airflow" --hypothesis-profile=thorough $(PYTEST_ARGS)
+	$(PYTEST) -m "(slow or crash or long or hypothesis) and not airflow" --hypothesis-profile=thorough $(PYTEST_ARGS)
 
 test-airflow: $(STAMP) $(AIRFLOW_VENV)/.installed
 	@scripts/check_machine.sh >/dev/null

@@ -89,6 +89,7 @@ def delivered(dataset: DedupDataset) -> Rows:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by_spark", [TURNS, pytest.param(None, marks=pytest.mark.slow)], ids=["turns", "all"])
 def test_every_version_is_read_as_then(
     ds: Dataset, lake: Settings, expected: dict[str, Any], by_spark: frozenset[str] | None
@@ -127,6 +128,7 @@ def test_samples_hold_the_same_users(ds: Dataset, lake: Settings, expected: dict
         assert len(read) == len(wanted)
 
 
+@pytest.mark.long
 def test_work_goes_on(spark: SparkSession, ds: Dataset, lake: Settings, kind: Kind, expected: dict[str, Any]) -> None:
     """A further day with a new user, a refresh, a backfill, late labels, a rollback."""
     then, plain_log = expected["versions"], tuple(c for c in COLUMNS if c != "ts")

@@ -20,6 +20,7 @@ from tests.spark.test_backfill_runs import Stop, overtake
 MORE = Change(expressions={"y": "y + 10"})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("strategy", "date_grain"),
     [(Strategy.OVERWRITE, "day"), pytest.param(Strategy.COPY_ON_WRITE, "month", marks=pytest.mark.slow)],
@@ -53,6 +54,7 @@ def test_one_table_is_rewritten_where_users_are_affected(
     same_rows(ds.logs(), plain)
 
 
+@pytest.mark.long
 @DELTA_ALONE
 def test_a_stopped_run_goes_on(spark: SparkSession, lake: Settings, name: str) -> None:
     ds, who = made(spark, lake, name), Affected(where="user_id < 6")

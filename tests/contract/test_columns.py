@@ -163,6 +163,7 @@ def test_columns_come_and_go(
     assert delivered(ds, seventh) == logged(ds, seventh)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("table_format", ["iceberg", "delta"])
 def test_names_that_are_taken_and_a_death_in_between(
     spark: SparkSession,

@@ -40,6 +40,7 @@ def test_pins_made_without_spark_are_spark_s_own(ds: Dataset, lake: Settings, ma
     same_rows(ds.logs(), ds.logs(1))
 
 
+@pytest.mark.long
 def test_a_renamed_dataset_is_the_same_in_everything_but_its_name(
     ds: Dataset, lake: Settings, spark: SparkSession, make_log: MakeLog
 ) -> None:

@@ -135,6 +135,7 @@ def test_what_is_refused(standing: Dataset) -> None:
     assert [v.version for v in ds.versions()] == [1]
 
 
+@pytest.mark.long
 def test_rows_that_a_run_has_staged_refuse_an_erasure_on_delta(
     spark: SparkSession, settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settin
     same_rows(ds.logs(), log(spark, [1, 2]).frame)
 
 
+@pytest.mark.long
 def test_times_of_labels_are_compacted_and_decide_as_before(spark: SparkSession, lake: Settings, name: str) -> None:
     """Every merge adds a file to each bucket; maintenance joins them, and an older label still changes nothing."""
     ds = made(spark, lake, name)

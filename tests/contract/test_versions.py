@@ -39,6 +39,7 @@ def test_every_version_stays_readable(ds: Dataset, make_log: MakeLog) -> None:
     assert all(v.created_ms > 0 for v in found)
 
 
+@pytest.mark.long
 def test_rollback_is_a_new_version_and_later_writes_build_on_it(ds: Dataset, make_log: MakeLog) -> None:
     ds.write(make_log([2], 100), run_id="day-2", gate=False)
     info = ds.rollback(1, run_id="undo")

@@ -80,6 +80,7 @@ def test_forward_and_gradients_equal_the_expanded_ones(dataset: str, settings: S
         assert batch.num_requests < batch.num_impressions
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("dataset", "example"),
     [(Source.COMPLETE_JOURNEY, "two_tower"), pytest.param(Source.EBNERD, "ranker", marks=pytest.mark.slow)],

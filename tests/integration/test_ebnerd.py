@@ -62,6 +62,7 @@ def assert_gives_back(df: DataFrame, flat: pa.Table) -> None:
     assert Counter(map(repr, made.to_pylist())) == Counter(map(repr, flat.to_pylist()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["split", "flat"])
 def test_ebnerd_comes_back(
     spark: SparkSession, settings: Settings, name: str, source: tuple[str, pa.Table], layout: str
@@ -80,6 +81,7 @@ def test_ebnerd_comes_back(
     assert (again.already_published, again.version, ds.impressions().count()) == (True, summary.version, 10_848)
 
 
+@pytest.mark.long
 def test_ebnerd_flat_input_finds_the_grains(
     spark: SparkSession, settings: Settings, name: str, source: tuple[str, pa.Table], tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
 
+@pytest.mark.long
 def test_a_group_from_the_command_line(
     spark: SparkSession, settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ def test_stored_without_outputs_and_definitions() -> None:
     assert_clean("compression")
 
 
+@pytest.mark.long
 def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = outputs("compression", tmp_path, monkeypatch)
     assert sum("image/png" in o.get("data", {}) for o in found) == 3

@@ -138,6 +138,7 @@ def test_17_fewer_splits_than_ranks_times_workers_is_an_error(opened: Opener) ->
         deliver(dataset, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2])
 def test_18_drop_pad_and_repeat_counts_are_exact(opened: Opener, workers: int) -> None:
     everything, world = deliver(opened()), 7

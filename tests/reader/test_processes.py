@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dedup_storage.reader import DedupDataset, merge_states
 from tests.reader.lake import Lake, make_log
 
@@ -34,6 +36,7 @@ def lines(out: Path, rank: int) -> list[tuple[Any, dict[str, Any]]]:
     return [tuple(json.loads(line)) for line in (out / f"rank{rank}.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_29_a_rank_killed_with_kill_9_then_restart_loses_and_repeats_nothing(
     lake: Lake, name: str, tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_stateful_loader_in_any_order_has_no_state_to_resume_from(opened: Open
         next(iter(again))
 
 
+@pytest.mark.long
 def test_one_rank_out_of_order_does_not_stand_for_the_others(opened: Opener) -> None:
     state = {**opened(rank=0, world_size=2).state_dict(), "format": 2, "ahead": [3]}
     with pytest.raises(StateMismatchError, match=r"received out of order.*merge_states"):
@@ -206,6 +207,7 @@ def test_a_loaders_state_of_rank_0_goes_on_on_every_rank(opened: Opener) -> None
         next(iter(alone))
 
 
+@pytest.mark.long
 def test_a_group_formed_after_opening_counts(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     everything, dataset = deliver(opened(ends="uneven")), opened(ends="uneven")
     assert (dataset.rank, dataset.world_size) == (0, 1)

@@ -100,6 +100,7 @@ def rows_by_request(log: Log, column: str, table: str) -> dict[int, list[Any]]:
     return rows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("layout", "workers"), [(Layout.SPLIT, 0), (Layout.FLAT, 0), (Layout.SPLIT, 2)])
 def test_batches_hold_the_ids_of_one_vocabulary(lake: Lake, log: Log, layout: Layout, workers: int) -> None:
     name = f"vocabulary_{layout}"

@@ -11,6 +11,7 @@ from dedup_storage.errors import DatasetExistsError, DatasetNotFoundError
 from tests.sources.cases import BASE, FLAT, SCHEMA, Case, put, rows, text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("grain", ["day", "month", "none"])
 @pytest.mark.parametrize("layout", ["split", "flat"])
 def test_each_day_replaces_itself_at_every_date_grain(case: Case, name: str, grain: str, layout: str) -> None:

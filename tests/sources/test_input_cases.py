@@ -42,6 +42,7 @@ def test_b05_float64_in_late_labels_and_backfills(case: Case) -> None:
     assert set(case.logs(ds).query("label == 1").request_id) <= {b}
 
 
+@pytest.mark.long
 def test_b09_a_list_with_a_byte_order_mark(case: Case) -> None:
     ds = case.write("b09", put("b09.parquet", rows(users=("alice", "bob", "eve "))), gate=False)
     case.cli("forget-user", "--dataset", "b09", "--users", text("ids.txt", "alice\r\nbob\r\n", encoding="utf-8-sig"))
@@ -325,6 +326,7 @@ def test_b34_float16_names_the_column(case: Case) -> None:
     assert code == 0 or "score" in said, said
 
 
+@pytest.mark.long
 def test_b14_day_two_of_a_csv_log(case: Case) -> None:
     head = "user_id,request_id,item_id,price,label\n"
     case.write("b14", "./" + text("b14/1.csv", head + "1,a1,1,9.99,0\n1,a1,2,5,1\n"), FLAT)

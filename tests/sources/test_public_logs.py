@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from dedup_storage.reader import DedupDataset
 from dedup_storage.schema import LogSchema
@@ -31,6 +32,7 @@ def _by_arrow(place: str, schema: str) -> list[dict[str, Any]]:
     return pa.concat_tables(flat.tables()).to_pylist()
 
 
+@pytest.mark.long
 def test_mind_from_its_file_to_a_first_batch(case: Case, name: str) -> None:
     place = mind(Path())
     said = _told(

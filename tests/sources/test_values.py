@@ -88,6 +88,7 @@ def test_options_of_sequences_that_would_be_ignored_are_refused() -> None:
             LogSchema.from_dict(lists_of(**changes))
 
 
+@pytest.mark.long
 def test_longer_lists_are_cut_to_the_newest_or_refused_with_the_longest(case: Case) -> None:
     place = put("log.parquet", log([epoch(t) for t in HISTORY]))
     cut = BASE | {"sequences": [s | {"max_length": 2, "longer": "newest"} for s in LISTS]}
@@ -111,6 +112,7 @@ def test_longer_lists_are_cut_to_the_newest_or_refused_with_the_longest(case: Ca
         case.write("long", place, bounded)
 
 
+@pytest.mark.long
 def test_late_labels_that_are_nan_or_fractions_never_win(case: Case) -> None:
     log = pa.Table.from_pylist(rows(users=(1,)))
     ds = case.write("nan", put("nan.parquet", log.set_column(4, "label", pa.array([0.5] * 6))), gate=False)
@@ -128,6 +130,7 @@ def test_late_labels_that_are_nan_or_fractions_never_win(case: Case) -> None:
         whole.merge_labels(case.spark.createDataFrame(late.slice(1, 1).set_column(3, "label", [[0.7]])), "label", "at")
 
 
+@pytest.mark.long
 def test_what_a_backfill_was_asked_for_and_did_not_find_is_counted(case: Case) -> None:
     ds = case.write("asked", put("asked.parquet", rows(users=(1, 2))), gate=False)
     code, said = case.cli(

@@ -53,6 +53,7 @@ def test_each_strategy_gives_the_plain_result(spark: SparkSession, ds: Dataset, 
     same_rows(ds.logs(), log(spark, [1, 2]).frame)
 
 
+@pytest.mark.long
 def test_backfill_over_backfill_over_append(spark: SparkSession, ds: Dataset) -> None:
     """Deletion vectors of one run are replaced by the next one's, and taken out with their files."""
     expected = log(spark, [1, 2]).frame
@@ -121,6 +122,7 @@ def test_replacement_rows(spark: SparkSession, ds: Dataset, strategy: Strategy |
     assert found == {**plain, (1, 1, 0): 7, (1, 1, 2): 8, (4, 4, 1): None}
 
 
+@pytest.mark.long
 def test_users_changed_since_a_version(spark: SparkSession, ds: Dataset) -> None:
     ds.backfill(Change(expressions={"y": "7"}), Affected(users=[4]), strategy=Strategy.MERGE_ON_READ, gate=False)
     summary = ds.backfill(Change(expressions={"y": "y + 1"}), Affected(changed_since=1), gate=False)
@@ -153,6 +155,7 @@ def test_a_named_sample(spark: SparkSession, ds: Dataset) -> None:
             ds.plan_backfill(Change(expressions={"y": "1"}), who)
 
 
+@pytest.mark.long
 def test_string_users_by_a_table(spark: SparkSession, settings: Settings, name: str) -> None:
     types = "user_id string, request_id bigint, ts timestamp, country string, hist array<bigint>, item bigint, y int"
     rows = [(f"u'{r[0]}", *r[1:]) for r in flat_rows([1, 2], users=USERS)]
@@ -165,6 +168,7 @@ def test_string_users_by_a_table(spark: SparkSession, settings: Settings, name: 
     same_rows(ds.logs(), with_y(raw.frame, 'user_id in ("u\'3", "u\'8")', "y + 3"))
 
 
+@pytest.mark.long
 def test_a_feature_group_is_backfilled_and_stays_one(spark: SparkSession, ds: Dataset) -> None:
     """One column of a group for some users: no other table is written, and the definition stays."""
     ds.features.add("size", {"n": "cast(size(hist) as double)"}, not_null=True, run_id="add", gate=False)

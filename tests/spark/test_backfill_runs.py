@@ -42,6 +42,7 @@ def overtake(ds: Dataset, inner: Any, **given: Any) -> Backfill:
     return slow
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on(spark: SparkSession, ds: Dataset) -> None:
     change, who = Change(expressions={"y": "y + 10"}), Affected(where="user_id < 6")
 
@@ -123,6 +124,7 @@ def test_other_segments_and_appends_do_not_conflict(spark: SparkSession, ds: Dat
     assert left_behind(ds) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("date_grain", ["none", pytest.param("day", marks=SLOW)])
 def test_feature_runs_on_the_same_dates_do_not_conflict(
     spark: SparkSession, settings: Settings, name: str, date_grain: str

@@ -52,6 +52,7 @@ def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("table_format", "expected"), [("delta", DELTA), ("iceberg", ICEBERG)])
 def test_the_local_lakes(
     spark: SparkSession, settings: Settings, name: str, table_format: str, expected: dict[str, str]
@@ -129,6 +130,7 @@ def test_a_catalog_that_looks_at_nothing_is_found_out(spark: SparkSession, serve
     assert (server.tables, server.namespaces) == ({}, {})
 
 
+@pytest.mark.long
 def test_a_rest_catalog_that_keeps_everything(
     spark: SparkSession, serve: Serve, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def clicked(requests: DataFrame, impressions: DataFrame) -> DataFrame:
     return requests.select(*keys).join(clicks, keys, "left").select(*keys, "clicks")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", [Layout.SPLIT, pytest.param(Layout.FLAT, marks=pytest.mark.slow)])
 def test_added_columns_are_those_computed_plainly_and_nothing_is_rewritten(
     spark: SparkSession, settings: Settings, name: str, layout: Layout
@@ -155,6 +156,7 @@ def test_rollback_rename_and_drop_are_versions(spark: SparkSession, settings: Se
         ds.features.drop("b")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "date_grain",
     [pytest.param("day", marks=pytest.mark.slow), "month", pytest.param("none", marks=pytest.mark.slow)],
@@ -331,6 +333,7 @@ def test_bad_input_is_named_and_nothing_is_published(
     assert all(len(t.metadata.snapshots) <= 1 for t in bad.metadata().tables.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("layout", "date_grain"), [("split", "month"), pytest.param("flat", "day", marks=pytest.mark.slow)]
 )
@@ -380,6 +383,7 @@ def test_a_promoted_group_reads_and_refreshes_as_before(
     assert multiset(ds.logs()) == before
 
 
+@pytest.mark.long
 def test_the_check_of_a_version_judges_its_groups(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = make(spark, settings, name, [1])
     ds.features.add("age", {"length": "size(hist)"}, not_null=True, gate=False)

@@ -49,6 +49,7 @@ def rebuilt(spark: SparkSession, rows: list[tuple[Any, ...]], users: int = 12) -
     return frame(spark, log)
 
 
+@pytest.mark.long
 def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, ds: Dataset) -> None:
     rows = late(60)
     before = ds.metadata().snapshots(1)["requests"]

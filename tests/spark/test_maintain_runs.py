@@ -67,6 +67,7 @@ def test_the_same_run_twice_is_once(spark: SparkSession, ds: Dataset) -> None:
     assert state(ds) == before
 
 
+@pytest.mark.long
 def test_a_running_reader_reads_on(spark: SparkSession, settings: Settings, ds: Dataset) -> None:
     """An epoch begun before the compaction ends with the rows it began with, in the files it planned."""
     ds.pin(2, "reading")

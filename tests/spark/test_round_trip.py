@@ -76,6 +76,7 @@ def saved(table: pa.Table, files: int = 2) -> str:
     return str(place)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("located", [True, False], ids=["files", "frame"])
 @EXAMPLES
 @given(sample=logs(), choice=choices)
@@ -102,6 +103,7 @@ def test_nested_logs_come_back(
     assert_gives_back(ds.logs(), sample.table)
 
 
+@pytest.mark.long
 @EXAMPLES
 @given(sample=logs(), choice=choices)
 def test_two_frames_come_back(spark: SparkSession, settings: Settings, sample: LogSample, choice: Choices) -> None:

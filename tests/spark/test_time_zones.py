@@ -106,6 +106,7 @@ def with_times(frame: DataFrame) -> DataFrame:
     return rows.withColumn("ts", F.timestamp_seconds(seconds)).drop("txt")
 
 
+@pytest.mark.long
 def test_features_are_computed_alike_in_every_zone(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = stored(spark, settings, name, with_times(log_rows(spark)))
 

@@ -149,6 +149,7 @@ def test_a_kept_version_survives_snapshot_expiry(spark: SparkSession, ds: Datase
     same_rows(ds.logs(), log(spark, [1], 300).frame)
 
 
+@pytest.mark.long
 def test_a_replaced_day_does_not_lose_what_came_into_its_month(
     spark: SparkSession, settings: Settings, name: str
 ) -> None:
