@@ -57,6 +57,7 @@ class RawLog:
         notes: What was done with the columns on reading, to be said.
         origins: ``log``, and ``impressions`` of two sources, each with where it was read from; none for frames at hand.
         nulls: Impression columns that nested rows do not have and that are null: name and Spark DDL type.
+        positions: Column of the impression rows with positions that an earlier write assigned; the schema has none.
     """
 
     schema: LogSchema
@@ -67,6 +68,7 @@ class RawLog:
     notes: tuple[str, ...] = ()
     origins: tuple[tuple[str, Origin], ...] = ()
     nulls: tuple[tuple[str, str], ...] = ()
+    positions: str | None = None
 
     @classmethod
     def read(
@@ -145,6 +147,7 @@ class RawLog:
         impressions: DataFrame | None = None,
         *,
         fill_columns: ColumnChoice = None,
+        positions: str | None = None,
     ) -> RawLog:
         """A log that is a DataFrame already; the schema's forms are applied to it.
 
@@ -153,6 +156,7 @@ class RawLog:
             schema: Its meaning.
             impressions: The impression rows of two frames.
             fill_columns: As for ``read``.
+            positions: Column of the impression rows with positions to keep, where the schema names none.
 
         Raises:
             SchemaError: a column is missing or has the wrong type.
@@ -164,7 +168,7 @@ class RawLog:
             frame, impressions = standard_frames(frame, impressions, schema)
         form = Form.FRAMES if impressions is not None else Form.NESTED if schema.candidates else Form.FLAT
         frame, schema, _ = with_times(frame, schema, declared=True)
-        raw = cls(schema, form, cut_to_newest(frame, schema), impressions)
+        raw = cls(schema, form, cut_to_newest(frame, schema), impressions, positions=positions)
         raw._check()
         return raw
 
@@ -178,6 +182,7 @@ class RawLog:
                         expected=known_names(key, self.candidates.columns),
                     )
             names += self.candidates.columns
+        names = [name for name in names if name != self.positions]
         self.schema.require_columns(names)
         refuse_reserved(names)
         refuse_twice(self.frame.columns)
@@ -284,7 +289,8 @@ class RawLog:
             if field.name.lower() in known:
                 raise SchemaError(f"the impression column {field.name} is also a request column", fix="Rename it.")
             fields.append(field)
-        return list(self.frame.schema.fields) if self.form is Form.FLAT else fields
+        fields = list(self.frame.schema.fields) if self.form is Form.FLAT else fields
+        return [f for f in fields if f.name != self.positions]
 
     def request_fields(self) -> list[T.StructField]:
         """Columns of request rows (nested and two-frame logs)."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change
 from dedup_storage.dataset.convert import run as module
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import DatasetExistsError, StorageError
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
+from dedup_storage.schema import DateGrain
 from dedup_storage.sources.raw import RawLog
 from tests.contract.conftest import MakeLog
 from tests.integration.test_reader_spark import read
-from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
+from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
 
 OTHER = {"iceberg": "delta", "delta": "iceberg"}
 
@@ -64,6 +70,31 @@ def test_there_and_back_is_the_same(
     assert {p.part: p for p in back.parts} == {p.part: p for p in done.parts}
     same_rows(Dataset.open(spark, lake, f"{name}_c").logs(), raw.frame)
     assert back.source_bytes == done.target_bytes > 0
+
+
+def positions(ds: Dataset) -> Counter[Any]:
+    return multiset(ds.impressions().select("user_id", "request_id", "position", "item", "y"))
+
+
+def test_positions_stay(spark: SparkSession, lake: Settings, settings: Settings, name: str) -> None:
+    """Those of a list, and those of rows that were changed after a position was assigned to them."""
+    rows = frame(spark, flat_rows([1, 2])).withColumn("item", F.expr("if(item % 4 < 2, 'b', 'a')"))
+    by_turns = F.sort_array(F.collect_list(F.struct(F.xxhash64("item", "y", "request_id").alias("h"), "item", "y")))
+    listed = rows.groupBy("user_id", "request_id", "ts", "country", "hist").agg(by_turns.alias("l"))
+    nested = listed.selectExpr("* except (l)", "l.item items", "l.y clicks")
+    raw = RawLog.from_frame(nested, flat_schema(candidates={"items": "item", "clicks": "y"}))
+    ds = Dataset.create(spark, lake, name, raw.schema, raw)
+    ds.write(raw, gate=False)
+    ds.backfill(Change({"y": "1 - y"}), Affected(users=[0, 1, 2]), run_id="turned", gate=False)
+    ds.convert(f"{name}_b", format=OTHER[lake.format], layout=Layout.FLAT, buckets=3, run_id="flat")
+    flat = Dataset.open(spark, settings.model_copy(update={"format": OTHER[lake.format]}), f"{name}_b")
+    flat.convert(f"{name}_c", layout=Layout.SPLIT, date_grain=DateGrain.NONE, run_id="split")
+    split = Dataset.open(spark, flat.settings, f"{name}_c")
+    assert positions(flat) == positions(split) == positions(ds)
+    same_rows(split.logs(), ds.logs())
+    # Logs of the form that it was created with go on being written.
+    more = RawLog.from_frame(nested.withColumn("request_id", F.expr("request_id + 1000")), raw.schema)
+    assert split.write(more, gate=False).version == split.metadata().current
 
 
 @pytest.mark.slow

@@ -70,15 +70,18 @@ class PartRows:
 
     def raw(self, part: Part) -> RawLog:
         """The part as a log: flat rows of flat layout, else requests and impressions."""
-        spec, schema = self.spec, self.spec.schema_.of_standard_rows()
+        spec, schema = self.spec, self.spec.schema_.of_standard_rows().model_copy(update={"candidates": {}})
+        # Assigned by a rule or by the order of a list, from rows that backfills may have changed since: they are kept.
+        assigned = spec.position_column if spec.assigns_position else None
+        positions = (assigned,) if assigned else ()
         if spec.layout is Layout.FLAT:
-            return RawLog.from_frame(source_typed(spec, self.stored(TableRole.LOGS, part), spec.source_columns), schema)
+            rows = source_typed(spec, self.stored(TableRole.LOGS, part), (*spec.source_columns, *positions))
+            return RawLog.from_frame(rows, schema, positions=assigned)
         keys = spec.request_key
         requests = source_typed(spec, self.stored(TableRole.REQUESTS, part), (*keys, *spec.columns_of(Grain.REQUEST)))
-        # A position that was assigned is assigned again, from the same rows to the same effect.
-        own = (*keys, *spec.columns_of(Grain.IMPRESSION))
+        own = (*keys, *positions, *spec.columns_of(Grain.IMPRESSION))
         impressions = source_typed(spec, self.stored(TableRole.IMPRESSIONS, part), own)
-        return RawLog.from_frame(requests, schema, impressions)
+        return RawLog.from_frame(requests, schema, impressions, positions=assigned)
 
     def check(self, part: Part) -> PartCheck:
         """Counts and checksums of a part, the same for the same rows in any layout and format."""

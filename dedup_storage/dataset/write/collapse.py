@@ -292,7 +292,7 @@ class Collapse:
         """
         spec = self.spec
         dated = {str(spec.event_date_column): self.event_date()} if spec.assigns_event_date else {}
-        listed = self.raw.form is Form.NESTED and spec.assigns_position
+        listed = spec.assigns_position and (self.raw.form is Form.NESTED or self.raw.positions is not None)
         if keys is not None:
             rows = self.raw.impression_rows({}, spec.position_column if listed else None)
             narrow = keys.frame.select(*spec.request_key, F.col(DATE).alias(next(iter(dated), DATE)))

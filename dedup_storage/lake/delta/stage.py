@@ -114,7 +114,7 @@ class StagedStore:
         return [(f"{folder}/{p}", "no file" if size is None else f"{size:,} bytes") for p, size in changed.items()]
 
     def put_note(self, attempt: str, table: str, text: str) -> None:
-        """Remember what an attempt is to do to a table where that is more than to add and replace files, a JSON object."""
+        """Remember what an attempt is to do to a table beside adding and replacing files: a JSON object."""
         noted = json.dumps({**json.loads(text), "attempt": attempt})
         write_text(f"{self._folder(attempt)}/{table}.json", noted, self._properties)
 
