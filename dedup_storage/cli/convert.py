@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, RunIdOption, VersionOption
+from dedup_storage.cli.options import DatasetOption, DryRunOption, RunIdOption, VersionOption
 from dedup_storage.cli.progress import part_progress
 from dedup_storage.cli.runtime import Job, job, local_spark
+from dedup_storage.lake.runs import named_run
 from dedup_storage.layout import Layout
 from dedup_storage.schema import DateGrain, check_name
 
@@ -34,6 +35,7 @@ def convert(
     buckets: Annotated[int | None, typer.Option(min=1, help="User buckets; else those of the source.")] = None,
     version: VersionOption = None,
     drop_features: Annotated[bool, typer.Option("--drop-features", help="Leave feature groups behind.")] = False,
+    dry_run: DryRunOption = False,
     run_id: RunIdOption = None,
 ) -> None:
     """Write a dataset into another layout or table format, verified part by part; stopped runs go on."""
@@ -47,16 +49,21 @@ def convert(
         from dedup_storage.dataset.facade import Dataset
 
         source = Dataset.open(spark, job.settings, dataset)
+        options: dict[str, Any] = {
+            "format": None if to_format is None else to_format.value,
+            "layout": layout,
+            "date_grain": date_grain,
+            "buckets": buckets,
+            "version": version,
+            "drop_features": drop_features,
+            "run_id": named_run(run_id, "convert"),
+        }
+        plan = source.convert(target, dry_run=True, **options)
+        if dry_run:
+            job.done(f"Would convert {dataset} to {target}", plan)
+            return
+        for left in plan.left:
+            job.note(f"not converted: {left}")
         with part_progress() as progress:
-            summary = source.convert(
-                target,
-                format=None if to_format is None else to_format.value,
-                layout=layout,
-                date_grain=date_grain,
-                buckets=buckets,
-                version=version,
-                drop_features=drop_features,
-                run_id=run_id,
-                progress=progress,
-            )
+            summary = source.convert(target, progress=progress, **options)
     job.shown(f"Converted {dataset} to {target}", summary.model_copy(update={"parts": ()}), summary)

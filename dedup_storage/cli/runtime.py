@@ -156,6 +156,10 @@ class Job:
         """Show that something long is under way (a context manager)."""
         return step(text, spark)
 
+    def note(self, text: str) -> None:
+        """Say something beside the result."""
+        stderr.print(text, markup=False)
+
     def done(self, title: str, summary: Summary) -> None:
         """Print a summary and write it to ``--json``."""
         if str(self.json) != "-":

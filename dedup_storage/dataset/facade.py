@@ -299,8 +299,11 @@ class Dataset(ReadableDataset):
         version: int | None = None,
         drop_features: bool = False,
         progress: ConvertProgress | None = None,
+        dry_run: bool = False,
     ) -> ConvertSummary:
         """Write one version into a new dataset of another layout, table format or segments.
+
+        Feature groups and named samples come along where they can be kept exactly; the summary says what was left.
 
         Args:
             name: The dataset to write.
@@ -308,8 +311,9 @@ class Dataset(ReadableDataset):
             run_id: Name of the run. A run that was stopped goes on; one that is done verifies what is there.
             layout, date_grain, buckets: Of the new dataset; ``None`` keeps this one's.
             version: ``None`` takes the newest.
-            drop_features: Leave the feature groups behind instead of refusing a version that has some.
+            drop_features: Leave the feature groups behind.
             progress: Called with parts done, all parts, bytes written, bytes of the source.
+            dry_run: Tell what would be written, taken along and left; change nothing.
 
         Raises:
             UsageError: what is asked for cannot be done; nothing was changed.
@@ -319,10 +323,11 @@ class Dataset(ReadableDataset):
         run_id = named_run(run_id, "convert")
         with translated():
             settings = self.settings.model_copy(update={"format": format or self.settings.format})
-            return Conversion(
+            conversion = Conversion(
                 self.handle, settings, name, run_id=run_id, layout=layout, date_grain=date_grain, buckets=buckets,
                 version=version, drop_features=drop_features, progress=progress,
-            ).run()  # fmt: skip
+            )  # fmt: skip
+            return conversion.plan() if dry_run else conversion.run()
 
     # -- versions -----------------------------------------------------------------------------------------------
 

@@ -114,3 +114,45 @@ def test_requests_without_impressions_do_not_get_lost(spark: SparkSession, lake:
     same_rows(copied.impressions(), ds.impressions())
     with pytest.raises(StorageError, match="differs"):
         ds.convert(f"{name}_c", layout=Layout.FLAT, run_id="flat")
+
+
+def test_features_and_samples_come_along(spark: SparkSession, lake: Settings, name: str, make_log: MakeLog) -> None:
+    """What can be kept exactly is; what cannot is told before, and again at the end."""
+    raw = make_log([1, 2])
+    ds = Dataset.create(spark, lake, name, raw.schema, raw)
+    ds.write(raw, gate=False)
+    ds.features.add("lengths", {"n": "size(hist)"}, gate=False)
+    ds.features.add("longer", {"m": "n + item"}, grain="impression", uses=["lengths"], gate=False)
+    ds.features.promote("lengths")
+    ds.samples.make("half", fraction=0.5)
+    ds.samples.make("strata", fractions={"*": 0.6}, strata=[{"name": "country", "column": "country"}])
+    ds.samples.make("whole_buckets", buckets=2)
+    ds.pin(1, "paper")
+
+    options = {"layout": Layout.FLAT, "buckets": 2, "run_id": "along"}
+    plan = ds.convert(f"{name}_b", dry_run=True, **options)
+    assert plan.dry_run
+    assert (plan.features, plan.samples, plan.buckets, plan.version) == (
+        ("lengths", "longer"),
+        ("half", "strata"),
+        2,
+        0,
+    )
+    assert [sentence.partition(":")[0] for sentence in plan.left] == [
+        "the sample whole_buckets",
+        "the history",
+        f"pins, which name versions of {name}",
+    ]
+    assert ds.tables.find(f"{name}_b") is None
+    done = ds.convert(f"{name}_b", **options)
+    assert (done.features, done.samples, done.left) == (plan.features, plan.samples, plan.left)
+    turned = Dataset.open(spark, lake, f"{name}_b")
+    same_rows(turned.logs(), ds.logs())
+    for sample in done.samples:
+        same_rows(turned.samples.users(sample), ds.samples.users(sample))
+    # They follow from the rows here as they did there.
+    assert turned.features.refresh("longer", gate=False).up_to_date
+    assert turned.features()["lengths"].source == ds.features()["lengths"].source
+    assert ds.convert(f"{name}_b", **options).version == done.version == turned.metadata().current
+    bare = ds.convert(f"{name}_c", version=1, drop_features=True, run_id="bare", dry_run=True)
+    assert bare.features == ()

@@ -2,7 +2,7 @@
 
 Needs: the source's handle and the target's settings.
 Gives: ``Conversion`` and its ``ConvertSummary``.
-May import: ``dataset.write``, ``dataset.features``, ``report``, ``sources``, ``lake``.
+May import: ``dataset.write``, ``dataset.features``, ``dataset.samples``, ``report``, ``sources``, ``lake``.
 """
 
 from __future__ import annotations

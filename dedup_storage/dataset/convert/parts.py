@@ -16,7 +16,7 @@ from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.types import fingerprint
 
-__all__ = ["Part", "PartRows", "find_parts"]
+__all__ = ["Part", "PartRows", "find_parts", "summed"]
 
 _PATTERNS = {DateGrain.DAY: "yyyy-MM-dd", DateGrain.MONTH: "yyyy-MM"}
 
@@ -97,12 +97,13 @@ class PartRows:
             requests = grouped.agg(*first) if first else impressions.select(*spec.request_key).distinct()
         below = tuple(sorted(spec.columns_of(Grain.IMPRESSION)))
         shown = dict.fromkeys((*spec.impression_key, *below))
-        r, r_sum = _summed(source_typed(spec, requests, (*spec.request_key, *own)))
-        b, b_sum = _summed(source_typed(spec, impressions, shown))
+        r, r_sum = summed(source_typed(spec, requests, (*spec.request_key, *own)))
+        b, b_sum = summed(source_typed(spec, impressions, shown))
         return PartCheck(part=part.name, requests=r, impressions=b, request_sum=r_sum, impression_sum=b_sum)
 
 
-def _summed(rows: DataFrame) -> tuple[int, int]:
+def summed(rows: DataFrame) -> tuple[int, int]:
+    """Rows, and the sum of 64-bit hashes of all values of each: the same for the same rows in any order."""
     total = F.sum(fingerprint(rows.schema.fields, strict=True).cast("decimal(38,0)"))
     row = only_row(rows.agg(F.count(F.lit(1)).alias("n"), total.alias("sum")))
     return int(row["n"]), int(row["sum"] or 0)

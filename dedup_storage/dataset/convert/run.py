@@ -10,14 +10,17 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.convert.keep import Kept, find_kept
 from dedup_storage.dataset.convert.parts import Part, PartRows, find_parts
 from dedup_storage.dataset.convert.summary import ConvertSummary, PartCheck
+from dedup_storage.dataset.convert.take_along import copy_group, copy_sample
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.write.run import write_log
 from dedup_storage.errors import DatasetExistsError, LostRacesError, StorageError, UsageError, VersionNotFoundError
 from dedup_storage.faults import reached
 from dedup_storage.lake.branch import goes_on
 from dedup_storage.lake.formats import table_format
+from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.requests import Request
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.report.parquet.dataset_files import dataset_files
@@ -40,7 +43,7 @@ class Conversion(TimedSteps):
         layout, date_grain, buckets: Of the target; ``None`` keeps the source's.
         version: ``None`` takes the source's newest.
         run_id: The run; running it again goes on where it stopped.
-        drop_features: Leave the source's feature groups behind instead of refusing a version that has some.
+        drop_features: Leave the source's feature groups behind.
         progress: Called with the parts done, all parts, stored bytes written and those of the source.
     """
 
@@ -75,7 +78,7 @@ class Conversion(TimedSteps):
         """
         cut = self._source_cut()
         version = cut.version
-        self._refuse_features(cut)
+        kept = self._kept(cut)
         target = self._target(cut)
         self.source.tables.pin(self.source.spec, version, self._pin)
         rows = self._rows(cut)
@@ -91,25 +94,58 @@ class Conversion(TimedSteps):
                 checks.append(check)
             self.progress(number + 1, len(parts), self._written, planned)
             reached(f"convert:part-{number}")
+        with self.timed("features and samples"):
+            for group in kept.groups:
+                run_id = f"{self.run_id}.features.{group.name}"
+                copy_group(cut, target, group, run_id, outdated=group.name in kept.outdated)
+            for sample in kept.samples:
+                copy_sample(self.source, target, sample, f"{self.run_id}.samples")
         written = target.metadata()
         self.source.tables.unpin(self.source.spec, version, self._pin)
+        return self._summary(cut, kept, target.spec, planned).model_copy(
+            update={
+                "version": written.current,
+                "dry_run": False,
+                "parts": tuple(checks),
+                "already_done": done,
+                "requests": sum(c.requests for c in checks),
+                "impressions": sum(c.impressions for c in checks),
+                "target_bytes": _stored(target, written.current),
+                "hints": tuple(f"refresh the feature group {n}, which was out of date" for n in sorted(kept.outdated)),
+                "seconds": self.seconds,
+            }
+        )
+
+    def plan(self) -> ConvertSummary:
+        """What it would do; nothing is written.
+
+        Raises:
+            UsageError, DatasetExistsError: it cannot be done.
+        """
+        cut = self._source_cut()
+        kept, spec = self._kept(cut), self._target_spec(cut)
+        self._refuse_other(table_format(self.source.spark, self.settings).find(self.name), spec)
+        return self._summary(cut, kept, spec, _stored(self.source, cut.version))
+
+    def _summary(self, cut: Cut, kept: Kept, spec: DatasetSpec, source_bytes: int) -> ConvertSummary:
+        """What is known before anything is done."""
         return ConvertSummary(
             source=self.source.name,
-            source_version=version,
+            source_version=cut.version,
             source_format=self.source.tables.name,
-            source_layout=self.source.spec.layout.value,
+            source_layout=cut.spec.layout.value,
             target=self.name,
-            version=written.current,
-            target_format=target.tables.name,
-            target_layout=target.spec.layout.value,
+            version=0,
+            target_format=self.settings.format,
+            target_layout=spec.layout.value,
+            date_grain=spec.date_grain.value,
+            buckets=spec.buckets,
             run_id=self.run_id,
-            parts=tuple(checks),
-            already_done=done,
-            requests=sum(c.requests for c in checks),
-            impressions=sum(c.impressions for c in checks),
-            source_bytes=planned,
-            target_bytes=_stored(target, written.current),
-            seconds=self.seconds,
+            dry_run=True,
+            source_bytes=source_bytes,
+            features=tuple(group.name for group in kept.groups),
+            samples=tuple(sample.name for sample in kept.samples),
+            left=kept.left,
         )
 
     def _source_cut(self) -> Cut:
@@ -126,18 +162,14 @@ class Conversion(TimedSteps):
             )
         return Cut(self.source, meta, meta.resolve(self.version) if version is None else version)
 
-    def _refuse_features(self, cut: Cut) -> None:
-        if cut.groups and not self.drop_features:
-            raise UsageError(
-                f"version {cut.version} of {self.source.name} has feature groups, which are not converted",
-                got=", ".join(cut.groups),
-                fix="Pass --drop-features to leave them behind, and add them to the target again.",
-            )
+    def _kept(self, cut: Cut) -> Kept:
+        """What is taken along, and what is left."""
+        format = self.settings.format
+        return find_kept(cut, self._target_spec(cut), format, drop_features=self.drop_features, pin=self._pin)
 
-    def _target(self, cut: Cut) -> Handle:
-        """Create the target, or open what an earlier attempt of this run created."""
+    def _target_spec(self, cut: Cut) -> DatasetSpec:
         own = cut.spec
-        spec = DatasetSpec.build(
+        return DatasetSpec.build(
             self.name,
             own.schema_,
             dict(zip(own.source_columns, own.source_types, strict=True)),
@@ -145,6 +177,10 @@ class Conversion(TimedSteps):
             date_grain=self.date_grain or own.date_grain,
             buckets=self.buckets or own.buckets,
         )
+
+    def _target(self, cut: Cut) -> Handle:
+        """Create the target, or open what an earlier attempt of this run created."""
+        spec = self._target_spec(cut)
         tables = table_format(self.source.spark, self.settings)
         existing = tables.find(self.name)
         if existing is None:
@@ -154,13 +190,19 @@ class Conversion(TimedSteps):
                 columns.setdefault(spec.event_date_column, "date")
             tables.create(spec, columns)
             existing = tables.settle(spec)
+        self._refuse_other(existing, spec)
+        return Handle(self.source.spark, self.settings, spec, tables)
+
+    def _refuse_other(self, existing: DatasetMetadata | None, spec: DatasetSpec) -> None:
+        """Refuse a target that another run began."""
+        if existing is None:
+            return
         runs = {existing.claim(number).get("run-id", "") for number in existing.version_numbers}
         if existing.original != spec or any(not run.startswith(f"{self.run_id}.") for run in runs):
             raise DatasetExistsError(
                 f"the dataset {self.name} exists and was not begun by this run",
                 fix="Choose another name, or go on with --run-id of the run that began it.",
             )
-        return Handle(self.source.spark, self.settings, spec, tables)
 
     def _convert(self, rows: PartRows, target: Handle, part: Part) -> tuple[PartCheck, bool]:
         """Write a part unless an earlier attempt did, and compare; also whether one did."""

@@ -32,11 +32,15 @@ class ConvertSummary(_Frozen):
 
     Attributes:
         source, source_version, source_format, source_layout: What was read.
-        target, version, target_format, target_layout: What was written.
+        target, version, target_format, target_layout, date_grain, buckets: What was written; version 0 for none yet.
+        dry_run: Nothing was done: what would be.
         parts: The parts, each verified by row counts and checksums.
         already_done: How many of them an earlier attempt of the run had written.
         requests, impressions: Rows.
         source_bytes, target_bytes: Stored bytes of both versions.
+        features, samples: Feature groups and named samples that came along.
+        left: What did not, a sentence each.
+        hints: What to do next.
         seconds: Wall time by step.
     """
 
@@ -48,11 +52,18 @@ class ConvertSummary(_Frozen):
     version: int
     target_format: str
     target_layout: str
+    date_grain: str
+    buckets: int
     run_id: str
-    parts: tuple[PartCheck, ...]
-    already_done: int
-    requests: int
-    impressions: int
-    source_bytes: int
-    target_bytes: int
-    seconds: dict[str, float]
+    dry_run: bool = False
+    parts: tuple[PartCheck, ...] = ()
+    already_done: int = 0
+    requests: int = 0
+    impressions: int = 0
+    source_bytes: int = 0
+    target_bytes: int = 0
+    features: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    seconds: dict[str, float] = {}
