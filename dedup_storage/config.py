@@ -41,7 +41,7 @@ ENV_PREFIX = "DEDUP_STORAGE_"
 _LEVELS = "__"
 _CONFIG_HERE = Path("conf/local.yaml")
 # Read by the command line, not settings of their own.
-_NOT_SETTINGS = frozenset(ENV_PREFIX + name for name in ("CONFIG", "DATASET", "DEBUG", "RUN_ID"))
+_NOT_SETTINGS = frozenset(ENV_PREFIX + name for name in ("CONFIG", "DATASET", "DEBUG", "QUIET", "RUN_ID"))
 _SECRETS = ("catalog.password", "catalog.token", "catalog.credential")
 
 

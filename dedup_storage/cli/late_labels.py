@@ -20,11 +20,11 @@ def late_labels(
     source: Annotated[str, typer.Argument(help="The late rows: a table's name or a path.")],
     dataset: DatasetOption,
     label: Annotated[str, typer.Option(help="The label's column.")],
-    time: Annotated[str, typer.Option(help="The column of the label's event time.")],
+    time: Annotated[str, typer.Option(help="The column with the time of the label.")],
     gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
-    """Merge late labels into the impressions; the newest by event time wins."""
+    """Merge late labels into the impressions; the newest by its own time wins."""
     check_name(dataset, "dataset name")
     with job.dataset(dataset, source, gate=gate) as target:
         from dedup_storage.sources.named import read_frame

@@ -313,7 +313,7 @@ class DatasetMetadata(ABC):
             raise VersionNotFoundError(
                 f"the dataset {self.spec.name} has no version {'yet' if version is None else version}",
                 expected=f"{numbers[0]} to {numbers[-1]}" if numbers else "a first write",
-                fix="List them with: dedup-storage versions.",
+                fix="List them with: dedup-storage versions list.",
             )
         return version
 

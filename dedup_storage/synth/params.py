@@ -196,7 +196,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "hot_factor": 8,
         "late_labels": 0.1,
     },
-    # The log of DESIGN.md's measurements: one list of ids, every history full, every count fixed.
+    # The log of the README's measurements: one list of ids, every history full, every count fixed.
     "bench": {
         "users": 200,
         "requests_per_user": 10,

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from dedup_storage.cli import app
 from dedup_storage.cli.output import format_value, show_summary
 from dedup_storage.cli.runtime import Job, job
-from dedup_storage.config import Settings, default_config
+from dedup_storage.config import Settings, default_config, load_settings
 from dedup_storage.errors import ConflictError, DedupStorageError, InputError, QualityGateError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -233,6 +233,20 @@ def test_quiet_prints_errors_alone(tmp_path: Path) -> None:
     assert _run(_toy(error), "--quiet") == (error.exit_code, "", f"error: {error}\n")
     # The next command speaks again.
     assert "1.5 kB" in _run(_toy())[1]
+
+
+def test_variables_of_options_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever variable an option reads stands beside the settings' own."""
+    root = typer.main.get_command(app)
+    found, open_commands = set[str](), [root]
+    while open_commands:
+        command = open_commands.pop()
+        open_commands += getattr(command, "commands", {}).values()
+        found |= {p.envvar for p in command.params if isinstance(getattr(p, "envvar", None), str)}
+    assert {"DEDUP_STORAGE_QUIET", "DEDUP_STORAGE_CONFIG"} <= found
+    assert load_settings(None, dict.fromkeys(found, "1")) == load_settings(None, {})
+    monkeypatch.setenv("DEDUP_STORAGE_QUIET", "1")
+    assert _run(_toy(), "--name", "a") == (0, "", "")
 
 
 def test_unwritable_json_is_told(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def unpin(handle: Handle, label: str) -> None:
             raise VersionNotFoundError(
                 f"no version of the dataset {handle.name} is pinned as {label}",
                 expected=known_names(label, labels) if labels else None,
-                fix="List versions and their pins with: dedup-storage versions.",
+                fix="List versions and their pins with: dedup-storage versions list.",
             )
         for info in pinned:
             handle.tables.unpin(handle.spec, info.version, label)
