@@ -26,7 +26,8 @@ the embedded defaults), then from the environment, which wins: `{prefix}` and th
 two underscores, such as `{prefix}CATALOG__URI`. Mappings and lists are given there as JSON. An unknown key is an error.
 The secrets {secrets} come from the environment alone.
 
-`{prefix}CONFIG`, `{prefix}DATASET`, `{prefix}RUN_ID`, `{prefix}QUIET` and `{prefix}DEBUG` stand for the options of the same names.
+`{prefix}CONFIG`, `{prefix}DATASET`, `{prefix}RUN_ID`, `{prefix}QUIET` and `{prefix}DEBUG` stand for the
+options of the same names.
 """
 _SCHEMA_HEAD = """# Schema file
 

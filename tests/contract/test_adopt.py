@@ -17,7 +17,7 @@ from dedup_storage.errors import DatasetExistsError, DedupStorageError, Duplicat
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
 from dedup_storage.report.parquet.dataset_files import dataset_files
-from dedup_storage.schema import LogSchema
+from dedup_storage.schema import Grain, LogSchema
 from dedup_storage.sources.raw import RawLog
 from tests.contract.test_reader import rows_of
 from tests.integration.test_reader_spark import read
@@ -111,5 +111,15 @@ def test_what_cannot_be_adopted(spark: SparkSession, lake: Settings, name: str, 
     numbered(spark, [1]).frame.unionByName(numbered(spark, [1]).frame).write.parquet(str(tmp_path / "double"))
     with pytest.raises(DuplicateRowsError, match="30 rows share theirs"):
         adopt(spark, lake, name, schema(), str(tmp_path / "double"))
+    undated = numbered(spark, [1, 2]).frame.withColumn("event_date", F.expr("if(request_id = 3, null, event_date)"))
+    undated.write.parquet(str(tmp_path / "undated"))
+    with pytest.raises(InputError, match=r"event_date of .* is null in 3 rows"):
+        adopt(spark, lake, name, schema(), str(tmp_path / "undated"))
     with pytest.raises(DedupStorageError):
         Dataset.open(spark, lake, name)
+    # A date of the impression is a column as any other.
+    turned = numbered(spark, [1]).frame.withColumn("event_date", F.expr("date_add(event_date, position % 2)"))
+    turned.write.parquet(str(tmp_path / "turned"))
+    own = schema().model_copy(update={"columns": {**schema().columns, "event_date": Grain.IMPRESSION}})
+    adopt(spark, lake, name, own, str(tmp_path / "turned"))
+    same_rows(Dataset.open(spark, lake, name).logs(), turned)

@@ -97,7 +97,7 @@ def test_positions_stay(spark: SparkSession, lake: Settings, settings: Settings,
     assert split.write(more, gate=False).version == split.metadata().current
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_requests_without_impressions_do_not_get_lost(spark: SparkSession, lake: Settings, name: str) -> None:
     """Split layout keeps them by bucket; flat layout has no row for them, and the run says so."""
     schema = flat_schema(date_grain="none", buckets=2)
@@ -112,8 +112,10 @@ def test_requests_without_impressions_do_not_get_lost(spark: SparkSession, lake:
     copied = Dataset.open(spark, lake, f"{name}_b")
     same_rows(copied.requests(), ds.requests())
     same_rows(copied.impressions(), ds.impressions())
-    with pytest.raises(StorageError, match="differs"):
-        ds.convert(f"{name}_c", layout=Layout.FLAT, run_id="flat")
+    # However often it is run: what was published of it is compared again.
+    for _ in range(2):
+        with pytest.raises(StorageError, match="differs"):
+            ds.convert(f"{name}_c", layout=Layout.FLAT, run_id="flat")
 
 
 def test_features_and_samples_come_along(spark: SparkSession, lake: Settings, name: str, make_log: MakeLog) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,36 @@ def test_impressions_without_a_request_are_refused_without_the_gate(
     schema = LogSchema.from_dict({"user": "u", "request": "r", "item": "item", "event_time": "t", "buckets": 2})
     raw = RawLog.from_frame(requests, schema, impressions)
     ds = Dataset.create(spark, settings, name, schema, raw)
-    with pytest.raises(InputError, match="2 impressions belong to no request of the log"):
-        ds.write(raw, gate=False)
-    assert ds.versions() == []
+    timeless = LogSchema.from_dict({"user": "u", "request": "r", "item": "item", "columns": {"t": "request"}})
+    plain = RawLog.from_frame(requests, timeless, impressions)
+    other = Dataset.create(spark, settings, f"{name}_t", timeless, plain)
+    writes: list[Callable[[], object]] = [
+        lambda: ds.write(raw, gate=False),
+        lambda: ds.write(raw, on_duplicates="keep-one"),
+        lambda: ds.write(raw, mode="replace", on_duplicates="keep-one", gate=False),
+        lambda: other.write(plain, gate=False),
+    ]
+    for write in writes:
+        with pytest.raises(InputError, match="2 impressions belong to no request of the log"):
+            write()
+    assert ds.versions() == other.versions() == []
+
+
+def test_a_null_list_beside_candidates_is_refused(spark: SparkSession, settings: Settings, name: str) -> None:
+    """A null list has no elements: it agrees with empty and null ones alone."""
+    types = "user_id bigint, request_id bigint, ts timestamp, clicks array<int>, items array<int>"
+    times = "timestamp'2024-01-01 10:00:00'"
+    for order in ({"clicks": "y", "items": "item"}, {"items": "item", "clicks": "y"}):
+        schema = flat_schema(candidates=order, sequences=[], columns={}, date_grain="none")
+        bad = RawLog.from_frame(_nested(spark, types, times, (None, [1, 2, 3])), schema)
+        ds = Dataset.create(spark, settings, f"{name}_{next(iter(order))}", schema, bad)
+        with pytest.raises(InputError, match="the candidate lists differ in length in 1 request"):
+            ds.write(bad, gate=False)
+        good = RawLog.from_frame(_nested(spark, types, times, (None, []), (None, None), ([], None)), schema)
+        written = ds.write(good, gate=False)
+        assert (written.requests, written.impressions) == (4, 2)
+
+
+def _nested(spark: SparkSession, types: str, time: str, *lists: tuple[list[int] | None, list[int] | None]) -> DataFrame:
+    rows = [(u, 100 + u, None, clicks, items) for u, (clicks, items) in enumerate([([1, 0], [7, 8]), *lists])]
+    return frame(spark, rows, types).withColumn("ts", F.expr(time))

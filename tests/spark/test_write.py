@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.write import audit as audit_module
+from dedup_storage.dataset.write import writer as writer_module
 from dedup_storage.errors import (
     ConstancyError,
     DatasetExistsError,
@@ -22,6 +25,7 @@ from dedup_storage.errors import (
     UnsafeNameError,
     UsageError,
 )
+from dedup_storage.layout import Layout
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import FLAT_TYPES, day, flat_rows, flat_schema, frame, multiset, same_rows
@@ -135,6 +139,88 @@ def test_replacing_a_day_leaves_the_others(
     for _ in range(2):
         ds.write(RawLog.from_frame(again, schema), mode="replace", gate=False)
         same_rows(ds.logs(), frame(spark, [r for r in flat_rows([1, 2, 3]) if r[2].day != 2]).unionByName(again))
+
+
+@pytest.mark.parametrize("grain", ["month", "none"])
+def test_more_dates_than_a_run_keeps_are_replaced(
+    spark: SparkSession, settings: Settings, name: str, grain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "_MOST_DATES", 1)
+    monkeypatch.setattr(audit_module, "_MOST_FILTERED", 1)
+    schema = flat_schema(date_grain=grain)
+    before = RawLog.from_frame(frame(spark, flat_rows([1, 2, 3])), schema)
+    ds = create(spark, settings, name, before)
+    ds.write(before, gate=False)
+    again = frame(spark, [*flat_rows([1, 2]), *flat_rows([2], first_request=100)])
+    done = ds.write(RawLog.from_frame(again, schema), mode="replace")
+    assert (done.requests, done.impressions) == (15, 45)
+    same_rows(ds.logs(), again.unionByName(frame(spark, [r for r in flat_rows([1, 2, 3]) if r[2].day == 3])))
+
+
+@pytest.mark.parametrize("grain", ["month", "none"])
+def test_a_request_has_one_event_date(spark: SparkSession, settings: Settings, name: str, grain: str) -> None:
+    """The same requests with another time are the same requests, whatever date they would get."""
+    schema = flat_schema(date_grain=grain)
+    first = RawLog.from_frame(frame(spark, flat_rows([1])), schema)
+    ds = create(spark, settings, name, first)
+    ds.write(first, gate=False)
+    later = first.frame.withColumn("ts", F.expr("ts + interval 3 days"))
+    moved = RawLog.from_frame(later, schema)
+    with pytest.raises(DuplicateRowsError, match="5 requests are in the dataset"):
+        ds.write(moved, gate=False)
+    with pytest.raises(DuplicateRowsError, match="under event dates that the log does not replace"):
+        ds.write(moved, mode="replace", gate=False)
+    with pytest.raises(DuplicateRowsError, match="under event dates that the log does not replace"):
+        ds.write(moved, mode="replace", dry_run=True)
+    assert ds.write(moved, on_duplicates="keep-one", gate=False).dropped_duplicates == 15
+    same_rows(ds.logs(), first.frame)
+
+
+def test_the_first_of_differing_rows_is_one_by_content(
+    spark: SparkSession, settings: Settings, name: str, tmp_path: Path
+) -> None:
+    """Wherever the files lie, the same row is kept, and its date is that of its time."""
+    rows = frame(spark, flat_rows([1])).filter("request_id < 3")
+    late = rows.selectExpr("* except (ts, country)", "ts + interval 1 day as ts", "concat('x', item) as country")
+    mixed = rows.unionByName(late.select(*rows.columns)).repartition(3)
+    found = []
+    for place in ("a", "another/b"):
+        mixed.write.parquet(str(tmp_path / place))
+        raw = RawLog.read(spark, str(tmp_path / place), schema=flat_schema())
+        ds = create(spark, settings, f"{name}_{len(found)}", raw)
+        ds.write(raw, on_inconstant="first", gate=False)
+        found.append(multiset(ds.requests().selectExpr("user_id", "request_id", "ts", "country")))
+        assert ds.requests().filter("to_date(ts) <> event_date").count() == 0
+    assert found[0] == found[1]
+    assert found[0] == multiset(rows.select("user_id", "request_id", "ts", "country").distinct())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_date_of_the_logs_own(spark: SparkSession, settings: Settings, name: str, layout: str) -> None:
+    """Every form of a log may have its own event date; it is found again in a conversion and in a sample."""
+    rows = frame(spark, flat_rows([1, 2])).withColumn("event_date", F.to_date("ts"))
+    schema = flat_schema(columns={"country": "request", "event_date": "request"})
+    raw = RawLog.from_frame(rows, schema)
+    keys = ["user_id", "request_id", "ts", "country", "hist", "event_date"]
+    requests = rows.select(*keys).distinct()
+    frames = RawLog.from_frame(requests, schema, rows.select("user_id", "request_id", "item", "y"))
+    listed = rows.groupBy(*keys).agg(F.collect_list(F.struct("item", "y")).alias("shown"))
+    nested = RawLog.from_frame(listed, schema.model_copy(update={"candidates": {"shown": "*"}}))
+    ds = create(spark, settings, name, raw, layout=layout)
+    every = []
+    for number, log in enumerate((raw, frames, nested)):
+        moved = {"request_id": F.col("request_id") + 100 * number}
+        below = None if log.candidates is None else log.candidates.withColumns(moved)
+        ds.write(replace(log, frame=log.frame.withColumns(moved), candidates=below), gate=False)
+        every.append(rows.withColumns(moved))
+    same_rows(ds.logs(), every[0].unionByName(every[1]).unionByName(every[2]))
+    other = "split" if layout == "flat" else "flat"
+    ds.convert(f"{name}_b", layout=Layout(other), run_id="turn")
+    same_rows(Dataset.open(spark, settings, f"{name}_b").logs(), ds.logs())
+    ds.samples.make("half", fraction=0.5)
+    ds.samples.materialise("half", f"{name}_h")
+    sampled = Dataset.open(spark, settings, f"{name}_h").logs()
+    assert multiset(sampled.select(*rows.columns)) == multiset(ds.logs(sample="half").select(*rows.columns))
 
 
 def test_a_run_id_is_published_once(spark: SparkSession, settings: Settings, name: str) -> None:

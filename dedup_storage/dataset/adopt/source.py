@@ -160,12 +160,25 @@ def adopted_spec(source: Source, name: str, schema: LogSchema, date_grain: DateG
             fix="Declare these columns impression-grain.",
         )
     types = raw.source_types()
-    if types.get("event_date") != "date":
+    if types.get("event_date") == "date" and grains["event_date"] is Grain.REQUEST:
+        _refuse_undated(source)
+    else:
         # Nothing is added to the files, so without such a column there are no event dates to filter on.
         times = {schema.event_time: Grain.REQUEST} if schema.event_time else {}
         resolved = resolved.model_copy(update={"event_time": None, "columns": {**resolved.columns, **times}})
     spec = DatasetSpec.build(name, resolved, types, layout=Layout.FLAT, date_grain=date_grain, buckets=buckets)
     return spec.model_copy(update={"adopted": True})
+
+
+def _refuse_undated(source: Source) -> None:
+    """Rows without an event date lie in no segment: whoever goes through a dataset by its dates would not see them."""
+    undated = source.frame.filter(F.col("event_date").isNull()).count()
+    if undated:
+        raise InputError(
+            f"the column event_date of {source.place} is null in {counted(undated, 'row')}",
+            expected="a date in every row",
+            fix=_FIX,
+        )
 
 
 def _refuse_key(source: Source, schema: LogSchema) -> None:

@@ -6,7 +6,7 @@ pinned until the run ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from dedup_storage.config import Settings
@@ -22,7 +22,7 @@ from dedup_storage.lake.branch import goes_on
 from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.requests import Request
-from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.layout import DatasetSpec, Layout, TableRole
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
 from dedup_storage.spark.steps import TimedSteps
@@ -94,6 +94,7 @@ class Conversion(TimedSteps):
                 checks.append(check)
             self.progress(number + 1, len(parts), self._written, planned)
             reached(f"convert:part-{number}")
+        self._refuse_lost(cut, checks)
         with self.timed("features and samples"):
             for group in kept.groups:
                 run_id = f"{self.run_id}.features.{group.name}"
@@ -218,9 +219,10 @@ class Conversion(TimedSteps):
         except (StorageError, LostRacesError) as error:
             raise error.advised(goes_on(self.run_id)) from error
         self._written += sum(t.bytes for t in summary.tables)
-        if not summary.already_published:
+        # A part that an earlier attempt published was compared only if that attempt lived on.
+        if summary.version in target.metadata().version_numbers:
             with self.timed("check"):
-                written = self._rows(target.cut(summary.version or None)).check(part)
+                written = self._rows(target.cut(summary.version)).check(part)
             if written != wanted:
                 raise StorageError(
                     f"the part {part.name} of {self.name} differs from that of {self.source.name}",
@@ -229,6 +231,19 @@ class Conversion(TimedSteps):
                     fix="Requests without impressions have no row in flat layout. Drop the target and its files.",
                 )
         return wanted, summary.already_published
+
+    def _refuse_lost(self, cut: Cut, checks: Sequence[PartCheck]) -> None:
+        """Every row must have been in one of the parts."""
+        anchor = cut.spec.anchor
+        stored = cut.meta.rows(cut.version).get(anchor.name)
+        found = sum(c.requests if anchor.role is TableRole.REQUESTS else c.impressions for c in checks)
+        if stored is not None and stored != found:
+            raise StorageError(
+                f"the parts of {self.source.name} do not have all of its rows",
+                expected=f"{stored} rows of {anchor.name}",
+                got=f"{found}",
+                fix="Check the source: dedup-storage check. Drop the target and its files.",
+            )
 
     def _asked(self, rows: PartRows) -> Request:
         """What a part is written from: a version never changes, so its rows need not be looked at."""

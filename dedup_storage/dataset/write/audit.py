@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,10 +14,13 @@ from dedup_storage.lake.protocol import Run, Staged
 if TYPE_CHECKING:
     from dedup_storage.quality import GateFacts, Verdict
 
-__all__ = ["audit_staged", "staged_rows"]
+__all__ = ["audit_staged", "of_dates", "staged_rows"]
+
+# More dates than that are joined; fewer are a filter, by which files are left out.
+_MOST_FILTERED = 400
 
 
-def audit_staged(handle: Handle, run: Run, staged: Sequence[Staged], facts: GateFacts) -> Verdict:
+def audit_staged(handle: Handle, run: Run, staged: Sequence[Staged], facts: GateFacts, dates: Sequence[str]) -> Verdict:
     """Check the staged rows; gives the verdict, which is passed.
 
     Args:
@@ -25,13 +28,14 @@ def audit_staged(handle: Handle, run: Run, staged: Sequence[Staged], facts: Gate
         run: The attempt.
         staged: What it staged.
         facts: What the run counted.
+        dates: Event dates of the log (ISO).
 
     Raises:
         QualityGateError: the gate refused.
     """
     from dedup_storage.quality import require, run_gate
 
-    frames = {s.table: staged_rows(handle, s, run) for s in staged}
+    frames = {s.table: staged_rows(handle, s, run, dates) for s in staged}
     verdict = run_gate(
         spec=handle.spec,
         settings=handle.settings,
@@ -45,10 +49,16 @@ def audit_staged(handle: Handle, run: Run, staged: Sequence[Staged], facts: Gate
     return verdict
 
 
-def staged_rows(handle: Handle, staged: Staged, run: Run) -> DataFrame:
-    """The rows a run staged, alone."""
+def staged_rows(handle: Handle, staged: Staged, run: Run, dates: Sequence[str]) -> DataFrame:
+    """The rows of a log that a run staged, without those of other dates that share a replaced segment."""
     rows = handle.tables.staged_rows(handle.spec, staged, run)
-    if run.replaced is None:
-        return rows
-    dates = [F.lit(d).cast("date") for d in run.dates or ()]
-    return rows.filter(F.col(str(handle.spec.event_date_column)).isin(*dates)) if dates else rows
+    return rows if run.replaced is None else of_dates(rows, str(handle.spec.event_date_column), dates, "left_semi")
+
+
+def of_dates(rows: DataFrame, column: str, dates: Sequence[str], how: Literal["left_semi", "left_anti"]) -> DataFrame:
+    """Rows of some dates (ISO), or of all others (``left_anti``)."""
+    if len(dates) <= _MOST_FILTERED:
+        among = F.col(column).isin(*(F.lit(d).cast("date") for d in dates))
+        return rows.filter(among if how == "left_semi" else F.coalesce(~among, F.lit(True)))
+    listed = rows.sparkSession.createDataFrame([(d,) for d in dates], "d string")
+    return rows.join(F.broadcast(listed.select(F.col("d").cast("date").alias(column))), [column], how)

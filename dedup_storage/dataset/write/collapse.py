@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Observation, Window
@@ -132,9 +134,10 @@ class Collapse:
         lists = list(self.raw.schema.candidates)
         if self.raw.form is Form.FRAMES:
             return F.lit(0)
-        sizes = [F.greatest(F.size(c), F.lit(0)) for c in lists]
-        unequal = [f"size(`{c}`) <> size(`{lists[0]}`)" for c in lists[1:]]
-        return F.when(F.expr(" OR ".join(unequal) or "false"), F.lit(-1)).otherwise(sizes[0])
+        # A list that is null has no elements; Spark says -1 or null of it.
+        first, *others = (F.greatest(F.coalesce(F.size(c), F.lit(0)), F.lit(0)) for c in lists)
+        unequal = reduce(or_, (size != first for size in others), F.lit(False))
+        return F.when(unequal, F.lit(-1)).otherwise(first)
 
     def _stats(self, frame: DataFrame) -> InputStats:
         null = {k: F.sum(F.col(k).isNull().cast("int")) for k in self.spec.request_key}
@@ -291,12 +294,14 @@ class Collapse:
             The frame, and a function that tells, once the frame was written, how many rows had the key of another.
         """
         spec = self.spec
-        dated = {str(spec.event_date_column): self.event_date()} if spec.assigns_event_date else {}
+        # Request rows have the date, whether it is assigned or the log's own; flat rows have their own.
+        above = self.raw.form is not Form.FLAT and spec.event_date_column is not None
+        dated = {str(spec.event_date_column): self.event_date()} if spec.assigns_event_date or above else {}
         listed = spec.assigns_position and (self.raw.form is Form.NESTED or self.raw.positions is not None)
         if keys is not None:
             rows = self.raw.impression_rows({}, spec.position_column if listed else None)
             narrow = keys.frame.select(*spec.request_key, F.col(DATE).alias(next(iter(dated), DATE)))
-            rows = rows.join(narrow, list(spec.request_key))
+            rows = rows.drop(*dated).join(narrow, list(spec.request_key))
         else:
             rows = self.raw.impression_rows(dated, spec.position_column if listed else None)
         columns = [*spec.request_key, *([spec.event_date_column] if spec.event_date_column else [])]

@@ -27,6 +27,7 @@ class PlannedWrite(Writer):
             run, stats = self._run(version, keys), keys.stats
             if meta is not None and version and run.replaced is None:
                 keys = self._refuse_existing(Cut(self.handle, meta, version), keys)
+            self._refuse_carried(run, keys)
             return self._summary(
                 stats,
                 version,

@@ -15,6 +15,13 @@ from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.write.audit import audit_staged, staged_rows
 from dedup_storage.dataset.write.collapse import COUNT, Collapse, InputStats, RequestKeys
 from dedup_storage.dataset.write.columns import Fitted, extend_tables, refuse_taken
+from dedup_storage.dataset.write.existing import (
+    carried_rows,
+    orphaned,
+    refuse_carried,
+    refuse_orphans,
+    stored_requests,
+)
 from dedup_storage.dataset.write.inconstant import constancy_error, example_requests, quarantine
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.dataset.write.segments import segment_ranges
@@ -26,7 +33,6 @@ from dedup_storage.lake.groups import FeatureGroup, promoted_columns
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.lake.publishing import require_same
-from dedup_storage.lake.ranges import in_ranges
 from dedup_storage.lake.requests import Request
 from dedup_storage.lake.staging import staging
 from dedup_storage.layout import Layout, TableRole, TableSpec
@@ -80,6 +86,8 @@ class Writer(TimedSteps):
         self.seconds: dict[str, float] = {}
         self._groups: Mapping[str, FeatureGroup] = {}
         self._inconstant = self._quarantined = self._dropped = self._left_out = 0
+        # Event dates of the log, all of them: a run keeps few.
+        self._dates: tuple[str, ...] = ()
 
     def write(self) -> WriteSummary:
         """Do it.
@@ -115,6 +123,8 @@ class Writer(TimedSteps):
         try:
             if not keys.stats.requests:
                 raise InputError("the log holds no rows", fix="Check the path, or skip this run.")
+            if not self._counted_later:
+                refuse_orphans(self.raw, keys)
             yield collapse, keys
         finally:
             keys.frame.unpersist()
@@ -124,6 +134,7 @@ class Writer(TimedSteps):
         run = self._run(base.version, keys)
         if run.replaced is None and base.version:
             keys = self._refuse_existing(base, keys)
+        self._refuse_carried(run, keys)
         if self.log.added:
             extend_tables(self.handle, self.log)
             reached("write:extended")
@@ -140,7 +151,7 @@ class Writer(TimedSteps):
             reached("write:staged")
             self._refuse_lost_rows(run, staged, keys)
             own = self._own_rows(run, staged)
-            if own is not None and self.on_duplicates is OnDuplicates.KEEP_ONE:
+            if self.on_duplicates is OnDuplicates.KEEP_ONE:
                 # Repeated rows fell to one another while staging, beside those that the dataset holds already.
                 self._dropped = input_rows - self._quarantined - own
             verdict = self._audit(run, staged, input_rows) if self.gate else None
@@ -153,13 +164,12 @@ class Writer(TimedSteps):
         requests = keys.stats.requests - self._left_out if self._carries(run) else rows.get("requests")
         if requests is None:
             requests = keys.stats.requests - self._left_out
-        impressions = rows.get("impressions", rows.get("logs", 0)) if own is None else own
         return self._summary(
             replace(keys.stats, rows=input_rows),
             version,
             requests=requests,
-            impressions=impressions,
-            dedup_factor=round(impressions / requests, 3) if requests else None,
+            impressions=own,
+            dedup_factor=round(own / requests, 3) if requests else None,
             tables=tables,
             inconstant_requests=self._inconstant,
             quarantined_rows=self._quarantined,
@@ -200,7 +210,7 @@ class Writer(TimedSteps):
     # -- what the run touches -----------------------------------------------------------------------------------
 
     def _run(self, base: int, keys: RequestKeys) -> Run:
-        dates = keys.stats.dates
+        self._dates = dates = keys.stats.dates
         replaced = None
         if self.mode is Mode.REPLACE:
             if self.spec.adopted:
@@ -231,21 +241,9 @@ class Writer(TimedSteps):
             },
         )
 
-    def _existing(self, cut: Cut, keys: RequestKeys) -> DataFrame:
-        """Those of the log's requests that a version of the dataset holds already."""
-        rows = cut.rows(self.spec.anchor.name)
-        names = list(self.spec.request_key)
-        columns = [*names, *([self.spec.event_date_column] if self.spec.event_date_column else [])]
-        rows = rows.select(*columns)
-        dates = keys.stats.dates
-        if dates:
-            day = F.col(str(self.spec.event_date_column))
-            rows = rows.filter((day >= F.lit(dates[0]).cast("date")) & (day <= F.lit(dates[-1]).cast("date")))
-        return keys.frame.join(rows.select(*names), names, "left_semi")
-
     def _refuse_existing(self, base: Cut, keys: RequestKeys) -> RequestKeys:
         with self.timed("existing keys"):
-            existing = self._existing(base, keys)
+            existing = stored_requests(base, keys)
             row = only_row(existing.agg(F.count(F.lit(1)).alias("n"), F.sum(COUNT).alias("rows")))
             if not row["n"]:
                 return keys
@@ -261,6 +259,26 @@ class Writer(TimedSteps):
             names = list(self.spec.request_key)
             return keys.only(keys.frame.join(existing.select(*names), names, "left_anti"))
 
+    def _carried(self, table: TableSpec, run: Run) -> DataFrame | None:
+        """Rows of other dates that share a replaced segment, which is replaced whole."""
+        if run.replaced is None or self.spec.date_grain is DateGrain.DAY or not run.base:
+            return None
+        base = Cut(self.handle, self.handle.metadata(), run.base)
+        return carried_rows(base, table.name, run.replaced, self._dates)
+
+    def _refuse_carried(self, run: Run, keys: RequestKeys) -> None:
+        carried = self._carried(self.spec.anchor, run)
+        if carried is not None:
+            with self.timed("existing keys"):
+                refuse_carried(self.spec, carried, keys)
+
+    @property
+    def _counted_later(self) -> bool:
+        """Whether impressions without a request row show when the staged rows are counted: nothing else counts too,
+        and the frames are joined."""
+        joined = self.spec.event_date_column is not None and self.on_duplicates is OnDuplicates.REFUSE
+        return joined and not (self.mode is Mode.REPLACE and self.spec.date_grain is not DateGrain.DAY)
+
     def _verify(self, now: DatasetMetadata, keys: RequestKeys, run: Run) -> None:
         """Versions appeared while this run worked: its requests and its columns must still be new."""
         if now.spec != self.before:
@@ -269,7 +287,7 @@ class Writer(TimedSteps):
             refuse_taken(replace(self.handle, spec=now.spec), now, {c: self.spec.types[c] for c in self.log.added})
         if run.replaced is not None:
             return
-        if not self._existing(Cut(self.handle, now, now.current), keys).isEmpty():
+        if not stored_requests(Cut(self.handle, now, now.current), keys).isEmpty():
             self._lose(run, f"another run wrote some of the same requests into {self.spec.name} first")
 
     def _lose(self, run: Run, what: str) -> NoReturn:
@@ -324,16 +342,6 @@ class Writer(TimedSteps):
         reached(f"write:staged-{table.name}")
         return staged
 
-    def _carried(self, table: TableSpec, run: Run) -> DataFrame | None:
-        """Rows of other dates that share a replaced segment, which is replaced whole."""
-        if run.replaced is None or self.spec.date_grain is DateGrain.DAY or not run.base:
-            return None
-        rows = Cut(self.handle, self.handle.metadata(), run.base).rows(table.name)
-        inside = in_ranges(str(self.spec.event_date_column), run.replaced)
-        replaced = self.session.createDataFrame([(d,) for d in run.dates or ()], "d string")
-        dates = replaced.select(F.col("d").cast("date").alias(str(self.spec.event_date_column)))
-        return rows.filter(inside).join(F.broadcast(dates), [str(self.spec.event_date_column)], "left_anti")
-
     def _resolve_inconstant(self, collapse: Collapse, keys: RequestKeys, run: Run) -> tuple[Collapse, RequestKeys]:
         with self.timed("diagnosis"):
             inconstant = collapse.varying(keys).persist()
@@ -343,7 +351,8 @@ class Writer(TimedSteps):
             if self.on_inconstant is OnInconstant.REFUSE:
                 raise constancy_error(self.spec, self.raw, inconstant, self._inconstant)
             if self.on_inconstant is OnInconstant.FIRST:
-                return collapse, keys
+                # What a row holds decides which is kept, not where it lies.
+                return collapse.without_pointers(), keys
             self._quarantined = quarantine(self.handle, self.raw, inconstant, run).rows
             self._left_out += self._inconstant
             kept = keys.frame.join(inconstant, list(self.spec.request_key), "left_anti")
@@ -351,15 +360,15 @@ class Writer(TimedSteps):
 
     # -- audit --------------------------------------------------------------------------------------------------
 
-    def _own_rows(self, run: Run, staged: list[Staged]) -> int | None:
-        """Impressions of this log among the staged ones; ``None`` where rows of other dates cannot be told from them.
+    def _own_rows(self, run: Run, staged: list[Staged]) -> int:
+        """Impressions of this log among the staged ones.
 
         A segment that is replaced whole is staged with the rows of its other dates.
         """
         last = staged[-1]
         if not self._carries(run):
             return last.rows
-        return staged_rows(self.handle, last, run).count() if run.dates else None
+        return staged_rows(self.handle, last, run, self._dates).count()
 
     def _refuse_lost_rows(self, run: Run, staged: list[Staged], keys: RequestKeys) -> None:
         """Every impression of the log must be staged, set aside or left out on purpose."""
@@ -367,11 +376,7 @@ class Writer(TimedSteps):
             return
         accounted = next(s.rows for s in staged if s.table != "requests") + self._quarantined
         if accounted != keys.stats.rows:
-            raise InputError(
-                f"{counted(keys.stats.rows - accounted, 'impression', 'belongs')} to no request of the log",
-                expected="a request row for every impression",
-                fix="Add the missing request rows, or leave those impressions out.",
-            )
+            raise orphaned(keys.stats.rows - accounted)
 
     def _audit(self, run: Run, staged: list[Staged], input_rows: int) -> Verdict:
         from dedup_storage.quality import GateFacts
@@ -380,7 +385,7 @@ class Writer(TimedSteps):
         # The gate sees the log's dates alone; what was written holds the other dates of their segments too.
         mixed = self._carries(run)
         facts = GateFacts(
-            input_rows=None if mixed and not run.dates else input_rows,
+            input_rows=input_rows,
             quarantined_rows=self._quarantined,
             dropped_duplicates=self._dropped,
             written_request_rows=None if mixed else rows.get("requests"),
@@ -389,7 +394,7 @@ class Writer(TimedSteps):
             empty_requests=0 if self.raw.form is Form.FLAT else None,
         )
         with self.timed("gate"):
-            return audit_staged(self.handle, run, staged, facts)
+            return audit_staged(self.handle, run, staged, facts, self._dates)
 
     def _carries(self, run: Run) -> bool:
         """Whether rows of other dates are staged too, because they share a replaced segment."""

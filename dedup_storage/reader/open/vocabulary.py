@@ -45,9 +45,9 @@ def open_vocabulary(
     """Ids for the values of columns of one version of a dataset: built once, stored beside it, and read from then on.
 
     Several columns, such as the candidate and a history of items, get one set of ids. A value counts once for each row
-    of its grain (a request's value once per request), and once for each place in a list. An erasure of users deletes the
-    stored vocabularies of its dataset; one that a model keeps holds their values, so keep columns that identify people
-    out of it.
+    of its grain (a request's value once per request), and once for each place in a list. An erasure of users deletes
+    the stored vocabularies of its dataset; one that a model keeps holds their values, so keep columns that identify
+    people out of it.
 
     Args:
         name: The dataset.
