@@ -76,6 +76,7 @@ def positions(ds: Dataset) -> Counter[Any]:
     return multiset(ds.impressions().select("user_id", "request_id", "position", "item", "y"))
 
 
+@pytest.mark.long
 def test_positions_stay(spark: SparkSession, lake: Settings, settings: Settings, name: str) -> None:
     """Those of a list, and those of rows that were changed after a position was assigned to them."""
     rows = frame(spark, flat_rows([1, 2])).withColumn("item", F.expr("if(item % 4 < 2, 'b', 'a')"))
@@ -118,6 +119,7 @@ def test_requests_without_impressions_do_not_get_lost(spark: SparkSession, lake:
             ds.convert(f"{name}_c", layout=Layout.FLAT, run_id="flat")
 
 
+@pytest.mark.long
 def test_features_and_samples_come_along(spark: SparkSession, lake: Settings, name: str, make_log: MakeLog) -> None:
     """What can be kept exactly is; what cannot is told before, and again at the end."""
     raw = make_log([1, 2])
