@@ -56,7 +56,10 @@ def check_source(source: Source, schema: LogSchema, *, impressions: Source | Non
         SchemaError: a column is missing, or has a type that its role cannot have; names it and the remedy.
         UnsafeNameError: a column's name cannot be used.
     """
-    kinds = {f.name: f.type for s in (source, impressions) if s is not None for f in s.schema}
+    sources = [s for s in (source, impressions) if s is not None]
+    for each in sources:
+        refuse_twice(f.name for f in each.schema)
+    kinds = {f.name: f.type for s in sources for f in s.schema}
     if not kinds:
         return
     kinds = standard_kinds(kinds, schema)

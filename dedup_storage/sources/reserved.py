@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pyarrow as pa
+
 from dedup_storage.errors import SchemaError
 
-__all__ = ["refuse_reserved", "refuse_twice"]
+__all__ = ["refuse_repeated", "refuse_reserved", "refuse_twice"]
 
 _RESERVED = {
     **dict.fromkeys(
@@ -44,13 +46,43 @@ def refuse_reserved(columns: Iterable[str]) -> None:
 
 
 def refuse_twice(columns: Iterable[str]) -> None:
-    """Refuse columns that differ in case alone, which tables and engines take for one.
+    """Refuse columns of one name, or that differ in case alone, which tables and engines take for one.
 
     Raises:
         SchemaError: names both.
     """
     known: dict[str, str] = {}
     for name in columns:
-        other = known.setdefault(name.lower(), name)
-        if other != name:
+        other = known.get(name.lower())
+        if other == name:
+            raise SchemaError(f"the column {name} occurs twice in the log", fix="Rename or drop one of them.")
+        if other is not None:
             raise SchemaError(f"the columns {other} and {name} differ in case alone", fix="Rename one of them.")
+        known[name.lower()] = name
+
+
+def refuse_repeated(fields: Iterable[pa.Field], place: str, above: str = "") -> None:
+    """Refuse a file with two columns of one name, or two fields of one inside a struct: nothing tells which is meant.
+
+    Args:
+        fields: Its columns, or the fields of a struct.
+        place: The file.
+        above: The struct's path, with a point.
+
+    Raises:
+        SchemaError: names the column and the file.
+    """
+    known = set[str]()
+    for field in fields:
+        # Columns that differ in case alone are told by ``refuse_twice``, where all files' columns are known.
+        name = field.name.lower() if above else field.name
+        if name in known:
+            raise SchemaError(
+                f"the column {above}{field.name} occurs twice in the file {place}", fix="Rename or drop one of them."
+            )
+        known.add(name)
+        kind = field.type
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            kind = kind.value_type
+        if pa.types.is_struct(kind):
+            refuse_repeated(kind, place, f"{above}{field.name}.")

@@ -33,7 +33,7 @@ from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.sources.address import Address, Kind, find_address
 from dedup_storage.sources.columns import Wanted, refuse_empty_types, with_partitions, with_types
 from dedup_storage.sources.foreign import delta_input, iceberg_rows
-from dedup_storage.sources.reserved import refuse_reserved
+from dedup_storage.sources.reserved import refuse_repeated, refuse_reserved
 from dedup_storage.sources.scratch import ScratchFolder
 from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, json_tables, one_number, typed
 from dedup_storage.sources.unsigned import UNSIGNED, fits_signed
@@ -250,6 +250,7 @@ def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[
         for start in range(0, len(files), 1024):
             part = files[start : start + 1024]
             for file, (schema, kept) in zip(part, pool.map(read, part), strict=True):
+                refuse_repeated(schema, file.path)
                 yield file, schema, kept
 
 

@@ -365,3 +365,17 @@ def test_the_page_of_inputs_names_a_test_for_each_kind() -> None:
         named = re.findall(r"`([^`]+)`", row)
         assert named or "same" in row, row
         assert all((root / "tests" / name).is_file() for name in named), row
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_name_that_occurs_twice_is_told_with_its_file(tmp_path: Path, nested: bool) -> None:
+    """Nothing tells which of two columns is meant."""
+    pair = pa.StructArray.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["device", "Device"])
+    lists = pa.ListArray.from_arrays([0, 1], pair)
+    table = pa.table({"u": [1], "r": [1], "i": [1], "seen": lists})
+    if not nested:
+        table = table.drop_columns("seen").append_column("device", [["a"]]).append_column("device", [["b"]])
+    pq.write_table(table, tmp_path / "day.parquet")
+    column = "seen.Device" if nested else "device"
+    with pytest.raises(SchemaError, match=rf"the column {column} occurs twice in the file .*day\.parquet"):
+        open_source(str(tmp_path))
