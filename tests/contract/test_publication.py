@@ -123,6 +123,20 @@ def test_a_replacement_meets_a_compaction_after_it_was_prepared(
     assert ds.check(3).passed
 
 
+def test_a_version_between_is_kept_where_a_compaction_is_taken_in(
+    ds: Dataset, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    # Two files a bucket, so that a compaction has something to join.
+    ds.write(make_log([1], 100), run_id="more", gate=False)
+    compact(ds, "impressions")
+    at("publish:before-claim", lambda: ds.write(make_log([3], 300), run_id="between", gate=False))
+    ds.maintain(expire=False, orphans=False)
+    expected = make_log([1]).frame.unionByName(make_log([1], 100).frame).unionByName(make_log([3], 300).frame)
+    assert [v.run_id for v in ds.versions()][:3] == ["day-1", "more", "between"]
+    same_rows(ds.logs(), expected)
+    assert ds.check().passed
+
+
 def stuck_backfill(ds: Dataset, at: Callable[..., None], run_id: str) -> None:
     """A decided version whose files another tool joined with others."""
     merge = Strategy.MERGE_ON_READ if ds.settings.format == "iceberg" else Strategy.COPY_ON_WRITE

@@ -86,6 +86,9 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             facts[BRANCH_FACT] = run.branch
         if run.described is not None:
             facts[DESCRIBED] = run.described.to_json()
+        if MOVED in facts:
+            # What the run found when it began may lack a version that came between.
+            facts[MOVED] = json.dumps(self.compacted(meta))
         reached("publish:before-claim")
         if not self.lake.log(spec.name).claim(version, facts):
             raise LostRaceError(f"version {version} was decided by another run")
