@@ -17,6 +17,7 @@ from dedup_storage import faults
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change, Strategy
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.errors import ConflictError, StorageError, StuckPublicationError, UsageError
 from tests.contract.conftest import MakeLog
 from tests.spark.helpers import day, frame, same_rows
@@ -135,6 +136,44 @@ def test_a_version_between_is_kept_where_a_compaction_is_taken_in(
     assert [v.run_id for v in ds.versions()][:3] == ["day-1", "more", "between"]
     same_rows(ds.logs(), expected)
     assert ds.check().passed
+
+
+def test_a_rollback_that_is_decided_keeps_its_version_from_expiry(
+    ds: Dataset, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    ds.write(make_log([2], 100), run_id="day-2", gate=False)
+
+    def stopped() -> None:
+        at("publish:after-claim", kill)
+        with pytest.raises(Killed):
+            ds.rollback(1, run_id="back")
+
+    at("maintain:remembered", stopped)
+    assert ds.maintain(policy=Policy(keep_versions=1, keep_days=0), compact=False).expired_versions == ()
+    ds.write(make_log([3], 300), run_id="next", gate=False)
+    assert [(v.version, v.run_id) for v in ds.versions()] == [(1, "day-1"), (2, "day-2"), (3, "back"), (4, "next")]
+    same_rows(ds.logs(), make_log([1]).frame.unionByName(make_log([3], 300).frame))
+    assert ds.check().passed
+
+
+def test_a_rollback_whose_version_has_expired_is_given_up(
+    spark: SparkSession, settings: Settings, name: str, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    """On Delta, as releases left it that did not keep the version."""
+    raw = make_log([1])
+    ds = Dataset.create(spark, settings.model_copy(update={"format": "delta"}), name, raw.schema, raw)
+    ds.write(raw, gate=False)
+    ds.write(make_log([2], 100), gate=False)
+    at("publish:after-pick-impressions", kill)
+    with pytest.raises(Killed):
+        ds.rollback(1)
+    DeltaTable(f"{ds.settings.warehouse_uri}/{name}/_versions").delete("event = 'published' AND version = 1")
+    with pytest.raises(StuckPublicationError, match=r"brings back version 1, which has expired.*versions abandon 3"):
+        ds.write(make_log([3], 300), gate=False)
+    ds.publication.abandon(3)
+    ds.write(make_log([3], 300), gate=False)
+    expected = raw.frame.unionByName(make_log([2], 100).frame).unionByName(make_log([3], 300).frame)
+    same_rows(ds.logs(), expected)
 
 
 def stuck_backfill(ds: Dataset, at: Callable[..., None], run_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,6 +115,41 @@ def test_a_pin_and_an_expiry_at_once(log: VersionLog, first: str, monkeypatch: p
             log.pin(1, "golden")
         assert (set(log.load().published), log.load().pins) == ({2}, {})
     assert done == [point]
+
+
+@pytest.mark.parametrize("first", ["rollback", "expiry"])
+def test_a_rollback_and_an_expiry_at_once(log: VersionLog, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever commits first wins: no version expires that a decided one brings back, and none is brought back after."""
+    for number in (1, 2):
+        log.claim(number, {})
+        log.publish(number, {"snapshots": {}})
+    facts = {"kind": "rollback", "parent": "1"}
+    if first == "rollback":
+
+        def watcher(reached: str) -> None:
+            if reached == "maintain:remembered":
+                monkeypatch.setattr(faults, "watcher", None)
+                assert log.claim(3, facts, 1)
+
+        monkeypatch.setattr(faults, "watcher", watcher)
+        assert log.forget([1]) == []
+        assert log.forget([1]) == []
+        assert log.publish(3, {"snapshots": {}})
+        assert log.forget([1]) == [1]
+    else:
+        written = log._write
+
+        def expire(*args: Any) -> None:
+            monkeypatch.setattr(log, "_write", written)
+            assert log.forget([1]) == [1]
+            written(*args)
+
+        monkeypatch.setattr(log, "_write", expire)
+        assert not log.claim(3, facts, 1)
+        assert not log.claim(3, facts, 1)
+        assert set(log.load().claims) == {1, 2}
+        assert log.claim(3, {})
+    assert set(log.load().published) == ({2, 3} if first == "rollback" else {2})
 
 
 def test_many_events_are_joined(log: VersionLog) -> None:

@@ -15,14 +15,15 @@ from dedup_storage.errors import StuckPublicationError
 from dedup_storage.faults import reached
 from dedup_storage.lake.delta.files import restored_actions
 from dedup_storage.lake.delta.log import TableLog
-from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
+from dedup_storage.lake.delta.metadata import MEMBERS, DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.stage import StagedStore
+from dedup_storage.lake.members import Members
 from dedup_storage.lake.publishing import LostRaceError
 from dedup_storage.lake.retries import small_commits
 from dedup_storage.layout import DatasetSpec
 
-__all__ = ["APP", "DeltaAbandonment", "applied", "applied_by", "stuck"]
+__all__ = ["APP", "DeltaAbandonment", "applied", "applied_by", "never_complete", "stuck"]
 
 # Delta's application id of publications; its version is the dataset's version. Another one undoes them.
 APP = "dedup-storage"
@@ -62,7 +63,9 @@ class DeltaAbandonment:
         before = meta.snapshots(meta.current) if meta.current else {}
         changed = {name for name in facts.get("staged-tables", "").split(",") if name}
         if facts.get("kind") == "rollback":
-            changed |= set(meta.snapshots(int(facts["parent"])))
+            # The version that it brings back may have expired.
+            text = facts.get(MEMBERS)
+            changed |= set(Members.from_json(text).tables if text else meta.snapshots(int(facts["parent"])))
         snapshots = {}
         for name in sorted(changed & meta.tables.keys()):
             snapshots[name] = self._undo_table(meta, meta.tables[name], version, before.get(name))
@@ -90,10 +93,14 @@ class DeltaAbandonment:
 
 def stuck(spec: DatasetSpec, ref: DeltaRef, version: int, why: str, found: str) -> StuckPublicationError:
     """The error for a decided version whose part in a table cannot be committed."""
+    return never_complete(spec, version, f"what its run staged in {ref.name} cannot be brought in, {why}", found)
+
+
+def never_complete(spec: DatasetSpec, version: int, why: str, found: str | None = None) -> StuckPublicationError:
+    """The error for a decided version that nobody can complete."""
     return StuckPublicationError(
-        f"version {version} of {spec.name} is decided and cannot be completed: what its run staged in {ref.name} "
-        f"cannot be brought in, {why}",
-        got=found[:200],
+        f"version {version} of {spec.name} is decided and cannot be completed: {why}",
+        got=found[:200] if found else None,
         fix=f"Readers are not affected. Give it up: dedup-storage versions abandon {version}, then run its job again.",
     )
 

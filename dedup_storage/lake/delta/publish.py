@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.errors import ForeignCommitError, StorageError
 from dedup_storage.faults import reached
-from dedup_storage.lake.delta.abandon import APP, DeltaAbandonment, applied, applied_by, stuck
+from dedup_storage.lake.delta.abandon import APP, DeltaAbandonment, applied, applied_by, never_complete, stuck
 from dedup_storage.lake.delta.branch import BRANCH_FACT, DeltaBranch
 from dedup_storage.lake.delta.files import live_files, replaced_files, restored_actions
 from dedup_storage.lake.delta.log import TableLog
@@ -34,7 +34,7 @@ from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
 from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
 from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import UNTAGGED
-from dedup_storage.lake.publishing import LostRaceError, PublisherBase, version_facts
+from dedup_storage.lake.publishing import LostRaceError, PublisherBase, restored_version, version_facts
 from dedup_storage.lake.runs import Run, files_lost
 from dedup_storage.layout import DEFINITION, DatasetSpec
 
@@ -69,7 +69,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         dataset, facts = meta.spec.name, run.table_facts.get(name)
         if name in run.segments:
             branch = DeltaBranch(self.spark, self.lake, dataset, name, str(run.branch))
-            branch.stage(meta.snapshots(run.base)[name], run.attempt, facts)
+            branch.stage(meta.snapshots(run.base).get(name), run.attempt, facts)
             reached(f"publish:restaged-{name}")
         elif self.store(dataset).get(run.attempt, name) is None:
             self.store(dataset).put(run.attempt, StagedFiles(name, facts=facts))
@@ -90,7 +90,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             # What the run found when it began may lack a version that came between.
             facts[MOVED] = json.dumps(self.compacted(meta))
         reached("publish:before-claim")
-        if not self.lake.log(spec.name).claim(version, facts):
+        if not self.lake.log(spec.name).claim(version, facts, restored_version(meta, run)):
             raise LostRaceError(f"version {version} was decided by another run")
         reached("publish:after-claim")
         self.complete(self.lake.load(spec.name), version)
@@ -101,10 +101,11 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
 
         Raises:
             StorageError: something of it is gone.
+            VersionNotFoundError: the version that it brings back has expired.
         """
         before = meta.snapshots(meta.current) if meta.current else {}
-        if run.facts.get("kind") == "rollback":
-            target = int(run.facts["parent"])
+        target = restored_version(meta, run)
+        if target is not None:
             rows = meta.rows(target)
             found = {n: Member(total=rows.get(n), snapshot=s) for n, s in meta.snapshots(target).items()}
             return Members(meta.current, tuple(found), found)
@@ -141,7 +142,11 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             before = meta.versions.published[meta.current]
             body = {key: dict(values) for key, values in before.items()}
         if facts.get("kind") == "rollback":
-            body = {key: dict(values) for key, values in meta.versions.published[int(facts["parent"])].items()}
+            restored = meta.versions.published.get(int(facts["parent"]))
+            if restored is None:
+                # Releases that did not keep it from expiry left such versions.
+                raise never_complete(meta.spec, version, f"it brings back version {facts['parent']}, which has expired")
+            body = {key: dict(values) for key, values in restored.items()}
             changed = list(body["snapshots"])
         else:
             changed = [name for name in facts["staged-tables"].split(",") if name]
