@@ -319,6 +319,25 @@ def test_of_two_erasures_at_once_the_earlier_one_is_told_to_run_again(ds: Datase
     assert ds.check().passed
 
 
+def test_an_erasure_that_another_one_takes_for_stopped_is_given_up(
+    ds: Dataset, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    """What it staged is gone when it has decided its version: nobody is left with a version to complete."""
+    before = ds.logs().filter("user_id != 1").localCheckpoint()
+
+    def second() -> None:
+        at("forget:written", kill)
+        with pytest.raises(Killed):
+            ds.forget_users([3], "second")
+
+    at("publish:before-claim", second)
+    with pytest.raises((ConflictError, StorageError), match="Run the job again"):
+        ds.forget_users([1], "first")
+    ds.write(make_log([2], 100), run_id="next", gate=False)
+    assert ds.forget_users([1], "first").clean
+    same_rows(ds.logs(), before.unionByName(make_log([2], 100).frame.filter("user_id != 1")))
+
+
 def test_a_stopped_run_is_given_up_by_its_id(ds: Dataset, make_log: MakeLog, at: Callable[..., None]) -> None:
 
     writer_discard = ds.tables._publisher.discard

@@ -294,6 +294,29 @@ def test_what_a_run_staged_goes_but_not_the_files_of_its_version(tmp_path: Path)
     assert delta_status(lake, meta).runs == ()
 
 
+@pytest.mark.parametrize("decided", [False, True])
+def test_what_is_taken_back_is_published_whole_or_not_at_all(tmp_path: Path, decided: bool) -> None:
+    """A run that was taken for stopped decides its version before it is looked at, or finds nothing to publish."""
+    store = StagedStore(str(tmp_path), {})
+    place = f"{tmp_path}/requests/f.parquet"
+    write_text(place, "rows")
+    action = json.dumps({"add": {"path": "f.parquet", "size": 4, "stats": '{"numRecords": 1}'}})
+    store.put("run/1", StagedFiles("requests", (action,)))
+    store.put_note("run/1", "other", '{"groups": [], "table": "other"}')
+
+    def look() -> bool:
+        # Who completes a version that is decided after this.
+        assert (store.get("run/1", "requests"), store.read_note("run/1", "other")) == (None, None)
+        assert set(store.attempts()) == {"run/1"}
+        return decided
+
+    assert store.take_back("run/1", look) == ([] if decided else ["other", "requests"])
+    assert (read_text(place) is not None) == decided
+    assert (store.get("run/1", "requests") is not None) == decided
+    assert (store.read_note("run/1", "other") is not None) == decided
+    assert store.tables("run/1") == (["other", "requests"] if decided else [])
+
+
 def test_erasures_are_events(log: VersionLog) -> None:
     log.record_erasure("gdpr", "begun")
     log.record_erasure("gdpr", "done")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -158,7 +159,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             ref = meta.tables[name] if name in meta.tables else self.lake.ref(dataset, name)
             own: Mapping[str, str] = {}
             if facts.get("kind") == RELAY:
-                anew = self._relay(dataset, ref, facts["attempt"], version)
+                anew = self._relay(meta.spec, ref, facts["attempt"], version)
                 if anew is None:
                     return  # another run completed it meanwhile
                 number, moved[name] = anew
@@ -196,13 +197,10 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             with retry:
                 staged = self.store(spec.name).get(attempt, ref.name)
                 if staged is None:
-                    versions = self.lake.log(spec.name).load()
-                    if version in versions.published or version in versions.abandoned:
-                        return None
-                    raise stuck(spec, ref, version, "it is gone", "no description of the staged files")
+                    self._refuse_pending(spec, ref, version)
+                    return None
                 if applied(ref, version) is None:
-                    for place, text in self.store(spec.name).lost(staged)[:1]:
-                        raise stuck(spec, ref, version, "a file of it is not as it was written", f"{place}: {text}")
+                    self._refuse_lost(spec, ref, version, staged)
                     removed = _taken_out(spec, ref, staged, version)
                     self.log(spec.name, ref.name).commit([*removed, *staged.actions], APP, version)
                 found = applied(ref, version)
@@ -211,15 +209,27 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                 return found, staged.facts or {}
         return None
 
-    def _relay(self, dataset: str, ref: DeltaRef, attempt: str, version: int) -> tuple[int, dict[str, int]] | None:
+    def _refuse_pending(self, spec: DatasetSpec, ref: DeltaRef, version: int) -> None:
+        """Nothing staged is left of a version that another run completed, or gave up; of a pending one it is gone."""
+        versions = self.lake.log(spec.name).load()
+        if version not in versions.published and version not in versions.abandoned:
+            raise stuck(spec, ref, version, "it is gone", "no description of the staged files")
+
+    def _refuse_lost(self, spec: DatasetSpec, ref: DeltaRef, version: int, staged: StagedFiles) -> None:
+        for place, text in self.store(spec.name).lost(staged)[:1]:
+            raise stuck(spec, ref, version, "a file of it is not as it was written", f"{place}: {text}")
+
+    def _relay(self, spec: DatasetSpec, ref: DeltaRef, attempt: str, version: int) -> tuple[int, dict[str, int]] | None:
         """Make a table's kept versions anew; gives the newest, and old -> new; ``None`` when it is done."""
+        store, dataset = self.store(spec.name), spec.name
         for retry in self._retrying():
             with retry:
-                text = self.store(dataset).read_note(attempt, ref.name)
-                if text is None:
-                    if version in self.lake.log(dataset).load().published:
-                        return None
-                    raise StorageError(f"what was to be made anew of {ref.name} is gone", fix="Run the job again.")
+                text, staged = store.read_note(attempt, ref.name), store.get(attempt, ref.name)
+                if text is None or staged is None:
+                    self._refuse_pending(spec, ref, version)
+                    return None
+                if applied(ref, version) is None:
+                    self._refuse_lost(spec, ref, version, staged)
                 relay = Relay.from_json(text)
                 markers = [(f"{APP}-relay-{version}", n + 1) for n in range(len(relay.snapshots) - 1)]
                 made = relay_table(ref, self.log(dataset, ref.name), relay, [*markers, (APP, version)], applied_by)
@@ -293,7 +303,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             return
         if meta.pending is not None and meta.claim(meta.pending).get("attempt") == run.attempt:
             return
-        if any(facts.get("attempt") == run.attempt for facts in meta.versions.claims.values()):
+        if run.attempt in meta.decided:
             return
         self.store(spec.name).discard(run.attempt)
 
@@ -314,11 +324,13 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                 continue
             version = meta.decided.get(attempt)
             if version is None:
-                found |= set(store.tables(attempt))
-                store.discard(attempt)
+                found |= set(store.take_back(attempt, partial(self._has_decided, meta.spec.name, attempt)))
             elif version != meta.pending:
                 store.forget(attempt)
         return found
+
+    def _has_decided(self, dataset: str, attempt: str) -> bool:
+        return any(facts.get("attempt") == attempt for facts in self.lake.log(dataset).load().claims.values())
 
 
 def _taken_out(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles, version: int) -> list[str]:
