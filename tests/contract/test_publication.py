@@ -338,6 +338,23 @@ def test_an_erasure_that_another_one_takes_for_stopped_is_given_up(
     same_rows(ds.logs(), before.unionByName(make_log([2], 100).frame.filter("user_id != 1")))
 
 
+def test_an_erasure_that_is_given_up_commits_nothing_after_it(
+    spark: SparkSession, settings: Settings, name: str, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    """On Delta it makes one kept version after the other anew."""
+    raw = make_log([1])
+    ds = Dataset.create(spark, settings.model_copy(update={"format": "delta"}), name, raw.schema, raw)
+    for number in range(3):
+        ds.write(make_log([1 + number], 100 * number), gate=False)
+    before = ds.logs().localCheckpoint()
+    at("relay:made", lambda: ds.publication.abandon(4))
+    with pytest.raises(ConflictError, match=r"version 4 .* was abandoned"):
+        ds.forget_users([1], "gdpr")
+    same_rows(ds.logs(), before)
+    ds.write(make_log([4], 300), gate=False)
+    same_rows(ds.logs(), before.unionByName(make_log([4], 300).frame))
+
+
 def test_a_stopped_run_is_given_up_by_its_id(ds: Dataset, make_log: MakeLog, at: Callable[..., None]) -> None:
 
     writer_discard = ds.tables._publisher.discard

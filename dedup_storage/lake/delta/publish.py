@@ -24,7 +24,15 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.errors import ForeignCommitError, StorageError
 from dedup_storage.faults import reached
-from dedup_storage.lake.delta.abandon import APP, DeltaAbandonment, applied, applied_by, never_complete, stuck
+from dedup_storage.lake.delta.abandon import (
+    APP,
+    DeltaAbandonment,
+    applied,
+    applied_by,
+    never_complete,
+    relay_app,
+    stuck,
+)
 from dedup_storage.lake.delta.branch import BRANCH_FACT, DeltaBranch
 from dedup_storage.lake.delta.files import live_files, replaced_files, restored_actions
 from dedup_storage.lake.delta.log import TableLog
@@ -231,7 +239,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                 if applied(ref, version) is None:
                     self._refuse_lost(spec, ref, version, staged)
                 relay = Relay.from_json(text)
-                markers = [(f"{APP}-relay-{version}", n + 1) for n in range(len(relay.snapshots) - 1)]
+                markers = [(relay_app(version), n + 1) for n in range(len(relay.snapshots) - 1)]
                 made = relay_table(ref, self.log(dataset, ref.name), relay, [*markers, (APP, version)], applied_by)
                 return made[-1], {str(old): new for old, new in zip(relay.snapshots, made, strict=False)}
         raise AssertionError("unreachable: tenacity reraises")
