@@ -355,6 +355,17 @@ def test_an_erasure_that_is_given_up_commits_nothing_after_it(
     same_rows(ds.logs(), before.unionByName(make_log([4], 300).frame))
 
 
+def test_nothing_of_a_write_that_is_given_up_stands_in_an_erasures_way(
+    ds: Dataset, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    at("publish:after-pick-impressions", kill)
+    with pytest.raises(Killed):
+        ds.write(make_log([2], 100), run_id="lost", gate=False)
+    ds.publication.abandon(2)
+    assert ds.forget_users([1]).clean
+    assert ds.publication.status().runs == ()
+
+
 def test_a_stopped_run_is_given_up_by_its_id(ds: Dataset, make_log: MakeLog, at: Callable[..., None]) -> None:
 
     writer_discard = ds.tables._publisher.discard

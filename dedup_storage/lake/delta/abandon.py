@@ -73,10 +73,10 @@ class DeltaAbandonment:
         for name in sorted(changed & meta.tables.keys()):
             snapshots[name] = self._undo_table(meta, meta.tables[name], version, before.get(name), anew=anew)
             reached(f"abandon:undone-{name}")
-        self.lake.log(meta.spec.name).undone(version, {"snapshots": snapshots})
         if "attempt" in facts:
-            # Its files go with the next maintenance, as any that nothing names.
-            StagedStore(self.lake.uri(meta.spec.name), self.lake.settings.catalog.properties).forget(facts["attempt"])
+            # Nobody can commit its files any more, and an erasure would find its users' rows in them for days.
+            StagedStore(self.lake.uri(meta.spec.name), self.lake.settings.catalog.properties).discard(facts["attempt"])
+        self.lake.log(meta.spec.name).undone(version, {"snapshots": snapshots})
 
     def _undo_table(self, meta: DeltaMetadata, ref: DeltaRef, version: int, before: int | None, *, anew: bool) -> int:
         log = TableLog(self.spark, self.lake.uri(meta.spec.name, ref.name))
