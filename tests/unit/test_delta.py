@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -15,6 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from dedup_storage import faults
 from dedup_storage.config import load_settings
 from dedup_storage.errors import DatasetNotFoundError, UsageError, VersionNotFoundError
+from dedup_storage.lake.delta import files
 from dedup_storage.lake.delta.files import live_files, parquet_actions, replaced_files, restored_actions
 from dedup_storage.lake.delta.layout import (
     bucket_column,
@@ -242,6 +244,52 @@ def test_files_that_spark_does_not_read_are_not_adopted(tmp_path: Path) -> None:
     added = [json.loads(action)["add"] for action in parquet_actions(str(tmp_path), {})]
     assert [a["path"] for a in added] == [f"file://{tmp_path}/a%20b.parquet", f"file://{tmp_path}/part/b.parquet"]
     assert [json.loads(a["stats"])["numRecords"] for a in added] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("folder", "root", "expected"),
+    [
+        (
+            "abfss://c@a.dfs.core.windows.net/a log",
+            "c/a log",
+            "abfss://c@a.dfs.core.windows.net/a%20log/part/b.parquet",
+        ),
+        ("hdfs://node:8020/logs/", "/logs/", "hdfs://node:8020/logs/part/b.parquet"),
+        ("s3a://bucket", "bucket", "s3a://bucket/part/b.parquet"),
+        ("file:///logs", "/logs", "file:///logs/part/b.parquet"),
+    ],
+)
+def test_files_are_adopted_at_the_address_of_their_folder(
+    folder: str, root: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store's file system knows nothing of accounts and name nodes."""
+    stored = tmp_path / root.strip("/") / "part" / "b.parquet"
+    stored.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"i": [1]}), stored)
+    store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    info = pafs.FileInfo(f"{root.rstrip('/')}/part/b.parquet", type=pafs.FileType.File, mtime_ns=0, size=1)
+    monkeypatch.setattr(files, "open_folder", lambda *_: (store, root))
+    monkeypatch.setattr(files, "list_files", lambda *_: [info])
+    added = [json.loads(action)["add"]["path"] for action in parquet_actions(folder, {})]
+    assert added == [expected]
+
+
+def test_adopted_files_are_found_whatever_their_names(tmp_path: Path) -> None:
+    """The log names them quoted, once, and so do the actions that are read from it, from a checkpoint too."""
+    names = {"part 1%20.parquet", "b#?é.parquet"}
+    for name in names:
+        write_text(f"{tmp_path}/a log/{name}", "")
+        pq.write_table(pa.table({"i": [1]}), tmp_path / "a log" / name)
+    place = tmp_path / "t"
+    table = DeltaTable.create(str(place), schema=pa.schema([("i", pa.int64())]))
+    actions = parquet_actions(str(tmp_path / "a log"), {})
+    (place / "_delta_log" / f"{1:020}.json").write_text("\n".join(actions))
+    ref = DeltaRef("t", str(place), {})
+    for _ in range(2):
+        assert {ref.place(path) for path in live_files(ref).paths} == {f"{tmp_path}/a log/{name}" for name in names}
+        assert restored_actions(ref, actions) == []
+        table.update_incremental()
+        table.create_checkpoint()
 
 
 def test_a_restore_takes_out_and_names_again(tmp_path: Path) -> None:
