@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from dedup_storage import faults
 from dedup_storage.config import Settings
 from dedup_storage.dataset.adopt import adopt
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.errors import DatasetExistsError, DedupStorageError, DuplicateRowsError, InputError, UsageError
+from dedup_storage.errors import (
+    DatasetExistsError,
+    DatasetNotFoundError,
+    DedupStorageError,
+    DuplicateRowsError,
+    InputError,
+    UsageError,
+)
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import Grain, LogSchema
 from dedup_storage.sources.raw import RawLog
+from tests.contract.test_convert import StoppedError
 from tests.contract.test_reader import rows_of
 from tests.integration.test_reader_spark import read
 from tests.spark.helpers import FLAT_TYPES, flat_rows, flat_schema, frame, same_rows
@@ -89,6 +101,43 @@ def test_an_adopted_log_is_read_written_to_and_converted(
     done = ds.convert(f"{name}_b", layout=Layout.SPLIT, buckets=4, run_id="turn")
     assert (done.requests, done.impressions) == (15, 45)
     same_rows(Dataset.open(spark, lake, f"{name}_b").logs(), ds.logs())
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("then", ["adopt", "write"])
+def test_nothing_of_a_stopped_adoption_is_taken_for_another_log(
+    spark: SparkSession, settings: Settings, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """On Delta; the folder of another table that has files is left as it is."""
+    lake = settings.model_copy(update={"format": "delta"})
+    places = [str(tmp_path / str(number)) for number in range(2)]
+    for number, place in enumerate(places):
+        numbered(spark, [1 + number], 100 * number).frame.write.parquet(place)
+
+    def stop(reached: str, point: str) -> None:
+        if reached == point:
+            raise StoppedError
+
+    for point in ("adopt:claimed", "adopt:published"):
+        monkeypatch.setattr(faults, "watcher", partial(stop, point=point))
+        with pytest.raises(StoppedError):
+            adopt(spark, lake, name, schema(), places[0])
+        monkeypatch.setattr(faults, "watcher", None)
+        with pytest.raises(DatasetNotFoundError):
+            Dataset.open(spark, lake, name)
+    second = numbered(spark, [2], 100)
+    if then == "adopt":
+        adopt(spark, lake, name, schema(), places[1])
+        ds = Dataset.open(spark, lake, name)
+    else:
+        ds = Dataset.create(spark, lake, name, schema(), second, layout=Layout.FLAT, buckets=1)
+        ds.write(second, gate=False)
+    assert [(v.version, v.job) for v in ds.versions()] == [(1, then)]
+    same_rows(ds.logs(), second.frame)
+    shutil.rmtree(f"{lake.local_warehouse}/{name}/_versions")
+    with pytest.raises(DatasetExistsError, match="a table logs that is no dataset's"):
+        adopt(spark, lake, name, schema(), places[0])
+    assert DeltaTable(f"{lake.local_warehouse}/{name}/logs").file_uris()
 
 
 def test_what_cannot_be_adopted(spark: SparkSession, lake: Settings, name: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dedup_storage import faults
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change, Strategy
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.errors import ConflictError, StorageError, StuckPublicationError, UsageError
 from tests.contract.conftest import MakeLog
 from tests.spark.helpers import day, frame, same_rows
@@ -121,6 +122,58 @@ def test_a_replacement_meets_a_compaction_after_it_was_prepared(
     same_rows(ds.logs(3), raw.frame.unionByName(make_log([2], 100).frame))
     same_rows(ds.logs(), raw.frame.unionByName(make_log([2], 100).frame).unionByName(make_log([3], 300).frame))
     assert ds.check(3).passed
+
+
+def test_a_version_between_is_kept_where_a_compaction_is_taken_in(
+    ds: Dataset, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    # Two files a bucket, so that a compaction has something to join.
+    ds.write(make_log([1], 100), run_id="more", gate=False)
+    compact(ds, "impressions")
+    at("publish:before-claim", lambda: ds.write(make_log([3], 300), run_id="between", gate=False))
+    ds.maintain(expire=False, orphans=False)
+    expected = make_log([1]).frame.unionByName(make_log([1], 100).frame).unionByName(make_log([3], 300).frame)
+    assert [v.run_id for v in ds.versions()][:3] == ["day-1", "more", "between"]
+    same_rows(ds.logs(), expected)
+    assert ds.check().passed
+
+
+def test_a_rollback_that_is_decided_keeps_its_version_from_expiry(
+    ds: Dataset, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    ds.write(make_log([2], 100), run_id="day-2", gate=False)
+
+    def stopped() -> None:
+        at("publish:after-claim", kill)
+        with pytest.raises(Killed):
+            ds.rollback(1, run_id="back")
+
+    at("maintain:remembered", stopped)
+    assert ds.maintain(policy=Policy(keep_versions=1, keep_days=0), compact=False).expired_versions == ()
+    ds.write(make_log([3], 300), run_id="next", gate=False)
+    assert [(v.version, v.run_id) for v in ds.versions()] == [(1, "day-1"), (2, "day-2"), (3, "back"), (4, "next")]
+    same_rows(ds.logs(), make_log([1]).frame.unionByName(make_log([3], 300).frame))
+    assert ds.check().passed
+
+
+def test_a_rollback_whose_version_has_expired_is_given_up(
+    spark: SparkSession, settings: Settings, name: str, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    """On Delta, as releases left it that did not keep the version."""
+    raw = make_log([1])
+    ds = Dataset.create(spark, settings.model_copy(update={"format": "delta"}), name, raw.schema, raw)
+    ds.write(raw, gate=False)
+    ds.write(make_log([2], 100), gate=False)
+    at("publish:after-pick-impressions", kill)
+    with pytest.raises(Killed):
+        ds.rollback(1)
+    DeltaTable(f"{ds.settings.warehouse_uri}/{name}/_versions").delete("event = 'published' AND version = 1")
+    with pytest.raises(StuckPublicationError, match=r"brings back version 1, which has expired.*versions abandon 3"):
+        ds.write(make_log([3], 300), gate=False)
+    ds.publication.abandon(3)
+    ds.write(make_log([3], 300), gate=False)
+    expected = raw.frame.unionByName(make_log([2], 100).frame).unionByName(make_log([3], 300).frame)
+    same_rows(ds.logs(), expected)
 
 
 def stuck_backfill(ds: Dataset, at: Callable[..., None], run_id: str) -> None:
@@ -264,6 +317,53 @@ def test_of_two_erasures_at_once_the_earlier_one_is_told_to_run_again(ds: Datase
     assert (done.clean, done.not_found) == (True, 0)
     same_rows(ds.logs(), before)
     assert ds.check().passed
+
+
+def test_an_erasure_that_another_one_takes_for_stopped_is_given_up(
+    ds: Dataset, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    """What it staged is gone when it has decided its version: nobody is left with a version to complete."""
+    before = ds.logs().filter("user_id != 1").localCheckpoint()
+
+    def second() -> None:
+        at("forget:written", kill)
+        with pytest.raises(Killed):
+            ds.forget_users([3], "second")
+
+    at("publish:before-claim", second)
+    with pytest.raises((ConflictError, StorageError), match="Run the job again"):
+        ds.forget_users([1], "first")
+    ds.write(make_log([2], 100), run_id="next", gate=False)
+    assert ds.forget_users([1], "first").clean
+    same_rows(ds.logs(), before.unionByName(make_log([2], 100).frame.filter("user_id != 1")))
+
+
+def test_an_erasure_that_is_given_up_commits_nothing_after_it(
+    spark: SparkSession, settings: Settings, name: str, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    """On Delta it makes one kept version after the other anew."""
+    raw = make_log([1])
+    ds = Dataset.create(spark, settings.model_copy(update={"format": "delta"}), name, raw.schema, raw)
+    for number in range(3):
+        ds.write(make_log([1 + number], 100 * number), gate=False)
+    before = ds.logs().localCheckpoint()
+    at("relay:made", lambda: ds.publication.abandon(4))
+    with pytest.raises(ConflictError, match=r"version 4 .* was abandoned"):
+        ds.forget_users([1], "gdpr")
+    same_rows(ds.logs(), before)
+    ds.write(make_log([4], 300), gate=False)
+    same_rows(ds.logs(), before.unionByName(make_log([4], 300).frame))
+
+
+def test_nothing_of_a_write_that_is_given_up_stands_in_an_erasures_way(
+    ds: Dataset, make_log: MakeLog, at: Callable[..., None]
+) -> None:
+    at("publish:after-pick-impressions", kill)
+    with pytest.raises(Killed):
+        ds.write(make_log([2], 100), run_id="lost", gate=False)
+    ds.publication.abandon(2)
+    assert ds.forget_users([1]).clean
+    assert ds.publication.status().runs == ()
 
 
 def test_a_stopped_run_is_given_up_by_its_id(ds: Dataset, make_log: MakeLog, at: Callable[..., None]) -> None:

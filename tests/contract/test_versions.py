@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -119,6 +120,44 @@ def test_a_commit_from_elsewhere_is_noticed(
     ds.rollback(1)
     ds.write(make_log([2], 100), gate=False)
     same_rows(ds.logs(), make_log([1]).frame.unionByName(make_log([2], 100).frame))
+
+
+@pytest.mark.crash
+def test_a_version_is_brought_back_while_maintenance_expires_it(
+    ds: Dataset, make_log: MakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rollback is whole before the version expires, or refused after it; its rows stay when it is no newest one."""
+    ds.write(make_log([1], 100), mode="replace", gate=False)
+    policy = Policy(keep_versions=1, keep_days=0)
+
+    def once(point: str, action: Callable[[], object]) -> None:
+        def watch(reached: str) -> None:
+            if reached == point:
+                monkeypatch.setattr(faults, "watcher", None)
+                action()
+
+        monkeypatch.setattr(faults, "watcher", watch)
+
+    def bring_back() -> None:
+        ds.rollback(1)
+        ds.write(make_log([1], 200), mode="replace", gate=False)
+
+    once("maintain:remembered", bring_back)
+    assert ds.maintain(policy=policy, compact=False).expired_versions == (1,)
+    assert [v.version for v in ds.versions()] == [2, 3, 4]
+    same_rows(ds.logs(3), make_log([1]).frame)
+    same_rows(ds.logs(), make_log([1], 200).frame)
+    once("publish:before-claim", lambda: ds.maintain(policy=policy, compact=False))
+    if ds.tables.name == "delta":
+        with pytest.raises(VersionNotFoundError, match=r"version 2 .* expired while it was brought back"):
+            ds.rollback(2)
+        expected = make_log([1], 200).frame
+    else:
+        # A rollback holds what it brings back from the start.
+        ds.rollback(2)
+        expected = make_log([1], 100).frame
+    ds.write(make_log([2], 300), gate=False)
+    same_rows(ds.logs(), expected.unionByName(make_log([2], 300).frame))
 
 
 def test_a_pin_while_maintenance_expires_its_version(

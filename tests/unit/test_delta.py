@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -14,6 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from dedup_storage import faults
 from dedup_storage.config import load_settings
 from dedup_storage.errors import DatasetNotFoundError, UsageError, VersionNotFoundError
+from dedup_storage.lake.delta import files
 from dedup_storage.lake.delta.files import live_files, parquet_actions, replaced_files, restored_actions
 from dedup_storage.lake.delta.layout import (
     bucket_column,
@@ -116,6 +119,41 @@ def test_a_pin_and_an_expiry_at_once(log: VersionLog, first: str, monkeypatch: p
     assert done == [point]
 
 
+@pytest.mark.parametrize("first", ["rollback", "expiry"])
+def test_a_rollback_and_an_expiry_at_once(log: VersionLog, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever commits first wins: no version expires that a decided one brings back, and none is brought back after."""
+    for number in (1, 2):
+        log.claim(number, {})
+        log.publish(number, {"snapshots": {}})
+    facts = {"kind": "rollback", "parent": "1"}
+    if first == "rollback":
+
+        def watcher(reached: str) -> None:
+            if reached == "maintain:remembered":
+                monkeypatch.setattr(faults, "watcher", None)
+                assert log.claim(3, facts, 1)
+
+        monkeypatch.setattr(faults, "watcher", watcher)
+        assert log.forget([1]) == []
+        assert log.forget([1]) == []
+        assert log.publish(3, {"snapshots": {}})
+        assert log.forget([1]) == [1]
+    else:
+        written = log._write
+
+        def expire(*args: Any) -> None:
+            monkeypatch.setattr(log, "_write", written)
+            assert log.forget([1]) == [1]
+            written(*args)
+
+        monkeypatch.setattr(log, "_write", expire)
+        assert not log.claim(3, facts, 1)
+        assert not log.claim(3, facts, 1)
+        assert set(log.load().claims) == {1, 2}
+        assert log.claim(3, {})
+    assert set(log.load().published) == ({2, 3} if first == "rollback" else {2})
+
+
 def test_many_events_are_joined(log: VersionLog) -> None:
     for number in range(1, 33):
         log.claim(number, {"run-id": str(number)})
@@ -208,6 +246,52 @@ def test_files_that_spark_does_not_read_are_not_adopted(tmp_path: Path) -> None:
     assert [json.loads(a["stats"])["numRecords"] for a in added] == [3, 3]
 
 
+@pytest.mark.parametrize(
+    ("folder", "root", "expected"),
+    [
+        (
+            "abfss://c@a.dfs.core.windows.net/a log",
+            "c/a log",
+            "abfss://c@a.dfs.core.windows.net/a%20log/part/b.parquet",
+        ),
+        ("hdfs://node:8020/logs/", "/logs/", "hdfs://node:8020/logs/part/b.parquet"),
+        ("s3a://bucket", "bucket", "s3a://bucket/part/b.parquet"),
+        ("file:///logs", "/logs", "file:///logs/part/b.parquet"),
+    ],
+)
+def test_files_are_adopted_at_the_address_of_their_folder(
+    folder: str, root: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store's file system knows nothing of accounts and name nodes."""
+    stored = tmp_path / root.strip("/") / "part" / "b.parquet"
+    stored.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"i": [1]}), stored)
+    store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    info = pafs.FileInfo(f"{root.rstrip('/')}/part/b.parquet", type=pafs.FileType.File, mtime_ns=0, size=1)
+    monkeypatch.setattr(files, "open_folder", lambda *_: (store, root))
+    monkeypatch.setattr(files, "list_files", lambda *_: [info])
+    added = [json.loads(action)["add"]["path"] for action in parquet_actions(folder, {})]
+    assert added == [expected]
+
+
+def test_adopted_files_are_found_whatever_their_names(tmp_path: Path) -> None:
+    """The log names them quoted, once, and so do the actions that are read from it, from a checkpoint too."""
+    names = {"part 1%20.parquet", "b#?é.parquet"}
+    for name in names:
+        write_text(f"{tmp_path}/a log/{name}", "")
+        pq.write_table(pa.table({"i": [1]}), tmp_path / "a log" / name)
+    place = tmp_path / "t"
+    table = DeltaTable.create(str(place), schema=pa.schema([("i", pa.int64())]))
+    actions = parquet_actions(str(tmp_path / "a log"), {})
+    (place / "_delta_log" / f"{1:020}.json").write_text("\n".join(actions))
+    ref = DeltaRef("t", str(place), {})
+    for _ in range(2):
+        assert {ref.place(path) for path in live_files(ref).paths} == {f"{tmp_path}/a log/{name}" for name in names}
+        assert restored_actions(ref, actions) == []
+        table.update_incremental()
+        table.create_checkpoint()
+
+
 def test_a_restore_takes_out_and_names_again(tmp_path: Path) -> None:
     ref = _table(tmp_path / "t", ["2024-01-01", "2024-01-02"])
     old = live_files(ref)
@@ -256,6 +340,29 @@ def test_what_a_run_staged_goes_but_not_the_files_of_its_version(tmp_path: Path)
     # The pending one is completed from its description.
     assert set(store.attempts()) == {"run/2"}
     assert delta_status(lake, meta).runs == ()
+
+
+@pytest.mark.parametrize("decided", [False, True])
+def test_what_is_taken_back_is_published_whole_or_not_at_all(tmp_path: Path, decided: bool) -> None:
+    """A run that was taken for stopped decides its version before it is looked at, or finds nothing to publish."""
+    store = StagedStore(str(tmp_path), {})
+    place = f"{tmp_path}/requests/f.parquet"
+    write_text(place, "rows")
+    action = json.dumps({"add": {"path": "f.parquet", "size": 4, "stats": '{"numRecords": 1}'}})
+    store.put("run/1", StagedFiles("requests", (action,)))
+    store.put_note("run/1", "other", '{"groups": [], "table": "other"}')
+
+    def look() -> bool:
+        # Who completes a version that is decided after this.
+        assert (store.get("run/1", "requests"), store.read_note("run/1", "other")) == (None, None)
+        assert set(store.attempts()) == {"run/1"}
+        return decided
+
+    assert store.take_back("run/1", look) == ([] if decided else ["other", "requests"])
+    assert (read_text(place) is not None) == decided
+    assert (store.get("run/1", "requests") is not None) == decided
+    assert (store.read_note("run/1", "other") is not None) == decided
+    assert store.tables("run/1") == (["other", "requests"] if decided else [])
 
 
 def test_erasures_are_events(log: VersionLog) -> None:

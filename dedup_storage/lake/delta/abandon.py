@@ -15,18 +15,22 @@ from dedup_storage.errors import StuckPublicationError
 from dedup_storage.faults import reached
 from dedup_storage.lake.delta.files import restored_actions
 from dedup_storage.lake.delta.log import TableLog
-from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
+from dedup_storage.lake.delta.metadata import MEMBERS, DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
+from dedup_storage.lake.delta.relay import RELAY
 from dedup_storage.lake.delta.stage import StagedStore
+from dedup_storage.lake.members import Members
 from dedup_storage.lake.publishing import LostRaceError
 from dedup_storage.lake.retries import small_commits
 from dedup_storage.layout import DatasetSpec
 
-__all__ = ["APP", "DeltaAbandonment", "applied", "applied_by", "stuck"]
+__all__ = ["APP", "DeltaAbandonment", "applied", "applied_by", "never_complete", "relay_app", "stuck"]
 
 # Delta's application id of publications; its version is the dataset's version. Another one undoes them.
 APP = "dedup-storage"
 _UNDOING = f"{APP}-undo"
+# Beyond every number of a version made anew.
+_ALL = 2**31
 
 
 class DeltaAbandonment:
@@ -62,20 +66,25 @@ class DeltaAbandonment:
         before = meta.snapshots(meta.current) if meta.current else {}
         changed = {name for name in facts.get("staged-tables", "").split(",") if name}
         if facts.get("kind") == "rollback":
-            changed |= set(meta.snapshots(int(facts["parent"])))
-        snapshots = {}
+            # The version that it brings back may have expired.
+            text = facts.get(MEMBERS)
+            changed |= set(Members.from_json(text).tables if text else meta.snapshots(int(facts["parent"])))
+        snapshots, anew = {}, facts.get("kind") == RELAY
         for name in sorted(changed & meta.tables.keys()):
-            snapshots[name] = self._undo_table(meta, meta.tables[name], version, before.get(name))
+            snapshots[name] = self._undo_table(meta, meta.tables[name], version, before.get(name), anew=anew)
             reached(f"abandon:undone-{name}")
-        self.lake.log(meta.spec.name).undone(version, {"snapshots": snapshots})
         if "attempt" in facts:
-            # Its files go with the next maintenance, as any that nothing names.
-            StagedStore(self.lake.uri(meta.spec.name), self.lake.settings.catalog.properties).forget(facts["attempt"])
+            # Nobody can commit its files any more, and an erasure would find its users' rows in them for days.
+            StagedStore(self.lake.uri(meta.spec.name), self.lake.settings.catalog.properties).discard(facts["attempt"])
+        self.lake.log(meta.spec.name).undone(version, {"snapshots": snapshots})
 
-    def _undo_table(self, meta: DeltaMetadata, ref: DeltaRef, version: int, before: int | None) -> int:
+    def _undo_table(self, meta: DeltaMetadata, ref: DeltaRef, version: int, before: int | None, *, anew: bool) -> int:
         log = TableLog(self.spark, self.lake.uri(meta.spec.name, ref.name))
         for attempt in small_commits(lambda error: isinstance(error, LostRaceError)):
             with attempt:
+                if anew:
+                    # An erasure's commits have transactions of their own, one for each version that it makes anew.
+                    log.commit([], relay_app(version), _ALL)
                 if applied(ref, version) is None:
                     log.commit([], APP, version)
                 if applied_by(ref, _UNDOING, version) is None:
@@ -90,12 +99,21 @@ class DeltaAbandonment:
 
 def stuck(spec: DatasetSpec, ref: DeltaRef, version: int, why: str, found: str) -> StuckPublicationError:
     """The error for a decided version whose part in a table cannot be committed."""
+    return never_complete(spec, version, f"what its run staged in {ref.name} cannot be brought in, {why}", found)
+
+
+def never_complete(spec: DatasetSpec, version: int, why: str, found: str | None = None) -> StuckPublicationError:
+    """The error for a decided version that nobody can complete."""
     return StuckPublicationError(
-        f"version {version} of {spec.name} is decided and cannot be completed: what its run staged in {ref.name} "
-        f"cannot be brought in, {why}",
-        got=found[:200],
+        f"version {version} of {spec.name} is decided and cannot be completed: {why}",
+        got=found[:200] if found else None,
         fix=f"Readers are not affected. Give it up: dedup-storage versions abandon {version}, then run its job again.",
     )
+
+
+def relay_app(version: int) -> str:
+    """The application of the commits by which a version makes others anew; theirs are numbered from 1."""
+    return f"{APP}-relay-{version}"
 
 
 def applied(ref: DeltaRef, version: int) -> int | None:

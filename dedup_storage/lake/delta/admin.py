@@ -58,7 +58,7 @@ class DeltaAdmin(Admin[DeltaMetadata]):
         since = (time.time_ns() // 1_000_000 - RECENT_MS) * 1_000_000
         staged = [f for f in list_files(f"{root}/{STAGED_FOLDER}", self._store) if f.mtime_ns >= since]
         if staged:
-            tables = {f.base_name.removesuffix(".json") for f in staged}
+            tables = {f.base_name.removesuffix(".json") for f in staged if f.base_name.endswith(".json")}
             found.append(f"rows are staged and not published (in {', '.join(sorted(tables))})")
         return found
 

@@ -262,18 +262,18 @@ class DeltaBranch:
         """When it last stored something, in milliseconds since the epoch."""
         return max((f.mtime_ns / 1e6 for f in list_files(self._uri, self._properties)), default=0.0)
 
-    def stage(self, base: int, attempt: str, facts: Mapping[str, str] | None) -> None:
+    def stage(self, base: int | None, attempt: str, facts: Mapping[str, str] | None) -> None:
         """Stage the net change of the parts under an attempt, for today's table.
 
         Args:
-            base: The Delta version that the branch began at.
+            base: The Delta version that the branch began at; ``None`` where its version expired.
             attempt: Names what is published.
             facts: To keep with the table's part of the version.
 
         Raises:
             ConflictError: files that the run takes out are gone, or the branch was dropped meanwhile.
         """
-        if self.begun_at() != base:
+        if base is None or self.begun_at() != base:
             raise branch_gone(self.dataset, self.table)
         net = self.net()
         live = live_files(self.lake.ref(self.dataset, self.table)).at(net.removed)

@@ -63,6 +63,13 @@ class Versions:
             if (table, name) in self.tags:
                 self.tags[table, name] = snapshot
 
+    @property
+    def restored(self) -> set[int]:
+        """Versions that a rollback brings back which is decided and not complete: it needs them."""
+        last = max(self.published, default=0)
+        pending = (facts for version, facts in self.claims.items() if version > last)
+        return {int(facts["parent"]) for facts in pending if facts.get("kind") == "rollback"}
+
     def today(self, table: str, snapshot: int) -> int:
         """The Delta version that stands for one that something remembers."""
         for moves in self.moves:

@@ -197,15 +197,15 @@ def restored_actions(ref: DeltaRef, target: Iterable[str]) -> list[str]:
 def parquet_actions(folder: str, properties: Mapping[str, str]) -> list[str]:
     """The actions that add a folder's Parquet files where they lie, with their rows from the footers, as JSON."""
     filesystem, root = open_folder(folder, properties)
-    scheme = folder.split("://", 1)[0] + "://" if "://" in folder else "file://"
-    found = []
+    base, found = _address(folder, root), []
     for file in sorted(list_files(folder, properties), key=lambda f: f.path):
-        if is_hidden(file.path[len(root) :].strip("/")):
+        place = file.path[len(root) :].strip("/")
+        if is_hidden(place):
             continue
         with filesystem.open_input_file(file.path) as stream:
             rows = pq.read_metadata(stream).num_rows
         add = {
-            "path": scheme + quote(file.path),
+            "path": f"{base}/{quote(place)}",
             "partitionValues": {},
             "size": file.size,
             "modificationTime": file.mtime_ns // 1_000_000,
@@ -214,3 +214,12 @@ def parquet_actions(folder: str, properties: Mapping[str, str]) -> list[str]:
         }
         found.append(json.dumps({"add": add}))
     return found
+
+
+def _address(folder: str, root: str) -> str:
+    """A folder's address as Delta's log names it: its own scheme, store or name node, and the place in it quoted."""
+    scheme, separator, rest = folder.partition("://")
+    if not separator or scheme == "file":
+        return f"file://{quote(root.rstrip('/'))}"
+    authority, _, inner = rest.partition("/")
+    return f"{scheme}://{authority}/{quote(inner)}".rstrip("/")

@@ -13,10 +13,11 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetExistsError, InputError
 from dedup_storage.lake.branch import branch_name
+from dedup_storage.lake.delta.adopt import adopt_log, clear_stopped
 from dedup_storage.lake.delta.branch import DeltaBranch, branches_of
 from dedup_storage.lake.delta.columns import add_logged, add_promoted
 from dedup_storage.lake.delta.erasure import DeltaErasure
-from dedup_storage.lake.delta.files import live_files, parquet_actions
+from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.layout import (
     bucket_column,
     bucket_expression,
@@ -29,7 +30,7 @@ from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
 from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.open import load_delta, refuse_unreadable
 from dedup_storage.lake.delta.proof import delta_damages, delta_files
-from dedup_storage.lake.delta.publish import APP, MOVED, DeltaPublisher
+from dedup_storage.lake.delta.publish import MOVED, DeltaPublisher
 from dedup_storage.lake.delta.samples import DeltaSamples
 from dedup_storage.lake.delta.segments import file_of_row, files_frame, segments_condition
 from dedup_storage.lake.delta.stage import StagedFiles
@@ -47,8 +48,6 @@ from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.lake.wholeness import Damage, StoredFiles
 from dedup_storage.layout import (
-    ROLE_PROPERTY,
-    SPEC_PROPERTY,
     DatasetSpec,
     TableRole,
     TableSpec,
@@ -92,28 +91,7 @@ class DeltaFormat(DeltaSamples):
 
     def adopt(self, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run) -> None:
         """Make a log that is there version 1 of a dataset: a table that names its files where they lie."""
-        name, anchor = self._path(spec.name, spec.anchor.name), spec.anchor.name
-        if kind == "parquet":
-            fields = ", ".join(f"{quoted(c)} {columns[c]}" for c in spec.source_columns)
-            self.spark.sql(f"CREATE TABLE IF NOT EXISTS {name} ({fields}) USING delta")
-            actions = parquet_actions(place, self.settings.catalog.properties)
-            self._publisher.log(spec.name, anchor).commit(actions, APP, 1)
-        else:
-            self.spark.sql(f"CREATE TABLE IF NOT EXISTS {name} SHALLOW CLONE delta.`{place.replace('`', '``')}`")
-        properties = {**file_properties(spec, spec.anchor), ROLE_PROPERTY: spec.anchor.role.value}
-        # Named again, it would have Delta rewrite every file.
-        del properties["delta.columnMapping.mode"]
-        self._set(name, properties)
-        log, ref = self.lake.log(spec.name), self.lake.ref(spec.name, anchor)
-        log.create()
-        log.claim(1, {"run-id": run.run_id, "job": run.job, "staged-tables": "", "dates": "*", "parent": "0"})
-        number = ref.load().version()
-        log.publish(1, {"snapshots": {anchor: number}, "rows": {anchor: live_files(ref, number).rows}})
-        # Last: from here on there is a dataset.
-        self._set(name, {SPEC_PROPERTY: spec.to_json()})
-
-    def _set(self, name: str, properties: Mapping[str, str]) -> None:
-        self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")
+        adopt_log(self.spark, self.lake, spec, kind, place, columns, run)
 
     def require(self, what: str, spec: DatasetSpec | None = None) -> None:
         """Delta has every operation; a log that lies as it was found has no segments to work on.
@@ -160,6 +138,7 @@ class DeltaFormat(DeltaSamples):
         Raises:
             DatasetExistsError: the folder holds tables of another format.
         """
+        clear_stopped(self.lake, spec)
         root = self.lake.uri(spec.name)
         others = [n for n in child_folders(root, self.settings.catalog.properties) if n[:1] not in "_."]
         foreign = [n for n in others if not self.lake.is_table(f"{root}/{n}")]

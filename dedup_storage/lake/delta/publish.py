@@ -17,13 +17,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 from dedup_storage.errors import ForeignCommitError, StorageError
 from dedup_storage.faults import reached
-from dedup_storage.lake.delta.abandon import APP, DeltaAbandonment, applied, applied_by, stuck
+from dedup_storage.lake.delta.abandon import (
+    APP,
+    DeltaAbandonment,
+    applied,
+    applied_by,
+    never_complete,
+    relay_app,
+    stuck,
+)
 from dedup_storage.lake.delta.branch import BRANCH_FACT, DeltaBranch
 from dedup_storage.lake.delta.files import live_files, replaced_files, restored_actions
 from dedup_storage.lake.delta.log import TableLog
@@ -34,7 +43,7 @@ from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
 from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
 from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import UNTAGGED
-from dedup_storage.lake.publishing import LostRaceError, PublisherBase, version_facts
+from dedup_storage.lake.publishing import LostRaceError, PublisherBase, restored_version, version_facts
 from dedup_storage.lake.runs import Run, files_lost
 from dedup_storage.layout import DEFINITION, DatasetSpec
 
@@ -69,7 +78,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         dataset, facts = meta.spec.name, run.table_facts.get(name)
         if name in run.segments:
             branch = DeltaBranch(self.spark, self.lake, dataset, name, str(run.branch))
-            branch.stage(meta.snapshots(run.base)[name], run.attempt, facts)
+            branch.stage(meta.snapshots(run.base).get(name), run.attempt, facts)
             reached(f"publish:restaged-{name}")
         elif self.store(dataset).get(run.attempt, name) is None:
             self.store(dataset).put(run.attempt, StagedFiles(name, facts=facts))
@@ -86,8 +95,11 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             facts[BRANCH_FACT] = run.branch
         if run.described is not None:
             facts[DESCRIBED] = run.described.to_json()
+        if MOVED in facts:
+            # What the run found when it began may lack a version that came between.
+            facts[MOVED] = json.dumps(self.compacted(meta))
         reached("publish:before-claim")
-        if not self.lake.log(spec.name).claim(version, facts):
+        if not self.lake.log(spec.name).claim(version, facts, restored_version(meta, run)):
             raise LostRaceError(f"version {version} was decided by another run")
         reached("publish:after-claim")
         self.complete(self.lake.load(spec.name), version)
@@ -98,10 +110,11 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
 
         Raises:
             StorageError: something of it is gone.
+            VersionNotFoundError: the version that it brings back has expired.
         """
         before = meta.snapshots(meta.current) if meta.current else {}
-        if run.facts.get("kind") == "rollback":
-            target = int(run.facts["parent"])
+        target = restored_version(meta, run)
+        if target is not None:
             rows = meta.rows(target)
             found = {n: Member(total=rows.get(n), snapshot=s) for n, s in meta.snapshots(target).items()}
             return Members(meta.current, tuple(found), found)
@@ -138,7 +151,11 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             before = meta.versions.published[meta.current]
             body = {key: dict(values) for key, values in before.items()}
         if facts.get("kind") == "rollback":
-            body = {key: dict(values) for key, values in meta.versions.published[int(facts["parent"])].items()}
+            restored = meta.versions.published.get(int(facts["parent"]))
+            if restored is None:
+                # Releases that did not keep it from expiry left such versions.
+                raise never_complete(meta.spec, version, f"it brings back version {facts['parent']}, which has expired")
+            body = {key: dict(values) for key, values in restored.items()}
             changed = list(body["snapshots"])
         else:
             changed = [name for name in facts["staged-tables"].split(",") if name]
@@ -150,7 +167,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             ref = meta.tables[name] if name in meta.tables else self.lake.ref(dataset, name)
             own: Mapping[str, str] = {}
             if facts.get("kind") == RELAY:
-                anew = self._relay(dataset, ref, facts["attempt"], version)
+                anew = self._relay(meta.spec, ref, facts["attempt"], version)
                 if anew is None:
                     return  # another run completed it meanwhile
                 number, moved[name] = anew
@@ -188,13 +205,10 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             with retry:
                 staged = self.store(spec.name).get(attempt, ref.name)
                 if staged is None:
-                    versions = self.lake.log(spec.name).load()
-                    if version in versions.published or version in versions.abandoned:
-                        return None
-                    raise stuck(spec, ref, version, "it is gone", "no description of the staged files")
+                    self._refuse_pending(spec, ref, version)
+                    return None
                 if applied(ref, version) is None:
-                    for place, text in self.store(spec.name).lost(staged)[:1]:
-                        raise stuck(spec, ref, version, "a file of it is not as it was written", f"{place}: {text}")
+                    self._refuse_lost(spec, ref, version, staged)
                     removed = _taken_out(spec, ref, staged, version)
                     self.log(spec.name, ref.name).commit([*removed, *staged.actions], APP, version)
                 found = applied(ref, version)
@@ -203,17 +217,29 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                 return found, staged.facts or {}
         return None
 
-    def _relay(self, dataset: str, ref: DeltaRef, attempt: str, version: int) -> tuple[int, dict[str, int]] | None:
+    def _refuse_pending(self, spec: DatasetSpec, ref: DeltaRef, version: int) -> None:
+        """Nothing staged is left of a version that another run completed, or gave up; of a pending one it is gone."""
+        versions = self.lake.log(spec.name).load()
+        if version not in versions.published and version not in versions.abandoned:
+            raise stuck(spec, ref, version, "it is gone", "no description of the staged files")
+
+    def _refuse_lost(self, spec: DatasetSpec, ref: DeltaRef, version: int, staged: StagedFiles) -> None:
+        for place, text in self.store(spec.name).lost(staged)[:1]:
+            raise stuck(spec, ref, version, "a file of it is not as it was written", f"{place}: {text}")
+
+    def _relay(self, spec: DatasetSpec, ref: DeltaRef, attempt: str, version: int) -> tuple[int, dict[str, int]] | None:
         """Make a table's kept versions anew; gives the newest, and old -> new; ``None`` when it is done."""
+        store, dataset = self.store(spec.name), spec.name
         for retry in self._retrying():
             with retry:
-                text = self.store(dataset).read_note(attempt, ref.name)
-                if text is None:
-                    if version in self.lake.log(dataset).load().published:
-                        return None
-                    raise StorageError(f"what was to be made anew of {ref.name} is gone", fix="Run the job again.")
+                text, staged = store.read_note(attempt, ref.name), store.get(attempt, ref.name)
+                if text is None or staged is None:
+                    self._refuse_pending(spec, ref, version)
+                    return None
+                if applied(ref, version) is None:
+                    self._refuse_lost(spec, ref, version, staged)
                 relay = Relay.from_json(text)
-                markers = [(f"{APP}-relay-{version}", n + 1) for n in range(len(relay.snapshots) - 1)]
+                markers = [(relay_app(version), n + 1) for n in range(len(relay.snapshots) - 1)]
                 made = relay_table(ref, self.log(dataset, ref.name), relay, [*markers, (APP, version)], applied_by)
                 return made[-1], {str(old): new for old, new in zip(relay.snapshots, made, strict=False)}
         raise AssertionError("unreachable: tenacity reraises")
@@ -285,7 +311,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             return
         if meta.pending is not None and meta.claim(meta.pending).get("attempt") == run.attempt:
             return
-        if any(facts.get("attempt") == run.attempt for facts in meta.versions.claims.values()):
+        if run.attempt in meta.decided:
             return
         self.store(spec.name).discard(run.attempt)
 
@@ -306,11 +332,13 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                 continue
             version = meta.decided.get(attempt)
             if version is None:
-                found |= set(store.tables(attempt))
-                store.discard(attempt)
+                found |= set(store.take_back(attempt, partial(self._has_decided, meta.spec.name, attempt)))
             elif version != meta.pending:
                 store.forget(attempt)
         return found
+
+    def _has_decided(self, dataset: str, attempt: str) -> bool:
+        return any(facts.get("attempt") == attempt for facts in self.lake.log(dataset).load().claims.values())
 
 
 def _taken_out(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles, version: int) -> list[str]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from dedup_storage.lake.folders import changed_files, delete_files, delete_folder, list_files, read_text, write_text
 
 __all__ = ["RUNS_FOLDER", "STAGED_FOLDER", "StagedFiles", "StagedStore"]
 
+Described = TypeVar("Described")
+
 STAGED_FOLDER = "_staged"
 # Parts of runs that work in parts.
 RUNS_FOLDER = "_runs"
+_DESCRIPTION = ".json"
+# Beside an attempt's descriptions: somebody is taking back what it staged, and nobody may publish it any more.
+_TAKEN_BACK = "taken-back"
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,19 @@ class StagedStore:
     def put(self, attempt: str, staged: StagedFiles) -> None:
         """Remember what an attempt staged in a table."""
         text = json.dumps({**asdict(staged), "attempt": attempt})
-        write_text(f"{self._folder(attempt)}/{staged.table}.json", text, self._properties)
+        write_text(self._description(attempt, staged.table), text, self._properties)
 
     def get(self, attempt: str, table: str) -> StagedFiles | None:
-        """What an attempt staged in a table."""
-        return self._read(f"{self._folder(attempt)}/{table}.json")
+        """What an attempt staged in a table; ``None`` when it is gone, or going."""
+        return self._unless_going(attempt, self._read(self._description(attempt, table)))
+
+    def _description(self, attempt: str, table: str) -> str:
+        return f"{self._folder(attempt)}/{table}{_DESCRIPTION}"
+
+    def _unless_going(self, attempt: str, found: Described) -> Described | None:
+        # Looked at after the description was read; see ``take_back``.
+        going = found is not None and read_text(f"{self._folder(attempt)}/{_TAKEN_BACK}", self._properties) is not None
+        return None if going else found
 
     def _read(self, place: str) -> StagedFiles | None:
         text = read_text(place, self._properties)
@@ -116,16 +129,18 @@ class StagedStore:
     def put_note(self, attempt: str, table: str, text: str) -> None:
         """Remember what an attempt is to do to a table beside adding and replacing files: a JSON object."""
         noted = json.dumps({**json.loads(text), "attempt": attempt})
-        write_text(f"{self._folder(attempt)}/{table}.json", noted, self._properties)
+        write_text(self._description(attempt, table), noted, self._properties)
 
     def read_note(self, attempt: str, table: str) -> str | None:
-        """What ``put_note`` remembered, and the attempt."""
-        return read_text(f"{self._folder(attempt)}/{table}.json", self._properties)
+        """What ``put_note`` remembered, and the attempt; ``None`` when it is gone, or going."""
+        return self._unless_going(attempt, read_text(self._description(attempt, table), self._properties))
 
     def attempts(self) -> dict[str, int]:
         """Attempts that have staged something -> when they began, in milliseconds since the epoch (UTC)."""
         found: dict[str, int] = {}
         for file in list_files(f"{self.uri}/{STAGED_FOLDER}", self._properties):
+            if not file.base_name.endswith(_DESCRIPTION):
+                continue
             folder = file.path.rsplit("/", 2)[-2]
             text = read_text(f"{self.uri}/{STAGED_FOLDER}/{folder}/{file.base_name}", self._properties)
             attempt = json.loads(text).get("attempt") if text is not None else None
@@ -137,7 +152,7 @@ class StagedStore:
     def tables(self, attempt: str) -> list[str]:
         """Tables that an attempt staged something in."""
         found = list_files(self._folder(attempt), self._properties)
-        return sorted(f.base_name.removesuffix(".json") for f in found)
+        return sorted(f.base_name.removesuffix(_DESCRIPTION) for f in found if f.base_name.endswith(_DESCRIPTION))
 
     def paths(self, table: str, newer_than_ms: float = 0) -> list[str]:
         """Places of the staged files of a table, of attempts that were described after a moment."""
@@ -159,17 +174,42 @@ class StagedStore:
 
     def _described(self, table: str, newer_than_ms: float = 0) -> list[str]:
         root = f"{self.uri}/{STAGED_FOLDER}"
-        files = [f for f in list_files(root, self._properties) if f.mtime_ns >= newer_than_ms * 1e6]
-        return [f"{root}/{f.path.rsplit('/', 2)[-2]}/{f.base_name}" for f in files if f.base_name == f"{table}.json"]
+        name, oldest = f"{table}{_DESCRIPTION}", newer_than_ms * 1e6
+        files = [f for f in list_files(root, self._properties) if f.base_name == name and f.mtime_ns >= oldest]
+        return [f"{root}/{f.path.rsplit('/', 2)[-2]}/{name}" for f in files]
 
     def forget(self, attempt: str) -> None:
         """Remove the descriptions; the files stay."""
         delete_folder(self._folder(attempt), self._properties)
 
     def discard(self, attempt: str) -> None:
-        """Remove an attempt's files and their descriptions."""
+        """Remove an attempt's files and their descriptions; of a run that is at work, see ``take_back``."""
         for table in self.tables(attempt):
-            staged = self.get(attempt, table)
+            staged = self._read(self._description(attempt, table))
             if staged is not None and not staged.borrowed:
                 delete_files(f"{self.uri}/{table}", staged.paths, self._properties)
         self.forget(attempt)
+
+    def take_back(self, attempt: str, decided: Callable[[], bool]) -> list[str]:
+        """Remove what an attempt staged, whose run may be at work and decide its version in this moment.
+
+        Whoever completes a version reads what is staged after it was decided, and looks whether that is going. So first
+        it is marked as going, then it is looked whether the attempt decided a version: one that did so later finds
+        nothing, and no version names a file that is removed here.
+
+        Args:
+            attempt: The attempt.
+            decided: Looks whether it has decided a version.
+
+        Returns:
+            The tables; none where it has, which then keeps everything.
+        """
+        tables = self.tables(attempt)
+        if not tables:
+            return []
+        write_text(f"{self._folder(attempt)}/{_TAKEN_BACK}", "", self._properties)
+        if decided():
+            delete_files(self._folder(attempt), [_TAKEN_BACK], self._properties)
+            return []
+        self.discard(attempt)
+        return tables

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from dedup_storage.faults import reached
 from dedup_storage.lake.delta.branch import DeltaBranch, branches_of
 from dedup_storage.lake.delta.files import live_files
-from dedup_storage.lake.delta.metadata import DeltaLake
+from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.stage import StagedStore
 from dedup_storage.lake.folders import delete_files, is_hidden, list_files, open_folder
@@ -84,8 +84,10 @@ class DeltaUpkeep:
     def clean(self, outdated: Outdated | None, *, orphans: bool, dry_run: bool) -> tuple[TableExpiry, ...]:
         """See ``Upkeep``; counts files."""
         expired, found = outdated.versions if outdated is not None else (), []
+        # A rollback may have brought a version back before it expired: its files are a new one's.
+        now = self.lake.load(self.spec.name)
         for name, ref in self.meta.tables.items():
-            unneeded = self._unneeded(ref, expired, orphans=orphans)
+            unneeded = self._unneeded(now, ref, expired, orphans=orphans)
             if not dry_run:
                 delete_files(ref.uri, (*unneeded.expired, *unneeded.orphans), self._properties)
             found.append(
@@ -103,15 +105,22 @@ class DeltaUpkeep:
         names = branches_of(self.lake, self.spec.name, table)
         return [DeltaBranch(self.spark, self.lake, self.spec.name, table, name) for name in names]
 
-    def _unneeded(self, ref: DeltaRef, expired: Collection[int], *, orphans: bool) -> _Unneeded:
-        """What expired versions alone name, and what nothing names for long enough."""
+    def _unneeded(self, now: DeltaMetadata, ref: DeltaRef, expired: Collection[int], *, orphans: bool) -> _Unneeded:
+        """What expired versions alone name, and what nothing names for long enough.
+
+        Args:
+            now: The dataset's tables now.
+            ref: One of them.
+            expired: The versions.
+            orphans: Whether to look for what nothing names.
+        """
         meta, old = self.meta, self._now_ms - self.policy.orphan_days * DAY_MS
         # What runs hold is looked at before what the table holds: it goes from the one to the other.
         needed = set(StagedStore(self.lake.uri(self.spec.name), self._properties).paths(ref.name, old))
         for branch in self._branches(ref.name):
             needed |= branch.held()[1]
         needed |= set(live_files(ref).paths)
-        for snapshot in meta.kept(ref.name, expired):
+        for snapshot in now.kept(ref.name, expired):
             needed |= set(live_files(ref, snapshot).paths)
         gone: set[str] = set()
         for snapshot in {meta.snapshots(n)[ref.name] for n in expired if ref.name in meta.snapshots(n)}:

@@ -62,7 +62,7 @@ _SCHEMA = pa.schema(
         ("body", pa.string()),
     ]
 )
-# Delta's application transaction of commits that rest on pins.
+# Delta's application transaction of commits that rest on which versions there are: pins, expiry, rollbacks.
 _PINS = "pins"
 _FOREVER = "interval 36500 days"
 # Small files of the table itself, one an event, before they are joined.
@@ -99,9 +99,15 @@ class VersionLog:
     def _fold(self, table: DeltaTable) -> Versions:
         return fold(table.to_pyarrow_table().to_pylist())
 
-    def claim(self, version: int, facts: Mapping[str, str]) -> bool:
-        """Decide a version; ``False`` when another run decided it, or this one would leave a gap."""
-        return self._append_once("claim", version, facts)
+    def claim(self, version: int, facts: Mapping[str, str], restored: int | None = None) -> bool:
+        """Decide a version; ``False`` when another run decided it, or this one would leave a gap.
+
+        Args:
+            version: Its number.
+            facts: Of the run.
+            restored: The version that it brings back: where that expires in the same moment, the claim is refused.
+        """
+        return self._append_once("claim", version, facts, restored=restored)
 
     def publish(self, version: int, body: Mapping[str, Any], moved: Mapping[str, Any] | None = None) -> bool:
         """Complete a version, and say which Delta versions stand for others from then on.
@@ -126,8 +132,10 @@ class VersionLog:
         body: Mapping[str, Any],
         moved: Mapping[str, Any] | None = None,
         once: str | None = None,
+        restored: int | None = None,
     ) -> bool:
-        """Append an event that excludes others of the name ``once`` (its own) for the same version."""
+        """Append an event that excludes others of the name ``once`` (its own) for the same version, and the expiry of
+        ``restored``."""
         from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError, DeltaError
 
@@ -135,8 +143,13 @@ class VersionLog:
         last = table.transaction_version(once) or 0
         if last >= version if once.startswith("undone") else last != version - 1:
             return False
+        transactions = [Transaction(once, version)]
+        if restored is not None:
+            if restored not in self._fold(table).published:
+                return False
+            transactions.append(self._next_pins(table))
         # The commit is checked against those that came after the state that was just looked at.
-        properties = CommitProperties(app_transactions=[Transaction(once, version)], max_commit_retries=30)
+        properties = CommitProperties(app_transactions=transactions, max_commit_retries=30)
         try:
             self._write(table, event, version, None, body, properties, moved)
         except CommitFailedError:
@@ -170,16 +183,22 @@ class VersionLog:
         self._delete(f"event = 'pin' AND version = {int(version)} AND label = '{check_name(label, 'pin label')}'")
 
     @staticmethod
-    def _pinning(table: DeltaTable) -> Any:
-        """Marks a commit that rests on which versions there are and which are pinned: of two from one state of the log
-        the later is refused."""
-        from deltalake import CommitProperties, Transaction
+    def _next_pins(table: DeltaTable) -> Any:
+        """The transaction of a commit that rests on which versions there are and which are needed: of two from one
+        state of the log the later is refused."""
+        from deltalake import Transaction
 
-        number = (table.transaction_version(_PINS) or 0) + 1
-        return CommitProperties(app_transactions=[Transaction(_PINS, number)], max_commit_retries=0)
+        return Transaction(_PINS, (table.transaction_version(_PINS) or 0) + 1)
+
+    def _pinning(self, table: DeltaTable) -> Any:
+        """Marks such a commit."""
+        from deltalake import CommitProperties
+
+        return CommitProperties(app_transactions=[self._next_pins(table)], max_commit_retries=0)
 
     def forget(self, versions: Collection[int]) -> list[int]:
-        """Take published versions back, unless they are pinned; what was decided of them stays known.
+        """Take published versions back, unless they are pinned or a decided rollback brings them back; what was decided
+        of them stays known.
 
         Returns:
             Those that are gone. Pins of versions that are none go too.
@@ -189,7 +208,8 @@ class VersionLog:
                 table = load_delta(self.uri, self._options)
                 found = self._fold(table)
                 reached("maintain:remembered")
-                gone = sorted(v for v in versions if v in found.published and v not in found.pins)
+                needed = found.pins.keys() | found.restored
+                gone = sorted(v for v in versions if v in found.published and v not in needed)
                 stray = [v for v in found.pins if v not in found.published]
                 where = [
                     f"event = '{event}' AND version IN ({', '.join(str(int(v)) for v in listed)})"
