@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
 
-__all__ = ["STANDS_FOR", "ancestors", "definition_text", "live_rows", "snapshot_summary", "tags"]
+__all__ = ["ERASING", "STANDS_FOR", "ancestors", "definition_text", "live_rows", "snapshot_summary", "tags"]
 
 # Of a snapshot that was made anew in place of another one: which.
 STANDS_FOR = PROPERTY_PREFIX + "stands-for"
+# The job of snapshots that an erasure made.
+ERASING = "forget-user"
 
 
 def tags(table: Table) -> dict[str, int]:

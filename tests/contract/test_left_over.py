@@ -1,0 +1,45 @@
+"""What erasures, expiry and stopped runs leave behind stands in nobody's way, and is given up as it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrame
+
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.lake.upkeep import Policy
+from tests.contract.conftest import MakeLog
+from tests.contract.test_publication import at
+
+__all__ = ["at"]
+
+pytestmark = pytest.mark.crash
+
+At = Callable[[str, Callable[[], object]], None]
+NEWEST = Policy(keep_versions=1, keep_days=0)
+LENGTH = {"length": "size(hist)"}
+
+
+@pytest.fixture(params=["iceberg", "delta"])
+def table_format(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def stored(ds: Dataset, table: str) -> list[Path]:
+    """Data files in a table's folder."""
+    folder = Path(ds.settings.warehouse_uri) / ds.name / table
+    return [p for p in folder.rglob("*.parquet") if "_delta_log" not in p.parts]
+
+
+def with_length(ds: Dataset) -> DataFrame:
+    return ds.logs(features=()).selectExpr("*", "size(hist) AS length")
+
+
+def test_every_version_is_whole_after_an_erasure(ds: Dataset, make_log: MakeLog) -> None:
+    ds.write(make_log([2], 100), gate=False)
+    ds.forget_users([0])
+    meta = ds.metadata()
+    assert {version: ds.tables.damages(meta, version) for version in meta.version_numbers} == {1: [], 2: [], 3: []}
+    assert ds.check(1).passed
