@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from pyspark.sql import DataFrame
 
+from dedup_storage.dataset.backfill import Affected, Change
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.lake.upkeep import Policy
 from tests.contract.conftest import MakeLog
-from tests.contract.test_publication import at
+from tests.contract.test_publication import Killed, at, kill
 
 __all__ = ["at"]
 
@@ -43,3 +44,19 @@ def test_every_version_is_whole_after_an_erasure(ds: Dataset, make_log: MakeLog)
     meta = ds.metadata()
     assert {version: ds.tables.damages(meta, version) for version in meta.version_numbers} == {1: [], 2: [], 3: []}
     assert ds.check(1).passed
+
+
+@pytest.mark.parametrize("point", ["backfill:part-staged", "backfill:part"])
+def test_parts_of_a_stopped_run_are_given_up_as_they_are_called(ds: Dataset, at: At, point: str) -> None:
+    at(point, kill)
+    with pytest.raises(Killed):
+        ds.backfill(Change(expressions={"y": "7"}), Affected(users=[1, 2]), run_id="b", gate=False)
+    named = [run.run_id for run in ds.publication.status().runs]
+    assert named
+    # A branch without a part does not say whose it is.
+    assert point == "backfill:part-staged" or set(named) == {"b"}
+    for run_id in named:
+        ds.publication.abandon_run(run_id)
+    assert ds.publication.status().runs == ()
+    assert ds.publication.abandon_run("b") == ()
+    assert ds.forget_users([0]).clean

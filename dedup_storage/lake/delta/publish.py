@@ -302,7 +302,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         store, found = self.store(meta.spec.name), set[str]()
         # Descriptions of former releases' erasures do not name their attempt: the versions that they decided do.
         for attempt in {*store.attempts(), *meta.decided}:
-            if attempt.rpartition("/")[0] != run_id or attempt == besides:
+            if attempt.partition("/")[0] != run_id or attempt == besides:
                 continue
             version = meta.decided.get(attempt)
             if version is None:
