@@ -55,11 +55,16 @@ def no_dataset(
     )
 
 
-def version_expired(dataset: str, version: int) -> VersionNotFoundError:
-    """The error for a version that expired while it was pinned."""
+def version_expired(dataset: str, version: int, done: str = "pinned") -> VersionNotFoundError:
+    """The error for a version that expired while something was done to it.
+
+    Args:
+        dataset, version: Which.
+        done: What.
+    """
     return VersionNotFoundError(
-        f"version {version} of {dataset} expired while it was pinned",
-        fix="Nothing is pinned. List the versions with: dedup-storage versions list.",
+        f"version {version} of {dataset} expired while it was {done}",
+        fix="Nothing was changed. List the versions with: dedup-storage versions list.",
     )
 
 

@@ -18,14 +18,22 @@ from dedup_storage.errors import (
     UsageError,
 )
 from dedup_storage.lake.conflicts import overlap
-from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.history import DatasetMetadata, version_expired
 from dedup_storage.lake.requests import REQUEST, Request
 from dedup_storage.lake.retries import whole_publications
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import encode_segments
 from dedup_storage.layout import DatasetSpec
 
-__all__ = ["LostRaceError", "PublisherBase", "require_described", "require_pending", "require_same", "version_facts"]
+__all__ = [
+    "LostRaceError",
+    "PublisherBase",
+    "require_described",
+    "require_pending",
+    "require_same",
+    "restored_version",
+    "version_facts",
+]
 
 Metadata = TypeVar("Metadata", bound=DatasetMetadata)
 
@@ -228,6 +236,20 @@ def refuse_overlap(meta: DatasetMetadata, run: Run) -> None:
                 expected=f"version {run.base} to be the last that touched them",
                 fix="Nothing was published. Run the job again.",
             )
+
+
+def restored_version(meta: DatasetMetadata, run: Run) -> int | None:
+    """The version whose content a run brings back; ``None`` for a run that is no rollback.
+
+    Raises:
+        VersionNotFoundError: it expired since the run looked.
+    """
+    if run.facts.get("kind") != "rollback":
+        return None
+    target = int(run.facts["parent"])
+    if target not in meta.version_numbers:
+        raise version_expired(meta.spec.name, target, "brought back")
+    return target
 
 
 def require_pending(meta: DatasetMetadata, version: int) -> None:

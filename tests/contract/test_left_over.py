@@ -10,9 +10,11 @@ from pyspark.sql import DataFrame
 
 from dedup_storage.dataset.backfill import Affected, Change
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.errors import VersionNotFoundError
 from dedup_storage.lake.upkeep import Policy
 from tests.contract.conftest import MakeLog
 from tests.contract.test_publication import Killed, at, kill
+from tests.spark.helpers import same_rows
 
 __all__ = ["at"]
 
@@ -60,3 +62,25 @@ def test_parts_of_a_stopped_run_are_given_up_as_they_are_called(ds: Dataset, at:
     assert ds.publication.status().runs == ()
     assert ds.publication.abandon_run("b") == ()
     assert ds.forget_users([0]).clean
+
+
+@pytest.mark.parametrize("table_format", ["iceberg"], indirect=True)
+def test_a_rollback_to_a_version_that_expires_meanwhile(ds: Dataset, make_log: MakeLog, at: At) -> None:
+    ds.write(make_log([2], 100), gate=False)
+    # Once it is held, expiry leaves it alone.
+    at("publish:before-claim", lambda: ds.maintain(policy=NEWEST, compact=False))
+    ds.rollback(1)
+    same_rows(ds.logs(), make_log([1]).frame)
+    assert [v.version for v in ds.versions()] == [1, 2, 3]
+    # The first step of an expiry, and the whole of it.
+    anchor = ds.spec.anchor.name
+    snapshot_id = ds.metadata().snapshots(2)[anchor]
+    for expire in (lambda: ds.tables.untag(ds.name, anchor, "v2"), lambda: ds.maintain(policy=NEWEST, compact=False)):
+        at("rollback:looked", expire)
+        with pytest.raises(VersionNotFoundError, match=r"version 2 of .* expired while it was brought back"):
+            ds.rollback(2)
+        assert ds.publication.status().runs == ()
+        if ds.metadata().version_numbers == [1, 3]:
+            ds.tables.tag(ds.name, anchor, "v2", snapshot_id)
+    assert [v.version for v in ds.versions()] == [3]
+    same_rows(ds.logs(), make_log([1]).frame)

@@ -341,8 +341,9 @@ class IcebergFormat(IcebergSamples):
         facts = {"parent": str(target), "kind": "rollback"}
         run = replace(run, facts={**run.facts, **facts}, dates=None)
         restored = self.lake.load(spec.name).snapshots(target)
+        reached("rollback:looked")
         self.stage_nothing(spec, spec.anchor, run)
-        self._publisher.staging.hold_back(spec, run.attempt, restored)
+        self._publisher.hold_back(spec, run, restored)
         # No member: a rollback is the way out where a table, the anchor too, was changed from elsewhere.
         return self._publisher.publish(spec, run, (), None)
 

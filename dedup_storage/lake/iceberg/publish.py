@@ -18,13 +18,13 @@ that can never be completed is given up (``abandon``); its number is not used ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyiceberg.table.snapshots import Snapshot
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ForeignCommitError
+from dedup_storage.errors import ForeignCommitError, VersionNotFoundError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import atomic_change
 from dedup_storage.lake.engine.iceberg import IcebergTable
@@ -44,7 +44,7 @@ from dedup_storage.lake.iceberg.stage import Staging
 from dedup_storage.lake.iceberg.whole import refuse_lost_files
 from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import TAKE_IN, UNTAGGED
-from dedup_storage.lake.publishing import LostRaceError, PublisherBase
+from dedup_storage.lake.publishing import LostRaceError, PublisherBase, restored_version
 from dedup_storage.lake.runs import Run, staged_gone
 from dedup_storage.layout import DatasetSpec, claim_tag, version_tag
 from dedup_storage.spark.errors import JAVA_ERRORS, root_message
@@ -89,12 +89,11 @@ class Publisher(PublisherBase[IcebergMetadata]):
 
         Raises:
             StorageError: something of it is gone.
+            VersionNotFoundError: the version that it brings back has expired.
         """
         before = meta.snapshots(meta.current) if meta.current else {}
-        if run.facts.get("kind") == "rollback":
-            restored = meta.snapshots(int(run.facts["parent"]))
-            found = {n: Member(total=live_rows(meta.tables[n], s), snapshot=s) for n, s in restored.items()}
-            return Members(meta.current, tuple(restored), found)
+        if restored_version(meta, run) is not None:
+            return self._restored(meta, run)
         staged = {name: held(table, run.attempt) for name, table in meta.tables.items()}
         wanted = {*members, *self.staging.names(run.attempt), meta.spec.anchor.name}
         for name in sorted(wanted):
@@ -108,6 +107,30 @@ class Publisher(PublisherBase[IcebergMetadata]):
         left_out = {*run.facts.get(UNTAGGED, "").split(",")}
         tables = [name for name in dict.fromkeys((*before, *found)) if name not in left_out]
         return Members(meta.current, tuple(tables), found)
+
+    @staticmethod
+    def _restored(meta: IcebergMetadata, run: Run) -> Members:
+        """What a rollback holds; its version was there after it was held, and so whole before."""
+        tag = back_tag(run.attempt)
+        restored = {name: tags(table)[tag] for name, table in meta.tables.items() if tag in tags(table)}
+        found = {n: Member(total=live_rows(meta.tables[n], s), snapshot=s) for n, s in restored.items()}
+        return Members(meta.current, tuple(restored), found)
+
+    def hold_back(self, spec: DatasetSpec, run: Run, snapshots: Mapping[str, int]) -> None:
+        """Hold what a rollback brings back.
+
+        Raises:
+            VersionNotFoundError: its version expired.
+        """
+        try:
+            self.staging.hold_back(spec, run.attempt, snapshots)
+        except JAVA_ERRORS as error:
+            self.discard(spec, run)
+            try:
+                restored_version(self.lake.load(spec.name), run)
+            except VersionNotFoundError as expired:
+                raise expired from error
+            raise
 
     def _member(self, meta: IcebergMetadata, name: str, staged: Snapshot, run: Run) -> Member:
         table, summary = meta.tables[name], snapshot_summary(staged)
