@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.dataset.backfill import Affected, Change
 from dedup_storage.dataset.facade import Dataset
@@ -14,7 +14,7 @@ from dedup_storage.errors import VersionNotFoundError
 from dedup_storage.lake.upkeep import Policy
 from tests.contract.conftest import MakeLog
 from tests.contract.test_publication import Killed, at, kill
-from tests.spark.helpers import same_rows
+from tests.spark.helpers import day, frame, same_rows
 
 __all__ = ["at"]
 
@@ -46,6 +46,53 @@ def test_every_version_is_whole_after_an_erasure(ds: Dataset, make_log: MakeLog)
     meta = ds.metadata()
     assert {version: ds.tables.damages(meta, version) for version in meta.version_numbers} == {1: [], 2: [], 3: []}
     assert ds.check(1).passed
+
+
+def test_a_dropped_group_is_added_again_when_its_versions_expired(ds: Dataset, make_log: MakeLog, at: At) -> None:
+    ds.features.add("a", LENGTH, gate=False)
+    ds.features.drop("a")
+    ds.write(make_log([2], 100), gate=False)
+    # Stopped before it comes to the group's table: another one is taken.
+    at("maintain:unnamed", kill)
+    with pytest.raises(Killed):
+        ds.maintain(policy=NEWEST, compact=False)
+    assert ds.features.add("a", LENGTH, gate=False).table == "fg_a_2"
+    same_rows(ds.logs(), with_length(ds))
+    assert stored(ds, "fg_a")
+    ds.features.drop("a")
+    ds.maintain(policy=NEWEST, compact=False)
+    assert stored(ds, "fg_a") == stored(ds, "fg_a_2") == []
+    assert ds.features.add("a", LENGTH, gate=False).table == "fg_a"
+    same_rows(ds.logs(), with_length(ds))
+    assert ds.features.refresh("a").up_to_date
+    assert ds.tables.damages(ds.metadata(), ds.metadata().current) == []
+
+
+def test_a_group_of_an_abandoned_version_is_added_after_an_erasure(ds: Dataset, at: At) -> None:
+    at("publish:after-pick-fg_a", kill)
+    with pytest.raises(Killed):
+        ds.features.add("a", LENGTH, gate=False)
+    ds.publication.abandon(2)
+    assert ds.forget_users([0]).clean
+    assert ds.features.add("a", LENGTH, gate=False).table == "fg_a"
+    same_rows(ds.logs(), with_length(ds))
+
+
+def test_rows_set_aside_by_a_version_that_was_rolled_back(spark: SparkSession, ds: Dataset) -> None:
+    """The table keeps them for that version; the next one that sets rows aside has its own alone."""
+    unknown = [(1, 700 + n, n, 1, day(9)) for n in range(4)]
+    late = frame(spark, unknown, "user_id bigint, request_id bigint, item bigint, y int, at timestamp")
+    ds.merge_labels(late, "y", "at", run_id="first", gate=False)
+    ds.rollback(1)
+    ds.merge_labels(late.limit(3), "y", "at", run_id="second", gate=False)
+    ds.rollback(2)
+    ds.merge_labels(late.limit(2), "y", "at", run_id="third", gate=False)
+    assert [v.rows.get("labels_unknown") for v in ds.versions()] == [None, 4, None, 3, 4, 6]
+    meta = ds.metadata()
+    assert [
+        ds.tables.read(ds.name, "labels_unknown", meta.snapshots(v)["labels_unknown"]).count() for v in (2, 4, 6)
+    ] == [4, 3, 6]
+    assert [damage for version in (2, 4, 5, 6) for damage in ds.tables.damages(meta, version)] == []
 
 
 @pytest.mark.parametrize("point", ["backfill:part-staged", "backfill:part"])
