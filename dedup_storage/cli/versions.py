@@ -173,18 +173,30 @@ def abandon(
         # Told before Spark starts.
         require_pending(job.metadata(dataset), version)
     if dry_run:
+        from dedup_storage.lake.branch import branch_name
         from dedup_storage.lake.catalogs import open_admin
 
         found = open_admin(job.settings).status(dataset)
-        runs = [run for run in found.runs if run.run_id == run_id]
+        runs = [run for run in found.runs if run_id in (run.run_id, branch_name(run.run_id))]
         pending = found.pending if found.pending is not None and found.pending.version == version else None
         tables = {t for run in runs for t in run.tables} | {m.table for m in (pending.members if pending else ())}
+        if run_id is not None and not runs:
+            raise _nothing_left(dataset, run_id)
         named = {"version": version} if run_id is None else {"run_id": run_id}
         job.done(f"Would give up on {dataset}", {"dataset": dataset, **named, "tables": sorted(tables)})
         return
     with job.dataset(dataset) as opened, job.step(f"Giving up on {dataset}", opened.spark):
         if run_id is not None:
             given_up = opened.publication.abandon_run(run_id)
+            if not given_up:
+                raise _nothing_left(dataset, run_id)
             job.done(f"Gave up the run {run_id}", {"dataset": dataset, "run_id": run_id, "tables": list(given_up)})
         elif version is not None:
             job.done(f"Gave up version {version} of {dataset}", opened.publication.abandon(version))
+
+
+def _nothing_left(dataset: str, run_id: str) -> UsageError:
+    return UsageError(
+        f"the run {run_id} has nothing on {dataset} that could be given up: no staged rows and no finished parts",
+        fix="Nothing was changed. See what is under way with: dedup-storage versions status.",
+    )

@@ -6,6 +6,7 @@ facts that say which segments these were. The parts are the run's progress, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -34,6 +35,7 @@ __all__ = [
     "BranchPart",
     "branch_gone",
     "branch_name",
+    "branch_names",
     "goes_on",
     "is_worthless",
 ]
@@ -41,11 +43,17 @@ __all__ = [
 # Facts of a part beside the request: its segments, the version it was computed from, the run.
 PART, BASE, RUN_ID = "part", "base", "run-id"
 BRANCH_PREFIX = "run-"
+_BRANCH = re.compile(rf"{BRANCH_PREFIX}[0-9a-f]{{20}}")
 
 
 def branch_name(run_id: str) -> str:
     """Name of a run's branch; a run id may hold characters that SQL identifiers and paths may not."""
     return BRANCH_PREFIX + sha256(run_id.encode()).hexdigest()[:20]
+
+
+def branch_names(run: str) -> tuple[str, ...]:
+    """Names of the branches that a run's id stands for; a branch that says nothing of its run is called by its own."""
+    return (branch_name(run), run) if _BRANCH.fullmatch(run) else (branch_name(run),)
 
 
 def branch_gone(dataset: str, table: str) -> ConflictError:

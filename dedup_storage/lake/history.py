@@ -266,8 +266,8 @@ class DatasetMetadata(ABC):
         """What a published snapshot of a table brought, beside the one before it."""
 
     @abstractmethod
-    def is_named(self, table: str) -> bool:
-        """Whether a version, or a pin, names a table."""
+    def is_free(self, table: str) -> bool:
+        """Whether no version, and no pin, names a table, and it holds no file: a new group may have it."""
 
     @abstractmethod
     def pins(self, version: int) -> tuple[str, ...]:

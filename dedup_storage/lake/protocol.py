@@ -228,7 +228,12 @@ class TableFormat(SampleTables, Protocol):
         """
 
     def abandon_run(self, spec: DatasetSpec, run_id: str) -> tuple[str, ...]:
-        """Give up what a run has staged and its finished parts, unless its version is decided; gives the tables."""
+        """Give up what a run has staged and its finished parts, unless its version is decided; gives the tables.
+
+        Args:
+            spec: The dataset.
+            run_id: The run, or the branch's name by which ``status`` calls parts that do not say whose they are.
+        """
 
     def publish(
         self,

@@ -58,7 +58,7 @@ class RunAtWork(_Frozen):
     """A run that works on the dataset, or was stopped there.
 
     Attributes:
-        run_id, job: Which; empty where nothing says so.
+        run_id, job: Which; the job is empty where nothing says so, and the run then the name of its branch.
         tables: Where it has staged rows or finished parts.
         holds: ``rows`` staged to be published, or finished ``parts`` of a longer work.
         since_ms: When it began, as far as it is seen, in milliseconds since the epoch (UTC).

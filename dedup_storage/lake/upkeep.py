@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from dedup_storage.lake.history import DatasetMetadata, VersionInfo
+from dedup_storage.layout import TableRole
 
 if TYPE_CHECKING:
     from dedup_storage.lake.stored_rows import Seen
 
 __all__ = [
+    "COMING_AND_GOING",
     "DAY_MS",
     "Erasure",
     "Found",
@@ -28,6 +30,9 @@ __all__ = [
 ]
 
 DAY_MS = 86_400_000
+# Tables that some versions have and others have not: feature groups, late labels, rows set aside. Where every version
+# that had one is gone, nobody can bring its rows back.
+COMING_AND_GOING = frozenset({TableRole.FEATURES, TableRole.LABELS, TableRole.QUARANTINE})
 
 
 class Policy(BaseModel):

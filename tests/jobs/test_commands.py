@@ -114,6 +114,10 @@ def test_from_a_synthetic_log_to_a_rolled_back_dataset(run: Run, settings: Setti
     assert run("versions", "unpin", "first", "--dataset", name).exit_code == 0
     assert run("versions", "unpin", "first", "--dataset", name).exit_code == 2
     assert run("versions", "rollback", 9, "--dataset", name).exit_code == 2
+    for more in ((), ("--dry-run",)):
+        refused = run("versions", "abandon", "--run-id", "nobody", "--dataset", name, *more)
+        assert refused.exit_code == 2, refused.output
+        assert "the run nobody has nothing on" in " ".join(refused.output.split())
     assert _versions(settings, name) == [1, 2, 3]
 
     compared = run("report", "--dataset", name, "--raw", raw / "log", "--json", "report.json")

@@ -21,6 +21,7 @@ from dedup_storage.errors import (
     UnknownColumnError,
     UsageError,
 )
+from dedup_storage.lake.upkeep import Policy
 from dedup_storage.layout import Layout
 from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
@@ -376,11 +377,21 @@ def test_a_promoted_group_reads_and_refreshes_as_before(
     ds.write(log(spark, [4], 400), gate=False)
     plain = ds.logs(features=())
     ds.features.refresh("match", gate=False)
-    ds.features.add("age", {"length": "concat('n', size(hist))"}, gate=False)
-    ds.features.promote("age")
-    same_rows(ds.logs().select("hist", "length"), plain.select("hist", F.expr("concat('n', size(hist)) length")))
+    # Versions show a number under that name, which files of a text's column do not give back after a rollback.
+    text = ds.features.add("age", {"length": "concat('n', size(hist))"}, gate=False)
+    named = plain.select("hist", F.expr("concat('n', size(hist)) length"))
+    with pytest.raises(
+        UsageError, match=r" has a column length of another type, which version \d+ shows; expected int"
+    ):
+        ds.features.promote("age")
+    same_rows(ds.logs().select("hist", "length"), named)
     ds.rollback(4)
-    assert multiset(ds.logs()) == before
+    ds.write(log(spark, [5], 500), gate=False)
+    same_rows(ds.logs().filter("ts < '2024-01-05'"), ds.logs(4))
+    ds.rollback(text.version)
+    ds.maintain(policy=Policy(keep_versions=1, keep_days=0), compact=False)
+    ds.features.promote("age")
+    same_rows(ds.logs().select("hist", "length"), named)
 
 
 @pytest.mark.long

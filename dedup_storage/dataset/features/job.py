@@ -98,11 +98,12 @@ class FeatureJob(TimedSteps):
         )
 
     def free_table(self, cut: Cut, group: FeatureGroup, types: Mapping[str, str]) -> str:
-        """A table that no version names: a new one, or one of these columns that an attempt left behind."""
+        """A new table, or one of these columns that nobody has: left behind by an attempt, or by versions that
+        expired."""
         meta, taken = cut.meta, []
         wanted = ", ".join(f"{c} {types[c]}" for c in group_table(self.spec, group).columns)
         for name in meta.tables:
-            if meta.is_named(name) or meta.properties(name).get(COLUMNS_PROPERTY) != wanted:
+            if meta.properties(name).get(COLUMNS_PROPERTY) != wanted or not meta.is_free(name):
                 taken.append(name)
         return table_name(self.name, taken)
 

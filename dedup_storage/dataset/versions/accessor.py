@@ -40,8 +40,10 @@ class Publication:
             return self._handle.tables.status(self._handle.name)
 
     def abandon_run(self, run_id: str) -> tuple[str, ...]:
-        """Give up what a stopped run has staged, and the parts that it finished; gives the tables they were in.
+        """Give up what a stopped run has staged, and the parts that it finished; gives the tables they were in, none
+        where nothing was found.
 
+        The run is named by its id, or as ``status`` names it.
         A run that is still at work fails, with nothing published; a version that it has decided stays decided.
         """
         with translated():

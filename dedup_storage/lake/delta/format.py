@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetExistsError, InputError
-from dedup_storage.lake.branch import branch_name
+from dedup_storage.lake.branch import branch_name, branch_names
 from dedup_storage.lake.delta.adopt import adopt_log, clear_stopped
 from dedup_storage.lake.delta.branch import DeltaBranch, branches_of
 from dedup_storage.lake.delta.columns import add_logged, add_promoted
@@ -319,10 +319,11 @@ class DeltaFormat(DeltaSamples):
         meta = self.lake.load(spec.name)
         found = self._publisher.let_go(meta, run_id)
         for name in meta.tables:
-            branch = self.branch(spec.name, name, run_id)
-            if branch.exists():
-                branch.drop()
-                found.add(name)
+            for named in branch_names(run_id):
+                branch = DeltaBranch(self.spark, self.lake, spec.name, name, named)
+                if branch.exists():
+                    branch.drop()
+                    found.add(name)
         return tuple(sorted(found))
 
     def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:

@@ -199,9 +199,10 @@ class DeltaMetadata(DatasetMetadata):
         places = {tuple(p.items()) for p in (*new.partitions, *old.partitions)}
         return Added(segments=len(places), rows=new.rows, bytes=new.size_bytes)
 
-    def is_named(self, table: str) -> bool:
-        """Whether a version names a table."""
-        return any(table in body.get("snapshots", {}) for body in self.versions.published.values())
+    def is_free(self, table: str) -> bool:
+        """See ``DatasetMetadata``."""
+        named = any(table in body.get("snapshots", {}) for body in self.versions.published.values())
+        return not named and not live_files(self.tables[table]).paths
 
     def pins(self, version: int) -> tuple[str, ...]:
         """See ``DatasetMetadata``."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -45,6 +46,7 @@ from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError, PublisherBase, restored_version, version_facts
 from dedup_storage.lake.runs import Run, files_lost
+from dedup_storage.lake.upkeep import COMING_AND_GOING
 from dedup_storage.layout import DEFINITION, DatasetSpec
 
 __all__ = ["APP", "MOVED", "DeltaPublisher"]
@@ -73,6 +75,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
 
     def _prepare(self, meta: DeltaMetadata, name: str, run: Run) -> None:
         """Stage what a run's branch changes in a table; in one that it leaves alone no file, unless it staged some."""
+        self._replace_left(meta, name, run)
         if run.segments is None:
             return
         dataset, facts = meta.spec.name, run.table_facts.get(name)
@@ -82,6 +85,17 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             reached(f"publish:restaged-{name}")
         elif self.store(dataset).get(run.attempt, name) is None:
             self.store(dataset).put(run.attempt, StagedFiles(name, facts=facts))
+
+    def _replace_left(self, meta: DeltaMetadata, name: str, run: Run) -> None:
+        """Let what was staged in a table replace what versions that were rolled back left in it."""
+        store = self.store(meta.spec.name)
+        if meta.role(name) not in COMING_AND_GOING or name in (run.segments or ()):
+            return
+        staged = store.get(run.attempt, name)
+        new = not meta.current or name not in meta.snapshots(meta.current)
+        left = tuple(live_files(meta.tables[name]).paths) if new else ()
+        if staged is not None and left != staged.removed:
+            store.put(run.attempt, replace(staged, removed=left))
 
     def _claim_and_complete(self, meta: DeltaMetadata, version: int, run: Run, members: Sequence[str]) -> int:
         spec, tables = meta.spec, sorted({*members, *self.store(meta.spec.name).tables(run.attempt)})
@@ -286,9 +300,13 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         ref = meta.tables[name]
         table, expected = ref.load(), meta.snapshots(meta.current).get(name) if meta.current else None
         undone = [tables[name] for tables in meta.versions.undone.values() if name in tables]
-        if expected is None:
-            foreign = live_files(ref).paths
-        else:
+        foreign: Sequence[Any] = ()
+        if expected is None and (rows := live_files(ref).paths):
+            # They are of versions that were rolled back, or somebody else's.
+            before = (meta.snapshots(version) for version in meta.version_numbers)
+            expected = max((found[name] for found in before if name in found), default=None)
+            foreign = rows if expected is None else ()
+        if expected is not None:
             # What an abandoned version did to the table was undone by a commit of the toolkit's own.
             expected = max((expected, *undone))
             newer = table.history(table.version() - expected) if table.version() > expected else []
@@ -328,7 +346,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         store, found = self.store(meta.spec.name), set[str]()
         # Descriptions of former releases' erasures do not name their attempt: the versions that they decided do.
         for attempt in {*store.attempts(), *meta.decided}:
-            if attempt.rpartition("/")[0] != run_id or attempt == besides:
+            if attempt.partition("/")[0] != run_id or attempt == besides:
                 continue
             version = meta.decided.get(attempt)
             if version is None:

@@ -14,12 +14,13 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.faults import reached
 from dedup_storage.lake.delta.branch import DeltaBranch, branches_of
+from dedup_storage.lake.delta.empty import empty_table
 from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.stage import StagedStore
 from dedup_storage.lake.folders import delete_files, is_hidden, list_files, open_folder
-from dedup_storage.lake.upkeep import DAY_MS, Outdated, Policy, TableExpiry
+from dedup_storage.lake.upkeep import COMING_AND_GOING, DAY_MS, Outdated, Policy, TableExpiry
 from dedup_storage.layout import DatasetSpec
 
 __all__ = ["DeltaUpkeep"]
@@ -27,10 +28,17 @@ __all__ = ["DeltaUpkeep"]
 
 @dataclass(frozen=True)
 class _Unneeded:
-    """Files of one table that may go: places in its folder."""
+    """Files of one table that may go: places in its folder.
+
+    Attributes:
+        expired: Those that only expired versions name.
+        orphans: Those that nothing names.
+        left: Those that the table's log names, and no version; it must not name them any more when they go.
+    """
 
     expired: tuple[str, ...]
     orphans: tuple[str, ...]
+    left: tuple[str, ...]
 
 
 class DeltaUpkeep:
@@ -89,6 +97,9 @@ class DeltaUpkeep:
         for name, ref in self.meta.tables.items():
             unneeded = self._unneeded(now, ref, expired, orphans=orphans)
             if not dry_run:
+                if unneeded.left:
+                    empty_table(self.spark, ref, unneeded.left)
+                    reached("maintain:emptied")
                 delete_files(ref.uri, (*unneeded.expired, *unneeded.orphans), self._properties)
             found.append(
                 TableExpiry(
@@ -105,6 +116,16 @@ class DeltaUpkeep:
         names = branches_of(self.lake, self.spec.name, table)
         return [DeltaBranch(self.spark, self.lake, self.spec.name, table, name) for name in names]
 
+    def _is_left(self, ref: DeltaRef, expired: Collection[int]) -> bool:
+        """Whether every version that had a table is gone, or among those that expire, and none is under way.
+
+        Asked once the table's files were read: of a version that has brought some, the claim is there by then.
+        """
+        if self.meta.role(ref.name) not in COMING_AND_GOING or self.meta.kept(ref.name, expired):
+            return False
+        now = self.lake.load(self.spec.name)
+        return now.pending is None and not now.kept(ref.name, expired) and not self._branches(ref.name)
+
     def _unneeded(self, now: DeltaMetadata, ref: DeltaRef, expired: Collection[int], *, orphans: bool) -> _Unneeded:
         """What expired versions alone name, and what nothing names for long enough.
 
@@ -119,10 +140,12 @@ class DeltaUpkeep:
         needed = set(StagedStore(self.lake.uri(self.spec.name), self._properties).paths(ref.name, old))
         for branch in self._branches(ref.name):
             needed |= branch.held()[1]
-        needed |= set(live_files(ref).paths)
+        live = set(live_files(ref).paths)
+        left = live if live and (expired or orphans) and self._is_left(ref, expired) else set()
+        needed |= live - left
         for snapshot in now.kept(ref.name, expired):
             needed |= set(live_files(ref, snapshot).paths)
-        gone: set[str] = set()
+        gone = set(left)
         for snapshot in {meta.snapshots(n)[ref.name] for n in expired if ref.name in meta.snapshots(n)}:
             gone |= set(live_files(ref, snapshot).paths)
         _, root = open_folder(ref.uri, self._properties)
@@ -133,4 +156,4 @@ class DeltaUpkeep:
                 unnamed.append(place)
         # Files of a log that was adopted lie outside and are never deleted.
         inside = (p for p in gone - needed if "://" not in p and not p.startswith(("/", "file:")))
-        return _Unneeded(tuple(sorted(inside)), tuple(sorted(unnamed)))
+        return _Unneeded(tuple(sorted(inside)), tuple(sorted(unnamed)), tuple(sorted(left)))

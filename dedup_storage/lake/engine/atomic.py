@@ -34,6 +34,10 @@ class AtomicChange:
         found = self._java.table().refs().get(name)
         return int(found.snapshotId()) if found is not None else None
 
+    def refs(self) -> set[str]:
+        """Every tag and branch."""
+        return {str(name) for name in self._java.table().refs()}
+
     def names(self, snapshot_id: int) -> list[str]:
         """Tags and branches that name a snapshot."""
         refs = self._java.table().refs()
@@ -52,6 +56,11 @@ class AtomicChange:
             parent = snapshot.parentId()
             snapshot = table.snapshot(parent) if parent is not None else None
         return snapshot is not None
+
+    def holds_files(self) -> bool:
+        """Whether main names any data file."""
+        snapshot = self._java.table().currentSnapshot()
+        return snapshot is not None and snapshot.summary().get("total-data-files") != "0"
 
     def pick(self, snapshot_id: int) -> int:
         """Bring a staged snapshot onto main; gives main's snapshot that holds it then."""

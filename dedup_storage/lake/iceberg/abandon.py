@@ -27,13 +27,14 @@ from dedup_storage.lake.iceberg.metadata import (
     IcebergMetadata,
     Lake,
 )
+from dedup_storage.lake.iceberg.snapshots import NO_GROUP
 from dedup_storage.lake.publishing import LostRaceError
 from dedup_storage.layout import PROPERTY_PREFIX, claim_tag, version_tag
 
-__all__ = ["ABANDONED", "Abandonment"]
+__all__ = ["Abandonment"]
 
 # Of a snapshot that empties a table again: the version that was given up.
-ABANDONED = PROPERTY_PREFIX + "abandoned"
+_ABANDONED = PROPERTY_PREFIX + "abandoned"
 
 
 class Abandonment:
@@ -100,7 +101,7 @@ class Abandonment:
             brought = change.ref(tag)
             if brought is not None and brought != before and change.on_main(brought):
                 if before is None:
-                    change.empty({ABANDONED: str(version)})
+                    change.empty({_ABANDONED: str(version), **NO_GROUP})
                 else:
                     change.set_main(before)
             names = (tag, hold_tag(attempt), back_tag(attempt))

@@ -20,7 +20,7 @@ from dedup_storage.lake.engine.iceberg import IcebergTable
 from dedup_storage.lake.iceberg.branch import came_first, load_java
 from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, deciding_attempt, hold_tag, newest_staged
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
-from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, snapshot_summary
+from dedup_storage.lake.iceberg.snapshots import NO_GROUP, STANDS_FOR, ancestors, snapshot_summary
 from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import TAKE_IN, UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError
@@ -60,7 +60,7 @@ class Completion:
                 self._keep(meta, name, version, before[name])
             else:
                 back = facts.get("kind") == "rollback" or (facts.get("kind") == TAKE_IN and name != anchor)
-                if not self._bring(meta, name, version, member, attempt, back=back):
+                if not self._bring(meta, name, version, member, attempt, back=back, fresh=name not in before):
                     return  # given up meanwhile
             # The anchor's tag is the version.
             reached(f"publish:after-{'tag' if name == anchor else 'pick'}-{name}")
@@ -76,20 +76,20 @@ class Completion:
         self._until_first(keep, meta, name, version)
 
     def _bring(
-        self, meta: IcebergMetadata, name: str, version: int, member: Member, attempt: str, *, back: bool
+        self, meta: IcebergMetadata, name: str, version: int, member: Member, attempt: str, *, back: bool, fresh: bool
     ) -> bool:
         """Bring a member onto main, once; ``False`` where the version was given up meanwhile."""
         found = True
 
         def bring() -> None:
             nonlocal found
-            found = self._bring_once(meta, name, version, member, attempt, back=back)
+            found = self._bring_once(meta, name, version, member, attempt, back=back, fresh=fresh)
 
         self._until_first(bring, meta, name, version)
         return found
 
     def _bring_once(
-        self, meta: IcebergMetadata, name: str, version: int, member: Member, attempt: str, *, back: bool
+        self, meta: IcebergMetadata, name: str, version: int, member: Member, attempt: str, *, back: bool, fresh: bool
     ) -> bool:
         tag, hold, kept = version_tag(version), hold_tag(attempt), back_tag(attempt)
         staged: int | None = None
@@ -101,6 +101,9 @@ class Completion:
                 if staged is not None:
                     if back:
                         change.set_main(staged)
+                    elif fresh and change.holds_files():
+                        # The version before does not have the table: what is on main is of versions rolled back.
+                        change.empty(NO_GROUP)
                     tip = staged if back else change.pick(staged)
                     change.tag(tag, tip)
                     change.untag(*(held for held in (hold, kept) if change.ref(held) is not None))

@@ -21,7 +21,7 @@ from dedup_storage.lake.iceberg.kept import KeptVersions, find_touched, kept_sna
 from dedup_storage.lake.iceberg.manifests import named_files, removed_bounds
 from dedup_storage.lake.iceberg.metadata import ERASURE_PREFIX
 from dedup_storage.lake.iceberg.rewrite import TableRewriter, Touched
-from dedup_storage.lake.iceberg.snapshots import tags
+from dedup_storage.lake.iceberg.snapshots import ERASING, tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import encode_segments
@@ -56,7 +56,7 @@ class IcebergErasure:
         self.spark, self.tables, self.settings, self.spec = spark, tables, settings, spec
         self.users, self.run_id, self.facts = users, run_id, facts
         attempt = f"{run_id}/{uuid.uuid4().hex[:12]}"
-        self._run = Run(run_id=run_id, job="forget-user", attempt=attempt, base=0, branch=branch_name(run_id))
+        self._run = Run(run_id=run_id, job=ERASING, attempt=attempt, base=0, branch=branch_name(run_id))
         self._rewriters: dict[str, TableRewriter] = {}
         self._touched: dict[str, dict[int, Touched]] = {}
 

@@ -18,19 +18,20 @@ from dedup_storage.config import Settings
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import AtomicChange, atomic_change
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, commit_again, load_java
+from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, change_again, commit_again, load_java
 from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, EXPIRED_PREFIX, MEMBERS_PREFIX
-from dedup_storage.lake.iceberg.snapshots import tags
+from dedup_storage.lake.iceberg.snapshots import NO_GROUP, tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.retries import passing_failures
 from dedup_storage.lake.sql import quoted
-from dedup_storage.layout import DatasetSpec, claim_tag, parse_version_tag, version_tag
+from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, claim_tag, parse_version_tag, version_tag
 from dedup_storage.spark.errors import JAVA_ERRORS, java_class
 
-__all__ = ["VERSION_OF_TAG", "Expiry"]
+__all__ = ["MAIN", "VERSION_OF_TAG", "Expiry"]
 
 VERSION_OF_TAG = re.compile(r"(?:claim-)?v([1-9][0-9]*)")
 _PIN = re.compile(r"pin-v([1-9][0-9]*)-")
+MAIN = "main"
 _MOST_CHARACTERS = 1_000
 _MOST_IDS = 500
 
@@ -109,6 +110,15 @@ class Expiry:
 
         commit_again(forget)
 
+    def empty(self, name: str) -> None:
+        """Take every row out of a table that main alone names, unless it has another name by then."""
+
+        def empty(change: AtomicChange) -> None:
+            if change.refs() == {MAIN}:
+                change.empty({PROPERTY_PREFIX + "job": "maintain", **NO_GROUP})
+
+        change_again(self.spark, self.settings, self.spec.name, name, empty)
+
     def drop_branch(self, name: str, branch: str) -> None:
         """Remove a run's branch; its snapshots go with the next ``remove_snapshots``."""
 
@@ -144,7 +154,7 @@ def _is_free(change: AtomicChange, name: str) -> bool:
     if snapshot_id is None:
         return False
     names = (other for other in change.names(snapshot_id) if not VERSION_OF_TAG.fullmatch(other))
-    return not any(other != "main" and not other.startswith(BRANCH_PREFIX) for other in names)
+    return not any(other != MAIN and not other.startswith(BRANCH_PREFIX) for other in names)
 
 
 def _gone(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from pyspark.sql.readwriter import DataFrameWriterV2
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
 from dedup_storage.faults import reached
-from dedup_storage.lake.branch import BRANCH_PREFIX, branch_name
+from dedup_storage.lake.branch import BRANCH_PREFIX, branch_name, branch_names
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.facts import Facts
 from dedup_storage.lake.history import DatasetMetadata, version_expired
@@ -329,11 +329,11 @@ class IcebergFormat(IcebergSamples):
             if hold.run_id == run_id and hold.attempt != decided:
                 self._publisher.staging.drop(spec.name, hold.table, hold.tag)
                 found.add(hold.table)
-        for name in meta.tables:
-            branch = self.branch(spec.name, name, run_id)
-            if branch.exists():
-                branch.drop()
-                found.add(name)
+        for name, table in meta.tables.items():
+            for named in branch_names(run_id):
+                if named in tags(table):
+                    RunBranch(self.spark, self.settings, self.lake, spec.name, name, named).drop()
+                    found.add(name)
         return tuple(sorted(found))
 
     def rollback(self, spec: DatasetSpec, run: Run, target: int) -> int:
@@ -341,8 +341,9 @@ class IcebergFormat(IcebergSamples):
         facts = {"parent": str(target), "kind": "rollback"}
         run = replace(run, facts={**run.facts, **facts}, dates=None)
         restored = self.lake.load(spec.name).snapshots(target)
+        reached("rollback:looked")
         self.stage_nothing(spec, spec.anchor, run)
-        self._publisher.staging.hold_back(spec, run.attempt, restored)
+        self._publisher.hold_back(spec, run, restored)
         # No member: a rollback is the way out where a table, the anchor too, was changed from elsewhere.
         return self._publisher.publish(spec, run, (), None)
 

@@ -23,7 +23,14 @@ from dedup_storage.lake.iceberg.expire import Expiry
 from dedup_storage.lake.iceberg.holds import HOLD_PREFIX
 from dedup_storage.lake.iceberg.manifests import lists_removed
 from dedup_storage.lake.iceberg.rewrite import TableRewriter, Touched
-from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, definition_text, snapshot_summary, tags
+from dedup_storage.lake.iceberg.snapshots import (
+    ERASING,
+    STANDS_FOR,
+    ancestors,
+    definition_text,
+    snapshot_summary,
+    tags,
+)
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec, TableRole
 
@@ -130,7 +137,7 @@ class KeptVersions:
     def _facts(self, meta: DatasetMetadata, name: str, snapshot_id: int) -> dict[str, str]:
         facts = {
             PROPERTY_PREFIX + "run-id": self.run_id,
-            PROPERTY_PREFIX + "job": "forget-user",
+            PROPERTY_PREFIX + "job": ERASING,
             STANDS_FOR: str(snapshot_id),
         }
         if meta.role(name) == TableRole.FEATURES:

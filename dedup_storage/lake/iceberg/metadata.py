@@ -28,7 +28,7 @@ from dedup_storage.lake.history import (
 )
 from dedup_storage.lake.iceberg.catalog import CATALOG_FILE, pyiceberg_properties
 from dedup_storage.lake.iceberg.changes import changed_cells, stored_cells
-from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, live_rows, snapshot_summary, tags
+from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, is_empty, live_rows, snapshot_summary, tags
 from dedup_storage.lake.iceberg.users import iceberg_users
 from dedup_storage.lake.members import Members
 from dedup_storage.lake.stored_users import StoredUsers, sample_records
@@ -201,9 +201,11 @@ class IcebergMetadata(DatasetMetadata):
         snapshot = self.tables[table].snapshot_by_id(snapshot_id)
         return snapshot_summary(snapshot) if snapshot is not None else {}
 
-    def is_named(self, table: str) -> bool:
+    def is_free(self, table: str) -> bool:
         """See ``DatasetMetadata``."""
-        return any(parse_version_tag(t) is not None or t.startswith("pin-") for t in tags(self.tables[table]))
+        stored = self.tables[table]
+        named = any(parse_version_tag(t) is not None or t.startswith("pin-") for t in tags(stored))
+        return not named and is_empty(stored)
 
     def pins(self, version: int) -> tuple[str, ...]:
         """See ``DatasetMetadata``."""

@@ -9,10 +9,11 @@ from pyiceberg.manifest import DataFileContent
 
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata
 from dedup_storage.lake.iceberg.origin import open_access
-from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, live_rows, snapshot_summary
+from dedup_storage.lake.iceberg.snapshots import ERASING, STANDS_FOR, ancestors, live_rows, snapshot_summary
 from dedup_storage.lake.iceberg.whole import live_files, lost_files
 from dedup_storage.lake.members import Member
 from dedup_storage.lake.wholeness import Damage, StoredFiles
+from dedup_storage.layout import PROPERTY_PREFIX
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -59,16 +60,19 @@ def _against_claim(table: Table, name: str, snapshot_id: int, member: Member, *,
         summary = snapshot_summary(snapshot)
         if str(member.snapshot) in (str(snapshot.snapshot_id), summary.get("source-snapshot-id")):
             break
+        if summary.get("operation") == "replace":
+            continue
         if STANDS_FOR in summary:
-            # Made anew by an erasure, without some rows; or staged again over a compaction, with all of them.
-            anew = summary.get(STANDS_FOR) != str(member.snapshot)
+            # By an erasure, without some rows, whichever snapshot it stands for; or staged again over a compaction,
+            # with all of them.
+            anew = summary.get(f"{PROPERTY_PREFIX}job") == ERASING or summary[STANDS_FOR] != str(member.snapshot)
             break
-        if summary.get("operation") != "replace":
-            found = f"snapshot {snapshot.snapshot_id} of run {summary.get('dedup-storage.run-id', 'unknown')}"
-            yield Damage("lineage", name, f"what was staged as snapshot {member.snapshot}", found)
-            return
+        found = f"snapshot {snapshot.snapshot_id} of run {summary.get(f'{PROPERTY_PREFIX}run-id', 'unknown')}"
+        yield Damage("lineage", name, f"what was staged as snapshot {member.snapshot}", found)
+        return
     rows = live_rows(table, snapshot_id)
-    if member.total is not None and rows != member.total and not anew and not (restored and rows < member.total):
+    fewer = (anew or restored) and member.total is not None and rows < member.total
+    if member.total is not None and rows != member.total and not fewer:
         yield Damage("rows", name, f"{member.total:,} rows", f"{rows:,}")
 
 

@@ -18,17 +18,17 @@ that can never be completed is given up (``abandon``); its number is not used ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyiceberg.table.snapshots import Snapshot
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ForeignCommitError
+from dedup_storage.errors import ForeignCommitError, VersionNotFoundError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import atomic_change
 from dedup_storage.lake.engine.iceberg import IcebergTable
-from dedup_storage.lake.iceberg.abandon import ABANDONED, Abandonment
+from dedup_storage.lake.iceberg.abandon import Abandonment
 from dedup_storage.lake.iceberg.branch import came_first, load_java, main_id
 from dedup_storage.lake.iceberg.complete import Completion, compacted
 from dedup_storage.lake.iceberg.holds import back_tag, held, hold_tag, holds
@@ -39,12 +39,12 @@ from dedup_storage.lake.iceberg.metadata import (
     IcebergMetadata,
     Lake,
 )
-from dedup_storage.lake.iceberg.snapshots import ancestors, live_rows, snapshot_summary, tags
+from dedup_storage.lake.iceberg.snapshots import ancestors, is_empty, live_rows, snapshot_summary, tags
 from dedup_storage.lake.iceberg.stage import Staging
 from dedup_storage.lake.iceberg.whole import refuse_lost_files
 from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import TAKE_IN, UNTAGGED
-from dedup_storage.lake.publishing import LostRaceError, PublisherBase
+from dedup_storage.lake.publishing import LostRaceError, PublisherBase, restored_version
 from dedup_storage.lake.runs import Run, staged_gone
 from dedup_storage.layout import DatasetSpec, claim_tag, version_tag
 from dedup_storage.spark.errors import JAVA_ERRORS, root_message
@@ -89,18 +89,17 @@ class Publisher(PublisherBase[IcebergMetadata]):
 
         Raises:
             StorageError: something of it is gone.
+            VersionNotFoundError: the version that it brings back has expired.
         """
         before = meta.snapshots(meta.current) if meta.current else {}
-        if run.facts.get("kind") == "rollback":
-            restored = meta.snapshots(int(run.facts["parent"]))
-            found = {n: Member(total=live_rows(meta.tables[n], s), snapshot=s) for n, s in restored.items()}
-            return Members(meta.current, tuple(restored), found)
+        if restored_version(meta, run) is not None:
+            return self._restored(meta, run)
         staged = {name: held(table, run.attempt) for name, table in meta.tables.items()}
         wanted = {*members, *self.staging.names(run.attempt), meta.spec.anchor.name}
         for name in sorted(wanted):
             if staged.get(name) is None:
                 raise staged_gone(name, run.run_id)
-        found = {name: self._member(meta, name, s, run) for name, s in staged.items() if s is not None}
+        found = {n: self._member(meta, n, s, run, fresh=n not in before) for n, s in staged.items() if s is not None}
         if run.facts.get("kind") == TAKE_IN:
             for name, main in compacted(meta).items():
                 if back_tag(run.attempt) in tags(meta.tables[name]) and name != meta.spec.anchor.name:
@@ -109,12 +108,39 @@ class Publisher(PublisherBase[IcebergMetadata]):
         tables = [name for name in dict.fromkeys((*before, *found)) if name not in left_out]
         return Members(meta.current, tuple(tables), found)
 
-    def _member(self, meta: IcebergMetadata, name: str, staged: Snapshot, run: Run) -> Member:
+    @staticmethod
+    def _restored(meta: IcebergMetadata, run: Run) -> Members:
+        """What a rollback holds; its version was there after it was held, and so whole before."""
+        tag = back_tag(run.attempt)
+        restored = {name: tags(table)[tag] for name, table in meta.tables.items() if tag in tags(table)}
+        found = {n: Member(total=live_rows(meta.tables[n], s), snapshot=s) for n, s in restored.items()}
+        return Members(meta.current, tuple(restored), found)
+
+    def hold_back(self, spec: DatasetSpec, run: Run, snapshots: Mapping[str, int]) -> None:
+        """Hold what a rollback brings back.
+
+        Raises:
+            VersionNotFoundError: its version expired.
+        """
+        try:
+            self.staging.hold_back(spec, run.attempt, snapshots)
+        except JAVA_ERRORS as error:
+            self.discard(spec, run)
+            try:
+                restored_version(self.lake.load(spec.name), run)
+            except VersionNotFoundError as expired:
+                raise expired from error
+            raise
+
+    def _member(self, meta: IcebergMetadata, name: str, staged: Snapshot, run: Run, *, fresh: bool) -> Member:
         table, summary = meta.tables[name], snapshot_summary(staged)
         refuse_lost_files(meta, name, staged, run.run_id)
         rows = int(summary.get("added-records", 0))
         fits = staged.parent_snapshot_id == main_id(table)
         total = live_rows(table, staged.snapshot_id) if fits else live_rows(table, main_id(table)) + rows
+        if fresh:
+            # Completing takes out what other versions left in it.
+            total = rows
         return Member(
             rows=rows,
             files=int(summary.get("added-data-files", 0)),
@@ -176,9 +202,16 @@ class Publisher(PublisherBase[IcebergMetadata]):
 
     def _refuse_foreign(self, meta: IcebergMetadata, name: str) -> None:
         """Main must hold the current version: a commit from elsewhere belongs to no version."""
-        expected = meta.snapshots(meta.current).get(name) if meta.current else None
-        for snapshot in ancestors(meta.tables[name], meta.tables[name].metadata.current_snapshot_id):
-            if snapshot.snapshot_id == expected or (expected is None and ABANDONED in snapshot_summary(snapshot)):
+        expected, table = meta.snapshots(meta.current).get(name) if meta.current else None, meta.tables[name]
+        known = {expected}
+        if expected is None:
+            if is_empty(table):
+                # It may have held rows of a version that was abandoned, or of versions that expired.
+                return
+            # Rows of versions that were rolled back; completing takes them out.
+            known = {meta.snapshots(version).get(name) for version in meta.version_numbers}
+        for snapshot in ancestors(table, main_id(table)):
+            if snapshot.snapshot_id in known:
                 return
             # Compaction by other tools moves rows and changes none.
             if snapshot_summary(snapshot).get("operation") != "replace":

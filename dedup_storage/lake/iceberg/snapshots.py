@@ -10,10 +10,24 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
 
-__all__ = ["STANDS_FOR", "ancestors", "definition_text", "live_rows", "snapshot_summary", "tags"]
+__all__ = [
+    "ERASING",
+    "NO_GROUP",
+    "STANDS_FOR",
+    "ancestors",
+    "definition_text",
+    "is_empty",
+    "live_rows",
+    "snapshot_summary",
+    "tags",
+]
 
 # Of a snapshot that was made anew in place of another one: which.
 STANDS_FOR = PROPERTY_PREFIX + "stands-for"
+# The job of snapshots that an erasure made.
+ERASING = "forget-user"
+# Of a snapshot that empties a feature group's table: it is made from the one with the definition, and has none.
+NO_GROUP = {PROPERTY_PREFIX + DEFINITION: ""}
 
 
 def tags(table: Table) -> dict[str, int]:
@@ -44,6 +58,12 @@ def live_rows(table: Table, snapshot_id: int | None) -> int:
     snapshot = table.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
     summary = snapshot_summary(snapshot) if snapshot is not None else {}
     return int(summary.get("total-records", 0)) - int(summary.get("total-position-deletes", 0))
+
+
+def is_empty(table: Table) -> bool:
+    """Whether main names no data file, from its own counts."""
+    main = table.current_snapshot()
+    return main is None or snapshot_summary(main).get("total-data-files") == "0"
 
 
 def definition_text(table: Table, snapshot_id: int) -> str | None:

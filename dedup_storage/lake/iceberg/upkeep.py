@@ -15,13 +15,13 @@ from dedup_storage.config import Settings
 from dedup_storage.faults import reached
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, PART
-from dedup_storage.lake.iceberg.expire import VERSION_OF_TAG, Expiry
+from dedup_storage.lake.iceberg.expire import MAIN, VERSION_OF_TAG, Expiry
 from dedup_storage.lake.iceberg.holds import HOLD_PREFIX, holds, pending_attempt
-from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary, tags
+from dedup_storage.lake.iceberg.snapshots import ancestors, is_empty, snapshot_summary, tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.sql import quoted
 from dedup_storage.lake.stores import scheme_of
-from dedup_storage.lake.upkeep import DAY_MS, Outdated, Policy, TableExpiry
+from dedup_storage.lake.upkeep import COMING_AND_GOING, DAY_MS, Outdated, Policy, TableExpiry
 from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec
 from dedup_storage.spark.rows import only_row
 
@@ -74,8 +74,13 @@ class IcebergUpkeep:
     def clean(self, outdated: Outdated | None, *, orphans: bool, dry_run: bool) -> tuple[TableExpiry, ...]:
         """See ``Upkeep``; counts snapshots, whose files Iceberg compares."""
         meta, found = self.tables.metadata(self.spec.name), []
+        left = {name for name in meta.tables if outdated is not None and self._is_left(meta, name)}
+        for name in () if dry_run else sorted(left):
+            self._expiry.empty(name)
+            reached("maintain:emptied")
+        meta = self.tables.metadata(self.spec.name) if left and not dry_run else meta
         for name in meta.tables:
-            unneeded = self._unneeded(meta, name) if outdated is not None else []
+            unneeded = self._unneeded(meta, name, left=dry_run and name in left) if outdated is not None else []
             if unneeded and not dry_run:
                 self._expiry.remove_snapshots(name, unneeded)
                 reached("maintain:cleaned")
@@ -89,7 +94,7 @@ class IcebergUpkeep:
             (name, snapshot_id)
             for name, table in meta.tables.items()
             for tag, snapshot_id in tags(table).items()
-            if VERSION_OF_TAG.fullmatch(tag) is None and tag != "main" and not tag.startswith(BRANCH_PREFIX)
+            if VERSION_OF_TAG.fullmatch(tag) is None and tag != MAIN and not tag.startswith(BRANCH_PREFIX)
         }
         # A run that is at work reads the version its branch began at.
         kept_snapshots |= {
@@ -117,16 +122,22 @@ class IcebergUpkeep:
                     found.append((name, tag))
         return found
 
-    def _unneeded(self, meta: DatasetMetadata, name: str) -> list[int]:
-        """Snapshots of a table that no version, pin or branch names, and no run can be about to publish."""
+    @staticmethod
+    def _is_left(meta: DatasetMetadata, name: str) -> bool:
+        """Whether main alone names what a table holds, since every version that had the table expired."""
+        table = meta.tables[name]
+        return meta.role(name) in COMING_AND_GOING and tags(table).keys() == {MAIN} and not is_empty(table)
+
+    def _unneeded(self, meta: DatasetMetadata, name: str, *, left: bool) -> list[int]:
+        """Snapshots of a table that no version, pin or branch names, and no run can be about to publish; of one that
+        would be emptied, since it is ``left``, main's too."""
         table = meta.tables[name]
         old = self._now_ms - self.policy.orphan_days * DAY_MS
-        kept = set(tags(table).values())
+        kept: set[int] = set() if left else {*tags(table).values(), *self._defining(meta, name)}
         for tag, snapshot_id in tags(table).items():
             if tag.startswith(BRANCH_PREFIX):
                 line = ancestors(table, snapshot_id)
                 kept |= {s.snapshot_id for s in takewhile(lambda s: PART in snapshot_summary(s), line)}
-        kept |= self._defining(meta, name)
         main = {s.snapshot_id for s in ancestors(table, table.metadata.current_snapshot_id)}
         return [
             s.snapshot_id

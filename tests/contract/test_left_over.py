@@ -1,0 +1,133 @@
+"""What erasures, expiry and stopped runs leave behind stands in nobody's way, and is given up as it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from dedup_storage.dataset.backfill import Affected, Change
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.errors import VersionNotFoundError
+from dedup_storage.lake.upkeep import Policy
+from tests.contract.conftest import MakeLog
+from tests.contract.test_publication import Killed, at, kill
+from tests.spark.helpers import day, frame, same_rows
+
+__all__ = ["at"]
+
+pytestmark = pytest.mark.crash
+
+At = Callable[[str, Callable[[], object]], None]
+NEWEST = Policy(keep_versions=1, keep_days=0)
+LENGTH = {"length": "size(hist)"}
+
+
+@pytest.fixture(params=["iceberg", "delta"])
+def table_format(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def stored(ds: Dataset, table: str) -> list[Path]:
+    """Data files in a table's folder."""
+    folder = Path(ds.settings.warehouse_uri) / ds.name / table
+    return [p for p in folder.rglob("*.parquet") if "_delta_log" not in p.parts]
+
+
+def with_length(ds: Dataset) -> DataFrame:
+    return ds.logs(features=()).selectExpr("*", "size(hist) AS length")
+
+
+def test_every_version_is_whole_after_an_erasure(ds: Dataset, make_log: MakeLog) -> None:
+    ds.write(make_log([2], 100), gate=False)
+    ds.forget_users([0])
+    meta = ds.metadata()
+    assert {version: ds.tables.damages(meta, version) for version in meta.version_numbers} == {1: [], 2: [], 3: []}
+    assert ds.check(1).passed
+
+
+def test_a_dropped_group_is_added_again_when_its_versions_expired(ds: Dataset, make_log: MakeLog, at: At) -> None:
+    ds.features.add("a", LENGTH, gate=False)
+    ds.features.drop("a")
+    ds.write(make_log([2], 100), gate=False)
+    # Stopped before it comes to the group's table: another one is taken.
+    at("maintain:unnamed", kill)
+    with pytest.raises(Killed):
+        ds.maintain(policy=NEWEST, compact=False)
+    assert ds.features.add("a", LENGTH, gate=False).table == "fg_a_2"
+    same_rows(ds.logs(), with_length(ds))
+    assert stored(ds, "fg_a")
+    ds.features.drop("a")
+    ds.maintain(policy=NEWEST, compact=False)
+    assert stored(ds, "fg_a") == stored(ds, "fg_a_2") == []
+    assert ds.features.add("a", LENGTH, gate=False).table == "fg_a"
+    same_rows(ds.logs(), with_length(ds))
+    assert ds.features.refresh("a").up_to_date
+    assert ds.tables.damages(ds.metadata(), ds.metadata().current) == []
+
+
+def test_a_group_of_an_abandoned_version_is_added_after_an_erasure(ds: Dataset, at: At) -> None:
+    at("publish:after-pick-fg_a", kill)
+    with pytest.raises(Killed):
+        ds.features.add("a", LENGTH, gate=False)
+    ds.publication.abandon(2)
+    assert ds.forget_users([0]).clean
+    assert ds.features.add("a", LENGTH, gate=False).table == "fg_a"
+    same_rows(ds.logs(), with_length(ds))
+
+
+def test_rows_set_aside_by_a_version_that_was_rolled_back(spark: SparkSession, ds: Dataset) -> None:
+    """The table keeps them for that version; the next one that sets rows aside has its own alone."""
+    unknown = [(1, 700 + n, n, 1, day(9)) for n in range(4)]
+    late = frame(spark, unknown, "user_id bigint, request_id bigint, item bigint, y int, at timestamp")
+    ds.merge_labels(late, "y", "at", run_id="first", gate=False)
+    ds.rollback(1)
+    ds.merge_labels(late.limit(3), "y", "at", run_id="second", gate=False)
+    ds.rollback(2)
+    ds.merge_labels(late.limit(2), "y", "at", run_id="third", gate=False)
+    assert [v.rows.get("labels_unknown") for v in ds.versions()] == [None, 4, None, 3, 4, 6]
+    meta = ds.metadata()
+    assert [
+        ds.tables.read(ds.name, "labels_unknown", meta.snapshots(v)["labels_unknown"]).count() for v in (2, 4, 6)
+    ] == [4, 3, 6]
+    assert [damage for version in (2, 4, 5, 6) for damage in ds.tables.damages(meta, version)] == []
+
+
+@pytest.mark.parametrize("point", ["backfill:part-staged", "backfill:part"])
+def test_parts_of_a_stopped_run_are_given_up_as_they_are_called(ds: Dataset, at: At, point: str) -> None:
+    at(point, kill)
+    with pytest.raises(Killed):
+        ds.backfill(Change(expressions={"y": "7"}), Affected(users=[1, 2]), run_id="b", gate=False)
+    named = [run.run_id for run in ds.publication.status().runs]
+    assert named
+    # A branch without a part does not say whose it is.
+    assert point == "backfill:part-staged" or set(named) == {"b"}
+    for run_id in named:
+        ds.publication.abandon_run(run_id)
+    assert ds.publication.status().runs == ()
+    assert ds.publication.abandon_run("b") == ()
+    assert ds.forget_users([0]).clean
+
+
+@pytest.mark.parametrize("table_format", ["iceberg"], indirect=True)
+def test_a_rollback_to_a_version_that_expires_meanwhile(ds: Dataset, make_log: MakeLog, at: At) -> None:
+    ds.write(make_log([2], 100), gate=False)
+    # Once it is held, expiry leaves it alone.
+    at("publish:before-claim", lambda: ds.maintain(policy=NEWEST, compact=False))
+    ds.rollback(1)
+    same_rows(ds.logs(), make_log([1]).frame)
+    assert [v.version for v in ds.versions()] == [1, 2, 3]
+    # The first step of an expiry, and the whole of it.
+    anchor = ds.spec.anchor.name
+    snapshot_id = ds.metadata().snapshots(2)[anchor]
+    for expire in (lambda: ds.tables.untag(ds.name, anchor, "v2"), lambda: ds.maintain(policy=NEWEST, compact=False)):
+        at("rollback:looked", expire)
+        with pytest.raises(VersionNotFoundError, match=r"version 2 of .* expired while it was brought back"):
+            ds.rollback(2)
+        assert ds.publication.status().runs == ()
+        if ds.metadata().version_numbers == [1, 3]:
+            ds.tables.tag(ds.name, anchor, "v2", snapshot_id)
+    assert [v.version for v in ds.versions()] == [3]
+    same_rows(ds.logs(), make_log([1]).frame)
