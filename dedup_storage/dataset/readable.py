@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -99,8 +99,7 @@ class ReadableDataset:
                 grain, ``()`` for none.
             sample: Only a named sample's requests, with ``request_weight``.
         """
-        rows = frames.requests(self.handle, version, features)
-        return rows if sample is None else sampled(self.handle, sample, rows, Grain.REQUEST, version)
+        return self._rows(frames.requests, Grain.REQUEST, version, features, sample)
 
     def impressions(
         self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
@@ -112,8 +111,7 @@ class ReadableDataset:
             features: As for ``requests``, at impression grain.
             sample: Only a named sample's impressions, with ``impression_weight``.
         """
-        rows = frames.impressions(self.handle, version, features)
-        return rows if sample is None else sampled(self.handle, sample, rows, Grain.IMPRESSION, version)
+        return self._rows(frames.impressions, Grain.IMPRESSION, version, features, sample)
 
     def logs(
         self, version: int | None = None, *, features: Sequence[str] | None = None, sample: str | None = None
@@ -125,8 +123,21 @@ class ReadableDataset:
             features: Feature groups whose columns come after the source's, by name; ``None`` for all, ``()`` for none.
             sample: Only a named sample's rows, with ``impression_weight``.
         """
-        rows = frames.logs(self.handle, version, features)
-        return rows if sample is None else sampled(self.handle, sample, rows, None, version)
+        return self._rows(frames.logs, None, version, features, sample)
+
+    def _rows(
+        self,
+        read: Callable[[Handle, int | None, Sequence[str] | None], DataFrame],
+        grain: Grain | None,
+        version: int | None,
+        features: Sequence[str] | None,
+        sample: str | None,
+    ) -> DataFrame:
+        if sample is None:
+            return read(self.handle, version, features)
+        # The rows, and which of them are the sample's, come from one version, whatever is published in between.
+        version = self.handle.cut(version).version
+        return sampled(self.handle, sample, read(self.handle, version, features), grain, version)
 
     def join(
         self,

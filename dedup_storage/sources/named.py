@@ -17,7 +17,7 @@ from dedup_storage.errors import InputError, UnknownColumnError, UsageError
 from dedup_storage.keys import IdList, plain_keys
 from dedup_storage.lake.engine.stores import require_file_system, session_store
 from dedup_storage.lake.folders import Store
-from dedup_storage.sources.exact import exact_key, is_key_type, key_kind
+from dedup_storage.sources.exact import exact_cast, exact_key, is_key_type, key_kind
 from dedup_storage.sources.frames import source_frame
 from dedup_storage.sources.scratch import is_scratch
 from dedup_storage.sources.source import open_source
@@ -166,7 +166,8 @@ def exact_keys(rows: DataFrame, kinds: Mapping[str, DataType], what: str) -> Dat
                 " one is missing.",
             )
     made = {name: exact_key(F.col(name), kind, kinds[name]) for name, kind in found.items()}
-    checked = {n: c for n, c in made.items() if found[n] != kinds[n] and not isinstance(kinds[n], StringType)}
+    unsure = [n for n in made if exact_cast(F.lit(None), found[n], kinds[n]) is None]
+    checked = {n: made[n] for n in unsure if not isinstance(kinds[n], StringType)}
     if checked:
         wrong = {n: F.col(n).isNotNull() & c.isNull() for n, c in checked.items()}
         count = F.count(F.lit(1)).alias("_rows")

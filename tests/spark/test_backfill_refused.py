@@ -63,6 +63,28 @@ def test_bad_input_is_refused_before_anything_is_written(spark: SparkSession, ds
     def more(df: DataFrame) -> DataFrame:
         return df.unionByName(df)
 
+    def float_keys(df: DataFrame) -> DataFrame:
+        return df.withColumn("user_id", F.col("user_id") + F.lit(0.5))
+
+    kind = "user_id long, request_id long, position int"
+    half = frame(spark, [(1, 1, 0, 0.7), (1, 1, 1, 1.0)], f"{kind}, y double")
+    great = frame(spark, [(1, 1, 0, 3_000_000_000)], f"{kind}, y bigint")
+    for change, found in (
+        (Change(rows=half, columns=("y",)), "1 new value.*got double"),
+        (Change(rows=great, columns=("y",)), "1 new value.*got bigint"),
+        (Change(expressions={"y": "y * 1.5"}), "[0-9]+ new values.*got decimal"),
+        (Change(expressions={"y": "user_id + 2147483640"}), "24 new values.*got bigint"),
+        (Change(expressions={"y": "country"}), "72 new values.*got string"),
+        (Change(expressions={"hist": "transform(hist, x -> x / 2)"}), "[0-9]+ new values.*got array<double>"),
+    ):
+        with pytest.raises(InputError, match=f"the column (y|hist) of .* cannot hold {found}"):
+            ds.backfill(change, gate=False)
+
+    def halved(df: DataFrame) -> DataFrame:
+        return df.withColumn("y", F.lit(0.5))
+
+    with pytest.raises(InputError, match=r"the column y of impressions cannot hold a new value.*double"):
+        ds.backfill(Change(function=halved, columns=("y",)), Affected(users=[1]), gate=False)
     for error, change, who in (
         (UnknownColumnError, Change(expressions={"yy": "1"}), Affected()),
         (UnknownColumnError, Change(expressions={"y": "nothing + 1"}), Affected()),
@@ -77,6 +99,7 @@ def test_bad_input_is_refused_before_anything_is_written(spark: SparkSession, ds
         (SchemaError, Change(rows=two, columns=("y",)), Affected()),
         (InputError, Change(function=more, columns=("y",)), Affected(users=[1])),
         (UnknownColumnError, Change(function=lambda df: df.drop("y"), columns=("y",)), Affected(users=[1])),
+        (InputError, Change(function=float_keys, columns=("y",)), Affected(users=[1])),
     ):
         with pytest.raises(error):
             ds.backfill(change, who, gate=False)

@@ -103,6 +103,9 @@ def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings
     given = ds.requests(features=()).filter("user_id > 1").select("user_id", "request_id", F.lit(1.5).alias("score"))
     with pytest.raises(QualityGateError, match=r"missing_keys: expected a row for every key of the log \(2 do not"):
         ds.features.add("score", given)
+    halves = given.withColumn("user_id", F.col("user_id") + F.lit(0.5))
+    with pytest.raises(InputError, match="user_id of the rows of the feature group score cannot name keys"):
+        ds.features.add("score", halves, missing="null", gate=False)
     ds.features.add("score", given, missing="null")
     with pytest.raises(UsageError, match="was computed from a frame"):
         ds.features.refresh("score", full=True)

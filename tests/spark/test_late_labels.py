@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError
+from dedup_storage.dataset.handle import Cut
+from dedup_storage.dataset.labels import LateLabels, merge
+from dedup_storage.errors import ConflictError, SchemaError, UnknownColumnError, UsageError
 from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import day, flat_rows, flat_schema, frame, same_rows
 
@@ -82,6 +85,45 @@ def test_nothing_known_publishes_the_rows_set_aside_alone(spark: SparkSession, d
     assert (summary.unknown_rows, summary.merged_rows, summary.backfill.version) == (2, 0, 2)
     same_rows(ds.logs(), ds.logs(1))
     assert ds.merge_labels(frame(spark, rows, TYPES), "y", "at", run_id="l").backfill.already_published
+
+
+def test_a_newer_label_that_comes_in_between_wins(
+    spark: SparkSession, ds: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run publishes after this one has found out what wins; its own answer then counts for nothing."""
+    key = next((*row[:2], row[5]) for row in flat_rows([1], users=1))
+    older, newer = (frame(spark, [(*key, *late)], TYPES) for late in ((1, day(11)), (0, day(12))))
+    plain = merge.sort_out
+
+    def overtaken(cut: Cut, late: LateLabels) -> Any:
+        found = plain(cut, late)
+        monkeypatch.setattr(merge, "sort_out", plain)
+        ds.merge_labels(newer, "y", "at", run_id="newer", gate=False)
+        return found
+
+    monkeypatch.setattr(merge, "sort_out", overtaken)
+    with pytest.raises(ConflictError, match=r"version 2 of .* changed segments"):
+        ds.merge_labels(older, "y", "at", run_id="older", gate=False)
+
+    def stored() -> list[int]:
+        found = ds.impressions().filter((F.col("request_id") == key[1]) & (F.col("item") == key[2]))
+        return [row["y"] for row in found.collect()]
+
+    assert stored() == [0]
+    again = ds.merge_labels(older, "y", "at", run_id="older", gate=False)
+    assert (again.merged_rows, again.stale_rows, again.backfill.version) == (0, 1, 2)
+    assert stored() == [0]
+
+
+def test_times_without_a_zone_are_utc_in_every_session(spark: SparkSession, ds: Dataset) -> None:
+    """Midnight of the 12th in New York is five hours later than UTC's, on whose clock a label of 3 o'clock is newer."""
+    session = spark.newSession()
+    session.conf.set("spark.sql.session.timeZone", "America/New_York")
+    key = next((*row[:2], row[5]) for row in flat_rows([1], users=1))
+    midnight = frame(session, [(*key, 7)], TYPES.partition(", at")[0]).withColumn("at", F.expr("date'2024-01-12'"))
+    Dataset.open(session, ds.settings, ds.name).merge_labels(midnight, "y", "at", gate=False)
+    summary = ds.merge_labels(frame(spark, [(*key, 8, day(12, 3))], TYPES), "y", "at", gate=False)
+    assert (summary.merged_rows, summary.stale_rows) == (1, 0)
 
 
 def test_rows_that_cannot_be_used(spark: SparkSession, ds: Dataset) -> None:

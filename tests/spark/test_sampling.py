@@ -174,6 +174,20 @@ def test_dates_and_divisions_share_nothing(ds: Dataset, settings: Settings) -> N
     assert read == keys
 
 
+def test_dates_are_utc_in_every_session(ds: Dataset) -> None:
+    """Most requests are made in the first hours of a day, which in New York are the evening before."""
+    session = ds.spark.newSession()
+    session.conf.set("spark.sql.session.timeZone", "America/New_York")
+    there = Dataset.open(session, ds.settings, ds.name)
+    third = {u for u in range(60) if u % 4 >= 2}
+    assert there.samples.make("third_day", fraction=1, start="2024-01-03", end="2024-01-03").users == len(third)
+    assert users_of(there.samples.users("third_day")) == users_of(there.logs(sample="third_day")) == third
+    days = [{"name": "d", "expression": "max(to_date(ts))"}]
+    made = there.samples.make("by_day", fraction=1, start="2024-01-03", strata=days)
+    assert [row.stratum for row in made.strata] == ["d=2024-01-03"]
+    assert there.samples.report("third_day").metrics[1].estimate == 1
+
+
 def test_caps_of_requests(ds: Dataset) -> None:
     whole = defaultdict(list)
     for row in ds.requests().select("user_id", "request_id", "ts").collect():

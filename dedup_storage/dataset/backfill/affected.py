@@ -7,9 +7,11 @@ from collections.abc import Iterable
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import DataType
 
 from dedup_storage.dataset.backfill.request import Affected, Change
 from dedup_storage.dataset.backfill.target import Target, table_of
+from dedup_storage.dataset.backfill.values import NewValues
 from dedup_storage.dataset.handle import Cut
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.lake.engine.sessions import move_to
@@ -40,6 +42,8 @@ class AffectedRows:
         self.target, self.change, self.affected = target, change, affected
         self.reads: tuple[str, ...] = ()
         self._listed: DataFrame | None = None
+        self._stored = self.table(target.table).schema
+        self._new = NewValues(target.table, self._stored, self.spec.types)
         self.replacement = None if change.rows is None else self._checked_rows(change.rows)
         self._users = self._user_frame()
 
@@ -90,8 +94,11 @@ class AffectedRows:
     def values(self) -> DataFrame:
         """Key columns, place, and ``_backfill_<column>`` in the table's types, of every affected row.
 
+        A value that its column cannot hold is refused when the frame is run.
+
         Raises:
             UnknownColumnError: an expression or the function's result names a column that is not there.
+            InputError: the function's result has keys that are none.
         """
         kept = [*self.target.keys, *self._place()]
         if self.replacement is not None:
@@ -112,16 +119,35 @@ class AffectedRows:
             if self._dates() and self._dates()[0] not in result.columns:
                 dates = self.rows(()).select(*self.target.keys, *self._dates())
                 result = result.join(dates, list(self.target.keys))
+            # Casts of its values, and its keys, must not depend on a session that the function brought along.
+            result = exact_keys(move_to(self.session, result), self._kinds(), "function's result")
             result = result.withColumns({c: F.expr(sql) for c, sql in hidden.items()})
             return result.select(*kept, *(self._typed(result, c, c) for c in self.change.names))
+        frame = self._expressed()
+        return frame.select(*kept, *(self._typed(frame, NEW + c, c) for c in self.change.names))
+
+    def _expressed(self) -> DataFrame:
+        """Affected rows with the values of the expressions."""
         frame = self._wide(self._named(self.change.expressions.values()))
         for name, expression in self.change.expressions.items():
             frame = frame.withColumn(NEW + name, F.expr(expression))
-        return frame.select(*kept, *(self._typed(frame, NEW + c, c) for c in self.change.names))
+        return frame
+
+    def refuse_lost(self) -> None:
+        """Refuse replacement rows and expressions whose values their columns cannot hold.
+
+        A function is not called for this: its values are looked at when they are written.
+
+        Raises:
+            InputError: tells how many values of which column, and none of them.
+        """
+        if self.replacement is not None:
+            self._new.refuse_lost(self.replacement, {c: c for c in self.change.names})
+        elif self.change.function is None:
+            self._new.refuse_lost(self._expressed(), {c: NEW + c for c in self.change.names})
 
     def _typed(self, frame: DataFrame, source: str, column: str) -> Column:
-        wanted = self.table(self.target.table).schema[column].dataType
-        return frame[source].cast(wanted).alias(NEW + column)
+        return self._new.typed(frame, source, column).alias(NEW + column)
 
     def _named(self, expressions: Iterable[str]) -> list[str]:
         """Columns of the dataset that occur as words in expressions; a few too many cost little."""
@@ -168,7 +194,7 @@ class AffectedRows:
         """Distinct affected users; ``None`` for all of them."""
         user, users = self.spec.schema_.user, self.affected.users
         frames = []
-        kind = self.table(self.target.table).schema[user].dataType
+        kind = self._stored[user].dataType
         if users is not None:
             given = move_to(self.session, users) if isinstance(users, DataFrame) else users
             self._listed = typed_users(self.session, given, user, kind)
@@ -223,6 +249,10 @@ class AffectedRows:
         files = move_to(self.session, self.tables.files(self.cut.meta, table, snapshot_id))
         return files.filter("content = 0").select("file_path")
 
+    def _kinds(self) -> dict[str, DataType]:
+        """Key column -> stored type."""
+        return {k: self._stored[k].dataType for k in self.target.keys}
+
     def _checked_rows(self, replacement: DataFrame) -> DataFrame:
         rows = move_to(self.session, replacement)
         for name in (*self.target.keys, *self.change.names):
@@ -232,6 +262,4 @@ class AffectedRows:
                     expected=", ".join((*self.target.keys, *self.change.names)),
                     got=known_names(name, rows.columns),
                 )
-        types = self.table(self.target.table).schema
-        kinds = {k: types[k].dataType for k in self.target.keys}
-        return exact_keys(rows, kinds, "replacement rows").select(*self.target.keys, *self.change.names)
+        return exact_keys(rows, self._kinds(), "replacement rows").select(*self.target.keys, *self.change.names)

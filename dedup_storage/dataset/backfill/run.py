@@ -54,6 +54,8 @@ class Backfill(TimedSteps):
         job: Job name kept with the version.
         beside: Stages rows in further tables that belong to the same version, and names these tables.
         request: What the run is asked to do, where ``change`` and ``affected`` are made of something else.
+        against: Gives the change for the version that an attempt starts from, where it depends on what that version
+            holds; ``change`` then tells its columns alone.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Backfill(TimedSteps):
         job: str = "backfill",
         beside: Callable[[Run], list[str]] | None = None,
         request: Request | None = None,
+        against: Callable[[Cut], Change] | None = None,
     ) -> None:
         self.handle = replace(handle, spark=run_session(handle.spark))
         self.tables, self.spec = handle.tables, handle.spec
@@ -78,7 +81,7 @@ class Backfill(TimedSteps):
         self.part_segments, self.progress, self.beside = part_segments, progress, beside
         self.seconds: dict[str, float] = {}
         self._read_bytes = 0
-        self._request = request
+        self._request, self.against = request, against
 
     def _asked(self, meta: DatasetMetadata) -> Request:
         """What the run is asked to do; its rows are read once."""
@@ -98,10 +101,12 @@ class Backfill(TimedSteps):
 
     def _rows(self, cut: Cut) -> AffectedRows:
         target = find_target(cut.meta, cut.version, self.change.names)
-        rows = AffectedRows(cut, target, self.change, self.affected)
+        change = self.change if self.against is None else self.against(cut)
+        rows = AffectedRows(cut, target, change, self.affected)
         # Analyses every expression, so that what cannot be computed is refused before anything is written.
         _ = rows.values().schema
         _ = rows.rows(()).schema
+        rows.refuse_lost()
         self._refuse_duplicates(rows)
         return rows
 

@@ -2,7 +2,7 @@
 
 Needs: a handle; a ``Lookup``, expressions, a function or a frame to compute columns from.
 Gives: ``accessor.Features``, its ``FeatureSummary``, and groups' columns for those who read.
-May import: ``quality``, ``lake``; no other room of ``dataset``.
+May import: ``quality``, ``sources``, ``lake``; no other room of ``dataset``.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from dedup_storage.lake.staging import staging
 from dedup_storage.schema import Grain
 from dedup_storage.spark.types import ddl
 
-__all__ = ["Adder", "typed", "with_dates"]
+__all__ = ["Adder", "typed"]
 
 
 class Adder(FeatureJob):
@@ -111,8 +111,9 @@ class Adder(FeatureJob):
             frame = self.recipe.frame(inputs)
         group = self._defined(frame, bare)
         unclashing(cut.meta, group, cut.groups)
-        frame = with_dates(frame, inputs.keys(EVERYTHING), inputs.key, inputs.dates)
         keys = inputs.keys(EVERYTHING)
+        with explained(bare):
+            frame = self.keyed(frame, keys, inputs.key)
         types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
         coverage = (Coverage(version=cut.version, snapshots=inputs.snapshots, lookups=inputs.lookups),)
         group = group.model_copy(update={"table": self.free_table(cut, group, types), "coverage": coverage})
@@ -156,10 +157,3 @@ class Adder(FeatureJob):
 def typed(frame: DataFrame, types: Mapping[str, str]) -> DataFrame:
     """The columns in the table's types."""
     return frame.select(*(F.col(c).cast(t).alias(c) for c, t in types.items()))
-
-
-def with_dates(frame: DataFrame, keys: DataFrame, key: Sequence[str], dates: Sequence[str]) -> DataFrame:
-    """The frame with its event dates, taken from the log where a function left them out."""
-    if all(d in frame.columns for d in dates):
-        return frame
-    return frame.join(keys.select(*key, *dates), list(key))

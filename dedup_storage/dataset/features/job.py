@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.lake.publishing import require_described, require_same
 from dedup_storage.lake.requests import Request
 from dedup_storage.layout import COLUMNS_PROPERTY, DEFINITION
+from dedup_storage.sources.named import exact_keys
 from dedup_storage.spark.steps import TimedSteps
 
 if TYPE_CHECKING:
@@ -96,6 +97,24 @@ class FeatureJob(TimedSteps):
             uses=[find_group(cut.groups, name, self.spec.name) for name in group.uses],
             window=window.with_history(group.lookback),
         )
+
+    def keyed(self, frame: DataFrame, keys: DataFrame, key: Sequence[str]) -> DataFrame:
+        """A computed frame whose key, and event date where it has one, are those of the log, in the log's types.
+
+        Args:
+            frame: As it was computed.
+            keys: Of ``Inputs.keys``.
+            key: Of ``Inputs.key``.
+
+        Raises:
+            InputError: a value of a key column names no key; cut to the log's type it would be another row's.
+        """
+        kinds = {f.name: f.dataType for f in keys.schema.fields}
+        frame = exact_keys(frame, kinds, f"rows of the feature group {self.name}")
+        dates = [c for c in kinds if c not in key]
+        if all(d in frame.columns for d in dates):
+            return frame
+        return frame.join(keys.select(*key, *dates), list(key))
 
     def free_table(self, cut: Cut, group: FeatureGroup, types: Mapping[str, str]) -> str:
         """A new table, or one of these columns that nobody has: left behind by an attempt, or by versions that

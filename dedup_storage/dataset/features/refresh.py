@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pyspark.sql import DataFrame
 
-from dedup_storage.dataset.features.add import typed, with_dates
+from dedup_storage.dataset.features.add import typed
 from dedup_storage.dataset.features.checks import explained, feature_columns, require_columns, require_stable_key
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.promote import fold
@@ -75,7 +75,8 @@ class Refresher(FeatureJob):
         self._agree(frame, group)
         keys = inputs.keys(target)
         types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
-        frame = typed(with_dates(frame, keys, inputs.key, inputs.dates), types)
+        with explained(group):
+            frame = typed(self.keyed(frame, keys, inputs.key), types)
         frame = target.only(self.handle, frame)
         # Rows that are not computed now keep what they were looked up from.
         lookups = inputs.lookups if target == EVERYTHING else group.coverage[0].lookups

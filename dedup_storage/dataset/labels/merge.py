@@ -1,19 +1,12 @@
 """Late labels: (key, label, time) rows that arrive hours or days later, out of order and repeated.
 
 The newest by label time wins, also over what earlier runs merged: the table ``label_times`` remembers the time of each
-merged label, so that an older row arriving later changes nothing. A label that came with the log has no time and gives
-way to any late one. Rows of impressions that the dataset does not have are counted and kept in ``labels_unknown``.
+merged label, so that an older row arriving later changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from pydantic import BaseModel, ConfigDict
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
-from pyspark.sql.types import DoubleType, FloatType, IntegralType, TimestampType
 
 from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS
 from dedup_storage.dataset.backfill.request import Affected, Change, Strategy
@@ -21,25 +14,17 @@ from dedup_storage.dataset.backfill.run import Backfill, Progress
 from dedup_storage.dataset.backfill.summary import BackfillSummary
 from dedup_storage.dataset.backfill.target import find_target
 from dedup_storage.dataset.handle import Cut, Handle
-from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
+from dedup_storage.dataset.labels.sorting import LabelMerge, LateLabels, require_label, sort_out
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.publishing import require_same
 from dedup_storage.lake.requests import Request
-from dedup_storage.layout import LABEL_TIMES, DatasetSpec, TableRole, TableSpec
-from dedup_storage.schema import DateGrain
-from dedup_storage.sources.named import exact_keys
-from dedup_storage.sources.times import as_times
 from dedup_storage.spark.digests import rows_digest
 from dedup_storage.spark.errors import translated
-from dedup_storage.spark.rows import buckets_of, only_row
-from dedup_storage.spark.types import not_nan
-from dedup_storage.words import counted
 
-__all__ = ["LabelMerge", "LateLabels", "LateLabelsSummary", "merge_labels"]
+__all__ = ["LateLabelsSummary", "merge_labels"]
 
-TIMES, UNKNOWN = LABEL_TIMES, "labels_unknown"
-_WRONG = "_wrong"
+_NOTHING = dict.fromkeys(("input_rows", "superseded_rows", "stale_rows", "unknown_rows", "merged_rows"), 0)
 
 
 class LateLabelsSummary(BaseModel):
@@ -66,68 +51,40 @@ class LateLabelsSummary(BaseModel):
     backfill: BackfillSummary
 
 
-@dataclass(frozen=True)
-class LateLabels:
-    """Late labels to merge.
+class _Sorting:
+    """Sorts late labels out against each version that an attempt of the backfill starts from.
 
-    Attributes:
-        rows: The user and request columns, the position (or the item: then every impression of it in the request), the
-            label, and its time.
-        label: The label's column.
-        time: The column of its event time.
+    What wins, and at which position it lies, holds for that version alone: another merge may bring a newer label of the
+    same impression, a replacement other impressions at the same positions.
+
+    Args:
+        handle: The dataset.
+        late: The rows.
     """
 
-    rows: DataFrame
-    label: str
-    time: str
+    def __init__(self, handle: Handle, late: LateLabels) -> None:
+        self.handle, self.late = handle, late
+        self.merge: LabelMerge | None = None
 
+    def change(self, cut: Cut) -> Change:
+        """The replacement rows for a version."""
+        self.release()
+        self.merge = sort_out(cut, self.late)
+        return Change(rows=self.merge.replacement(cut.spec), columns=(self.late.label,))
 
-@dataclass(frozen=True)
-class LabelMerge:
-    """Late labels sorted out against one version.
+    def stage(self, run: Run) -> list[str]:
+        """See ``LabelMerge.stage``; nothing where the run was found published."""
+        return [] if self.merge is None else self.merge.stage(self.handle, run)
 
-    Attributes:
-        known: Late rows of the dataset's impressions, ``fresh`` where they win; persisted.
-        unknown: Late rows of impressions that the dataset does not have; persisted.
-        counts: Of ``LateLabelsSummary``.
-    """
-
-    late: LateLabels
-    known: DataFrame
-    unknown: DataFrame
-    counts: dict[str, int]
+    @property
+    def counts(self) -> dict[str, int]:
+        """Counts of ``LateLabelsSummary``; nothing was sorted out where the run was found published."""
+        return _NOTHING if self.merge is None else self.merge.counts
 
     def release(self) -> None:
         """Free what is persisted."""
-        self.known.unpersist()
-        self.unknown.unpersist()
-
-    @property
-    def winners(self) -> DataFrame:
-        """Key, event date, label and time of what changes."""
-        return self.known.filter("fresh")
-
-    def replacement(self, spec: DatasetSpec) -> DataFrame:
-        """The winners as replacement rows."""
-        return self.winners.select(*spec.impression_key, self.late.label)
-
-    def stage(self, handle: Handle, run: Run) -> list[str]:
-        """Stage the times of the winners and the unknown rows beside the backfill; the tables staged to."""
-        tables, spec, label = handle.tables, handle.spec, self.late.label
-        staged = []
-        if self.counts["merged_rows"]:
-            table = times_table(spec)
-            tables.create_table(spec, table, _types(self.winners, table) | {"label": "string"})
-            rows = self.winners.withColumn("label", F.lit(label))
-            tables.stage(spec, table, rows.select(*table.columns), run)
-            staged.append(table.name)
-        if self.counts["unknown_rows"]:
-            table = unknown_table(spec)
-            undated = spec.model_copy(update={"date_grain": DateGrain.NONE})
-            tables.create_table(undated, table, _unknown_types(spec))
-            tables.stage(spec, table, _unknown_rows(spec, self.unknown, self.late, run.run_id), run)
-            staged.append(table.name)
-        return staged
+        if self.merge is not None:
+            self.merge.release()
 
 
 def merge_labels(
@@ -164,166 +121,24 @@ def merge_labels(
             # Killed between publication and clean-up, the run left its branch behind.
             tables.branch(spec.name, find_target(meta, meta.current, [late.label]).table, run_id).drop()
             summary = BackfillSummary(dataset=spec.name, run_id=run_id, version=done, already_published=True)
-            zero = dict.fromkeys(("input_rows", "superseded_rows", "stale_rows", "unknown_rows", "merged_rows"), 0)
-            return LateLabelsSummary(**zero, backfill=summary)
-        merge = sort_out(Cut(handle, meta, meta.resolve(None)), late)
+            return LateLabelsSummary(**_NOTHING, backfill=summary)
+        require_label(meta.spec, late.label)
+        sorting = _Sorting(handle, late)
         try:
             backfill = Backfill(
                 handle,
-                Change(rows=merge.replacement(spec), columns=(late.label,)),
+                Change(rows=late.rows, columns=(late.label,)),
                 Affected(),
                 run_id=run_id,
                 job="late-labels",
-                beside=lambda run: merge.stage(handle, run),
+                beside=sorting.stage,
                 strategy=strategy,
                 gate=gate,
                 part_segments=part_segments,
                 progress=progress,
                 request=request,
-            )
-            return LateLabelsSummary(**merge.counts, backfill=backfill.run())
+                against=sorting.change,
+            ).run()
+            return LateLabelsSummary(**sorting.counts, backfill=backfill)
         finally:
-            merge.release()
-
-
-def times_table(spec: DatasetSpec) -> TableSpec:
-    """The table of merged labels' times: one row for each merge of an impression's label."""
-    dates = (spec.event_date_column,) if spec.event_date_column else ()
-    columns = tuple(dict.fromkeys((*spec.request_key, *dates, spec.position_column, "label", "label_time")))
-    return TableSpec(role=TableRole.LABELS, name=TIMES, columns=columns, sort_columns=spec.impression_key)
-
-
-def unknown_table(spec: DatasetSpec) -> TableSpec:
-    """The table of rows set aside; values as text, for nothing is known of them."""
-    columns = (*spec.request_key, "position_or_item", "label", "value", "label_time", "run_id")
-    return TableSpec(role=TableRole.LABELS, name=UNKNOWN, columns=columns, sort_columns=spec.request_key)
-
-
-def _types(frame: DataFrame, table: TableSpec) -> dict[str, str]:
-    return {f.name: f.dataType.simpleString() for f in frame.schema.fields if f.name in table.columns}
-
-
-def _unknown_types(spec: DatasetSpec) -> dict[str, str]:
-    types = dict(zip(spec.source_columns, spec.source_types, strict=True))
-    known = {k: types[k] for k in spec.request_key}
-    return (
-        known | dict.fromkeys(("position_or_item", "label", "value", "run_id"), "string") | {"label_time": "timestamp"}
-    )
-
-
-def _unknown_rows(spec: DatasetSpec, rows: DataFrame, late: LateLabels, run_id: str) -> DataFrame:
-    place = spec.position_column if spec.position_column in rows.columns else spec.schema_.item
-    return rows.select(
-        *spec.request_key,
-        F.col(place).cast("string").alias("position_or_item"),
-        F.lit(late.label).alias("label"),
-        F.col(late.label).cast("string").alias("value"),
-        F.col(late.time).alias("label_time"),
-        F.lit(run_id).alias("run_id"),
-    )
-
-
-def sort_out(cut: Cut, late: LateLabels) -> LabelMerge:
-    """Find what the late rows change in a version.
-
-    Raises:
-        UsageError: the column is no label, or a row has no key or no time.
-        SchemaError: a needed column is missing.
-    """
-    spec, tables = cut.spec, cut.handle.tables
-    if late.label not in spec.schema_.labels:
-        raise UsageError(
-            f"the column {late.label} is no label of the dataset {spec.name}",
-            expected=known_names(late.label, spec.schema_.labels),
-            fix="Use backfill for other columns.",
-        )
-    target = find_target(cut.meta, cut.version, [late.label])
-    stored = cut.rows(target.table, hidden=True)
-    place = _place(spec, late.rows)
-    key = [*spec.request_key, place]
-    for name in (*key, late.label, late.time):
-        if name not in late.rows.columns:
-            raise SchemaError(
-                f"the late labels lack the column {name}", expected=name, got=known_names(name, late.rows.columns)
-            )
-    told, _, _ = as_times(move_to(stored.sparkSession, late.rows), late.time)
-    kinds = {k: stored.schema[k].dataType for k in key}
-    given, kind = told.schema[late.label].dataType, stored.schema[late.label].dataType
-    label = F.col(late.label)
-    made = label.try_cast(kind)
-    # A fraction is no integer; between floats and doubles values are rounded, as they are everywhere.
-    changed = ~made.try_cast(given).eqNullSafe(label) if isinstance(kind, IntegralType) else F.lit(False)
-    rows = exact_keys(told, kinds, "late labels").select(
-        *key,
-        made.alias(late.label),
-        F.col(late.time).cast(TimestampType()).alias("label_time"),
-        (label.isNotNull() & (made.isNull() | changed)).alias(_WRONG),
-    )
-    nan = F.isnan(late.label) if isinstance(kind, (FloatType, DoubleType)) else F.lit(False)
-    newest, counts = _newest(rows, key, late.label, nan)
-    if counts["missing"]:
-        raise UsageError(
-            f"{counted(counts['missing'], 'late label', 'has')} no key or no time",
-            expected=f"{', '.join(key)}, {late.time}",
-        )
-    if counts["wrong"]:
-        raise UsageError(
-            f"{counted(counts['wrong'], 'late label', 'has')} a value that the column {late.label} cannot hold",
-            expected=f"values that {kind.simpleString()} holds as they are",
-            got=given.simpleString(),
-            fix=f"Correct them, or cast {late.label} in the late labels.",
-        )
-    newest = newest.persist()
-    dates = [spec.event_date_column] if spec.event_date_column else []
-    own = list(dict.fromkeys([*key, *dates, *spec.impression_key]))
-    inside = tables.in_buckets(spec, buckets_of(newest, cut.handle.bucket))
-    stored = stored.filter(inside).select(*own, F.col(late.label).alias("_stored"))
-    known = stored.join(newest, key)
-    if TIMES in cut.snapshots:
-        times = cut.rows(TIMES, hidden=True).filter(inside & (F.col("label") == late.label))
-        times = times.groupBy(*spec.impression_key).agg(F.max("label_time").alias("merged_time"))
-        known = known.join(times, list(spec.impression_key), "left")
-    else:
-        known = known.withColumn("merged_time", F.lit(None).cast("timestamp"))
-    # Of equal times the greatest label wins, as among the rows of one run; null is the least, and NaN is none.
-    greater = F.coalesce(F.col(late.label) > not_nan(F.col("_stored"), kind), F.col(late.label).isNotNull())
-    newer = (F.col("label_time") > F.col("merged_time")) | ((F.col("label_time") == F.col("merged_time")) & greater)
-    fresh = F.col("merged_time").isNull() | newer
-    known = known.withColumn("fresh", fresh).persist()
-    unknown = newest.join(stored.select(*key), key, "left_anti").persist()
-    unknown_count = unknown.count()
-    row = only_row(known.agg(F.count_if(F.col("fresh")).alias("m"), F.count_if(~F.col("fresh")).alias("s")))
-    merged = {
-        "input_rows": counts["all"],
-        "nan_rows": counts["nan"],
-        "superseded_rows": counts["all"] - counts["nan"] - newest.count(),
-        "stale_rows": int(row["s"]),
-        "unknown_rows": unknown_count,
-        "merged_rows": int(row["m"]),
-    }
-    newest.unpersist()
-    return LabelMerge(LateLabels(late.rows, late.label, "label_time"), known, unknown, merged)
-
-
-def _place(spec: DatasetSpec, rows: DataFrame) -> str:
-    if spec.position_column in rows.columns:
-        return spec.position_column
-    if spec.schema_.item in rows.columns:
-        return spec.schema_.item
-    raise UnknownColumnError(
-        "the late labels do not say which impression they belong to",
-        expected=f"{spec.position_column} or {spec.schema_.item}",
-        got=", ".join(rows.columns),
-    )
-
-
-def _newest(rows: DataFrame, key: Sequence[str], label: str, nan: Column) -> tuple[DataFrame, dict[str, int]]:
-    """The newest row of each key (of equal times the greatest label), and counts of all rows and of unusable ones."""
-    missing: Column = F.col("label_time").isNull()
-    for name in key:
-        missing = missing | F.col(name).isNull()
-    flags = {"missing": missing, "wrong": F.col(_WRONG), "nan": nan}
-    row = only_row(rows.agg(F.count(F.lit(1)).alias("all"), *(F.count_if(c).alias(n) for n, c in flags.items())))
-    best = F.max(F.struct("label_time", label)).alias("best")
-    newest = rows.filter(~nan).groupBy(*key).agg(best)
-    return newest.select(*key, f"best.{label}", "best.label_time"), {n: int(row[n]) for n in ("all", *flags)}
+            sorting.release()

@@ -86,9 +86,8 @@ class Samples:
         """
         definition = spec if isinstance(spec, SampleSpec) else SampleSpec.from_dict({**(spec or {}), **fields})
         with translated():
-            sample, made = make_sample(
-                self._handle, name, definition, version=version, run_id=named_run(run_id, "sample")
-            )
+            handle, run_id = self._handle.for_run(), named_run(run_id, "sample")
+            sample, made = make_sample(handle, name, definition, version=version, run_id=run_id)
             return summarize(self._handle.name, sample, unchanged=not made)
 
     def split(
@@ -101,6 +100,8 @@ class Samples:
     ) -> list[SampleSummary]:
         """Make samples without a row in common, such as train, validation and test; see ``split_specs``."""
         specs = split_specs(shares, dates, seed=seed)
+        with translated():
+            version = self._handle.cut(version).version
         return [self.make(name, spec, version=version) for name, spec in specs.items()]
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -112,7 +113,7 @@ class Samples:
         """Take in the users of a newer version; users that are known keep their strata."""
         with translated():
             run_id = named_run(run_id, "sample")
-            sample, refreshed = refresh_sample(self._handle, name, version=version, run_id=run_id)
+            sample, refreshed = refresh_sample(self._handle.for_run(), name, version=version, run_id=run_id)
             return summarize(self._handle.name, sample, unchanged=not refreshed)
 
     def drop(self, name: str) -> None:
@@ -136,7 +137,7 @@ class Samples:
         """Estimates with intervals, requested and realised counts, weights; with ``verify`` the truth beside them."""
         with translated():
             sample = SampleStore(self._handle).load(name)
-            return sample_report(self._handle, sample, verify=verify, confidence=confidence, version=version)
+            return sample_report(self._handle.for_run(), sample, verify=verify, confidence=confidence, version=version)
 
     def materialise(
         self, name: str, target: str, *, version: int | None = None, run_id: str | None = None, gate: bool = True
@@ -144,4 +145,4 @@ class Samples:
         """Write a sample's rows into a dataset of its own, weights as columns."""
         with translated():
             sample = SampleStore(self._handle).load(name)
-            return materialise_sample(self._handle, sample, target, version=version, run_id=run_id, gate=gate)
+            return materialise_sample(self._handle.for_run(), sample, target, version=version, run_id=run_id, gate=gate)

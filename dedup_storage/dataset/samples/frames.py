@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.read import frames as read
-from dedup_storage.dataset.samples.columns import row_hash, user_point
+from dedup_storage.dataset.samples.columns import label_value, row_hash, user_point
 from dedup_storage.dataset.samples.store import SAMPLED, SampleStore
 from dedup_storage.dataset.samples.users import STRATUM, in_dates
 from dedup_storage.errors import UnknownColumnError, UsageError, known_names
@@ -49,24 +49,26 @@ class SampledFrames:
 
     def __init__(self, handle: Handle, sample: Sample, version: int | None) -> None:
         self.handle, self.sample = handle, sample
-        self.version = handle.metadata().resolve(version)
-        self._keys = list(handle.spec.request_key)
+        self.cut = handle.cut(version)
+        # Columns, and what they mean, are those of the version, which may have fewer or more than the newest.
+        self.version, self.spec = self.cut.version, self.cut.spec
+        self._keys = list(self.spec.request_key)
 
     def users(self) -> DataFrame:
         """Sampled users with ``stratum`` and ``user_weight``."""
-        user = self.handle.schema.user
+        user = self.spec.schema_.user
         if self.sample.table is not None:
             rows = SampleStore(self.handle).users(self.sample).filter(SAMPLED)
             return rows.select(user, STRATUM, USER_WEIGHT)
-        seen = in_dates(read.requests(self.handle, self.version), self.handle, self.sample.spec).select(user).distinct()
+        seen = in_dates(read.requests(self.handle, self.version), self.cut, self.sample.spec).select(user).distinct()
         kept = self.restrict(seen)
         return kept.select(user, F.lit("all").alias(STRATUM), USER_WEIGHT)
 
     def restrict(self, df: DataFrame, *, stratum: bool = False) -> DataFrame:
         """Rows of sampled users, ``user_weight`` (and the stratum) appended."""
-        sample, user = self.sample, self.handle.schema.user
+        sample, user = self.sample, self.spec.schema_.user
         if sample.chosen_buckets:
-            df = self.handle.tables.rows_of_buckets(self.handle.spec, df, sample.chosen_buckets)
+            df = self.handle.tables.rows_of_buckets(self.spec, df, sample.chosen_buckets)
         if sample.table is not None:
             labels = [STRATUM] if stratum else []
             users = self.users().select(user, USER_WEIGHT, *labels)
@@ -85,19 +87,19 @@ class SampledFrames:
         spec, caps = self.sample.spec, self.sample.spec.caps
         if spec.start is None and spec.end is None and caps.requests is None:
             return None
-        rows = in_dates(read.requests(self.handle, self.version), self.handle, spec)
-        time = self.handle.schema.event_time
+        rows = in_dates(read.requests(self.handle, self.version), self.cut, spec)
+        time = self.spec.schema_.event_time
         narrow = self.restrict(rows.select(*self._keys, *([time] if time else [])))
         if caps.requests is None:
             return narrow.select(*self._keys, F.lit(1.0).alias(_FACTOR))
         if caps.keep is not Keep.RANDOM and time is None:
             raise UsageError(
-                f"the dataset {self.handle.name} has no event time to keep the {caps.keep.value} requests by"
+                f"the dataset {self.spec.name} has no event time to keep the {caps.keep.value} requests by"
             )
         order: list[Column] = [row_hash(narrow, self._keys, spec.seed)]
         if caps.keep is not Keep.RANDOM:
             order.insert(0, F.col(str(time)).desc() if caps.keep is Keep.LATEST else F.col(str(time)).asc())
-        user = self.handle.schema.user
+        user = self.spec.schema_.user
         ranked = narrow.select(
             *self._keys,
             F.row_number().over(Window.partitionBy(user).orderBy(*order, *self._keys)).alias(_RANK),
@@ -113,9 +115,10 @@ class SampledFrames:
         spec, caps = self.sample.spec, self.sample.spec.caps
         if caps.impressions is None and not caps.negatives:
             return None
-        keys = list(self.handle.spec.impression_key)
-        rows = self.restrict(read.impressions(self.handle, self.version).select(*keys, self._label()), stratum=True)
-        positive = F.coalesce(F.col(self._label()) > 0, F.lit(False))
+        keys = list(self.spec.impression_key)
+        label = self._label()
+        rows = self.restrict(read.impressions(self.handle, self.version).select(*keys, label), stratum=True)
+        positive = F.coalesce(label_value(rows, label) > 0, F.lit(False))
         rows = rows.select(*keys, STRATUM, positive.alias(_POSITIVE), row_hash(rows, keys, spec.seed).alias(_ORDER))
         if caps.negatives:
             return self._by_share(rows, keys)
@@ -149,13 +152,13 @@ class SampledFrames:
         return kept.select(*keys, F.when(F.col(_POSITIVE), 1.0).otherwise(1 / F.col(_KEPT)).alias(_FACTOR))
 
     def _label(self) -> str:
-        labels, wanted = self.handle.schema.labels, self.sample.spec.caps.label
+        labels, wanted = self.spec.schema_.labels, self.sample.spec.caps.label
         if wanted is not None and wanted not in labels:
             raise UnknownColumnError(
-                f"the dataset {self.handle.name} has no label {wanted}", expected=known_names(wanted, labels)
+                f"the dataset {self.spec.name} has no label {wanted}", expected=known_names(wanted, labels)
             )
         if not labels:
-            raise UsageError(f"the dataset {self.handle.name} has no label that tells positives", fix="Leave caps out.")
+            raise UsageError(f"the dataset {self.spec.name} has no label that tells positives", fix="Leave caps out.")
         return wanted if wanted is not None else labels[0]
 
     # -- frames -------------------------------------------------------------------------------------------------
@@ -173,7 +176,7 @@ class SampledFrames:
     def impressions(self, df: DataFrame) -> DataFrame:
         """Impression rows of the sample, ``impression_weight`` appended."""
         rows = self._cut(self.restrict(df), self._chosen_requests(), self._keys, USER_WEIGHT, REQUEST_WEIGHT)
-        keys = list(self.handle.spec.impression_key)
+        keys = list(self.spec.impression_key)
         return self._cut(rows, self._chosen_impressions(), keys, REQUEST_WEIGHT, IMPRESSION_WEIGHT)
 
     def logs(self, df: DataFrame) -> DataFrame:

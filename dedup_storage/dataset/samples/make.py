@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.read import frames as read
 from dedup_storage.dataset.samples.columns import user_point
 from dedup_storage.dataset.samples.store import SAMPLED, SampleStore
@@ -64,7 +64,7 @@ def make_sample(
             got=spec.model_dump_json(exclude_defaults=True),
             fix="Choose another name, or drop it first.",
         )
-    made = _make(handle, store, name, spec, handle.metadata().resolve(version), run_id, None)
+    made = _make(store, handle.cut(version), name, spec, run_id, None)
     store.save(made)
     return made, True
 
@@ -78,72 +78,75 @@ def refresh_sample(handle: Handle, name: str, *, version: int | None, run_id: st
     """
     store = SampleStore(handle)
     before = store.load(name)
-    version = handle.metadata().resolve(version)
-    if before.version == version:
+    cut = handle.cut(version)
+    if before.version == cut.version:
         return before, False
-    made = _make(handle, store, name, before.spec, version, run_id, before)
+    made = _make(store, cut, name, before.spec, run_id, before)
     store.save(made)
     store.release(before)
     return made, True
 
 
-def _make(
-    handle: Handle, store: SampleStore, name: str, spec: SampleSpec, version: int, run_id: str, before: Sample | None
-) -> Sample:
-    common = {"name": name, "spec": spec, "version": version, "run_id": run_id, "created_ms": int(time.time() * 1000)}
+def _make(store: SampleStore, cut: Cut, name: str, spec: SampleSpec, run_id: str, before: Sample | None) -> Sample:
+    created = int(time.time() * 1000)
+    common = {"name": name, "spec": spec, "version": cut.version, "run_id": run_id, "created_ms": created}
     if spec.buckets is not None:
-        buckets, counts = _of_buckets(handle, spec, version)
+        buckets, counts = _of_buckets(cut, spec)
         return Sample.model_validate({**common, "strata": counts, "chosen_buckets": buckets})
     if not spec.stored:
-        return Sample.model_validate({**common, "strata": _of_hash(handle, spec, version)})
+        return Sample.model_validate({**common, "strata": _of_hash(cut, spec)})
     if before is None:
-        people, borders = labelled(measured(handle, spec, version), spec)
+        people, borders = labelled(measured(cut, spec), spec)
     else:
-        people, borders = _grown(handle, store, spec, version, before), dict(before.borders)
-    people = people.select("*", user_point(people, handle.schema.user, spec.seed).alias(_POINT)).persist()
+        people, borders = _grown(store, cut, spec, before), dict(before.borders)
+    people = people.select("*", user_point(people, cut.spec.schema_.user, spec.seed).alias(_POINT)).persist()
     try:
         plan = _plan(people, spec, before)
-        table, tag = store.write_users(name, _chosen(handle, people, spec, plan), uuid.uuid4().hex)
+        table, tag = store.write_users(name, _chosen(cut.handle, people, spec, plan), uuid.uuid4().hex)
     finally:
         people.unpersist()
     made = Sample.model_validate({**common, "strata": (), "borders": borders, "table": table, "tag": tag})
-    return made.model_copy(update=_realised(handle, store, made, plan))
+    return made.model_copy(update=_realised(cut.handle, store, made, plan))
 
 
-def _of_buckets(handle: Handle, spec: SampleSpec, version: int) -> tuple[tuple[int, ...], list[StratumCount]]:
-    total, wanted = handle.spec.buckets, spec.buckets or 0
+def _users(cut: Cut, spec: SampleSpec) -> DataFrame:
+    """Distinct users of the sample's dates."""
+    rows = in_dates(read.requests(cut.handle, cut.version), cut, spec)
+    return rows.select(cut.spec.schema_.user).distinct()
+
+
+def _of_buckets(cut: Cut, spec: SampleSpec) -> tuple[tuple[int, ...], list[StratumCount]]:
+    total, wanted = cut.spec.buckets, spec.buckets or 0
     if wanted > total:
         raise UsageError(
-            f"the dataset {handle.name} has fewer buckets than the sample wants",
+            f"the dataset {cut.spec.name} has fewer buckets than the sample wants",
             expected=f"1 to {total}",
             got=str(wanted),
         )
     chosen = choose_buckets(wanted, total, spec.seed)
-    inside = handle.bucket.isin(*chosen)
-    users = in_dates(read.requests(handle, version), handle, spec).select(handle.schema.user).distinct()
-    row = only_row(users.agg(F.count(F.lit(1)).alias("n"), F.count(F.when(inside, 1)).alias("s")))
+    inside = cut.handle.bucket.isin(*chosen)
+    row = only_row(_users(cut, spec).agg(F.count(F.lit(1)).alias("n"), F.count(F.when(inside, 1)).alias("s")))
     return chosen, [StratumCount(label="all", users=row["n"], sampled=row["s"], probability=wanted / total)]
 
 
-def _of_hash(handle: Handle, spec: SampleSpec, version: int) -> list[StratumCount]:
-    users = in_dates(read.requests(handle, version), handle, spec).select(handle.schema.user).distinct()
+def _of_hash(cut: Cut, spec: SampleSpec) -> list[StratumCount]:
+    users = _users(cut, spec)
     low, high = spec.points()
-    point = user_point(users, handle.schema.user, spec.seed)
+    point = user_point(users, cut.spec.schema_.user, spec.seed)
     inside = (point >= low) & (point < high)
     row = only_row(users.agg(F.count(F.lit(1)).alias("n"), F.count(F.when(inside, 1)).alias("s")))
     share = spec.fraction if spec.fraction is not None else 1.0
     return [StratumCount(label="all", users=row["n"], sampled=row["s"], probability=share)]
 
 
-def _grown(handle: Handle, store: SampleStore, spec: SampleSpec, version: int, before: Sample) -> DataFrame:
+def _grown(store: SampleStore, cut: Cut, spec: SampleSpec, before: Sample) -> DataFrame:
     """Users of a version: those known, with their strata, and new ones."""
-    user = handle.schema.user
-    now = in_dates(read.requests(handle, version), handle, spec).select(user).distinct()
+    user, now = cut.spec.schema_.user, _users(cut, spec)
     known = store.users(before).select(user, STRATUM)
     # Checkpointed rather than planned into what follows: a few users, and Spark 4.1 loses the link of a storage-
     # partitioned join that a later stage plans again.
     new = now.join(known, user, "left_anti").localCheckpoint()
-    fresh, _ = labelled(measured(handle, spec, version, only=new), spec, before.borders)
+    fresh, _ = labelled(measured(cut, spec, only=new), spec, before.borders)
     return known.join(now, user, "left_semi").unionByName(fresh.select(user, STRATUM))
 
 

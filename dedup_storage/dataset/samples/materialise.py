@@ -31,26 +31,24 @@ def materialise_sample(
     """
     if target == handle.name:
         raise UsageError("a sample cannot be written into its own dataset", fix="Choose another name.")
-    version = handle.metadata().resolve(version)
+    frames = SampledFrames(handle, sample, version)
+    version, spec = frames.version, frames.spec
     for name in (REQUEST_WEIGHT, IMPRESSION_WEIGHT):
-        if name in handle.spec.source_columns:
+        if name in spec.source_columns:
             raise UsageError(
                 f"the dataset {handle.name} has a column {name} already: it is a sample itself",
                 fix="Sample the dataset that it comes from.",
             )
-    frames = SampledFrames(handle, sample, version)
     requests, impressions = read.requests(handle, version), read.impressions(handle, version)
     shown = dict.fromkeys(requests.columns, Grain.REQUEST) | dict.fromkeys(impressions.columns, Grain.IMPRESSION)
-    keys = set(handle.spec.request_key)
-    grains = {c: g for c, g in shown.items() if c not in keys and c != handle.spec.position_column}
-    own = handle.schema.of_standard_rows().model_copy(
-        update={"position": handle.spec.position_column, "candidates": {}}
-    )
+    keys = set(spec.request_key)
+    grains = {c: g for c, g in shown.items() if c not in keys and c != spec.position_column}
+    own = spec.schema_.of_standard_rows().model_copy(update={"position": spec.position_column, "candidates": {}})
     schema: LogSchema = own.with_grains({**grains, REQUEST_WEIGHT: Grain.REQUEST, IMPRESSION_WEIGHT: Grain.IMPRESSION})
     raw = RawLog.from_frame(frames.requests(requests), schema, frames.impressions(impressions))
     made = create_dataset(
         handle.spark, handle.settings, target, schema, raw,
-        layout=handle.spec.layout, date_grain=handle.spec.date_grain, buckets=handle.spec.buckets,
+        layout=spec.layout, date_grain=spec.date_grain, buckets=spec.buckets,
     )  # fmt: skip
     run_id = run_id if run_id is not None else f"sample-{sample.name}-v{version}"
     # The version and the sample's record decide the rows, which need not be looked at.

@@ -66,7 +66,7 @@ def plan_sample(handle: Handle, sample: Sample, version: int | None) -> SamplePl
         tables.append(TablePlan(table=name, **asdict(share)))
     total, everything = sum(t.bytes for t in tables), sum(t.all_bytes for t in tables)
     by = ["buckets"] if sample.chosen_buckets else []
-    by += ["event dates"] if handle.spec.event_date_column is not None and dates != (None, None) else []
+    by += ["event dates"] if cut.spec.event_date_column is not None and dates != (None, None) else []
     return SamplePlan(
         dataset=handle.name,
         sample=sample.name,

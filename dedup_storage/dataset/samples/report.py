@@ -10,15 +10,18 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.read import frames as read
+from dedup_storage.dataset.samples.columns import counts_as_label, label_value
 from dedup_storage.dataset.samples.frames import SampledFrames
 from dedup_storage.dataset.samples.plan import plan_sample
 from dedup_storage.dataset.samples.users import STRATUM
 from dedup_storage.lake.engine.status import counted_reads
+from dedup_storage.layout import DatasetSpec
 from dedup_storage.sampling.definition import Caps, Keep, Sample, SampleSpec, StratumCount
 from dedup_storage.sampling.estimate import Moments, effective_size, ratio
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT, USER_WEIGHT
 from dedup_storage.sampling.summary import MetricEstimate, SampleReport, Weights, summarize
 from dedup_storage.spark.rows import only_row
+from dedup_storage.spark.types import struct_of
 
 __all__ = ["sample_report"]
 
@@ -39,11 +42,11 @@ def sample_report(
         version: Whose rows are read; ``None`` takes the version that the sample was made from.
     """
     version = sample.version if version is None else version
-    metrics = _metrics(handle)
     frames = SampledFrames(handle, sample, version)
+    metrics = _metrics(frames.spec)
     with counted_reads(handle.spark) as reads:
-        strata = _moments(handle, sample, frames, metrics)
-    truth = _truth(handle, sample, version, metrics) if verify else {}
+        strata = _moments(frames, metrics)
+    truth = _truth(frames, metrics) if verify else {}
     estimates = []
     for name in metrics:
         estimate = ratio(strata[name], sample.spec.design, confidence=confidence)
@@ -88,32 +91,40 @@ def _weights(sample: Sample) -> Weights:
     )
 
 
-def _metrics(handle: Handle) -> dict[str, tuple[str, str]]:
+def _label_of(spec: DatasetSpec) -> str | None:
+    """The label whose rate is told: the first, where its values can be added up."""
+    label = next(iter(spec.schema_.labels), None)
+    counts = label is not None and counts_as_label(struct_of({label: spec.types[label]}).fields[0].dataType)
+    return label if counts else None
+
+
+def _metrics(spec: DatasetSpec) -> dict[str, tuple[str, str]]:
     """Metric -> numerator and denominator among the users' totals."""
     metrics = {"requests per user": (_REQUESTS, _ONE), "impressions per request": (_SHOWN, _REQUESTS)}
-    if handle.schema.labels:
+    if _label_of(spec) is not None:
         metrics = {"label rate": (_LABEL, _LABELLED), **metrics}
-    if handle.schema.sequence_columns:
+    if spec.schema_.sequence_columns:
         metrics["sequence length"] = (_LENGTH, _REQUESTS)
     return metrics
 
 
-def _totals(handle: Handle, frames: SampledFrames) -> DataFrame:
+def _totals(frames: SampledFrames) -> DataFrame:
     """Sampled users with their stratum and totals; what caps took away is weighed back in."""
-    user, version = handle.schema.user, frames.version
-    lists, labels = handle.schema.sequence_columns[:1], handle.schema.labels[:1]
+    handle, spec, version = frames.handle, frames.spec, frames.version
+    user, lists, label = spec.schema_.user, spec.schema_.sequence_columns[:1], _label_of(spec)
     weight = F.col(REQUEST_WEIGHT)
-    requests = frames.requests(read.requests(handle, version).select(*handle.spec.request_key, *lists))
+    requests = frames.requests(read.requests(handle, version).select(*spec.request_key, *lists))
     sums = [F.sum(weight).alias(_REQUESTS)]
     if lists:
         sums.append(F.sum(weight * F.coalesce(F.array_size(lists[0]), F.lit(0))).alias(_LENGTH))
     by_request = requests.groupBy(user).agg(*sums)
     weight = F.col(IMPRESSION_WEIGHT)
-    impressions = frames.impressions(read.impressions(handle, version).select(*handle.spec.impression_key, *labels))
+    shown = dict.fromkeys((*spec.impression_key, *([label] if label is not None else [])))
+    impressions = frames.impressions(read.impressions(handle, version).select(*shown))
     sums = [F.sum(weight).alias(_SHOWN)]
-    if labels:
-        label = F.col(labels[0]).cast("double")
-        sums += [F.sum(weight * label).alias(_LABEL), F.sum(F.when(label.isNotNull(), weight)).alias(_LABELLED)]
+    if label is not None:
+        value = label_value(impressions, label)
+        sums += [F.sum(weight * value).alias(_LABEL), F.sum(F.when(value.isNotNull(), weight)).alias(_LABELLED)]
     by_impression = impressions.groupBy(user).agg(*sums)
     joined = frames.users().join(by_request, user, "left").join(by_impression, user, "left")
     names = [c for c in (_REQUESTS, _LENGTH, _SHOWN, _LABEL, _LABELLED) if c in joined.columns]
@@ -131,17 +142,15 @@ def _sums(metrics: Mapping[str, tuple[str, str]]) -> list[Column]:
     return sums
 
 
-def _moments(
-    handle: Handle, sample: Sample, frames: SampledFrames, metrics: Mapping[str, tuple[str, str]]
-) -> dict[str, list[Moments]]:
-    totals = _totals(handle, frames)
+def _moments(frames: SampledFrames, metrics: Mapping[str, tuple[str, str]]) -> dict[str, list[Moments]]:
+    handle, sample, totals = frames.handle, frames.sample, _totals(frames)
     count = F.count(F.lit(1)).alias("n")
     if sample.spec.buckets is not None:
         # Buckets are the elements; one without users is an element of zeros.
         names = dict.fromkeys(c for pair in metrics.values() for c in pair)
         together = totals.groupBy(handle.bucket.alias("_bucket")).agg(*(F.sum(c).alias(c) for c in names))
         row = only_row(together.agg(count, *_sums(metrics)))
-        taken, total = len(sample.chosen_buckets), handle.spec.buckets
+        taken, total = len(sample.chosen_buckets), frames.spec.buckets
         stratum = StratumCount(label="all", users=total, sampled=taken, probability=taken / total)
         return {name: [_moment(row, number, stratum)] for number, name in enumerate(metrics)}
     # One row for each stratum, of which a sample has a thousand at most.
@@ -157,11 +166,9 @@ def _moment(row: Row, number: int, stratum: StratumCount) -> Moments:
     return Moments(stratum.sampled, stratum.users, stratum.probability, **sums)
 
 
-def _truth(
-    handle: Handle, sample: Sample, version: int, metrics: Mapping[str, tuple[str, str]]
-) -> dict[str, float | None]:
+def _truth(sampled: SampledFrames, metrics: Mapping[str, tuple[str, str]]) -> dict[str, float | None]:
     """The same ratios over everybody: the sample's dates, and those caps that are no random choice."""
-    caps = sample.spec.caps
+    sample, caps = sampled.sample, sampled.sample.spec.caps
     fixed = Caps(requests=caps.requests, keep=caps.keep) if caps.keep is not Keep.RANDOM else Caps()
     spec = SampleSpec(fraction=1, start=sample.spec.start, end=sample.spec.end, caps=fixed)
     everybody = sample.model_copy(
@@ -170,7 +177,7 @@ def _truth(
             "strata": (StratumCount(label="all", users=0, sampled=0, probability=1.0),),
         }
     )  # fmt: skip
-    totals = _totals(handle, SampledFrames(handle, everybody, version))
+    totals = _totals(SampledFrames(sampled.handle, everybody, sampled.version))
     names = dict.fromkeys(c for pair in metrics.values() for c in pair)
     row = only_row(totals.agg(*(F.sum(c).alias(c) for c in names)))
     return {m: float(row[top]) / float(row[bottom]) if row[bottom] else None for m, (top, bottom) in metrics.items()}
