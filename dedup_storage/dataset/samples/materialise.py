@@ -19,7 +19,7 @@ __all__ = ["materialise_sample"]
 
 
 def materialise_sample(
-    handle: Handle, sample: Sample, target: str, *, version: int | None, run_id: str | None, gate: bool = True
+    handle: Handle, sample: Sample, target: str, *, version: int, run_id: str, gate: bool = True
 ) -> WriteSummary:
     """Write a sample's rows into a new dataset of the same layout and segments.
 
@@ -31,7 +31,6 @@ def materialise_sample(
     """
     if target == handle.name:
         raise UsageError("a sample cannot be written into its own dataset", fix="Choose another name.")
-    version = handle.metadata().resolve(version)
     for name in (REQUEST_WEIGHT, IMPRESSION_WEIGHT):
         if name in handle.spec.source_columns:
             raise UsageError(
@@ -52,7 +51,6 @@ def materialise_sample(
         handle.spark, handle.settings, target, schema, raw,
         layout=handle.spec.layout, date_grain=handle.spec.date_grain, buckets=handle.spec.buckets,
     )  # fmt: skip
-    run_id = run_id if run_id is not None else f"sample-{sample.name}-v{version}"
     # The version and the sample's record decide the rows, which need not be looked at.
     asked = Request.of("write", log=[handle.name, version, sample.fingerprint])
     return write_log(made, raw, run_id=run_id, gate=gate, request=asked)
