@@ -7,14 +7,15 @@ with two underscores: ``DEDUP_STORAGE_CATALOG__URI``. Secrets come from the envi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
 from dedup_storage.errors import ConfigError
 from dedup_storage.schema import check_name, explain_validation
@@ -23,6 +24,7 @@ __all__ = [
     "FORMATS",
     "CatalogSettings",
     "CatalogType",
+    "LineageSettings",
     "QualitySettings",
     "Settings",
     "SparkSettings",
@@ -43,6 +45,10 @@ _CONFIG_HERE = Path("conf/local.yaml")
 # Read by the command line, not settings of their own.
 _NOT_SETTINGS = frozenset(ENV_PREFIX + name for name in ("CONFIG", "DATASET", "DEBUG", "QUIET", "RUN_ID"))
 _SECRETS = ("catalog.password", "catalog.token", "catalog.credential")
+# How the names of secrets among OpenLineage's own settings end, whatever their case and however their words are joined.
+_SECRET_ENDS = ("apikey", "secret", "password", "token", "credential", "credentials", "authorization", "jaasconfig")
+# A user and a password in an address.
+_LOGIN = re.compile(r"://[^/]*:[^/]*@")
 
 
 class _Frozen(BaseModel):
@@ -127,6 +133,41 @@ class WriteSettings(_Frozen):
     conflict_retries: int = Field(default=20, ge=0)
 
 
+class LineageSettings(_Frozen):
+    """OpenLineage events of what runs read and publish; none are sent unless ``transport`` says where to.
+
+    Attributes:
+        transport: Where events go, as OpenLineage's own configuration has it: ``type``, ``url``, ``endpoint``, ``auth``
+            and what else the type takes. Keys, tokens and passwords in it come from the environment only.
+        namespace: Namespace of the jobs, such as the name of the scheduler that starts them.
+        journal: Folder that notes the runs under way, which every machine that runs jobs reaches; ``None`` puts it
+            under the warehouse.
+    """
+
+    # Keys of the receiver may be among them.
+    transport: Mapping[str, Any] = Field(default_factory=dict, repr=False)
+    namespace: str = Field(default="dedup_storage", min_length=1)
+    journal: str | None = None
+
+    @model_validator(mode="after")
+    def _goes_somewhere(self) -> Self:
+        if self.transport and not isinstance(self.transport.get("type"), str):
+            raise ValueError("transport has no type; OpenLineage's are http, kafka, file, console and others")
+        if not self.transport and self.model_fields_set - {"transport"}:
+            raise ValueError("transport is missing, without which no event is sent")
+        return self
+
+    @property
+    def on(self) -> bool:
+        """Whether events are sent."""
+        return bool(self.transport)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts of the transport that nobody may see."""
+        return tuple(str(value) for _, value in _secrets_in(self.transport, ""))
+
+
 class Settings(_Frozen):
     """All settings of a job.
 
@@ -138,6 +179,7 @@ class Settings(_Frozen):
         spark: The Spark session a job starts when none is given.
         quality: The quality gate.
         write: How raw logs are collapsed.
+        lineage: OpenLineage events.
     """
 
     warehouse: str = "warehouse"
@@ -146,6 +188,7 @@ class Settings(_Frozen):
     spark: SparkSettings = SparkSettings()
     quality: QualitySettings = QualitySettings()
     write: WriteSettings = WriteSettings()
+    lineage: LineageSettings = LineageSettings()
     _origin: str = PrivateAttr("given in Python")
 
     @property
@@ -207,6 +250,24 @@ class Settings(_Frozen):
             )
         return Path(docs.removeprefix("file://")).resolve()
 
+    @property
+    def lineage_folder(self) -> str:
+        """Folder of the lineage journal, a path or an address.
+
+        Raises:
+            ConfigError: ``lineage.journal`` is missing while the warehouse is the name of a REST catalog's.
+        """
+        if self.lineage.journal is not None:
+            return self.lineage.journal
+        if self.names_warehouse and "://" not in self.warehouse:
+            raise ConfigError(
+                "lineage.journal is missing",
+                expected="a folder that notes the runs under way",
+                got=f"the warehouse {self.warehouse}, a name, which tells of no folder",
+                fix="Set lineage.journal to a folder that every machine that runs jobs reaches.",
+            )
+        return f"{self.warehouse_uri.rstrip('/')}/_lineage"
+
 
 def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Read settings from a file and the environment.
@@ -229,6 +290,7 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
                 expected="it in the environment",
                 fix=f"Remove it and set {ENV_PREFIX}{section.upper()}{_LEVELS}{key.upper()}.",
             )
+    _refuse_secrets(values.get("lineage") or {}, "lineage", path)
     environ = os.environ if environ is None else environ
     given = sorted(v for v in environ if v.startswith(ENV_PREFIX) and v not in _NOT_SETTINGS)
     for variable in given:
@@ -242,6 +304,33 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
     check_format(settings.format)
     settings._origin = _origin(path, given)
     return settings
+
+
+def _secrets_in(values: Mapping[str, Any], place: str) -> Iterator[tuple[str, Any]]:
+    """Secrets among OpenLineage's own settings, by their name or inside an address: where they stand, and what."""
+    for key, value in values.items():
+        here, plain = f"{place}.{key}", re.sub(r"[^a-z]", "", str(key).lower())
+        if isinstance(value, list):
+            value = {str(number): item for number, item in enumerate(value)}
+        if isinstance(value, Mapping):
+            yield from _secrets_in(value, here)
+        elif plain.endswith(_SECRET_ENDS) or (isinstance(value, str) and _LOGIN.search(value)):
+            yield here, value
+
+
+def _refuse_secrets(values: Mapping[str, Any], place: str, path: str | Path) -> None:
+    """Refuse a file that holds a secret of the lineage's receiver.
+
+    Raises:
+        ConfigError: names the key; the value is not repeated.
+    """
+    for here, _ in _secrets_in(values, place):
+        variable = ENV_PREFIX + here.upper().replace(".", _LEVELS)
+        raise ConfigError(
+            f"the secret {here} stands in {path}",
+            expected="it in the environment",
+            fix=f"Remove it and set {variable}, or {variable.rpartition(_LEVELS)[0]} as a whole, as JSON.",
+        )
 
 
 def check_format(name: str) -> str:
@@ -292,7 +381,7 @@ def _read(path: str | Path) -> dict[str, Any]:
         raise ConfigError(
             f"the configuration {path} is not a mapping", expected="keys such as warehouse, catalog, spark"
         )
-    for section in ("catalog", "spark", "quality", "write"):
+    for section in ("catalog", "spark", "quality", "write", "lineage"):
         if section in values and not isinstance(values[section] or {}, dict):
             raise ConfigError(f"the section {section} of {path} is not a mapping")
     return values

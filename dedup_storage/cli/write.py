@@ -73,7 +73,7 @@ def write(
     if meta is not None and run_id is not None:
         options = (mode, on_inconstant, on_duplicates, add_columns, fill_columns)
         origins = {"log": source, **({} if impressions is None else {"impressions": impressions})}
-        done = _published(job, meta, run_id, origins, format.value if format else None, options)
+        done = _published(job, meta, run_id, origins, format.value if format else None, options, dry_run=dry_run)
         if done is not None:
             job.shown(f"{dataset} holds it already", done.shown(), done)
             return
@@ -150,7 +150,14 @@ def _found(job: Job, dataset: str, *, needed: bool) -> DatasetMetadata | None:
 
 
 def _published(
-    job: Job, meta: DatasetMetadata, run_id: str, sources: Mapping[str, str], format: str | None, options: Options
+    job: Job,
+    meta: DatasetMetadata,
+    run_id: str,
+    sources: Mapping[str, str],
+    format: str | None,
+    options: Options,
+    *,
+    dry_run: bool,
 ) -> WriteSummary | None:
     """The summary of a run that a version holds already, found before Spark starts.
 
@@ -159,6 +166,7 @@ def _published(
     """
     from dedup_storage.dataset.write.asked import by_origins, with_options
     from dedup_storage.dataset.write.summary import WriteSummary
+    from dedup_storage.dataset.write.told import written_before
     from dedup_storage.lake.catalogs import open_lake
     from dedup_storage.lake.publishing import require_same
     from dedup_storage.sources.origin import Origin
@@ -171,6 +179,7 @@ def _published(
         # Rows have to be looked at.
         return None
     done = require_same(meta, with_options(asked, *options).text, run_id)
-    return WriteSummary(
+    summary = WriteSummary(
         dataset=meta.spec.name, run_id=run_id, version=done or 0, already_published=True, mode=options[0].value
     )
+    return summary if dry_run else written_before(job.settings, meta, summary, origins.items())

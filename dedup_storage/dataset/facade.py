@@ -17,6 +17,7 @@ from dedup_storage.dataset.features.accessor import Features
 from dedup_storage.dataset.former import former_method
 from dedup_storage.dataset.handle import Handle, open_handle
 from dedup_storage.dataset.labels import LateLabels, LateLabelsSummary, merge_labels
+from dedup_storage.dataset.lineage import Accounts, run_told
 from dedup_storage.dataset.readable import ReadableDataset
 from dedup_storage.dataset.samples.accessor import Samples
 from dedup_storage.dataset.samples.affected import affected_by_sample
@@ -28,6 +29,7 @@ from dedup_storage.dataset.write.create import create_dataset
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.dataset.write.run import write_log
 from dedup_storage.dataset.write.summary import WriteSummary
+from dedup_storage.dataset.write.told import WRITE, log_sources
 from dedup_storage.lake.history import VersionInfo
 from dedup_storage.lake.runs import named_run
 from dedup_storage.layout import Layout
@@ -142,9 +144,15 @@ class Dataset(ReadableDataset):
             QualityGateError: the gate refused; nothing was published.
             ConflictError: another run changed the same event dates first; run again.
         """
-        summary = write_log(
-            self.handle, raw, run_id=run_id, mode=mode, on_inconstant=on_inconstant, on_duplicates=on_duplicates,
-            gate=gate, add_columns=add_columns, fill_columns=fill_columns, dry_run=dry_run,
+        sources = log_sources(self.settings, raw.origins)
+        summary = run_told(
+            self.handle, WRITE, run_id,
+            lambda: write_log(
+                self.handle, raw, run_id=run_id, mode=mode, on_inconstant=on_inconstant, on_duplicates=on_duplicates,
+                gate=gate, add_columns=add_columns, fill_columns=fill_columns, dry_run=dry_run,
+            ),
+            lambda accounts, done: accounts.write(done, sources),
+            sources=sources, dry_run=dry_run,
         )  # fmt: skip
         if summary.added_columns and not dry_run:
             self._take(open_handle(self.spark, self.settings, self.name))
@@ -180,8 +188,12 @@ class Dataset(ReadableDataset):
             QualityGateError: the gate refused; nothing was published.
             ConflictError: another run changed the same segments first; run again.
         """
-        run = self._backfill(change, affected, named_run(run_id, "backfill"), strategy, gate, part_segments, progress)
-        return run.run()
+        named = named_run(run_id, "backfill")
+        return run_told(
+            self.handle, "backfill", named,
+            lambda: self._backfill(change, affected, named, strategy, gate, part_segments, progress).run(),
+            Accounts.rewrite,
+        )  # fmt: skip
 
     def plan_backfill(
         self, change: Change, affected: Affected | None = None, strategy: Strategy | None = None
@@ -234,9 +246,14 @@ class Dataset(ReadableDataset):
             ConflictError: another run changed the same segments first; run again.
         """
         self.handle.require("merging late labels")
-        return merge_labels(
-            self.handle, LateLabels(rows, label, time), run_id=named_run(run_id, "late-labels"), strategy=strategy,
-            gate=gate, part_segments=part_segments, progress=progress,
+        named = named_run(run_id, "late-labels")
+        return run_told(
+            self.handle, "late-labels", named,
+            lambda: merge_labels(
+                self.handle, LateLabels(rows, label, time), run_id=named, strategy=strategy, gate=gate,
+                part_segments=part_segments, progress=progress,
+            ),
+            lambda accounts, done: accounts.rewrite(done.backfill),
         )  # fmt: skip
 
     # -- upkeep -------------------------------------------------------------------------------------------------
@@ -261,9 +278,14 @@ class Dataset(ReadableDataset):
             compact, expire, orphans: Which steps to take.
             dry_run: Measure and tell, change nothing.
         """
-        return maintain(
-            self.handle, run_id, limits=limits, policy=policy, compact=compact, expire=expire, orphans=orphans,
-            dry_run=dry_run,
+        named = named_run(run_id, "maintain")
+        return run_told(
+            self.handle, "maintain", named,
+            lambda: maintain(
+                self.handle, named, limits=limits, policy=policy, compact=compact, expire=expire, orphans=orphans,
+                dry_run=dry_run,
+            ),
+            Accounts.rewrite, dry_run=dry_run,
         )  # fmt: skip
 
     def forget_users(
@@ -285,7 +307,11 @@ class Dataset(ReadableDataset):
                 there again.
             ConflictError: another run changed the same segments first; run again.
         """
-        return forget_users(self.handle, users, run_id, dry_run=dry_run)
+        named = named_run(run_id, "forget-user")
+        return run_told(
+            self.handle, "forget-user", named, lambda: forget_users(self.handle, users, named, dry_run=dry_run),
+            Accounts.erasure, dry_run=dry_run,
+        )  # fmt: skip
 
     def convert(
         self,
@@ -320,14 +346,18 @@ class Dataset(ReadableDataset):
             StorageError: a part differs from its source.
         """
         check_name(name, "dataset name")
-        run_id = named_run(run_id, "convert")
+        named = named_run(run_id, "convert")
         with translated():
             settings = self.settings.model_copy(update={"format": format or self.settings.format})
             conversion = Conversion(
-                self.handle, settings, name, run_id=run_id, layout=layout, date_grain=date_grain, buckets=buckets,
+                self.handle, settings, name, run_id=named, layout=layout, date_grain=date_grain, buckets=buckets,
                 version=version, drop_features=drop_features, progress=progress,
             )  # fmt: skip
-            return conversion.plan() if dry_run else conversion.run()
+            return run_told(
+                self.handle, "convert", named, conversion.plan if dry_run else conversion.run,
+                lambda accounts, done: accounts.conversion(open_handle(self.spark, settings, name), done),
+                subject=name, dry_run=dry_run,
+            )  # fmt: skip
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -337,7 +367,10 @@ class Dataset(ReadableDataset):
         Raises:
             VersionNotFoundError: there is no such version.
         """
-        info = rollback(self.handle, version, run_id)
+        named = named_run(run_id, "rollback")
+        info = run_told(
+            self.handle, "rollback", named, lambda: rollback(self.handle, version, named), Accounts.rollback
+        )
         # An older version may have other columns.
         self._take(open_handle(self.spark, self.settings, self.name))
         return info

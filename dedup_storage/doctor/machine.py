@@ -50,6 +50,8 @@ def take_machine(settings: Settings, probes: Probes, *, spark: bool) -> None:
         take("packages: catalog", lambda: _client(settings.catalog.type))
     if settings.quality.enabled:
         take("packages: quality", lambda: extra_found("quality", absent=absent))
+    if settings.lineage.on:
+        take("packages: lineage", lambda: extra_found("lineage"))
     take(JARS, lambda: named_jars(settings, absent=absent))
     take("folder for verdicts", lambda: _verdicts(settings, absent=absent))
 

@@ -234,6 +234,10 @@ class DatasetMetadata(ABC):
         """A table's properties now."""
 
     @abstractmethod
+    def location(self, table: str) -> str:
+        """A table's folder, a path or an address."""
+
+    @abstractmethod
     def claim(self, version: int) -> dict[str, str]:
         """The facts of the run that decided a version, prefix stripped; empty when no longer kept."""
 

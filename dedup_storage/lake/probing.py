@@ -228,6 +228,7 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     if catalog.credential is not None:
         # The part behind the client's name.
         found.add(catalog.credential.get_secret_value().partition(":")[2])
+    found |= set(settings.lineage.secrets)
     for values in (catalog.properties, settings.spark.conf, environ):
         found |= {value for key, value in values.items() if _SECRET_KEY.search(key)}
     found = {text for text in found if len(text) >= _SHORTEST_SECRET and text.lower() not in ("true", "false")}

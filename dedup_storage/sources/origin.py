@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from dedup_storage.lake.folders import Store
@@ -21,10 +21,12 @@ class Origin:
         text: Files by number, size and a digest of their places, sizes and times of change; ``None`` for a table, whose
             state its catalog knows, and where files have no time of change and no name of their own.
         table: The table's name.
+        place: The files' folder, pattern or file, absolute; it tells no log from another.
     """
 
     text: str | None = None
     table: str | None = None
+    place: str | None = field(default=None, compare=False)
 
     @classmethod
     def find(cls, source: str, format: str | None = None, store: Store | None = None) -> Origin:
@@ -46,10 +48,10 @@ class Origin:
         """The origin of what an address names."""
         if address.kind is Kind.TABLE:
             return cls(table=address.source)
-        files = address.files
+        files, place = address.files, address.place
         if not files:
-            return cls()
+            return cls(place=place)
         told = sorted(f"{f.path.removeprefix(address.place)} {f.size_bytes} {f.changed_ns}" for f in files)
         total = sum(f.size_bytes or 0 for f in files)
         digest = sha256("\n".join(told).encode()).hexdigest()[:16]
-        return cls(text=f"{counted(len(files), 'file')}, {human_bytes(total)} ({digest})")
+        return cls(text=f"{counted(len(files), 'file')}, {human_bytes(total)} ({digest})", place=place)

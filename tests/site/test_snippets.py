@@ -37,6 +37,7 @@ OTHERS = (
     "docs/how-to/erasure.md",
     "docs/how-to/convert.md",
     "docs/how-to/doctor.md",
+    "docs/how-to/lineage.md",
 )
 # Pages whose blocks are sketches: they name tensors or trainers of the reader's own.
 SHOWN = ("docs/sharing.md", "docs/frameworks.md")

@@ -8,14 +8,19 @@ from pydantic import BaseModel, ConfigDict
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.dataset.adopt.source import Source, adopted_spec, find_source
+from dedup_storage.dataset.adopt.source import adopted_spec, find_source
+from dedup_storage.dataset.handle import open_handle
+from dedup_storage.dataset.lineage import Accounts
 from dedup_storage.errors import DatasetExistsError
 from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.runs import named_run
+from dedup_storage.lineage.model import Source, Verb
+from dedup_storage.lineage.places import catalog_place, place_of
+from dedup_storage.lineage.telling import told
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import LogSchema, check_name
-from dedup_storage.sources.address import Kind
+from dedup_storage.sources.address import Kind, is_place
 from dedup_storage.spark.errors import translated
 
 __all__ = ["AdoptSummary", "adopt"]
@@ -73,12 +78,25 @@ def adopt(
         DatasetExistsError: there is a dataset of that name.
     """
     check_name(name, "dataset name")
-    run_id, start = named_run(run_id, "adopt"), time.perf_counter()
+    named = named_run(run_id, "adopt")
+    place = place_of(source) if is_place(source) else catalog_place(settings, source)
+    return told(
+        settings,
+        Verb(name, "adopt", named, sources=(Source(place),)),
+        lambda: _adopt(spark, settings, name, schema, source, named),
+        lambda done: Accounts(open_handle(spark, settings, name)).made(done.version, named, [Source(place)]),
+    )
+
+
+def _adopt(
+    spark: SparkSession, settings: Settings, name: str, schema: LogSchema, source: str, run_id: str
+) -> AdoptSummary:
+    start = time.perf_counter()
     with translated():
         tables = table_format(spark, settings)
         if tables.find(name) is not None:
             raise DatasetExistsError(f"the dataset {name} exists already", fix="Choose another name.")
-        log: Source = find_source(spark, settings, source, schema)
+        log = find_source(spark, settings, source, schema)
         grain, buckets = tables.partitions_of(log.kind.value, log.place, schema)
         spec = adopted_spec(log, name, schema, grain, buckets)
         columns = dict(zip(spec.source_columns, spec.source_types, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dedup_storage.choices import choice
 from dedup_storage.dataset.features.add import Adder
@@ -13,8 +13,10 @@ from dedup_storage.dataset.features.recipe import Source
 from dedup_storage.dataset.features.refresh import Refresher
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.lineage import Accounts, run_told
 from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.lake.runs import named_run
+from dedup_storage.lineage.model import Account
 from dedup_storage.schema import Grain
 from dedup_storage.spark.errors import translated
 
@@ -86,7 +88,7 @@ class Features:
                 gate=gate,
                 named=run_id is not None,
             )
-            return adder.add()
+            return self._told(adder, adder.add, Accounts.features)
 
     def refresh(
         self,
@@ -119,7 +121,7 @@ class Features:
                 gate=gate,
                 named=run_id is not None,
             )
-            return job.refresh()
+            return self._told(job, job.refresh, Accounts.features)
 
     def rename(self, name: str, new_name: str, *, run_id: str | None = None) -> FeatureSummary:
         """Publish a version in which a group has another name.
@@ -128,7 +130,8 @@ class Features:
             UsageError: the name is taken, or another group reads this one.
         """
         with translated():
-            return rename(self._job(name, "rename-features", run_id), new_name)
+            job = self._job(name, "rename-features", run_id)
+            return self._told(job, lambda: rename(job, new_name), Accounts.write)
 
     def drop(self, name: str, *, run_id: str | None = None) -> FeatureSummary:
         """Publish a version without a group; older versions keep it.
@@ -137,7 +140,8 @@ class Features:
             UsageError: another group reads it.
         """
         with translated():
-            return drop(self._job(name, "drop-features", run_id))
+            job = self._job(name, "drop-features", run_id)
+            return self._told(job, lambda: drop(job), Accounts.drop)
 
     def promote(self, name: str, *, run_id: str | None = None) -> FeatureSummary:
         """Rewrite the table of a group's grain with the group's columns in it, so that reading joins nothing.
@@ -148,7 +152,16 @@ class Features:
         """
         with translated():
             self._handle.require("promoting a feature group")
-            return promote(self._job(name, "promote-features", run_id))
+            job = self._job(name, "promote-features", run_id)
+            return self._told(job, lambda: promote(job), Accounts.promotion)
+
+    def _told(
+        self,
+        job: FeatureJob,
+        work: Callable[[], FeatureSummary],
+        account: Callable[[Accounts, FeatureSummary], Account],
+    ) -> FeatureSummary:
+        return run_told(self._handle, job.job, job.run_id, work, account, subject=job.name)
 
     def _job(self, name: str, job: str, run_id: str | None) -> FeatureJob:
         return FeatureJob(self._handle, name, run_id=named_run(run_id, job), job=job, named=run_id is not None)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 from pyspark.sql import DataFrame
 
-from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.handle import Handle, open_handle
+from dedup_storage.dataset.lineage import Accounts, run_told
 from dedup_storage.dataset.samples.frames import SampledFrames
 from dedup_storage.dataset.samples.make import make_sample, refresh_sample
 from dedup_storage.dataset.samples.materialise import materialise_sample
@@ -85,10 +86,14 @@ class Samples:
         Example: ``ds.samples.make("tenth", fraction=0.1)``
         """
         definition = spec if isinstance(spec, SampleSpec) else SampleSpec.from_dict({**(spec or {}), **fields})
-        with translated():
-            handle, run_id = self._handle.for_run(), named_run(run_id, "sample")
-            sample, made = make_sample(handle, name, definition, version=version, run_id=run_id)
-            return summarize(self._handle.name, sample, unchanged=not made)
+        named = named_run(run_id, "sample")
+
+        def work() -> SampleSummary:
+            with translated():
+                sample, made = make_sample(self._handle.for_run(), name, definition, version=version, run_id=named)
+                return summarize(self._handle.name, sample, unchanged=not made)
+
+        return self._told("sample", name, named, work)
 
     def split(
         self,
@@ -111,10 +116,14 @@ class Samples:
 
     def refresh(self, name: str, *, version: int | None = None, run_id: str | None = None) -> SampleSummary:
         """Take in the users of a newer version; users that are known keep their strata."""
-        with translated():
-            run_id = named_run(run_id, "sample")
-            sample, refreshed = refresh_sample(self._handle.for_run(), name, version=version, run_id=run_id)
-            return summarize(self._handle.name, sample, unchanged=not refreshed)
+        named = named_run(run_id, "sample")
+
+        def work() -> SampleSummary:
+            with translated():
+                sample, refreshed = refresh_sample(self._handle.for_run(), name, version=version, run_id=named)
+                return summarize(self._handle.name, sample, unchanged=not refreshed)
+
+        return self._told("refresh-sample", name, named, work)
 
     def drop(self, name: str) -> None:
         """Forget a sample; the dataset's own rows stay as they are."""
@@ -144,5 +153,19 @@ class Samples:
     ) -> WriteSummary:
         """Write a sample's rows into a dataset of its own, weights as columns."""
         with translated():
-            sample = SampleStore(self._handle).load(name)
-            return materialise_sample(self._handle.for_run(), sample, target, version=version, run_id=run_id, gate=gate)
+            handle, sample = self._handle.for_run(), SampleStore(self._handle).load(name)
+            number = handle.metadata().resolve(version)
+            named = run_id if run_id is not None else f"sample-{sample.name}-v{number}"
+            return run_told(
+                handle, "materialise-sample", named,
+                lambda: materialise_sample(handle, sample, target, version=number, run_id=named, gate=gate),
+                lambda accounts, done: Accounts(open_handle(handle.spark, handle.settings, target)).write(
+                    done, accounts.sources(number, [table.name for table in handle.spec.tables])
+                ),
+                subject=name,
+            )  # fmt: skip
+
+    def _told(self, job: str, name: str, run_id: str, work: Callable[[], SampleSummary]) -> SampleSummary:
+        return run_told(
+            self._handle, job, run_id, work, lambda accounts, done: accounts.sample(done, run_id), subject=name
+        )

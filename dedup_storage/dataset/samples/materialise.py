@@ -19,7 +19,7 @@ __all__ = ["materialise_sample"]
 
 
 def materialise_sample(
-    handle: Handle, sample: Sample, target: str, *, version: int | None, run_id: str | None, gate: bool = True
+    handle: Handle, sample: Sample, target: str, *, version: int, run_id: str, gate: bool = True
 ) -> WriteSummary:
     """Write a sample's rows into a new dataset of the same layout and segments.
 
@@ -50,7 +50,6 @@ def materialise_sample(
         handle.spark, handle.settings, target, schema, raw,
         layout=spec.layout, date_grain=spec.date_grain, buckets=spec.buckets,
     )  # fmt: skip
-    run_id = run_id if run_id is not None else f"sample-{sample.name}-v{version}"
     # The version and the sample's record decide the rows, which need not be looked at.
     asked = Request.of("write", log=[handle.name, version, sample.fingerprint])
     return write_log(made, raw, run_id=run_id, gate=gate, request=asked)

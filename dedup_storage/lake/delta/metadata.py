@@ -113,6 +113,10 @@ class DeltaMetadata(DatasetMetadata):
         found: Mapping[str, str] = self.tables[table].properties
         return found
 
+    def location(self, table: str) -> str:
+        """See ``DatasetMetadata``."""
+        return str(self.tables[table].uri)
+
     def claim(self, version: int) -> dict[str, str]:
         """See ``DatasetMetadata``."""
         facts = dict(self.versions.claims.get(version, {}))

@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any, Self
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
-from dedup_storage.lake.engine.java import elements
+from dedup_storage.lake.engine.java import elements, iterate
 
-__all__ = ["Operator", "executed_plan", "is_deterministic", "planned_bytes"]
+__all__ = ["Operator", "executed_plan", "is_deterministic", "planned_bytes", "read_columns"]
 
 # Operators that stand for the one below them.
 _WRAPPERS = {
@@ -43,6 +44,18 @@ def planned_bytes(df: DataFrame) -> int:
 def is_deterministic(df: DataFrame) -> bool:
     """Whether every evaluation gives the same rows, as far as the optimized plan tells."""
     return bool(df._jdf.queryExecution().optimizedPlan().deterministic())
+
+
+def read_columns(df: DataFrame, text: str) -> frozenset[str]:
+    """Columns of a frame that an SQL expression over it reads, by Spark's analysis of it; nothing is run."""
+    plans = [df.select(F.expr(text))._jdf.queryExecution().analyzed()]
+    names: set[str] = set()
+    while plans:
+        plan = plans.pop()
+        # As the expression spells them.
+        names |= {str(attribute.name()).lower() for attribute in iterate(plan.references())}
+        plans += elements(plan.children())
+    return frozenset(column for column in df.columns if column.lower() in names)
 
 
 def executed_plan(df: DataFrame) -> Any:

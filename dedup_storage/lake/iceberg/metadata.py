@@ -133,6 +133,10 @@ class IcebergMetadata(DatasetMetadata):
         found: Mapping[str, str] = self.tables[table].properties
         return found
 
+    def location(self, table: str) -> str:
+        """See ``DatasetMetadata``."""
+        return str(self.tables[table].location())
+
     def claim(self, version: int) -> dict[str, str]:
         """See ``DatasetMetadata``."""
         staged = tags(self.anchor).get(claim_tag(version))
