@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import UTC, datetime
+from typing import cast
 
 from openlineage.client import event_v2 as ol
 from openlineage.client.facet_v2 import (
@@ -66,7 +67,9 @@ def run_event(
     told = {key: value for key, value in own.items() if value is not None}
     if account.already:
         told["alreadyPublished"] = True
-    facets: dict[str, RunFacet] = {RUN_FACET: RunFacet(producer=_PRODUCER).with_additional_properties(**told)}
+    # The client's own type for it is the facets' common base.
+    extended = cast(RunFacet, RunFacet(producer=_PRODUCER).with_additional_properties(**told))
+    facets: dict[str, RunFacet] = {RUN_FACET: extended}
     if error is not None:
         facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(
             message=error, programmingLanguage="PYTHON", producer=_PRODUCER
