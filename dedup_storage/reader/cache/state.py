@@ -97,7 +97,7 @@ def locked(file: Path, seconds: float) -> Iterator[None]:
         finally:
             os.close(descriptor)
         if time.monotonic() > until:
-            raise Busy(str(file))
+            raise Busy(f"others have held its lock for more than {seconds:.0f} seconds")
         time.sleep(_PAUSE)
 
 
