@@ -8,6 +8,7 @@ May import: ``lake``'s metadata, ``sampling``, ``training``'s masks, ``dedup``.
 from __future__ import annotations
 
 from dedup_storage.reader.batch import DedupBatch
+from dedup_storage.reader.cache.file_cache import FileCache, FileCacheStatistics
 from dedup_storage.reader.column import Column
 from dedup_storage.reader.dataset import DedupDataset
 from dedup_storage.reader.flat import flat_batch
@@ -21,6 +22,8 @@ __all__ = [
     "DedupBatch",
     "DedupDataset",
     "Ends",
+    "FileCache",
+    "FileCacheStatistics",
     "Filters",
     "IdVocabulary",
     "Unit",

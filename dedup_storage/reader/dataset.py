@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import ConfigError
 from dedup_storage.reader.batch import DedupBatch, Progress
+from dedup_storage.reader.cache.file_cache import FileCache, check_cache
 from dedup_storage.reader.decode.split import ArrowTransform
 from dedup_storage.reader.epoch.iterate import BatchIterator, Cursor, Job, Shard, default_threads
 from dedup_storage.reader.epoch.loader import check_loader
@@ -70,6 +71,7 @@ class DedupDataset(IterableDataset[Any]):
             and for what it does not hold); see ``open_vocabulary``.
         sample: Name of a stored sample to read; its filters are used in place of ``filters``.
         orphans: Impressions without a request are an error (``raise``) or left out (``skip``).
+        cache: Keeps what is read of a remote warehouse in a folder of this machine; see ``FileCache``.
 
     Raises:
         DatasetNotFoundError: no such dataset.
@@ -108,11 +110,13 @@ class DedupDataset(IterableDataset[Any]):
         vocabularies: Mapping[str, IdVocabulary] | None = None,
         sample: str | None = None,
         orphans: Literal["raise", "skip"] = "raise",
+        cache: FileCache | None = None,
     ) -> None:
         super().__init__()
         self._ranks = Ranks.of(rank, world_size)
         if ends not in list(Ends):
             raise ConfigError("the option ends is not valid", expected="one of " + ", ".join(Ends), got=str(ends))
+        check_cache(cache)
         self.ends, self.prefetch, self.threads = Ends(ends), prefetch, threads
         self.transform, self.arrow_transform = transform, arrow_transform
         options = ReadOptions.build(
@@ -135,7 +139,7 @@ class DedupDataset(IterableDataset[Any]):
             }
         )
         settings = settings if settings is not None else load_settings()
-        self.plan: ReadPlan = make_plan(name, settings, version, options, vocabularies)
+        self.plan: ReadPlan = make_plan(name, settings, version, options, vocabularies, cache)
         # Shared memory, so that epoch and position reach workers that are already running.
         self._shared = SharedPosition()
         self._cursor: Cursor | None = None

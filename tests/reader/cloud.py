@@ -203,7 +203,7 @@ class _StoreHandler(_Handler):
         if not file.is_file():
             return self._error(404, "NoSuchKey")
         content, asked = file.read_bytes(), self.headers.get("Range")
-        about = {"ETag": '"1"', "Last_Modified": "Wed, 21 Oct 2026 07:28:00 GMT"}
+        about = {"ETag": f'"{file.stat().st_mtime_ns:x}"', "Last_Modified": "Wed, 21 Oct 2026 07:28:00 GMT"}
         if self.command == "HEAD":
             return self.answer(200, Content_Length=str(len(content)), **about)
         if asked is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WholeFiles"]
 
+Kept = Callable[[str, Callable[[], bytes]], bytes]
+
 
 class WholeFiles(FileIO):
     """Reads manifests and delete files of one table; writes nothing.
@@ -20,15 +23,16 @@ class WholeFiles(FileIO):
 
     Args:
         files: The table's files.
+        kept: Gives the content of a file by its address where this machine has it, else reads it; ``None`` reads it.
     """
 
-    def __init__(self, files: FileAccess) -> None:
+    def __init__(self, files: FileAccess, kept: Kept | None = None) -> None:
         super().__init__(dict(files.properties))
-        self._files = files
+        self._files, self._kept = files, kept
 
     def new_input(self, location: str) -> InputFile:
         """A file, not opened yet."""
-        return _WholeFile(self._files, location)
+        return _WholeFile(self._files, location, self._kept)
 
     def new_output(self, location: str) -> OutputFile:
         """Never."""
@@ -40,11 +44,14 @@ class WholeFiles(FileIO):
 
 
 class _WholeFile(InputFile):
-    def __init__(self, files: FileAccess, location: str) -> None:
+    def __init__(self, files: FileAccess, location: str, kept: Kept | None) -> None:
         super().__init__(location)
-        self._files = files
+        self._files, self._kept = files, kept
 
     def _content(self) -> bytes:
+        return self._read() if self._kept is None else self._kept(self.location, self._read)
+
+    def _read(self) -> bytes:
         def read(client: Client) -> bytes:
             with client.new_input(self.location).open() as stream:
                 return bytes(stream.read())

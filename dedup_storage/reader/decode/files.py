@@ -16,8 +16,9 @@ from dedup_storage.dedup.gather import gather_table
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.credentials import Client, FileAccess, Origin
+from dedup_storage.reader.cache.file_cache import FileCache
 
-__all__ = ["DataFile", "RowStream", "TableRef", "open_parquet", "row_bytes", "storage_error"]
+__all__ = ["DataFile", "RowStream", "TableRef", "row_bytes", "storage_error"]
 
 T = TypeVar("T")
 _FIELD_ID = b"PARQUET:field_id"
@@ -34,6 +35,7 @@ class TableRef:
         fields: Field id and Arrow type of each column, in the table's order; an id of -1 stands for a format whose
             files name columns as the table does.
         origin: Where new properties come from when their credentials have ended; ``None`` where they have no end.
+        cache: What keeps the bytes of its files on this machine; ``None`` where every read asks the store.
     """
 
     name: str
@@ -41,6 +43,7 @@ class TableRef:
     io: Mapping[str, Any] = field(repr=False)
     fields: Mapping[str, tuple[int, pa.DataType]]
     origin: Origin | None = None
+    cache: FileCache | None = field(default=None, compare=False)
     _files: FileAccess = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,6 +65,7 @@ class DataFile:
         physical_rows: Rows in the file, deleted ones included.
         deleted: Positions of deleted rows, ascending; ``None`` when there are none.
         constants: Columns that a file of this partition need not hold, each with its one value.
+        size_bytes: Its bytes, by its table; ``None`` where that does not say.
     """
 
     table: str
@@ -69,6 +73,7 @@ class DataFile:
     physical_rows: int
     deleted: Int64 | None = field(default=None, compare=False)
     constants: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    size_bytes: int | None = field(default=None, compare=False)
 
     @property
     def rows(self) -> int:
@@ -93,9 +98,14 @@ def storage_error(path: str, error: Exception) -> StorageError:
     )
 
 
-def open_parquet(io: Client, path: str) -> pq.ParquetFile:
-    """Open a Parquet file."""
-    return pq.ParquetFile(io.new_input(path).open(seekable=True), pre_buffer=False, buffer_size=1 << 20)
+def open_parquet(io: Client, file: DataFile, cache: FileCache | None = None) -> pq.ParquetFile:
+    """Open a Parquet file, a remote one through the cache."""
+    metadata = None
+    if cache is not None and cache.keeps(file.path):
+        source, metadata = cache.open(io, file.path, file.size_bytes)
+    else:
+        source = io.new_input(file.path).open(seekable=True)
+    return pq.ParquetFile(source, metadata=metadata, pre_buffer=False, buffer_size=1 << 20)
 
 
 def physical_columns(file: pq.ParquetFile, table: TableRef, columns: Sequence[str]) -> dict[str, str | None]:
@@ -232,7 +242,7 @@ class RowStream:
             raise storage_error(self._file.path, error) from error
 
     def _open(self, client: Client) -> pq.ParquetFile:
-        opened = open_parquet(client, self._file.path)
+        opened = open_parquet(client, self._file, self._table.cache)
         self._physical = physical_columns(opened, self._table, self._columns)
         names = [p for p in self._physical.values() if p is not None]
         metadata = opened.metadata

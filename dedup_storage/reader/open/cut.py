@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from dedup_storage.lake.stored_users import StoredUsers
 from dedup_storage.layout import DatasetSpec, TableRole
+from dedup_storage.reader.cache.file_cache import FileCache
 from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.options import Filters
 
@@ -26,8 +27,8 @@ class StoredTable(Protocol):
     def types(self) -> dict[str, pa.DataType]:
         """Arrow type of each column of the log that the snapshot has."""
 
-    def plan(self, name: str, spec: DatasetSpec, filters: Filters) -> TableScan:
-        """The snapshot's files, without those that the filters rule out.
+    def plan(self, name: str, spec: DatasetSpec, filters: Filters, cache: FileCache | None = None) -> TableScan:
+        """The snapshot's files, without those that the filters rule out, to be read through a cache where there is one.
 
         Raises:
             StorageError: the table's metadata cannot be read, or a file is no Parquet file.

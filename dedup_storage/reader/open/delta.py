@@ -18,6 +18,7 @@ from dedup_storage.lake.delta.open import refuse_unreadable
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.retries import with_retries
 from dedup_storage.layout import DatasetSpec, TableRole
+from dedup_storage.reader.cache.file_cache import FileCache
 from dedup_storage.reader.decode.files import DataFile, TableRef
 from dedup_storage.reader.open.cut import Cut, CutTable
 from dedup_storage.reader.open.scan import TableScan
@@ -70,14 +71,14 @@ class DeltaSnapshot:
         return {name: kind for name, kind in _types(self._load()).items() if name not in self.generated}
 
     @with_retries
-    def plan(self, name: str, spec: DatasetSpec, filters: Filters) -> TableScan:
+    def plan(self, name: str, spec: DatasetSpec, filters: Filters, cache: FileCache | None = None) -> TableScan:
         """See ``StoredTable``."""
         loaded = self._load()
         files = LiveFiles(pa.table(loaded.get_add_actions(flatten=True)))
         if files.table.num_rows:
             files = files.where(_kept(spec, files.table, filters))
         fields = {column: (-1, kind) for column, kind in _types(loaded).items()}
-        ref = TableRef(name, self.ref.uri, dict(self.ref.store), fields)
+        ref = TableRef(name, self.ref.uri, dict(self.ref.store), fields, cache=cache)
         return TableScan.of(ref, self._data_files(name, spec, files), _positions(spec, files.table))
 
     def _load(self) -> DeltaTable:
@@ -86,14 +87,14 @@ class DeltaSnapshot:
         return loaded
 
     def _data_files(self, name: str, spec: DatasetSpec, files: LiveFiles) -> Iterator[tuple[SegmentKey, DataFile]]:
-        counts = files.table["num_records"].to_pylist()
-        for path, partition, rows in zip(files.paths, files.partitions, counts, strict=True):
+        counts, sizes = (files.table[name].to_pylist() for name in ("num_records", "size_bytes"))
+        for path, partition, rows, size in zip(files.paths, files.partitions, counts, sizes, strict=True):
             if rows is None:
                 raise StorageError(
                     f"the log of {self.ref.uri} does not say how many rows {path} has", fix="Rewrite the table."
                 )
             key = tuple((column, partition[column]) for column in partition_columns(spec) if column in partition)
-            yield key, DataFile(name, self.ref.place(path), int(rows), constants=partition)
+            yield key, DataFile(name, self.ref.place(path), int(rows), constants=partition, size_bytes=size)
 
 
 def _positions(spec: DatasetSpec, table: pa.Table) -> int | None:

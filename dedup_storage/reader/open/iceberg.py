@@ -36,6 +36,7 @@ from dedup_storage.lake.iceberg.whole_files import WholeFiles
 from dedup_storage.lake.retries import with_retries
 from dedup_storage.lake.stored_users import sample_records
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole, parse_version_tag, version_tag
+from dedup_storage.reader.cache.file_cache import FileCache
 from dedup_storage.reader.decode.files import DataFile, TableRef
 from dedup_storage.reader.open.cut import Cut, CutTable
 from dedup_storage.reader.open.scan import TableScan
@@ -160,15 +161,15 @@ class IcebergTable:
         schema = self.table.scan(snapshot_id=self.snapshot_id).projection()
         return {field.name: field.type for field in schema_to_pyarrow(schema, include_field_ids=False)}
 
-    def plan(self, name: str, spec: DatasetSpec, filters: Filters) -> TableScan:
+    def plan(self, name: str, spec: DatasetSpec, filters: Filters, cache: FileCache | None = None) -> TableScan:
         """See ``StoredTable``."""
         table = self.table
         scan = table.scan(row_filter=row_filter(spec, filters), snapshot_id=self.snapshot_id)
         schema = scan.projection()
         arrow = schema_to_pyarrow(schema, include_field_ids=False)
         fields = {f.name: (f.field_id, arrow.field(f.name).type) for f in schema.fields}
-        ref = TableRef(name, table.location(), plain_properties(table), fields, find_origin(table))
-        scan.io = WholeFiles(ref.file_io())
+        ref = TableRef(name, table.location(), plain_properties(table), fields, find_origin(table), cache)
+        scan.io = WholeFiles(ref.file_io(), cache.whole if cache is not None else None)
         try:
             tasks = list(scan.plan_files())
         except FileNotFoundError as error:
@@ -242,7 +243,7 @@ class _Deletes:
             raise StorageError(f"the file {file.file_path} is not a Parquet file", got=str(file.file_format))
         found = [p for d in task.delete_files if (p := self._positions(d).get(file.file_path)) is not None]
         deleted = np.unique(np.concatenate(found)).astype(np.int64) if found else None
-        return DataFile(table, file.file_path, int(file.record_count), deleted)
+        return DataFile(table, file.file_path, int(file.record_count), deleted, size_bytes=int(file.file_size_in_bytes))
 
     def _positions(self, delete: ManifestFile) -> dict[str, Int64]:
         path = delete.file_path

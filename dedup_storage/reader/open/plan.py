@@ -19,6 +19,7 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import ConfigError, SchemaError, UnknownColumnError, known_names
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.reader.batch import DedupBatch, Progress
+from dedup_storage.reader.cache.file_cache import FileCache
 from dedup_storage.reader.decode.encode import Forms
 from dedup_storage.reader.decode.files import TableRef
 from dedup_storage.reader.decode.pack import BatchPacker, Part
@@ -215,12 +216,14 @@ def make_plan(
     version: int | None,
     options: ReadOptions,
     vocabularies: Mapping[str, IdVocabulary] | None = None,
+    cache: FileCache | None = None,
 ) -> ReadPlan:
     """Open a version: plan its units, and read keys where what is read cannot be known without.
 
     Raises:
         DatasetNotFoundError, VersionNotFoundError, UnknownColumnError, ConfigError, StorageError.
     """
+    cache = cache.for_dataset() if cache is not None else None
     cut = open_cut(name, settings, version)
     spec, user = cut.spec, cut.spec.schema_.user
     kind = dict(zip(spec.source_columns, spec.source_types, strict=True))[user]
@@ -228,7 +231,7 @@ def make_plan(
     sample = resolve_sample(cut, options)
     projection, filters = project(cut, without_weights(options)), sample.filters
     tables = _tables_of(projection)
-    planned = {t.name: t.stored.plan(t.name, spec, filters) for t in tables}
+    planned = {t.name: t.stored.plan(t.name, spec, filters, cache) for t in tables}
     names = list(planned)
     scans = dict(zip(names, with_common_segments(list(planned.values())), strict=True))
     requests, impressions = scans[projection.requests.name], scans[projection.impressions.name]
