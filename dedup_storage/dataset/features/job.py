@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -97,14 +97,14 @@ class FeatureJob(TimedSteps):
             window=window.with_history(group.lookback),
         )
 
-    def free_table(self, cut: Cut, group: FeatureGroup, types: Mapping[str, str]) -> str:
+    def free_table(self, cut: Cut, columns: Sequence[str], types: Mapping[str, str], *, bundle: bool = False) -> str:
         """A table that no version names: a new one, or one of these columns that an attempt left behind."""
         meta, taken = cut.meta, []
-        wanted = ", ".join(f"{c} {types[c]}" for c in group_table(self.spec, group).columns)
+        wanted = ", ".join(f"{c} {types[c]}" for c in columns)
         for name in meta.tables:
             if meta.is_named(name) or meta.properties(name).get(COLUMNS_PROPERTY) != wanted:
                 taken.append(name)
-        return table_name(self.name, taken)
+        return table_name(self.name, taken, bundle=bundle)
 
     def run(self, cut: Cut, *tables: str) -> Run:
         """The attempt, and the tables whose rows it changes; feature groups touch no event date of the log."""
