@@ -6,14 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from dedup_storage.layout import ROLE_PROPERTY, Layout
+from dedup_storage.errors import UnknownColumnError
+from dedup_storage.lake.groups import FeatureColumn, FeatureGroup, FeatureSource, SourceKind
+from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, ROLE_PROPERTY, Layout
 from dedup_storage.reader import DedupDataset
 from dedup_storage.reader.decode.files import DataFile, TableRef
 from dedup_storage.reader.open import features
 from dedup_storage.reader.open.twins import KeyDigests
+from dedup_storage.schema import Grain
 from tests.reader.lake import Lake, make_log
 
 
@@ -64,6 +68,52 @@ def test_groups_of_equal_keys_are_matched_once(
     assert seen == base.num_rows
     # Of requests each segment lies in one file of the two.
     assert set(matched) == ({"a", "c"} if grain == "request" else {"a", "c", "d"})
+
+
+def test_bundled_groups_are_read_from_one_table(lake: Lake, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = make_log()
+    spec = lake.write(name, log)
+    base, keys = log.impressions, ["user_id", "request_id", "position"]
+    numbers = pa.array(range(base.num_rows), pa.int64())
+    data = base.select([*keys, "event_date"])
+    for group in ("b", "a"):
+        definition = FeatureGroup(
+            name=group,
+            table=f"fg_{group}",
+            grain=Grain.IMPRESSION,
+            columns=(FeatureColumn(name=f"{group}_1", type="bigint"),),
+            source=FeatureSource(kind=SourceKind.FRAME),
+            bundled="fb_both",
+        )
+        own = data.append_column(f"{group}_1", numbers).slice(0, 0)
+        properties = {ROLE_PROPERTY: "features", PROPERTY_PREFIX + DEFINITION: definition.to_json()}
+        lake.create(f"{name}.fg_{group}", own.schema, spec, properties).append(own)
+    # The column of a group that was dropped lies there still.
+    for column in ("gone", "b_1", "a_1"):
+        data = data.append_column(column, pc.add(numbers, len(column) if column == "gone" else ord(column[0])))
+    lake.append(lake.create(f"{name}.fb_both", data.schema, spec, {ROLE_PROPERTY: "features"}), data, keys)
+    lake.tag(name, 1, ["fg_a", "fg_b", "fb_both"])
+    values = {tuple(row[k] for k in keys): row for row in data.to_pylist()}
+    matched: list[tuple[str, ...]] = []
+    index: Callable[..., Any] = features._index
+
+    def counted(feature: Any, *arguments: Any) -> Any:
+        matched.append(feature.columns)
+        return index(feature, *arguments)
+
+    monkeypatch.setattr(features, "_index", counted)
+    seen = 0
+    for batch in DedupDataset(name, lake.settings, batch_size=15, threads=1):
+        assert [c for c in batch if c in data.column_names[-3:]] == ["a_1", "b_1"]
+        decoded = {c: batch[c].decode() for c in (*keys, "a_1", "b_1")}
+        for row, owner in enumerate(batch.inverse_indices.tolist()):
+            found = values[decoded["user_id"][owner], decoded["request_id"][owner], decoded["position"][row]]
+            assert (decoded["a_1"][row], decoded["b_1"][row]) == (found["a_1"], found["b_1"])
+            seen += 1
+    assert seen == base.num_rows
+    assert set(matched) == {("a_1", "b_1")}
+    with pytest.raises(UnknownColumnError, match="gone"):
+        DedupDataset(name, lake.settings, columns=["gone"])
 
 
 def _digest(table: pa.Table, columns: Sequence[str], path: str, **options: Any) -> bytes | None:
