@@ -36,6 +36,9 @@ def maintain(
     hidden_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of rows hidden by deletion vectors that counts as decay.")
     ] = 0.02,
+    bundle_from: Annotated[
+        int | None, typer.Option(min=2, help="Bundle a grain's feature groups once so many tables hold them.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and change nothing.")] = False,
     run_id: RunIdOption = None,
 ) -> None:
@@ -58,6 +61,7 @@ def maintain(
                 compact=_Step.COMPACT in steps,
                 expire=_Step.EXPIRE in steps,
                 orphans=_Step.ORPHANS in steps,
+                bundle_from=bundle_from,
                 dry_run=dry_run,
             )
     job.done(f"{'Would maintain' if dry_run else 'Maintained'} {dataset}", summary)

@@ -50,7 +50,8 @@ class Dataset(ReadableDataset):
         handle: What every room takes: session, settings, description, table format.
         inspect: What it is made of, from metadata: ``files``, ``segments``, ``history``.
         publication: What is under way on it, and the way out: ``status``, ``abandon``, ``abandon_run``.
-        features: Feature groups: ``features()`` lists them; ``add``, ``refresh``, ``rename``, ``drop``, ``promote``.
+        features: Feature groups: ``features()`` lists them; ``add``, ``refresh``, ``rename``, ``drop``, ``promote``,
+            ``bundle``.
         samples: Named samples: ``samples()`` lists them; ``make``, ``split``, ``refresh``, ``report`` and more.
 
     Example:
@@ -267,15 +268,17 @@ class Dataset(ReadableDataset):
         compact: bool = True,
         expire: bool = True,
         orphans: bool = True,
+        bundle_from: int | None = None,
         dry_run: bool = False,
     ) -> MaintainSummary:
-        """Restore the order of decayed segments, expire versions by policy, remove orphans.
+        """Restore the order of decayed segments, expire versions by policy, remove orphans; bundle feature groups.
 
         Args:
             run_id: Name of the run; the version of its compaction.
             limits: What counts as decayed.
             policy: Which versions stay.
             compact, expire, orphans: Which steps to take.
+            bundle_from: Bundle a grain's feature groups once so many tables hold them; ``None`` leaves them.
             dry_run: Measure and tell, change nothing.
         """
         named = named_run(run_id, "maintain")
@@ -283,7 +286,7 @@ class Dataset(ReadableDataset):
             self.handle, "maintain", named,
             lambda: maintain(
                 self.handle, named, limits=limits, policy=policy, compact=compact, expire=expire, orphans=orphans,
-                dry_run=dry_run,
+                bundle_from=bundle_from, dry_run=dry_run,
             ),
             Accounts.rewrite, dry_run=dry_run,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.formats import table_format
-from dedup_storage.lake.groups import FeatureGroup, feature_groups, promoted_columns
+from dedup_storage.lake.groups import FeatureGroup, feature_groups, known_columns
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import DatasetSpec, TableRole
@@ -122,9 +122,12 @@ class Cut:
         """
         rows = self.handle.tables.read(self.handle.name, table, self.snapshots[table], hidden=hidden)
         own = next((t.columns for t in self.spec.tables if t.name == table), None)
-        if own is None or set(rows.columns) <= set(own):
+        if own is not None and set(rows.columns) <= set(own):
             return rows
-        known = {*own, *promoted_columns(self.groups.values(), table), *self.handle.tables.hidden(self.spec)}
+        known = known_columns(self.spec, self.groups.values(), table)
+        if known is None:
+            return rows
+        known |= set(self.handle.tables.hidden(self.spec))
         return rows.select(*(c for c in rows.columns if c in known))
 
 

@@ -8,7 +8,7 @@ keeps that of the snapshot it was made from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from enum import StrEnum
@@ -27,17 +27,22 @@ __all__ = [
     "FeatureGroup",
     "FeatureSource",
     "SourceKind",
+    "bundle_table",
+    "bundled_columns",
+    "by_table",
     "columns_of",
     "feature_groups",
     "find_group",
     "grain_table",
     "group_table",
+    "known_columns",
     "promoted_columns",
     "stale_cells",
     "table_name",
 ]
 
 _PREFIX = "fg_"
+_BUNDLE_PREFIX = "fb_"
 _ALL = (Cell(None, None, None),)
 
 
@@ -117,6 +122,8 @@ class FeatureGroup(_Frozen):
         run_id: The run that defined or last refreshed it.
         coverage: What was computed from which version; what lies outside was not computed.
         promoted: The table that holds its columns since it was promoted; its own is empty then.
+        bundled: The table that holds its columns beside those of other groups since they were bundled; its own is
+            empty then.
     """
 
     name: str
@@ -131,6 +138,17 @@ class FeatureGroup(_Frozen):
     run_id: str = ""
     coverage: tuple[Coverage, ...] = ()
     promoted: str | None = None
+    bundled: str | None = None
+
+    @property
+    def home(self) -> str:
+        """The table that holds its columns."""
+        return self.promoted or self.bundled or self.table
+
+    @property
+    def moved(self) -> bool:
+        """Whether its columns lie in another table than its own, which has no rows then."""
+        return self.home != self.table
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -166,11 +184,12 @@ class FeatureGroup(_Frozen):
             ) from None
 
 
-def table_name(group: str, taken: Iterable[str] = ()) -> str:
-    """Name of a new group's table: ``fg_<group>``, numbered where that is taken."""
-    names, number, name = set(taken), 2, _PREFIX + group
+def table_name(group: str, taken: Iterable[str] = (), *, bundle: bool = False) -> str:
+    """Name of a new group's table: ``fg_<group>``, numbered where that is taken; of a bundle's: ``fb_<bundle>``."""
+    first = (_BUNDLE_PREFIX if bundle else _PREFIX) + group
+    names, number, name = set(taken), 2, first
     while name in names:
-        name, number = f"{_PREFIX}{group}_{number}", number + 1
+        name, number = f"{first}_{number}", number + 1
     return name
 
 
@@ -193,6 +212,26 @@ def group_table(spec: DatasetSpec, group: FeatureGroup) -> TableSpec:
     )
 
 
+def bundle_table(spec: DatasetSpec, table: str, groups: Sequence[FeatureGroup]) -> TableSpec:
+    """A table that holds the columns of several groups of one grain."""
+    alone = group_table(spec, groups[0].model_copy(update={"table": table}))
+    columns = (c for group in groups for c in group_table(spec, group).columns)
+    return alone.model_copy(update={"columns": tuple(dict.fromkeys(columns))})
+
+
+def by_table(groups: Iterable[FeatureGroup]) -> dict[str, tuple[FeatureGroup, ...]]:
+    """The groups by the tables that hold their columns."""
+    found: dict[str, tuple[FeatureGroup, ...]] = {}
+    for group in groups:
+        found[group.home] = (*found.get(group.home, ()), group)
+    return found
+
+
+def bundled_columns(groups: Iterable[FeatureGroup], table: str) -> dict[str, str]:
+    """Columns that were bundled into a table, with their Spark DDL types."""
+    return {c.name: c.type for g in groups if g.bundled == table for c in g.columns}
+
+
 def promoted_columns(groups: Iterable[FeatureGroup], table: str) -> dict[str, str]:
     """Columns that were promoted into a table, with their Spark DDL types."""
     return {c.name: c.type for g in groups if g.promoted == table for c in g.columns}
@@ -202,14 +241,32 @@ def columns_of(meta: DatasetMetadata, version: int, table: str) -> tuple[str, ..
     """Columns that a table has in a version, in their order.
 
     One of the log's own tables may hold others beside them: those of versions that a rollback left behind, of feature
-    groups that were dropped, of a write that was refused.
+    groups that were dropped, of a write that was refused. So may one that groups are bundled in.
     """
     stored, spec = meta.columns(table, meta.snapshots(version)[table]), meta.spec_of(version)
     own = next((t.columns for t in spec.tables if t.name == table), None)
-    if own is None or set(stored) <= set(own):
+    if own is not None and set(stored) <= set(own):
         return stored
-    known = {*own, *promoted_columns(feature_groups(meta, version).values(), table)}
-    return tuple(c for c in stored if c in known)
+    if own is None and (meta.role(table) != TableRole.FEATURES or meta.definition(version, table)):
+        return stored
+    known = known_columns(spec, feature_groups(meta, version).values(), table)
+    return stored if known is None else tuple(c for c in stored if c in known)
+
+
+def known_columns(spec: DatasetSpec, groups: Iterable[FeatureGroup], table: str) -> set[str] | None:
+    """Columns of a table that count, of one that may hold others beside them; ``None`` for all that it has.
+
+    Args:
+        spec: The dataset, as a version has it.
+        groups: The version's groups.
+        table: The table.
+    """
+    groups = tuple(groups)
+    own = next((t.columns for t in spec.tables if t.name == table), None)
+    if own is not None:
+        return {*own, *promoted_columns(groups, table)}
+    there = [group for group in groups if group.bundled == table]
+    return set(bundle_table(spec, table, there).columns) if there else None
 
 
 def feature_groups(meta: DatasetMetadata, version: int) -> dict[str, FeatureGroup]:

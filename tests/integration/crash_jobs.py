@@ -143,6 +143,13 @@ def _with_features(spark: SparkSession, settings: Settings, name: str) -> Datase
     return ds
 
 
+def _with_two_groups(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    ds = _one_day(spark, settings, name)
+    _add(ds)
+    ds.features.add("place", {"place": "upper(country)"}, run_id="second", gate=False)
+    return ds
+
+
 def _to_sample(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     return _created(spark, settings, name, log(spark, [1], users=12))
 
@@ -189,6 +196,7 @@ JOBS: Mapping[str, Job] = {
     "add": Job(_one_day, _add),
     "refresh": Job(_with_stale_features, _refresh),
     "promote": Job(_with_features, lambda ds: ds.features.promote("age", run_id="promote")),
+    "bundle": Job(_with_two_groups, lambda ds: ds.features.bundle("both", ["age", "place"], run_id="bundle")),
     "sample": Job(_to_sample, lambda ds: ds.samples.make("half", SAMPLE)),
     "refresh-sample": Job(_with_old_sample, lambda ds: ds.samples.refresh("half")),
     "drop-sample": Job(_with_old_sample, lambda ds: ds.samples.drop("half")),

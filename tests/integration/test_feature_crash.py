@@ -1,4 +1,4 @@
-"""A feature group's addition, refresh and promotion that die at any step, on both formats, then are gone on with."""
+"""A feature group's addition, refresh, promotion and bundling that die at any step, on both formats, then go on."""
 
 from __future__ import annotations
 
@@ -24,13 +24,26 @@ BEFORE_DECISION = {
     "add": ["features:created", *STAGED],
     "refresh": STAGED,
     "promote": ["features:columns-added", "features:folded", "features:staged-anchor", "publish:before-claim"],
+    "bundle": [
+        "features:created",
+        "features:bundled",
+        "features:emptied",
+        "features:staged-anchor",
+        "publish:before-claim",
+    ],
 }
 # Runs whose versions are there before the job.
-EARLIER = {"add": ["first"], "refresh": ["first", "add", "second"], "promote": ["first", "add", "second", "refresh"]}
+EARLIER = {
+    "add": ["first"],
+    "refresh": ["first", "add", "second"],
+    "promote": ["first", "add", "second", "refresh"],
+    "bundle": ["first", "add", "second"],
+}
 # On Iceberg each version names all tables; on Delta only those that it changes.
 TABLES = {"iceberg": ["fg_age", "impressions", "requests"], "delta": ["fg_age", "requests"]}
+BUNDLED = ["fb_both", "fg_age", "fg_place"]
 STEPS = {
-    (job, table_format): [*before, *publication(table_format, *tables)]
+    (job, table_format): [*before, *publication(table_format, *(BUNDLED + tables[1:] if job == "bundle" else tables))]
     for job, before in BEFORE_DECISION.items()
     for table_format, tables in TABLES.items()
 }
@@ -42,6 +55,8 @@ OWN = {
     ("refresh", "delta"): ["publish:after-pick-fg_age"],
     ("promote", "iceberg"): ["features:folded", "publish:after-pick-fg_age"],
     ("promote", "delta"): ["features:folded"],
+    ("bundle", "iceberg"): ["features:emptied", "publish:after-pick-fb_both"],
+    ("bundle", "delta"): ["features:bundled", "publish:after-pick-fg_age"],
 }
 CASES = [case(*job, point, alike=point not in OWN[job]) for job, steps in STEPS.items() for point in steps]
 
@@ -79,5 +94,7 @@ def goes_on(ds: Dataset, job: str, point: str, before: Counter[Any]) -> None:
     done = JOBS[job].act(ds)
     assert done.already_published == decided(point)
     assert [v.run_id for v in ds.versions()] == [*EARLIER[job], job]
-    same_rows(ds.logs(), ds.logs(features=()).withColumn("length", F.size("hist")))
-    assert [table for table in ds.metadata().tables if table.startswith("fg_")] == ["fg_age"]
+    wanted = ds.logs(features=()).withColumn("length", F.size("hist"))
+    same_rows(ds.logs(), wanted.withColumn("place", F.upper("country")) if job == "bundle" else wanted)
+    made = BUNDLED if job == "bundle" else ["fg_age"]
+    assert sorted(table for table in ds.metadata().tables if table.startswith("f")) == made

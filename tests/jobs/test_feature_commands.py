@@ -72,6 +72,8 @@ def test_a_group_from_the_command_line(
         ("refresh-features", "nothing"),
         ("drop-features", "nothing"),
         ("features", "describe", "nothing"),
+        ("features", "bundle", "both", "--groups", "lengths,nothing", "--dry-run"),
+        ("features", "bundle", "both", "--groups", "lengths"),
     ):
         done = run(*arguments)
         assert done.exit_code == 2, (arguments, done.output)

@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 
 from dedup_storage.errors import SchemaError, UnknownColumnError
+from dedup_storage.lake.bundles import left_empty
 from dedup_storage.lake.cells import Cell
 from dedup_storage.lake.groups import (
     Coverage,
@@ -14,8 +15,10 @@ from dedup_storage.lake.groups import (
     FeatureGroup,
     FeatureSource,
     SourceKind,
+    bundle_table,
     find_group,
     group_table,
+    known_columns,
     table_name,
 )
 from dedup_storage.layout import DatasetSpec, Layout
@@ -47,6 +50,19 @@ def test_a_definition_survives_its_json() -> None:
         assert FeatureGroup.from_json(each.to_json()) == each
     with pytest.raises(SchemaError, match="definition is not valid"):
         FeatureGroup.from_json('{"name": "x", "surprise": 1}')
+
+
+def test_groups_lie_in_their_own_table_or_in_another() -> None:
+    alone, bundled, promoted = group(), group(name="b", bundled="fb_x"), group(name="c", promoted="requests")
+    assert [g.home for g in (alone, bundled, promoted)] == ["fg_age", "fb_x", "requests"]
+    assert [g.moved for g in (alone, bundled, promoted)] == [False, True, True]
+    assert FeatureGroup.from_json(bundled.to_json()) == bundled
+    other = group(name="d", table="fg_d", bundled="fb_x", columns=(FeatureColumn(name="more", type="string"),))
+    assert bundle_table(spec(), "fb_x", (bundled, other)).columns == ("u", "r", "event_date", "days", "more")
+    assert known_columns(spec(), (alone, bundled, other), "fb_x") == {"u", "r", "event_date", "days", "more"}
+    assert known_columns(spec(), (alone, bundled, other), "fg_age") is None
+    assert left_empty((alone, bundled, other, promoted), ["b"]) == ()
+    assert left_empty((alone, bundled, other, promoted), ["b", "d", "age"]) == ("fb_x",)
 
 
 def test_tables_of_a_version_hold_the_key_the_date_and_the_columns() -> None:

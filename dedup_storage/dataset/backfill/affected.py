@@ -15,6 +15,7 @@ from dedup_storage.dataset.backfill.values import NewValues
 from dedup_storage.dataset.handle import Cut
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.lake.engine.sessions import move_to
+from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.layout import Layout
 from dedup_storage.sources.named import exact_keys, typed_users
 from dedup_storage.spark.rows import buckets_of
@@ -50,6 +51,11 @@ class AffectedRows:
     def table(self, name: str) -> DataFrame:
         """All rows of a table of the version, with the columns by which segments are found."""
         return move_to(self.session, self.cut.rows(name, hidden=True))
+
+    def changed_groups(self) -> list[FeatureGroup]:
+        """Feature groups whose columns lie in the table and are recomputed."""
+        names = set(self.change.names)
+        return [g for g in self.cut.groups.values() if g.home == self.target.table and names & set(g.names)]
 
     def rows(self, columns: Iterable[str]) -> DataFrame:
         """The affected rows of the table: keys, place, the columns named, and ``_file``."""
@@ -160,7 +166,7 @@ class AffectedRows:
         if self.spec.layout is Layout.FLAT and len(self.target.keys) < len(self.spec.impression_key):
             return {}
         owners: dict[str, str] = {}
-        meta, moved = self.cut.meta, {g.table for g in self.cut.groups.values() if g.promoted is not None}
+        meta, moved = self.cut.meta, {g.table for g in self.cut.groups.values() if g.moved}
         for name in self.cut.snapshots:
             if name == self.target.table or name in moved or meta.role(name) in ("quarantine", "labels"):
                 continue

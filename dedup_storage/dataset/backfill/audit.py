@@ -72,17 +72,17 @@ def audit_segments(rows: AffectedRows, branch: Branch, run: Run) -> str | None:
 
 
 def _audit_group(rows: AffectedRows, rewritten: DataFrame) -> None:
-    """A feature group's own rule: no nulls where its definition says so."""
-    group = next((g for g in rows.cut.groups.values() if g.table == rows.target.table), None)
-    wanted = [c.name for c in group.columns if c.not_null and c.name in rows.change.names] if group else []
-    if group is None or not wanted:
-        return
-    counts = only_row(rewritten.agg(*(F.count_if(F.col(c).isNull()).alias(c) for c in wanted)))
-    nulls = {c: int(counts[c]) for c in wanted if counts[c]}
-    if nulls:
-        places = ", ".join(f"{count} in {column}" for column, count in nulls.items())
-        raise QualityGateError(
-            f"the feature group {group.name} would get nulls: {places}",
-            expected="none in columns declared not null",
-            fix="Nothing was published.",
-        )
+    """Feature groups' own rule: no nulls where a definition says so."""
+    for group in rows.changed_groups():
+        wanted = [c.name for c in group.columns if c.not_null and c.name in rows.change.names]
+        if not wanted:
+            continue
+        counts = only_row(rewritten.agg(*(F.count_if(F.col(c).isNull()).alias(c) for c in wanted)))
+        nulls = {c: int(counts[c]) for c in wanted if counts[c]}
+        if nulls:
+            places = ", ".join(f"{count} in {column}" for column, count in nulls.items())
+            raise QualityGateError(
+                f"the feature group {group.name} would get nulls: {places}",
+                expected="none in columns declared not null",
+                fix="Nothing was published.",
+            )

@@ -14,7 +14,7 @@ from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, Part, done_segme
 from dedup_storage.dataset.backfill.plan import BackfillPlan, make_plan
 from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, backfill_request, former_digest
 from dedup_storage.dataset.backfill.summary import BackfillSummary, Comparison
-from dedup_storage.dataset.backfill.target import find_target
+from dedup_storage.dataset.backfill.target import changed_fact, find_target
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.errors import ConflictError, DedupStorageError, DuplicateRowsError, UsageError, VersionNotFoundError
 from dedup_storage.faults import reached
@@ -22,6 +22,7 @@ from dedup_storage.lake.branch import BASE, Branch, goes_on, is_worthless
 from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.engine.status import counted_reads
+from dedup_storage.lake.facts import CHANGED
 from dedup_storage.lake.history import Added, DatasetMetadata
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.publishing import require_described, require_same
@@ -251,7 +252,7 @@ class Backfill(TimedSteps):
         return self._summary(plan, version, self._actual(plan, version), docs=docs, gate=gate, resumed=resumed)
 
     def _publish(self, run: Run, beside: list[str]) -> int:
-        members = dict.fromkeys((*(run.segments or {}), *beside, self.spec.anchor.name))
+        members = dict.fromkeys((*(run.segments or {}), *beside, *run.table_facts, self.spec.anchor.name))
         return self.tables.publish(self.spec, run, list(members))
 
     def _describe(self, rows: AffectedRows, plan: BackfillPlan, branch: Branch, finished: set[Segment]) -> Run:
@@ -265,6 +266,8 @@ class Backfill(TimedSteps):
             segments={plan.table: segments} if segments else {},
             reads=rows.reads,
             branch=branch.name,
+            # Groups that read a bundled one see by its own table, which has no rows, where its values changed.
+            table_facts={g.table: {CHANGED: changed_fact(segments)} for g in rows.changed_groups() if g.bundled},
             facts={
                 "mode": "backfill",
                 "table": plan.table,

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from dedup_storage.errors import UnknownColumnError, UsageError, known_names
+from dedup_storage.lake.cells import Cell, whole_month
 from dedup_storage.lake.groups import columns_of, feature_groups
 from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.segments import Segment
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import DateGrain
 
-__all__ = ["Target", "date_column", "find_target", "table_of"]
+__all__ = ["Target", "changed_fact", "date_column", "find_target", "table_of"]
+
+# Of one snapshot's facts.
+_MOST_CHARACTERS = 32_000
 
 _REWRITTEN = (TableRole.REQUESTS, TableRole.IMPRESSIONS, TableRole.LOGS, TableRole.FEATURES)
 
@@ -55,7 +62,7 @@ def find_target(meta: DatasetMetadata, version: int, columns: Sequence[str]) -> 
     fixed = {*spec.impression_key, spec.event_date_column, spec.schema_.event_time}
     owners: dict[str, str] = {}
     present: list[str] = []
-    moved = {g.table for g in feature_groups(meta, version).values() if g.promoted is not None}
+    moved = {g.table for g in feature_groups(meta, version).values() if g.moved}
     for table in meta.snapshots(version):
         if meta.role(table) not in _REWRITTEN or table in moved:
             continue
@@ -89,3 +96,21 @@ def date_column(spec: DatasetSpec) -> Column:
         return F.lit("")
     pattern = "yyyy-MM-dd" if spec.date_grain is DateGrain.DAY else "yyyy-MM"
     return F.coalesce(F.date_format(F.col(spec.event_date_column), pattern), F.lit(""))
+
+
+def changed_fact(segments: Iterable[Segment]) -> str:
+    """Segments as a table's fact ``CHANGED`` says them; too many of them stand for all.
+
+    Example: ``[("2024-01-31", 0)]`` -> ``'[["2024-01-31", "2024-01-31", 0]]'``
+    """
+    text = json.dumps([_cell(segment).to_list() for segment in sorted(set(segments))])
+    return text if len(text) <= _MOST_CHARACTERS else json.dumps([Cell(None, None, None).to_list()])
+
+
+def _cell(segment: Segment) -> Cell:
+    if not segment.date:
+        return Cell(None, None, segment.bucket)
+    if segment.date.count("-") == 1:
+        return Cell(*whole_month(date.fromisoformat(f"{segment.date}-01")), segment.bucket)
+    day = date.fromisoformat(segment.date)
+    return Cell(day, day, segment.bucket)

@@ -49,6 +49,7 @@ def copy_group(cut: Cut, target: Handle, group: FeatureGroup, run_id: str, *, ou
     bare = group.model_copy(
         update={
             "promoted": None,
+            "bundled": None,
             "run_id": run_id,
             "coverage": tuple(part.model_copy(update={"lookups": lookups}) for part in coverage),
         }
@@ -56,7 +57,7 @@ def copy_group(cut: Cut, target: Handle, group: FeatureGroup, run_id: str, *, ou
     spec = job.spec
     known = {str(spec.event_date_column): "date", spec.position_column: "int", **spec.types, **bare.types}
     types = {c: known[c] for c in group_table(spec, bare).columns}
-    bare = bare.model_copy(update={"table": job.free_table(now, bare, types)})
+    bare = bare.model_copy(update={"table": job.free_table(now, tuple(types), types)})
     table = group_table(spec, bare)
     rows = typed(_rows(cut, group), types)
     target.tables.create_table(spec, table, types)
@@ -80,9 +81,7 @@ def copy_group(cut: Cut, target: Handle, group: FeatureGroup, run_id: str, *, ou
 def _rows(cut: Cut, group: FeatureGroup) -> DataFrame:
     """Key, event date and columns of a group, each key once."""
     wanted = group_table(cut.spec, group).columns
-    if group.promoted is None:
-        return cut.rows(group.table).select(*wanted)
-    rows = cut.rows(group.promoted).select(*wanted)
+    rows = cut.rows(group.home).select(*wanted)
     if group.grain is Grain.REQUEST and group.promoted == "logs":
         key = [c for c in wanted if c not in group.names]
         return rows.groupBy(*key).agg(*(F.first(c).alias(c) for c in group.names))

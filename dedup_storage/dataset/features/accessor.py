@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from dedup_storage.choices import choice
 from dedup_storage.dataset.features.add import Adder
+from dedup_storage.dataset.features.bundle import Bundler
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.manage import drop, rename
 from dedup_storage.dataset.features.promote import promote
@@ -14,6 +15,7 @@ from dedup_storage.dataset.features.refresh import Refresher
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.lineage import Accounts, run_told
+from dedup_storage.lake.bundles import BundlePlan, plan_bundle
 from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.lake.runs import named_run
 from dedup_storage.lineage.model import Account
@@ -162,6 +164,33 @@ class Features:
         account: Callable[[Accounts, FeatureSummary], Account],
     ) -> FeatureSummary:
         return run_told(self._handle, job.job, job.run_id, work, account, subject=job.name)
+
+    def bundle(self, name: str, groups: Sequence[str], *, run_id: str | None = None) -> FeatureSummary:
+        """Bring feature groups of one grain into one table of their own, so that reading them joins once.
+
+        The groups keep their names, lineage and rules, and the tables of the log stay as they are. Groups that lie in
+        bundles already are taken out of them; one alone gets a table for itself.
+
+        Args:
+            name: Name of the bundle, for its table.
+            groups: Names of the groups.
+            run_id: Name of the run; one that is published already changes nothing.
+
+        Raises:
+            UsageError, UnknownColumnError: these groups cannot share a table; ``plan_bundle`` says the same.
+            ConflictError: another run changed one of the groups first; nothing was published.
+        """
+        with translated():
+            chosen = named_run(run_id, "bundle-features")
+            return Bundler(self._handle.for_run(), name, groups, run_id=chosen, named=run_id is not None).bundle()
+
+    def plan_bundle(self, name: str, groups: Sequence[str]) -> BundlePlan:
+        """What ``bundle`` would do to the newest version, from metadata alone: rows, bytes, joins, and whether it pays.
+
+        Raises:
+            UsageError, UnknownColumnError: these groups cannot share a table.
+        """
+        return plan_bundle(self._handle.metadata(), None, name, groups)
 
     def _job(self, name: str, job: str, run_id: str | None) -> FeatureJob:
         return FeatureJob(self._handle, name, run_id=named_run(run_id, job), job=job, named=run_id is not None)

@@ -116,7 +116,8 @@ class Adder(FeatureJob):
             frame = self.keyed(frame, keys, inputs.key)
         types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
         coverage = (Coverage(version=cut.version, snapshots=inputs.snapshots, lookups=inputs.lookups),)
-        group = group.model_copy(update={"table": self.free_table(cut, group, types), "coverage": coverage})
+        table = self.free_table(cut, group_table(self.spec, group).columns, types)
+        group = group.model_copy(update={"table": table, "coverage": coverage})
         self.tables.create_table(self.spec, group_table(self.spec, group), types)
         reached("features:created")
         run = self.run(cut, group.table)

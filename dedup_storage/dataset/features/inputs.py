@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from dedup_storage.dataset.features.read import attach, source_typed
 from dedup_storage.dataset.features.window import Window
 from dedup_storage.dataset.handle import Cut
-from dedup_storage.lake.groups import FeatureGroup, grain_table, promoted_columns
+from dedup_storage.lake.groups import FeatureGroup, by_table, grain_table, promoted_columns
 from dedup_storage.layout import Layout
 from dedup_storage.schema import Grain
 
@@ -120,7 +120,8 @@ class Inputs:
 
     def _with_uses(self, rows: DataFrame, grain: Grain) -> DataFrame:
         used = [g for g in self.uses if g.grain is grain]
-        # The table of a promoted group has no rows, and tells when its values change.
+        # The own table of a group that was promoted or bundled has no rows, and tells when its values change.
         self.read |= {g.table for g in used}
-        joined = [g for g in used if g.promoted is None]
-        return attach(self.spec, rows, [(g, self._rows(g.table, self.window)) for g in joined])
+        joined = by_table(g for g in used if g.promoted is None)
+        tables = {name: self.window.only(self.cut.handle, self.cut.rows(name)) for name in joined}
+        return attach(self.spec, rows, [(groups, tables[name]) for name, groups in joined.items()])

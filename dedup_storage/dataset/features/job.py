@@ -116,15 +116,15 @@ class FeatureJob(TimedSteps):
             return frame
         return frame.join(keys.select(*key, *dates), list(key))
 
-    def free_table(self, cut: Cut, group: FeatureGroup, types: Mapping[str, str]) -> str:
+    def free_table(self, cut: Cut, columns: Sequence[str], types: Mapping[str, str], *, bundle: bool = False) -> str:
         """A new table, or one of these columns that nobody has: left behind by an attempt, or by versions that
         expired."""
         meta, taken = cut.meta, []
-        wanted = ", ".join(f"{c} {types[c]}" for c in group_table(self.spec, group).columns)
+        wanted = ", ".join(f"{c} {types[c]}" for c in columns)
         for name in meta.tables:
             if meta.properties(name).get(COLUMNS_PROPERTY) != wanted or not meta.is_free(name):
                 taken.append(name)
-        return table_name(self.name, taken)
+        return table_name(self.name, taken, bundle=bundle)
 
     def run(self, cut: Cut, *tables: str) -> Run:
         """The attempt, and the tables whose rows it changes; feature groups touch no event date of the log."""

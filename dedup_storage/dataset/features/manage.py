@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from dedup_storage.dataset.features.bundle import leaving, still_shared
 from dedup_storage.dataset.features.checks import check_group_name
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.summary import FeatureSummary
@@ -52,7 +53,9 @@ def drop(job: FeatureJob) -> FeatureSummary:
     group = job.find(cut)
     _refuse_used(group, cut.groups, "dropped")
     run = job.run(cut, group.table)
-    run = replace(run, facts={**run.facts, UNTAGGED: group.table})
+    # The last one takes its bundle along; the columns of another go with the segments that are written anew.
+    run = leaving(replace(run, facts={**run.facts, UNTAGGED: group.table}), cut, (group,))
+    shared = still_shared(job, cut, (group,) if group.bundled is not None else ())
     job.tables.stage_nothing(job.spec, job.spec.anchor, run)
 
     def verify(now: Mapping[str, FeatureGroup]) -> None:
@@ -60,6 +63,7 @@ def drop(job: FeatureJob) -> FeatureSummary:
             raise ConflictError(
                 f"another run dropped or renamed the feature group {group.name} first", fix="Look at it again."
             )
+        shared(now)
         _refuse_used(group, now, "dropped")
 
     version = job.publish(run, [job.spec.anchor.name], verify)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
 
+from dedup_storage.dataset.features.bundle import leaving, still_shared
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.read import attach
 from dedup_storage.dataset.features.summary import FeatureSummary
@@ -39,14 +41,22 @@ def promote(job: FeatureJob) -> FeatureSummary:
     group = job.find(cut)
     if group.promoted is not None:
         raise UsageError(f"the feature group {group.name} is promoted already", got=f"columns of {group.promoted}")
-    values = cut.rows(group.table)
-    promoted = group.model_copy(update={"promoted": grain_table(job.spec, group.grain).name, "run_id": job.run_id})
+    values = cut.rows(group.home)
+    moved = {"promoted": grain_table(job.spec, group.grain).name, "bundled": None, "run_id": job.run_id}
+    promoted = group.model_copy(update=moved)
     tables = (str(promoted.promoted), group.table)
     run = replace(job.run(cut, *tables), replaced=EVERYTHING.ranges, replaced_tables=tables, dates=None)
+    run = leaving(run, cut, (group,))
     with staging(job.tables, job.spec, run), job.timed("stage"):
         staged = fold(job, cut, promoted, values, EVERYTHING, run)
     members = sorted({job.spec.anchor.name, staged.table, group.table})
-    version = job.publish(run, members, job.unchanged(group))
+    shared = still_shared(job, cut, (group,))
+
+    def verify(now: Mapping[str, FeatureGroup]) -> None:
+        job.unchanged(group)(now)
+        shared(now)
+
+    version = job.publish(run, members, verify)
     return job.summary(version, promoted, staged=staged, replaced=True)
 
 
@@ -77,7 +87,7 @@ def fold(
     own = grain_table(spec, group.grain)
     kept = (*own.columns, *promoted_columns(others, own.name))
     rows = segments.only(job.handle, cut.rows(own.name).select(*kept))
-    rows = attach(spec, rows, [(group, values)])
+    rows = attach(spec, rows, [((group,), values)])
     job.tables.add_columns(spec, own.name, group.types)
     table = TableSpec(role=own.role, name=own.name, columns=(*kept, *group.names), sort_columns=own.sort_columns)
     reached("features:columns-added")
@@ -90,7 +100,7 @@ def fold(
     reached("features:folded")
     with_definition = job.with_definition(run, group)
     if changed is None:
-        nothing = values.limit(0)
+        nothing = cut.rows(group.table).limit(0)
         job.tables.stage(spec, group_table(spec, group), nothing, with_definition)
     else:
         job.tables.stage_nothing(spec, group_table(spec, group), with_definition)

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Cut
 from dedup_storage.errors import UsageError
-from dedup_storage.lake.groups import FeatureGroup, find_group, promoted_columns
+from dedup_storage.lake.groups import FeatureGroup, by_table, find_group, promoted_columns
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import DateGrain, Grain
 
@@ -22,21 +22,20 @@ def source_typed(spec: DatasetSpec, rows: DataFrame, columns: Iterable[str]) -> 
     return rows.select(*(F.col(c).cast(types[c]).alias(c) if c in types else F.col(c) for c in columns))
 
 
-def attach(spec: DatasetSpec, rows: DataFrame, groups: Sequence[tuple[FeatureGroup, DataFrame]]) -> DataFrame:
+def attach(spec: DatasetSpec, rows: DataFrame, tables: Iterable[tuple[Sequence[FeatureGroup], DataFrame]]) -> DataFrame:
     """The rows with the columns of groups after their own; null where a group has no row.
 
     Args:
         spec: The dataset.
         rows: With the groups' keys, and the event date unless they come from ``requests()`` of flat layout.
-        groups: Each with the rows of its table.
+        tables: Groups that one table holds, with its rows: one join each.
     """
-    for group, table in groups:
-        on = list(group.key(spec))
+    for groups, table in tables:
+        on = list(groups[0].key(spec))
         # The event date aligns partitions; where it is no part of them, rows without one must match as well.
         if spec.event_date_column in rows.columns and spec.date_grain is not DateGrain.NONE:
             on.append(str(spec.event_date_column))
-        types = group.types
-        columns = [F.col(c).cast(types[c]).alias(c) for c in group.names]
+        columns = [F.col(c).cast(kind).alias(c) for group in groups for c, kind in group.types.items()]
         # Never a broadcast: Iceberg's size estimate takes a list for a few bytes.
         rows = rows.join(table.select(*on, *columns).hint("merge"), on, "left")
     return rows
@@ -77,6 +76,6 @@ class GroupReader:
         return tuple(c for g in self.groups if g.grain is grain and g.promoted is not None for c in g.names)
 
     def attach(self, rows: DataFrame, *grains: Grain) -> DataFrame:
-        """The rows with the columns of all groups of these grains that have a table of their own."""
-        chosen = [g for g in self.groups if g.grain in grains and g.promoted is None]
-        return attach(self._cut.spec, rows, [(g, self._cut.rows(g.table)) for g in chosen])
+        """The rows with the columns of all groups of these grains that the grain's own table does not hold."""
+        chosen = by_table(g for g in self.groups if g.grain in grains and g.promoted is None)
+        return attach(self._cut.spec, rows, [(groups, self._cut.rows(table)) for table, groups in chosen.items()])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pyspark.sql import DataFrame
 
 from dedup_storage.dataset.features.add import typed
+from dedup_storage.dataset.features.bundle import fold_bundled
 from dedup_storage.dataset.features.checks import explained, feature_columns, require_columns, require_stable_key
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.promote import fold
@@ -82,7 +83,7 @@ class Refresher(FeatureJob):
         lookups = inputs.lookups if target == EVERYTHING else group.coverage[0].lookups
         coverage = (Coverage(version=cut.version, snapshots=inputs.snapshots, lookups=lookups),)
         updated = group.model_copy(update={"coverage": coverage, "run_id": self.run_id, "source": recipe.source})
-        if group.promoted is not None:
+        if group.moved:
             return self._fold(cut, group, updated, frame, keys, target)
         return self._write(cut, group, updated, frame, keys, target)
 
@@ -94,14 +95,17 @@ class Refresher(FeatureJob):
     def _fold(
         self, cut: Cut, group: FeatureGroup, updated: FeatureGroup, frame: DataFrame, keys: DataFrame, target: Window
     ) -> FeatureSummary:
-        """Write the values into the table that the group was promoted to, segment by segment."""
-        table = str(updated.promoted)
+        """Write the values into the table that the group was promoted or bundled into, segment by segment."""
+        table = updated.home
         segments = target.whole_segments(self.spec)
         values = self._with_carried(cut, table, frame, target, segments)
         run = replace(self._replacing(cut, segments, table, updated.table), replaced_tables=(table,), dates=None)
         with staging(self.tables, self.spec, run) as listed:
             with self.timed("stage"), explained(updated):
-                staged = fold(self, cut, updated, values, segments, run, changed=target)
+                if updated.promoted is not None:
+                    staged = fold(self, cut, updated, values, segments, run, changed=target)
+                else:
+                    staged = fold_bundled(self, cut, updated, values, segments, run, changed=target)
             listed.append(staged)
             with explained(updated):
                 verdict = self.audit(updated, frame, keys)

@@ -11,8 +11,10 @@ class FeatureSummary(BaseModel):
     """What a job did to a feature group.
 
     Attributes:
-        dataset, group, run_id: Which.
-        job: ``add-features``, ``refresh-features``, ``rename-features``, ``drop-features`` or ``promote-features``.
+        dataset, group, run_id: Which; of ``bundle-features`` the bundle's name.
+        groups: Groups that were bundled.
+        job: ``add-features``, ``refresh-features``, ``rename-features``, ``drop-features``, ``promote-features`` or
+            ``bundle-features``.
         version: The version that holds the result; the newest one when nothing was to do.
         already_published: The run id was published before; nothing was done now.
         up_to_date: Nothing had changed since the group was computed; no version was made.
@@ -38,6 +40,7 @@ class FeatureSummary(BaseModel):
     version: int
     already_published: bool = False
     up_to_date: bool = False
+    groups: tuple[str, ...] = ()
     grain: str = ""
     table: str = ""
     columns: tuple[str, ...] = ()

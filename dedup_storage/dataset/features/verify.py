@@ -10,7 +10,7 @@ from dedup_storage.dataset.features.inputs import Inputs
 from dedup_storage.dataset.features.stale import stale_window
 from dedup_storage.dataset.features.window import EVERYTHING
 from dedup_storage.dataset.handle import Cut
-from dedup_storage.lake.groups import FeatureGroup
+from dedup_storage.lake.groups import FeatureGroup, group_table
 from dedup_storage.quality.features import run_feature_gate
 from dedup_storage.quality.model import Verdict
 
@@ -48,9 +48,6 @@ def verify_groups(cut: Cut, run_id: str) -> Iterator[tuple[str, Verdict]]:
 
 def _rows(cut: Cut, group: FeatureGroup) -> DataFrame:
     """The group's rows, wherever they are now: one for each of its keys."""
-    if group.promoted is None:
-        return cut.rows(group.table)
-    key, date = group.key(cut.spec), cut.spec.event_date_column
-    rows = cut.rows(group.promoted).select(*dict.fromkeys((*key, *([date] if date else []), *group.names)))
+    rows = cut.rows(group.home).select(*group_table(cut.spec, group).columns)
     # A request's values stand in each of its rows in flat layout.
-    return rows.dropDuplicates(list(key))
+    return rows if group.promoted is None else rows.dropDuplicates(list(group.key(cut.spec)))

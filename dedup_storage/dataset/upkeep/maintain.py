@@ -1,17 +1,25 @@
-"""One maintenance run: measure, compact, expire, remove orphans."""
+"""One maintenance run: bundle feature groups, measure, compact, expire, remove orphans."""
 
 from __future__ import annotations
 
+from dedup_storage.dataset.features.bundle import Bundler
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.decay import Limits
 from dedup_storage.dataset.upkeep.maintain_summary import Gain, MaintainSummary
 from dedup_storage.dataset.upkeep.restore import Restoring
+from dedup_storage.errors import UsageError
+from dedup_storage.lake.bundles import BundlePlan, plan_bundle
+from dedup_storage.lake.groups import by_table, feature_groups
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.upkeep import Outdated, Policy, TableExpiry, Upkeep
+from dedup_storage.schema import Grain
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.steps import TimedSteps
 
 __all__ = ["Maintenance"]
+
+# Tables that can be brought together.
+_FEWEST = 2
 
 
 class Maintenance(TimedSteps):
@@ -23,6 +31,7 @@ class Maintenance(TimedSteps):
         limits: What counts as decayed.
         policy: Which versions stay, and how long files that nothing names do.
         compact, expire, orphans: Which steps to take; a log that lies as it was adopted is never compacted.
+        bundle_from: Bundle a grain's feature groups once so many tables hold them; ``None`` leaves them.
         dry_run: Measure and tell, change nothing.
     """
 
@@ -36,11 +45,15 @@ class Maintenance(TimedSteps):
         compact: bool = True,
         expire: bool = True,
         orphans: bool = True,
+        bundle_from: int | None = None,
         dry_run: bool = False,
     ) -> None:
+        if bundle_from is not None and bundle_from < _FEWEST:
+            raise UsageError("one table is no bundle", expected=f"{_FEWEST} tables or more", got=str(bundle_from))
         self.handle, self.tables, self.spec = handle, handle.tables, handle.spec
         self.run_id, self.dry_run = run_id, dry_run
         self.limits, self.policy = limits or Limits(), policy or Policy()
+        self.bundle_from = bundle_from
         self.compact, self.expire, self.orphans = compact and not handle.spec.adopted, expire, orphans
         self.seconds: dict[str, float] = {}
 
@@ -58,6 +71,9 @@ class Maintenance(TimedSteps):
             if not self.dry_run and meta.version_of_run(self.run_id) is not None:
                 restoring.drop_own(meta)
                 meta = self.handle.metadata()
+            bundles = self._bundle(meta)
+            if bundles and not self.dry_run:
+                meta = self._settled()
             upkeep = self._upkeep()
             stored = upkeep.stored_bytes()
             gains: tuple[Gain, ...] = ()
@@ -68,7 +84,24 @@ class Maintenance(TimedSteps):
             outdated = self._expire(upkeep) if self.expire else None
             with self.timed("clean"):
                 expiry = upkeep.clean(outdated, orphans=self.orphans, dry_run=self.dry_run)
-            return self._summary(gains, outdated or Outdated(), expiry, stored)
+            return self._summary(gains, outdated or Outdated(), expiry, stored, bundles)
+
+    def _bundle(self, meta: DatasetMetadata) -> tuple[BundlePlan, ...]:
+        """Bring the feature groups of each grain together where they lie in many tables."""
+        if self.bundle_from is None:
+            return ()
+        plans, groups = [], feature_groups(meta, meta.current).values()
+        for grain in Grain:
+            there = by_table(group for group in groups if group.grain is grain and group.promoted is None)
+            if len(there) < self.bundle_from:
+                continue
+            name, names = f"{grain.value}s", [group.name for listed in there.values() for group in listed]
+            plans.append(plan_bundle(meta, meta.current, name, names))
+            if not self.dry_run:
+                with self.timed("bundle"):
+                    run_id = f"{self.run_id}-bundle-{name}"
+                    Bundler(self.handle.for_run(), name, names, run_id=run_id).bundle()
+        return tuple(plans)
 
     def _settled(self) -> DatasetMetadata:
         if self.dry_run:
@@ -86,7 +119,12 @@ class Maintenance(TimedSteps):
         return outdated
 
     def _summary(
-        self, gains: tuple[Gain, ...], outdated: Outdated, expiry: tuple[TableExpiry, ...], stored: int
+        self,
+        gains: tuple[Gain, ...],
+        outdated: Outdated,
+        expiry: tuple[TableExpiry, ...],
+        stored: int,
+        bundles: tuple[BundlePlan, ...],
     ) -> MaintainSummary:
         meta = self.handle.metadata()
         return MaintainSummary(
@@ -94,6 +132,7 @@ class Maintenance(TimedSteps):
             run_id=self.run_id,
             version=meta.current,
             dry_run=self.dry_run,
+            bundles=bundles,
             compaction=gains,
             expired_versions=outdated.versions,
             kept_versions=tuple(n for n in meta.version_numbers if n not in outdated.versions),

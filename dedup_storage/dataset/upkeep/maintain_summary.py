@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from dedup_storage.lake.bundles import BundlePlan
 from dedup_storage.lake.upkeep import TableExpiry
 
 __all__ = ["Gain", "MaintainSummary"]
@@ -40,6 +41,7 @@ class MaintainSummary(BaseModel):
         dataset, run_id: Which.
         version: The current version afterwards.
         dry_run: Nothing was changed.
+        bundles: Feature groups that were brought into one table, one entry for each grain that had many.
         compaction: One entry for each table; in a dry run ``after`` repeats ``before``.
         expired_versions, kept_versions: By the policy; kept for their age or number, a pin, or work on them.
         abandoned_branches: Of runs that were stopped long ago and never went on.
@@ -54,6 +56,7 @@ class MaintainSummary(BaseModel):
     run_id: str
     version: int
     dry_run: bool
+    bundles: tuple[BundlePlan, ...] = ()
     compaction: tuple[Gain, ...] = ()
     expired_versions: tuple[int, ...] = ()
     kept_versions: tuple[int, ...] = ()

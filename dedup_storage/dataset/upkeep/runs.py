@@ -28,9 +28,10 @@ def maintain(
     compact: bool = True,
     expire: bool = True,
     orphans: bool = True,
+    bundle_from: int | None = None,
     dry_run: bool = False,
 ) -> MaintainSummary:
-    """Restore the order of decayed segments, expire versions by policy, remove orphans.
+    """Restore the order of decayed segments, expire versions by policy, remove orphans; bundle feature groups.
 
     Args:
         handle: The dataset.
@@ -38,12 +39,17 @@ def maintain(
         limits: What counts as decayed.
         policy: Which versions stay.
         compact, expire, orphans: Which steps to take.
+        bundle_from: Bundle a grain's feature groups once so many tables hold them; ``None`` leaves them.
         dry_run: Measure and tell, change nothing.
+
+    Raises:
+        UsageError: ``bundle_from`` is less than 2.
+        ConflictError: another run changed a group that was to be bundled; it is not, run again.
     """
     run_id = named_run(run_id, "maintain")
     return Maintenance(
         handle, run_id=run_id, limits=limits, policy=policy,
-        compact=compact, expire=expire, orphans=orphans, dry_run=dry_run,
+        compact=compact, expire=expire, orphans=orphans, bundle_from=bundle_from, dry_run=dry_run,
     ).run()  # fmt: skip
 
 

@@ -1,4 +1,8 @@
-"""Feature groups: columns of further tables, joined to requests or impressions while they are decoded."""
+"""Feature groups: columns of further tables, joined to requests or impressions while they are decoded.
+
+Which rows of a group belong to which requests or impressions is worked out once for all groups whose keys are stored
+alike (``twin``): what each of them adds then is the decoding of its own columns.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from dedup_storage.errors import DuplicateRowsError
 from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
 from dedup_storage.schema import Grain
 
-__all__ = ["FeatureRows", "FeatureSource", "join_impressions", "join_requests"]
+__all__ = ["FeatureRows", "FeatureSource", "Match", "match_impressions", "match_requests", "placed", "rows_of"]
 
 Int32 = npt.NDArray[np.int32]
 Opener = Callable[[DataFile], RowStream]
@@ -44,80 +48,112 @@ class FeatureRows:
     Attributes:
         files: Their files; with each the first row and the number of rows of every run (one row at request
             grain), and the unit's request that it belongs to.
+        twin: Number of an earlier group of the unit whose rows have the same keys at the same places, file by file.
     """
 
     files: tuple[tuple[DataFile, Int64, Int32, Int32], ...]
+    twin: int | None = None
 
 
-def _read(rows: FeatureRows, open_file: Opener, start: int, stop: int) -> tuple[list[pa.Table], Int64]:
-    """Rows of the requests ``start`` to ``stop``, and the request of each."""
-    tables, owners = [], [np.empty(0, dtype=np.int64)]
-    for file, starts, sizes, requests in rows.files:
+@dataclass(frozen=True)
+class Match:
+    """Which rows of a feature group go where, for some requests of a unit; the same for its twins.
+
+    Attributes:
+        rows: Of each file the rows to take, ascending; ``None`` for none.
+        place: (n,) which of them each request or impression gets, -1 for none; ``None`` for one after the other.
+        size: n.
+    """
+
+    rows: tuple[Int64 | None, ...]
+    place: Int64 | None
+    size: int
+
+
+def _chosen(rows: FeatureRows, start: int, stop: int) -> tuple[tuple[Int64 | None, ...], Int64]:
+    """Of each file the rows of the requests ``start`` to ``stop``, and the request of each of all of them."""
+    found: list[Int64 | None] = []
+    owners = [np.empty(0, dtype=np.int64)]
+    for _, starts, sizes, requests in rows.files:
         inside = (requests >= start) & (requests < stop)
         if not np.any(inside):
+            found.append(None)
             continue
         counts = sizes[inside].astype(np.int64)
         order = np.argsort(starts[inside], kind="stable")
-        tables.append(open_file(file).take(ranges(starts[inside][order], counts[order])))
+        found.append(ranges(starts[inside][order], counts[order]))
         owners.append(np.repeat(requests[inside][order].astype(np.int64), counts[order]))
-    return tables, np.concatenate(owners)
+    return tuple(found), np.concatenate(owners)
 
 
-def _place(table: pa.Table | None, columns: dict[str, pa.DataType], rows: Int64) -> dict[str, pa.Array]:
-    """Columns with row ``rows[i]`` at i; null where it is -1."""
+def rows_of(rows: FeatureRows, chosen: tuple[Int64 | None, ...], open_file: Opener) -> pa.Table | None:
+    """The chosen rows of each file, one file after the other; ``None`` where there are none."""
+    tables = [
+        open_file(file).take(wanted)
+        for (file, *_), wanted in zip(rows.files, chosen, strict=True)
+        if wanted is not None
+    ]
+    return pa.concat_tables(tables, promote_options="permissive") if tables else None
+
+
+def placed(table: pa.Table | None, columns: dict[str, pa.DataType], match: Match) -> dict[str, pa.Array]:
+    """Columns of the rows that ``rows_of`` gave where they belong; null where nothing does."""
     if table is None:
-        return {name: pa.nulls(len(rows), type_) for name, type_ in columns.items()}
-    missing = rows < 0
+        return {name: pa.nulls(match.size, type_) for name, type_ in columns.items()}
     chosen = table.select(list(columns))
+    if match.place is None:
+        return dict(zip(columns, chosen.columns, strict=True))
+    missing = match.place < 0
     if not missing.any():
-        return dict(zip(columns, gather_table(chosen, rows).columns, strict=True))
-    indices = pa.array(rows, mask=missing)
+        return dict(zip(columns, gather_table(chosen, match.place).columns, strict=True))
+    indices = pa.array(match.place, mask=missing)
     return {name: chosen[name].take(indices) for name in columns}
 
 
-def join_requests(
-    rows: FeatureRows, columns: dict[str, pa.DataType], open_file: Opener, start: int, stop: int
-) -> dict[str, pa.Array]:
-    """A request-grain group's columns for the unit's requests ``start`` to ``stop``; null where it has no row."""
-    tables, owners = _read(rows, open_file, start, stop)
+def match_requests(rows: FeatureRows, start: int, stop: int) -> Match:
+    """Where a request-grain group's rows of the unit's requests ``start`` to ``stop`` go."""
+    chosen, owners = _chosen(rows, start, stop)
     place = np.full(stop - start, -1, dtype=np.int64)
     place[owners - start] = np.arange(len(owners))
-    together = pa.concat_tables(tables, promote_options="permissive") if tables else None
-    return _place(together, columns, place)
+    in_order = len(owners) == len(place) and np.array_equal(place, np.arange(len(place)))
+    return Match(chosen, None if in_order else place, len(place))
 
 
-def join_impressions(
+def match_impressions(
     rows: FeatureRows,
-    columns: dict[str, pa.DataType],
     open_file: Opener,
     start: int,
     stop: int,
     owners: Int64,
     positions: Int64,
     position_column: str,
-) -> dict[str, pa.Array]:
-    """An impression-grain group's columns for impressions given by request and position.
+) -> tuple[Match, pa.Table | None]:
+    """Where an impression-grain group's rows go, of impressions given by request and position; and these rows.
 
     Args:
+        rows: The group's rows.
+        open_file: Opens a file's columns, the position among them.
+        start, stop: Requests of the unit.
         owners: (B,) the unit's request of each impression.
         positions: (B,) its position.
+        position_column: Its name.
 
     Raises:
         DuplicateRowsError: the group has two rows for one impression.
     """
-    tables, stored_owners = _read(rows, open_file, start, stop)
-    if not tables:
-        return _place(None, columns, np.full(len(owners), -1, dtype=np.int64))
-    together = pa.concat_tables(tables, promote_options="permissive")
+    chosen, stored_owners = _chosen(rows, start, stop)
+    together = rows_of(rows, chosen, open_file)
+    if together is None:
+        return Match(chosen, np.full(len(owners), -1, dtype=np.int64), len(owners)), None
     stored = together[position_column].to_numpy().astype(np.int64)
     low = min(int(positions.min(initial=0)), int(stored.min(initial=0)))
     width = max(int(positions.max(initial=0)), int(stored.max(initial=0))) - low + 1
     wanted, have = (owners - start) * width + positions - low, (stored_owners - start) * width + stored - low
     if np.array_equal(wanted, have):
-        return _place(together, columns, np.arange(len(wanted), dtype=np.int64))
+        return Match(chosen, None, len(owners)), together
     order = np.argsort(have, kind="stable")
     have = have[order]
     if np.any(have[1:] == have[:-1]):
         raise DuplicateRowsError("a feature group has two rows for one impression", expected="one row per impression")
     place = np.minimum(np.searchsorted(have, wanted), len(have) - 1)
-    return _place(together, columns, np.where(have[place] == wanted, order[place], -1))
+    return Match(chosen, np.where(have[place] == wanted, order[place], -1), len(owners)), together

@@ -100,12 +100,15 @@ def storage_error(path: str, error: Exception) -> StorageError:
 
 def open_parquet(io: Client, file: DataFile, cache: FileCache | None = None) -> pq.ParquetFile:
     """Open a Parquet file, a remote one through the cache."""
-    metadata = None
-    if cache is not None and cache.keeps(file.path):
-        source, metadata = cache.open(io, file.path, file.size_bytes)
-    else:
-        source = io.new_input(file.path).open(seekable=True)
+    source, metadata = open_stored(io, file, cache)
     return pq.ParquetFile(source, metadata=metadata, pre_buffer=False, buffer_size=1 << 20)
+
+
+def open_stored(io: Client, file: DataFile, cache: FileCache | None = None) -> tuple[Any, pq.FileMetaData | None]:
+    """Open a file's bytes, a remote one's through the cache; with its footer where the cache has it."""
+    if cache is not None and cache.keeps(file.path):
+        return cache.open(io, file.path, file.size_bytes)
+    return io.new_input(file.path).open(seekable=True), None
 
 
 def physical_columns(file: pq.ParquetFile, table: TableRef, columns: Sequence[str]) -> dict[str, str | None]:

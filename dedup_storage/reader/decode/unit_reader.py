@@ -11,7 +11,14 @@ import pyarrow as pa
 from dedup_storage.dedup.expand import inverse_from_lengths, offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import gather_table
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.reader.decode.features import FeatureSource, join_impressions, join_requests
+from dedup_storage.reader.decode.features import (
+    FeatureSource,
+    Match,
+    match_impressions,
+    match_requests,
+    placed,
+    rows_of,
+)
 from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
 from dedup_storage.reader.decode.units import RequestUnit, RunList
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
@@ -149,32 +156,39 @@ class UnitReader:
     def _join(
         self, requests: pa.Table, impressions: pa.Table, lengths: Int64, start: int, stop: int
     ) -> tuple[pa.Table, pa.Table]:
+        matches: dict[int, Match] = {}
+        found: dict[Grain, dict[str, pa.Array]] = {Grain.REQUEST: {}, Grain.IMPRESSION: {}}
         for number, (feature, rows) in enumerate(zip(self._source.features, self._unit.features, strict=True)):
             ref = feature.table
             columns = {c: ref.fields[c][1] for c in feature.columns}
-            wanted = list(columns)
-            if feature.grain is Grain.IMPRESSION:
-                wanted.append(self._source.position)
+            match = matches[rows.twin] if rows.twin is not None else None
+            at_impressions = feature.grain is Grain.IMPRESSION
+            wanted = [*columns, *([self._source.position] if at_impressions and match is None else [])]
 
             def open_file(
                 file: DataFile, part: str = f"features {number}", ref: TableRef = ref, wanted: Sequence[str] = wanted
             ) -> RowStream:
                 return self._stream(part, ref, file, wanted)
 
-            if feature.grain is Grain.REQUEST:
-                for name, array in join_requests(rows, columns, open_file, start, stop).items():
-                    requests = requests.append_column(name, array)
-                continue
-            joined = join_impressions(
-                rows,
-                columns,
-                open_file,
-                start,
-                stop,
-                owners=inverse_from_lengths(lengths) + start,
-                positions=impressions[self._source.position].to_numpy().astype(np.int64),
-                position_column=self._source.position,
-            )
-            for name, array in joined.items():
-                impressions = impressions.append_column(name, array)
-        return requests, impressions
+            if match is None and at_impressions:
+                match, table = match_impressions(
+                    rows,
+                    open_file,
+                    start,
+                    stop,
+                    owners=inverse_from_lengths(lengths) + start,
+                    positions=impressions[self._source.position].to_numpy().astype(np.int64),
+                    position_column=self._source.position,
+                )
+            else:
+                match = match_requests(rows, start, stop) if match is None else match
+                table = rows_of(rows, match.rows, open_file)
+            matches[number] = match
+            found[feature.grain] |= placed(table, columns, match)
+        return _with(requests, found[Grain.REQUEST]), _with(impressions, found[Grain.IMPRESSION])
+
+
+def _with(table: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
+    for name, array in columns.items():
+        table = table.append_column(name, array)
+    return table

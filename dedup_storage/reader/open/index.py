@@ -23,10 +23,11 @@ from dedup_storage.reader.decode.files import DataFile, RowStream, row_bytes
 from dedup_storage.reader.decode.units import RequestUnit
 from dedup_storage.reader.open.conditions import Condition, kept_rows
 from dedup_storage.reader.open.divide import FileRuns, unit_runs
-from dedup_storage.reader.open.features import FeatureFiles, FeatureScan, index_features
+from dedup_storage.reader.open.features import FeatureFiles, FeatureScan, index_all, units_of
 from dedup_storage.reader.open.keys import FileKeys, KeyReader, KeyRuns, owners, take_rows
 from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.open.sections import Section
+from dedup_storage.reader.open.twins import KeyDigests
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.reader.segment import SegmentKey, segment_text
 from dedup_storage.sampling.select import Selector
@@ -92,6 +93,7 @@ class SegmentIndexer:
         found_users: Of the users that the filters name, those that have requests; filled while segments are indexed.
         conditions: What is asked of columns.
         condition_scans: Scans of the feature groups that hold some of these columns, by table.
+        digests: Which files of feature groups have the same keys; filled while segments are indexed.
     """
 
     spec: DatasetSpec
@@ -106,6 +108,7 @@ class SegmentIndexer:
     condition_scans: Mapping[str, TableScan] = field(default_factory=dict)
     pruned: bool = False
     found_users: set[int | str] = field(default_factory=set)
+    digests: KeyDigests = field(default_factory=KeyDigests)
 
     def _own(self, grain: Grain) -> tuple[Condition, ...]:
         """Conditions on the log's own columns of a grain."""
@@ -130,7 +133,7 @@ class SegmentIndexer:
         """
         found = self._candidates(section)
         runs, lengths = self._runs(section, found)
-        features = [index_features(f, self.key_reader, section, found.columns) for f in self.features]
+        features = index_all(self.features, self.key_reader, section, found.columns, self.digests)
         return self._units(section, found, runs, lengths, features)
 
     def check_segments(self) -> None:
@@ -306,7 +309,7 @@ class SegmentIndexer:
                     rows=None if gapless else chosen,
                     lengths=counts,
                     impressions=tuple(unit_runs(runs, low, high, local, counts)),
-                    features=tuple(f.of_unit(low, high, local) for f in features),
+                    features=units_of(features, low, high, local),
                     request_bytes=found.keys[place].row_bytes,
                     impression_bytes=runs[0].row_bytes if runs else 0.0,
                     tokens=self._tokens(unit.file, chosen),

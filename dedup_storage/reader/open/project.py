@@ -82,12 +82,14 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
         if name in own and name not in known:
             known[name] = (type_, grains.get(name, Grain.IMPRESSION), impressions)
     system = {*spec.impression_key, spec.event_date_column}
-    for table in tables:
-        types = table.stored.types()
+    types_of = {table.name: table.stored.types() for table, _ in tables}
+    for table, names in tables:
+        types = types_of[table.name]
         grain = Grain.IMPRESSION if spec.position_column in types else Grain.REQUEST
-        for name, type_ in types.items():
+        # Of one in which another tool renamed a column, whatever it has, as above.
+        for name in types if names is None or not set(names) <= types.keys() else names:
             if name not in system:
-                known.setdefault(name, (type_, grain, table))
+                known.setdefault(name, (types[name], grain, table))
     wanted = options.columns
     if wanted is None:
         wanted = tuple(name for name, (type_, _, _) in known.items() if can_be_tensor(type_))
@@ -98,7 +100,7 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
         return tuple(c for c in chosen if known[c][1] is grain and (table is None or known[c][2] is table))
 
     joined = []
-    for table in tables:
+    for table in {table.name: table for table, _ in tables}.values():
         columns = tuple(c for c in chosen if known[c][2] is table)
         if columns:
             joined.append(Group(table, known[columns[0]][1], columns))
@@ -138,16 +140,25 @@ def _condition(
     return Condition(column, type_, grain, table, wanted)
 
 
-def _groups(cut: Cut) -> tuple[list[CutTable], list[FeatureGroup]]:
-    """Tables of the feature groups to join, in the order of the groups' names; and all definitions."""
-    named, groups = [], []
-    for table in cut.by_role(TableRole.FEATURES):
-        group = FeatureGroup.from_json(table.definition) if table.definition else None
-        if group is not None:
-            groups.append(group)
-        if group is None or group.promoted is None:
-            named.append((group.name if group is not None else table.name, table))
-    return [table for _, table in sorted(named, key=lambda pair: pair[0])], groups
+def _groups(cut: Cut) -> tuple[list[tuple[CutTable, tuple[str, ...] | None]], list[FeatureGroup]]:
+    """What to join, in the order of the groups' names, and all definitions.
+
+    Returns:
+        Tables, each with the columns of it that count (``None``: all but its keys); one that groups are bundled in once
+        for each of them.
+    """
+    tables = {table.name: table for table in cut.by_role(TableRole.FEATURES)}
+    groups = {n: FeatureGroup.from_json(t.definition) for n, t in tables.items() if t.definition}
+    bundles = {group.bundled for group in groups.values()}
+    named: list[tuple[str, CutTable, tuple[str, ...] | None]] = []
+    for name, table in tables.items():
+        group = groups.get(name)
+        if group is None and name not in bundles:
+            named.append((name, table, None))
+        elif group is not None and group.promoted is None:
+            named.append((group.name, tables[group.home], group.names if group.moved else None))
+    in_order = sorted(named, key=lambda each: each[0])
+    return [(table, names) for _, table, names in in_order], list(groups.values())
 
 
 def _grains(spec: DatasetSpec) -> dict[str, Grain]:
