@@ -22,7 +22,6 @@ def add_promoted(spark: SparkSession, lake: Lake, spec: DatasetSpec, table: str,
 
     Raises:
         UsageError: one is there with another type, and a kept version shows it.
-        ConflictError: the same, no version shows it, and runs have rows staged.
     """
     _add(spark, lake, spec, table, columns)
     # Set before any row has them, so that what else looks at the table knows them for what they are.
@@ -42,9 +41,10 @@ def add_logged(
     """See ``TableFormat.extend``.
 
     Raises:
-        UsageError, ConflictError: as of ``add_promoted``.
+        UsageError: one is there with another type, and a kept version shows it.
+        ConflictError: the same, no version shows it, and runs have rows staged.
     """
-    _add(spark, lake, spec, table.name, columns)
+    _add(spark, lake, spec, table.name, columns, logged=True)
     there = lake.catalog.load_table((spec.name, table.name)).properties
     encodings = encoding_properties(spec, table, (), dictionaries)
     _set(spark, lake, spec, table.name, {key: value for key, value in encodings.items() if key not in there})
@@ -59,7 +59,9 @@ def _set(spark: SparkSession, lake: Lake, spec: DatasetSpec, table: str, propert
         spark.sql(f"ALTER TABLE {_name(lake, spec, table)} SET TBLPROPERTIES ({listed(properties)})")
 
 
-def _add(spark: SparkSession, lake: Lake, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
+def _add(
+    spark: SparkSession, lake: Lake, spec: DatasetSpec, table: str, columns: Mapping[str, str], *, logged: bool = False
+) -> None:
     name = _name(lake, spec, table)
     there = {f.name: f.dataType for f in spark.read.table(name).schema.fields}
     # Iceberg widens 8- and 16-bit integers.
@@ -71,12 +73,14 @@ def _add(spark: SparkSession, lake: Lake, spec: DatasetSpec, table: str, columns
         if field.name in there and there[field.name].simpleString() == plain:
             continue
         if field.name in there:
-            _refuse_needed(lake, spec, table, field.name, (there[field.name].simpleString(), plain))
+            _refuse_needed(lake, spec, table, field.name, (there[field.name].simpleString(), plain), logged=logged)
             spark.sql(f"ALTER TABLE {name} DROP COLUMN {quoted(field.name)}")
         spark.sql(f"ALTER TABLE {name} ADD COLUMN {quoted(field.name)} {kind}")
 
 
-def _refuse_needed(lake: Lake, spec: DatasetSpec, table: str, column: str, types: tuple[str, str]) -> None:
+def _refuse_needed(
+    lake: Lake, spec: DatasetSpec, table: str, column: str, types: tuple[str, str], *, logged: bool
+) -> None:
     """Refuse to take away a column that is there with another type, where anybody may need it.
 
     A snapshot of before keeps its schema. But once a rollback brings it back, or an erasure lays it anew, its files are
@@ -92,7 +96,7 @@ def _refuse_needed(lake: Lake, spec: DatasetSpec, table: str, column: str, types
             fix="Give the column that type or another name, or leave the group in its own table. Once no kept version "
             "shows the column any more, its name is free.",
         )
-    if holds(meta.tables):
+    if logged and holds(meta.tables):
         raise ConflictError(
             f"the column {column} is in {spec.name}.{table} with another type, and runs have rows staged",
             expected=types[1],
