@@ -108,7 +108,7 @@ def test_bundled_groups_are_read_and_kept_as_before(lake: Settings, ds: Dataset,
     assert ds.requests().filter("next <> n + 1").count() == 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_bundled_groups_leave_together_or_one_by_one(ds: Dataset, make_log: MakeLog) -> None:
     with_groups(ds)
     before, alone = multiset(ds.logs()), ds.metadata().current
