@@ -161,9 +161,8 @@ class Writer(TimedSteps):
             version = self.tables.publish(self.spec, run, members, lambda now: self._verify(now, keys, run))
         tables = tuple(TableSummary(table=s.table, rows=s.rows, bytes=s.bytes, files=s.files) for s in staged)
         rows = {s.table: s.rows for s in staged}
-        requests = keys.stats.requests - self._left_out if self._carries(run) else rows.get("requests")
-        if requests is None:
-            requests = keys.stats.requests - self._left_out
+        asked = keys.stats.requests - self._left_out
+        requests = asked if self._carries else rows.get("requests", asked)
         return self._summary(
             replace(keys.stats, rows=input_rows),
             version,
@@ -261,7 +260,7 @@ class Writer(TimedSteps):
 
     def _carried(self, table: TableSpec, run: Run) -> DataFrame | None:
         """Rows of other dates that share a replaced segment, which is replaced whole."""
-        if run.replaced is None or self.spec.date_grain is DateGrain.DAY or not run.base:
+        if run.replaced is None or not self._carries or not run.base:
             return None
         base = Cut(self.handle, self.handle.metadata(), run.base)
         return carried_rows(base, table.name, run.replaced, self._dates)
@@ -277,7 +276,7 @@ class Writer(TimedSteps):
         """Whether impressions without a request row show when the staged rows are counted: nothing else counts too,
         and the frames are joined."""
         joined = self.spec.event_date_column is not None and self.on_duplicates is OnDuplicates.REFUSE
-        return joined and not (self.mode is Mode.REPLACE and self.spec.date_grain is not DateGrain.DAY)
+        return joined and not self._carries
 
     def _verify(self, now: DatasetMetadata, keys: RequestKeys, run: Run) -> None:
         """Versions appeared while this run worked: its requests and its columns must still be new."""
@@ -366,13 +365,13 @@ class Writer(TimedSteps):
         A segment that is replaced whole is staged with the rows of its other dates.
         """
         last = staged[-1]
-        if not self._carries(run):
+        if not self._carries:
             return last.rows
         return staged_rows(self.handle, last, run, self._dates).count()
 
     def _refuse_lost_rows(self, run: Run, staged: list[Staged], keys: RequestKeys) -> None:
         """Every impression of the log must be staged, set aside or left out on purpose."""
-        if self._carries(run) or self.on_duplicates is OnDuplicates.KEEP_ONE:
+        if self._carries or self.on_duplicates is OnDuplicates.KEEP_ONE:
             return
         accounted = next(s.rows for s in staged if s.table != "requests") + self._quarantined
         if accounted != keys.stats.rows:
@@ -383,7 +382,7 @@ class Writer(TimedSteps):
 
         rows = {s.table: s.rows for s in staged}
         # The gate sees the log's dates alone; what was written holds the other dates of their segments too.
-        mixed = self._carries(run)
+        mixed = self._carries
         facts = GateFacts(
             input_rows=input_rows,
             quarantined_rows=self._quarantined,
@@ -396,9 +395,10 @@ class Writer(TimedSteps):
         with self.timed("gate"):
             return audit_staged(self.handle, run, staged, facts, self._dates)
 
-    def _carries(self, run: Run) -> bool:
+    @property
+    def _carries(self) -> bool:
         """Whether rows of other dates are staged too, because they share a replaced segment."""
-        return run.replaced is not None and self.spec.date_grain is not DateGrain.DAY
+        return self.mode is Mode.REPLACE and self.spec.date_grain is not DateGrain.DAY
 
 
 def _attempt(run_id: str) -> str:

@@ -18,7 +18,6 @@ from dedup_storage.lake.credentials import Client
 from dedup_storage.reader.decode.files import (
     DataFile,
     TableRef,
-    open_parquet,
     open_stored,
     physical_columns,
     storage_error,
@@ -61,7 +60,8 @@ class KeyDigests:
 
 def _read(table: TableRef, file: DataFile, columns: Sequence[str]) -> bytes | None:
     def read(client: Client) -> bytes | None:
-        with open_parquet(client, file, table.cache) as parquet, open_stored(client, file, table.cache)[0] as stored:
+        stored, metadata = open_stored(client, file, table.cache)
+        with stored, pq.ParquetFile(stored, metadata=metadata) as parquet:
             names = list(physical_columns(parquet, table, columns).values())
             found = hashlib.blake2b(digest_size=16)
             chunks = _chunks(parquet, names)
