@@ -33,9 +33,10 @@ from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.sources.address import Address, Kind, find_address
 from dedup_storage.sources.columns import Wanted, refuse_empty_types, with_partitions, with_types
 from dedup_storage.sources.foreign import delta_input, iceberg_rows
+from dedup_storage.sources.json_lines import json_tables, one_number
 from dedup_storage.sources.reserved import refuse_repeated, refuse_reserved
 from dedup_storage.sources.scratch import ScratchFolder
-from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, json_tables, one_number, typed
+from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, typed
 from dedup_storage.sources.unsigned import UNSIGNED, fits_signed
 
 __all__ = ["Source", "Wanted", "open_source", "read_schemas"]
