@@ -185,11 +185,9 @@ def _compare_raw(job: Job, dataset: str | None, raw: str, version: int | None) -
     with file_progress() as progress:
         progress.step("Reading footers")
         files = dataset_files(job.settings, dataset, version)
-        summary = summarize(
-            files,
-            open_source(raw, wanted=wanted_columns(files.spec.schema_), settings=job.settings).table(),
-            on_file=progress.files,
-        )
+        wanted = wanted_columns(files.spec.schema_, files.spec.types)
+        log = open_source(raw, wanted=wanted, settings=job.settings)
+        summary = summarize(files, log.table(), on_file=progress.files)
     if str(job.json) != "-":
         stdout.print(summary_table(summary, f"Stored bytes of {dataset}"))
     job.write_json(asdict(summary) | {"ratio": summary.ratio, "dedup_factor": summary.dedup_factor})

@@ -32,6 +32,7 @@ from dedup_storage.report.parquet.one_schema import (
 from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.sources.address import Address, Kind, find_address
 from dedup_storage.sources.columns import Wanted, refuse_empty_types, with_partitions, with_types
+from dedup_storage.sources.damaged import unreadable
 from dedup_storage.sources.foreign import delta_input, iceberg_rows
 from dedup_storage.sources.json_lines import json_tables, one_number
 from dedup_storage.sources.reserved import refuse_repeated, refuse_reserved
@@ -87,28 +88,30 @@ class Source:
         """
         schema = self.schema if columns is None else pa.schema([self.schema.field(c) for c in columns])
         for file in self.files:
-            filesystem, inner = self.resolve(file.path)
-            with filesystem.open_input_file(inner) as stream:
-                parquet = open_parquet(stream)
-                there = [c for c in schema.names if c in parquet.schema_arrow.names]
-                for batch in _batches(parquet, there, file.path):
-                    try:
-                        yield conform(pa.Table.from_batches([batch]), schema, file.partition)
-                    except pa.ArrowInvalid as error:
-                        raise _unfit(self.origins.get(file.path, file.path), error) from None
+            for batch in _batches(file, schema.names, self.resolve):
+                try:
+                    yield conform(pa.Table.from_batches([batch]), schema, file.partition)
+                except pa.ArrowInvalid as error:
+                    raise _unfit(self.origins.get(file.path, file.path), error) from None
 
 
-def _batches(parquet: pq.ParquetFile, columns: Sequence[str], path: str) -> Iterator[pa.RecordBatch]:
+def _batches(file: DataFile, columns: Sequence[str], resolve: Resolve) -> Iterator[pa.RecordBatch]:
     """The rows of a file, no batch of several row groups: nested dictionaries differ between them."""
-    for group in range(parquet.num_row_groups):
-        try:
-            yield from parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=columns)
-        except pa.ArrowNotImplementedError as error:
-            raise InputError(
-                f"the file {path} cannot be read by Arrow: {str(error).splitlines()[0]}",
-                expected="nested columns whose dictionaries do not change inside a row group",
-                fix="Write it with smaller row groups, or without dictionaries inside lists, maps and structs.",
-            ) from None
+    filesystem, inner = resolve(file.path)
+    try:
+        with filesystem.open_input_file(inner) as stream:
+            parquet = open_parquet(stream)
+            there = [c for c in columns if c in parquet.schema_arrow.names]
+            for group in range(parquet.num_row_groups):
+                yield from parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=there)
+    except pa.ArrowNotImplementedError as error:
+        raise InputError(
+            f"the file {file.path} cannot be read by Arrow: {str(error).splitlines()[0]}",
+            expected="nested columns whose dictionaries do not change inside a row group",
+            fix="Write it with smaller row groups, or without dictionaries inside lists, maps and structs.",
+        ) from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise unreadable(file.path, error, resolve) from error
 
 
 def open_source(
@@ -200,6 +203,8 @@ def _checked(
                 yield made_of.get(file.path, file.path), bare
 
     found_types = one_schema(schemas())
+    # Fields of structs that differ in case alone are one to Spark.
+    refuse_repeated(found_types, f"{address.source}, in two cases")
     wide = [c for c in known.wide if c in found_types.names and found_types.field(c).type == UNSIGNED]
     beyond = {c for c in wide if c not in known.types and not fits_signed(files, c, resolve)}
     one = with_types(found_types, replace(known, whole=tuple(c for c in known.whole if c not in beyond)))
@@ -241,17 +246,13 @@ def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[
                 parquet = open_parquet(stream)
                 return file_schema(parquet), _packing(parquet.metadata)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"the file {file.path} cannot be read: {str(error).splitlines()[0]}",
-                expected="a whole Parquet file",
-                fix="Replace or remove the damaged file.",
-            ) from None
+            raise unreadable(file.path, error, resolve) from error
 
     with ThreadPoolExecutor(min(_THREADS, len(files))) as pool:
         for start in range(0, len(files), 1024):
             part = files[start : start + 1024]
             for file, (schema, kept) in zip(part, pool.map(read, part), strict=True):
-                refuse_repeated(schema, file.path)
+                refuse_repeated(schema, f"the file {file.path}")
                 yield file, schema, kept
 
 
