@@ -37,6 +37,8 @@ def _pairs(given: list[str] | None, what: str, kind: type) -> dict[str, Any]:
     found = {}
     for text in given or ():
         name, _, value = text.rpartition("=")
+        if name in found:
+            raise UsageError(f"the {what} of {name} is given twice", fix="Leave one of them out.")
         try:
             found[name] = kind(value)
         except ValueError:

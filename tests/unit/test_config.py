@@ -38,6 +38,7 @@ def test_shipped_files_are_valid(name: str) -> None:
     settings = load_settings(ROOT / "conf" / name, {})
     assert settings.catalog.name == "lake"
     assert any("iceberg-spark-runtime" in package for package in settings.spark.packages)
+    assert not any("org.postgresql" in package for package in settings.spark.packages)
 
 
 EXAMPLES = sorted((ROOT / "conf" / "catalogs").glob("*.yaml"))
@@ -50,6 +51,9 @@ def test_examples_of_catalogs_are_valid_and_say_whether_they_were_tried(example:
     if settings.has_catalog:
         assert pyiceberg_properties(settings)["warehouse"] == settings.warehouse
         assert spark_catalog_conf(settings)["spark.sql.catalog.lake.warehouse"] == settings.warehouse
+    if settings.names_warehouse and "://" not in settings.warehouse:
+        # A name tells of no folder for rows that are passed to a cluster.
+        assert settings.spark.scratch is not None
     page = (ROOT / "docs" / "how-to" / "catalogs.md").read_text(encoding="utf-8")
     row = next(line for line in page.splitlines() if line.startswith(f"| `{example.name}` |"))
     first = example.read_text(encoding="utf-8")
