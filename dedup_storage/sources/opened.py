@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dedup_storage.errors import InputError
 from dedup_storage.lake.folders import Store
@@ -54,8 +53,10 @@ def header_fields(text: str, delimiter: str) -> list[str]:
 
 def holds_quotes(batch: pa.RecordBatch) -> bool:
     """Whether a text holds a quote or the end of a line, so that its field must have been quoted with care."""
-    texts = [column for column in batch.columns if pa.types.is_string(column.type)]
-    return any(pc.any(pc.match_substring(column, mark)).as_py() for column in texts for mark in ('"', "\n", "\r"))
+    # All texts of a column lie in one buffer, which is looked at as bytes.
+    texts = [column.buffers()[2] for column in batch.columns if pa.types.is_string(column.type)]
+    held = (text.to_pybytes() for text in texts if text is not None)
+    return any(mark in data for data in held for mark in (b'"', b"\n", b"\r"))
 
 
 def refuse_loose_quotes(path: str, delimiter: str, store: Store) -> None:

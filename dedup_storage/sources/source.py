@@ -19,7 +19,6 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
 from dedup_storage.lake.folders import Store
 from dedup_storage.layout import TableRole
-from dedup_storage.report.parquet.dataset_files import input_files
 from dedup_storage.report.parquet.footers import DataFile, Resolve
 from dedup_storage.report.parquet.one_schema import (
     conform,
@@ -44,6 +43,8 @@ __all__ = ["Source", "Wanted", "open_source", "read_schemas"]
 
 _THREADS = 16
 _BATCH_ROWS = 65_536
+# A byte of a letter that has several, as URLs code it.
+_CODED = re.compile(r"%[89A-Fa-f][0-9A-Fa-f]")
 # A codec and an encoding that Spark's reader does not have.
 _ARROW_ALONE = frozenset({"BROTLI", "BYTE_STREAM_SPLIT"})
 
@@ -150,6 +151,9 @@ def open_source(
     if address.kind is Kind.TABLE:
         if settings is None:
             return Source(address)
+        # Catalogs cost a second to load, and files need none.
+        from dedup_storage.report.parquet.dataset_files import input_files
+
         table = input_files(source, settings)
         if table.deleted_rows:
             raise InputError(
@@ -211,9 +215,10 @@ def _checked(
     refuse_reserved(one.names)
     one = with_partitions(files, one, known, resolve, made_of)
     refuse_empty_types(one, address.source)
+    told = dict.fromkeys(key for file in files for key in file.partition)
     plain = (
         not packed
-        and not any(_is_odd(file) for file in files)
+        and not any(_is_odd(file, told) for file in files)
         and all(
             f.name not in one.names or is_plain(f.type, one.field(f.name).type) for schema in different for f in schema
         )
@@ -226,10 +231,13 @@ def _checked(
     return replace(found, files=made, resolve=address.store)
 
 
-def _is_odd(file: DataFile) -> bool:
-    """Whether Spark cannot open a file by its name, or its partition values stand elsewhere than in its path."""
+def _is_odd(file: DataFile, told: Iterable[str]) -> bool:
+    """Whether Spark cannot open a file by its name, or does not find in its path what the columns of paths are.
+
+    Spark leaves a file out whose path lacks a column that other paths tell, and takes each coded byte for a letter.
+    """
     folder, _, name = file.path.rpartition("/")
-    return ":" in name or any(f"/{key}=" not in folder + "/" for key in file.partition)
+    return ":" in name or any(f"/{key}=" not in folder for key in told) or (bool(told) and bool(_CODED.search(folder)))
 
 
 def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[DataFile, pa.Schema, frozenset[str]]]:
