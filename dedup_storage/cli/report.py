@@ -210,6 +210,7 @@ def _write(path: Path, content: str) -> None:
 def _compare_raw(job: Job, dataset: str | None, raw: str, version: int | None) -> None:
     from dedup_storage.report.parquet.dataset_files import dataset_files
     from dedup_storage.report.show.summary import summarize, summary_table
+    from dedup_storage.sources.forms.flat import measured_as_parquet
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
@@ -219,8 +220,10 @@ def _compare_raw(job: Job, dataset: str | None, raw: str, version: int | None) -
         progress.step("Reading footers")
         files = dataset_files(job.settings, dataset, version)
         wanted = wanted_columns(files.spec.schema_, files.spec.types)
-        log = open_source(raw, wanted=wanted, settings=job.settings)
+        log = measured_as_parquet(open_source(raw, wanted=wanted, settings=job.settings))
         summary = summarize(files, log.table(), on_file=progress.files)
     if str(job.json) != "-":
         stdout.print(summary_table(summary, f"Stored bytes of {dataset}"))
+        for note in log.notes:
+            stdout.print(note, markup=False)
     job.write_json(asdict(summary) | {"ratio": summary.ratio, "dedup_factor": summary.dedup_factor})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,8 +11,10 @@ import pytest
 from deltalake import write_deltalake
 
 from dedup_storage.errors import InputError
+from dedup_storage.schema import LogSchema
 from dedup_storage.sources.address import find_address
-from dedup_storage.sources.source import open_source
+from dedup_storage.sources.forms.flat import flat_source
+from dedup_storage.sources.source import Wanted, open_source
 
 ROWS = pa.table({"u": [1, 2], "r": [1, 2], "i": [1, 2], "p": ["a", "a"]})
 
@@ -65,6 +68,31 @@ def test_links_give_every_file_once_or_are_refused(tmp_path: Path) -> None:
     (log / "gone.parquet").symlink_to(tmp_path / "nowhere.parquet")
     with pytest.raises(InputError, match=r"the link .*gone\.parquet leads to no file.*got .*nowhere"):
         open_source(str(log))
+
+
+def test_a_time_in_a_path_is_utc_and_spark_is_not_asked_to_read_it(tmp_path: Path) -> None:
+    for text in ("2024-06-01 10%3A00%3A00", "2024-06-01T12%3A00%3A00%2B02%3A00"):
+        _put(tmp_path / f"at={text}" / "a.parquet")
+    instant = pa.timestamp("us", "UTC")
+    source = open_source(str(tmp_path), wanted=Wanted(types={"at": instant}))
+    found = pa.concat_tables(source.tables())["at"].unique()
+    assert found.cast(pa.int64()).to_pylist() == [int(dt.datetime(2024, 6, 1, 10, tzinfo=dt.UTC).timestamp() * 1e6)]
+    assert not any(file.path.startswith(str(tmp_path)) for file in source.files)
+
+
+def test_partitions_of_bytes_are_refused_by_name(tmp_path: Path) -> None:
+    """Their values were the texts in which Python shows bytes."""
+    write_deltalake(str(tmp_path), ROWS.append_column("b", [[b"\x01", b"a"]]), partition_by=["b"])
+    with pytest.raises(InputError, match="partitioned by bytes: b"):
+        open_source(str(tmp_path))
+
+
+def test_bytes_of_texts_are_said_to_be_those_of_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("u,r,i\n1,1,1\n")
+    schema = LogSchema.from_dict({"user": "u", "request": "r", "item": "i"})
+    source, _ = flat_source(open_source(str(tmp_path / "a.csv")), schema)
+    assert source.notes == ("its bytes are those of plain Parquet files of its rows",)
+    assert flat_source(open_source(str(_put(tmp_path / "a.parquet"))), schema)[0].notes == ()
 
 
 def test_a_path_tells_a_column_once(tmp_path: Path) -> None:
