@@ -261,11 +261,14 @@ def test_variables_of_options_are_no_settings(monkeypatch: pytest.MonkeyPatch) -
     assert _run(_toy(), "--name", "a") == (0, "", "")
 
 
-def test_unwritable_json_is_told(tmp_path: Path) -> None:
+def test_unwritable_json_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    """A command that had published its version failed at its summary."""
     (tmp_path / "file").write_text("")
-    status, _, err = _run(_toy(), "--json", str(tmp_path / "file" / "x.json"))
-    assert status == 1
-    assert "cannot be written" in err
+    for place in (tmp_path / "file" / "x.json", tmp_path):
+        status, out, err = _run(_toy(), "--json", str(place))
+        assert (status, out) == (1, "")
+        assert "cannot be written" in err
+    assert _run(_toy(), "--json", str(tmp_path / "new" / "x.json"))[0] == 0
 
 
 def test_settings_come_from_config_then_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
