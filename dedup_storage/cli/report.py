@@ -88,8 +88,9 @@ def report(
     if not baselines:
         refuse_idle(drawn, "beside --no-baselines, for which no sample is drawn")
     refuse_idle_draw(share, sample_mib, spark=spark, scratch=scratch)
-    if against is None:
-        refuse_idle(compared, "without --against")
+    if against is None and compared["--threshold"]:
+        # A scheduled report names its threshold also where there is no earlier report yet.
+        job.note("nothing is compared: --threshold counts beside --against")
     if dataset is not None and input is None:
         of_input = {"--schema": schema is not None, "--format": format is not None}
         refuse_idle(of_input, "beside --dataset, whose versions say what they hold")

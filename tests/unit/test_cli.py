@@ -326,7 +326,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         (["versions", "list", "--dataset", "nothing_here"], "nothing_here"),
         # No option is ever ignored in silence.
         (["report", "--raw", "x", "--dataset", "d", "--threshold", "0.1"], "--threshold does nothing beside --raw"),
-        (["report", "--dataset", "d", "--threshold", "0.1"], "--threshold does nothing without --against"),
+        (["report", "--dataset", "d", "--threshold", "0.1"], "nothing is compared: --threshold counts beside"),
         (["report", "--dataset", "d", "--schema", "s"], "--schema does nothing beside --dataset"),
         (["report", "--input", "x", "--schema", "s", "--version", "3"], "--version does nothing beside --input"),
         (["report", "--dataset", "d", "--no-baselines", "--spark"], "--spark does nothing beside --no-baselines"),
