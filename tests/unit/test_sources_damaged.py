@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dedup_storage.errors import InputError, SchemaError, StorageError
+from dedup_storage.lake.folders import Store
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.check import check_source
 from dedup_storage.sources.damaged import unreadable
@@ -54,13 +56,13 @@ def test_damaged_pages_and_files_that_go_are_told_by_name(tmp_path: Path) -> Non
 
 
 def test_a_file_that_storage_does_not_give_is_not_called_damaged() -> None:
-    told = unreadable("s3://logs/a.parquet", OSError("AWS Error ACCESS_DENIED during HeadObject"), lambda _: None)
+    told = unreadable("s3://logs/a.parquet", OSError("AWS Error ACCESS_DENIED during HeadObject"), Store())
     assert isinstance(told, StorageError)
     assert "storage refused access" in str(told)
 
 
 def test_the_scratch_folder_is_blamed_for_itself_alone(tmp_path: Path) -> None:
-    def rows() -> object:
+    def rows() -> Iterator[pa.Table]:
         yield ROWS
         raise OSError("the log's disk is gone")
 
