@@ -14,11 +14,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
+from dedup_storage.documents import read_values
 from dedup_storage.errors import ConfigError
 from dedup_storage.schema import check_name, explain_validation
+from dedup_storage.variables import ENV_PREFIX, LEVELS, set_variable
 
 __all__ = [
     "FORMATS",
@@ -39,8 +40,7 @@ __all__ = [
 FORMATS = ("iceberg", "delta")
 # Those whose tables a catalog lists; the others lie in folders of the warehouse.
 _CATALOGUED = ("iceberg",)
-ENV_PREFIX = "DEDUP_STORAGE_"
-_LEVELS = "__"
+CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 _CONFIG_HERE = Path("conf/local.yaml")
 # Read by the command line, not settings of their own.
 _NOT_SETTINGS = frozenset(ENV_PREFIX + name for name in ("CONFIG", "DATASET", "DEBUG", "QUIET", "RUN_ID"))
@@ -273,14 +273,15 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
     """Read settings from a file and the environment.
 
     Args:
-        path: YAML file; ``None`` takes ``default_config()``.
+        path: YAML file; ``None`` takes the one that ``DEDUP_STORAGE_CONFIG`` names, else ``default_config()``.
         environ: Environment; ``os.environ`` when not given.
 
     Raises:
         ConfigError: the file cannot be read, a key is unknown, a value has the wrong type, or a secret stands
             in the file. Never repeats a value, so no secret is printed.
     """
-    path = default_config() if path is None else path
+    environ = os.environ if environ is None else environ
+    path = (environ.get(CONFIG_VARIABLE) or default_config()) if path is None else path
     values = _read(path)
     for dotted in _SECRETS:
         section, key = dotted.split(".")
@@ -288,13 +289,12 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
             raise ConfigError(
                 f"the secret {dotted} stands in {path}",
                 expected="it in the environment",
-                fix=f"Remove it and set {ENV_PREFIX}{section.upper()}{_LEVELS}{key.upper()}.",
+                fix=f"Remove it and set {ENV_PREFIX}{section.upper()}{LEVELS}{key.upper()}.",
             )
     _refuse_secrets(values.get("lineage") or {}, "lineage", path)
-    environ = os.environ if environ is None else environ
     given = sorted(v for v in environ if v.startswith(ENV_PREFIX) and v not in _NOT_SETTINGS)
     for variable in given:
-        _set(values, variable, environ[variable])
+        set_variable(values, variable, environ[variable])
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -325,11 +325,11 @@ def _refuse_secrets(values: Mapping[str, Any], place: str, path: str | Path) -> 
         ConfigError: names the key; the value is not repeated.
     """
     for here, _ in _secrets_in(values, place):
-        variable = ENV_PREFIX + here.upper().replace(".", _LEVELS)
+        variable = ENV_PREFIX + here.upper().replace(".", LEVELS)
         raise ConfigError(
             f"the secret {here} stands in {path}",
             expected="it in the environment",
-            fix=f"Remove it and set {variable}, or {variable.rpartition(_LEVELS)[0]} as a whole, as JSON.",
+            fix=f"Remove it and set {variable}, or {variable.rpartition(LEVELS)[0]} as a whole, as JSON.",
         )
 
 
@@ -365,16 +365,8 @@ def _embedded() -> Path:
 
 
 def _read(path: str | Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"the configuration {path} cannot be read: {error.strerror}", fix="Name a file with --config."
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"the configuration {path} is not YAML{place}") from None
+    fix = f"Name a file with --config or {CONFIG_VARIABLE}."
+    values = read_values(path, "the configuration", ConfigError, fix=fix, secret=True)
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -385,15 +377,3 @@ def _read(path: str | Path) -> dict[str, Any]:
         if section in values and not isinstance(values[section] or {}, dict):
             raise ConfigError(f"the section {section} of {path} is not a mapping")
     return values
-
-
-def _set(values: dict[str, Any], variable: str, value: str) -> None:
-    """Put one environment variable's value at its place among the file's values."""
-    *sections, key = variable.removeprefix(ENV_PREFIX).lower().split(_LEVELS)
-    place = values
-    for section in sections:
-        inner = dict(place.get(section) or {})
-        place[section] = inner
-        place = inner
-    # Lists and mappings are given as YAML flow text; scalars are left to pydantic.
-    place[key] = yaml.safe_load(value) if value[:1] in "[{" else value

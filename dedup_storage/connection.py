@@ -32,8 +32,9 @@ def connect(settings: Settings | str | Path | None = None, *, spark: SparkSessio
     """Connect to a lake.
 
     Args:
-        settings: Settings, or the file to read them from; ``None`` takes ``conf/local.yaml`` of the working directory,
-            else the embedded defaults. The environment is read too, unless settings are given.
+        settings: Settings, or the file to read them from; ``None`` takes the one that ``DEDUP_STORAGE_CONFIG`` names,
+            else ``conf/local.yaml`` of the working directory, else the embedded defaults. The environment is read
+            too, unless settings are given.
         spark: A session to use; left out, one is joined or started when it is needed.
 
     Raises:

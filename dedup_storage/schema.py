@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from dedup_storage.documents import read_values
 from dedup_storage.errors import SchemaError, UnsafeNameError, known_names
 from dedup_storage.forms import RawForm, check_forms, made_columns
 
@@ -371,15 +372,7 @@ class LogSchema(_Frozen):
         Raises:
             SchemaError: the file is missing, or is no YAML mapping.
         """
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SchemaError(f"the schema file {path} cannot be read: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            problem = getattr(error, "problem", None) or "malformed"
-            mark = getattr(error, "problem_mark", None)
-            place = f" in line {mark.line + 1}" if mark else ""
-            raise SchemaError(f"the schema file {path} is not YAML: {problem}{place}") from None
+        values = read_values(path, "the schema file", SchemaError)
         if not isinstance(values, dict):
             raise SchemaError(f"the schema file {path} is not a mapping", expected="keys such as user, request, item")
         return values

@@ -79,8 +79,13 @@ def backfill(
 
         listed = None if users is None else read_ids(users, job.store)
         spark = target.spark
-        change = _change(spark, expressions, rows, function, tuple(column or ()))
-        who = replace(_affected(spark, listed, users_table, where, changed_since, first_date, last_date), sample=sample)
+        schema = target.schema
+        keys = (*schema.request_key, schema.item)
+        change = _change(spark, expressions, rows, function, tuple(column or ()), keys)
+        who = replace(
+            _affected(spark, listed, users_table, where, changed_since, first_date, last_date, schema.user),
+            sample=sample,
+        )
         chosen = None if strategy is _Strategy.AUTO else Strategy(strategy.value)
         if dry_run:
             with job.step("Planning", spark):
@@ -102,14 +107,19 @@ def backfill(
 
 
 def _change(
-    spark: SparkSession, expressions: dict[str, str], rows: str | None, function: str | None, columns: tuple[str, ...]
+    spark: SparkSession,
+    expressions: dict[str, str],
+    rows: str | None,
+    function: str | None,
+    columns: tuple[str, ...],
+    keys: tuple[str, ...],
 ) -> Change:
     from dedup_storage.dataset.backfill import Change
     from dedup_storage.sources.named import named_function, read_frame
 
     return Change(
         expressions=expressions,
-        rows=read_frame(spark, rows) if rows is not None else None,
+        rows=read_frame(spark, rows, keys=keys) if rows is not None else None,
         function=named_function(function) if function is not None else None,
         columns=columns,
     )
@@ -123,12 +133,13 @@ def _affected(
     changed_since: int | None,
     first_date: str | None,
     last_date: str | None,
+    user: str,
 ) -> Affected:
     from dedup_storage.dataset.backfill import Affected
     from dedup_storage.sources.named import read_frame
 
     return Affected(
-        users=read_frame(spark, users_table) if users_table is not None else listed,
+        users=listed if users_table is None else read_frame(spark, users_table, keys=(user,), needed=(user,)),
         where=where,
         changed_since=changed_since,
         first_date=first_date,

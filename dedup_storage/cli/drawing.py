@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dedup_storage.cli.options import refuse_idle
 from dedup_storage.cli.runtime import Job
 
 if TYPE_CHECKING:
     from dedup_storage.report.draw.select import DrawEngine
 
-__all__ = ["SampleOption", "ScratchOption", "ShareOption", "SparkOption", "drawing", "scratch_folder"]
+__all__ = [
+    "SAMPLE_MIB", "SampleOption", "ScratchOption", "ShareOption", "SparkOption", "drawing", "refuse_idle_draw",
+    "scratch_folder",
+]  # fmt: skip
+
+SAMPLE_MIB = 512
 
 SampleOption = Annotated[int, typer.Option(min=1, help="Size of the sample as flat rows in memory, in MiB.")]
 ShareOption = Annotated[float | None, typer.Option(help="Share of the users to sample, instead of a size.")]
@@ -32,6 +38,18 @@ ScratchOption = Annotated[
         "removed at the end, by default inside the warehouse."
     ),
 ]
+
+
+def refuse_idle_draw(share: float | None, sample_mib: int, *, spark: bool = False, scratch: str | None = None) -> None:
+    """Refuse options of a sample that others make idle.
+
+    Raises:
+        UsageError: names them.
+    """
+    if share is not None:
+        refuse_idle({"--sample-mib": sample_mib != SAMPLE_MIB}, "beside --share, which tells how much is read")
+    if not spark:
+        refuse_idle({"--scratch": scratch is not None}, "without --spark")
 
 
 def scratch_folder(job: Job, by_spark: bool, scratch: str | None) -> str | None:

@@ -7,13 +7,24 @@ from typing import Annotated
 
 import typer
 
-from dedup_storage.cli.drawing import SampleOption, ScratchOption, ShareOption, SparkOption, drawing, scratch_folder
-from dedup_storage.cli.options import LogFormat
+from dedup_storage.cli.drawing import (
+    SAMPLE_MIB,
+    SampleOption,
+    ScratchOption,
+    ShareOption,
+    SparkOption,
+    drawing,
+    refuse_idle_draw,
+    scratch_folder,
+)
+from dedup_storage.cli.options import LogFormat, refuse_idle
 from dedup_storage.cli.output import stdout
 from dedup_storage.cli.progress import file_progress
 from dedup_storage.cli.runtime import Job, job
 
 __all__ = ["estimate"]
+
+_PRECISION = 0.08
 
 
 @job
@@ -22,11 +33,11 @@ def estimate(
     source: Annotated[str, typer.Argument(help="The flat log, as for write.")],
     schema: Annotated[Path, typer.Option("--schema", help="Log schema (YAML).")],
     share: ShareOption = None,
-    sample_mib: SampleOption = 512,
+    sample_mib: SampleOption = SAMPLE_MIB,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
     precision: Annotated[
         float, typer.Option(min=0.03, help="Half width of the intervals to aim at, with up to 8 times the sample.")
-    ] = 0.08,
+    ] = _PRECISION,
     buckets: Annotated[int | None, typer.Option(min=1, help="Segments to assume; proposed by default.")] = None,
     format: Annotated[LogFormat | None, typer.Option(help="Format; told by the file's name if left out.")] = None,
     spark: SparkOption = False,
@@ -40,6 +51,9 @@ def estimate(
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
+    refuse_idle_draw(share, sample_mib, spark=spark, scratch=scratch)
+    if share is not None:
+        refuse_idle({"--precision": precision != _PRECISION}, "beside --share, all of which is measured")
     described = LogSchema.from_yaml(schema)
     kind = format.value if format else None
     if spark:

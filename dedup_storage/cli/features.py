@@ -14,6 +14,7 @@ from dedup_storage.cli.options import (
     SqlOption,
     VersionOption,
     pairs,
+    refuse_idle,
 )
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import UsageError
@@ -221,6 +222,8 @@ def _source(
             expected="--sql, --function or --join",
             got=" and ".join(chosen) or "none of them",
         )
+    if not join:
+        refuse_idle({"--on": bool(on), "--column": bool(column)}, "without --join")
     expressions = pairs("--sql", sql)
     keys, columns = pairs("--on", on or ()), pairs("--column", column or ())
 

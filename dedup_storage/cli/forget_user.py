@@ -48,7 +48,12 @@ def forget_user(
     with job.dataset(dataset, users_table) as target:
         from dedup_storage.sources.named import read_frame, read_ids
 
-        named = read_ids(users, job.store) if users is not None else read_frame(target.spark, str(users_table))
+        user = (target.schema.user,)
+        named = (
+            read_ids(users, job.store)
+            if users is not None
+            else read_frame(target.spark, str(users_table), keys=user, needed=user)
+        )
         if verify is not None:
             with job.step(f"Looking for users in {dataset}", target.spark):
                 proof = target.verify_erasure(verify, named)

@@ -29,8 +29,9 @@ def late_labels(
     with job.dataset(dataset, source, gate=gate) as target:
         from dedup_storage.sources.named import read_frame
 
+        keys = (*target.schema.request_key, target.schema.item)
         with part_progress() as progress:
             summary = target.merge_labels(
-                read_frame(target.spark, source), label, time, run_id=run_id, gate=gate, progress=progress
+                read_frame(target.spark, source, keys=keys), label, time, run_id=run_id, gate=gate, progress=progress
             )
     job.done(f"Merged late labels into {dataset}", summary)

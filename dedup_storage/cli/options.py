@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +27,7 @@ __all__ = [
     "VersionOption",
     "YesOption",
     "pairs",
+    "refuse_idle",
 ]
 
 
@@ -108,5 +109,22 @@ def pairs(option: str, values: Iterable[str]) -> dict[str, str]:
         name, sign, text = value.partition("=")
         if not sign or not name.strip() or not text.strip():
             raise UsageError(f"the option {option} cannot be read", expected="COLUMN=EXPRESSION", got=repr(value[:80]))
+        if name.strip() in found:
+            raise UsageError(f"the option {option} names {name.strip()} twice", fix="Leave one of them out.")
         found[name.strip()] = text.strip()
     return found
+
+
+def refuse_idle(given: Mapping[str, bool], beside: str) -> None:
+    """Refuse options that would change nothing.
+
+    Args:
+        given: Option -> whether it was given, beyond its default.
+        beside: What makes them idle, to follow "does nothing".
+
+    Raises:
+        UsageError: names the options.
+    """
+    idle = [option for option, told in given.items() if told]
+    if idle:
+        raise UsageError(f"{idle[0]} does nothing {beside}", fix=f"Leave out {' and '.join(idle)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import threading
@@ -29,6 +30,7 @@ __all__ = [
     "Summary",
     "format_value",
     "quietly",
+    "require_place",
     "show_error",
     "show_summary",
     "show_table",
@@ -118,6 +120,25 @@ def write_json(summary: Summary | Sequence[Any], path: Path | None) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"the summary cannot be written to {path}: {error.strerror}") from None
+
+
+def require_place(path: Path | None) -> None:
+    """Refuse a place for the summary that cannot be written to, before anything is done.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    if path is None or str(path) == "-":
+        return
+    nearest = next((place for place in (path, *path.parents) if place.exists()), path)
+    fits = (nearest == path) != nearest.is_dir()
+    if not fits or not os.access(nearest, os.W_OK):
+        raise StorageError(
+            f"the summary cannot be written to {path}",
+            expected="a file, or a new one in a folder that can be written to",
+            got=f"{nearest}, {'a folder' if nearest.is_dir() else 'a file'}{' to read alone' if fits else ''}",
+            fix="Name another file with --json.",
+        )
 
 
 def _values(summary: Any) -> dict[str, Any]:

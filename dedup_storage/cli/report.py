@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dedup_storage.cli.drawing import SampleOption, ScratchOption, ShareOption, SparkOption, drawing, scratch_folder
-from dedup_storage.cli.options import SchemaOption, VersionOption
+from dedup_storage.cli.drawing import (
+    SAMPLE_MIB,
+    SampleOption,
+    ScratchOption,
+    ShareOption,
+    SparkOption,
+    drawing,
+    refuse_idle_draw,
+    scratch_folder,
+)
+from dedup_storage.cli.options import LogFormat, SchemaOption, VersionOption, refuse_idle
 from dedup_storage.cli.output import stdout
 from dedup_storage.cli.progress import FileProgress, file_progress
 from dedup_storage.cli.runtime import Job, job
@@ -20,6 +29,8 @@ if TYPE_CHECKING:
     from dedup_storage.report.model import Report
 
 __all__ = ["InputOption", "report"]
+
+_THRESHOLD = 0.05
 
 InputOption = Annotated[
     str | None,
@@ -35,13 +46,16 @@ def report(
         typer.Option("--dataset", envvar="DEDUP_STORAGE_DATASET", show_envvar=False, help="Name of the dataset."),
     ] = None,
     input: InputOption = None,
+    format: Annotated[
+        LogFormat | None, typer.Option(help="Format of --input; told by the file's name if left out.")
+    ] = None,
     schema: SchemaOption = None,
     version: VersionOption = None,
     raw: Annotated[str | None, typer.Option(help="Only compare with this flat log, from footers alone.")] = None,
     column: Annotated[list[str] | None, typer.Option(help="Report on this column alone; repeatable.")] = None,
     baselines: Annotated[bool, typer.Option(help="Write a sample of users in other layouts.")] = True,
     share: ShareOption = None,
-    sample_mib: SampleOption = 512,
+    sample_mib: SampleOption = SAMPLE_MIB,
     sample: Annotated[
         str | None, typer.Option("--sample", help="Measure the users of a named sample of the dataset instead.")
     ] = None,
@@ -52,22 +66,36 @@ def report(
     against: Annotated[
         str | None, typer.Option(help="Compare with an earlier report's JSON, or with another version's number.")
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Growth of a row's bytes that ends the job with status 1.")] = 0.05,
+    threshold: Annotated[
+        float, typer.Option(help="Growth of a row's bytes that ends the job with status 1.")
+    ] = _THRESHOLD,
 ) -> None:
     """Report the stored bytes of a dataset, or of any flat log, column by column, against honest baselines."""
+    drawn = {
+        "--share": share is not None, "--sample-mib": sample_mib != SAMPLE_MIB, "--sample": sample is not None,
+        "--spark": spark, "--scratch": scratch is not None,
+    }  # fmt: skip
+    compared = {"--against": against is not None, "--threshold": threshold != _THRESHOLD}
     if raw is not None:
         given = {
-            "--input": input, "--schema": schema, "--column": column, "--share": share, "--sample": sample,
-            "--spark": spark, "--scratch": scratch, "--html": html, "--markdown": markdown, "--against": against,
+            "--input": input is not None, "--format": format is not None, "--schema": schema is not None,
+            "--column": bool(column), "--no-baselines": not baselines, **drawn, "--html": html is not None,
+            "--markdown": markdown is not None, **compared,
         }  # fmt: skip
-        unused = [option for option, value in given.items() if value]
-        if unused:
-            raise UsageError(
-                f"{unused[0]} does nothing beside --raw, which compares stored bytes from footers alone",
-                fix=f"Leave out {' and '.join(unused)}, or leave out --raw.",
-            )
+        refuse_idle(given, "beside --raw, which compares stored bytes from footers alone")
         _compare_raw(job, dataset, raw, version)
         return
+    if not baselines:
+        refuse_idle(drawn, "beside --no-baselines, for which no sample is drawn")
+    refuse_idle_draw(share, sample_mib, spark=spark, scratch=scratch)
+    if against is None and compared["--threshold"]:
+        # A scheduled report names its threshold also where there is no earlier report yet.
+        job.note("nothing is compared: --threshold counts beside --against")
+    if dataset is not None and input is None:
+        of_input = {"--schema": schema is not None, "--format": format is not None}
+        refuse_idle(of_input, "beside --dataset, whose versions say what they hold")
+    if input is not None and dataset is None:
+        refuse_idle({"--version": version is not None}, "beside --input, which has no versions")
     if spark and baselines:
         job.require(input)
     # A file that cannot be read ends the job before anything is measured.
@@ -75,7 +103,7 @@ def report(
     with drawing(job, spark and baselines, scratch) as draw, file_progress() as progress:
         made = _measure(
             job, dataset, input, schema, version, progress, columns=tuple(column or ()), share=share,
-            sample_bytes=sample_mib * 1024**2, baselines=baselines, draw=draw,
+            sample_bytes=sample_mib * 1024**2, baselines=baselines, draw=draw, format=format,
             sample=sample, scratch=scratch_folder(job, spark and baselines, scratch),
         )  # fmt: skip
         if against is not None and before is None:
@@ -105,6 +133,7 @@ def _measure(
     baselines: bool = False,
     draw: DrawEngine | None = None,
     scratch: str | None = None,
+    format: LogFormat | None = None,
 ) -> Report:
     from dedup_storage.report.draw.named import named_users
     from dedup_storage.report.estimate.baselines import ALL_LAYOUTS
@@ -133,12 +162,17 @@ def _measure(
             "the input has no description", expected="--schema FILE", fix="Make one: dedup-storage infer-schema."
         )
     described = LogSchema.from_yaml(schema)
-    log = open_source(str(input), wanted=wanted_columns(described), settings=job.settings, scratch=scratch)
+    log = open_source(
+        str(input), format=None if format is None else format.value, wanted=wanted_columns(described),
+        settings=job.settings, scratch=scratch,
+    )  # fmt: skip
     log, described = flat_source(log, described, scratch)
-    return measure_log(
+    made = measure_log(
         log.table(), described, baselines=layouts, columns=columns,
         share=share, draw_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, engine=draw,
     )  # fmt: skip
+    # What was done with the columns on reading is said, as by every other command.
+    return made.model_copy(update={"notes": (*made.notes, *log.notes)})
 
 
 def _loaded(dataset: str | None, against: str) -> Report | None:
@@ -177,6 +211,7 @@ def _write(path: Path, content: str) -> None:
 def _compare_raw(job: Job, dataset: str | None, raw: str, version: int | None) -> None:
     from dedup_storage.report.parquet.dataset_files import dataset_files
     from dedup_storage.report.show.summary import summarize, summary_table
+    from dedup_storage.sources.forms.flat import measured_as_parquet
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
@@ -185,11 +220,11 @@ def _compare_raw(job: Job, dataset: str | None, raw: str, version: int | None) -
     with file_progress() as progress:
         progress.step("Reading footers")
         files = dataset_files(job.settings, dataset, version)
-        summary = summarize(
-            files,
-            open_source(raw, wanted=wanted_columns(files.spec.schema_), settings=job.settings).table(),
-            on_file=progress.files,
-        )
+        wanted = wanted_columns(files.spec.schema_, files.spec.types)
+        log = measured_as_parquet(open_source(raw, wanted=wanted, settings=job.settings))
+        summary = summarize(files, log.table(), on_file=progress.files)
     if str(job.json) != "-":
         stdout.print(summary_table(summary, f"Stored bytes of {dataset}"))
+        for note in log.notes:
+            stdout.print(note, markup=False)
     job.write_json(asdict(summary) | {"ratio": summary.ratio, "dedup_factor": summary.dedup_factor})

@@ -22,6 +22,7 @@ from dedup_storage.cli.options import ConfigOption, DebugOption, JsonOption, Qui
 from dedup_storage.cli.output import (
     Summary,
     quietly,
+    require_place,
     show_error,
     show_summary,
     show_table,
@@ -223,6 +224,7 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
         config, json, debug, quiet = (arguments.pop(name) for name in _SHARED)
         with quietly(quiet), _exit_status(debug):
             settings = load_settings(config)
+            require_place(json)
             function(Job(settings, json, debug), **arguments)
 
     del command.__wrapped__

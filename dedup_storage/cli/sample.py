@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from dedup_storage.cli.options import DatasetOption, GateOption, RunIdOption, VersionOption
 from dedup_storage.cli.output import show_table
 from dedup_storage.cli.runtime import Job, job
+from dedup_storage.documents import read_values
 from dedup_storage.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def _pairs(given: list[str] | None, what: str, kind: type) -> dict[str, Any]:
     found = {}
     for text in given or ():
         name, _, value = text.rpartition("=")
+        if name in found:
+            raise UsageError(f"the {what} of {name} is given twice", fix="Leave one of them out.")
         try:
             found[name] = kind(value)
         except ValueError:
@@ -67,12 +69,7 @@ def _strata(given: list[str] | None) -> list[dict[str, Any]]:
 def _definition(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"the definition {path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError:
-        raise UsageError(f"the definition {path} is not YAML") from None
+    values = read_values(path, "the definition", UsageError)
     if not isinstance(values, dict):
         raise UsageError(f"the definition {path} is not a mapping", expected="keys such as fraction, strata, caps")
     return values

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dedup_storage.cli.drawing import SampleOption, ShareOption
+from dedup_storage.cli.drawing import SAMPLE_MIB, SampleOption, ShareOption, refuse_idle_draw
 from dedup_storage.cli.options import DatasetOption, VersionOption
 from dedup_storage.cli.output import show_table, stdout
 from dedup_storage.cli.progress import file_progress
@@ -21,7 +21,7 @@ def tune(
     dataset: DatasetOption,
     version: VersionOption = None,
     share: ShareOption = None,
-    sample_mib: SampleOption = 512,
+    sample_mib: SampleOption = SAMPLE_MIB,
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="How much slower than the fastest decode is accepted.")
     ] = 0.10,
@@ -32,6 +32,7 @@ def tune(
     from dedup_storage.report.tune.dataset import tune_dataset
     from dedup_storage.words import human_bytes
 
+    refuse_idle_draw(share, sample_mib)
     files = dataset_files(job.settings, dataset, version)
     with file_progress() as progress:
         proposals = tune_dataset(

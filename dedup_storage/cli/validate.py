@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,8 @@ def validate(
 
     described = LogSchema.from_yaml(schema)
     kind, wanted = format.value if format else None, wanted_columns(described)
-    log = open_source(source, format=kind, wanted=wanted, settings=job.settings)
+    needed = wanted.needed if impressions is None else described.request_key
+    log = open_source(source, format=kind, wanted=replace(wanted, needed=needed), settings=job.settings)
     other = None
     if impressions is not None:
         other = open_source(impressions, format=kind, wanted=wanted, settings=job.settings)

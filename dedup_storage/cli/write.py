@@ -78,7 +78,7 @@ def write(
             job.shown(f"{dataset} holds it already", done.shown(), done)
             return
     if described is not None and impressions is None:
-        _look(job, source, format.value if format else None, described, fill_columns)
+        _look(job, source, format.value if format else None, described, fill_columns, meta)
     with job.spark() as spark:
         from dedup_storage.dataset.facade import Dataset
         from dedup_storage.dataset.write.create import create_dataset, drop_unwritten
@@ -124,7 +124,9 @@ def write(
     job.shown(f"{dataset} holds it already" if summary.already_published else title, summary.shown(), summary)
 
 
-def _look(job: Job, source: str, format: str | None, schema: LogSchema, fill_columns: str | None) -> None:
+def _look(
+    job: Job, source: str, format: str | None, schema: LogSchema, fill_columns: str | None, meta: DatasetMetadata | None
+) -> None:
     """What footers tell is told before Spark starts; texts, which must be read whole, are looked at once, later."""
     from dedup_storage.sources.absent import without_absent
     from dedup_storage.sources.address import Kind, find_address
@@ -133,7 +135,8 @@ def _look(job: Job, source: str, format: str | None, schema: LogSchema, fill_col
     from dedup_storage.sources.wanted import wanted_columns
 
     if find_address(source, format, job.store).kind is Kind.PARQUET:
-        opened = open_source(source, format=format, wanted=wanted_columns(schema), store=job.store)
+        wanted = wanted_columns(schema, None if meta is None else meta.spec.types)
+        opened = open_source(source, format=format, wanted=wanted, store=job.store)
         check_source(opened, without_absent(schema, opened.schema.names, fill_columns))
 
 

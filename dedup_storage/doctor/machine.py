@@ -23,7 +23,12 @@ _OLDEST_JAVA, _NEWEST_JAVA = 17, 23
 _JAVA_REMEDY = "Install Java 17 or 21, and set JAVA_HOME or put java on the PATH."
 _SECONDS = 30
 _OTHER_JARS = ("spark.jars", "spark.jars.packages", "spark.driver.extraClassPath")
-_CLIENTS = {CatalogType.GLUE: "boto3", CatalogType.HIVE: "thrift"}
+# Package of a catalog -> how it is installed.
+_CLIENTS = {
+    CatalogType.GLUE: ("boto3", "pip install 'pyiceberg[glue]'"),
+    CatalogType.HIVE: ("thrift", "pip install 'pyiceberg[hive]'"),
+}
+_SIGNED = ("boto3", "pip install boto3, with which PyIceberg signs requests (rest.sigv4-enabled)")
 
 
 def take_machine(settings: Settings, probes: Probes, *, spark: bool) -> None:
@@ -46,8 +51,8 @@ def take_machine(settings: Settings, probes: Probes, *, spark: bool) -> None:
         take("packages: delta", lambda: extra_found("delta"))
     elif settings.catalog.type is CatalogType.JDBC:
         take("packages: postgres", lambda: extra_found("postgres"))
-    elif settings.catalog.type in _CLIENTS:
-        take("packages: catalog", lambda: _client(settings.catalog.type))
+    elif (client := _client_of(settings)) is not None:
+        take("packages: catalog", lambda: _client(*client))
     if settings.quality.enabled:
         take("packages: quality", lambda: extra_found("quality", absent=absent))
     if settings.lineage.on:
@@ -76,13 +81,19 @@ def find_java(environ: Mapping[str, str] | None = None) -> Finding:
     return Finding(f"{found[1]} {where}")
 
 
-def _client(kind: CatalogType) -> Finding:
+def _client_of(settings: Settings) -> tuple[str, str] | None:
+    """The package that a catalog's own client needs, and how it is installed."""
+    catalog = settings.catalog
+    signs = str(catalog.properties.get("rest.sigv4-enabled", "")).lower() == "true"
+    return _SIGNED if catalog.type is CatalogType.REST and signs else _CLIENTS.get(catalog.type)
+
+
+def _client(package: str, install: str) -> Finding:
     from importlib.util import find_spec
 
-    package = _CLIENTS[kind]
     if find_spec(package) is not None:
         return Finding(f"{package} is installed")
-    return Finding(f"not installed: {package}", State.MISSING, f"Run pip install 'pyiceberg[{kind.value}]'.")
+    return Finding(f"not installed: {package}", State.MISSING, f"Run {install}.")
 
 
 def jars_needed(settings: Settings) -> list[Jar]:

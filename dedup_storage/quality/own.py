@@ -22,9 +22,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dedup_storage.documents import read_values
 from dedup_storage.errors import ConfigError, known_names
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.quality.columns import base_type, column_types, derived_columns, is_scalar, scalar_columns
@@ -122,16 +122,7 @@ def own_rules(path: str | Path, spec: DatasetSpec) -> tuple[Rule, ...]:
 
 
 def _read(path: str | Path) -> Sequence[Any]:
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"the expectations {path} cannot be read: {error.strerror}", fix="Correct quality.expectations."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"the expectations {path} are not YAML{place}") from None
+    values = read_values(path, "the file of expectations", ConfigError, fix="Correct quality.expectations.")
     if not isinstance(values, list):
         raise ConfigError(f"the expectations {path} are not a list", expected="a list of {grain, type, kwargs}")
     return values

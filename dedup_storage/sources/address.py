@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import unquote
 
 import pyarrow.fs as pafs
 
 from dedup_storage.errors import InputError, known_names
-from dedup_storage.lake.folders import Store, is_delta_table, is_hidden
+from dedup_storage.lake.folders import Store, is_delta_table
 from dedup_storage.report.parquet.footers import DataFile
 from dedup_storage.schema import check_name
+from dedup_storage.sources.listing import GLOB, is_iceberg, listed, matching
 
 __all__ = ["Address", "Kind", "find_address", "is_place"]
 
-_HIVE_KEY = re.compile(r"([^/=]+)=([^/]*)/")
-_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _SUFFIXES = {
     "parquet": "parquet", "pq": "parquet", "parq": "parquet", "csv": "csv", "tsv": "tsv", "tab": "tsv",
     "json": "json", "jsonl": "json", "ndjson": "json",
@@ -28,7 +24,6 @@ _SUFFIXES = {
 _COMPRESSED = ("gz", "bz2", "zst", "lz4")
 # First bytes of formats that are not read -> their names.
 _FOREIGN = {b"Obj\x01": "Avro", b"ORC": "ORC", b"PK\x03\x04": "a ZIP archive or a workbook", b"ARROW1": "Arrow IPC"}
-_GLOB = re.compile(r"[*?\[{]")
 
 
 class Kind(StrEnum):
@@ -92,19 +87,21 @@ def find_address(source: str, format: str | None = None, store: Store | None = N
     filesystem, inner = opener(place)
     info = filesystem.get_file_info(inner)
     if info.type is pafs.FileType.NotFound:
-        place, files = _matching(filesystem, place, inner)
-        return Address(source, _kind_of(files, format, source, opener), place, files, opener)
+        named = matching(filesystem, place, inner, source)
+        if named is None:
+            raise InputError(f"there is no file at {place}", fix="Check the path.")
+        return Address(source, _kind_of(named[1], format, source, opener), *named, opener)
     if info.is_file:
         only = (DataFile(place, info.size, changed_ns=info.mtime_ns),)
         return Address(source, _kind_of(only, format, source, opener), place, only, opener)
     place, inner = place.rstrip("/"), inner.rstrip("/")
     if format in (None, Kind.DELTA) and is_delta_table(place, opener.properties):
         return Address(source, Kind.DELTA, place, store=opener)
-    if format in (None, Kind.ICEBERG) and _is_iceberg(filesystem, inner):
+    if format in (None, Kind.ICEBERG) and is_iceberg(filesystem, inner):
         return Address(source, Kind.ICEBERG, place, store=opener)
     if format in (Kind.DELTA, Kind.ICEBERG):
         raise InputError(f"the folder {source} is no {format} table", fix="Check the path and --format.")
-    files = tuple(_listed(filesystem, place, inner))
+    files = tuple(listed(filesystem, place, inner, source))
     if not files:
         raise InputError(f"the folder {source} holds no files", fix="Check the path.")
     return Address(source, _kind_of(files, format, source, opener), place, files, opener)
@@ -112,59 +109,7 @@ def find_address(source: str, format: str | None = None, store: Store | None = N
 
 def _is_named_file(source: str) -> bool:
     """Whether a name without a slash, which is not there, can only be a file's: ``log.csv``."""
-    return source.rpartition(".")[2].lower() in {*_SUFFIXES, *_COMPRESSED} or bool(_GLOB.search(source))
-
-
-def _is_iceberg(filesystem: pafs.FileSystem, inner: str) -> bool:
-    entries = filesystem.get_file_info(pafs.FileSelector(f"{inner}/metadata", allow_not_found=True))
-    return any(e.base_name.endswith(".metadata.json") for e in entries)
-
-
-def _listed(filesystem: pafs.FileSystem, place: str, inner: str) -> list[DataFile]:
-    found = []
-    for entry in filesystem.get_file_info(pafs.FileSelector(inner, recursive=True)):
-        relative = entry.path[len(inner) :]
-        if entry.is_file and not is_hidden(relative):
-            found.append(DataFile(place + relative, entry.size, _keys(relative), entry.mtime_ns))
-    return sorted(found, key=lambda f: f.path)
-
-
-def _keys(relative: str) -> dict[str, str]:
-    """Partition column -> value, of a path below its folder; a column without a value is left out."""
-    found = {unquote(k): unquote(v) for k, v in _HIVE_KEY.findall(relative.lstrip("/"))}
-    return {k: v for k, v in found.items() if v != _NO_VALUE}
-
-
-def _matching(filesystem: pafs.FileSystem, place: str, inner: str) -> tuple[str, tuple[DataFile, ...]]:
-    """The folder above a pattern, and the files that it names; a folder that it names stands for its files."""
-    parts = inner.split("/")
-    first = next((i for i, part in enumerate(parts) if _GLOB.search(part)), None)
-    missing = InputError(f"there is no file at {place}", fix="Check the path.")
-    if first is None:
-        raise missing
-    base = "/".join(parts[:first])
-    prefix = place[: len(place) - len(inner)] + base
-    try:
-        listed = _listed(filesystem, prefix, base)
-    except FileNotFoundError:
-        raise missing from None
-    pattern = parts[first:]
-    found = []
-    for file in listed:
-        names = file.path[len(prefix) :].strip("/").split("/")
-        if len(names) >= len(pattern) and all(map(_fits, names, pattern)):
-            found.append(file)
-    if not found:
-        raise missing
-    return prefix, tuple(found)
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Whether a name fits a pattern; ``{a,b}`` names alternatives."""
-    group = re.search(r"\{([^{}]*)\}", pattern)
-    if group is None:
-        return fnmatch.fnmatchcase(name, pattern)
-    return any(_fits(name, pattern[: group.start()] + e + pattern[group.end() :]) for e in group.group(1).split(","))
+    return source.rpartition(".")[2].lower() in {*_SUFFIXES, *_COMPRESSED} or bool(GLOB.search(source))
 
 
 def _kind_of(files: Sequence[DataFile], format: str | None, source: str, store: Store) -> Kind:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from dedup_storage.errors import SchemaError
+from dedup_storage.report.parquet.one_schema import joined
 from dedup_storage.schema import LogSchema, check_name
+from dedup_storage.sources.declared import refuse_other_types
 from dedup_storage.sources.forms.kinds import standard_kinds
 from dedup_storage.sources.reserved import refuse_twice
 from dedup_storage.sources.source import Source
 from dedup_storage.sources.unsigned import UNSIGNED
 
-__all__ = ["check_source"]
+__all__ = ["check_source", "other_keys"]
 
 _KEY = "an integer or a text"
 _WHOLE = (pa.int32(), pa.int64())
@@ -44,6 +46,16 @@ def _is_time(kind: pa.DataType) -> bool:
     )  # fmt: skip
 
 
+def other_keys(key: str, here: str, there: str) -> SchemaError:
+    """The refusal of two frames whose keys have types of which no cast makes one: unequal ones would meet."""
+    return SchemaError(
+        f"the key column {key} has another type in the impressions than in the requests",
+        expected=here,
+        got=there,
+        fix=f"Cast {key} in one of them.",
+    )
+
+
 def check_source(source: Source, schema: LogSchema, *, impressions: Source | None = None) -> None:
     """Check a log's columns and their types; a table, whose columns Spark knows, is left to it.
 
@@ -62,11 +74,17 @@ def check_source(source: Source, schema: LogSchema, *, impressions: Source | Non
     kinds = {f.name: f.type for s in sources for f in s.schema}
     if not kinds:
         return
-    kinds = standard_kinds(kinds, schema)
+    if impressions is not None and source.schema and impressions.schema:
+        for key in schema.request_key:
+            here, there = ({f.name: f.type for f in s.schema}.get(key) for s in sources)
+            if here is not None and there is not None and joined(here, there) is None:
+                raise other_keys(key, str(here), str(there))
+    lying, kinds = kinds, standard_kinds(kinds, schema)
     for name in kinds:
         check_name(name, "column name")
     refuse_twice(kinds)
     schema.require_columns(kinds, source.address.source)
+    refuse_other_types(schema, lying, kinds, source.address.source)
 
     def demand(column: str | None, role: str, fits: Callable[[pa.DataType], bool], expected: str) -> None:
         if column is not None and column in kinds and not fits(kinds[column]):

@@ -36,6 +36,13 @@ def delta_input(place: str, store: Store) -> tuple[tuple[DataFile, ...], pa.Sche
     found = []
     for action in pa.table(table.get_add_actions(flatten=False)).to_pylist():
         values = (action.get("partition") or {}).items()
+        if any(isinstance(value, bytes) for _, value in values):
+            column = next(key for key, value in values if isinstance(value, bytes))
+            raise InputError(
+                f"the Delta table {place} is partitioned by bytes: {column}",
+                expected="partitions by texts, numbers, dates or times",
+                fix="Export its rows to Parquet files, or partition it otherwise.",
+            )
         path = action["path"] if "://" in action["path"] else f"{prefix}/{unquote(action['path'])}"
         found.append(DataFile(path, action["size_bytes"], {k: str(v) for k, v in values if v is not None}))
     return tuple(sorted(found, key=lambda file: file.path)), pa.schema(table.schema().to_arrow())
@@ -61,7 +68,7 @@ def iceberg_rows(place: str, store: Store) -> Iterator[pa.RecordBatch]:
     try:
         table = StaticTable.from_metadata(f"{place}/metadata/{newest.base_name}", with_region(store.properties))
         yield from table.scan().to_arrow_batch_reader()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, NotImplementedError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -20,7 +20,7 @@ from dedup_storage.lake.folders import Store
 from dedup_storage.sources.exact import exact_cast, exact_key, is_key_type, key_kind
 from dedup_storage.sources.frames import source_frame
 from dedup_storage.sources.scratch import is_scratch
-from dedup_storage.sources.source import open_source
+from dedup_storage.sources.source import Wanted, open_source
 from dedup_storage.spark.rows import only_row, text_frame
 
 __all__ = ["exact_keys", "named_function", "no_keys", "read_frame", "read_ids", "typed_users"]
@@ -28,14 +28,21 @@ __all__ = ["exact_keys", "named_function", "no_keys", "read_frame", "read_ids", 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read_frame(spark: SparkSession, source: str) -> DataFrame:
+def read_frame(spark: SparkSession, source: str, *, keys: Sequence[str] = (), needed: Sequence[str] = ()) -> DataFrame:
     """Rows of a table by name, or of files or a table's folder by path, as every command reads them.
+
+    Args:
+        spark: The session.
+        source: The table or the files.
+        keys: Columns whose texts stay texts, however much they look like numbers.
+        needed: Columns that the header of a CSV file must name: a first row that names none may be values.
 
     Raises:
         InputError: there is nothing, or it cannot be read.
     """
     require_file_system(spark, source)
-    return source_frame(spark, open_source(source, store=session_store(spark)))
+    wanted = Wanted(needed=tuple(needed), texts=tuple(keys))
+    return source_frame(spark, open_source(source, wanted=wanted, store=session_store(spark)))
 
 
 def read_ids(path: str | Path, store: Store | None = None) -> IdList:

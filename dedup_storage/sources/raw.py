@@ -18,7 +18,8 @@ from dedup_storage.lake.engine.stores import require_file_system, session_store
 from dedup_storage.schema import Grain, LogSchema, check_name
 from dedup_storage.sources.absent import ColumnChoice, without_absent
 from dedup_storage.sources.address import Kind
-from dedup_storage.sources.check import check_source
+from dedup_storage.sources.check import check_source, other_keys
+from dedup_storage.sources.declared import refuse_other_types
 from dedup_storage.sources.exact import exact_cast
 from dedup_storage.sources.forms.spark import standard_frames
 from dedup_storage.sources.frames import arrow_types, source_frame
@@ -102,8 +103,7 @@ class RawLog:
             InputError: it cannot be read.
             SchemaError: a column is missing or has the wrong type.
         """
-        kinds = arrow_types(struct_of({**(types or {}), **schema.types}))
-        wanted = wanted_columns(schema, kinds)
+        wanted = wanted_columns(schema, types)
 
         def opened(place: str, needed: tuple[str, ...]) -> Source:
             return open_source(
@@ -128,6 +128,9 @@ class RawLog:
                 # A table's columns are known to Spark alone.
                 here = [*frame.columns, *(second.columns if second is not None else ())]
                 schema = without_absent(schema, here, fill_columns)
+            if not log.schema:
+                lying = {**arrow_types(frame.schema), **({} if second is None else arrow_types(second.schema))}
+                refuse_other_types(schema, lying, (*frame.columns, *schema.made_by_forms), log.address.source)
             frame, second = standard_frames(frame, second, schema)
             frame, schema, said = with_times(frame, schema)
             notes = (*notes, *said)
@@ -176,11 +179,15 @@ class RawLog:
         names = list(self.frame.columns)
         if self.candidates is not None:
             for key in self.schema.request_key:
-                if key not in self.candidates.columns:
-                    raise SchemaError(
-                        f"the key column {key} is not in the impressions",
-                        expected=known_names(key, self.candidates.columns),
-                    )
+                for frame, what in ((self.frame, "requests"), (self.candidates, "impressions")):
+                    if key not in frame.columns:
+                        raise SchemaError(
+                            f"the key column {key} is not in the {what}", expected=known_names(key, frame.columns)
+                        )
+                here, there = (frame.schema[key].dataType for frame in (self.frame, self.candidates))
+                none = F.lit(None)
+                if exact_cast(none, here, there) is None and exact_cast(none, there, here) is None:
+                    raise other_keys(key, here.simpleString(), there.simpleString())
             names += self.candidates.columns
         names = [name for name in names if name != self.positions]
         self.schema.require_columns(names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
@@ -66,11 +66,11 @@ def refuse_repeated(fields: Iterable[pa.Field], place: str, above: str = "") -> 
 
     Args:
         fields: Its columns, or the fields of a struct.
-        place: The file.
+        place: The file, or the log that its files are of, in words.
         above: The struct's path, with a point.
 
     Raises:
-        SchemaError: names the column and the file.
+        SchemaError: names the column and the place.
     """
     known = set[str]()
     for field in fields:
@@ -78,11 +78,20 @@ def refuse_repeated(fields: Iterable[pa.Field], place: str, above: str = "") -> 
         name = field.name.lower() if above else field.name
         if name in known:
             raise SchemaError(
-                f"the column {above}{field.name} occurs twice in the file {place}", fix="Rename or drop one of them."
+                f"the column {above}{field.name} occurs twice in {place}", fix="Rename or drop one of them."
             )
         known.add(name)
-        kind = field.type
-        while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-            kind = kind.value_type
-        if pa.types.is_struct(kind):
+        for kind in _inside(field.type):
             refuse_repeated(kind, place, f"{above}{field.name}.")
+
+
+def _inside(kind: pa.DataType) -> Iterator[pa.DataType]:
+    """The structs of a type that no other struct holds."""
+    types = pa.types
+    if types.is_struct(kind):
+        yield kind
+    elif types.is_map(kind):
+        yield from _inside(kind.key_type)
+        yield from _inside(kind.item_type)
+    elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        yield from _inside(kind.value_type)

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -51,28 +52,38 @@ class ScratchFolder:
         writer: pq.ParquetWriter | None = None
         at, now = "", pa.schema([])
         try:
+            # What reading the rows raises is no fault of the folder.
             for part in tables:
                 rows = pa.Table.from_batches([part]) if isinstance(part, pa.RecordBatch) else part
                 if writer is None or rows.schema != now:
                     if writer is not None:
-                        writer.close()
+                        with self._used():
+                            writer.close()
                         yield self._made(at)
                     at, now = f"{self.place}/part-{self._files:06d}.parquet", rows.schema
                     self._files += 1
-                    filesystem, inner = self.store(at)
-                    writer = pq.ParquetWriter(inner, now, filesystem=filesystem, compression="zstd")
-                writer.write_table(rows, row_group_size=_ROWS)
+                    with self._used():
+                        filesystem, inner = self.store(at)
+                        writer = pq.ParquetWriter(inner, now, filesystem=filesystem, compression="zstd")
+                with self._used():
+                    writer.write_table(rows, row_group_size=_ROWS)
             if writer is not None:
-                writer.close()
+                with self._used():
+                    writer.close()
                 writer = None
                 yield self._made(at)
+        finally:
+            if writer is not None:
+                writer.close()
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if isinstance(error, (pa.ArrowException, StorageError)):
                 raise
             raise StorageError(f"the scratch folder {self.place} cannot be used: {error}") from None
-        finally:
-            if writer is not None:
-                writer.close()
 
     def _made(self, place: str) -> DataFile:
         filesystem, inner = self.store(place)

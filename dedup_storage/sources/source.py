@@ -19,7 +19,6 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
 from dedup_storage.lake.folders import Store
 from dedup_storage.layout import TableRole
-from dedup_storage.report.parquet.dataset_files import input_files
 from dedup_storage.report.parquet.footers import DataFile, Resolve
 from dedup_storage.report.parquet.one_schema import (
     conform,
@@ -32,16 +31,20 @@ from dedup_storage.report.parquet.one_schema import (
 from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.sources.address import Address, Kind, find_address
 from dedup_storage.sources.columns import Wanted, refuse_empty_types, with_partitions, with_types
+from dedup_storage.sources.damaged import unreadable
 from dedup_storage.sources.foreign import delta_input, iceberg_rows
+from dedup_storage.sources.json_lines import json_tables, one_number
 from dedup_storage.sources.reserved import refuse_repeated, refuse_reserved
 from dedup_storage.sources.scratch import ScratchFolder
-from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, json_tables, one_number, typed
+from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, typed
 from dedup_storage.sources.unsigned import UNSIGNED, fits_signed
 
 __all__ = ["Source", "Wanted", "open_source", "read_schemas"]
 
 _THREADS = 16
 _BATCH_ROWS = 65_536
+# A byte of a letter that has several, as URLs code it.
+_CODED = re.compile(r"%[89A-Fa-f][0-9A-Fa-f]")
 # A codec and an encoding that Spark's reader does not have.
 _ARROW_ALONE = frozenset({"BROTLI", "BYTE_STREAM_SPLIT"})
 
@@ -86,28 +89,30 @@ class Source:
         """
         schema = self.schema if columns is None else pa.schema([self.schema.field(c) for c in columns])
         for file in self.files:
-            filesystem, inner = self.resolve(file.path)
-            with filesystem.open_input_file(inner) as stream:
-                parquet = open_parquet(stream)
-                there = [c for c in schema.names if c in parquet.schema_arrow.names]
-                for batch in _batches(parquet, there, file.path):
-                    try:
-                        yield conform(pa.Table.from_batches([batch]), schema, file.partition)
-                    except pa.ArrowInvalid as error:
-                        raise _unfit(self.origins.get(file.path, file.path), error) from None
+            for batch in _batches(file, schema.names, self.resolve):
+                try:
+                    yield conform(pa.Table.from_batches([batch]), schema, file.partition)
+                except pa.ArrowInvalid as error:
+                    raise _unfit(self.origins.get(file.path, file.path), error) from None
 
 
-def _batches(parquet: pq.ParquetFile, columns: Sequence[str], path: str) -> Iterator[pa.RecordBatch]:
+def _batches(file: DataFile, columns: Sequence[str], resolve: Resolve) -> Iterator[pa.RecordBatch]:
     """The rows of a file, no batch of several row groups: nested dictionaries differ between them."""
-    for group in range(parquet.num_row_groups):
-        try:
-            yield from parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=columns)
-        except pa.ArrowNotImplementedError as error:
-            raise InputError(
-                f"the file {path} cannot be read by Arrow: {str(error).splitlines()[0]}",
-                expected="nested columns whose dictionaries do not change inside a row group",
-                fix="Write it with smaller row groups, or without dictionaries inside lists, maps and structs.",
-            ) from None
+    filesystem, inner = resolve(file.path)
+    try:
+        with filesystem.open_input_file(inner) as stream:
+            parquet = open_parquet(stream)
+            there = [c for c in columns if c in parquet.schema_arrow.names]
+            for group in range(parquet.num_row_groups):
+                yield from parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=there)
+    except pa.ArrowNotImplementedError as error:
+        raise InputError(
+            f"the file {file.path} cannot be read by Arrow: {str(error).splitlines()[0]}",
+            expected="nested columns whose dictionaries do not change inside a row group",
+            fix="Write it with smaller row groups, or without dictionaries inside lists, maps and structs.",
+        ) from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise unreadable(file.path, error, resolve) from error
 
 
 def open_source(
@@ -146,6 +151,9 @@ def open_source(
     if address.kind is Kind.TABLE:
         if settings is None:
             return Source(address)
+        # Catalogs cost a second to load, and files need none.
+        from dedup_storage.report.parquet.dataset_files import input_files
+
         table = input_files(source, settings)
         if table.deleted_rows:
             raise InputError(
@@ -199,15 +207,20 @@ def _checked(
                 yield made_of.get(file.path, file.path), bare
 
     found_types = one_schema(schemas())
+    # Fields of structs that differ in case alone are one to Spark.
+    refuse_repeated(found_types, f"{address.source}, in two cases")
     wide = [c for c in known.wide if c in found_types.names and found_types.field(c).type == UNSIGNED]
     beyond = {c for c in wide if c not in known.types and not fits_signed(files, c, resolve)}
     one = with_types(found_types, replace(known, whole=tuple(c for c in known.whole if c not in beyond)))
     refuse_reserved(one.names)
     one = with_partitions(files, one, known, resolve, made_of)
     refuse_empty_types(one, address.source)
+    told = dict.fromkeys(key for file in files for key in file.partition)
     plain = (
         not packed
-        and not any(_is_odd(file) for file in files)
+        and not any(_is_odd(file, told) for file in files)
+        # Spark reads a path's time in the zone of its session.
+        and not any(pa.types.is_timestamp(one.field(c).type) for c in told)
         and all(
             f.name not in one.names or is_plain(f.type, one.field(f.name).type) for schema in different for f in schema
         )
@@ -220,10 +233,13 @@ def _checked(
     return replace(found, files=made, resolve=address.store)
 
 
-def _is_odd(file: DataFile) -> bool:
-    """Whether Spark cannot open a file by its name, or its partition values stand elsewhere than in its path."""
+def _is_odd(file: DataFile, told: Iterable[str]) -> bool:
+    """Whether Spark cannot open a file by its name, or does not find in its path what the columns of paths are.
+
+    Spark leaves a file out whose path lacks a column that other paths tell, and takes each coded byte for a letter.
+    """
     folder, _, name = file.path.rpartition("/")
-    return ":" in name or any(f"/{key}=" not in folder + "/" for key in file.partition)
+    return ":" in name or any(f"/{key}=" not in folder for key in told) or (bool(told) and bool(_CODED.search(folder)))
 
 
 def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[DataFile, pa.Schema, frozenset[str]]]:
@@ -240,17 +256,13 @@ def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[
                 parquet = open_parquet(stream)
                 return file_schema(parquet), _packing(parquet.metadata)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"the file {file.path} cannot be read: {str(error).splitlines()[0]}",
-                expected="a whole Parquet file",
-                fix="Replace or remove the damaged file.",
-            ) from None
+            raise unreadable(file.path, error, resolve) from error
 
     with ThreadPoolExecutor(min(_THREADS, len(files))) as pool:
         for start in range(0, len(files), 1024):
             part = files[start : start + 1024]
             for file, (schema, kept) in zip(part, pool.map(read, part), strict=True):
-                refuse_repeated(schema, file.path)
+                refuse_repeated(schema, f"the file {file.path}")
                 yield file, schema, kept
 
 

@@ -1,4 +1,4 @@
-"""CSV, TSV and JSON lines as Arrow tables. Pure.
+"""CSV and TSV as Arrow tables. Pure.
 
 Every field of CSV is read as the text that it is. Afterwards columns that nobody declared and that are no keys become
 numbers or truth values where every text is one in its plain form; ``007`` stays a text.
@@ -6,13 +6,9 @@ numbers or truth values where every text is one in its plain form; ``007`` stays
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,12 +17,12 @@ import pyarrow.csv as pacsv
 from dedup_storage.errors import InputError
 from dedup_storage.lake.folders import Store
 from dedup_storage.sources.address import Kind
+from dedup_storage.sources.opened import header_fields, holds_quotes, opened, refuse_loose_quotes
 
-__all__ = ["Dialect", "TextColumns", "csv_batches", "dialects", "json_tables", "one_number", "typed"]
+__all__ = ["Dialect", "TextColumns", "csv_batches", "dialects", "typed"]
 
 _BLOCK = 8 * 1024**2
 _PROBE = 1024**2
-_LINES = 10_000
 _WHOLE = r"^(0|-?[1-9][0-9]{0,18})$"
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 # A double holds every integer of so many digits.
@@ -51,13 +47,6 @@ class Dialect:
     names: tuple[str, ...]
     header: bool = True
     store: Store = field(default_factory=Store)
-
-
-@contextmanager
-def _opened(path: str, store: Store) -> Iterator[Any]:
-    filesystem, inner = store(path)
-    with filesystem.open_input_stream(inner, compression="detect") as stream:
-        yield stream
 
 
 def dialects(
@@ -119,7 +108,7 @@ def _without_header(dialect: Dialect, header: tuple[str, ...]) -> Dialect:
 
 
 def _dialect(path: str, kind: Kind, store: Store) -> Dialect:
-    with _opened(path, store) as stream:
+    with opened(path, store) as stream:
         head = bytes(stream.read(_PROBE))
     for mark, encoding in _MARKS:
         if head.startswith(mark):
@@ -128,9 +117,9 @@ def _dialect(path: str, kind: Kind, store: Store) -> Dialect:
         text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "strict" if len(head) < _PROBE else "ignore")
     except UnicodeDecodeError:
         raise _encoding(path, "another encoding") from None
-    first = text.partition("\n")[0]
+    first = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     delimiter = "\t" if kind is Kind.TSV else next((d for d in (",", ";", "\t", "|") if d in first), ",")
-    names = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+    names = header_fields(text, delimiter)
     if not names:
         raise InputError(f"the file {path} is empty", expected="a header and rows", fix="Leave it out.")
     return Dialect(path, delimiter, tuple(names), store=store)
@@ -147,14 +136,15 @@ def csv_batches(dialect: Dialect) -> Iterator[pa.RecordBatch]:
     """Rows of a file, every column a text; an empty field without quotes is null.
 
     Raises:
-        InputError: a row has another number of fields, or the file is not UTF-8; names the file.
+        InputError: a row has another number of fields, a quote is not closed, or the file is not UTF-8; names the file.
+            What is wrong with quotes is known when all rows are read.
     """
     twice = sorted({n for n in dialect.names if dialect.names.count(n) > 1 and n})
     if dialect.header and twice:
         raise InputError(f"the header of {dialect.path} names {twice[0]} twice", fix="Rename one of them.")
     named = [n for n in dialect.names if n]
     try:
-        with _opened(dialect.path, dialect.store) as stream:
+        with opened(dialect.path, dialect.store) as stream:
             reader = pacsv.open_csv(
                 stream,
                 read_options=pacsv.ReadOptions(
@@ -170,7 +160,10 @@ def csv_batches(dialect: Dialect) -> Iterator[pa.RecordBatch]:
                     quoted_strings_can_be_null=False,
                 ),
             )
-            yield from reader
+            quoted = False
+            for batch in reader:
+                quoted = quoted or holds_quotes(batch)
+                yield batch
     except pa.ArrowInvalid as error:
         told = str(error).splitlines()[0]
         if "UTF8" in told or "UTF-8" in told:
@@ -183,6 +176,8 @@ def csv_batches(dialect: Dialect) -> Iterator[pa.RecordBatch]:
             expected=f"{len(dialect.names)} fields in every row, quoted where they hold delimiters or line breaks",
             fix="Correct the file.",
         ) from None
+    if quoted:
+        refuse_loose_quotes(dialect.path, dialect.delimiter, dialect.store)
 
 
 class TextColumns:
@@ -258,10 +253,27 @@ def typed(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
             if count:
                 raise _no_values(name, count, kind)
         try:
-            columns.append(column.cast(kind))
+            made = (
+                _zoned(column).cast(kind) if pa.types.is_timestamp(kind) and kind.tz is not None else column.cast(kind)
+            )
         except pa.ArrowInvalid:
             raise _no_values(name, None, kind) from None
+        if pa.types.is_floating(kind):
+            # A number that the type takes for infinite is another one.
+            beyond = pc.and_(pc.is_inf(made), pc.invert(pc.match_substring(column, "inf", ignore_case=True)))
+            count = pc.sum(beyond).as_py() or 0
+            if count:
+                raise _no_values(name, count, kind)
+        columns.append(made)
     return pa.Table.from_arrays(columns, names=table.column_names)
+
+
+def _zoned(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times as texts with their zone: without one they are UTC."""
+    days = pc.match_substring_regex(texts, "^[0-9-]+$")
+    bare = pc.if_else(days, pc.binary_join_element_wise(texts, " 00:00:00", ""), texts)
+    zoned = pc.match_substring_regex(bare, r":[0-9.]*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)$")
+    return pc.if_else(zoned, bare, pc.binary_join_element_wise(bare, "Z", ""))
 
 
 def _no_values(name: str, count: int | None, kind: pa.DataType) -> InputError:
@@ -270,87 +282,3 @@ def _no_values(name: str, count: int | None, kind: pa.DataType) -> InputError:
         expected=f"{kind} in its plain form, without leading zeros or blanks",
         fix=f"Correct the log, or keep {name} a text.",
     )
-
-
-def json_tables(path: str, store: Store) -> Iterator[pa.Table]:
-    """Rows of a file of JSON lines; texts stay texts, whatever they look like.
-
-    Raises:
-        InputError: a line is no JSON object, or a column has values of several types; names file and line.
-    """
-    number = 0
-    rows: list[dict[str, Any]] = []
-    with _opened(path, store) as stream:
-        for line in _lines(stream):
-            number += 1
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise InputError(
-                    f"line {number} of {path} is no JSON object", expected="one object a line", fix="Correct the file."
-                )
-            rows.append(row)
-            if len(rows) == _LINES:
-                yield _table(rows, path, number)
-                rows = []
-    if rows:
-        yield _table(rows, path, number)
-
-
-def one_number(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """A type whose integers are doubles where those of another one are: JSON has one kind of number."""
-    types = pa.types
-    if kind == pa.int64() and other == pa.float64():
-        return other
-    if types.is_list(kind) and types.is_list(other):
-        return pa.list_(kind.value_field.with_type(one_number(kind.value_type, other.value_type)))
-    if types.is_struct(kind) and types.is_struct(other):
-        there, here = {f.name: f.type for f in other}, {f.name for f in kind}
-        fields = [f.with_type(one_number(f.type, there.get(f.name, f.type))) for f in kind]
-        return pa.struct([*fields, *(f for f in other if f.name not in here)])
-    return kind
-
-
-def _has_bare_object(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return not kind.num_fields or any(_has_bare_object(f.type) for f in kind)
-    return bool(pa.types.is_list(kind)) and _has_bare_object(kind.value_type)
-
-
-def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    kept = b""
-    while block := bytes(stream.read(_BLOCK)):
-        kept += block
-        *whole, kept = kept.split(b"\n")
-        yield from whole
-    if kept:
-        yield kept
-
-
-def _table(rows: list[dict[str, Any]], path: str, last: int) -> pa.Table:
-    columns = {}
-    for name in dict.fromkeys(key for row in rows for key in row):
-        values = [row.get(name) for row in rows]
-        try:
-            columns[name] = pa.array(values)
-        except (pa.ArrowException, OverflowError):
-            try:
-                columns[name] = pa.array(values, pa.uint64())
-            except (pa.ArrowException, OverflowError):
-                raise InputError(
-                    f"the column {name} has values of several types in {path}",
-                    expected="one type",
-                    got=f"several before line {last + 1}",
-                    fix=f"Write {name} as one type, for example as a text.",
-                ) from None
-        if _has_bare_object(columns[name].type):
-            raise InputError(
-                f"the column {name} holds objects without any field in {path}, up to line {last}",
-                expected="a field in some object of the column",
-                fix=f"Write {name} as null where it is empty, or leave it out.",
-            )
-    return pa.table(columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,12 @@ _INTEGERS = (T.ShortType, T.IntegerType, T.LongType)
 _NUMBERS = (*_INTEGERS, T.FloatType, T.DoubleType, T.DecimalType)
 _PER_SECOND = {TimeUnit.S: 1, TimeUnit.MS: 10**3, TimeUnit.US: 10**6, TimeUnit.NS: 10**9}
 # Logs are younger than this and older than that; in these bounds no number fits two units.
+# A text that begins with a date: without one, Spark would take the day on which it reads.
+_DATED = r"^\s*[+-]?[0-9]{4,6}-"
+# A fraction of a second that is no whole number of microseconds, the rest of which Spark leaves out.
+_FINER = r"[.][0-9]{6}[0-9]*[1-9]"
+# Letters of a pattern that tell a zone, and what a pattern quotes.
+_ZONE, _QUOTED = re.compile(r"[VzOXxZ]"), re.compile(r"'[^']*'")
 _FIRST, _LAST = datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 
@@ -75,7 +82,12 @@ def as_times(frame: DataFrame, column: str, unit: str | None = None) -> tuple[Da
     if not isinstance(element, T.StringType):
         return frame, unit, ()
     pattern = None if unit in [u.value for u in TimeUnit] else unit
-    wrong = _rows_with(frame, values, lambda x: x.isNotNull() & _from_text(x, pattern).isNull())
+    wrong, finer = _rows_with(
+        frame,
+        values,
+        lambda x: x.isNotNull() & _from_text(x, pattern).isNull(),
+        lambda x: x.isNotNull() & x.rlike(_FINER),
+    )
     if wrong:
         told = (
             f"{wrong} lists of the time column {column} hold texts that"
@@ -87,6 +99,8 @@ def as_times(frame: DataFrame, column: str, unit: str | None = None) -> tuple[Da
             expected="ISO 8601, such as 2024-06-01T10:00:00Z" if pattern is None else f"the pattern {pattern}",
             fix=f"Say their pattern in the schema: {values.said('M/d/yyyy h:mm:ss a')}.",
         )
+    if finer:
+        raise values.between(finer)
     return frame.withColumn(column, values.each(lambda x: _from_text(x, pattern))), unit, ()
 
 
@@ -122,6 +136,14 @@ class _Values:
         """The least and the greatest value of a row."""
         return (F.array_min(self.column), F.array_max(self.column)) if self.many else (self.column, self.column)
 
+    def between(self, count: int) -> InputError:
+        """The refusal of times that are finer than the ones that are stored."""
+        return InputError(
+            f"{count} {self.rows} of the time column {self.name} fall between two microseconds",
+            expected="times that are whole microseconds",
+            fix=f"Cast {self.name} to microseconds in the log.",
+        )
+
     def said(self, unit: str) -> str:
         """How a schema file states the unit."""
         if self.many:
@@ -130,11 +152,14 @@ class _Values:
 
 
 def _from_text(value: Column, pattern: str | None) -> Column:
+    """The time that a text tells, null where it tells none; without a zone it is UTC, whatever zone the session has."""
     if pattern is not None:
-        return F.try_to_timestamp(value, F.lit(pattern))
+        if _ZONE.search(_QUOTED.sub("", pattern)):
+            return F.try_to_timestamp(value, F.lit(pattern))
+        return F.try_to_timestamp(F.concat(value, F.lit(" Z")), F.lit(f"{pattern} X"))
     zoned = F.when(value.rlike(r":[0-9.]*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)$"), value)
     parsed = zoned.otherwise(F.concat(value, F.when(value.rlike(":"), "Z").otherwise(" 00:00:00Z")))
-    return parsed.try_cast("timestamp")
+    return F.when(value.rlike(_DATED), parsed.try_cast("timestamp"))
 
 
 def time_unit(low: float | None, high: float | None) -> TimeUnit | None:
@@ -156,7 +181,7 @@ def _unit(
         )
     if not isinstance(element, _INTEGERS):
         # NaN lies beyond every number, and is no whole one.
-        broken = _rows_with(frame, values, lambda x: F.isnan(x.cast("double")) | (x != F.floor(x)))
+        (broken,) = _rows_with(frame, values, lambda x: F.isnan(x.cast("double")) | (x != F.floor(x)))
         if broken:
             raise InputError(
                 f"{broken} {values.rows} of the time column {column} are no whole numbers",
@@ -178,18 +203,17 @@ def _unit(
                 fix=say,
             )
         said = (f"{column} was read as {unit.value} since 1970, UTC",)
-    between = _rows_with(frame, values, lambda x: x % 1000 != 0) if unit is TimeUnit.NS else 0
-    if between:
-        raise InputError(
-            f"{between} {values.rows} of the time column {column} fall between two microseconds",
-            expected="times that are whole microseconds",
-            fix=f"Cast {column} to microseconds in the log.",
-        )
+    between = _rows_with(frame, values, lambda x: x % 1000 != 0) if unit is TimeUnit.NS else [0]
+    if between[0]:
+        raise values.between(between[0])
     return unit, said
 
 
-def _rows_with(frame: DataFrame, values: _Values, test: Callable[[Column], Column]) -> int:
-    return int(only_row(frame.agg(F.count_if(values.some(test)).alias("n")))["n"])
+def _rows_with(frame: DataFrame, values: _Values, *tests: Callable[[Column], Column]) -> list[int]:
+    """How many rows each test holds for, in one pass."""
+    counts = [F.count_if(values.some(test)).alias(f"n{number}") for number, test in enumerate(tests)]
+    row = only_row(frame.agg(*counts))
+    return [int(row[f"n{number}"]) for number in range(len(tests))]
 
 
 def _from_number(value: Column, unit: TimeUnit) -> Column:

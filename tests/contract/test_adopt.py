@@ -166,6 +166,12 @@ def test_what_cannot_be_adopted(spark: SparkSession, lake: Settings, name: str, 
         adopt(spark, lake, name, schema(), str(tmp_path / "undated"))
     with pytest.raises(DedupStorageError):
         Dataset.open(spark, lake, name)
+    # A log without event dates cannot lie by day; that ended in an error of pydantic's own.
+    numbered(spark, [1]).frame.drop("event_date").write.parquet(str(tmp_path / "timeless"))
+    asked = {"position": "position", "columns": {"country": "request"}}
+    for asks, told in (({"buckets": None}, "date_grain: day"), ({"date_grain": None}, "buckets: 4")):
+        with pytest.raises(InputError, match=f"the schema asks for {told}, .*Leave {told.partition(':')[0]} out"):
+            adopt(spark, lake, name, flat_schema(**asked, **asks), str(tmp_path / "timeless"))
     # A date of the impression is a column as any other.
     turned = numbered(spark, [1]).frame.withColumn("event_date", F.expr("date_add(event_date, position % 2)"))
     turned.write.parquet(str(tmp_path / "turned"))

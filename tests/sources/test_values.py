@@ -157,6 +157,12 @@ def test_what_a_backfill_was_asked_for_and_did_not_find_is_counted(case: Case) -
     code, said = case.cli("backfill", "--dataset", "asked", "--sql", "label=0", "--users-table", "./table.parquet")
     assert code == 2
     assert "row 2 of" in " ".join(said.split())
+    # A first row that is no header was taken for one, and its user for none.
+    code, said = case.cli(
+        "backfill", "--dataset", "asked", "--sql", "label=0", "--users-table", text("bare.csv", "1\n2\n")
+    )
+    assert code == 2
+    assert "does not name the column user_id" in " ".join(said.split())
     floats = case.spark.createDataFrame(pa.table({**keys, "user_id": [2.0, 2.0], "label": [1, 1]}))
     with pytest.raises(InputError, match="the column user_id of the replacement rows cannot name keys"):
         ds.backfill(Change(rows=floats, columns=("label",)), Affected())

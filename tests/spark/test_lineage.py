@@ -262,7 +262,9 @@ def test_delta_and_adoption(
         "user_id bigint, request_id bigint, ts timestamp, country string, hist array<bigint>, item bigint, y int, p int"
     )
     frame(spark, positioned, types).coalesce(1).write.format("delta").save(str(place))
-    adopt(spark, delta, f"{name}_found", flat_schema(position="p", date_grain="none"), str(place), "adopt")
+    adopt(
+        spark, delta, f"{name}_found", flat_schema(position="p", date_grain="none", buckets=None), str(place), "adopt"
+    )
     done = receiver.last(f"{name}_found.adopt")
     assert [i["name"] for i in done["inputs"]] == [str(place)]
     assert tables(done["outputs"]) == [("logs", "1")]

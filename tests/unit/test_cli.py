@@ -59,6 +59,18 @@ def test_every_script_is_a_command(name: str) -> None:
             assert option in out
 
 
+def test_two_frames_of_csv_are_validated_as_write_reads_them(tmp_path: Path) -> None:
+    """The requests were asked for the item, which only the impressions have."""
+    (tmp_path / "s.yaml").write_text("user: u\nrequest: r\nitem: i\n")
+    (tmp_path / "requests.csv").write_text("u,r,country\n1,1,DK\n")
+    (tmp_path / "impressions.csv").write_text("u,r,i\n1,1,5\n")
+    status, out, err = _run(
+        app, "validate", "requests.csv", "--impressions", "impressions.csv", "--schema", "s.yaml", "--json", "-"
+    )
+    assert (status, err) == (0, "")
+    assert list(jsonlib.loads(out)["columns"]) == ["u", "r", "country", "i"]
+
+
 def test_every_command_is_a_script() -> None:
     names = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
     assert names == set(JOBS)
@@ -244,16 +256,19 @@ def test_variables_of_options_are_no_settings(monkeypatch: pytest.MonkeyPatch) -
         open_commands += getattr(command, "commands", {}).values()
         found |= {p.envvar for p in command.params if isinstance(getattr(p, "envvar", None), str)}
     assert {"DEDUP_STORAGE_QUIET", "DEDUP_STORAGE_CONFIG"} <= found
-    assert load_settings(None, dict.fromkeys(found, "1")) == load_settings(None, {})
+    assert load_settings(default_config(), dict.fromkeys(found, "1")) == load_settings(None, {})
     monkeypatch.setenv("DEDUP_STORAGE_QUIET", "1")
     assert _run(_toy(), "--name", "a") == (0, "", "")
 
 
-def test_unwritable_json_is_told(tmp_path: Path) -> None:
+def test_unwritable_json_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    """A command that had published its version failed at its summary."""
     (tmp_path / "file").write_text("")
-    status, _, err = _run(_toy(), "--json", str(tmp_path / "file" / "x.json"))
-    assert status == 1
-    assert "cannot be written" in err
+    for place in (tmp_path / "file" / "x.json", tmp_path):
+        status, out, err = _run(_toy(), "--json", str(place))
+        assert (status, out) == (1, "")
+        assert "cannot be written" in err
+    assert _run(_toy(), "--json", str(tmp_path / "new" / "x.json"))[0] == 0
 
 
 def test_settings_come_from_config_then_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +324,18 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         (["write", "log", "--dataset", "d", "--schema", "none.yaml"], "none.yaml cannot be read"),
         (["write", "log", "--dataset", "d", "--schema", "typo.yaml"], "the key usr is unknown"),
         (["versions", "list", "--dataset", "nothing_here"], "nothing_here"),
+        # No option is ever ignored in silence.
+        (["report", "--raw", "x", "--dataset", "d", "--threshold", "0.1"], "--threshold does nothing beside --raw"),
+        (["report", "--dataset", "d", "--threshold", "0.1"], "nothing is compared: --threshold counts beside"),
+        (["report", "--dataset", "d", "--schema", "s"], "--schema does nothing beside --dataset"),
+        (["report", "--input", "x", "--schema", "s", "--version", "3"], "--version does nothing beside --input"),
+        (["report", "--dataset", "d", "--no-baselines", "--spark"], "--spark does nothing beside --no-baselines"),
+        (["report", "--dataset", "d", "--scratch", "x"], "--scratch does nothing without --spark"),
+        (["estimate", "x", "--schema", "s", "--scratch", "x"], "--scratch does nothing without --spark"),
+        (["estimate", "x", "--schema", "s", "--share", "1", "--precision", "0.1"], "--precision does nothing beside"),
+        (["tune", "--dataset", "d", "--share", "1", "--sample-mib", "9"], "--sample-mib does nothing beside --share"),
+        (["features", "add", "x", "--dataset", "d", "--sql", "a=1", "--on", "a=b"], "--on does nothing without --join"),
+        (["backfill", "--dataset", "d", "--all", "--sql", "a=1", "--sql", "a=2"], "the option --sql names a twice"),
         (["infer-schema", "log.csv"], "the request column is not named, and no column looks like one"),
         (["generate", "out", "--set", "itms=5"], "the key itms is unknown"),
         (["generate", "out", "--set", "items"], "NAME=VALUE"),

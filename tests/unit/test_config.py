@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from dedup_storage.config import CatalogType, Settings, load_settings
+from dedup_storage.connection import connect
 from dedup_storage.errors import ConfigError, UnsafeNameError
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties, spark_catalog_conf
 from dedup_storage.lake.stores import check_store, store_packages
@@ -37,6 +38,7 @@ def test_shipped_files_are_valid(name: str) -> None:
     settings = load_settings(ROOT / "conf" / name, {})
     assert settings.catalog.name == "lake"
     assert any("iceberg-spark-runtime" in package for package in settings.spark.packages)
+    assert not any("org.postgresql" in package for package in settings.spark.packages)
 
 
 EXAMPLES = sorted((ROOT / "conf" / "catalogs").glob("*.yaml"))
@@ -49,6 +51,9 @@ def test_examples_of_catalogs_are_valid_and_say_whether_they_were_tried(example:
     if settings.has_catalog:
         assert pyiceberg_properties(settings)["warehouse"] == settings.warehouse
         assert spark_catalog_conf(settings)["spark.sql.catalog.lake.warehouse"] == settings.warehouse
+    if settings.names_warehouse and "://" not in settings.warehouse:
+        # A name tells of no folder for rows that are passed to a cluster.
+        assert settings.spark.scratch is not None
     page = (ROOT / "docs" / "how-to" / "catalogs.md").read_text(encoding="utf-8")
     row = next(line for line in page.splitlines() if line.startswith(f"| `{example.name}` |"))
     first = example.read_text(encoding="utf-8")
@@ -101,8 +106,49 @@ def test_lists_and_mappings_from_the_environment() -> None:
 
 
 def test_command_line_variables_are_no_settings() -> None:
-    names = ("CONFIG", "DATASET", "RUN_ID", "DEBUG")
+    names = ("DATASET", "RUN_ID", "DEBUG", "QUIET")
     assert load_settings(None, {f"DEDUP_STORAGE_{n}": "x" for n in names}) == load_settings(None, {})
+
+
+def test_the_file_that_the_environment_names_is_read_in_python_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counted for commands alone: ``connect()`` and the reader looked into another warehouse."""
+    monkeypatch.setenv("DEDUP_STORAGE_CONFIG", str(_file(tmp_path, "warehouse: elsewhere\n")))
+    assert load_settings().warehouse == connect().settings.warehouse == "elsewhere"
+    (tmp_path / "named.yaml").write_text("warehouse: named\n", encoding="utf-8")
+    assert load_settings(tmp_path / "named.yaml").warehouse == "named"
+    monkeypatch.setenv("DEDUP_STORAGE_CONFIG", "")
+    assert load_settings() == load_settings(None, {})
+    with pytest.raises(ConfigError, match=r"none\.yaml cannot be read: .*--config or DEDUP_STORAGE_CONFIG"):
+        load_settings(None, {"DEDUP_STORAGE_CONFIG": "none.yaml"})
+
+
+def test_keys_of_spark_keep_their_case_in_a_variable(tmp_path: Path) -> None:
+    given = {
+        "DEDUP_STORAGE_SPARK__CONF__spark.sql.session.timeZone": "UTC",
+        "DEDUP_STORAGE_CATALOG__PROPERTIES__S3.ENDPOINT": "https://store",
+    }
+    settings = load_settings(_file(tmp_path, ""), given)
+    assert settings.spark.conf == {"spark.sql.session.timeZone": "UTC"}
+    assert settings.catalog.properties == {"s3.endpoint": "https://store"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "needle"),
+    [
+        ({"SPARK__PACKAGES": "[hunter2"}, "the variable DEDUP_STORAGE_SPARK__PACKAGES holds no YAML"),
+        ({"LINEAGE__TRANSPORT": "{a: hunter2, a: 1}"}, "DEDUP_STORAGE_LINEAGE__TRANSPORT holds no YAML"),
+        ({"SPARK": "hunter2", "SPARK__MASTER": "x"}, "DEDUP_STORAGE_SPARK__MASTER sets a key of spark, which another"),
+    ],
+)
+def test_variables_that_cannot_be_read_are_refused_by_name(
+    tmp_path: Path, variables: dict[str, str], needle: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(_file(tmp_path, ""), {f"DEDUP_STORAGE_{name}": value for name, value in variables.items()})
+    assert needle in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +161,8 @@ def test_command_line_variables_are_no_settings() -> None:
         ("- a\n- b\n", "is not a mapping"),
         ("catalog: [1]\n", "the section catalog"),
         ("a: b: c\n", "is not YAML, line 1"),
+        ("warehouse: a\nwarehouse: b\n", "is not YAML, line 2: the key warehouse stands twice"),
+        ("catalog: {name: a, name: b}\n", "line 1: the key name stands twice"),
         ("format: excel\n", "the setting format is not valid; expected iceberg or delta; got excel"),
     ],
 )
@@ -123,6 +171,13 @@ def test_wrong_files_are_refused_by_name(tmp_path: Path, text: str, needle: str)
         load_settings(_file(tmp_path, text), {})
     assert needle in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_bytes("warehouse: \xfc\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"settings\.yaml is not written in UTF-8"):
+        load_settings(file, {})
 
 
 def test_unknown_variable_is_refused_by_name() -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dedup_storage.cli import app
 from dedup_storage.cli.runtime import _start_failure
-from dedup_storage.config import CatalogSettings, QualitySettings, Settings, SparkSettings
+from dedup_storage.config import CatalogSettings, CatalogType, QualitySettings, Settings, SparkSettings
 from dedup_storage.doctor import packages, store
 from dedup_storage.doctor.examine import Diagnosis, examine
 from dedup_storage.doctor.machine import find_java, named_jars, take_machine
@@ -389,3 +389,21 @@ def test_failures_are_results_without_secrets() -> None:
         assert not probes.take(text, raising(text), remedy="Use very-secret.")
         assert (probes.taken[text].found, probes.taken[text].remedy) == (told, "Use ***.")
         assert probes.taken[text].state is State.MISSING
+
+
+@pytest.mark.parametrize(("signs", "there"), [("true", False), ("True", True), ("false", True)])
+def test_a_catalog_whose_requests_are_signed_needs_boto3(
+    signs: str, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spec(name: str) -> object | None:
+        return object() if there else None
+
+    monkeypatch.setattr("importlib.util.find_spec", spec)
+    properties = {"rest.sigv4-enabled": signs}
+    catalog = CatalogSettings(type=CatalogType.REST, uri="https://catalog", properties=properties)
+    probes = Probes()
+    take_machine(Settings(warehouse=str(tmp_path), catalog=catalog), probes, spark=False)
+    found = probes.taken.get("packages: catalog")
+    assert (found is None) == (signs == "false")
+    if found is not None:
+        assert (found.state is State.MISSING, "boto3" in found.found) == (not there, True)

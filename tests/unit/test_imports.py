@@ -79,6 +79,12 @@ def test_command_line_starts_without_engines() -> None:
     assert not set(HEAVY) & _import(["dedup_storage.cli"])
 
 
+def test_a_log_of_files_is_opened_and_estimated_without_catalogs() -> None:
+    """They cost more to load than a small log to read."""
+    names = ["sources.forms.flat", "sources.recognise.head", "report.estimate.savings"]
+    assert not {"pyiceberg", "deltalake", "pyspark"} & _import([f"dedup_storage.{name}" for name in names])
+
+
 @pytest.mark.parametrize("package", ["reader", "dedup", "sampling", "training"])
 def test_imports_without_pyspark(package: str) -> None:
     loaded = _import(_modules(package), blocked=("pyspark", "py4j", "great_expectations", "delta", "matplotlib"))

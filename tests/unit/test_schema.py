@@ -150,11 +150,13 @@ def test_nested_input_needs_the_list_and_not_the_item() -> None:
         ("- a\n", "is not a mapping"),
         ("user: [a\n", "is not YAML"),
         ("user: !!python/object:os.system x\n", "is not YAML"),
+        ("user: u\ncolumns: {a: request}\ncolumns: {b: request}\n", "line 3: the key columns stands twice"),
+        ("user: \udcfc\n", "is not written in UTF-8"),
     ],
 )
 def test_broken_files_are_refused(tmp_path: Path, text: str, needle: str) -> None:
     path = tmp_path / "schema.yaml"
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(SchemaError, match=needle):
         LogSchema.from_yaml(path)
 

@@ -20,8 +20,10 @@ from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.address import Kind, find_address
 from dedup_storage.sources.check import check_source
+from dedup_storage.sources.declared import declared_types
 from dedup_storage.sources.named import read_ids
 from dedup_storage.sources.source import Source, Wanted, open_source
+from dedup_storage.sources.wanted import wanted_columns
 
 
 def _put(path: Path, table: pa.Table) -> str:
@@ -252,7 +254,7 @@ def test_a_delta_folder_is_its_log(tmp_path: Path) -> None:
 
 def test_a_table_with_rows_that_delete_files_take_away_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     table = TableFiles("shop.log", TableRole.LOGS.value, (), deleted_rows=3)
-    monkeypatch.setattr("dedup_storage.sources.source.input_files", lambda source, settings: table)
+    monkeypatch.setattr("dedup_storage.report.parquet.dataset_files.input_files", lambda source, settings: table)
     with pytest.raises(InputError, match=r"the table shop\.log has 3 rows that delete files take away.*Compact"):
         open_source("shop.log", settings=Settings())
 
@@ -379,3 +381,50 @@ def test_a_name_that_occurs_twice_is_told_with_its_file(tmp_path: Path, nested: 
     column = "seen.Device" if nested else "device"
     with pytest.raises(SchemaError, match=rf"the column {column} occurs twice in the file .*day\.parquet"):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("bigint", pa.int64()),
+        (" Integer ", pa.int32()),
+        ("decimal(10, 2)", pa.decimal128(10, 2)),
+        ("decimal", pa.decimal128(10, 0)),
+        ("varchar(20)", pa.string()),
+        ("timestamp", pa.timestamp("us", "UTC")),
+        ("array<array<timestamp_ntz>>", pa.list_(pa.list_(pa.timestamp("us")))),
+        ("map<string,double>", pa.map_(pa.string(), pa.float64())),
+        ("struct<`a b``c`:int,d:array<date>>", pa.struct([("a b`c", pa.int32()), ("d", pa.list_(pa.date32()))])),
+        ("variant", None),
+        ("array<interval day to second>", None),
+    ],
+)
+def test_types_in_sparks_words_are_arrows(text: str, kind: pa.DataType | None) -> None:
+    assert declared_types({"x": text}) == ({} if kind is None else {"x": kind})
+
+
+@pytest.mark.parametrize(
+    "text", ["bigin", "array<", "array<int>>", "decimal(1,2,3)", "struct<a:int", "int!", "", "int(3)"]
+)
+def test_what_is_no_type_is_refused_without_spark(text: str) -> None:
+    with pytest.raises(SchemaError, match="the type of the column x is not known"):
+        declared_types({"x": text})
+
+
+def test_types_of_the_schema_are_asked_of_every_command_s_source(tmp_path: Path) -> None:
+    """The remedy that a refusal names works, and a type that is not that of the column is refused, not passed over."""
+    place = _put(tmp_path / "a.parquet", pa.table({"u": [1], "r": [1], "i": [1], "x": pa.nulls(1), "n": ["1"]}))
+
+    def opened(types: dict[str, str]) -> Source:
+        schema = LogSchema.from_dict({"user": "u", "request": "r", "item": "i", "types": types})
+        source = open_source(place, wanted=wanted_columns(schema))
+        check_source(source, schema)
+        return source
+
+    with pytest.raises(InputError, match=r"types: \{x: string\}"):
+        opened({})
+    assert opened({"x": "string"}).schema.field("x").type == pa.string()
+    with pytest.raises(SchemaError, match=r"types says bigint of the column n.*got string in .*a\.parquet.*Cast n"):
+        opened({"x": "string", "n": "bigint"})
+    with pytest.raises(SchemaError, match="types names the column m, which is not in"):
+        opened({"x": "string", "m": "bigint"})

@@ -145,6 +145,7 @@ def adopted_spec(source: Source, name: str, schema: LogSchema, date_grain: DateG
             fix=_FIX,
         )
     _refuse_key(source, schema)
+    _refuse_segments(source, schema, date_grain, buckets)
     resolved = detect_grains(raw, schema).schema(schema)
     grains = resolved.declared_grains()
     fields = [
@@ -168,6 +169,20 @@ def adopted_spec(source: Source, name: str, schema: LogSchema, date_grain: DateG
         resolved = resolved.model_copy(update={"event_time": None, "columns": {**resolved.columns, **times}})
     spec = DatasetSpec.build(name, resolved, types, layout=Layout.FLAT, date_grain=date_grain, buckets=buckets)
     return spec.model_copy(update={"adopted": True})
+
+
+def _refuse_segments(source: Source, schema: LogSchema, date_grain: DateGrain, buckets: int) -> None:
+    """Files stay in the segments that they lie in: what a schema asks for beside those cannot be had."""
+    for key, asked, found in (
+        ("date_grain", schema.date_grain, date_grain), ("buckets", schema.buckets, buckets),
+    ):  # fmt: skip
+        if asked is not None and asked != found:
+            raise InputError(
+                f"the schema asks for {key}: {asked}, and the files of {source.place} lie by {key}: {found}",
+                expected="segments as the files lie in, since nothing is rewritten",
+                fix=f"Leave {key} out of the schema file, and convert the dataset later (dedup-storage convert), or "
+                "write the log into a dataset (dedup-storage write).",
+            )
 
 
 def _refuse_undated(source: Source) -> None:

@@ -227,11 +227,26 @@ def conform(table: pa.Table, schema: pa.Schema, constants: Mapping[str, object] 
             except pa.ArrowInvalid as error:
                 raise pa.ArrowInvalid(f"the column {field.name}: {error}") from None
         elif constants is not None and field.name in constants:
-            value = pa.scalar(constants[field.name], pa.string()).cast(field.type)
+            value = _constant(str(constants[field.name]), field.type)
             columns.append(pa.chunked_array([pa.repeat(value, table.num_rows)]))
         else:
             columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _constant(text: str, kind: pa.DataType) -> pa.Scalar:
+    """A path's text as a value; a time without a zone is UTC.
+
+    Raises:
+        pa.ArrowInvalid: it is none.
+    """
+    value = pa.scalar(text, pa.string())
+    if not pa.types.is_timestamp(kind) or kind.tz is None:
+        return value.cast(kind)
+    try:
+        return value.cast(kind)
+    except pa.ArrowInvalid:
+        return pa.scalar(value.cast(pa.timestamp(kind.unit)).value, pa.int64()).cast(kind)
 
 
 def _chunks(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

@@ -20,10 +20,10 @@ from dedup_storage.sources.check import check_source
 from dedup_storage.sources.forms.arrow import standard_table
 from dedup_storage.sources.forms.kinds import list_of
 from dedup_storage.sources.forms.lists import Lists
-from dedup_storage.sources.scratch import ScratchFolder
+from dedup_storage.sources.scratch import ScratchFolder, is_scratch
 from dedup_storage.sources.source import Source
 
-__all__ = ["flat_source", "standard_tables"]
+__all__ = ["flat_source", "measured_as_parquet", "standard_tables"]
 
 # Flat rows that are made at once: each carries its request's lists.
 _ROWS = 16_384
@@ -53,7 +53,7 @@ def flat_source(source: Source, schema: LogSchema, scratch: str | None = None) -
     """
     check_source(source, schema)
     if not schema.forms and not schema.candidates:
-        return source, schema
+        return measured_as_parquet(source), schema
     flat = schema.of_standard_rows()
     tables = standard_tables(source, schema)
     notes = (*source.notes, "its forms were applied: bytes are those of plain Parquet files of its rows")
@@ -69,6 +69,13 @@ def flat_source(source: Source, schema: LogSchema, scratch: str | None = None) -
     with filesystem.open_input_file(inner) as stream:
         made = pq.ParquetFile(stream).schema_arrow.remove_metadata()
     return replace(source, files=files, schema=made, notes=notes, resolve=store), flat
+
+
+def measured_as_parquet(source: Source) -> Source:
+    """The source, with a note where its rows were made plain Parquet: their bytes are not those of its own files."""
+    if not any(is_scratch(file.path) for file in source.files):
+        return source
+    return replace(source, notes=(*source.notes, "its bytes are those of plain Parquet files of its rows"))
 
 
 def _exploded(table: pa.Table, schema: LogSchema) -> Iterator[pa.Table]:

@@ -15,8 +15,9 @@ from dedup_storage.lake.folders import Store
 from dedup_storage.report.parquet.footers import DataFile
 from dedup_storage.report.parquet.one_schema import conform
 from dedup_storage.sources.address import Address, Kind, find_address
+from dedup_storage.sources.json_lines import json_tables
 from dedup_storage.sources.source import open_source
-from dedup_storage.sources.texts import Dialect, TextColumns, csv_batches, dialects, json_tables, typed
+from dedup_storage.sources.texts import Dialect, TextColumns, csv_batches, dialects, typed
 
 __all__ = ["Head", "read_head"]
 

@@ -1,0 +1,101 @@
+"""Texts that are not as they should be: refused naming file and line, never rows that are merged, cut or made up."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from dedup_storage.errors import InputError
+from dedup_storage.sources.source import Source, Wanted, open_source
+
+KEYS = Wanted(needed=("u", "r"), texts=("u", "r"))
+
+
+def _text(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
+
+
+def _rows(source: Source) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pa.concat_tables(source.tables()).to_pylist()
+    return found
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        b'1,1,"Foo bar\n2,2,plain\n3,3,"Bar baz\n4,4,end\n',  # two quotes that are not closed: two rows became one
+        b'1,1,"Foo bar\n2,2,plain\n',  # one: the rest of the file became a text
+        b'1,1,"5" disk"\n',
+    ],
+)
+@pytest.mark.parametrize("mark", [b",", b"\t"])
+def test_quotes_that_are_not_closed_swallow_no_rows(tmp_path: Path, rows: bytes, mark: bytes) -> None:
+    file = _text(tmp_path / ("a.csv" if mark == b"," else "a.tsv"), (b"u,r,t\n" + rows).replace(b",", mark))
+    with pytest.raises(InputError, match=rf"line \d of {file} ends or breaks off a quoted text"):
+        open_source(file, wanted=KEYS)
+
+
+def test_quotes_that_are_closed_and_those_inside_texts_are_read(tmp_path: Path) -> None:
+    file = _text(tmp_path / "a.csv", b'\xef\xbb\xbfu,r,t\n1,1,"a ""b"",\nc"\n2,2,5" disk\n')
+    assert [row["t"] for row in _rows(open_source(file, wanted=KEYS))] == ['a "b",\nc', '5" disk']
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"u,r\r1,2\r"),
+        ("a.csv", b"\n\nu,r\n1,2\n"),
+        ("a.csv", b"u,r," + b"x" * 200_000 + b"\n1,2,\n"),
+        ("A.CSV.GZ", gzip.compress(b"u,r\n1,2\n")),
+        ("a.csv.BZ2", bz2.compress(b"u,r\n1,") + bz2.compress(b"2\n")),
+    ],
+)
+def test_odd_but_whole_files_are_read(tmp_path: Path, name: str, content: bytes) -> None:
+    rows = _rows(open_source(_text(tmp_path / name, content), wanted=KEYS))
+    assert [(row["u"], row["r"]) for row in rows] == [("1", "2")]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_what_cannot_be_unpacked_is_told_by_its_file(tmp_path: Path, suffix: str) -> None:
+    lines = b"u,r\n1,2\n" if suffix == "csv" else b'{"u":"1","r":"2"}\n'
+    for name, content in (("cut", gzip.compress(lines * 9)[:-9]), ("plain", lines)):
+        file = _text(tmp_path / f"{name}.{suffix}.gz", content)
+        with pytest.raises(InputError, match=f"the file {file} cannot be unpacked"):
+            open_source(file, wanted=KEYS)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"u":1,"x":1,"x":2}', "the field x occurs twice in one object in line 2"),
+        (b'{"u":1,"x":{"y":1,"y":2}}', "the field y occurs twice"),
+        (b'{"u":"\\ud800"}', "the column u holds texts that are no Unicode"),
+        (b'{"u":1,"x":[1e999]}', "the column x holds a number beyond every double"),
+        (b'{"u":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "line 2 .* is no JSON object"),
+    ],
+)
+def test_json_that_python_would_take_is_refused(tmp_path: Path, line: bytes, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        open_source(_text(tmp_path / "a.jsonl", b"\n" + line + b"\n"))
+
+
+def test_json_says_infinity_in_its_own_word(tmp_path: Path) -> None:
+    assert _rows(open_source(_text(tmp_path / "a.jsonl", b'{"x":Infinity}\n'))) == [{"x": float("inf")}]
+
+
+def test_declared_types_of_texts_hold_every_value(tmp_path: Path) -> None:
+    kinds = {"x": pa.float64(), "at": pa.timestamp("us", "UTC")}
+    wanted = Wanted(texts=("u",), types=kinds)
+    content = b"u,x,at\n1,inf,2024-06-01 10:00:00.5\n2,1,2024-06-01T12:00:00+02:00\n3,,2024-06-01\n"
+    rows = _rows(open_source(_text(tmp_path / "a.csv", content), wanted=wanted))
+    assert [row["at"].isoformat() for row in rows] == [
+        "2024-06-01T10:00:00.500000+00:00", "2024-06-01T10:00:00+00:00", "2024-06-01T00:00:00+00:00",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="1 texts of the column x"):
+        open_source(_text(tmp_path / "b.csv", b"u,x,at\n1,1e999,\n"), wanted=wanted)
