@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dedup_storage.errors import InverseIndexError, UnknownColumnError, known_names
+from dedup_storage.errors import InverseIndexError, UnknownColumnError, UsageError, known_names
 from dedup_storage.reader.blocks import Sent, receive, send
 from dedup_storage.reader.column import Column
 from dedup_storage.reader.forms import arrow_table, keyed_jagged, pandas_frame, plain_tensors, shown_columns
@@ -224,11 +224,21 @@ class DedupBatch:
 
         Returns:
             (B, N) bool, True on the diagonal ``j = first + i``.
+
+        Raises:
+            UsageError: users and items are not of the same candidates, or this batch's lie not among them.
         """
         own_users = self.user_ids(Grain.IMPRESSION)
         own_items = self.item_ids(item_column)
         all_users = own_users if users is None else users
         all_items = own_items if items is None else items
+        if len(all_users) != len(all_items) or not 0 <= first <= len(all_users) - len(own_users):
+            raise UsageError(
+                "the candidates do not fit",
+                expected=f"as many users as items, and this batch's {len(own_users)} from {first} on",
+                got=f"{len(all_users)} users and {len(all_items)} items",
+                fix="Gather user_ids('impression') and item_ids() of all ranks, in the same order.",
+            )
         places = torch.arange(first, first + len(own_users), device=own_users.device)
         return negative_mask(own_users, own_items, all_users, all_items, places)
 
@@ -241,12 +251,17 @@ class DedupBatch:
             rows: (R, ...) floating point.
 
         Returns:
-            Mean (...) and biased variance (...), equal to those of ``expand(rows)`` over its first dimension.
+            Mean (...) and biased variance (...), equal to those of ``expand(rows)`` over its first dimension; summed in
+            float32, or float64 for float64 rows, and of the rows' dtype.
         """
-        weights = self.counts().to(rows.device, rows.dtype).reshape(-1, *[1] * (rows.dim() - 1))
+        # Half precision cannot tell counts above a few hundred apart, nor hold their sum.
+        wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        weights = self.counts().to(wide.device, wide.dtype).reshape(-1, *[1] * (rows.dim() - 1))
         total = weights.sum()
-        mean = (weights * rows).sum(0) / total
-        return mean, (weights * (rows - mean) ** 2).sum(0) / total
+        mean = (weights * wide).sum(0) / total
+        variance = (weights * (wide - mean) ** 2).sum(0) / total
+        kept = rows.dtype if rows.is_floating_point() else wide.dtype
+        return mean.to(kept), variance.to(kept)
 
     # -- moving -------------------------------------------------------------------------------------------------
     def _map(self, move: Callable[[Tensor], Tensor]) -> DedupBatch:
@@ -326,12 +341,14 @@ class DedupBatch:
         impression grain request columns are left out: pass ``inverse_indices`` to the model, or ``expand`` its output.
 
         Args:
-            columns: Names; ``None`` takes every integer column of the grain.
+            columns: Names; ``None`` takes every integer column of the grain, and none of codes, which mean another
+                string in each batch.
             grain: ``request`` (stride R) or ``impression`` (stride B).
 
         Raises:
             MissingDependencyError: torchrec is not installed.
             UnknownColumnError: a column that this grain of the batch does not have.
+            UsageError: a column of codes, or there is no column to take.
         """
         return keyed_jagged(self._of(Grain(grain)), columns, Grain(grain).value)
 

@@ -30,9 +30,10 @@ class Column:
 
     Attributes:
         values: (n,) for a scalar column, (num_elements,) for a list column. Times are int64 microseconds since the
-            epoch, dates int32 days, decimals float64 (``decimal(20,0)``, which holds unsigned 64-bit integers, uint64),
-            strings int32 codes or int64 hashes; with a vocabulary of the dataset (``open_vocabulary``) int32 ids, 0 for
-            null and for what it does not hold.
+            epoch, times of day and durations int64 microseconds, dates int32 days, decimals float64
+            (``decimal(20,0)``, which holds unsigned 64-bit integers, uint64), strings int32 codes or int64
+            hashes; with a vocabulary of the dataset (``open_vocabulary``) int32 ids, 0 for null and for what it does
+            not hold.
         offsets: (n + 1,) int64 for a list column: row i holds values[offsets[i]:offsets[i + 1]]; else ``None``.
         valid: (n,) bool, False where the row is null; ``None`` when no row of the batch is. A null row's value is 0
             (NaN for floats, -1 for codes), a null list is empty.

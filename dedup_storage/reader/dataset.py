@@ -117,6 +117,7 @@ class DedupDataset(IterableDataset[Any]):
         if ends not in list(Ends):
             raise ConfigError("the option ends is not valid", expected="one of " + ", ".join(Ends), got=str(ends))
         check_cache(cache)
+        _check_least(prefetch=(prefetch, 0), threads=(threads, 1))
         self.ends, self.prefetch, self.threads = Ends(ends), prefetch, threads
         self.transform, self.arrow_transform = transform, arrow_transform
         options = ReadOptions.build(
@@ -248,12 +249,14 @@ class DedupDataset(IterableDataset[Any]):
         self._cursor, self._tally, self._seen_passes = None, None, self._shared.worker_passes
 
     def _warn_of_same_epoch(self) -> None:
-        position = self.position()
-        again = self._shared.read_epoch == self.epoch and position == Position(self.epoch)
-        if again and self.plan.options.shuffle and not self._shared.warned_once():
+        whole = self.position() == Position(self.epoch)
+        if self._shared.read_epoch != self.epoch or (whole and not self.plan.options.shuffle):
+            return
+        if not self._shared.warned_once():
+            what = "is read again, in the same order" if whole else "is read again, and only what a state left of it"
             warnings.warn(
-                f"epoch {self.epoch} of {self.plan.spec.name} is read again, in the same order: call "
-                f"set_epoch({self.epoch + 1}) before the next one",
+                f"epoch {self.epoch} of {self.plan.spec.name} {what}: call set_epoch({self.epoch + 1}) before the next "
+                "one",
                 UserWarning,
                 stacklevel=3,
             )
@@ -314,6 +317,8 @@ class DedupDataset(IterableDataset[Any]):
         """
         saved = ReaderState.from_dict(state)
         saved.check(self.plan.pins, self.plan.opened)
+        # Whatever was read before: this is another pass.
+        self._shared.read_epoch = None
         if get_worker_info() is None:
             # In a worker the iterator's own state says where to go on; the shared position is the main process's.
             self._shared.load(saved.lockstep)
@@ -329,7 +334,8 @@ class DedupDataset(IterableDataset[Any]):
             loader: The loader.
             progress: Whether to show a progress bar of this rank's batches.
         """
-        steps = len(self)
+        # To count the batches may read all keys.
+        steps = len(self) if progress else None
         self._forget()
         self._tracking, tally = True, None
         try:
@@ -344,5 +350,14 @@ class DedupDataset(IterableDataset[Any]):
                     self._tally, self._seen_passes = tally, self._shared.worker_passes
                     bar.advance(task)
                     yield batch
+                # Of a pass without any batch, too, all is known.
+                self._seen_passes = self._shared.worker_passes
         finally:
             self._tracking = False
+
+
+def _check_least(**options: tuple[int | None, int]) -> None:
+    """Refuse numbers that are too small; each option has its value and the least one."""
+    for name, (value, least) in options.items():
+        if value is not None and value < least:
+            raise ConfigError(f"the option {name} is not valid", expected=f"{least} or more", got=str(value))

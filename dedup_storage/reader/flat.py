@@ -52,15 +52,20 @@ def flat_batch(batch: DedupBatch) -> DedupBatch:
         ("", INVERSE, torch.arange(len(inverse), device=inverse.device)),
     ]
     vocabularies = {}
+    extras: dict[str, tuple[Grain, Column]] = {}
     for name, grain in batch.grains.items():
         column = take_rows(batch[name], inverse) if grain is Grain.REQUEST else batch[name]
+        if column.values.dim() > 1:
+            # A buffer knows numbers of elements, not shapes.
+            extras[name] = (grain, column)
+            continue
         named += [(name, part, tensor) for part, tensor in column.tensors().items()]
         if column.vocabulary is not None:
             vocabularies[name] = column.vocabulary
     # Every tensor has a section and a count of its own, the first two being those of the index.
     sizes = tuple(tensor.numel() for _, _, tensor in named)
     layout = Layout(
-        batch.grains,
+        {name: grain for name, grain in batch.grains.items() if name not in extras},
         [
             Section(count, 0, tensor.element_size(), (Field(name, part, tensor.dtype),))
             for count, (name, part, tensor) in enumerate(named)
@@ -72,7 +77,7 @@ def flat_batch(batch: DedupBatch) -> DedupBatch:
         layout=layout,
         sizes=sizes,
         vocabularies=vocabularies,
-        extras={},
+        extras=extras,
     )
     for view, (*_, tensor) in zip(made.views, named, strict=True):
         made._view(view).copy_(tensor)

@@ -106,12 +106,23 @@ def keyed_jagged(present: Mapping[str, Column], columns: Sequence[str] | None, g
         from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
     except ImportError:
         raise MissingDependencyError("to_kjt needs torchrec", fix="Install torchrec.") from None
-    names = [n for n, c in present.items() if not c.values.is_floating_point()] if columns is None else list(columns)
+    if columns is None:
+        names = [n for n, c in present.items() if not c.values.is_floating_point() and c.vocabulary is None]
+    else:
+        names = list(columns)
+    if not names:
+        raise UsageError(f"the batch has no integer column at {grain} grain", fix="Name columns, or another grain.")
     values, lengths = [], []
     for name in names:
         if name not in present:
             raise UnknownColumnError(
                 f"the batch has no column {name} at {grain} grain", expected=known_names(name, present)
+            )
+        if present[name].vocabulary is not None:
+            raise UsageError(
+                f"the codes of the column {name} mean other strings in the next batch",
+                expected="ids that mean the same in every batch",
+                fix="Open the reader with strings='hash', or with a vocabulary of the column.",
             )
         column = present[name].known()
         keep = column.valid if column.offsets is None and column.valid is not None else None

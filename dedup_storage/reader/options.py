@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+import numpy as np
+import pyarrow as pa
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from dedup_storage.errors import ConfigError
 from dedup_storage.keys import KeyKind, plain_keys
@@ -47,8 +57,8 @@ class Filters(BaseModel):
         users: User keys: integers, or texts in their plain form. Floats and truth values are no keys.
         buckets: User buckets.
         where: Column -> a value, a list of values (``None`` is null), or comparisons such as ``{">=": 18, "<": 30}``,
-            which no null satisfies. On an impression's column they choose impressions, and requests without any of
-            these are left out.
+            which no null satisfies. Values and lists of NumPy, Arrow or pandas are taken as Python's own. On an
+            impression's column they choose impressions, and requests without any of these are left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +84,7 @@ class Filters(BaseModel):
     @field_validator("where")
     @classmethod
     def _conditions(cls, where: dict[str, Any]) -> dict[str, Any]:
+        where = {column: _plain_wanted(wanted) for column, wanted in where.items()}
         for column, wanted in where.items():
             if isinstance(wanted, Mapping):
                 unknown = [sign for sign in wanted if sign not in _COMPARISONS]
@@ -82,9 +93,14 @@ class Filters(BaseModel):
                         f"the filter on {column} compares by {', '.join(map(str, unknown)) or 'nothing'}; "
                         f"comparisons are {', '.join(_COMPARISONS)} with a value"
                     )
-            elif isinstance(wanted, set | frozenset | tuple | list) and not wanted:
+            elif isinstance(wanted, tuple | list) and not wanted:
                 raise ValueError(f"the filter on {column} lists no value")
-        return {c: sorted(w, key=str) if isinstance(w, set | frozenset) else w for c, w in where.items()}
+        return where
+
+    @field_serializer("where", when_used="json")
+    def _described(self, where: dict[str, Any]) -> dict[str, Any]:
+        """Bytes that are no text as their hexadecimal digits: JSON has no bytes."""
+        return {column: _each(wanted, _shown) for column, wanted in where.items()}
 
     @field_validator("users", mode="before")
     @classmethod
@@ -217,6 +233,45 @@ class ReadOptions(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError("the reader's options are not valid: " + explain_validation(error, cls)) from None
+
+
+def _plain_wanted(wanted: Any) -> Any:
+    """What a filter asks of a column, in values of Python; sets in an order of their own."""
+    if isinstance(wanted, set | frozenset):
+        wanted = sorted(wanted, key=str)
+    elif isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes | Mapping | tuple | list | pa.Scalar):
+        # An array without a dimension is one value.
+        wanted = list(wanted) if getattr(wanted, "ndim", 1) else wanted
+    return _each(wanted, _plain_value)
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.datetime64):
+        # Python's times have microseconds; of nanoseconds NumPy would give a bare number.
+        days = np.datetime_data(value.dtype)[0] in ("Y", "M", "W", "D")
+        return value.astype("datetime64[D]" if days else "datetime64[us]").item()
+    if isinstance(value, pa.Scalar):
+        return value.as_py()
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def _shown(value: Any) -> Any:
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return f"0x{value.hex()}"
+
+
+def _each(wanted: Any, change: Callable[[Any], Any]) -> Any:
+    """A value, each of a list, or each that something is compared with, changed."""
+    if isinstance(wanted, Mapping):
+        return {sign: change(value) for sign, value in wanted.items()}
+    if not isinstance(wanted, tuple | list):
+        return change(wanted)
+    changed = [change(value) for value in wanted]
+    return tuple(changed) if isinstance(wanted, tuple) else changed
 
 
 def _shortened(value: Any) -> Any:

@@ -143,6 +143,7 @@ class ReaderState:
                 "the state is not a state of this reader",
                 expected=f"format {FORMAT} or {_FORMAT_AHEAD}",
                 got=str(values.get("format")),
+                fix="A StatefulDataLoader's state goes to its loader, or through merge_states to the dataset.",
             )
         if values.get("loose"):
             raise StateMismatchError(

@@ -62,15 +62,29 @@ def history_digests(offsets: Tensor, *columns: Tensor) -> list[bytes]:
 
     Args:
         offsets: (R + 1,) int64, on the CPU.
-        columns: (T,) or (T, ...) each, on the CPU: everything that the encoder reads.
+        columns: (T,) or (T, ...) each, on the CPU: everything that the encoder reads, in values that mean the same in
+            every batch. Codes of a batch's own vocabulary do not: pass ``column.ids()``.
 
     Returns:
         R digests of 16 bytes (BLAKE2b).
+
+    Raises:
+        UsageError: a column has another number of elements than the offsets tell of.
     """
     rows = [c.detach().contiguous() for c in columns]
+    bounds = offsets.tolist()
+    # What lies outside of the offsets would be in no digest, and a change there would not be seen.
+    wrong = [len(c) for c in rows if len(c) != (bounds or [0])[-1]]
+    if wrong or (bounds and bounds[0] != 0):
+        raise UsageError(
+            "the offsets do not fit the history's columns",
+            expected=f"from 0 to {wrong[0] if wrong else bounds[-1]}",
+            got=f"from {bounds[0] if bounds else 0} to {bounds[-1] if bounds else 0}",
+            fix="Pass the offsets and the values of the same lists.",
+        )
     head = repr([(str(c.dtype), tuple(c.shape[1:])) for c in rows]).encode()
     found = []
-    for first, last in pairwise(offsets.tolist()):
+    for first, last in pairwise(bounds):
         digest = blake2b(head, digest_size=16)
         for column in rows:
             digest.update(column[first:last].view(torch.uint8).numpy().tobytes() if last > first else b"")
@@ -201,7 +215,9 @@ def _joined(entries: Sequence[_Entry], device: torch.device | str | None) -> Enc
     for number in range(len(entries[0].layers) if entries else 0):
         sides = [[entry.layers[number][side] for entry in entries] for side in (0, 1)]
         if device is not None:
-            sides = [[rows.to(device, non_blocking=True) for rows in side] for side in sides]
+            # Rows on their way to the CPU would be read before they have come.
+            beside = torch.device(device).type != "cpu"
+            sides = [[rows.to(device, non_blocking=beside) for rows in side] for side in sides]
         keys, values = (torch.cat(side) for side in sides)
         layers.append((keys, values))
     return EncodedContexts(tuple(layers), offsets.to(layers[0][0].device) if layers else offsets)

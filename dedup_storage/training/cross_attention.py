@@ -65,6 +65,15 @@ class _Layer(nn.Module):
         return out
 
 
+def _cover(offsets: Tensor, tokens: int) -> bool:
+    """Whether each token lies in one context. Waits for the device once."""
+    if offsets.dim() != 1 or not len(offsets):
+        return False
+    falls = (offsets[1:] < offsets[:-1]).sum()
+    first, last, wrong = torch.stack([offsets[0], offsets[-1], falls]).tolist()
+    return (first, last, wrong) == (0, tokens, 0)
+
+
 class DedupTransformer(nn.Module):
     """Layers over contexts of R requests, and over B candidates that read them.
 
@@ -110,13 +119,14 @@ class DedupTransformer(nn.Module):
             offsets: (R + 1,) int64.
 
         Raises:
-            UsageError: the offsets do not end at T.
+            UsageError: the offsets do not ascend from 0 to T.
         """
-        if offsets.dim() != 1 or not len(offsets) or int(offsets[-1]) != len(tokens):
+        if not _cover(offsets, len(tokens)):
             raise UsageError(
                 "the offsets do not fit the tokens",
-                expected=f"(R + 1,) up to {len(tokens)}",
+                expected=f"(R + 1,) ascending from 0 to {len(tokens)}",
                 got=str(tuple(offsets.shape)),
+                fix="Pass the offsets of the list column that the tokens are of, from its first row to its last.",
             )
         kept = []
         for number, layer in enumerate(self._layers):
@@ -156,6 +166,9 @@ class DedupTransformer(nn.Module):
         Returns:
             (B, W), what the ordinary transformer over [context, candidate] gives at the candidate.
         """
+        if not contexts.layers and not len(candidates):
+            # A cache that was asked for no context knows of no layers.
+            return candidates
         windows = contexts.windows if contexts.windows is not None else Windows.of_offsets(contexts.offsets)
         for number, (layer, (keys, values)) in enumerate(zip(self._layers, contexts.layers, strict=True)):
             queries, own_keys, own_values = layer.split(candidates)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dedup_storage.errors import UsageError
 from dedup_storage.training.labels import design_effect, intraclass_correlation, pearson
-from dedup_storage.training.masks import negative_mask
+from dedup_storage.training.masks import NULL_ID, negative_mask
 
 __all__ = ["BatchStatistics", "OrderReport", "RequestBatch", "diagnose_order"]
 
@@ -51,7 +51,8 @@ class BatchStatistics:
     """Batches in one order; shares are over all pairs of all batches.
 
     A pair is a positive impression i and another impression j of its batch, which in-batch losses take for a negative.
-    It is false when somewhere in what was read the user of i has item j as a positive.
+    It is false when somewhere in what was read the user of i has item j as a positive. A missing item equals no item,
+    and is a negative of nobody, as in the loss.
 
     Attributes:
         batches: Batches looked at.
@@ -142,13 +143,16 @@ class _Seen:
     sizes: tuple[int, ...]
     users: Tensor
     items: Tensor
+    missing: Tensor
     requests: Tensor
     labels: Tensor
     unlabelled: bool
 
     def permuted(self, order: Tensor) -> _Seen:
-        users, items, requests, labels = (t[order] for t in (self.users, self.items, self.requests, self.labels))
-        return _Seen(self.sizes, users, items, requests, labels, self.unlabelled)
+        users, items, missing, requests, labels = (
+            t[order] for t in (self.users, self.items, self.missing, self.requests, self.labels)
+        )
+        return _Seen(self.sizes, users, items, missing, requests, labels, self.unlabelled)
 
     def batches(self) -> list[slice]:
         bounds = [0, *torch.tensor(self.sizes).cumsum(0).tolist()]
@@ -185,8 +189,9 @@ def _collect(batches: Iterable[RequestBatch], label: str | None, max_batches: in
     if not users:
         raise UsageError("there is nothing to diagnose: no batch holds an impression")
     user = torch.cat(users).unique(return_inverse=True)[1]
-    item = torch.cat(items).unique(return_inverse=True)[1]
-    return _Seen(tuple(len(u) for u in users), user, item, torch.cat(requests), torch.cat(labels), unlabelled)
+    ids = torch.cat(items)
+    item, missing = ids.unique(return_inverse=True)[1], ids == NULL_ID
+    return _Seen(tuple(len(u) for u in users), user, item, missing, torch.cat(requests), torch.cat(labels), unlabelled)
 
 
 class _Known:
@@ -215,17 +220,20 @@ def _measure(seen: _Seen, positive: Tensor, known: _Known) -> BatchStatistics:
         right.append(labels[1:])
         users_in.append(len(users.unique()))
         own_items, item_of = items.unique(return_inverse=True)
-        items_in.append(len(own_items))
+        missing = seen.missing[place]
+        items_in.append(len(own_items) - int(missing.any()))
+        known_items = items.masked_fill(missing, NULL_ID)
         for rows in positive[place].nonzero(as_tuple=True)[0].split(_ROWS):
             own_users, user_of = users[rows].unique(return_inverse=True)
-            wrong = known.table(own_users, own_items)[user_of][:, item_of]
-            mask = negative_mask(users[rows], items[rows], users, items, rows)
-            # The impression itself is in all three; it is no pair.
+            wrong = known.table(own_users, own_items)[user_of][:, item_of] & ~missing
+            mask = negative_mask(users[rows], known_items[rows], users, known_items, rows)
+            # The impression itself is in all three, unless it has no item; it is no pair.
             anchors += len(rows)
             pairs += len(rows) * (len(users) - 1)
-            false += int(wrong.sum()) - len(rows)
+            own = len(rows) - int(missing[rows].sum())
+            false += int(wrong.sum()) - own
             kept += int(mask.sum()) - len(rows)
-            false_kept += int((wrong & mask).sum()) - len(rows)
+            false_kept += int((wrong & mask).sum()) - own
             lonely += int((mask.sum(1) == 1).sum())
     number = len(seen.sizes)
     return BatchStatistics(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -68,6 +71,14 @@ class StreamingLogQ(nn.Module):
         self.register_buffer("step", torch.tensor(0, dtype=torch.int64))
         self.register_buffer("last", torch.zeros(num_hashes, num_buckets, dtype=torch.int64))
         self.register_buffer("distance", torch.zeros(num_hashes, num_buckets))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the state; in a model of half precision distances stay as they are: float16 ends at step 65,504."""
+        distance = self.distance
+        super()._apply(fn, recurse)
+        if torch.finfo(self.distance.dtype).bits < torch.finfo(distance.dtype).bits:
+            self.distance = distance.to(self.distance.device)
+        return self
 
     def _buckets(self, item_ids: Tensor, seed: int) -> Tensor:
         return _mix(item_ids.to(torch.int64), seed).remainder(self.num_buckets)

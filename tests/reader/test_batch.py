@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from dedup_storage.errors import InverseIndexError, MissingDependencyError, UnknownColumnError
+from dedup_storage.errors import InverseIndexError, MissingDependencyError, UnknownColumnError, UsageError
 from dedup_storage.reader import Column, DedupBatch, DedupDataset
 from dedup_storage.schema import Grain
 from dedup_storage.training.masks import NULL_ID
@@ -64,6 +65,10 @@ def test_negative_mask_equals_the_formula(batch: DedupBatch) -> None:
     gathered = small.negative_mask(padded_users, padded_items, item_column="small", first=2)
     assert gathered[:, 2:].tolist() == slow
     assert bool(gathered[:, :2].all())
+    # One impression would be compared with anything, without a word.
+    for wrong in ({"users": padded_users}, {"users": padded_users, "items": padded_items, "first": 3}):
+        with pytest.raises(UsageError, match="the candidates do not fit"):
+            small.negative_mask(**wrong, item_column="small")
 
 
 def test_weighted_moments_equal_the_expanded_ones(batch: DedupBatch) -> None:
@@ -72,6 +77,23 @@ def test_weighted_moments_equal_the_expanded_ones(batch: DedupBatch) -> None:
     expanded = batch.expand(rows)
     torch.testing.assert_close(mean, expanded.mean(0))
     torch.testing.assert_close(variance, expanded.var(0, unbiased=False))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weighted_moments_of_half_precision_count_every_impression(
+    batches: list[DedupBatch], dtype: torch.dtype
+) -> None:
+    # 80,000 impressions: more than float16 holds, of requests whose numbers bfloat16 cannot tell apart.
+    lengths = [257, 255, 79_488]
+    layout, sizes = batches[0].layout, (3, 0, *batches[0].sizes[2:])
+    buffer = torch.zeros(layout.bases(sizes)[-1], dtype=torch.uint8)
+    large = replace(batches[0], buffer=buffer, sizes=sizes)
+    large.lengths.copy_(torch.tensor(lengths))
+    rows = torch.tensor([[100.0], [-100.0], [0.0]], dtype=dtype)
+    mean, variance = large.weighted_moments(rows)
+    expanded = rows.double().repeat_interleave(torch.tensor(lengths), 0)
+    torch.testing.assert_close(mean, expanded.mean(0).to(dtype))
+    torch.testing.assert_close(variance, expanded.var(0, unbiased=False).to(dtype))
 
 
 def test_nested_padded_and_plain_forms(batch: DedupBatch) -> None:

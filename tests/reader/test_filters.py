@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from dedup_storage.errors import ConfigError, SchemaError, StateMismatchError, UnknownColumnError
 from dedup_storage.layout import ROLE_PROPERTY, Layout
-from dedup_storage.reader import DedupDataset
+from dedup_storage.reader import DedupDataset, Filters
+from dedup_storage.reader.open.conditions import Condition
+from dedup_storage.reader.options import ReadOptions
+from dedup_storage.schema import Grain
 from tests.reader.lake import Lake, Log, make_log
 
 Row = dict[str, Any]
@@ -56,6 +61,14 @@ CASES: list[tuple[dict[str, Any], Callable[[Row], bool]]] = [
     ({"event_date": "2022-01-08"}, lambda r: r["event_date"].day == 8),
     ({"start": "2022-01-09", "category": "c1"}, lambda r: r["category"] == "c1" and r["event_date"].day == 9),
     ({"where": {"user_id": "usér-3-日"}}, lambda r: r["user_id"] == "usér-3-日"),
+    (
+        {"age": {">=": np.float32(10)}, "position": np.array([0, 2])},
+        lambda r: (r["age"] or 0) >= 10 and r["position"] in (0, 2),
+    ),
+    (
+        {"event_date": np.datetime64("2022-01-08"), "category": pa.array(["c1", "c2"])},
+        lambda r: r["event_date"].day == 8 and r["category"] in ("c1", "c2"),
+    ),
 ]
 
 
@@ -112,3 +125,31 @@ def test_a_state_names_the_filters(lake: Lake, log: Log) -> None:
     state = DedupDataset("filter_split", lake.settings, filters={"label": 1}).state_dict()
     with pytest.raises(StateMismatchError, match=r"filters was \{'where': \{'label': 1\}\}"):
         DedupDataset("filter_split", lake.settings, filters={"label": 0}).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted", "kept"),
+    [
+        (pa.array([2**64 - 1, 5, None], pa.uint64()).cast(pa.decimal128(20, 0)), 2**64 - 1, [True, False, False]),
+        (pa.array([2**63, 5, None], pa.uint64()).cast(pa.decimal128(20, 0)), {">=": 2**63}, [True, False, False]),
+        (pa.array([b"\xff", b"ab", None]), b"\xff", [True, False, False]),
+        (pa.array([b"\xff", b"ab", None]), [b"ab", None], [False, True, True]),
+        (pa.array([3, 4, None]), range(4), [True, False, False]),
+        (pa.array([3, 4, None]), pa.scalar(4), [False, True, False]),
+        (pa.array([3, 4, None]), np.array(4), [False, True, False]),
+        (pa.array([3, 4, None]), (n for n in (4, None)), [False, True, True]),
+        (pa.array([0, 10**9, None], pa.timestamp("us")), np.datetime64(10**12, "ns"), [False, True, False]),
+    ],
+)
+def test_values_of_every_kind_are_asked_for(values: pa.Array, wanted: object, kept: list[bool]) -> None:
+    filters = Filters.model_validate({"where": {"column": wanted}})
+    condition = Condition("column", values.type, Grain.REQUEST, None, filters.where["column"])  # type: ignore[arg-type]
+    assert condition.mask(pa.chunked_array([values])).to_pylist() == kept
+    assert json.loads(json.dumps(filters.dumped())) == filters.dumped()
+    assert ReadOptions(filters=filters).described()["filters"]["where"]
+
+
+def test_a_number_that_no_column_holds_is_told() -> None:
+    condition = Condition("column", pa.int64(), Grain.REQUEST, None, 2**63)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="the filter on column asks for a value that the column cannot hold"):
+        condition.mask(pa.chunked_array([pa.array([1])]))

@@ -28,6 +28,10 @@ def test_every_request_value_stands_beside_each_of_its_impressions(lake: Lake, n
         assert torch.equal(flat.negative_mask(), batch.negative_mask())
         assert flat.num_bytes > batch.num_bytes
         assert flat.num_bytes == flat.buffer.numel()
+        vectors = torch.rand(batch.num_requests, 3)
+        wide = flat_batch(extended.with_columns(requests={"vectors": vectors}))
+        assert torch.equal(wide["vectors"].values, batch.expand(vectors))
+        assert set(wide) == {*extended, "vectors"}
 
 
 def test_an_empty_batch_stays_empty(lake: Lake, name: str) -> None:

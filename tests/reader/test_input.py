@@ -24,6 +24,7 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import (
     ConfigError,
     DatasetNotFoundError,
+    SchemaError,
     StorageError,
     UnknownColumnError,
     VersionNotFoundError,
@@ -53,6 +54,10 @@ def double_price(requests: pa.Table, impressions: pa.Table) -> tuple[pa.Table, p
     place = impressions.column_names.index("item_id")
     doubled = pa.array(impressions["item_id"].to_numpy() * 2)
     return requests, impressions.set_column(place, "item_id", doubled)
+
+
+def add_a_column(requests: pa.Table, impressions: pa.Table) -> tuple[pa.Table, pa.Table]:
+    return requests, impressions.append_column("added", pa.array(range(impressions.num_rows), pa.int64()))
 
 
 def test_19_an_empty_filter_result_is_an_empty_epoch(lake: Lake) -> None:
@@ -88,6 +93,9 @@ def test_bucket_filters_partition_the_dataset(lake: Lake) -> None:
     whole = requests_of(deliver(DedupDataset("input_tests", lake.settings)))
     assert sorted(key for part in parts for key in part) == sorted(whole)
     assert sum(map(bool, parts)) > 1
+    for wrong in ([4], [0, -1]):
+        with pytest.raises(ConfigError, match=r"buckets that input_tests does not have; expected 0 to 3"):
+            DedupDataset("input_tests", lake.settings, filters={"buckets": wrong})
 
 
 def test_20_an_unknown_column_raises_with_the_known_ones_named(lake: Lake) -> None:
@@ -151,6 +159,10 @@ def test_hooks_see_deduplicated_rows_before_and_after_tensors(lake: Lake) -> Non
     plain = deliver(DedupDataset("input_tests", lake.settings, batch_size=10))
     doubled = deliver(DedupDataset("input_tests", lake.settings, batch_size=10, arrow_transform=double_price), 1)
     assert [(i, k, tuple(2 * x for x in items)) for i, k, items in plain] == doubled
+    # Where no impression column is read a hook may still add some.
+    for batch in DedupDataset("input_tests", lake.settings, batch_size=10, columns="age", arrow_transform=add_a_column):
+        assert list(batch.impressions) == ["added"]
+        assert len(batch["added"]) == batch.num_impressions
 
 
 def test_23_early_break_and_concurrent_iterators(lake: Lake) -> None:
@@ -237,8 +249,13 @@ def test_unknown_dataset_version_and_sample_are_named(lake: Lake, tmp_path: Path
         DedupDataset("input_tests", lake.settings, sample="small")
     with pytest.raises(TypeError, match="batch_sze"):
         DedupDataset("input_tests", lake.settings, batch_sze=3)  # type: ignore[call-arg]
-    with pytest.raises(ConfigError, match="batch_size"):
-        DedupDataset("input_tests", lake.settings, batch_size=0)
+    small: tuple[dict[str, Any], ...] = ({"batch_size": 0}, {"threads": 0}, {"prefetch": -1})
+    for option in small:
+        with pytest.raises(ConfigError, match=next(iter(option))):
+            DedupDataset("input_tests", lake.settings, **option)
+    for column, told in (("item_id", "at impression grain"), ("age", "got float at request grain")):
+        with pytest.raises(SchemaError, match=f"measured in tokens of the column {column};.*{told}"):
+            DedupDataset("input_tests", lake.settings, unit="tokens", tokens=column)
     with pytest.raises(DatasetNotFoundError):
         DedupDataset("anything", Settings(warehouse=str(tmp_path / "empty")))
 
@@ -266,6 +283,7 @@ def test_a_missing_and_a_corrupted_file_are_named_with_what_was_delivered(lake: 
             received.extend(take_all(dataset, received))
         delivered = len(received)
         assert path.name in str(caught.value)
+        assert "pin the version" in str(caught.value)
         assert f"{counted(delivered, 'batch', 'was')} delivered before it by this reader" in str(caught.value)
         assert f"the last was batch {delivered - 1}" in str(caught.value)
         with pytest.raises(StorageError, match=path.name):

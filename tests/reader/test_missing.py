@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 import types
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 from dedup_storage.errors import SchemaError, UsageError
 from dedup_storage.reader import Column, DedupBatch, DedupDataset
-from dedup_storage.reader.decode.encode import encode_scalars
+from dedup_storage.reader.decode.encode import Forms, Strings, encode_scalars
+from dedup_storage.reader.decode.pack import BatchPacker, Part
+from dedup_storage.reader.decode.window import encode_window
+from dedup_storage.reader.hashing import hash_strings
+from dedup_storage.reader.progress import Progress
 from dedup_storage.schema import Grain
 from dedup_storage.training.masks import NULL_ID
 from tests.reader.lake import Lake, make_log
@@ -59,9 +66,26 @@ def test_a_jagged_tensor_of_torchrec_has_no_null_elements(batch: DedupBatch, mon
     module = types.ModuleType("torchrec.sparse.jagged_tensor")
     module.KeyedJaggedTensor = lambda **parts: made.update(parts)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torchrec.sparse.jagged_tensor", module)
-    batch.to_kjt(columns=["tags"])
-    assert int(made["values"].min()) >= 0
+    hashed = replace(batch["tags"], values=batch["tags"].ids(), vocabulary=None)
+    batch.with_columns(requests={"tags": hashed}).to_kjt(columns=["tags"])
+    words = [word for told in batch["tags"].decode() for word in told or () if word is not None]
+    assert made["values"].tolist() == hash_strings(pa.array(words)).tolist()
     assert made["lengths"].tolist() == [sum(w is not None for w in told or ()) for told in batch["tags"].decode()]
+
+
+def test_codes_of_one_batch_are_no_ids_for_torchrec(batch: DedupBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    module = types.ModuleType("torchrec.sparse.jagged_tensor")
+    module.KeyedJaggedTensor = lambda **parts: made.update(parts)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchrec.sparse.jagged_tensor", module)
+    batch.to_kjt()
+    assert made["keys"] == [
+        n for n, c in batch.requests.items() if c.values.dtype != torch.float32 and not c.vocabulary
+    ]
+    with pytest.raises(UsageError, match="the codes of the column tags mean other strings in the next batch"):
+        batch.to_kjt(columns=["tags"])
+    with pytest.raises(UsageError, match="no integer column at request grain"):
+        batch.to_kjt(columns=[])
 
 
 def test_a_null_item_equals_no_item_and_is_no_negative(batch: DedupBatch) -> None:
@@ -94,3 +118,73 @@ def test_unsigned_integers_of_64_bits_stay_what_they_are() -> None:
     assert column.ids().tolist()[4] == NULL_ID
     with pytest.raises(SchemaError, match=r"decimal\(20,0\)"):
         encode_scalars([pa.array([-1]).cast(pa.decimal128(20, 0))], "dictionary")
+
+
+WORDS = ["b", None, "a", "b"]
+# Forms in which Arrow, pandas and polars give one column, and what a batch holds of it.
+FORMS: dict[str, tuple[list[Any], list[Any]]] = {
+    "text": (
+        [
+            pa.array(WORDS, pa.string_view()),
+            pa.array(WORDS, pa.large_string()).dictionary_encode(),
+            pa.DictionaryArray.from_arrays(pa.array([1, None, 0, 1], pa.uint32()), pa.array(["a", "b"])),
+            pa.DictionaryArray.from_arrays(pa.array([1, 2, 0, 1]), pa.array(["a", "b", None])),
+            pa.chunked_array(
+                [
+                    pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["b", None])),
+                    pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["a", "b"])),
+                ]
+            ),
+        ],
+        WORDS,
+    ),
+    "bytes": ([pa.array([b"\xff", None, b"", b"\xff"], pa.binary_view())], [b"\xff", None, b"", b"\xff"]),
+    "numbers": ([pa.array([7, None, 5, 7]).dictionary_encode()], [7, None, 5, 7]),
+    "days": ([pa.array([dt.date(1970, 1, 2), None] * 2, kind) for kind in (pa.date32(), pa.date64())], [1, None] * 2),
+    "times of day": (
+        [pa.array([dt.time(0, 0, 1), None] * 2, kind) for kind in (pa.time32("ms"), pa.time64("ns"))],
+        [1_000_000, None] * 2,
+    ),
+    "durations": (
+        [pa.array([dt.timedelta(seconds=1), None] * 2, pa.duration(unit)) for unit in ("s", "ns")],
+        [1_000_000, None] * 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("strings", ["dictionary", "hash"])
+@pytest.mark.parametrize("kind", list(FORMS))
+def test_a_column_of_a_hook_is_the_same_in_every_form(kind: str, strings: Strings) -> None:
+    forms, values = FORMS[kind]
+    packer = BatchPacker("user", "item", (), (), Forms(strings))
+    lengths = np.ones(4, dtype=np.int64)
+    for form in forms:
+        lists = [form.slice(0, 2).to_pylist(), [], form.slice(2).to_pylist(), []]
+        elements = form.type.value_type if isinstance(form.type, pa.DictionaryType) else form.type
+        table = pa.table({"one": form, "many": pa.array(lists, pa.list_(elements))})
+        batch = packer.pack(
+            [Part(encode_window(table, table.select([]), lengths, None, packer.forms), (0, 4), (0, 0), lengths * 0)],
+            Progress(),
+        )
+        text = isinstance(values[0], str | bytes)
+        for column in (batch["one"], batch["many"]):
+            ids = column.ids().tolist()
+            assert [i == NULL_ID for i in ids] == [value is None for value in values]
+            if text:
+                hashes = hash_strings(pa.array(values)).tolist()
+                assert [i for i in ids if i != NULL_ID] == [
+                    h for h, v in zip(hashes, values, strict=True) if v is not None
+                ]
+        if not text or strings == "dictionary":
+            assert batch["one"].decode() == values
+            assert batch["many"].decode() == [values[:2], [], values[2:], []]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.nulls(2), pa.array([{"a": 1}] * 2), pa.array([[[1]]] * 2), pa.array([[1]] * 2, pa.list_(pa.int64(), 1))],
+)
+def test_a_column_of_a_hook_without_a_tensor_form_is_named(column: pa.Array) -> None:
+    table = pa.table({"odd": column})
+    with pytest.raises(SchemaError, match=r"the column odd has no tensor form.*cast it in arrow_transform"):
+        encode_window(table, table.select([]), np.ones(2, dtype=np.int64), None, Forms())

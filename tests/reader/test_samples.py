@@ -132,7 +132,7 @@ def test_capped_samples_are_sent_to_materialise(lake: Lake) -> None:
 
 
 def test_an_empty_batch_has_the_weights(lake: Lake) -> None:
-    lake.write("padded", make_log(users=2, requests_per_user=1))
+    lake.write("padded", make_log(users=2, requests_per_user=1), row_group_rows=2)
     put(lake, "padded", "requests", "all", {"fraction": 1.0})
     ranks = [
         list(DedupDataset("padded", lake.settings, sample="all", rank=r, world_size=4, ends="pad", splits=4))
@@ -141,3 +141,5 @@ def test_an_empty_batch_has_the_weights(lake: Lake) -> None:
     empty = [b for batches in ranks for b in batches if not b.num_requests]
     assert empty
     assert empty[0]["request_weight"].values.shape == (0,)
+    # No impression column is read, and every request of the files is in the sample.
+    assert read(DedupDataset("padded", lake.settings, sample="all", columns=["age"]))[0] == {0: 1.0, 1: 1.0}

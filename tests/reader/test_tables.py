@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-import pytest
-from pyiceberg.types import DoubleType, LongType
+import datetime as dt
+from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from pyiceberg.table.name_mapping import create_mapping_from_schema
+from pyiceberg.transforms import BucketTransform
+from pyiceberg.types import DateType, DoubleType, LongType
+
+from dedup_storage.errors import StorageError
 from dedup_storage.layout import ROLE_PROPERTY, Layout
 from dedup_storage.reader import DedupDataset
+from dedup_storage.reader.progress import Progress
 from tests.reader.lake import Lake, make_log
 
 
@@ -48,6 +57,7 @@ def test_renamed_added_and_widened_columns_are_read_by_field_id(lake: Lake, name
     lake.write(name, log)
     with lake.table(name, "requests").update_schema() as update:
         update.add_column("bonus", LongType())
+        update.add_column("joined", DateType(), default_value=dt.date(2024, 2, 29))
         update.update_column("age", field_type=DoubleType())
     with lake.table(name, "impressions").update_schema() as update:
         update.rename_column("price", "cost")
@@ -61,6 +71,8 @@ def test_renamed_added_and_widened_columns_are_read_by_field_id(lake: Lake, name
     for batch in DedupDataset(name, lake.settings):
         # Another tool's column: with one that it renamed, all that are there are shown.
         assert batch["bonus"].decode() == [None] * batch.num_requests
+        # Rows that are older than a column have its default there, as for every other reader.
+        assert batch["joined"].decode() == [19_782] * batch.num_requests
         assert str(batch["age"].values.dtype) == "torch.float64"
         assert str(batch["position"].values.dtype) == "torch.int64"
         costs += batch["cost"].decode()
@@ -68,6 +80,36 @@ def test_renamed_added_and_widened_columns_are_read_by_field_id(lake: Lake, name
         c for c in log.impressions["price"].to_pylist() if c is not None
     )
     assert "price" in next(iter(DedupDataset(name, lake.settings, version=1)))
+
+
+def test_files_of_another_writer_are_read_by_the_tables_mapping_and_partitions(lake: Lake, name: str) -> None:
+    """As in a log that was taken over: columns renamed since, and dates that are in the folders' names alone."""
+    log = make_log(users=3)
+    lake.write(name, log, buckets=1, layout=Layout.FLAT)
+    table = lake.table(name, "logs")
+    for file in table.inspect.files()["file_path"].to_pylist():
+        rows = pq.read_table(file.removeprefix("file://")).drop_columns("event_date")
+        bare = pa.schema([pa.field(f.name, f.type) for f in rows.schema])
+        pq.write_table(
+            pa.table(dict(zip(bare.names, rows.columns, strict=True)), schema=bare), file.removeprefix("file://")
+        )
+    with table.transaction() as change:
+        change.set_properties(
+            {"schema.name-mapping.default": create_mapping_from_schema(table.schema()).model_dump_json()}
+        )
+    with table.update_schema() as update:
+        update.rename_column("price", "cost")
+    table.append(table.scan().to_arrow().slice(0, 0))
+    lake.tag(name, 2)
+    found = pa.concat_tables(
+        batch.to_arrow().select(["event_date", "cost"]) for batch in DedupDataset(name, lake.settings)
+    )
+    stored = log.impressions.select(["event_date", "price"]).rename_columns(["event_date", "cost"])
+    as_read = stored.set_column(0, "event_date", stored["event_date"].cast(pa.int32()))
+    order = [("event_date", "ascending"), ("cost", "ascending")]
+    assert found.sort_by(order).to_pylist() == as_read.sort_by(order).to_pylist()
+    day = DedupDataset(name, lake.settings, filters={"event_date": "2022-01-08"})
+    assert day.plan.num_impressions == as_read["event_date"].to_pylist().count(19_000)
 
 
 @pytest.mark.parametrize("layout", list(Layout))
@@ -80,3 +122,37 @@ def test_a_large_file_is_several_units_cut_at_its_row_groups(lake: Lake, name: s
     assert sorted(found) == sorted(log.requests["request_id"].to_pylist())
     items = [item for batch in dataset for item in batch["item_id"].decode()]
     assert sorted(items) == sorted(log.impressions["item_id"].to_pylist())
+
+
+def test_files_of_former_partitions_have_no_bucket(lake: Lake, name: str) -> None:
+    """Whoever asks for some buckets would be given the users of all of them."""
+    log = make_log(users=4)
+    lake.write(name, log, buckets=2, layout=Layout.FLAT)
+    table = lake.table(name, "logs")
+    with table.update_spec() as update:
+        update.remove_field("user_bucket")
+        update.add_field("user_id", BucketTransform(8), "eighths")
+    table.append(table.scan().to_arrow().slice(0, 1))
+    lake.tag(name, 2)
+    one = DedupDataset(name, lake.settings, version=1, filters={"buckets": [1]})
+    assert 0 < one.plan.num_requests < 20
+    with pytest.raises(StorageError, match=r"not divided into those of .*; expected bucket\[2\] of user_id"):
+        DedupDataset(name, lake.settings, filters={"buckets": [1]})
+
+
+def test_a_column_has_the_type_of_the_table_that_it_is_read_of(lake: Lake, name: str) -> None:
+    """A log's table may still have a column of another version, of the name of a group's."""
+    log = make_log(users=2)
+    spec = lake.write(name, log)
+    score = log.requests.select(["user_id", "request_id", "event_date"])
+    score = score.append_column("score", pa.array([0.5] * score.num_rows))
+    table = lake.create(f"{name}.fg_score", score.schema, spec, {ROLE_PROPERTY: "features"})
+    lake.append(table, score, ["user_id", "request_id"])
+    lake.tag(name, 1, ["fg_score"])
+    plan = DedupDataset(name, lake.settings, columns=["score", "age"]).plan
+    stale = replace(plan.source.requests, fields={**plan.source.requests.fields, "score": (99, pa.string())})
+    left = replace(plan, source=replace(plan.source, requests=stale))
+    empty = left.empty_batch(Progress(), None)
+    assert {n: c.values.dtype for n, c in empty.requests.items()} == {
+        "user_id": torch.int64, "request_id": torch.int64, "score": torch.float64, "age": torch.float32
+    }  # fmt: skip

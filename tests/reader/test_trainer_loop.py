@@ -120,6 +120,35 @@ def test_an_epoch_read_again_is_told_once(opened: Opener) -> None:
         assert contents(ordered) == contents(ordered)
 
 
+def test_the_rest_of_an_epoch_read_again_is_told(opened: Opener) -> None:
+    """A loop that never calls ``set_epoch`` would read what a state has left over, and nothing else, for good."""
+    for shuffle in (True, False):
+        first = opened(shuffle=shuffle)
+        next(iter(first))
+        again = opened(shuffle=shuffle)
+        again.load_state_dict(first.state_dict())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            rest = deliver(again)
+            again.load_state_dict(first.state_dict())
+            assert deliver(again) == rest
+        with pytest.warns(UserWarning, match=r"epoch 0 .* only what a state left of it: call set_epoch\(1\)"):
+            assert deliver(again) == rest
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_without_a_batch_has_a_state(opened: Opener, workers: int) -> None:
+    whole = opened()
+    for _ in whole.track(DataLoader(whole, batch_size=None)):
+        continue
+    ended = opened()
+    ended.load_state_dict(whole.state_dict())
+    assert list(ended.track(DataLoader(ended, batch_size=None, num_workers=workers))) == []
+    later = opened()
+    later.load_state_dict(ended.state_dict())
+    assert (len(later), later.state_dict()["epoch"]) == (0, 0)
+
+
 def test_len_does_not_make_later_epochs_warn(opened: Opener) -> None:
     dataset = opened()
     loader = DataLoader(dataset, batch_size=None)

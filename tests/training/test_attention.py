@@ -101,8 +101,8 @@ def with_moments(case: Case, *, hide: bool = True) -> Case:
     return replace(case, moments=Moments(events, at, hide_later=hide))
 
 
-def with_bias(case: Case) -> Case:
-    bias = AgeBias(HEADS, classes=6, unit=2).to(torch.float64)
+def with_bias(case: Case, classes: int = 6) -> Case:
+    bias = AgeBias(HEADS, classes=classes, unit=2).to(torch.float64)
     with torch.no_grad():
         bias.table.copy_(torch.randn(bias.table.shape, generator=torch.Generator().manual_seed(3)))
     return replace(with_moments(case), bias=bias)
@@ -125,6 +125,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "later hidden": lambda: with_moments(packed([6, 4, 0, 9], [3, 2, 2, 5])),
     "bias by age": lambda: with_bias(packed([6, 4, 0, 9], [3, 2, 2, 5])),
     "own key, later hidden, bias": lambda: with_own(with_bias(packed([6, 4, 0, 9], [3, 2, 2, 5]))),
+    "one class of ages": lambda: with_own(with_bias(packed([6, 4, 0, 9], [3, 2, 2, 5]), classes=1)),
     "shared lists": lambda: shared_lists(packed([4, 4, 4, 4, 4], [2, 3, 1, 4, 2])),
     "shared lists, later hidden": lambda: with_moments(shared_lists(packed([4, 4, 4, 4, 4], [2, 3, 1, 4, 2]))),
     "no query": lambda: packed([3, 2], [0, 0]),
@@ -217,6 +218,9 @@ def test_age_classes() -> None:
     wide = AgeBias(1, classes=64, unit=10)
     assert wide.age_class(powers).tolist() == list(range(2, 51))
     assert wide.age_class(powers - 10).tolist() == list(range(1, 50))
+    for classes, unit in ((0, 1), (4, 0)):
+        with pytest.raises(UsageError, match="the ages have no classes"):
+            AgeBias(1, classes=classes, unit=unit)
 
 
 @pytest.mark.parametrize(

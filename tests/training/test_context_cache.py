@@ -99,6 +99,11 @@ def test_digests_tell_columns_types_and_borders_apart() -> None:
         history_digests(offsets, one), history_digests(torch.tensor([0, 1, 1, 3]), one, two),
     ]  # fmt: skip
     assert all(other[0] != digests[0] for other in others)
+    for wrong in (torch.tensor([0, 2]), torch.tensor([0, 4]), torch.tensor([1, 3])):
+        # What lies outside of the offsets may change, and no digest would.
+        with pytest.raises(UsageError, match=r"offsets do not fit the history's columns; expected from 0 to 3"):
+            history_digests(wrong, one, two)
+    assert history_digests(torch.tensor([0]), one[:0]) == []
 
 
 def test_the_bound_holds_and_the_least_recently_used_goes() -> None:
@@ -164,3 +169,24 @@ def test_refused() -> None:
     scorer, lists = Scorer(), histories(3, 4)
     with pytest.raises(UsageError, match="another number of contexts"):
         ContextCache(1 << 20).contexts(keys_of([1, 2], lists), lambda missing: scorer.encode(lists, missing[:1]))
+
+
+def test_nothing_is_read_before_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy to the CPU that is not waited for is read while it is under way."""
+    scorer, lists, cache = Scorer(), histories(2, 3), ContextCache(1 << 20)
+    plain, waited = torch.Tensor.to, []
+
+    def to(rows: torch.Tensor, *place: object, non_blocking: bool = False, **options: object) -> torch.Tensor:
+        waited.append(not non_blocking)
+        return plain(rows, *place, non_blocking=non_blocking, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    cache.contexts(keys_of([1, 2], lists), lambda missing: scorer.encode(lists, missing), device="cpu")
+    assert waited
+    assert all(waited)
+
+
+def test_no_request_has_no_scores() -> None:
+    scorer, cache = Scorer(), ContextCache(1 << 20)
+    contexts = cache.contexts([], lambda missing: scorer.encode([], missing))
+    assert scorer.model(torch.zeros(0, WIDTH), contexts, torch.zeros(0, dtype=torch.int64)).shape == (0, WIDTH)

@@ -102,6 +102,9 @@ def test_refused() -> None:
     model = DedupTransformer(WIDTH, heads=2, layers=1)
     with pytest.raises(UsageError, match="the offsets do not fit the tokens"):
         model.encode(torch.zeros(5, WIDTH), torch.tensor([0, 4]))
+    for offsets in ([2, 5], [0, 4, 3, 5], []):
+        with pytest.raises(UsageError, match="ascending from 0 to 5"):
+            model.encode(torch.zeros(5, WIDTH), torch.tensor(offsets, dtype=torch.int64))
     contexts = EncodedContexts(((torch.zeros(4, 2, 8), torch.zeros(4, 2, 8)),), torch.tensor([0, 4]))
     with pytest.raises(UsageError, match="inverse indices name no request"):
         model(torch.zeros(1, WIDTH), contexts, torch.tensor([1]))

@@ -16,6 +16,7 @@ from dedup_storage.errors import UsageError
 from dedup_storage.reader import Column, DedupDataset
 from dedup_storage.training import design_effect, diagnose_order, intraclass_correlation
 from dedup_storage.training.labels import pearson
+from dedup_storage.training.masks import NULL_ID
 from tests.reader.lake import Lake, make_log
 
 
@@ -54,7 +55,7 @@ class Batch:
         return Column(values, valid=None if bool(valid.all()) else valid)
 
 
-def random_batches(seed: int, labelled: bool) -> list[Batch]:
+def random_batches(seed: int, labelled: bool, missing: float = 0) -> list[Batch]:
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(3):
@@ -64,7 +65,7 @@ def random_batches(seed: int, labelled: bool) -> list[Batch]:
         made.append(
             Batch(
                 rng.integers(-2, 3, 5).tolist(),
-                rng.integers(0, 8, total).tolist(),
+                [NULL_ID if rng.random() < missing else y for y in rng.integers(0, 8, total).tolist()],
                 lengths,
                 labels if labelled else None,
             )
@@ -72,10 +73,11 @@ def random_batches(seed: int, labelled: bool) -> list[Batch]:
     return made
 
 
+@pytest.mark.parametrize("missing", [0.0, 0.3])
 @pytest.mark.parametrize("labelled", [True, False])
 @pytest.mark.parametrize("seed", range(3))
-def test_pairs_equal_plain_loops(seed: int, labelled: bool) -> None:
-    batches = random_batches(seed, labelled)
+def test_pairs_equal_plain_loops(seed: int, labelled: bool, missing: float) -> None:
+    batches = random_batches(seed, labelled, missing)
     rows = [
         [
             (u, y, b.labels[i] if b.labels is not None else 1.0)
@@ -83,7 +85,7 @@ def test_pairs_equal_plain_loops(seed: int, labelled: bool) -> None:
         ]
         for b in batches
     ]
-    known = {(u, y) for batch in rows for u, y, label in batch if label}
+    known = {(u, y) for batch in rows for u, y, label in batch if label and y != NULL_ID}
     pairs = false = kept = false_kept = lonely = anchors = 0
     for batch in rows:
         for i, (u, y, label) in enumerate(batch):
@@ -96,7 +98,7 @@ def test_pairs_equal_plain_loops(seed: int, labelled: bool) -> None:
                     continue
                 pairs += 1
                 false += (u, other_item) in known
-                if u != other_user and y != other_item:
+                if u != other_user and y != other_item and other_item != NULL_ID:
                     left += 1
                     false_kept += (u, other_item) in known
             kept += left
@@ -107,7 +109,7 @@ def test_pairs_equal_plain_loops(seed: int, labelled: bool) -> None:
     assert found.false_negatives_masked == pytest.approx(false_kept / kept)
     assert found.without_negatives == pytest.approx(lonely / anchors)
     assert found.users == pytest.approx(np.mean([len({u for u, _, _ in batch}) for batch in rows]))
-    assert found.items == pytest.approx(np.mean([len({y for _, y, _ in batch}) for batch in rows]))
+    assert found.items == pytest.approx(np.mean([len({y for _, y, _ in batch} - {NULL_ID}) for batch in rows]))
 
 
 def log_of_requests(shuffle: bool) -> list[Batch]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,19 @@ def test_state_is_saved_with_the_model() -> None:
     estimator.update(torch.arange(3))
     other.load_state_dict(estimator.state_dict())
     assert torch.equal(other(torch.arange(5)), estimator(torch.arange(5)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_of_half_precision_keeps_its_distances(dtype: torch.dtype) -> None:
+    log_q = StreamingLogQ(1 << 10)
+    log_q.update(torch.tensor([3]))
+    log_q.step.fill_(100_000)
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1), log_q).to(dtype)
+    assert model[0].weight.dtype == dtype
+    log_q.update(torch.tensor([3]))
+    assert log_q(torch.tensor([3, 4])).tolist() == pytest.approx(
+        [-math.log(1 + 0.05 * 99_999), -math.log(100_002)], rel=1e-6
+    )
 
 
 def test_a_collision_in_one_hash_is_outvoted() -> None:

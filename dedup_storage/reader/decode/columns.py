@@ -16,7 +16,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from dedup_storage.reader.decode.encode import Forms, Scalars, encode_scalars, is_list, joined_valid, tensor_type
+from dedup_storage.errors import SchemaError
+from dedup_storage.reader.decode.encode import (
+    Forms,
+    Scalars,
+    can_be_tensor,
+    encode_scalars,
+    is_list,
+    joined_valid,
+    tensor_type,
+)
 from dedup_storage.reader.decode.lists import Lists, encode_lists
 from dedup_storage.reader.decode.rows import RowOrder
 from dedup_storage.reader.layout import Field, Section
@@ -148,6 +157,9 @@ def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms) -> Col
         table: The columns, as decoded.
         order: Their new order; ``None`` leaves them.
         forms: Form of each column.
+
+    Raises:
+        SchemaError: a column, such as one that ``arrow_transform`` gave, has no tensor form.
     """
     plain: dict[int, list[tuple[str, list[Scalars]]]] = {}
     coded: dict[str, Scalars] = {}
@@ -155,6 +167,13 @@ def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms) -> Col
     masks: dict[str, Bools] = {}
     for name in table.column_names:
         column, form = table[name], forms.of(name)
+        if not can_be_tensor(column.type):
+            raise SchemaError(
+                f"the column {name} has no tensor form",
+                expected="a scalar or a list of scalars",
+                got=str(column.type),
+                fix="Leave it out, or cast it in arrow_transform.",
+            )
         chunks = column.chunks if column.num_chunks else [pa.array([], column.type)]
         if is_list(column.type):
             lists[name], valid = encode_lists(chunks, order, form)

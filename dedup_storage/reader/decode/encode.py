@@ -36,6 +36,8 @@ __all__ = [
 Strings = Literal["dictionary", "hash"]
 # How unsigned integers of 64 bits are stored: no table format has a type of their own.
 UNSIGNED = pa.decimal128(20, 0)
+# Forms that engines give text in between their own steps; the kernels here know the plain ones.
+_VIEWS = (pa.types.is_string_view, pa.types.is_binary_view)
 # What a column's values become: ids of a vocabulary; else numbers as they are, and strings one way or the other.
 Form = Strings | IdVocabulary
 _TORCH = {
@@ -61,13 +63,17 @@ def is_list(type_: pa.DataType) -> bool:
 
 def is_text(type_: pa.DataType) -> bool:
     """Whether values are strings or bytes, plain or behind a dictionary."""
+    if pa.types.is_dictionary(type_):
+        return is_text(type_.value_type)
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    return any(kind(type_) for kind in kinds) or pa.types.is_fixed_size_binary(type_) or pa.types.is_dictionary(type_)
+    return any(kind(type_) for kind in (*kinds, pa.types.is_fixed_size_binary, *_VIEWS))
 
 
 def _is_scalar(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        return _is_scalar(type_.value_type)
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, pa.types.is_decimal)
-    return any(kind(type_) for kind in kinds) or is_text(type_)
+    return (any(kind(type_) for kind in kinds) and not pa.types.is_interval(type_)) or is_text(type_)
 
 
 def can_be_tensor(type_: pa.DataType) -> bool:
@@ -150,15 +156,37 @@ class Scalars:
         return Scalars(self.values.take(rows), valid, self.vocabulary)
 
 
+def _readable(chunks: Sequence[pa.Array]) -> list[pa.Array]:
+    """The same values in a form that is encoded here: numbers as they are, text plain or behind signed codes.
+
+    Nulls are null rows: a dictionary may have one among its values.
+    """
+    type_ = chunks[0].type
+    if pa.types.is_dictionary(type_):
+        words = type_.value_type
+        coded = is_text(words) and not any(view(words) for view in _VIEWS)
+        if not coded or any(chunk.dictionary.null_count for chunk in chunks):
+            return _readable([chunk.dictionary_decode() for chunk in chunks])
+        if pa.types.is_unsigned_integer(type_.index_type):
+            return [pa.DictionaryArray.from_arrays(c.indices.cast(pa.int64()), c.dictionary) for c in chunks]
+    if pa.types.is_string_view(type_):
+        return [chunk.cast(pa.large_string()) for chunk in chunks]
+    if pa.types.is_binary_view(type_):
+        return [chunk.cast(pa.large_binary()) for chunk in chunks]
+    return list(chunks)
+
+
 def _plain(array: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
     """Values and validity of a scalar array that is no text."""
     type_ = array.type
     if pa.types.is_timestamp(type_):
         array = array.cast(pa.timestamp("us", type_.tz), safe=False).view(pa.int64())
-    elif pa.types.is_date32(type_) or pa.types.is_time32(type_):
-        array = array.view(pa.int32())
-    elif pa.types.is_temporal(type_):
-        array = array.view(pa.int64())
+    elif pa.types.is_date(type_):
+        array = array.cast(pa.date32()).view(pa.int32())
+    elif pa.types.is_time(type_):
+        array = array.cast(pa.time64("us"), safe=False).view(pa.int64())
+    elif pa.types.is_duration(type_):
+        array = array.cast(pa.duration("us"), safe=False).view(pa.int64())
     elif type_ == UNSIGNED:
         array = _unsigned(array)
     elif pa.types.is_decimal(type_):
@@ -209,6 +237,7 @@ def encode_scalars(chunks: Sequence[pa.Array], form: Form) -> list[Scalars]:
         One piece where values become codes or ids; else one for each array, over Arrow's own memory where its type has
         no nulls and needs no conversion.
     """
+    chunks = _readable(chunks)
     if isinstance(form, IdVocabulary):
         return [_ids(chunks, form)]
     if is_text(chunks[0].type):

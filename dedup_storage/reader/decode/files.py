@@ -36,6 +36,8 @@ class TableRef:
             files name columns as the table does.
         origin: Where new properties come from when their credentials have ended; ``None`` where they have no end.
         cache: What keeps the bytes of its files on this machine; ``None`` where every read asks the store.
+        mapped: Field id of each name that files without ids use, as a table has it that took over files of another
+            writer; ``None`` where columns are called there as the table calls them.
     """
 
     name: str
@@ -44,6 +46,7 @@ class TableRef:
     fields: Mapping[str, tuple[int, pa.DataType]]
     origin: Origin | None = None
     cache: FileCache | None = field(default=None, compare=False)
+    mapped: Mapping[str, int] | None = None
     _files: FileAccess = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +67,8 @@ class DataFile:
         path: Its address.
         physical_rows: Rows in the file, deleted ones included.
         deleted: Positions of deleted rows, ascending; ``None`` when there are none.
-        constants: Columns that a file of this partition need not hold, each with its one value.
+        constants: Columns that the file need not hold, each with its one value there: of its partition, or the default
+            of a column that was added later.
         size_bytes: Its bytes, by its table; ``None`` where that does not say.
     """
 
@@ -94,7 +98,8 @@ def storage_error(path: str, error: Exception) -> StorageError:
     gone = isinstance(error, FileNotFoundError)
     return StorageError(
         f"the file {path} " + ("is missing" if gone else f"cannot be read: {str(error).splitlines()[0][:200]}"),
-        fix="Restore the file, or roll back to a version that does not need it.",
+        fix="Restore the file from a copy, or open a version that does not need it; pin the version that a training "
+        "reads, so that it does not expire.",
     )
 
 
@@ -120,7 +125,9 @@ def physical_columns(file: pq.ParquetFile, table: TableRef, columns: Sequence[st
         if _FIELD_ID in metadata:
             by_id[int(metadata[_FIELD_ID])] = place.name
     # Files that were not written for their table carry no ids.
-    named = not by_id
+    named = not by_id and table.mapped is None
+    if not by_id and table.mapped is not None:
+        by_id = {table.mapped[name]: name for name in file.schema_arrow.names if name in table.mapped}
     ids = {c: table.fields[c][0] for c in columns}
     return {c: by_id.get(i) if i >= 0 and not named else c if c in there else None for c, i in ids.items()}
 

@@ -185,9 +185,12 @@ class SplitReader:
     def _encode(self, parts: list[Decoded], order: _Order | None) -> Window:
         requests = pa.concat_tables([p.requests for p in parts], promote_options="permissive")
         impressions = pa.concat_tables([p.impressions for p in parts], promote_options="permissive")
-        if self._transform is not None:
-            requests, impressions = _apply(self._transform, requests.combine_chunks(), impressions.combine_chunks())
         lengths = np.concatenate([p.lengths for p in parts])
+        if self._transform is not None:
+            if not impressions.num_columns:
+                # The hook may add columns to as many rows as there are impressions, though none of theirs is read.
+                impressions = pa.table({"none": pa.nulls(int(lengths.sum()))}).select([])
+            requests, impressions = _apply(self._transform, requests.combine_chunks(), impressions.combine_chunks())
         return encode_window(requests, impressions, lengths, order, self._packer.forms)
 
 

@@ -116,7 +116,12 @@ class UnitReader:
         if unit.weights is not None:
             weights = unit.weights[start:stop]
             requests = requests.append_column(REQUEST_WEIGHT, pa.array(weights))
-            impressions = impressions.append_column(IMPRESSION_WEIGHT, pa.array(np.repeat(weights, lengths)))
+            of_impressions = pa.array(np.repeat(weights, lengths))
+            if impressions.num_columns:
+                impressions = impressions.append_column(IMPRESSION_WEIGHT, of_impressions)
+            else:
+                # A table without columns does not say how many rows it has.
+                impressions = pa.table({IMPRESSION_WEIGHT: of_impressions})
         return Decoded(
             requests.select(list(source.request_columns)), impressions.select(list(source.impression_columns)), lengths
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import reduce
 from typing import Any
 
@@ -55,7 +56,8 @@ class Condition:
         if isinstance(self.wanted, Mapping):
             parts = [_COMPARISONS[sign](values, self._scalar(value)) for sign, value in self.wanted.items()]
             return pc.fill_null(reduce(pc.and_, parts), False)
-        asked = self.wanted if isinstance(self.wanted, Sequence) and not isinstance(self.wanted, str) else [self.wanted]
+        listed = isinstance(self.wanted, Sequence) and not isinstance(self.wanted, str | bytes)
+        asked = self.wanted if listed else [self.wanted]
         found = [self._scalar(value) for value in asked if value is not None]
         kept = pc.is_in(values, value_set=pa.array([s.as_py() for s in found], self.type_))
         return pc.or_(kept, pc.is_null(values)) if None in asked else pc.and_(kept, pc.is_valid(values))
@@ -64,8 +66,11 @@ class Condition:
         try:
             if isinstance(value, str) and pa.types.is_timestamp(self.type_):
                 return _moment(value, self.type_)
+            if isinstance(value, int) and not isinstance(value, bool) and pa.types.is_decimal(self.type_):
+                # Arrow's own integers end before those of 64 bits without a sign, which are stored so.
+                return pa.scalar(Decimal(value)).cast(self.type_)
             return pa.scalar(value).cast(self.type_)
-        except (pa.ArrowException, ValueError) as error:
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             raise ConfigError(
                 f"the filter on {self.column} asks for a value that the column cannot hold",
                 expected=str(self.type_),

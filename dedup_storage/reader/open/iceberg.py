@@ -17,10 +17,11 @@ from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile as ManifestFile
 from pyiceberg.manifest import FileFormat
+from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.deletion_vector import deletion_vectors_from_puffin_file
 from pyiceberg.table.puffin import PuffinFile
-from pyiceberg.transforms import BucketTransform
+from pyiceberg.transforms import BucketTransform, IdentityTransform
 from pyiceberg.typedef import Identifier
 from sqlalchemy.exc import OperationalError
 
@@ -168,7 +169,9 @@ class IcebergTable:
         schema = scan.projection()
         arrow = schema_to_pyarrow(schema, include_field_ids=False)
         fields = {f.name: (f.field_id, arrow.field(f.name).type) for f in schema.fields}
-        ref = TableRef(name, table.location(), plain_properties(table), fields, find_origin(table), cache)
+        ref = TableRef(
+            name, table.location(), plain_properties(table), fields, find_origin(table), cache, _mapped(table)
+        )
         scan.io = WholeFiles(ref.file_io(), cache.whole if cache is not None else None)
         try:
             tasks = list(scan.plan_files())
@@ -177,10 +180,34 @@ class IcebergTable:
         files: list[tuple[SegmentKey, DataFile]] = []
         deletes = _Deletes(scan.io)
         for task in tasks:
-            key, bucket = _segment(table, task)
+            key, bucket = _segment(table, spec, task)
+            if filters.buckets is not None and bucket is None and name in _deciding(spec):
+                raise StorageError(
+                    f"the filters name buckets, and {task.file.file_path} is not divided into those of {spec.name}",
+                    expected=f"bucket[{spec.buckets}] of {spec.schema_.user} among its partition's fields",
+                    fix="Write its segment again, or filter by users or dates.",
+                )
             if filters.buckets is None or bucket is None or bucket in filters.buckets:
-                files.append((key, deletes.data_file(name, task)))
+                files.append((key, deletes.data_file(name, task, _constants(table, schema, task))))
         return TableScan.of(ref, files, _positions(fields.get(spec.position_column, (-1,))[0], tasks))
+
+
+def _mapped(table: Table) -> dict[str, int] | None:
+    """Field id of each name in files that carry no ids, by the table's mapping; ``None`` where it has none."""
+    mapping = table.name_mapping()
+    if mapping is None:
+        return None
+    return {name: field.field_id for field in mapping for name in field.names if field.field_id is not None}
+
+
+def _constants(table: Table, schema: Schema, task: FileScanTask) -> dict[str, Any]:
+    """What rows have in columns that their file need not hold: defaults of later ones, and its partition's values."""
+    found = {field.name: field.initial_default for field in schema.fields if field.initial_default is not None}
+    names = {field.field_id: field.name for field in schema.fields}
+    for place, partition in enumerate(table.metadata.specs()[task.file.spec_id].fields):
+        if isinstance(partition.transform, IdentityTransform) and partition.source_id in names:
+            found[names[partition.source_id]] = task.file.partition[place]
+    return found
 
 
 def _positions(field_id: int, tasks: Sequence[FileScanTask]) -> int | None:
@@ -217,15 +244,20 @@ def row_filter(spec: DatasetSpec, filters: Filters) -> BooleanExpression:
     return expression
 
 
-def _segment(iceberg: Any, task: FileScanTask) -> tuple[SegmentKey, int | None]:
-    """The partition's values, and its user bucket."""
-    spec = iceberg.metadata.specs()[task.file.spec_id]
-    key, bucket = [], None
-    for place, partition in enumerate(spec.fields):
+def _deciding(spec: DatasetSpec) -> set[str]:
+    """The tables whose rows say which requests there are; those of others are found by key."""
+    return {table.name for table in spec.tables if table.role in (TableRole.LOGS, TableRole.REQUESTS)}
+
+
+def _segment(iceberg: Any, spec: DatasetSpec, task: FileScanTask) -> tuple[SegmentKey, int | None]:
+    """The partition's values, and its bucket among the dataset's; ``None`` where the file may hold users of all."""
+    key, bucket = [], 0 if spec.buckets == 1 else None
+    for place, partition in enumerate(iceberg.metadata.specs()[task.file.spec_id].fields):
         value = task.file.partition[place]
         source = iceberg.schema().find_column_name(partition.source_id)
         key.append((f"{partition.transform}({source})", value))
-        if isinstance(partition.transform, BucketTransform):
+        # An older file may be divided into other buckets, by a table's former partitions.
+        if partition.transform == BucketTransform(spec.buckets) and source == spec.schema_.user:
             bucket = value
     return tuple(key), bucket
 
@@ -237,13 +269,14 @@ class _Deletes:
         self._io = io
         self._read: dict[str, dict[str, Int64]] = {}
 
-    def data_file(self, table: str, task: FileScanTask) -> DataFile:
+    def data_file(self, table: str, task: FileScanTask, constants: Mapping[str, Any]) -> DataFile:
         file = task.file
         if file.file_format is not FileFormat.PARQUET:
             raise StorageError(f"the file {file.file_path} is not a Parquet file", got=str(file.file_format))
         found = [p for d in task.delete_files if (p := self._positions(d).get(file.file_path)) is not None]
         deleted = np.unique(np.concatenate(found)).astype(np.int64) if found else None
-        return DataFile(table, file.file_path, int(file.record_count), deleted, size_bytes=int(file.file_size_in_bytes))
+        rows, size = int(file.record_count), int(file.file_size_in_bytes)
+        return DataFile(table, file.file_path, rows, deleted, constants, size)
 
     def _positions(self, delete: ManifestFile) -> dict[str, Int64]:
         path = delete.file_path

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import weakref
 from typing import IO, Any
 
 import numpy as np
@@ -43,6 +44,8 @@ class KnownLengths:
         except OSError:
             # No place to write costs reading keys again, as a full disk does.
             return
+        # Python warns of files that are only let go.
+        weakref.finalize(self, self._file.close)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"slots": self._slots}

@@ -6,7 +6,7 @@ for; else when a unit is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,7 +21,6 @@ from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.cache.file_cache import FileCache
 from dedup_storage.reader.decode.encode import Forms
-from dedup_storage.reader.decode.files import TableRef
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
 from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader, UnitSource
@@ -134,9 +133,15 @@ class ReadPlan:
 
     @property
     def types(self) -> dict[str, pa.DataType]:
-        """Arrow type of each column of the tables that are read."""
+        """Arrow type of each column that is delivered, by the table that it comes from.
+
+        Others may have a column of the same name, such as one that a rollback has left in the log.
+        """
+        source = self.source
+        read = [(source.requests, source.own_requests), (source.impressions, source.own_impressions)]
+        read += [(group.table, group.columns) for group in source.features]
         types = dict.fromkeys((REQUEST_WEIGHT, IMPRESSION_WEIGHT), pa.float64())
-        return types | {c: ref.fields[c][1] for ref in self._tables() for c in ref.fields}
+        return types | {c: ref.fields[c][1] for ref, columns in read for c in columns}
 
     def decoded(self, block_bytes: float) -> Iterator[Decoded]:
         """Everything that an epoch delivers, as Arrow tables in the order of the files.
@@ -190,10 +195,6 @@ class ReadPlan:
         window = encode_window(requests, impressions, none, None, self.forms)
         return self.packer.pack([Part(window, (0, 0), (0, 0), none)], progress)
 
-    def _tables(self) -> list[TableRef]:
-        source = self.source
-        return [*(f.table for f in source.features), source.impressions, source.requests]
-
     def check_splits(self, world_size: int, workers: int) -> None:
         """Every worker of every rank needs a split.
 
@@ -228,6 +229,7 @@ def make_plan(
     spec, user = cut.spec, cut.spec.schema_.user
     kind = dict(zip(spec.source_columns, spec.source_types, strict=True))[user]
     options = options.model_copy(update={"filters": options.filters.of_users(user, kind)})
+    _check_buckets(spec, options.filters.buckets)
     sample = resolve_sample(cut, options)
     projection, filters = project(cut, without_weights(options)), sample.filters
     tables = _tables_of(projection)
@@ -284,6 +286,17 @@ def make_plan(
     plan = ReadPlan(spec, cut.version, options, pins, source, units, splits, weights, lengths, totals, longest, chosen)
     _check_vocabularies(plan)
     return plan
+
+
+def _check_buckets(spec: DatasetSpec, buckets: Sequence[int] | None) -> None:
+    """Refuse buckets that the dataset does not have, which no user is in."""
+    wrong = [bucket for bucket in buckets or () if not 0 <= bucket < spec.buckets]
+    if wrong:
+        raise ConfigError(
+            f"the filters name buckets that {spec.name} does not have",
+            expected=f"0 to {spec.buckets - 1}",
+            got=", ".join(map(str, wrong[:12])),
+        )
 
 
 def _check_vocabularies(plan: ReadPlan) -> None:

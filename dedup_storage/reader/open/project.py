@@ -74,8 +74,10 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
         own |= stored
     # Column -> (type, grain, table), requests before impressions before feature groups.
     known: dict[str, tuple[pa.DataType, Grain, CutTable]] = {}
+    # What nobody declared, such as a column that another tool renamed, may differ from row to row of a flat table.
+    unknown = Grain.IMPRESSION if flat else Grain.REQUEST
     for name, type_ in requests.stored.types().items():
-        grain = grains.get(name, Grain.REQUEST)
+        grain = grains.get(name, unknown)
         if name in own and (not flat or grain is Grain.REQUEST):
             known[name] = (type_, Grain.REQUEST, requests)
     for name, type_ in impressions.stored.types().items():
@@ -94,6 +96,8 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
     if wanted is None:
         wanted = tuple(name for name, (type_, _, _) in known.items() if can_be_tensor(type_))
     _check(spec, known, (*wanted, *([options.tokens] if options.tokens else [])))
+    if options.tokens is not None:
+        _check_measure(options.tokens, *known[options.tokens], requests)
     chosen = tuple(dict.fromkeys((*spec.request_key, *wanted)))
 
     def of(grain: Grain, table: CutTable | None = None) -> tuple[str, ...]:
@@ -184,3 +188,14 @@ def _check(spec: DatasetSpec, known: dict[str, tuple[pa.DataType, Grain, CutTabl
                 got=str(known[column][0]),
                 fix="Leave it out of columns.",
             )
+
+
+def _check_measure(column: str, type_: pa.DataType, grain: Grain, table: CutTable, requests: CutTable) -> None:
+    """Refuse to measure batches in what no request row of the log has elements of."""
+    if not is_list(type_) or grain is not Grain.REQUEST or table is not requests:
+        raise SchemaError(
+            f"batches cannot be measured in tokens of the column {column}",
+            expected="a list column of the log at request grain",
+            got=f"{type_} at {grain.value} grain in the table {table.name}",
+            fix="Name another column, or count requests or impressions.",
+        )

@@ -40,9 +40,10 @@ class UnitIndex(Sequence[RequestUnit]):
         self._unlock()
 
     def _unlock(self) -> None:
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._reading: dict[int, threading.Lock] = {}
+        # Last: whoever finds the process to be this one finds locks of its own.
+        self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
         # What was read stays behind: a spawned worker reads the keys of its own units.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dedup_storage.errors import UsageError
+
 __all__ = ["AgeBias"]
 
 
@@ -22,10 +24,17 @@ class AgeBias(nn.Module):
 
     Attributes:
         table: (H, N) parameter, zeros at first.
+
+    Raises:
+        UsageError: there is no class, or the first one has no length.
     """
 
     def __init__(self, heads: int, classes: int = 32, unit: int = 1_000_000) -> None:
         super().__init__()
+        if classes < 1 or unit < 1:
+            raise UsageError(
+                "the ages have no classes", expected="classes and unit of 1 or more", got=f"{classes} and {unit}"
+            )
         self.unit, self.classes = unit, classes
         self.table = nn.Parameter(torch.zeros(heads, classes))
 

@@ -78,6 +78,8 @@ def attend_by_flex(
         def add_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
             # The kernel knows no bucketize: the class is the number of bounds that the age has reached.
             age = at[q] - events[k]
+            if not bounds:
+                return score + table[h, 0]
             number = (age >= bounds[0]).to(torch.int32)
             for bound in bounds[1:]:
                 number = number + (age >= bound).to(torch.int32)
