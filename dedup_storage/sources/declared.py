@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 
@@ -134,7 +134,7 @@ class _Words:
 
 
 def refuse_other_types(
-    schema: LogSchema, lying: Mapping[str, pa.DataType], standard: Iterable[str], source: str
+    schema: LogSchema, lying: Mapping[str, pa.DataType], standard: Collection[str], source: str
 ) -> None:
     """Refuse types of columns that a log does not have, or has in a type that cannot be made the one stated.
 

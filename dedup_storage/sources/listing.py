@@ -95,7 +95,8 @@ def _fits(name: str, pattern: str) -> bool:
 def _below(filesystem: pafs.FileSystem, place: str, inner: str) -> tuple[list[DataFile], dict[str, str]]:
     """The files, and the folders of tables among them with whose they are, both by absolute path or URI."""
     entries = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True))
-    found, tables = [], dict[str, str]()
+    found: list[DataFile] = []
+    tables: dict[str, str] = {}
     for entry in entries:
         relative = entry.path[len(inner) :]
         mark = _MARK.match(relative)
@@ -171,7 +172,7 @@ def _above(filesystem: pafs.FileSystem, place: str, inner: str) -> dict[str, str
     parts = inner.split("/")
     folders = {"/".join(parts[:end]): place[: len(place) - len(inner)] + "/".join(parts[:end])
                for end in range(len(parts), 0, -1) if parts[end - 1]}  # fmt: skip
-    found = dict[str, str]()
+    found: dict[str, str] = {}
     try:
         for mark, owner in _LOGS.items():
             for info in filesystem.get_file_info([f"{folder}/{mark}" for folder in folders]):
