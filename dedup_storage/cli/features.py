@@ -221,6 +221,9 @@ def _source(
             expected="--sql, --function or --join",
             got=" and ".join(chosen) or "none of them",
         )
+    alone = [option for option, value in (("--on", on), ("--column", column)) if value and not join]
+    if alone:
+        raise UsageError(f"{alone[0]} does nothing without --join", fix=f"Leave out {' and '.join(alone)}.")
     expressions = pairs("--sql", sql)
     keys, columns = pairs("--on", on or ()), pairs("--column", column or ())
 

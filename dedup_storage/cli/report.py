@@ -68,15 +68,22 @@ def report(
             )
         _compare_raw(job, dataset, raw, version)
         return
-    if spark and baselines:
+    drawn = {"--share": share, "--sample": sample, "--spark": spark, "--scratch": scratch}
+    idle = [option for option, value in drawn.items() if value]
+    if idle and not baselines:
+        raise UsageError(
+            f"{idle[0]} does nothing beside --no-baselines, which reads footers alone",
+            fix=f"Leave out {' and '.join(idle)}, or leave out --no-baselines.",
+        )
+    if spark:
         job.require(input)
     # A file that cannot be read ends the job before anything is measured.
     before = _loaded(dataset, against) if against is not None else None
-    with drawing(job, spark and baselines, scratch) as draw, file_progress() as progress:
+    with drawing(job, spark, scratch) as draw, file_progress() as progress:
         made = _measure(
             job, dataset, input, schema, version, progress, columns=tuple(column or ()), share=share,
             sample_bytes=sample_mib * 1024**2, baselines=baselines, draw=draw,
-            sample=sample, scratch=scratch_folder(job, spark and baselines, scratch),
+            sample=sample, scratch=scratch_folder(job, spark, scratch),
         )  # fmt: skip
         if against is not None and before is None:
             before = _measure(job, dataset, None, None, int(against), progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from dedup_storage.errors import UnknownColumnError, known_names
+from dedup_storage.errors import UnknownColumnError, UsageError, known_names
 from dedup_storage.layout import TableRole
 from dedup_storage.report.draw.named import NamedUsers
 from dedup_storage.report.draw.repetition import Repetition, repetition
@@ -83,7 +83,13 @@ def measure_dataset(
         UnknownColumnError: a column that no table has.
         StorageError: names a file that cannot be read.
         InputError, SchemaError: no rows, or a share or a sample of a log without sequence columns.
+        UsageError: a share or a sample, and no layout to measure it for.
     """
+    if not baselines and (share is not None or named is not None):
+        raise UsageError(
+            "a part of the users is named, and nothing is measured of it", expected="layouts to compare with",
+            fix="Leave out the share or the sample, or name baselines.",
+        )  # fmt: skip
     step = on_step or _silent
     step("Reading footers")
     measured = Measured.read(dataset.spec.schema_, dataset.tables, on_file)

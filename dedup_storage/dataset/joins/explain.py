@@ -14,6 +14,7 @@ from dedup_storage.dataset.joins.model import ExplainedJoin, JoinSide, PlanStep,
 from dedup_storage.dataset.joins.plan import Node, physical_plan
 from dedup_storage.dataset.joins.reasons import moved, reasons_of
 from dedup_storage.dataset.joins.settings import BUCKET_JOIN, missing
+from dedup_storage.errors import UsageError
 from dedup_storage.lake.scans import Read, Scan, ScanSize
 from dedup_storage.spark.errors import translated
 
@@ -44,8 +45,12 @@ def explain_join(
         ``model_dump_json()``.
 
     Raises:
-        UsageError: unknown or ambiguous columns, types that cannot be compared.
+        UsageError: unknown or ambiguous columns, types that cannot be compared, keys of a query that is whole.
     """
+    if right is None and on is not None:
+        raise UsageError(
+            "keys are given, and no right side", expected="a right side, or a query alone", fix="Leave out the keys."
+        )
     first = as_frame(left, spark)
     with translated():
         if right is None:
