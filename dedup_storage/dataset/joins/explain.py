@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from dedup_storage.choices import choice
 from dedup_storage.dataset.joins.bucket import settled
 from dedup_storage.dataset.joins.explanation import JoinExplanation
-from dedup_storage.dataset.joins.inputs import How, as_frame, join_keys
+from dedup_storage.dataset.joins.inputs import How, as_frame, join_keys, refuse_shared
 from dedup_storage.dataset.joins.model import ExplainedJoin, JoinSide, PlanStep, StepKind
 from dedup_storage.dataset.joins.plan import Node, physical_plan
 from dedup_storage.dataset.joins.reasons import moved, reasons_of
@@ -58,6 +58,8 @@ def explain_join(
         second = as_frame(right, spark)
         keys = join_keys(first, second, on)
         kind = choice(How, how, "join")
+        if kind.keeps_right:
+            refuse_shared(first, second, keys)
         planned, blocking = settled(first, second, keys, kind, one_side=False)
         outcome = "bucket_join refuses this join" if blocking else "bucket_join joins these two without moving a row"
         lacking = missing(first.sparkSession)

@@ -268,10 +268,18 @@ def draw_dataset(
 def _one_schema(table: TableFiles, totals: Totals, columns: Sequence[str], choice: _Choice) -> TableFiles:
     """The files that a choice reads, with the one schema of a table whose files differ: a column that a file lacks, for
     it was added later, is null in its rows."""
-    types = [(c, plain_type(totals.arrow_schema.field(c).type)) for c in columns]
+    types = [(c, _plain(totals.arrow_schema.field(c).type)) for c in columns]
     # Partitions are of the table, not of the log: a new column may have the name of one.
     files = tuple(replace(file, partition={}) for file in choice.files(table))
     return replace(table, files=files, arrow_schema=pa.schema(types))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type without its encoding; one that has no plain form stays, for no file has it otherwise."""
+    try:
+        return plain_type(kind)
+    except ValueError:
+        return kind
 
 
 def _by_bucket(share: float, anchor: TableFiles) -> _Choice:
