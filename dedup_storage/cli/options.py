@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -102,17 +102,26 @@ def pairs(option: str, values: Iterable[str]) -> dict[str, str]:
         values: What was given.
 
     Raises:
-        UsageError: one of them has another form.
+        UsageError: one of them has another form, or a name is given twice.
     """
-    found = {}
+    found: dict[str, str] = {}
     for value in values:
         name, sign, text = value.partition("=")
         if not sign or not name.strip() or not text.strip():
             raise UsageError(f"the option {option} cannot be read", expected="COLUMN=EXPRESSION", got=repr(value[:80]))
-        if name.strip() in found:
-            raise UsageError(f"the option {option} names {name.strip()} twice", fix="Leave one of them out.")
-        found[name.strip()] = text.strip()
+        keep_once(option, found, name.strip(), text.strip())
     return found
+
+
+def keep_once(option: str, found: dict[str, Any], name: str, value: Any) -> None:
+    """Keep what an option says of a name.
+
+    Raises:
+        UsageError: it has said something of that name before, which would count for nothing.
+    """
+    if name in found:
+        raise UsageError(f"the option {option} is given twice for {name[:80]}", expected="each name once")
+    found[name] = value
 
 
 def refuse_idle(given: Mapping[str, bool], beside: str) -> None:

@@ -100,7 +100,7 @@ def report(
         job.require(input)
     # A file that cannot be read ends the job before anything is measured.
     before = _loaded(dataset, against) if against is not None else None
-    with drawing(job, spark and baselines, scratch) as draw, file_progress() as progress:
+    with drawing(job, spark, scratch) as draw, file_progress() as progress:
         made = _measure(
             job, dataset, input, schema, version, progress, columns=tuple(column or ()), share=share,
             sample_bytes=sample_mib * 1024**2, baselines=baselines, draw=draw, format=format,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, GateOption, RunIdOption, VersionOption
+from dedup_storage.cli.options import DatasetOption, GateOption, RunIdOption, VersionOption, keep_once
 from dedup_storage.cli.output import show_table
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.documents import read_values
@@ -32,19 +32,20 @@ class _Allocation(StrEnum):
     NEYMAN = "neyman"
 
 
-def _pairs(given: list[str] | None, what: str, kind: type) -> dict[str, Any]:
+def _pairs(given: list[str] | None, option: str, kind: type) -> dict[str, Any]:
     """``label=value`` options; the label may hold an equals sign itself."""
-    found = {}
+    found: dict[str, Any] = {}
     for text in given or ():
         name, _, value = text.rpartition("=")
-        if name in found:
-            raise UsageError(f"the {what} of {name} is given twice", fix="Leave one of them out.")
         try:
-            found[name] = kind(value)
+            number = kind(value)
         except ValueError:
             name = ""
         if not name:
-            raise UsageError(f"the {what} cannot be read", expected="LABEL=NUMBER, such as country=DK=0.5", got=text)
+            raise UsageError(
+                f"the option {option} cannot be read", expected="LABEL=NUMBER, such as country=DK=0.5", got=text
+            )
+        keep_once(option, found, name, number)
     return found
 
 
@@ -109,8 +110,8 @@ def create(
     """Make a named sample; made already with the same definition, it stays as it is."""
     given: dict[str, Any] = {
         "fraction": fraction,
-        "fractions": _pairs(stratum_fraction, "share", float),
-        "targets": _pairs(target, "target", int),
+        "fractions": _pairs(stratum_fraction, "--stratum-fraction", float),
+        "targets": _pairs(target, "--target", int),
         "size": size,
         "allocation": allocation.value if allocation else None,
         "by": by,
@@ -146,13 +147,15 @@ def split(
         name, _, period = text.partition("=")
         first, colon, last = period.partition(":")
         try:
-            parsed[name] = tuple(dt.date.fromisoformat(d) if d else None for d in (first, last))  # type: ignore[assignment]
+            begin, end = (dt.date.fromisoformat(d) if d else None for d in (first, last))
         except ValueError:
             colon = ""
         if not colon:
             raise UsageError("the dates cannot be read", expected="NAME=2024-01-01:2024-01-31", got=text)
+        keep_once("--dates", parsed, name, (begin, end))
+    shares = _pairs(share, "--share", float)
     with job.dataset(dataset) as opened, job.step(f"Dividing {dataset}", opened.spark):
-        made = opened.samples.split(_pairs(share, "share", float) or None, parsed or None, seed=seed, version=version)
+        made = opened.samples.split(shares or None, parsed or None, seed=seed, version=version)
     rows = [(s.name, s.users, s.population) for s in made]
     job.listed(f"Samples of {dataset}", ("sample", "users", "of"), rows, made)
 

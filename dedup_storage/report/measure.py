@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from dedup_storage.errors import UnknownColumnError, known_names
+from dedup_storage.errors import UnknownColumnError, UsageError, known_names
 from dedup_storage.layout import TableRole
 from dedup_storage.report.draw.named import NamedUsers
 from dedup_storage.report.draw.repetition import Repetition, repetition
@@ -47,7 +47,10 @@ _BY_USER = (
 _NO_HISTORIES = (
     "The log has no histories (sequences): no other layout is compared, since there is little to store once."
 )
-_DELETES = "Deletion vectors mark {rows} as deleted, of which the bytes are still stored and counted."
+_DELETES = (
+    "Deletion vectors mark {rows} as deleted, of which the bytes are still stored and counted, in other layouts too; "
+    "dedup-storage maintain takes them out."
+)
 
 
 def measure_dataset(
@@ -80,7 +83,13 @@ def measure_dataset(
         UnknownColumnError: a column that no table has.
         StorageError: names a file that cannot be read.
         InputError, SchemaError: no rows, or a share or a sample of a log without sequence columns.
+        UsageError: a share or a sample, and no layout to measure it for.
     """
+    if not baselines and (share is not None or named is not None):
+        raise UsageError(
+            "a part of the users is named, and nothing is measured of it", expected="layouts to compare with",
+            fix="Leave out the share or the sample, or name baselines.",
+        )  # fmt: skip
     step = on_step or _silent
     step("Reading footers")
     measured = Measured.read(dataset.spec.schema_, dataset.tables, on_file)
@@ -94,7 +103,7 @@ def measure_dataset(
     encoding = Encoding.from_properties(dataset.tables[0].properties)
     return _report(
         measured, draw, encoding, baselines, columns, with_curves, step, dataset.spec.name, dataset.version,
-        dataset.spec.layout.value,
+        dataset.spec.layout.value, dataset.spec.event_date_column,
     )  # fmt: skip
 
 
@@ -122,7 +131,7 @@ def measure_log(
         step("Drawing users")
         totals = measured.totals[table.name]
         draw = draw_flat(table, totals, schema, share=share, budget_bytes=draw_bytes, engine=engine)
-    return _report(measured, draw, None, baselines, columns, with_curves, step, table.name, None, "flat")
+    return _report(measured, draw, None, baselines, columns, with_curves, step, table.name, None, "flat", "event_date")
 
 
 def _require_columns(measured: Measured, only: tuple[str, ...], subject: str) -> None:
@@ -147,6 +156,7 @@ def _report(
     subject: str,
     version: int | None,
     layout: str,
+    date: str | None,
 ) -> Report:
     stored = sum(t.size_bytes for t in measured.totals.values()) + sum(t.delete_bytes for t in measured.tables)
     factors: Mapping[str, Repetition] = {}
@@ -173,7 +183,7 @@ def _report(
             step("Measuring curves")
             measured_curves = curves(draw, tuned)
     columns = [c for c in _columns(measured, factors, stored) if not only or c.column in only]
-    dates = _parts(measured, measured.schema.event_time and "event_date")
+    dates = _parts(measured, measured.schema.event_time and date)
     buckets = _parts(measured, "bucket")
     return Report.model_validate(
         {
@@ -215,10 +225,16 @@ def _notes(measured: Measured, draw: LogDraw | None) -> list[str]:
 
 
 def _dedup_factor(measured: Measured, draw: LogDraw | None) -> float | None:
-    requests, impressions = measured.of_role(TableRole.REQUESTS), measured.of_role(TableRole.IMPRESSIONS)
-    if requests is not None and impressions is not None and requests.rows:
-        return impressions.rows / requests.rows
+    requests, impressions = (_live(measured, role) for role in (TableRole.REQUESTS, TableRole.IMPRESSIONS))
+    if requests and impressions is not None:
+        return impressions / requests
     return draw.num_impressions / draw.num_requests if draw is not None else None
+
+
+def _live(measured: Measured, role: TableRole) -> int | None:
+    """Rows of the table of a role that no deletion vector hides; ``None`` where there is no such table."""
+    table = next((t for t in measured.tables if t.role == role.value), None)
+    return None if table is None else measured.totals[table.name].rows - table.deleted_rows
 
 
 def _table(table: TableFiles, totals: Totals) -> TableReport:

@@ -32,7 +32,7 @@ def allocate(
     size: int,
     users: Mapping[str, int],
     *,
-    deviations: Mapping[str, float] | None = None,
+    deviations: Mapping[str, float | None] | None = None,
     minimum: int = 0,
 ) -> dict[str, int]:
     """Users to take of each stratum; together exactly ``size``.
@@ -45,7 +45,7 @@ def allocate(
         rule: How to divide.
         size: Users to take in all.
         users: Users in each stratum.
-        deviations: Standard deviation in each stratum, for ``neyman``.
+        deviations: Standard deviation in each stratum, for ``neyman``; ``None`` where nobody has the measure.
         minimum: Fewest users of a stratum.
 
     Raises:
@@ -69,18 +69,20 @@ def allocate(
     return _fill(least, users, weight, size)
 
 
-def _weights(rule: Allocation, users: Mapping[str, int], deviations: Mapping[str, float]) -> dict[str, float]:
+def _weights(rule: Allocation, users: Mapping[str, int], deviations: Mapping[str, float | None]) -> dict[str, float]:
     if rule is Allocation.EQUAL:
         return dict.fromkeys(users, 1.0)
     if rule is Allocation.PROPORTIONAL:
         return {name: float(count) for name, count in users.items()}
-    for name in users:
-        if not math.isfinite(deviations.get(name, math.nan)):
+    weights = {}
+    for name, count in users.items():
+        deviation = deviations.get(name)
+        if deviation is None or not math.isfinite(deviation):
             raise UsageError(
                 f"Neyman allocation lacks the deviation of the stratum {name}",
                 fix="Choose a measure that every stratum has, or another rule.",
             )
-    weights = {name: count * deviations[name] for name, count in users.items()}
+        weights[name] = count * deviation
     if not any(weights.values()):
         raise UsageError(
             "Neyman allocation has nothing to go by: the measure is constant in every stratum",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 
 from dedup_storage.errors import UsageError
@@ -84,9 +84,9 @@ def disjoint(one: SampleSpec, two: SampleSpec) -> bool:
 
 
 def nested(inner: SampleSpec, outer: SampleSpec) -> bool:
-    """Whether the definitions alone say that every user of ``inner`` is in ``outer``."""
+    """Whether the definitions alone say that every user of ``inner`` is in ``outer``, of whatever version both are."""
     a, b = _range(inner), _range(outer)
-    if inner.seed != outer.seed or inner.strata != outer.strata:
+    if inner.seed != outer.seed or inner.strata != outer.strata or not _dates_within(inner, outer):
         return False
     if a is not None and b is not None:
         return b[0] <= a[0] and a[1] <= b[1]
@@ -95,7 +95,16 @@ def nested(inner: SampleSpec, outer: SampleSpec) -> bool:
     return bool(inner.targets and outer.targets) and _below(inner.targets, outer.targets)
 
 
+def _dates_within(inner: SampleSpec, outer: SampleSpec) -> bool:
+    """Whether users seen in the dates of one are seen in those of the other, and in the same strata."""
+    if inner.strata:
+        return (inner.start, inner.end) == (outer.start, outer.end)
+    begins = outer.start is None or (inner.start is not None and inner.start >= outer.start)
+    ends = outer.end is None or (inner.end is not None and inner.end <= outer.end)
+    return begins and ends
+
+
 def _below(inner: Mapping[str, float], outer: Mapping[str, float]) -> bool:
-    default = outer.get("*", 0)
-    names: Sequence[str] = [*inner]
-    return all(inner[name] <= outer.get(name, default) for name in names)
+    """Whether no stratum gives more to the one than to the other; each names all strata, ``*`` those left over."""
+    named = {*inner, *outer} if "*" in inner and "*" in outer else {*inner, *outer} - {"*"}
+    return all(inner.get(name, inner.get("*", 0)) <= outer.get(name, outer.get("*", 0)) for name in named)

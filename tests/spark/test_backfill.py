@@ -111,6 +111,15 @@ def test_a_function(spark: SparkSession, ds: Dataset) -> None:
     same_rows(ds.logs().filter("user_id not in (2, 9)"), rest)
 
 
+def test_a_function_changes_no_rows_but_those_it_got(spark: SparkSession, settings: Settings, ds: Dataset) -> None:
+    def everyone(_: DataFrame) -> DataFrame:
+        return spark.table(f"{settings.catalog.name}.{ds.name}.impressions").withColumn("y", F.lit(7))
+
+    summary = ds.backfill(Change(function=everyone, columns=("y",)), Affected(users=[2]), gate=False)
+    assert {c.quantity: c.planned for c in summary.planned_and_actual}["segments"] == 2
+    same_rows(ds.logs(), with_y(log(spark, [1, 2]).frame, "user_id = 2", "7"))
+
+
 @pytest.mark.parametrize("strategy", [None, Strategy.MERGE_ON_READ])
 def test_replacement_rows(spark: SparkSession, ds: Dataset, strategy: Strategy | None) -> None:
     rows = frame(spark, [(1, 1, 0, 7), (1, 1, 2, 8), (4, 4, 1, None), (99, 1, 0, 5)], "user_id int, "

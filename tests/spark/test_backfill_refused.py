@@ -94,6 +94,8 @@ def test_bad_input_is_refused_before_anything_is_written(spark: SparkSession, ds
         (InputError, Change(expressions={"y": "y / (user_id - 1)"}), Affected(users=[1])),
         (UnknownColumnError, y, Affected(users=two)),
         (UnknownColumnError, y, Affected(where="nothing = 1")),
+        (UsageError, y, Affected(where="rand() < 0.5")),
+        (UsageError, y, Affected(users=ds.requests().select("user_id").filter(F.rand() < 0.5))),
         (VersionNotFoundError, y, Affected(changed_since=9)),
         (DuplicateRowsError, Change(rows=twice, columns=("y",)), Affected()),
         (SchemaError, Change(rows=two, columns=("y",)), Affected()),

@@ -15,6 +15,7 @@ from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.features import Lookup
 from dedup_storage.errors import (
     ConflictError,
+    DuplicateRowsError,
     InputError,
     QualityGateError,
     SchemaError,
@@ -100,6 +101,10 @@ def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings
     catalog = settings.catalog.name
     spark.sql(f"CREATE TABLE {catalog}.{name}.items USING iceberg AS SELECT id item_id, id * 2 price FROM range(20)")
     ds.features.add("price", Lookup(f"{name}.items", {"item": "item_id"}, {"price": "price"}), grain="impression")
+    texts = "SELECT cast(id AS string) item_id, id price FROM range(20)"
+    spark.sql(f"CREATE TABLE {catalog}.{name}.texts USING iceberg AS {texts}")
+    with pytest.raises(SchemaError, match=r"item cannot be looked up in item_id of .*\.texts.* got string"):
+        ds.features.add("text", Lookup(f"{name}.texts", {"item": "item_id"}, {"p": "price"}), grain="impression")
     given = ds.requests(features=()).filter("user_id > 1").select("user_id", "request_id", F.lit(1.5).alias("score"))
     with pytest.raises(QualityGateError, match=r"missing_keys: expected a row for every key of the log \(2 do not"):
         ds.features.add("score", given)
@@ -335,6 +340,31 @@ def test_bad_input_is_named_and_nothing_is_published(
     assert bad.features() == {}
     assert [v.version for v in bad.versions()] == [1]
     assert all(len(t.metadata.snapshots) <= 1 for t in bad.metadata().tables.values())
+
+
+def test_a_refresh_of_a_promoted_group_keeps_the_rows_of_a_flat_month(
+    spark: SparkSession, settings: Settings, name: str
+) -> None:
+    ds = make(spark, settings, name, [1, 2], layout="flat", date_grain="month")
+    ds.features.add("age", {"length": "size(hist)"}, gate=False)
+    once = ds.requests(features=()).select("user_id", "request_id", F.lit(1).alias("n"))
+    ds.features.add("twice", once.unionByName(once), gate=False)
+    with pytest.raises(DuplicateRowsError, match=r"two rows for one request; expected 30 rows, as logs has; got 60"):
+        ds.features.promote("twice")
+    ds.features.drop("twice")
+    ds.features.promote("age")
+    with pytest.raises(UsageError, match="age was computed by another source than the one given"):
+        ds.features.refresh("age", {"length": "size(hist) + 1"})
+    ds.write(log(spark, [3], 100), gate=False)
+    # A part of the group would be computed otherwise than the rest.
+    with pytest.raises(UsageError, match="computed by another source"):
+        ds.features.refresh("age", {"length": "size(hist) + 1"})
+    # Day 3 lies in the segment of days 1 and 2, of which each request has three rows.
+    assert ds.features.refresh("age", {"length": "size(hist)"}, gate=False).dates == (("2024-01-03", "2024-01-04"),)
+    plain = log(spark, [1, 2]).frame.unionByName(log(spark, [3], 100).frame)
+    same_rows(ds.logs(), plain.withColumn("length", F.size("hist")))
+    ds.features.refresh("age", {"length": "size(hist) + 1"}, full=True, gate=False)
+    same_rows(ds.logs(), plain.withColumn("length", F.size("hist") + 1))
 
 
 @pytest.mark.long

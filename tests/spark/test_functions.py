@@ -26,7 +26,7 @@ from dedup_storage.dataset.functions import (
     with_target_matches,
 )
 from dedup_storage.dataset.functions.windows import window_suffix
-from dedup_storage.errors import DedupStorageError, UnknownColumnError, UsageError
+from dedup_storage.errors import DedupStorageError, SchemaError, UnknownColumnError, UsageError
 from tests.spark.helpers import frame
 from tests.strategies import examples
 
@@ -143,6 +143,23 @@ def test_target_matches_of_strings_and_other_integer_types(spark: SparkSession) 
     row = with_target_matches(ints, requests, keys=KEYS, item="item", history="i").first()
     assert row is not None
     assert (row["match_count"], row["match_events_ago"]) == (1, 1)
+
+
+def test_times_of_other_types_are_compared_as_instants_in_any_zone(spark: SparkSession) -> None:
+    zoned = spark.newSession()
+    zoned.conf.set("spark.sql.session.timeZone", "America/New_York")
+    # Midnight of New York comes five hours after that of UTC, which a date and a time without zone are of.
+    rows = [("a", "x", [7, 8], ["2024-02-28T23:00:00Z", "2024-02-29T01:00:00Z"])]
+    texts = zoned.createDataFrame(rows, "u string, r string, h array<bigint>, texts array<string>")
+    shown = zoned.createDataFrame([("a", "x", 7), ("a", "x", 8)], "u string, r string, item bigint")
+    for at in ("date'2024-02-29'", "timestamp_ntz'2024-02-29 00:00:00'", "timestamp'2024-02-29T00:00:00Z'"):
+        df = texts.select(
+            "u", "r", "h", F.expr("cast(texts AS array<timestamp>)").alias("times"), F.expr(at).alias("at")
+        )
+        found = df.select(recency_seconds("times", "at"), count_in_window("times", "at", 2 * HOUR)).collect()
+        assert tuple(found[0]) == (3600.0, 1), at
+        matches = with_target_matches(shown, df, keys=KEYS, item="item", history="h", times="times", at="at")
+        assert {(r["item"], r["match_recency_seconds"]) for r in matches.collect()} == {(7, 3600.0), (8, None)}, at
 
 
 ROLLED = "u bigint, r bigint, at timestamp, v double, n int"
@@ -274,13 +291,18 @@ def test_a_long_history_is_read_once_and_moved_by_nothing(spark: SparkSession, s
         (lambda df: with_target_matches(df, df, keys=KEYS, item="r", history="hits"), "no column hits"),
         (lambda df: with_target_matches(df, df, keys=KEYS, item="r", history="hist", times="times"), "both or"),
         (lambda df: with_target_matches(df, df, keys=KEYS, item="r", history="hist", prefix="a b"), "'a b'"),
+        (lambda df: with_target_matches(df.withColumn("r", F.expr("'1'")), df, keys=["u"], item="r", history="hist"),
+         "got string and bigint"),
+        (lambda df: with_target_matches(df, df.withColumn("u", F.lit(1.0)), keys=KEYS, item="r", history="hist"),
+         "u of the impressions and the u of the requests cannot be compared"),
+        (lambda df: rolling_statistics(df.withColumn("s", F.lit("1")), keys=KEYS, at="at", values=["s"]), "s holds te"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_named(spark: SparkSession, call: Any, needle: str) -> None:
     df = spark.createDataFrame([], REQUESTS)
     with pytest.raises(DedupStorageError, match=needle) as error:
         call(df)
-    assert isinstance(error.value, (UsageError, UnknownColumnError))
+    assert isinstance(error.value, (UsageError, UnknownColumnError, SchemaError))
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,40 @@ def test_ties_are_refused_or_decided(spark: SparkSession) -> None:
     assert {r["v"] for r in asof_join(left, right, "t", by="u", ties=("n", "v")).collect()} == {"z"}
 
 
+def test_ties_of_nulls_and_lists_are_decided_whatever_the_order(spark: SparkSession) -> None:
+    left = frame(spark, [(1, 10)], "u int, t int")
+    rows = [(1, 3, None, 1, None, {"k": 1}), (1, 3, 1, None, [], {"k": 2}), (1, 3, 1, None, [None], {"k": 1})]
+    kinds = "u int, t int, a int, b int, l array<int>, m map<string,int>"
+    ends = [
+        asof_join(left, frame(spark, order, kinds).coalesce(1), "t", by="u", ties=()).drop("u", "t").first()
+        for order in (rows, rows[::-1], [rows[1], rows[0], rows[2]])
+    ]
+    assert ends[0] is not None
+    assert ends == [ends[0]] * 3
+
+
+def test_integer_times_of_two_widths(spark: SparkSession) -> None:
+    spark = spark.newSession()
+    spark.conf.set("spark.sql.ansi.enabled", "false")
+    # Cut to an int the later time would be 7.
+    right = spark.createDataFrame([(1, 5, "known"), (1, 2**32 + 7, "later")], "u bigint, t bigint, v string")
+    found = asof_join(spark.createDataFrame([(1, 10)], "u int, t int"), right, "t", by="u", tolerance=5)
+    assert [tuple(row) for row in found.collect()] == [(1, 10, "known")]
+
+
+def test_a_tolerance_is_elapsed_time_where_clocks_change(spark: SparkSession) -> None:
+    spark = spark.newSession()
+    spark.conf.set("spark.sql.session.timeZone", "Europe/Copenhagen")
+    # The clock goes from 1:59 to 3:00 on 31 March, and from 2:59 back to 2:00 on 27 October.
+    asked = [("spring", "2024-03-31T02:30:00Z"), ("autumn", "2024-10-27T02:30:00Z")]
+    known = [("spring", "2024-03-31T00:30:00Z", 1), ("autumn", "2024-10-27T00:30:00Z", 2)]
+    left = spark.createDataFrame(asked, "u string, t string").withColumn("t", F.col("t").cast("timestamp"))
+    right = spark.createDataFrame(known, "u string, t string, v int").withColumn("t", F.col("t").cast("timestamp"))
+    for hours, matched in ((2, {1, 2}), (1, {None})):
+        found = asof_join(left, right, "t", by="u", tolerance=dt.timedelta(hours=hours))
+        assert {row["v"] for row in found.collect()} == matched, hours
+
+
 @pytest.fixture(scope="module")
 def tables(spark: SparkSession, settings: Settings) -> Tables:
     return Tables(spark, settings.catalog.name)
@@ -167,6 +201,20 @@ def test_wide_rows_stay_in_their_buckets(tables: Tables, partitions: str) -> Non
     expected = [(r[0], r[1], (r[2], r[3])) for r in left.collect()]
     model = reference(expected, [tuple(r) for r in right.collect()], 40, False)
     assert multiset(result) == Counter((u, t, *p, v) for u, t, p, v, _ in model)
+
+
+def test_a_request_in_a_partition_without_a_name_keeps_its_match(tables: Tables) -> None:
+    table = tables("asked_day", "event_date, bucket(4, user_id)")
+    nameless = f"{table}_null"
+    spark = tables.spark
+    spark.sql(f"CREATE TABLE {nameless} USING iceberg PARTITIONED BY (event_date, bucket(4, user_id)) AS "
+              f"SELECT user_id, request_id, nullif(event_date, date'2024-01-31') event_date FROM {table}")  # fmt: skip
+    left = spark.table(nameless)
+    right = left.groupBy("user_id").agg(F.min("request_id").alias("request_id")).withColumn("v", F.lit(1))
+    found = asof_join(left, right, "request_id", by="user_id")
+    known = left.where("user_id is not null and request_id is not null")
+    assert found.where("v = 1").count() == known.count()
+    assert found.where("event_date is null and v = 1").count() > 0
 
 
 def _shuffled(df: DataFrame) -> Iterator[str]:

@@ -161,3 +161,5 @@ def test_queries(tables: Tables) -> None:
     assert "no Iceberg table" in shown(mixed)
     with pytest.raises(UsageError, match="no column in common"):
         explain_join(a, local.select("w"))
+    with pytest.raises(UsageError, match="both sides have request_id, event_date, which are no join key"):
+        explain_join(a, b, "user_id")

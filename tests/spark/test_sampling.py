@@ -288,11 +288,13 @@ def test_refresh_takes_new_users_and_keeps_old_strata(spark: SparkSession, setti
     ds.samples.make("half", spec)
     ds.samples.make("hash", fraction=0.5, seed=1)
     ds.samples.make("counts", size=10, strata=STRATA[:1], seed=1)
+    ds.samples.make("idle", fraction=1, strata=[{"name": "idle", "measure": "recency_days", "cuts": [2]}])
     before = {r["user_id"]: r["stratum"] for r in ds.samples.users("half").collect()}
     state = DedupDataset(name, settings, sample="half").state_dict()
     assert ds.samples.refresh("half").unchanged
-    more = RawLog.from_frame(frame(spark, log_rows([2], users=20, first_user=20)), flat_schema())
-    ds.write(more, gate=False)
+    # A known user comes last of all, five days after the new ones.
+    later = [*log_rows([2], users=20, first_user=20), *log_rows([7], users=1)]
+    ds.write(RawLog.from_frame(frame(spark, later), flat_schema()), gate=False)
     assert users_of(ds.requests(sample="half")) == set(before)
     done = ds.samples.refresh("half")
     assert not done.unchanged
@@ -303,6 +305,7 @@ def test_refresh_takes_new_users_and_keeps_old_strata(spark: SparkSession, setti
     assert users_of(ds.requests(sample="hash")) == set(after)
     assert ds.samples.refresh("hash").population == 40
     assert ds.samples.refresh("counts").users == 10
+    assert {row.stratum: row.users for row in ds.samples.refresh("idle").strata} == {"idle=1": 30, "idle=2": 10}
     assert ds.samples.refresh("half").unchanged
     fresh = DedupDataset(name, settings, sample="half", version=1)
     with pytest.raises(DedupStorageError, match="filters"):

@@ -335,7 +335,10 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         (["estimate", "x", "--schema", "s", "--share", "1", "--precision", "0.1"], "--precision does nothing beside"),
         (["tune", "--dataset", "d", "--share", "1", "--sample-mib", "9"], "--sample-mib does nothing beside --share"),
         (["features", "add", "x", "--dataset", "d", "--sql", "a=1", "--on", "a=b"], "--on does nothing without --join"),
-        (["backfill", "--dataset", "d", "--all", "--sql", "a=1", "--sql", "a=2"], "the option --sql names a twice"),
+        (
+            ["backfill", "--dataset", "d", "--all", "--sql", "a=1", "--sql", "a=2"],
+            "the option --sql is given twice for a",
+        ),
         (["infer-schema", "log.csv"], "the request column is not named, and no column looks like one"),
         (["generate", "out", "--set", "itms=5"], "the key itms is unknown"),
         (["generate", "out", "--set", "items"], "NAME=VALUE"),
@@ -428,3 +431,30 @@ def test_a_package_that_reads_a_log_is_told_before_the_log_is_asked(command: tup
     (tmp_path / "schema.yaml").write_text(SCHEMA, encoding="utf-8")
     status, _, err = _run(app, *command, "--config", _settings(tmp_path))
     assert (status, "org.apache.hadoop:hadoop-aws" in err) == (2, True), err
+
+
+def test_an_explanation_takes_no_option_that_it_would_ignore() -> None:
+    for given in (("--exchange", "one-side"), ("--hash-side", "right"), ("--output", "rows")):
+        status, _, told = _run(app, "join", "--dataset", "clicks", "--explain", *given)
+        assert status == 2
+        assert f"{given[0]} does nothing beside --explain" in " ".join(told.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needle"),
+    [
+        (
+            ["report", "--dataset", "d", "--no-baselines", "--share", "0.1"],
+            "--share does nothing beside --no-base",
+        ),
+        (["report", "--dataset", "d", "--no-baselines", "--spark"], "--spark does nothing beside --no-baselines"),
+        (["features", "add", "g", "--dataset", "d", "--sql", "a=1", "--on", "a=b"], "--on does nothing without --join"),
+        (["features", "add", "g", "--dataset", "d", "--sql", "a=1", "--sql", "a=2"], "--sql is given twice for a"),
+        (["sample", "split", "--dataset", "d", "--share", "a=0.1", "--share", "a=0.2"], "--share is given twice for a"),
+        (["sample", "split", "--dataset", "d", "--dates", "a=:", "--dates", "a=:"], "--dates is given twice for a"),
+    ],
+)
+def test_no_option_counts_for_nothing(arguments: list[str], needle: str) -> None:
+    status, _, told = _run(app, *arguments)
+    assert status == 2
+    assert needle in " ".join(told.split())

@@ -6,6 +6,7 @@ from datetime import date
 
 import pytest
 
+from dedup_storage.dataset.features.checks import same_source
 from dedup_storage.errors import SchemaError, UnknownColumnError
 from dedup_storage.lake.bundles import left_empty
 from dedup_storage.lake.cells import Cell
@@ -87,3 +88,30 @@ def test_cells_stretch_over_the_look_back_and_overlap_by_date_and_bucket() -> No
     assert cell.stretched(2).overlaps(Cell(date(2024, 1, 5), None, 1))
     assert not cell.overlaps(Cell(date(2024, 1, 3), date(2024, 1, 3), 2))
     assert cell.overlaps(Cell(None, None, None))
+
+
+def test_sources_that_compute_the_same() -> None:
+    def function(text: str | None, name: str | None = None) -> FeatureSource:
+        return FeatureSource(kind=SourceKind.FUNCTION, function=name, text=text)
+
+    lookup = FeatureSource(kind=SourceKind.JOIN, table="shop.items", on={"i": "id"}, columns={"price": "price"})
+    frame = FeatureSource(kind=SourceKind.FRAME)
+    same = [
+        (group().source, group().source),
+        (lookup, lookup.model_copy()),
+        (frame, frame),
+        # Where a function stands in its file is no difference.
+        (function("def f(x):\n    return x\n"), function("    def f(x):\n        return x\n")),
+        # A lambda's text is that of the call it stands in.
+        (function("features.add('a', lambda x: x)"), function("features.refresh('a', lambda x: x)")),
+        (function(None, "m:f"), function(None, "m:f")),
+    ]
+    other = [
+        (group().source, FeatureSource(kind=SourceKind.EXPRESSION, expressions={"days": "2"})),
+        (lookup, lookup.model_copy(update={"table": "shop.others"})),
+        (group().source, frame),
+        (function("def f(x):\n    return x\n"), function("def f(x):\n    return x + 1\n")),
+        (function(None, "m:f"), function(None, "m:g")),
+    ]
+    assert all(same_source(*pair) for pair in same)
+    assert not any(same_source(*pair) for pair in other)

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
+from dedup_storage.dataset.joins.explain import explain_join
 from dedup_storage.dataset.joins.explanation import JoinExplanation
 from dedup_storage.dataset.joins.model import (
     Cause,
@@ -18,6 +19,7 @@ from dedup_storage.dataset.joins.model import (
     StepKind,
 )
 from dedup_storage.dataset.joins.settings import BUCKET_JOIN, ONE_SIDE
+from dedup_storage.errors import UsageError
 from dedup_storage.lake.scans import ScanSize
 
 SIDE = JoinSide(
@@ -75,3 +77,8 @@ def test_settings_known_to_lose_rows_are_off() -> None:
     }
     assert {"partiallyClusteredDistribution.enabled", "allowJoinKeysSubsetOfPartitionKeys.enabled"} <= off
     assert not set(ONE_SIDE) & set(BUCKET_JOIN)
+
+
+def test_keys_of_a_query_alone_are_refused() -> None:
+    with pytest.raises(UsageError, match="keys are given, and no right side"):
+        explain_join("lake.clicks.requests", on="user_id")

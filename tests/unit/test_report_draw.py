@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 
 from dedup_storage.dedup.hashing import combine, count_distinct, hash_column
 from dedup_storage.errors import InputError, SchemaError, UsageError
+from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.report.draw.repetition import repetition
-from dedup_storage.report.draw.select import Drawn, choose_users, draw_flat
+from dedup_storage.report.draw.select import Drawn, choose_users, draw_dataset, draw_flat
 from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat
 from dedup_storage.report.estimate.curves import with_candidates, with_newest
 from dedup_storage.report.estimate.floor import events_once, new_events
+from dedup_storage.report.measure import measure_dataset
 from dedup_storage.report.parquet.dataset_files import folder_files
-from dedup_storage.report.parquet.tables import TableFiles, read_totals
-from dedup_storage.schema import Grain, LogSchema
+from dedup_storage.report.parquet.footers import DataFile
+from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles, read_totals
+from dedup_storage.schema import DateGrain, Grain, LogSchema
 
 SCHEMA = LogSchema.from_dict(
     {
@@ -221,6 +224,64 @@ class Elsewhere:
         for i in range(2):
             pq.write_table(mixed.slice(i * 7, 7 if i == 0 else None), self.folder / f"{i}.parquet")
         return Drawn(folder_files(str(self.folder)), {900 - n: n for n in range(len(table.files))})
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+def test_a_dataset_whose_files_differ_is_drawn_and_measured(tmp_path: Path, layout: Layout) -> None:
+    flat = log(users=12).append_column("position", pa.array([0, 1, 2] * 48, pa.int32()))
+    later = flat.set_column(1, "request_id", pc.add(flat["request_id"], 2**40))
+    # A column came later, another was widened; the new one has the name of a part of segments.
+    before = flat.drop_columns(["country"]).set_column(1, "request_id", flat["request_id"].cast(pa.int32()))
+    later = later.append_column("bucket", later["country"])
+    described = dict.fromkeys(("country", "bucket", "ts"), "request")
+    schema = LogSchema.from_dict(
+        {"user": "user_id", "request": "request_id", "item": "item_id", "position": "position", "columns": described}
+        | {"sequences": [{"column": c, "group": "h"} for c in ("items", "times")], "labels": "label"}
+    )
+    lists = dict.fromkeys(("items", "times"), "array<bigint>")
+    texts = dict.fromkeys(("user_id", "country", "bucket"), "string")
+    source = dict.fromkeys(later.column_names, "bigint") | texts | lists
+    spec = DatasetSpec.build("d", schema, source, layout=layout, date_grain=DateGrain.NONE, buckets=2)
+    tables = []
+    for table in spec.tables:
+        files = []
+        for number, rows in enumerate((before, later)):
+            rows = rows.select([c for c in table.columns if c in rows.column_names])
+            if table.role.value == "requests":
+                rows = rows.take(pa.array(range(0, rows.num_rows, 3)))
+            path = tmp_path / f"{table.name}-{number}.parquet"
+            pq.write_table(rows, path)
+            files.append(DataFile(str(path), partition={"bucket": str(number)}))
+        tables.append(TableFiles(table.name, table.role.value, tuple(files)))
+    dataset = DatasetFiles(spec, 1, tuple(tables))
+    draw = draw_dataset(dataset, {t.name: read_totals(t) for t in tables})
+    expected = pa.concat_tables([before, later], promote_options="permissive")
+    columns = ["user_id", "request_id", "country", "bucket", "items", "item_id", "label"]
+    assert rows_of(flat_table(draw, draw.arrival), columns) == rows_of(expected, columns)
+    report = measure_dataset(dataset, with_curves=False)
+    assert report.dedup_factor == 3
+    assert {c.column for c in report.columns} == set(expected.column_names)
+
+
+def test_hidden_rows_and_dates_of_another_name(tmp_path: Path) -> None:
+    flat = log(users=2, requests=2).append_column("position", pa.array([0, 1, 2] * 4, pa.int32()))
+    schema = LogSchema.from_dict(
+        {"user": "user_id", "request": "request_id", "item": "item_id", "position": "position", "event_time": "ts"}
+        | {"sequences": [{"column": "items"}], "labels": "label", "columns": {"event_date": "impression"}}
+    )
+    source = {"user_id": "string", "request_id": "bigint", "ts": "timestamp", "items": "array<bigint>"}
+    source |= dict.fromkeys(("item_id", "label", "position"), "bigint") | {"event_date": "string"}
+    spec = DatasetSpec.build("d", schema, source, layout=Layout.SPLIT, date_grain=DateGrain.DAY, buckets=1)
+    assert spec.event_date_column == "_event_date"
+    tables = []
+    for name, rows, hidden in (("requests", flat.take(pa.array([0, 3, 6, 9])), 0), ("impressions", flat, 4)):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(rows, path)
+        days = (DataFile(str(path), partition={"_event_date": "2024-01-31", "bucket": "0"}),)
+        tables.append(TableFiles(name, name, days, deleted_rows=hidden))
+    report = measure_dataset(DatasetFiles(spec, 1, tuple(tables)), baselines=())
+    assert report.dedup_factor == 8 / 4
+    assert [(part.value, part.rows) for part in report.dates] == [("2024-01-31", 16)]
 
 
 def test_rows_drawn_elsewhere_stand_in_order_of_arrival(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.folders import resolve_uri
 from dedup_storage.report.parquet.footers import DataFile, Totals, iter_footers, read_footer
+from dedup_storage.report.parquet.pages import read_pages
+from dedup_storage.report.parquet.raw_bytes import element_count, raw_bytes
 
 TABLE = pa.table(
     {
@@ -69,6 +71,38 @@ def test_values_and_nulls_count_leaves(tmp_path: Path) -> None:
     history = read_footer(file).columns["history"]
     # Six entries, and the empty and the missing list count once each as nulls; so does the null element.
     assert (history.values, history.nulls) == (7, 3)
+
+
+def test_writers_that_name_the_elements_of_lists_otherwise_are_counted_together(tmp_path: Path) -> None:
+    table = pa.table(
+        {"h": [[1, 2, 3], [4]], "m": pa.array([[("a", [1])]] * 2, pa.map_(pa.string(), pa.list_(pa.int8())))}
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    pq.write_table(table, tmp_path / "b.parquet", use_compliant_nested_type=False)
+    totals = Totals.of(iter_footers([DataFile(str(tmp_path / f"{name}.parquet")) for name in "ab"]))
+    kinds = totals.arrow_schema
+    assert {n: element_count(kinds.field(n).type, totals.columns[n]) for n in kinds.names} == {"h": 8, "m": 8}
+    assert raw_bytes(kinds.field("h").type, totals.columns["h"], totals.rows) == (8 * 8 + 4 * 4, True)
+    # The names inside lists are no difference between files: nothing has to be brought into one schema.
+    assert not totals.mixed
+
+
+def test_raw_bytes_of_texts_that_are_mostly_null(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    column = pa.array(["x" * 100, None, None, None] * 500)
+    pq.write_table(pa.table({"s": column}), path, use_dictionary=False)
+    totals, pages = read_footer(DataFile(str(path))).columns["s"], read_pages([DataFile(str(path))])["s"]
+    assert raw_bytes(column.type, totals, len(column), pages) == (column.nbytes, True)
+
+
+def test_files_that_differ_make_one_schema(tmp_path: Path) -> None:
+    tables = {"a": pa.table({"n": pa.array([1], pa.int32())}), "b": pa.table({"n": [2**40], "new": ["x"]})}
+    for name, table in tables.items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    for order in ("ab", "ba"):
+        totals = Totals.of(iter_footers([DataFile(str(tmp_path / f"{name}.parquet")) for name in order]))
+        assert totals.mixed
+        assert {f.name: f.type for f in totals.arrow_schema} == {"n": pa.int64(), "new": pa.string()}
 
 
 def test_partitions_sum_to_the_whole(tmp_path: Path) -> None:

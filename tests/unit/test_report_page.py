@@ -143,6 +143,8 @@ def test_every_plot_is_svg_in_the_page_s_colours(report: Report) -> None:
     ]  # fmt: skip
     for _, svg in drawn:
         ET.fromstring(svg)  # noqa: S314 - made here
+        # No number of an axis was left as the text of a formula.
+        assert "$" not in svg
         colours = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", svg))
         assert "var(--bar)" in colours
         assert colours <= {"none", "var(--ink)", "var(--bar)", "var(--muted)"}

@@ -184,6 +184,22 @@ def test_overlapping_definitions_are_not_called_disjoint_or_nested() -> None:
     assert not disjoint(SampleSpec(fraction=0.5), SampleSpec(fraction=0.5, offset=0.5, seed=1))
     early, late = SampleSpec(fraction=1, end=dt.date(2024, 1, 1)), SampleSpec(fraction=1, start=dt.date(2024, 1, 2))
     assert disjoint(late, early)
+    assert nested(early, SampleSpec(fraction=1))
+    assert not nested(SampleSpec(fraction=1), early)
+
+
+def test_a_share_lies_in_another_where_no_stratum_takes_more() -> None:
+    def spec(start: dt.date | None = None, **fractions: float) -> SampleSpec:
+        given = {name.replace("rest", "*"): share for name, share in fractions.items()}
+        return SampleSpec.from_dict({"fractions": given, "strata": [_country()], "start": start})
+
+    assert nested(spec(rest=0.5), spec(FR=0.6, rest=0.5))
+    assert nested(spec(FR=0.1, DK=0.2), spec(rest=0.2))
+    # A stratum that the smaller one does not name takes what it gives to all others.
+    assert not nested(spec(rest=0.5), spec(FR=0.1, rest=0.9))
+    assert not nested(spec(FR=0.1, rest=0.5), spec(FR=0.1, DK=0.2))
+    # Strata of other dates may be others.
+    assert not nested(spec(rest=0.5, start=dt.date(2024, 1, 2)), spec(rest=0.5))
 
 
 strata = st.dictionaries(st.sampled_from("abcdefg"), st.integers(1, 50), min_size=1)
@@ -222,6 +238,7 @@ def test_allocation_rules() -> None:
         (lambda: allocate("equal", 3, {"a": 2}), "1 to 2 users"),
         (lambda: allocate("equal", 3, {"a": 9, "b": 9}, minimum=2), "at least 4"),
         (lambda: allocate("neyman", 1, {"a": 2}, deviations={"a": float("nan")}), "stratum a"),
+        (lambda: allocate("neyman", 1, {"a": 2, "b": 1}, deviations={"a": 1.0, "b": None}), "stratum b"),
         (lambda: allocate("neyman", 1, {"a": 2}, deviations={"a": 0.0}), "constant"),
         (lambda: check_targets({"c": 1}, {"a": 2}), "no stratum c"),
         (lambda: check_targets({"a": 3}, {"a": 2}), "stratum a cannot be reached; expected 0 to 2 users; got 3"),

@@ -13,7 +13,7 @@ def _report() -> SampleReport:
     spec = SampleSpec.from_dict({"targets": {"*": 5}, "strata": [{"name": "country", "column": "country"}]})
     strata = (
         StratumCount(label="country=<b>DK", users=10, sampled=5, probability=0.5, requested=5),
-        StratumCount(label="country=SE", users=50, sampled=5, probability=0.1, requested=5),
+        StratumCount(label="country=$\\x$ SE", users=50, sampled=5, probability=0.1, requested=5),
         StratumCount(label="country=NO", users=3, sampled=0, probability=0.0, requested=0),
     )
     sample = Sample(name="s", spec=spec, version=3, run_id="r", created_ms=0, strata=strata, table="sm_s", tag="t")
@@ -41,7 +41,9 @@ def test_page_is_complete_and_needs_nothing_else() -> None:
     assert page.count("<svg") == 2
     assert "&lt;b&gt;DK" in page
     assert "<b>DK" not in page
-    for text in ("0.18 to 0.22", "country=SE", "1.0%", "No user of country=NO", "truth"):
+    # In the table and in the plot, where it is no formula.
+    assert page.count("country=$\\x$ SE") == 2
+    for text in ("0.18 to 0.22", "1.0%", "No user of country=NO", "truth"):
         assert text in page
     assert not re.search(r"""(src|href)=["']?http""", page)
     assert "<script" not in page

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from rich.console import Console
 
@@ -60,10 +61,9 @@ def made(users: int = USERS, requests: int = REQUESTS, newest_first: bool = Fals
 
 
 def known_of(draw: LogDraw) -> KnownTotals:
-    """What the footers of the draw's flat log would say."""
-    counts = np.bincount(draw.inverse)
-    lists = histories(draw, np.arange(draw.num_requests))
-    elements = {name: int((h.lists.lengths * counts).sum()) for h in lists for name in h.lists.columns}
+    """What the footers of the draw's flat log would say: null elements do not count."""
+    flat = {name: gather(draw.requests[name], draw.inverse) for name in draw.schema.sequence_columns}
+    elements = {name: pc.count(pc.list_flatten(lists)).as_py() for name, lists in flat.items()}
     return KnownTotals(draw.num_impressions, None, elements, False)
 
 

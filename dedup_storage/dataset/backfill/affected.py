@@ -14,6 +14,7 @@ from dedup_storage.dataset.backfill.target import Target, table_of
 from dedup_storage.dataset.backfill.values import NewValues
 from dedup_storage.dataset.handle import Cut
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
+from dedup_storage.lake.engine.plans import is_deterministic
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.layout import Layout
@@ -122,11 +123,12 @@ class AffectedRows:
                     raise UnknownColumnError(
                         f"the function's result lacks the column {name}", expected=known_names(name, result.columns)
                     )
-            if self._dates() and self._dates()[0] not in result.columns:
-                dates = self.rows(()).select(*self.target.keys, *self._dates())
-                result = result.join(dates, list(self.target.keys))
             # Casts of its values, and its keys, must not depend on a session that the function brought along.
             result = exact_keys(move_to(self.session, result), self._kinds(), "function's result")
+            if not self.affected.everything or any(date not in result.columns for date in self._dates()):
+                # What it gives of other rows than those that it got changes nothing.
+                own = self.rows(()).select(*self.target.keys, *self._dates())
+                result = result.drop(*self._dates()).join(own, list(self.target.keys))
             result = result.withColumns({c: F.expr(sql) for c, sql in hidden.items()})
             return result.select(*kept, *(self._typed(result, c, c) for c in self.change.names))
         frame = self._expressed()
@@ -138,6 +140,23 @@ class AffectedRows:
         for name, expression in self.change.expressions.items():
             frame = frame.withColumn(NEW + name, F.expr(expression))
         return frame
+
+    def refuse_unstable(self) -> None:
+        """Refuse a choice of rows that another look would make otherwise; a run looks more than once.
+
+        Raises:
+            UsageError: the condition, or the frame of users, is not deterministic.
+        """
+        rows = self.table(self.target.table)
+        chosen = {"condition": None if self.affected.where is None else rows.filter(F.expr(self.affected.where))}
+        for what, frame in (chosen | {"users": self._users}).items():
+            if frame is not None and not is_deterministic(frame):
+                raise UsageError(
+                    f"the {what} of the backfill would choose other rows each time",
+                    expected="a choice that follows from the rows",
+                    got="rand(), uuid() or the like",
+                    fix="Store the choice first, or take a named sample.",
+                )
 
     def refuse_lost(self) -> None:
         """Refuse replacement rows and expressions whose values their columns cannot hold.

@@ -45,7 +45,8 @@ class Change:
 
     Attributes:
         expressions: Column -> SQL expression over the table's columns and those of its request.
-        function: Gets the affected rows, returns rows with the table's keys and the columns ``columns``.
+        function: Gets the affected rows, returns rows with the table's keys and the columns ``columns``; what it
+            returns of other rows changes nothing.
         rows: Replacement rows: the table's keys and new columns.
         columns: The columns that ``function`` or ``rows`` bring.
         inputs: Columns that ``function`` needs; the table's own when left out.

@@ -107,6 +107,7 @@ class Backfill(TimedSteps):
         # Analyses every expression, so that what cannot be computed is refused before anything is written.
         _ = rows.values().schema
         _ = rows.rows(()).schema
+        rows.refuse_unstable()
         rows.refuse_lost()
         self._refuse_duplicates(rows)
         return rows

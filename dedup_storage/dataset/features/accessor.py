@@ -105,7 +105,8 @@ class Features:
 
         Args:
             name: The group.
-            source: Its function or frame, where the definition does not name one that can be imported.
+            source: Its function or frame, where the definition does not name one that can be imported; another one
+                goes with ``full``.
             run_id: Name of the run.
             full: Compute every row again.
             gate: Audit the staged rows before publication.

@@ -26,7 +26,7 @@ from dedup_storage.layout import Layout
 from dedup_storage.schema import Grain
 from dedup_storage.spark.types import ddl
 
-__all__ = ["Bundler", "fold_bundled", "leaving", "still_shared"]
+__all__ = ["Bundler", "fold_bundled", "leaving", "refuse_repeated", "still_shared"]
 
 
 class Bundler(FeatureJob):
@@ -121,14 +121,28 @@ class Bundler(FeatureJob):
         if self.spec.layout is Layout.FLAT and groups[0].grain is Grain.REQUEST:
             return
         own = grain_table(self.spec, groups[0].grain).name
-        wanted = cut.meta.totals(own, cut.snapshots[own]).rows
-        if staged.rows != wanted:
-            raise DuplicateRowsError(
-                f"a feature group has two rows for one {groups[0].grain.value}",
-                expected=f"{wanted:,} rows, as {own} has",
-                got=f"{staged.rows:,}",
-                fix="Nothing was published. Find the group with: dedup-storage check.",
-            )
+        refuse_repeated(staged, cut.meta.totals(own, cut.snapshots[own]).rows, groups[0].grain, own)
+
+
+def refuse_repeated(staged: Staged, wanted: int, grain: Grain, like: str) -> None:
+    """Refuse rows that values of feature groups were joined to, where these have brought rows twice.
+
+    Args:
+        staged: The rows with the values.
+        wanted: How many there were before.
+        grain: Of the groups.
+        like: Whose rows they are.
+
+    Raises:
+        DuplicateRowsError: there are more.
+    """
+    if staged.rows != wanted:
+        raise DuplicateRowsError(
+            f"a feature group has two rows for one {grain.value}",
+            expected=f"{wanted:,} rows, as {like} has",
+            got=f"{staged.rows:,}",
+            fix="Nothing was published. Find the group with: dedup-storage check.",
+        )
 
 
 def leaving(run: Run, cut: Cut, groups: Sequence[FeatureGroup]) -> Run:
@@ -192,6 +206,9 @@ def fold_bundled(
         segments: Whole segments, which ``run`` replaces.
         run: The attempt.
         changed: Where the values are other than before.
+
+    Raises:
+        DuplicateRowsError: the values, or a group beside them, have two rows for one key.
     """
     spec, table = job.spec, str(group.bundled)
     others = [o for o in cut.groups.values() if o.bundled == table and o.name != group.name]
@@ -202,6 +219,7 @@ def fold_bundled(
     cells = json.dumps([cell.to_list() for cell in changed.cells()])
     run = replace(run, table_facts={table: {ROWS_KEPT: "true"}, group.table: {CHANGED: cells}})
     staged = job.tables.stage(spec, bundle_table(spec, table, (*others, group)), rows, run)
+    refuse_repeated(staged, keys.count(), group.grain, "the log")
     reached("features:folded")
     job.stage(group, None, run)
     return staged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from pyspark.errors import PySparkException
@@ -13,7 +14,7 @@ from pyspark.sql import types as T
 
 from dedup_storage.errors import DedupStorageError, InputError, SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.lake.engine.plans import is_deterministic
-from dedup_storage.lake.groups import FeatureColumn, FeatureGroup
+from dedup_storage.lake.groups import FeatureColumn, FeatureGroup, FeatureSource, SourceKind
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import check_name
@@ -23,7 +24,16 @@ from dedup_storage.spark.types import ddl
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_group_name", "explained", "feature_columns", "require_columns", "require_stable_key", "unclashing"]
+__all__ = [
+    "check_group_name",
+    "explained",
+    "feature_columns",
+    "require_columns",
+    "require_same_source",
+    "require_stable_key",
+    "same_source",
+    "unclashing",
+]
 
 _UNSTORABLE = (T.NullType, T.CalendarIntervalType, T.DayTimeIntervalType, T.YearMonthIntervalType, T.VariantType)
 _LINE = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
@@ -115,6 +125,39 @@ def require_columns(frame: DataFrame, columns: Iterable[str], group: str) -> Non
                 expected=known_names(column, frame.columns),
                 fix="Keep the key columns of the frame that the function gets.",
             )
+
+
+def require_same_source(group: FeatureGroup, source: FeatureSource) -> None:
+    """Check that a source by which a part of a group is computed is the one that the rest was computed by.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if not same_source(group.source, source):
+        raise UsageError(
+            f"the feature group {group.name} was computed by another source than the one given",
+            expected="the same one, where a part of the group is computed",
+            fix="Compute every row with full=True, or leave the source out.",
+        )
+
+
+def same_source(before: FeatureSource, now: FeatureSource) -> bool:
+    """Whether two sources compute the same, as far as definitions tell; frames hold other rows each time.
+
+    Functions are compared by their text, where both have one; of a lambda it says nothing.
+    """
+    if before.kind is not now.kind or now.kind is SourceKind.FRAME:
+        return before.kind is now.kind
+    if now.kind is not SourceKind.FUNCTION:
+        return before == now
+    texts = [_definition(source.text) for source in (before, now)]
+    return texts[0] == texts[1] if all(texts) else before.function == now.function
+
+
+def _definition(text: str | None) -> str | None:
+    """A function's text without what its place in a file adds; ``None`` of a lambda, whose text is that of a line."""
+    text = dedent(text or "").strip()
+    return text if text.startswith(("def ", "@")) else None
 
 
 def require_stable_key(frame: DataFrame, key: Sequence[str], group: str) -> None:

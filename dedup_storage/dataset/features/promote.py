@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pyspark.sql import DataFrame
 
-from dedup_storage.dataset.features.bundle import leaving, still_shared
+from dedup_storage.dataset.features.bundle import leaving, refuse_repeated, still_shared
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.read import attach
 from dedup_storage.dataset.features.summary import FeatureSummary
@@ -81,6 +81,9 @@ def fold(
         run: The attempt.
         changed: Where the values are other than before; ``None`` when they move here from the group's own table,
             which is emptied.
+
+    Raises:
+        DuplicateRowsError: the values have two rows for one key, which would bring rows of the log twice.
     """
     spec = job.spec
     others = [other for other in cut.groups.values() if other.name != group.name]
@@ -97,6 +100,11 @@ def fold(
         facts[group.table] = {CHANGED: json.dumps([cell.to_list() for cell in changed.cells()])}
     run = replace(run, table_facts=facts)
     staged = job.tables.stage(spec, table, rows, run)
+    # These are the log's own rows, of which none may come or go.
+    log = segments.only(job.handle, cut.rows(own.name))
+    whole = segments == EVERYTHING
+    wanted = cut.meta.totals(own.name, cut.snapshots[own.name]).rows if whole else log.count()
+    refuse_repeated(staged, wanted, group.grain, own.name)
     reached("features:folded")
     with_definition = job.with_definition(run, group)
     if changed is None:

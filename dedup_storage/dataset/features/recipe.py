@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import DataType, IntegralType
 
 from dedup_storage.dataset.features.inputs import Inputs
-from dedup_storage.errors import UsageError
+from dedup_storage.errors import SchemaError, UsageError
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.groups import FeatureGroup, FeatureSource, SourceKind
 from dedup_storage.lake.requests import short_digest
@@ -145,8 +146,27 @@ class Recipe:
         table = inputs.looked_up(str(source.table), rows.sparkSession)
         wanted = {**{f"_on_{i}": column for i, column in enumerate(source.on.values())}, **source.columns}
         table = table.select(*(F.col(quoted(column)).alias(name) for name, column in wanted.items()))
+        for number, (column, other) in enumerate(source.on.items()):
+            # Selected, since an unknown column is told by Spark's own words.
+            kind, looked_up = rows.select(column).schema[0].dataType, table.schema[f"_on_{number}"].dataType
+            _require_alike(column, kind, str(source.table), other, looked_up)
         matches = [rows[column] == table[f"_on_{i}"] for i, column in enumerate(source.on)]
         return rows.join(table, matches, "left").select(*(rows[k] for k in key), *(table[c] for c in source.columns))
+
+
+def _require_alike(column: str, kind: DataType, table: str, other: str, kind_of_other: DataType) -> None:
+    """Check that a column of the log and one looked up in are compared as they are.
+
+    Raises:
+        SchemaError: Spark would cast one of them: 007 and 7 are one number, and doubles hold ids of 53 bits.
+    """
+    if kind != kind_of_other and not (isinstance(kind, IntegralType) and isinstance(kind_of_other, IntegralType)):
+        raise SchemaError(
+            f"the column {column} cannot be looked up in {other} of {table}",
+            expected=f"{kind.simpleString()}" + (", or integers" if isinstance(kind, IntegralType) else ""),
+            got=kind_of_other.simpleString(),
+            fix="Cast the column of that table, or add the group by a function that casts.",
+        )
 
 
 def import_function(reference: str) -> FeatureFunction:

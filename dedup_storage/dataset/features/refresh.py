@@ -8,7 +8,14 @@ from pyspark.sql import DataFrame
 
 from dedup_storage.dataset.features.add import typed
 from dedup_storage.dataset.features.bundle import fold_bundled
-from dedup_storage.dataset.features.checks import explained, feature_columns, require_columns, require_stable_key
+from dedup_storage.dataset.features.checks import (
+    explained,
+    feature_columns,
+    require_columns,
+    require_same_source,
+    require_stable_key,
+    same_source,
+)
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.promote import fold
 from dedup_storage.dataset.features.recipe import Recipe, Source
@@ -18,10 +25,11 @@ from dedup_storage.dataset.features.window import EVERYTHING, Window
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.errors import SchemaError
 from dedup_storage.faults import reached
-from dedup_storage.lake.groups import Coverage, FeatureGroup
+from dedup_storage.lake.groups import Coverage, FeatureGroup, FeatureSource
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.requests import NOTHING, Request
 from dedup_storage.lake.staging import staging
+from dedup_storage.layout import Layout
 from dedup_storage.spark.types import ddl
 
 __all__ = ["Refresher"]
@@ -64,11 +72,15 @@ class Refresher(FeatureJob):
         if done is not None:
             return done
         group = self.find(cut)
+        given = None if self.source is None else Recipe.of(self.source)
         with self.timed("changes"):
             target = EVERYTHING if self.full else stale_window(cut, group, lookups=True)
+        if given is not None and target != EVERYTHING:
+            require_same_source(group, given.source)
         if target is None:
             return self.summary(cut.version, group, up_to_date=True)
-        recipe = Recipe.stored(group.source) if self.source is None else Recipe.of(self.source)
+        recipe = Recipe.stored(group.source) if given is None else given
+        source, hints = self._source(group, recipe, whole=target == EVERYTHING)
         self.prepare_gate()
         inputs = self.inputs(cut, group, target)
         with explained(group):
@@ -82,10 +94,22 @@ class Refresher(FeatureJob):
         # Rows that are not computed now keep what they were looked up from.
         lookups = inputs.lookups if target == EVERYTHING else group.coverage[0].lookups
         coverage = (Coverage(version=cut.version, snapshots=inputs.snapshots, lookups=lookups),)
-        updated = group.model_copy(update={"coverage": coverage, "run_id": self.run_id, "source": recipe.source})
-        if group.moved:
-            return self._fold(cut, group, updated, frame, keys, target)
-        return self._write(cut, group, updated, frame, keys, target)
+        updated = group.model_copy(update={"coverage": coverage, "run_id": self.run_id, "source": source})
+        written = (self._fold if group.moved else self._write)(cut, group, updated, frame, keys, target)
+        return written.model_copy(update={"hints": hints})
+
+    def _source(self, group: FeatureGroup, recipe: Recipe, *, whole: bool) -> tuple[FeatureSource, tuple[str, ...]]:
+        """What the definition keeps as the group's source, and what is to be said of it."""
+        if self.source is not None or recipe.function is None:
+            return recipe.source, ()
+        # Its text is that of the day on which the group was computed, until every row is computed anew.
+        now = recipe.source.model_copy(update={"text": Recipe.of(recipe.function).source.text})
+        if whole or same_source(group.source, now):
+            return now, ()
+        return recipe.source, (
+            f"The function {now.function} reads otherwise than when the group was computed; rows of before keep the "
+            "values that it gave then. A refresh with full=True (--full) computes them anew.",
+        )
 
     def _asked(self) -> Request:
         """What is asked for, as far as the run id stands for it."""
@@ -139,11 +163,16 @@ class Refresher(FeatureJob):
         return replace(self.run(cut, *tables), replaced=segments.ranges, buckets=buckets, replaced_tables=tables)
 
     def _with_carried(self, cut: Cut, table: str, frame: DataFrame, target: Window, segments: Window) -> DataFrame:
-        """The computed rows, and those of other dates in the segments that are replaced whole."""
+        """The computed rows, and those of other dates in the segments that are replaced whole; each key once."""
         if segments == target:
             return frame
         carried = target.outside(self.handle, segments.only(self.handle, cut.rows(table)))
-        return frame.unionByName(carried.select(*frame.columns))
+        carried = carried.select(*frame.columns)
+        flat = self.spec.layout is Layout.FLAT and table == self.spec.anchor.name
+        if flat and self.spec.position_column not in frame.columns:
+            # The group was promoted: each row of a request has the request's values.
+            carried = carried.dropDuplicates(list(self.spec.request_key))
+        return frame.unionByName(carried)
 
     def _agree(self, frame: DataFrame, group: FeatureGroup) -> None:
         """Check that the frame has the group's key and columns, in types as before."""

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from dedup_storage.dataset.functions.sequences import elapsed_seconds
-from dedup_storage.errors import UnknownColumnError, UsageError, known_names
+from dedup_storage.dataset.functions.windows import not_after
+from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.schema import check_name
 
 __all__ = ["with_target_matches"]
@@ -56,12 +58,18 @@ def with_target_matches(
     Raises:
         UnknownColumnError: a frame lacks a column.
         UsageError: ``times`` without ``at`` or the other way round, or a new column's name is taken.
+        SchemaError: the items and the history, or a key of both frames, are of types that Spark would have to cast.
     """
     if (times is None) != (at is None):
         raise UsageError("times and at go together", expected="both or neither", got=f"times={times}, at={at}")
     wide = [history, *(c for c in (times, at) if c is not None)]
     _require(impressions, [*keys, item], "the impressions")
     _require(requests, [*keys, *wide], "the requests")
+    for key in keys:
+        _require_alike(key, impressions.schema[key].dataType, key, requests.schema[key].dataType)
+    listed = requests.schema[history].dataType
+    seen = listed.elementType if isinstance(listed, T.ArrayType) else listed
+    _require_alike(item, impressions.schema[item].dataType, history, seen)
     names = [f"{check_name(prefix, 'prefix')}_count", f"{prefix}_events_ago"]
     names += [f"{prefix}_recency_seconds"] if times is not None else []
     for name in names:
@@ -97,10 +105,23 @@ def _matching(beside: DataFrame, keys: Sequence[str], history: str, times: str |
     if times is None or at is None:
         return events.select(*keys, _ITEM, ago)
     time = F.get(F.col(times), F.col(_PLACE))
-    return events.filter(time <= F.col(at)).select(*keys, _ITEM, ago, elapsed_seconds(time, F.col(at)).alias(_SECONDS))
+    return events.filter(not_after(time, F.col(at))).select(
+        *keys, _ITEM, ago, elapsed_seconds(time, F.col(at)).alias(_SECONDS)
+    )
 
 
 def _require(frame: DataFrame, columns: Sequence[str], what: str) -> None:
     for column in columns:
         if column not in frame.columns:
             raise UnknownColumnError(f"{what} have no column {column}", expected=known_names(column, frame.columns))
+
+
+def _require_alike(column: str, kind: T.DataType, other: str, kind_of_other: T.DataType) -> None:
+    """Check that two columns hold values that Spark compares as they are; a cast makes one of ids that differ."""
+    if kind != kind_of_other and not (isinstance(kind, T.IntegralType) and isinstance(kind_of_other, T.IntegralType)):
+        raise SchemaError(
+            f"the {column} of the impressions and the {other} of the requests cannot be compared",
+            expected="values of one type, or integers",
+            got=f"{kind.simpleString()} and {kind_of_other.simpleString()}",
+            fix="Cast one of them.",
+        )

@@ -89,7 +89,7 @@ def rolling_statistics(
     Raises:
         UnknownColumnError: the frame lacks a column.
         UsageError: a window or delay that is not positive, a delay together with ``include_current``, a delay as long
-            as the window, or a statistic that does not exist.
+            as the window, a statistic that does not exist, or one of texts.
     """
     for column in (*keys, at, *values):
         if column not in requests.columns:
@@ -97,6 +97,13 @@ def rolling_statistics(
                 f"the requests have no column {column}", expected=known_names(column, requests.columns)
             )
     chosen = [_statistic(s) for s in statistics]
+    for value in values:
+        if requests.schema[value].dataType.typeName() == "string" and set(chosen) - {Statistic.COUNT}:
+            raise UsageError(
+                f"the column {value} holds texts, of which there are no statistics but their count",
+                expected="numbers",
+                fix="Cast it.",
+            )
     suffix = window_suffix(window)
     low, high = _bounds(window, delay, include_current)
     narrow = requests.select(*dict.fromkeys((*keys, *values)), _micros(requests, at).alias(_AT))

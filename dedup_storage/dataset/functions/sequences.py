@@ -7,7 +7,7 @@ import datetime as dt
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from dedup_storage.dataset.functions.windows import check_window, instant_micros, micros
+from dedup_storage.dataset.functions.windows import check_window, instant_micros, micros, not_after
 from dedup_storage.errors import UsageError
 
 __all__ = ["as_column", "count_in_window", "elapsed_seconds", "last_k", "recency_seconds", "sequence_length"]
@@ -61,7 +61,8 @@ def recency_seconds(times: Column | str, at: Column | str) -> Column:
     column, moment = as_column(times), as_column(at)
     newest = F.array_max(column)
     # Where nothing lies ahead, as the quality gate demands of histories, no element is looked at one by one.
-    seen = F.when(newest <= moment, newest).otherwise(F.array_max(F.filter(column, lambda t: t <= moment)))
+    behind = F.array_max(F.filter(column, lambda t: not_after(t, moment)))
+    seen = F.when(not_after(newest, moment), newest).otherwise(behind)
     return elapsed_seconds(seen, moment)
 
 
@@ -84,6 +85,6 @@ def count_in_window(times: Column | str, at: Column | str, window: dt.timedelta)
     column, moment = as_column(times), as_column(at)
     # Microseconds, since a day of the session's calendar may have 23 or 25 hours.
     inside = F.array_size(
-        F.filter(column, lambda t: (t <= moment) & (instant_micros(moment) - instant_micros(t) < length))
+        F.filter(column, lambda t: not_after(t, moment) & (instant_micros(moment) - instant_micros(t) < length))
     )
     return F.when(moment.isNotNull(), F.coalesce(inside, F.lit(0)))

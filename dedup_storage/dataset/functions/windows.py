@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.errors import UsageError
 
-__all__ = ["check_window", "instant_micros", "micros", "window_suffix"]
+__all__ = ["check_window", "instant_micros", "micros", "not_after", "window_suffix"]
 
 _DAY_MICROS, _HOUR_MICROS, _MINUTE_MICROS = 86_400_000_000, 3_600_000_000, 60_000_000
 
@@ -51,6 +51,14 @@ def instant_micros(moment: Column) -> Column:
     by_date = F.unix_date(moment.cast("date")).cast("bigint") * F.lit(_DAY_MICROS)
     without_zone = F.when(kind == "date", by_date).otherwise(by_clock)
     return F.when(kind == "timestamp", F.unix_micros(moment.cast("timestamp"))).otherwise(without_zone)
+
+
+def not_after(moment: Column, other: Column) -> Column:
+    """boolean: whether a moment is not later than another, of whatever types of time the two are.
+
+    Spark compares an instant with a date, or with a time without zone, by the clock of the session's zone.
+    """
+    return instant_micros(moment) <= instant_micros(other)
 
 
 def window_suffix(window: dt.timedelta | None) -> str:

@@ -15,6 +15,7 @@ from dedup_storage.dataset.joins.plan import physical_plan
 from dedup_storage.errors import DuplicateRowsError, SchemaError, UsageError
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
+from dedup_storage.spark.types import fingerprint
 
 __all__ = ["asof_join"]
 
@@ -52,7 +53,7 @@ def asof_join(
         tolerance: Greatest age of a match, inclusive: a ``timedelta``, or an integer for integer times.
         allow_exact_matches: Whether a feature row of the same time counts; ``False`` takes earlier ones only.
         ties: Feature rows of one user and time: ``refuse`` them, or the columns whose greatest values win; rows equal
-            in these too are decided by their content, the same way every time.
+            in these too, or all where no column is named, are decided by their content, the same way every time.
         matched_time: Name of a column with the matched feature row's time; left out by default.
         spark: Session that table names are looked up in; the active one by default.
 
@@ -84,7 +85,8 @@ def asof_join(
         if ties == _REFUSE:
             _refuse_ties(known, users, right_time)
         moments = _moments(left, users, left_time)
-        matched = _matched(left.select(*moments).distinct(), known, users, left_time, right_time, values, order,
+        tie = F.lit(0) if ties == _REFUSE else F.struct(*order, _content(right, values))
+        matched = _matched(left.select(*moments).distinct(), known, users, left_time, right_time, values, tie,
                            allow_exact_matches, tolerance, kind, matched_time)  # fmt: skip
         # Requests that lie in no buckets are shuffled: there is nowhere to bring the matches to.
         result, _ = settled(left, matched, moments, How.LEFT, one_side=True)
@@ -156,10 +158,24 @@ def _refuse_ties(features: DataFrame, users: tuple[str, ...], time: str) -> None
 
 
 def _moments(left: DataFrame, users: tuple[str, ...], time: str) -> tuple[str, ...]:
-    """Columns that a match depends on, and those partition columns that keep the last join in its buckets."""
+    """Columns that a match depends on, and those partition columns that keep the last join in its buckets.
+
+    A partition column in which a request has no value would lose the request's match: then all of them are left out.
+    """
     scans = physical_plan(left).scans
     parts = [p.column for p in scans[0].partitions] if len(scans) == 1 else []
-    return tuple(dict.fromkeys((*users, time, *(c for c in parts if c in left.columns))))
+    own = (*users, time)
+    more = [c for c in dict.fromkeys(parts) if c in left.columns and c not in own]
+    unsure = [c for c in more if left.schema[c].nullable]
+    # A table's own counts answer this, where no such row is there.
+    if unsure and not left.where(~_not_null(*unsure)).isEmpty():
+        more = []
+    return tuple(dict.fromkeys((*own, *more)))
+
+
+def _content(features: DataFrame, values: list[str]) -> Column:
+    """What tells feature rows apart: a hash that nulls and the places of nulls in lists change too."""
+    return fingerprint([features.schema[c] for c in values], strict=True)
 
 
 def _matched(
@@ -169,7 +185,7 @@ def _matched(
     left_time: str,
     right_time: str,
     values: list[str],
-    order: tuple[str, ...],
+    tie: Column,
     exact: bool,
     tolerance: timedelta | int | None,
     kind: T.DataType,
@@ -177,10 +193,9 @@ def _matched(
 ) -> DataFrame:
     """Each moment with its feature row: one window over both, sorted by time."""
     whose = [f"u{i}" for i in range(len(users))]
-    tie = F.struct(*order, F.xxhash64(*values)) if order else F.lit(0)
     events = features.select(
         *(F.col(u).alias(w) for u, w in zip(users, whose, strict=True)),
-        F.col(right_time).cast(kind).alias("t"),
+        F.col(right_time).alias("t"),
         F.lit(0 if exact else 1).alias("turn"),
         F.struct(F.col(right_time).alias("t"), F.struct(*values).alias("v"), tie.alias("o")).alias("f"),
     )
@@ -196,8 +211,23 @@ def _matched(
     both = asked.unionByName(events, allowMissingColumns=True)
     latest = both.withColumn("f", F.last("f", ignorenulls=True).over(window)).where("m is not null")
     if tolerance is not None:
-        # Subtraction of far-apart integers overflows; such a match is too old.
-        age = F.try_subtract("t", F.col("f.t")) if isinstance(kind, T.IntegralType) else F.col("t") - F.col("f.t")
-        latest = latest.withColumn("f", F.when(age <= F.lit(tolerance), F.col("f")))
+        latest = latest.withColumn("f", F.when(_age(kind) <= F.lit(_most(tolerance, kind)), F.col("f")))
     times = [] if matched_time is None else [F.col("f.t").alias(matched_time)]
     return latest.select("m.*", *(F.col(f"f.v.{c}") for c in values), *times)
+
+
+def _most(tolerance: timedelta | int, kind: T.DataType) -> timedelta | int:
+    """The tolerance as ``_age`` tells ages."""
+    if isinstance(tolerance, timedelta) and isinstance(kind, T.TimestampType):
+        # Longer than all time is no longer than that.
+        return min(tolerance // timedelta(microseconds=1), 2**63 - 1)
+    return tolerance
+
+
+def _age(kind: T.DataType) -> Column:
+    """How old a match is, in the unit of a tolerance."""
+    if isinstance(kind, T.TimestampType):
+        # Spark's difference of two instants is that of the session's clock, which is changed twice a year.
+        return F.unix_micros("t") - F.unix_micros("f.t")
+    # Subtraction of far-apart integers overflows; such a match is too old.
+    return F.try_subtract("t", F.col("f.t")) if isinstance(kind, T.IntegralType) else F.col("t") - F.col("f.t")

@@ -9,11 +9,12 @@ from pyspark.sql import DataFrame, SparkSession
 from dedup_storage.choices import choice
 from dedup_storage.dataset.joins.bucket import settled
 from dedup_storage.dataset.joins.explanation import JoinExplanation
-from dedup_storage.dataset.joins.inputs import How, as_frame, join_keys
+from dedup_storage.dataset.joins.inputs import How, as_frame, join_keys, refuse_shared
 from dedup_storage.dataset.joins.model import ExplainedJoin, JoinSide, PlanStep, StepKind
 from dedup_storage.dataset.joins.plan import Node, physical_plan
 from dedup_storage.dataset.joins.reasons import moved, reasons_of
 from dedup_storage.dataset.joins.settings import BUCKET_JOIN, missing
+from dedup_storage.errors import UsageError
 from dedup_storage.lake.scans import Read, Scan, ScanSize
 from dedup_storage.spark.errors import translated
 
@@ -44,8 +45,12 @@ def explain_join(
         ``model_dump_json()``.
 
     Raises:
-        UsageError: unknown or ambiguous columns, types that cannot be compared.
+        UsageError: unknown or ambiguous columns, types that cannot be compared, keys of a query that is whole.
     """
+    if right is None and on is not None:
+        raise UsageError(
+            "keys are given, and no right side", expected="a right side, or a query alone", fix="Leave out the keys."
+        )
     first = as_frame(left, spark)
     with translated():
         if right is None:
@@ -53,6 +58,8 @@ def explain_join(
         second = as_frame(right, spark)
         keys = join_keys(first, second, on)
         kind = choice(How, how, "join")
+        if kind.keeps_right:
+            refuse_shared(first, second, keys)
         planned, blocking = settled(first, second, keys, kind, one_side=False)
         outcome = "bucket_join refuses this join" if blocking else "bucket_join joins these two without moving a row"
         lacking = missing(first.sparkSession)

@@ -173,7 +173,7 @@ def _plan(people: DataFrame, spec: SampleSpec, before: Sample | None) -> _Plan:
 
 
 def _targets(
-    spec: SampleSpec, users: Mapping[str, int], deviations: Mapping[str, float], before: Sample | None
+    spec: SampleSpec, users: Mapping[str, int], deviations: Mapping[str, float | None], before: Sample | None
 ) -> dict[str, int]:
     if spec.size is None:
         return check_targets({n: int(t) for n, t in _by_label(spec.targets, users, "target").items()}, users)

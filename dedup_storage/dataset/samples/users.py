@@ -67,9 +67,8 @@ def measured(cut: Cut, spec: SampleSpec, only: DataFrame | None = None) -> DataF
         only: Users to look at; ``None`` for all.
     """
     user = cut.spec.schema_.user
-    requests = in_dates(read.requests(cut.handle, cut.version), cut, spec)
-    if only is not None:
-        requests = requests.join(only, user, "left_semi")
+    everybody = in_dates(read.requests(cut.handle, cut.version), cut, spec)
+    requests = everybody if only is None else everybody.join(only, user, "left_semi")
     wanted = {s.measure for s in spec.strata if s.measure is not None} | ({spec.by} if spec.by is not None else set())
     aggregates = {m.value: _of_requests(cut.spec, m) for m in wanted if m in _REQUEST_MEASURES}
     for number, stratum in enumerate(spec.strata):
@@ -82,7 +81,8 @@ def measured(cut: Cut, spec: SampleSpec, only: DataFrame | None = None) -> DataF
     if wanted - _REQUEST_MEASURES:
         people = people.join(_of_impressions(cut, spec, requests, wanted), user, "left")
     if Measure.RECENCY_DAYS in wanted:
-        last = only_row(people.agg(F.max(Measure.RECENCY_DAYS.value).alias("last")))["last"]
+        # The last of all requests, whoever is looked at.
+        last = only_row(everybody.agg(_of_requests(cut.spec, Measure.RECENCY_DAYS).alias("last")))["last"]
         days = (F.lit(last) - F.col(Measure.RECENCY_DAYS.value)) / _SECONDS_A_DAY
         people = people.withColumn(Measure.RECENCY_DAYS.value, days)
     values = [F.col(s.measure.value).alias(value_column(n)) for n, s in enumerate(spec.strata) if s.measure is not None]

@@ -20,7 +20,7 @@ from dedup_storage.layout import Layout, TableRole
 from dedup_storage.report.draw.named import NamedUsers
 from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat, from_frames, require_sequences, uniform
 from dedup_storage.report.parquet.footers import DataFile, OnFile, Totals
-from dedup_storage.report.parquet.one_schema import conform, open_parquet
+from dedup_storage.report.parquet.one_schema import conform, open_parquet, plain_type
 from dedup_storage.report.parquet.raw_bytes import total_raw_bytes
 from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles
 from dedup_storage.sampling.select import Selector
@@ -246,6 +246,8 @@ def draw_dataset(
         if engine is not None and asked < 1:
             source = replace(table, files=tuple(choice.files(table)))
             source, chosen = engine(source, schema.user, choice.share, columns).table, _Choice(1.0)
+        elif totals[table.name].mixed:
+            source, chosen = _one_schema(table, totals[table.name], columns, choice), replace(choice, buckets=None)
         rows = list(_chosen_rows(source, chosen, schema.user, columns, totals[table.name], on_file))
         if not rows:
             raise no_users(asked)
@@ -261,6 +263,23 @@ def draw_dataset(
             position=spec.position_column,
         )  # fmt: skip
     return from_frames(schema, read(requests), read(impressions), share=asked, position=spec.position_column)
+
+
+def _one_schema(table: TableFiles, totals: Totals, columns: Sequence[str], choice: _Choice) -> TableFiles:
+    """The files that a choice reads, with the one schema of a table whose files differ: a column that a file lacks, for
+    it was added later, is null in its rows."""
+    types = [(c, _plain(totals.arrow_schema.field(c).type)) for c in columns]
+    # Partitions are of the table, not of the log: a new column may have the name of one.
+    files = tuple(replace(file, partition={}) for file in choice.files(table))
+    return replace(table, files=files, arrow_schema=pa.schema(types))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type without its encoding; one that has no plain form stays, for no file has it otherwise."""
+    try:
+        return plain_type(kind)
+    except ValueError:
+        return kind
 
 
 def _by_bucket(share: float, anchor: TableFiles) -> _Choice:

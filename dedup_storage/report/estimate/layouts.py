@@ -29,6 +29,7 @@ import pyarrow as pa
 from dedup_storage.dedup import gather
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.mixing import mix64
+from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import UsageError
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import BaselineLayout, LayoutBytes, measure_layout, starting_encoding
@@ -37,7 +38,7 @@ from dedup_storage.report.estimate.intervals import MODEL_ERROR, Interval, ratio
 from dedup_storage.report.estimate.user_layout import plan_histories
 from dedup_storage.report.parquet.encoding import Encoding
 
-__all__ = ["KnownTotals", "LayoutEstimate", "estimate_layouts", "is_list"]
+__all__ = ["KnownTotals", "LayoutEstimate", "estimate_layouts", "is_list", "known_lengths"]
 
 _GROUPS = 20
 _FEWEST_GROUPS = 4
@@ -293,7 +294,7 @@ def _sizes(draw: LogDraw, known: KnownTotals) -> dict[str, tuple[int, int]]:
     for name in (*draw.requests.column_names, *draw.impressions.column_names):
         if name in known.elements and name in draw.requests.column_names:
             array = gather(draw.requests[name], np.arange(draw.num_requests, dtype=np.int64))
-            lengths = np.diff(list_parts(array)[1])
+            lengths = known_lengths(*list_parts(array))
             elements = int(lengths.sum()) if known.per_request else int((lengths * counts).sum())
             sizes[name] = (elements, known.elements[name])
         elif name in draw.requests.column_names and known.requests is not None:
@@ -301,6 +302,22 @@ def _sizes(draw: LogDraw, known: KnownTotals) -> dict[str, tuple[int, int]]:
         else:
             sizes[name] = (draw.num_impressions, known.impressions)
     return sizes
+
+
+def known_lengths(values: pa.Array, offsets: Int64) -> Int64:
+    """Elements of each list that are no nulls: what footers count, which do not tell null elements from empty lists.
+
+    Args:
+        values: (elements,) of all lists.
+        offsets: (lists + 1,) int64.
+
+    Returns:
+        (lists,) int64.
+    """
+    if not values.null_count:
+        return np.diff(offsets)
+    there = np.concatenate([[0], np.cumsum(values.is_valid().to_numpy(zero_copy_only=False))])
+    return there[offsets[1:]] - there[offsets[:-1]]
 
 
 def is_list(kind: pa.DataType) -> bool:

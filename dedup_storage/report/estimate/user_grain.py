@@ -18,7 +18,7 @@ from dedup_storage.report.estimate.baselines import BaselineLayout
 from dedup_storage.report.estimate.grain_plan import GrainPlan, Plans, stored_tokens
 from dedup_storage.report.estimate.histories import History, days, histories, user_time_order
 from dedup_storage.report.estimate.intervals import Floats, Interval, ratio_interval
-from dedup_storage.report.estimate.layouts import KnownTotals, LayoutEstimate
+from dedup_storage.report.estimate.layouts import KnownTotals, LayoutEstimate, known_lengths
 from dedup_storage.report.estimate.verdict import verdict
 from dedup_storage.report.model import Range, UserGrain
 from dedup_storage.windows import Lists, Windows, match
@@ -195,9 +195,10 @@ class _Group:
         """The whole log's total of what was measured on each list."""
         lists, known = self.history.lists, self.known
         name = next(iter(lists.columns))
-        if name in known.elements and lists.num_tokens:
+        counted = known_lengths(lists.columns[name], lists.offsets)
+        if name in known.elements and counted.any():
             times = 1 if known.per_request else self.impressions
-            return self._interval(self._sums(lists.lengths * times), self._sums(of_lists), known.elements[name])
+            return self._interval(self._sums(counted * times), self._sums(of_lists), known.elements[name])
         if known.requests is not None:
             return self._interval(self._sums(np.ones(len(lists.users))), self._sums(of_lists), known.requests)
         return self._interval(self._sums(self.impressions), self._sums(of_lists), known.impressions)

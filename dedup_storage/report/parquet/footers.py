@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.folders import resolve_uri
 from dedup_storage.lake.retries import storage_reads, storage_trouble
+from dedup_storage.report.parquet.one_schema import joined, plain_type
 
 __all__ = [
     "ColumnTotals",
@@ -23,6 +24,7 @@ __all__ = [
     "Totals",
     "iter_footers",
     "leaf_columns",
+    "leaf_places",
     "read_footer",
 ]
 
@@ -62,7 +64,7 @@ class ColumnTotals:
         encodings: Encoding -> number of chunks that use it.
         codecs: Codec -> number of chunks.
         dictionary_chunks: Chunks with a dictionary page.
-        leaves: Leaf path -> (values, nulls).
+        leaves: Place of a leaf in the column's type (``leaf_places``) -> (values, nulls).
     """
 
     stored_bytes: int = 0
@@ -110,7 +112,9 @@ class Totals:
         size_bytes: File sizes; what exceeds the columns' bytes is footers, indexes and magic numbers.
         columns: Top-level column -> sums.
         partitions: (partition field, value) -> sums for that value, without its own partitions.
-        arrow_schema: Every column that any file has, with the type of the first file that has it.
+        arrow_schema: Every column that any file has, in the type that holds all values; where there is none, in that of
+            the first file that has it.
+        mixed: Whether files differ in their columns or in a column's type.
     """
 
     files: int = 0
@@ -120,6 +124,7 @@ class Totals:
     columns: dict[str, ColumnTotals] = field(default_factory=dict)
     partitions: dict[tuple[str, str], PartitionTotals] = field(default_factory=dict)
     arrow_schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    mixed: bool = False
 
     @property
     def column_bytes(self) -> int:
@@ -133,6 +138,8 @@ class Totals:
 
     def add(self, footer: FileFooter) -> None:
         """Add one file."""
+        if self.files and not footer.arrow_schema.equals(self.arrow_schema):
+            self._join(footer.arrow_schema)
         self.files += 1
         self.rows += footer.rows
         self.row_groups += footer.row_groups
@@ -144,6 +151,15 @@ class Totals:
             self.columns[name].add(column)
         for key in footer.file.partition.items():
             self.partitions.setdefault(key, PartitionTotals()).add(footer)
+
+    def _join(self, schema: pa.Schema) -> None:
+        """Take in a file whose schema is another one."""
+        self.mixed |= set(schema.names) != set(self.arrow_schema.names)
+        for place, known in enumerate(self.arrow_schema):
+            if known.name in schema.names and not schema.field(known.name).type.equals(known.type):
+                self.mixed = True
+                both = _holding(known.type, schema.field(known.name).type)
+                self.arrow_schema = self.arrow_schema.set(place, known.with_type(both))
 
     @classmethod
     def of(cls, footers: Iterable[FileFooter]) -> Totals:
@@ -169,6 +185,15 @@ class PartitionTotals:
         self.rows += footer.rows
         self.size_bytes += footer.size_bytes
         self.column_bytes.update({name: column.stored_bytes for name, column in footer.columns.items()})
+
+
+def _holding(first: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """The type that holds the values of both; the first where there is none."""
+    try:
+        both = joined(plain_type(first), plain_type(other))
+    except ValueError:
+        return first
+    return first if both is None else both
 
 
 def _one_line(error: BaseException) -> str:
@@ -223,7 +248,7 @@ def _open_footer(file: DataFile, resolve: Resolve) -> tuple[pq.FileMetaData, int
 
 def _summarise(file: DataFile, metadata: pq.FileMetaData, size: int) -> FileFooter:
     schema = metadata.schema.to_arrow_schema()
-    names = leaf_columns(schema)
+    names, places = leaf_columns(schema), leaf_places(schema)
     columns: dict[str, ColumnTotals] = {name: ColumnTotals() for name in schema.names}
     for g in range(metadata.num_row_groups):
         group = metadata.row_group(g)
@@ -240,23 +265,35 @@ def _summarise(file: DataFile, metadata: pq.FileMetaData, size: int) -> FileFoot
             totals.dictionary_chunks += chunk.has_dictionary_page
             totals.encodings.update(chunk.encodings)
             totals.codecs[chunk.compression] += 1
-            before = totals.leaves.get(chunk.path_in_schema, (0, 0))
-            totals.leaves[chunk.path_in_schema] = (before[0] + chunk.num_values, before[1] + nulls)
+            before = totals.leaves.get(places[c], (0, 0))
+            totals.leaves[places[c]] = (before[0] + chunk.num_values, before[1] + nulls)
     return FileFooter(file, size, metadata.num_rows, metadata.num_row_groups, columns, schema)
 
 
 def leaf_columns(schema: pa.Schema) -> list[str]:
     """The top-level column of each Parquet leaf column, in the file's order."""
-    return [name for name, kind in zip(schema.names, schema.types, strict=True) for _ in range(_leaves(kind))]
+    return [name for name, kind in zip(schema.names, schema.types, strict=True) for _ in _places(kind)]
 
 
-def _leaves(kind: pa.DataType) -> int:
-    """Number of Parquet leaf columns of an Arrow type."""
+def leaf_places(schema: pa.Schema) -> list[str]:
+    """Where in its column's type each Parquet leaf column stands, in the file's order.
+
+    Writers name what is inside a list as they like (``element``, ``item``, ``array``), so a file's own paths do not
+    tell that two files hold the same leaf.
+
+    Example: ``h: list<struct<a, b>>`` -> ``["0.a", "0.b"]``
+    """
+    return [place for kind in schema.types for place in _places(kind)]
+
+
+def _places(kind: pa.DataType, place: str = "") -> list[str]:
     if pa.types.is_dictionary(kind):
-        return _leaves(kind.value_type)
+        return _places(kind.value_type, place)
     if kind.num_fields == 0:
-        return 1
-    return sum(_leaves(kind.field(i).type) for i in range(kind.num_fields))
+        return [place]
+    named = pa.types.is_struct(kind)
+    inner = [(kind.field(i).type, kind.field(i).name if named else str(i)) for i in range(kind.num_fields)]
+    return [leaf for part, name in inner for leaf in _places(part, f"{place}.{name}".lstrip("."))]
 
 
 def iter_footers(

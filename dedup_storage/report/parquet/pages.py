@@ -60,7 +60,7 @@ class ColumnPages:
 
     @property
     def mean_text_bytes(self) -> float | None:
-        """Mean unencoded bytes of a string value."""
+        """Mean unencoded bytes of a string value, nulls counted as values without bytes."""
         return self.text_bytes / self.text_values if self.text_values else None
 
 

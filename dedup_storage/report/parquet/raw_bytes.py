@@ -61,7 +61,8 @@ def raw_bytes(kind: pa.DataType, totals: ColumnTotals, rows: int, pages: ColumnP
                 known = known and count == 0
                 total += totals.encoded_bytes / len(leaves)
             else:
-                total += mean * (values - nulls) + _OFFSET_BYTES * count
+                # The mean is over all values, nulls among them: what a text of nothing is counts as such.
+                total += mean * values + _OFFSET_BYTES * count
     if _is_list(kind):
         total += _OFFSET_BYTES * rows
     if totals.nulls:

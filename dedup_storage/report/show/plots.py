@@ -26,6 +26,8 @@ _STYLE: Any = {
     "font.size": 10, "font.family": "sans-serif", "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
     "svg.fonttype": "none", "svg.hashsalt": "dedup_storage", "figure.facecolor": "none", "axes.facecolor": "none",
+    # Names come from the data: two dollar signs in one are no formula.
+    "text.parse_math": False,
 }  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def markdown(report: Report) -> str:
     """The report for a pull request."""
     lines = [f"## Compression of {_escape(report.subject)}", "", _escape(headline(report))]
     for title, headings, rows in titled_tables(report):
-        lines += ["", f"### {title.replace('*', chr(92) + '*')}", "", "| " + " | ".join(headings) + " |"]
+        lines += ["", f"### {_escape(title)}", "", "| " + " | ".join(map(_escape, headings)) + " |"]
         lines.append("|" + "|".join(" --- " if h in LEFT_HEADINGS else " ---: " for h in headings) + "|")
         lines += ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows]
     for note in (*verdicts(report.user_grain), *report.notes):
