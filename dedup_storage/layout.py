@@ -1,7 +1,7 @@
 """How a dataset lies on disk: tables, columns, partitions, sort order, properties, names of versions. Pure.
 
-A dataset is a namespace. Its anchor table (``requests`` in split layout, ``logs`` in flat layout) describes the
-dataset in its properties and decides by its tags which versions exist:
+A dataset is a namespace. Its anchor table (``logs`` in flat layout, else ``requests``) describes the dataset in its
+properties and decides by its tags which versions exist:
 
 ``v<N>`` on the anchor
     version N is published; every other table of the version carries a tag of the same name.
@@ -14,20 +14,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
+from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
+from dedup_storage.event_groups import RUNS_TYPE, EventGroup, ProposedGroup, event_groups, free_name
 from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name, explain_validation
 
 __all__ = [
     "LABEL_TIMES",
     "PROPERTY_PREFIX",
     "DatasetSpec",
+    "EventGroup",
     "Layout",
+    "ProposedGroup",
     "TableRole",
     "TableSpec",
     "claim_tag",
@@ -42,6 +45,8 @@ __all__ = [
 ]
 
 PROPERTY_PREFIX = "dedup-storage."
+# Format version of datasets that releases before layout ``user`` cannot read.
+USER_FORMAT = 2
 # The table of merged late labels' times, which every merge adds to.
 LABEL_TIMES = "label_times"
 SPEC_PROPERTY = PROPERTY_PREFIX + "dataset"
@@ -64,6 +69,12 @@ class Layout(StrEnum):
 
     SPLIT = "split"
     FLAT = "flat"
+    USER = "user"
+
+    @property
+    def divided(self) -> bool:
+        """Whether requests and impressions have a table each."""
+        return self is not Layout.FLAT
 
 
 class TableRole(StrEnum):
@@ -72,6 +83,7 @@ class TableRole(StrEnum):
     REQUESTS = "requests"
     IMPRESSIONS = "impressions"
     LOGS = "logs"
+    EVENTS = "events"
     QUARANTINE = "quarantine"
     FEATURES = "features"
     LABELS = "labels"
@@ -82,7 +94,7 @@ class TableSpec(BaseModel):
     """One table of a dataset.
 
     Attributes:
-        role: What it is for; also its name, except for feature groups (``fg_<name>``).
+        role: What it is for; also its name, except for feature groups (``fg_<name>``) and events (``events_<group>``).
         columns: Its columns in order, system columns included.
         sort_columns: Local order inside a segment.
     """
@@ -100,7 +112,7 @@ class DatasetSpec(BaseModel):
 
     Attributes:
         schema_: The log schema with every column's grain declared.
-        layout: ``split`` or ``flat``.
+        layout: ``split``, ``flat`` or ``user``.
         date_grain: Date part of a segment.
         buckets: User part of a segment: ``bucket(buckets, user)``.
         source_columns: The log's columns in the source's order; ``logs()`` gives exactly these.
@@ -109,6 +121,8 @@ class DatasetSpec(BaseModel):
             an event time. Present at every date grain: it costs next to nothing and lets days be replaced and read.
         position_column: The candidate's ordinal; assigned at write unless the source has it.
         adopted: The log lies as it was found, not in segments.
+        events: Layout ``user``: the lists of which each event is stored once. None in other layouts.
+        format_version: 2 for layout ``user``, which older releases do not know; else 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -124,6 +138,7 @@ class DatasetSpec(BaseModel):
     event_date_column: str | None
     position_column: str
     adopted: bool = False
+    events: tuple[EventGroup, ...] = ()
 
     @property
     def types(self) -> dict[str, str]:
@@ -185,7 +200,7 @@ class DatasetSpec(BaseModel):
         def ordered(*groups: Iterable[str]) -> tuple[str, ...]:
             return tuple(dict.fromkeys(c for group in groups for c in group))
 
-        requests = self.columns_of(Grain.REQUEST)
+        requests = (*self.columns_of(Grain.REQUEST), *(group.runs_column for group in self.events))
         impressions = self.columns_of(Grain.IMPRESSION)
         if self.layout is Layout.FLAT:
             columns = ordered(sort, dates, (self.position_column,), requests, impressions)
@@ -203,7 +218,57 @@ class DatasetSpec(BaseModel):
                 columns=ordered(sort, dates, (self.position_column,), impressions),
                 sort_columns=self.impression_key,
             ),
+            *(
+                TableSpec(
+                    role=TableRole.EVENTS,
+                    name=group.table,
+                    columns=group.table_columns(self.schema_.user),
+                    sort_columns=(self.schema_.user, group.position_column),
+                )
+                for group in self.events
+            ),
         )
+
+    def event_group(self, table: str) -> EventGroup | None:
+        """The group whose events a table holds; ``None`` for any other table."""
+        return next((group for group in self.events if group.table == table), None)
+
+    def partitioned(self, table: str) -> DatasetSpec:
+        """The description by which a table is partitioned: events lie by the month of their first appearance."""
+        group = self.event_group(table)
+        if group is None:
+            return self
+        dated = self.event_date_column is not None
+        return self.model_copy(
+            update={
+                "event_date_column": group.epoch_column if dated else None,
+                "date_grain": DateGrain.DAY if dated else DateGrain.NONE,
+            }
+        )
+
+    def require_stored_lists(self, what: str) -> None:
+        """Refuse what needs each request's lists as they lie in its row.
+
+        Raises:
+            UsageError: the layout is ``user``.
+        """
+        if self.layout is Layout.USER:
+            raise UsageError(
+                f"{what} is not there for layout user, which the dataset {self.name} has",
+                fix=f"Convert it: dedup-storage convert NEW_NAME --dataset {self.name} --layout split.",
+            )
+
+    def types_of(self, table: str, columns: Mapping[str, str]) -> dict[str, str]:
+        """Column of a table -> Spark DDL type.
+
+        Args:
+            table: Its name.
+            columns: The dataset's columns, system columns included.
+        """
+        group = self.event_group(table)
+        if group is not None:
+            return group.types(columns, self.schema_.user)
+        return {**columns, **{g.runs_column: RUNS_TYPE for g in self.events}}
 
     def table(self, role: TableRole) -> TableSpec:
         """The table of one role."""
@@ -223,6 +288,8 @@ class DatasetSpec(BaseModel):
         if not self.adopted:
             # Unsaid where it says nothing, so that older releases read the rest.
             del values["adopted"]
+        if not self.events:
+            del values["events"]
         return json.dumps(values, separators=(",", ":"), sort_keys=True)
 
     @classmethod
@@ -232,18 +299,11 @@ class DatasetSpec(BaseModel):
         Raises:
             SchemaError: the text is no description that this release understands.
         """
+        _refuse_newer(text)
         try:
-            spec = cls.model_validate_json(text)
+            return cls.model_validate_json(text)
         except ValidationError as error:
             raise SchemaError("the dataset's description is not valid: " + explain_validation(error, cls)) from None
-        if spec.format_version != 1:
-            raise SchemaError(
-                f"the dataset {spec.name} has another format version",
-                expected="1",
-                got=str(spec.format_version),
-                fix="Install a newer dedup_storage.",
-            )
-        return spec
 
     @classmethod
     def build(
@@ -255,6 +315,7 @@ class DatasetSpec(BaseModel):
         layout: Layout,
         date_grain: DateGrain,
         buckets: int,
+        groups: Sequence[ProposedGroup] = (),
     ) -> DatasetSpec:
         """Describe a new dataset.
 
@@ -262,9 +323,10 @@ class DatasetSpec(BaseModel):
             name: Dataset (namespace) name.
             schema: With the grain of every column declared.
             source: Flat source column -> Spark DDL type, in order.
-            layout: ``split`` or ``flat``.
+            layout: ``split``, ``flat`` or ``user``.
             date_grain: Date part of a segment.
             buckets: Number of user buckets.
+            groups: Layout ``user``: the lists of which each event is stored once.
 
         Raises:
             SchemaError: a column has no grain, or a system column's name is taken.
@@ -283,7 +345,10 @@ class DatasetSpec(BaseModel):
         if schema.event_time is not None:
             is_date = source.get("event_date") == "date" and grains["event_date"] is Grain.REQUEST
             event_date = "event_date" if is_date else free_name("event_date", source)
+        position = schema.position or free_name("position", source)
+        taken = (*source, position, *([event_date] if event_date else []))
         return cls(
+            format_version=USER_FORMAT if layout is Layout.USER else 1,
             name=name,
             schema_=schema.with_grains({c: grains[c] for c in source}),
             layout=layout,
@@ -292,16 +357,27 @@ class DatasetSpec(BaseModel):
             source_columns=tuple(source),
             source_types=tuple(source.values()),
             event_date_column=event_date,
-            position_column=schema.position or free_name("position", source),
+            position_column=position,
+            events=event_groups(groups, taken, schema.user) if layout is Layout.USER else (),
         )
 
 
-def free_name(name: str, taken: Iterable[str]) -> str:
-    """``name``, with underscores before it until no name in ``taken`` equals it but for case."""
-    names = {n.lower() for n in taken}
-    while name.lower() in names:
-        name = "_" + name
-    return name
+def _refuse_newer(text: str) -> None:
+    """Refuse a description of another format by its number, whatever else it says."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return
+    if not isinstance(told, dict):
+        return
+    known = USER_FORMAT if told.get("layout") == Layout.USER else 1
+    if told.get("format_version", 1) != known:
+        raise SchemaError(
+            f"the dataset {told.get('name')} has another format version",
+            expected=str(known),
+            got=str(told.get("format_version", 1)),
+            fix="Install a newer dedup_storage.",
+        )
 
 
 def encoding_properties(
@@ -318,7 +394,9 @@ def encoding_properties(
         lists: List columns beside the sequences that the schema names.
         dictionaries: List columns that take a dictionary.
     """
-    sequences = [c for c in table.columns if c in {*spec.schema_.sequence_columns, *lists}]
+    # Of events each value is stored once, as a column of its own.
+    known = set() if table.role is TableRole.EVENTS else {*spec.schema_.sequence_columns}
+    sequences = [c for c in table.columns if c in known | {*lists}]
     properties = {
         "write.parquet.compression-codec": "zstd",
         "write.parquet.row-group-size-bytes": str(128 * 1024**2),

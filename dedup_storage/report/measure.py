@@ -85,6 +85,7 @@ def measure_dataset(
         InputError, SchemaError: no rows, or a share or a sample of a log without sequence columns.
         UsageError: a share or a sample, and no layout to measure it for.
     """
+    dataset.spec.require_stored_lists("the compression report")
     if not baselines and (share is not None or named is not None):
         raise UsageError(
             "a part of the users is named, and nothing is measured of it", expected="layouts to compare with",
