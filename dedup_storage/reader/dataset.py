@@ -72,6 +72,8 @@ class DedupDataset(IterableDataset[Any]):
         sample: Name of a stored sample to read; its filters are used in place of ``filters``.
         orphans: Impressions without a request are an error (``raise``) or left out (``skip``).
         cache: Keeps what is read of a remote warehouse in a folder of this machine; see ``FileCache``.
+        history_length: Newest elements of each history list (the schema's sequences) to deliver; in layout ``user``
+            older events are not decoded. ``None`` delivers whole lists.
 
     Raises:
         DatasetNotFoundError: no such dataset.
@@ -111,6 +113,7 @@ class DedupDataset(IterableDataset[Any]):
         sample: str | None = None,
         orphans: Literal["raise", "skip"] = "raise",
         cache: FileCache | None = None,
+        history_length: int | None = None,
     ) -> None:
         super().__init__()
         self._ranks = Ranks.of(rank, world_size)
@@ -136,6 +139,7 @@ class DedupDataset(IterableDataset[Any]):
                 "strings": strings,
                 "sample": sample,
                 "orphans": orphans,
+                "history_length": history_length,
             }
         )
         settings = settings if settings is not None else load_settings()

@@ -167,6 +167,7 @@ class ReadOptions(BaseModel):
         strings: Codes into the batch's vocabulary (``dictionary``) or a stable 64-bit hash (``hash``).
         sample: Name of a stored sample to read; its filters are used in place of ``filters``.
         orphans: Impressions without a request are an error (``raise``) or left out (``skip``).
+        history_length: Newest elements of each history list to deliver; ``None`` for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -186,6 +187,7 @@ class ReadOptions(BaseModel):
     strings: Literal["dictionary", "hash"] = "dictionary"
     sample: str | None = None
     orphans: Literal["raise", "skip"] = "raise"
+    history_length: int | None = Field(default=None, ge=1)
 
     @field_validator("columns", mode="before")
     @classmethod

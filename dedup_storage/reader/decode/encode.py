@@ -55,8 +55,8 @@ _TORCH = {
 
 
 def is_list(type_: pa.DataType) -> bool:
-    """Whether rows are lists."""
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_)
+    """Whether rows are lists, or views of lists."""
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_large_list_view(type_)
 
 
 def is_text(type_: pa.DataType) -> bool:

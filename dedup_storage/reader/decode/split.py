@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from dedup_storage.errors import SchemaError
 from dedup_storage.reader.batch import DedupBatch
+from dedup_storage.reader.decode.events import plain_lists
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader
 from dedup_storage.reader.decode.window import Window, encode_window
@@ -186,7 +187,8 @@ class SplitReader:
         requests = pa.concat_tables([p.requests for p in parts], promote_options="permissive")
         impressions = pa.concat_tables([p.impressions for p in parts], promote_options="permissive")
         if self._transform is not None:
-            requests, impressions = _apply(self._transform, requests.combine_chunks(), impressions.combine_chunks())
+            whole = plain_lists(requests).combine_chunks()
+            requests, impressions = _apply(self._transform, whole, impressions.combine_chunks())
         lengths = np.concatenate([p.lengths for p in parts])
         return encode_window(requests, impressions, lengths, order, self._packer.forms)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from dedup_storage.dedup.expand import inverse_from_lengths, offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import gather_table
 from dedup_storage.dedup.runs import Int64
+from dedup_storage.reader.decode.events import EventReader, EventSource, newest_views
 from dedup_storage.reader.decode.features import (
     FeatureSource,
     Match,
@@ -25,6 +26,8 @@ from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
 from dedup_storage.schema import Grain
 
 __all__ = ["Decoded", "UnitReader", "UnitSource"]
+
+_LEAST_PIECE = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ class UnitSource:
         impression_columns: Columns to deliver.
         position: Position column.
         piece_bytes: Decoded bytes that each open file may hold.
+        events: Sequence groups whose lists are runs of events, in the order of ``RequestUnit.events``.
+        most: Newest elements of a history list to deliver; ``None`` for all.
+        cut: History lists of the requests' table that are cut to these.
     """
 
     requests: TableRef
@@ -67,6 +73,9 @@ class UnitSource:
     impression_columns: tuple[str, ...]
     position: str
     piece_bytes: int
+    events: tuple[EventSource, ...] = ()
+    most: int | None = None
+    cut: tuple[str, ...] = ()
 
 
 class UnitReader:
@@ -88,6 +97,7 @@ class UnitReader:
             columns.append(source.position)
         self._columns = columns
         self._streams: dict[tuple[str, DataFile], RowStream] = {}
+        self._events = [self._event_reader(number) for number in range(len(source.events))]
 
     def close(self) -> None:
         """Let the files go."""
@@ -95,11 +105,24 @@ class UnitReader:
             stream.close()
         self._streams.clear()
 
-    def _stream(self, part: str, ref: TableRef, file: DataFile, columns: Sequence[str]) -> RowStream:
+    def _stream(
+        self, part: str, ref: TableRef, file: DataFile, columns: Sequence[str], piece_bytes: int | None = None
+    ) -> RowStream:
         key = (part, file)
         if key not in self._streams:
-            self._streams[key] = RowStream(ref.file_io(), ref, file, columns, self._source.piece_bytes)
+            size = self._source.piece_bytes if piece_bytes is None else piece_bytes
+            self._streams[key] = RowStream(ref.file_io(), ref, file, columns, size)
         return self._streams[key]
+
+    def _event_reader(self, number: int) -> EventReader:
+        source, rows = self._source.events[number], self._unit.events[number]
+        # A user's events may lie in many files: what one alone may hold, they share.
+        piece_bytes = max(self._source.piece_bytes // max(len(rows.events.files), 1), _LEAST_PIECE)
+
+        def open_file(file: DataFile) -> RowStream:
+            return self._stream(f"events {number}", source.table, file, source.columns, piece_bytes)
+
+        return EventReader(rows, source, open_file)
 
     def read(self, start: int, stop: int) -> Decoded:
         """Requests ``start`` to ``stop`` of the unit, with their impressions."""
@@ -109,6 +132,7 @@ class UnitReader:
             requests = stream.read(unit.first + start, unit.first + stop)
         else:
             requests = stream.take(unit.rows[start:stop])
+        requests = self._with_lists(requests, start, stop)
         impressions = self._read_impressions(start, stop)
         lengths = unit.lengths[start:stop].astype(np.int64)
         if source.features:
@@ -120,6 +144,15 @@ class UnitReader:
         return Decoded(
             requests.select(list(source.request_columns)), impressions.select(list(source.impression_columns)), lengths
         )
+
+    def _with_lists(self, requests: pa.Table, start: int, stop: int) -> pa.Table:
+        """The requests with the lists that they are delivered with."""
+        found = {c: newest_views(requests[c], self._source.most) for c in self._source.cut if self._source.most}
+        for reader in self._events:
+            found |= reader.lists(requests, start, stop)
+        for name, lists in found.items():
+            requests = requests.set_column(requests.column_names.index(name), name, lists)
+        return requests
 
     # -- impressions --------------------------------------------------------------------------------------------
     def _impression_stream(self, file: DataFile) -> RowStream:

@@ -19,10 +19,12 @@ from dedup_storage.dedup.keys import match_keys, strictly_ascending
 from dedup_storage.dedup.runs import Int64, single_chunk
 from dedup_storage.errors import DuplicateRowsError, StorageError
 from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.reader.decode.event_rows import EventRows
 from dedup_storage.reader.decode.files import DataFile, RowStream, row_bytes
 from dedup_storage.reader.decode.units import RequestUnit
 from dedup_storage.reader.open.conditions import Condition, kept_rows
 from dedup_storage.reader.open.divide import FileRuns, unit_runs
+from dedup_storage.reader.open.events import EventScan, index_events
 from dedup_storage.reader.open.features import FeatureFiles, FeatureScan, index_all, units_of
 from dedup_storage.reader.open.keys import FileKeys, KeyReader, KeyRuns, owners, take_rows
 from dedup_storage.reader.open.scan import TableScan
@@ -54,6 +56,7 @@ class _Candidates:
         first: For each the first of the same key; ``None`` when every key is there once.
         wanted: Which the filters keep; ``None`` for all.
         before: Of a part, keys of the rows before it that may be of its first user.
+        runs: Runs of each sequence group.
     """
 
     files: Sequence[DataFile]
@@ -66,6 +69,7 @@ class _Candidates:
     first: Int64 | None
     wanted: npt.NDArray[np.bool_] | None
     before: pa.Table | None = None
+    runs: tuple[pa.ChunkedArray, ...] = ()
 
     @property
     def keep(self) -> npt.NDArray[np.bool_]:
@@ -94,6 +98,7 @@ class SegmentIndexer:
         conditions: What is asked of columns.
         condition_scans: Scans of the feature groups that hold some of these columns, by table.
         digests: Which files of feature groups have the same keys; filled while segments are indexed.
+        events: Sequence groups whose lists are runs of events.
     """
 
     spec: DatasetSpec
@@ -109,6 +114,7 @@ class SegmentIndexer:
     pruned: bool = False
     found_users: set[int | str] = field(default_factory=set)
     digests: KeyDigests = field(default_factory=KeyDigests)
+    events: tuple[EventScan, ...] = ()
 
     def _own(self, grain: Grain) -> tuple[Condition, ...]:
         """Conditions on the log's own columns of a grain."""
@@ -150,7 +156,8 @@ class SegmentIndexer:
         key, reader, segment = self.spec.request_key, self.key_reader, section.segment
         files = list(dict.fromkeys(unit.file for unit in section.units))
         chosen = self._own(Grain.IMPRESSION) if self.flat else ()
-        extra, own = [c.column for c in (*reader.conditions, *chosen)], self.request_columns
+        runs = [each.group.runs_column for each in self.events]
+        extra, own = [*(c.column for c in (*reader.conditions, *chosen)), *runs], self.request_columns
         before: pa.Table | None = None
         if section.users is None:
             keys = [reader.read(self.requests.ref, file, extra, own) for file in files]
@@ -182,7 +189,8 @@ class SegmentIndexer:
         wanted = self._wanted_by_features(section, columns, reader.wanted(together))
         if self.options.filters.users is not None and wanted is not None:
             self.found_users.update(pc.unique(columns[0].filter(pa.array(wanted))).to_pylist())
-        return _Candidates(files, keys, heads, rows, lengths, columns, bounds, first, wanted, before)
+        listed = tuple(together[column] for column in runs)
+        return _Candidates(files, keys, heads, rows, lengths, columns, bounds, first, wanted, before, listed)
 
     def _shared(self, before: pa.Table, own: pa.Table, border: Any) -> int:
         """How many of the requests have a key that a row before them has: only the user on the border can."""
@@ -290,6 +298,10 @@ class SegmentIndexer:
         keep = found.keep
         if self._own(Grain.IMPRESSION):
             keep &= lengths > 0
+        users = found.columns[0]
+        events = [
+            index_events(e, section.segment, users, r, keep) for e, r in zip(self.events, found.runs, strict=True)
+        ]
         units = []
         for unit in section.units:
             place = found.files.index(unit.file)
@@ -300,6 +312,7 @@ class SegmentIndexer:
             local = np.full(high - low, -1, dtype=np.int64)
             local[kept] = np.arange(len(kept))
             counts = lengths[low:high][kept].astype(np.int32)
+            lists = tuple(each.unit(low + kept) for each in events)
             gapless = len(chosen) == 0 or int(chosen[-1]) - int(chosen[0]) + 1 == len(chosen)
             units.append(
                 RequestUnit(
@@ -310,10 +323,11 @@ class SegmentIndexer:
                     lengths=counts,
                     impressions=tuple(unit_runs(runs, low, high, local, counts)),
                     features=units_of(features, low, high, local),
-                    request_bytes=found.keys[place].row_bytes,
+                    request_bytes=found.keys[place].row_bytes + sum(each.request_bytes for each in lists),
                     impression_bytes=runs[0].row_bytes if runs else 0.0,
-                    tokens=self._tokens(unit.file, chosen),
+                    tokens=self._tokens(unit.file, chosen, lists),
                     weights=self._weights(found, low + kept),
+                    events=lists,
                 )
             )
         return units
@@ -322,11 +336,21 @@ class SegmentIndexer:
         """What each request's user stands for in a sample."""
         return None if self.selector is None else self.selector.weigh(found.columns[0].take(pa.array(chosen)))
 
-    def _tokens(self, file: DataFile, rows: Int64) -> Int64 | None:
-        """Elements of the list column that batches are measured in."""
+    def _tokens(self, file: DataFile, rows: Int64, lists: Sequence[EventRows]) -> Int64 | None:
+        """Elements of the list column that batches are measured in, as they are delivered."""
         column = self.options.tokens
         if column is None:
             return None
+        group = next((n for n, each in enumerate(self.events) if column in each.group.columns), None)
+        if group is None:
+            return self._stored_tokens(file, rows, column)
+        counts = lists[group].tokens
+        listed = np.flatnonzero(lists[group].listed)
+        counts[listed] = self._stored_tokens(file, rows[listed], column)
+        return counts
+
+    def _stored_tokens(self, file: DataFile, rows: Int64, column: str) -> Int64:
+        """Elements of lists of the requests' own table."""
         ref = self.requests.ref
         stream, found = RowStream(ref.file_io(), ref, file, [column]), []
         try:
@@ -335,4 +359,7 @@ class SegmentIndexer:
                 found.append(pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64))
         finally:
             stream.close()
-        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+        counts = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+        most = self.options.history_length
+        cut = most is not None and column in self.spec.schema_.sequence_columns
+        return np.minimum(counts, most) if cut else counts

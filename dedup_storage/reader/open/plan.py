@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,17 +21,20 @@ from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.cache.file_cache import FileCache
 from dedup_storage.reader.decode.encode import Forms
+from dedup_storage.reader.decode.events import plain_lists
 from dedup_storage.reader.decode.files import TableRef
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
 from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader, UnitSource
 from dedup_storage.reader.decode.window import encode_window
 from dedup_storage.reader.open.cut import Cut, CutTable
+from dedup_storage.reader.open.event_keys import EventKeys
+from dedup_storage.reader.open.events import EventScan
 from dedup_storage.reader.open.features import FeatureScan
 from dedup_storage.reader.open.formats import open_cut
 from dedup_storage.reader.open.index import SegmentIndexer
 from dedup_storage.reader.open.lengths import KnownLengths
-from dedup_storage.reader.open.project import Projection, project
+from dedup_storage.reader.open.project import Events, Projection, project
 from dedup_storage.reader.open.samples import resolve_sample, without_weights
 from dedup_storage.reader.open.scan import with_common_segments
 from dedup_storage.reader.open.sections import SectionPlanner
@@ -45,7 +48,7 @@ from dedup_storage.reader.open.weights import (
     planned_weights,
     unit_sizes,
 )
-from dedup_storage.reader.options import ReadOptions, Unit
+from dedup_storage.reader.options import Filters, ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder, OrderOptions, SplitOrder, UnitWeights
 from dedup_storage.reader.state import ORDER, fingerprint
 from dedup_storage.reader.vocabulary import IdVocabulary, fits_vocabulary
@@ -149,7 +152,8 @@ class ReadPlan:
             reader = UnitReader(unit, self.source)
             try:
                 for start, stop in pairwise(sizes.block_bounds(block_bytes).tolist()):
-                    yield reader.read(start, stop)
+                    found = reader.read(start, stop)
+                    yield replace(found, requests=plain_lists(found.requests))
             finally:
                 reader.close()
 
@@ -236,6 +240,7 @@ def make_plan(
     scans = dict(zip(names, with_common_segments(list(planned.values())), strict=True))
     requests, impressions = scans[projection.requests.name], scans[projection.impressions.name]
     features = tuple(FeatureScan(g.grain, scans[g.table.name], g.columns) for g in projection.groups)
+    events = tuple(_event_scan(each, spec, filters, options, cache) for each in projection.events)
     left = filters_of_rows(filters, spec, requests)
     indexer = SegmentIndexer(
         spec,
@@ -249,6 +254,7 @@ def make_plan(
         projection.conditions,
         {c.table.name: scans[c.table.name] for c in projection.conditions if c.table.role is TableRole.FEATURES},
         pruned=not filters.is_empty,
+        events=events,
     )
     indexer.check_segments()
     planner = SectionPlanner(requests, impressions, user, projection.own_requests, projection.own_impressions)
@@ -275,6 +281,9 @@ def make_plan(
         impression_columns=(*projection.impression_columns, *([IMPRESSION_WEIGHT] if sample.selector else [])),
         position=spec.position_column,
         piece_bytes=_piece_bytes(options, len(units), splits),
+        events=tuple(e.source for e in events),
+        most=options.history_length,
+        cut=projection.cut,
     )
     pins = _pins(cut, options, projection, splits, sample.fingerprint)
     if vocabularies:
@@ -284,6 +293,16 @@ def make_plan(
     plan = ReadPlan(spec, cut.version, options, pins, source, units, splits, weights, lengths, totals, longest, chosen)
     _check_vocabularies(plan)
     return plan
+
+
+def _event_scan(
+    events: Events, spec: DatasetSpec, filters: Filters, options: ReadOptions, cache: FileCache | None
+) -> EventScan:
+    """An event may have appeared first on any date: dates leave no file out."""
+    wanted, table, group = Filters(users=filters.users, buckets=filters.buckets), events.table, events.group
+    scan = table.stored.plan(table.name, spec.partitioned(table.name), wanted, cache)
+    keys = EventKeys(spec.schema_.user, group.position_column)
+    return EventScan(group, scan, events.columns, keys, options.history_length)
 
 
 def _check_vocabularies(plan: ReadPlan) -> None:
@@ -329,8 +348,10 @@ def _default_splits(units: int) -> int:
 
 
 def _pins(cut: Cut, options: ReadOptions, projection: Projection, splits: int, sample: str | None) -> dict[str, Any]:
-    rest = options.model_dump(mode="json", exclude={"columns", "seed", "splits", "filters", "sample"})
-    read = {t.name: t for t in _tables_of(projection)}.values()
+    # What was not asked for goes unsaid, so that states of older releases stay good.
+    unsaid = {"history_length"} if options.history_length is None else set()
+    rest = options.model_dump(mode="json", exclude={"columns", "seed", "splits", "filters", "sample"} | unsaid)
+    read = {t.name: t for t in (*_tables_of(projection), *(e.table for e in projection.events))}.values()
     return {
         "order": ORDER,
         "dataset": cut.spec.name,
