@@ -74,6 +74,11 @@ class DedupDataset(IterableDataset[Any]):
         cache: Keeps what is read of a remote warehouse in a folder of this machine; see ``FileCache``.
         history_length: Newest elements of each history list (the schema's sequences) to deliver; in layout ``user``
             older events are not decoded. ``None`` delivers whole lists.
+        together: Requests of one user that the shuffle keeps one after the other, at most, in the order of their files;
+            1 shuffles single requests. Requests of a batch are the less independent the more it is: see
+            ``diagnose_order``.
+        histories: Request-grain lists as lists of their own (``lists``), or each event once for all requests of the
+            batch that share it (``shared``): ``batch.shared``, and ``batch[name]`` makes the lists on the device.
 
     Raises:
         DatasetNotFoundError: no such dataset.
@@ -114,6 +119,8 @@ class DedupDataset(IterableDataset[Any]):
         orphans: Literal["raise", "skip"] = "raise",
         cache: FileCache | None = None,
         history_length: int | None = None,
+        together: int = 1,
+        histories: Literal["lists", "shared"] = "lists",
     ) -> None:
         super().__init__()
         self._ranks = Ranks.of(rank, world_size)
@@ -140,6 +147,8 @@ class DedupDataset(IterableDataset[Any]):
                 "sample": sample,
                 "orphans": orphans,
                 "history_length": history_length,
+                "together": together,
+                "histories": histories,
             }
         )
         settings = settings if settings is not None else load_settings()

@@ -109,10 +109,12 @@ class Forms:
     Attributes:
         strings: Of string columns without a vocabulary.
         vocabularies: Column -> its vocabulary.
+        shared: Request-grain lists are delivered as windows of events, so that none is copied before.
     """
 
     strings: Strings = "dictionary"
     vocabularies: Mapping[str, IdVocabulary] = field(default_factory=dict)
+    shared: bool = False
 
     def of(self, column: str) -> Form:
         """The form of one column."""

@@ -5,8 +5,9 @@ The lists of a block are views into its decoded events, which may overlap. Only 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -17,8 +18,9 @@ from dedup_storage.dedup.gather import gather_table, list_parts
 from dedup_storage.dedup.runs import ArrowColumn, Int64, single_chunk
 from dedup_storage.reader.decode.event_rows import Bools, EventRows, Spans
 from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
+from dedup_storage.reader.decode.streams import Streams
 
-__all__ = ["EventReader", "EventSource", "newest_views", "plain_lists"]
+__all__ = ["EventReader", "EventSource", "HistoryReader", "newest_views", "plain_lists"]
 
 Opener = Callable[[DataFile], RowStream]
 
@@ -182,6 +184,46 @@ class EventReader:
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         return gather_table(pa.concat_tables(tables, promote_options="permissive"), place)
+
+
+class HistoryReader:
+    """Gives the requests of a unit the lists that they are delivered with.
+
+    Args:
+        rows: Where the lists of each sequence group stand.
+        sources: What each is read from.
+        cut: History lists of the requests' own table to cut.
+        most: Elements to cut them to; ``None`` for all.
+        streams: The unit's files.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[EventRows],
+        sources: Sequence[EventSource],
+        cut: Sequence[str],
+        most: int | None,
+        streams: Streams,
+    ) -> None:
+        self._cut, self._most = cut, most
+        self._readers = []
+        for number, (own, source) in enumerate(zip(rows, sources, strict=True)):
+            opener = partial(_opened, streams, f"events {number}", source, max(len(own.events.files), 1))
+            self._readers.append(EventReader(own, source, opener))
+
+    def put(self, requests: pa.Table, start: int, stop: int) -> pa.Table:
+        """The requests ``start`` to ``stop`` with their lists in place."""
+        found = {c: newest_views(requests[c], self._most) for c in self._cut} if self._most is not None else {}
+        for reader in self._readers:
+            found |= reader.lists(requests, start, stop)
+        for name, lists in found.items():
+            requests = requests.set_column(requests.column_names.index(name), name, lists)
+        return requests
+
+
+def _opened(streams: Streams, part: str, source: EventSource, share: int, file: DataFile) -> RowStream:
+    """An event file; a user's events may lie in many, which share what one alone may hold."""
+    return streams.of(part, source.table, file, source.columns, share)
 
 
 def newest_views(column: ArrowColumn, most: int) -> pa.Array:

@@ -19,6 +19,7 @@ from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.decode.encode import Form, Scalars, encode_scalars, is_text, joined
+from dedup_storage.reader.decode.event_rows import Spans
 from dedup_storage.reader.decode.rows import RowOrder, gather_runs
 
 __all__ = ["ElementRuns", "Lists", "encode_lists"]
@@ -41,6 +42,22 @@ class ElementRuns(NamedTuple):
     sources: Int64
     starts: Int64
     stops: Int64
+
+
+class Covered(NamedTuple):
+    """Elements that some rows have, each once, and where each row's stand among them.
+
+    Attributes:
+        runs: The elements, which follow one another.
+        starts, ends: (n,) first element of each row and last, exclusive.
+    """
+
+    runs: ElementRuns
+    starts: Int64
+    ends: Int64
+
+    def __len__(self) -> int:
+        return int((self.runs.stops - self.runs.starts).sum())
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,23 @@ class Lists:
         found = zip(runs.sources.tolist(), runs.starts.tolist(), runs.stops.tolist(), strict=True)
         return [(self.sources[s], a, b) for s, a, b in found] or [(self.sources[0], 0, 0)]
 
+    def covered(self, first: int, last: int) -> Covered:
+        """The elements of the rows ``first`` to ``last``, those that several rows share once."""
+        rows = np.arange(first, last)
+        run = np.searchsorted(self.run_rows, rows, side="right") - 1
+        sizes = np.diff(self.offsets[first : last + 1])
+        # Elements of two sources never touch.
+        bases = offsets_from_lengths([len(source.values) + 1 for source in self.sources])
+        start = self.run_start[run] + self.offsets[rows] - self.offsets[self.run_rows[run]]
+        address = bases[self.run_source[run]] + start
+        there = np.flatnonzero(sizes)
+        spans = Spans.covering(address[there], sizes[there])
+        starts = np.zeros(len(rows), dtype=np.int64)
+        starts[there] = spans.places(address[there])
+        source = np.searchsorted(bases, spans.starts, side="right") - 1
+        begin = spans.starts - bases[source]
+        return Covered(ElementRuns(source, begin, begin + np.diff(spans.offsets)), starts, starts + sizes)
+
     def runs(self, first: int, last: int) -> ElementRuns:
         """The same as arrays, none for no rows."""
         if first >= last:
@@ -109,9 +143,15 @@ class Lists:
 
 
 def encode_lists(
-    chunks: Sequence[pa.Array], order: RowOrder | None, form: Form
+    chunks: Sequence[pa.Array], order: RowOrder | None, form: Form, *, keep: bool = False
 ) -> tuple[Lists, npt.NDArray[np.bool_] | None]:
     """Encode consecutive arrays of lists, at least one, and put their rows in another order.
+
+    Args:
+        chunks: The arrays.
+        order: The new order; ``None`` leaves them.
+        form: Of their elements.
+        keep: Whether elements stay where they are, however short the lists.
 
     Returns:
         The column, and which rows are not null, as decoded (in their old order); ``None`` when none is null.
@@ -136,7 +176,7 @@ def encode_lists(
         return _lists(lengths, sources, source, starts), valid
     rows = order.rows
     total = int(lengths.sum()) * sources[0].form[1]
-    if total >= (_LONG_VIEW_BYTES if views else _LONG_BYTES) * len(lengths):
+    if keep or total >= (_LONG_VIEW_BYTES if views else _LONG_BYTES) * len(lengths):
         return _lists(lengths[rows], sources, source[rows], starts[rows]), valid
     together = joined(sources)
     old, new = offsets_from_lengths(lengths), lengths[rows]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from dedup_storage.dedup.expand import inverse_from_lengths, offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import gather_table
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.reader.decode.events import EventReader, EventSource, newest_views
+from dedup_storage.reader.decode.events import EventSource, HistoryReader
 from dedup_storage.reader.decode.features import (
     FeatureSource,
     Match,
@@ -21,13 +21,12 @@ from dedup_storage.reader.decode.features import (
     rows_of,
 )
 from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
+from dedup_storage.reader.decode.streams import Streams
 from dedup_storage.reader.decode.units import RequestUnit, RunList
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
 from dedup_storage.schema import Grain
 
 __all__ = ["Decoded", "UnitReader", "UnitSource"]
-
-_LEAST_PIECE = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -96,43 +95,22 @@ class UnitReader:
         if (listed or joined) and source.position not in columns:
             columns.append(source.position)
         self._columns = columns
-        self._streams: dict[tuple[str, DataFile], RowStream] = {}
-        self._events = [self._event_reader(number) for number in range(len(source.events))]
+        self._streams = Streams(source.piece_bytes)
+        self._histories = HistoryReader(unit.events, source.events, source.cut, source.most, self._streams)
 
     def close(self) -> None:
         """Let the files go."""
-        for stream in self._streams.values():
-            stream.close()
-        self._streams.clear()
-
-    def _stream(
-        self, part: str, ref: TableRef, file: DataFile, columns: Sequence[str], piece_bytes: int | None = None
-    ) -> RowStream:
-        key = (part, file)
-        if key not in self._streams:
-            size = self._source.piece_bytes if piece_bytes is None else piece_bytes
-            self._streams[key] = RowStream(ref.file_io(), ref, file, columns, size)
-        return self._streams[key]
-
-    def _event_reader(self, number: int) -> EventReader:
-        source, rows = self._source.events[number], self._unit.events[number]
-        # A user's events may lie in many files: what one alone may hold, they share.
-        piece_bytes = max(self._source.piece_bytes // max(len(rows.events.files), 1), _LEAST_PIECE)
-
-        def open_file(file: DataFile) -> RowStream:
-            return self._stream(f"events {number}", source.table, file, source.columns, piece_bytes)
-
-        return EventReader(rows, source, open_file)
+        self._streams.close()
 
     def read(self, start: int, stop: int) -> Decoded:
         """Requests ``start`` to ``stop`` of the unit, with their impressions."""
         unit, source = self._unit, self._source
-        stream = self._stream("requests", source.requests, unit.file, source.own_requests)
+        stream = self._streams.of("requests", source.requests, unit.file, source.own_requests)
         if unit.rows is None:
             requests = stream.read(unit.first + start, unit.first + stop)
         else:
             requests = stream.take(unit.rows[start:stop])
-        requests = self._with_lists(requests, start, stop)
+        requests = self._histories.put(requests, start, stop)
         impressions = self._read_impressions(start, stop)
         lengths = unit.lengths[start:stop].astype(np.int64)
         if source.features:
@@ -145,18 +123,9 @@ class UnitReader:
             requests.select(list(source.request_columns)), impressions.select(list(source.impression_columns)), lengths
         )
 
-    def _with_lists(self, requests: pa.Table, start: int, stop: int) -> pa.Table:
-        """The requests with the lists that they are delivered with."""
-        found = {c: newest_views(requests[c], self._source.most) for c in self._source.cut if self._source.most}
-        for reader in self._events:
-            found |= reader.lists(requests, start, stop)
-        for name, lists in found.items():
-            requests = requests.set_column(requests.column_names.index(name), name, lists)
-        return requests
-
     # -- impressions --------------------------------------------------------------------------------------------
     def _impression_stream(self, file: DataFile) -> RowStream:
-        return self._stream("impressions", self._source.impressions, file, self._columns)
+        return self._streams.of("impressions", self._source.impressions, file, self._columns)
 
     def _read_impressions(self, start: int, stop: int) -> pa.Table:
         tables, owners = [], []
@@ -201,7 +170,7 @@ class UnitReader:
             def open_file(
                 file: DataFile, part: str = f"features {number}", ref: TableRef = ref, wanted: Sequence[str] = wanted
             ) -> RowStream:
-                return self._stream(part, ref, file, wanted)
+                return self._streams.of(part, ref, file, wanted)
 
             if match is None and at_impressions:
                 match, table = match_impressions(

@@ -66,6 +66,7 @@ class RequestUnit:
         tokens: (n,) elements of the list column that batches are measured in.
         weights: (n,) inverse inclusion probability, in a sample.
         events: Where the lists of each sequence group stand, in layout ``user``.
+        users: (n,) number of each request's user, where the order keeps requests of a user together.
     """
 
     segment: SegmentKey
@@ -80,6 +81,7 @@ class RequestUnit:
     tokens: Int64 | None = None
     weights: npt.NDArray[np.float64] | None = None
     events: tuple[EventRows, ...] = ()
+    users: Int32 | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -88,7 +90,7 @@ class RequestUnit:
     def index_bytes(self) -> int:
         """Bytes of its arrays: what it costs to keep."""
         lists = [r.listed for r in self.impressions if r.listed is not None]
-        arrays: list[npt.NDArray[Any] | None] = [self.lengths, self.rows, self.tokens, self.weights]
+        arrays: list[npt.NDArray[Any] | None] = [self.lengths, self.rows, self.tokens, self.weights, self.users]
         arrays += [a for r in lists for a in (r.starts, r.lengths, r.requests)]
         arrays += [a for f in self.features for _, *of_file in f.files for a in cast(list[npt.NDArray[Any]], of_file)]
         return sum(a.nbytes for a in arrays if a is not None) + sum(e.nbytes for e in self.events)

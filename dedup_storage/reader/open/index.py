@@ -298,7 +298,9 @@ class SegmentIndexer:
         keep = found.keep
         if self._own(Grain.IMPRESSION):
             keep &= lengths > 0
-        users = found.columns[0]
+        users, numbers = found.columns[0], None
+        if self.options.together > 1:
+            numbers = users.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int32)
         events = [
             index_events(e, section.segment, users, r, keep) for e, r in zip(self.events, found.runs, strict=True)
         ]
@@ -328,6 +330,7 @@ class SegmentIndexer:
                     tokens=self._tokens(unit.file, chosen, lists),
                     weights=self._weights(found, low + kept),
                     events=lists,
+                    users=None if numbers is None else numbers[low + kept],
                 )
             )
         return units

@@ -126,7 +126,7 @@ class ReadPlan:
     @property
     def forms(self) -> Forms:
         """What each column's values become."""
-        return Forms(self.options.strings, self.vocabularies)
+        return Forms(self.options.strings, self.vocabularies, shared=self.options.histories == "shared")
 
     @property
     def grains(self) -> dict[str, Grain]:
@@ -170,7 +170,7 @@ class ReadPlan:
             split_oversize=options.oversize == "split",
             drop_last=options.drop_last,
         )
-        sizes = SizesInTurn(self.units, self.lengths, options.unit, self.longest)
+        sizes = SizesInTurn(self.units, self.lengths, options.unit, self.longest, options.together)
         return EpochOrder(sizes, order, epoch, self.weights)
 
     def split_reader(
@@ -348,9 +348,9 @@ def _default_splits(units: int) -> int:
 
 
 def _pins(cut: Cut, options: ReadOptions, projection: Projection, splits: int, sample: str | None) -> dict[str, Any]:
-    # What was not asked for goes unsaid, so that states of older releases stay good.
-    unsaid = {"history_length"} if options.history_length is None else set()
-    rest = options.model_dump(mode="json", exclude={"columns", "seed", "splits", "filters", "sample"} | unsaid)
+    rest = options.asked_for()
+    for told in ("columns", "seed", "splits", "filters", "sample"):
+        rest.pop(told)
     read = {t.name: t for t in (*_tables_of(projection), *(e.table for e in projection.events))}.values()
     return {
         "order": ORDER,
