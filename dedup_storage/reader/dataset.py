@@ -77,6 +77,9 @@ class DedupDataset(IterableDataset[Any]):
         together: Requests of one user that the shuffle keeps one after the other, at most, in the order of their files;
             1 shuffles single requests. Requests of a batch are the less independent the more it is: see
             ``diagnose_order``.
+        across_dates: Read all dates of a user bucket as one unit, user by user: in layout ``user`` an event is decoded
+            once in an epoch whatever the date grain, and ``together`` holds over dates. The files of all dates are open
+            at once, and a bucket's keys are read together.
         histories: Request-grain lists as lists of their own (``lists``), or each event once for all requests of the
             batch that share it (``shared``): ``batch.shared``, and ``batch[name]`` makes the lists on the device.
 
@@ -120,6 +123,7 @@ class DedupDataset(IterableDataset[Any]):
         cache: FileCache | None = None,
         history_length: int | None = None,
         together: int = 1,
+        across_dates: bool = False,
         histories: Literal["lists", "shared"] = "lists",
     ) -> None:
         super().__init__()
@@ -148,6 +152,7 @@ class DedupDataset(IterableDataset[Any]):
                 "orphans": orphans,
                 "history_length": history_length,
                 "together": together,
+                "across_dates": across_dates,
                 "histories": histories,
             }
         )

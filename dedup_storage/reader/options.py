@@ -17,7 +17,7 @@ __all__ = ["Ends", "Filters", "ReadOptions", "Unit"]
 
 _MOST_LISTED = 20
 # Options that came after states were first saved.
-_LATER = ("history_length", "together", "histories")
+_LATER = ("history_length", "together", "across_dates", "histories")
 _COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 
 
@@ -171,6 +171,7 @@ class ReadOptions(BaseModel):
         orphans: Impressions without a request are an error (``raise``) or left out (``skip``).
         history_length: Newest elements of each history list to deliver; ``None`` for all.
         together: Requests of one user that the shuffle keeps one after the other, at most.
+        across_dates: Requests of a user bucket are one unit, whatever the date grain.
         histories: Request-grain lists as lists of their own (``lists``), or as windows of events that requests share
             (``shared``).
     """
@@ -194,6 +195,7 @@ class ReadOptions(BaseModel):
     orphans: Literal["raise", "skip"] = "raise"
     history_length: int | None = Field(default=None, ge=1)
     together: int = Field(default=1, ge=1)
+    across_dates: bool = False
     histories: Literal["lists", "shared"] = "lists"
 
     @field_validator("columns", mode="before")

@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from dedup_storage.errors import ConfigError
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
 from dedup_storage.reader.flat import flat_batch
 from dedup_storage.schema import DateGrain
 from tests.reader.lake import Lake, Log
 from tests.reader.reading import contents, deliver
-from tests.reader.test_user_layout import opened, same
+from tests.reader.test_user_layout import opened, same, taken
 from tests.reader.user_layout import VIEWS, make_histories, write_user
 
 LISTS = (*VIEWS, "buys")
+NUMBERS, SHOWN = ("items", "prices", "buys"), ("item_id", "price", "category")
 
 
 @pytest.fixture(scope="session")
@@ -128,3 +130,58 @@ def test_resume_goes_on_exactly(shared: Lake, workers: int) -> None:
     rest = batches(shared, **options)
     rest.load_state_dict(first.state_dict())
     assert contents(before) + deliver(rest) == everything
+
+
+def rows(dataset: DedupDataset) -> dict[Any, Any]:
+    """What each request was delivered with, and its impressions."""
+    found = {}
+    for batch in dataset:
+        own = {name: column.decode() for name, column in batch.requests.items()}
+        theirs = list(zip(*(batch[name].decode() for name in SHOWN), strict=True))
+        offsets = batch.offsets.tolist()
+        for row, key in enumerate(own["request_id"]):
+            assert key not in found
+            found[key] = repr(({n: c[row] for n, c in own.items()}, theirs[offsets[row] : offsets[row + 1]]))
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"buffer_bytes": 4096, "columns": (*NUMBERS, *SHOWN)},
+        {"together": 3, "histories": "shared", "filters": {"price": {">": 2}, "start": "2022-01-15"}},
+        {"history_length": 9, "columns": ("items", *SHOWN), "unit": "tokens", "tokens": "items", "batch_size": 60},
+    ],
+    ids=lambda options: ",".join(options),
+)
+def test_reading_across_dates_delivers_the_same_requests(shared: Lake, options: dict[str, Any]) -> None:
+    apart = rows(batches(shared, Layout.SPLIT, **options))
+    split, user = (
+        rows(batches(shared, layout, across_dates=True, **options)) for layout in (Layout.SPLIT, Layout.USER)
+    )
+    assert apart == split == user
+    assert list(split) == list(user) != list(apart)
+
+
+def test_an_event_is_taken_once_in_an_epoch_across_dates(shared: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = taken(monkeypatch)
+    order = []
+    for batch in batches(shared, across_dates=True, shuffle=False, columns=["items"], buffer_bytes=4096):
+        order += batch["user_id"].decode()
+    assert order == sorted(order)
+    assert set(counts.values()) == {1}
+
+
+def test_reading_across_dates_resumes_exactly(shared: Lake) -> None:
+    options = {"across_dates": True, "together": 4, "splits": 1, "buffer_bytes": 8192, "batch_size": 12}
+    everything = deliver(batches(shared, **options))
+    first, rest = batches(shared, **options), batches(shared, **options)
+    before = [batch for _, batch in zip(range(4), first, strict=False)]
+    rest.load_state_dict(first.state_dict(after=before[-1]))
+    assert contents(before) + deliver(rest) == everything
+
+
+def test_a_flat_log_is_not_read_across_dates(lake: Lake) -> None:
+    lake.write("shared_flat", make_histories(2, 2), layout=Layout.FLAT, date_grain=DateGrain.MONTH, buckets=1)
+    with pytest.raises(ConfigError, match="requests in a table of their own"):
+        DedupDataset("shared_flat", lake.settings, across_dates=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ from dedup_storage.reader.decode.units import RequestUnit, RunList
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
 from dedup_storage.schema import Grain
 
-__all__ = ["Decoded", "UnitReader", "UnitSource"]
+__all__ = ["BlockReader", "Decoded", "UnitReader", "UnitSource"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,16 @@ class Decoded:
     requests: pa.Table
     impressions: pa.Table
     lengths: Int64
+
+
+class BlockReader(Protocol):
+    """Decodes ascending blocks of a unit."""
+
+    def read(self, start: int, stop: int) -> Decoded:
+        """Requests ``start`` to ``stop`` of the unit, with their impressions."""
+
+    def close(self) -> None:
+        """Let the files go."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.segment import SegmentKey
 from dedup_storage.words import counted
 
-__all__ = ["EventScan", "SectionEvents", "index_events"]
+__all__ = ["EventScan", "SectionEvents", "index_events", "ranked"]
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,24 @@ def index_events(
         StorageError: an event that a request names is not there, or is there twice.
     """
     listed, offsets, starts, lengths = _runs(scan, runs, wanted)
-    encoded = users.dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+    codes, values = ranked(users)
     owners = np.repeat(codes, np.diff(offsets))
     known, own = np.unique(owners, return_inverse=True)
     low, high = np.full(len(known), np.iinfo(np.int64).max), np.zeros(len(known), dtype=np.int64)
     np.minimum.at(low, own, starts)
     np.maximum.at(high, own, starts + lengths)
-    needs = Needs(encoded.dictionary.take(pa.array(known)), low, high)
+    needs = Needs(values.take(pa.array(known)), low, high)
     places, events = _events(scan, segment, needs)
     return SectionEvents(codes, listed, offsets, places.numbers(scan, own, starts, lengths), lengths, events)
+
+
+def ranked(users: pa.Array) -> tuple[Int32, pa.Array]:
+    """(n,) int32 the rank of each user among them, in the order in which files are sorted, and the users by rank."""
+    encoded = users.dictionary_encode()
+    order = pc.array_sort_indices(encoded.dictionary)
+    rank = np.empty(len(order), dtype=np.int32)
+    rank[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
+    return rank[encoded.indices.to_numpy(zero_copy_only=False)], encoded.dictionary.take(order)
 
 
 def _runs(scan: EventScan, runs: ArrowColumn, wanted: Bools) -> tuple[Bools, Int64, Int64, Int64]:
@@ -192,7 +200,8 @@ def _events(scan: EventScan, segment: SegmentKey, needs: Needs) -> tuple[_Places
         token_bytes = max(token_bytes, size) if pieces else token_bytes
     owner, position, rows, lengths, file_of = _of_users(read, needs.users)
     order = np.lexsort((position, owner))
-    owner, position, rows, lengths, file_of = (a[order] for a in (owner, position, rows, lengths, file_of))
+    owner, position, rows, lengths = (numbers[order] for numbers in (owner, position, rows, lengths))
+    file_of = file_of[order]
     low, reach = np.zeros(len(needs.users), dtype=np.int64), np.zeros(len(needs.users), dtype=np.int64)
     heads = np.flatnonzero(np.diff(owner, prepend=-1))
     low[owner[heads]] = position[heads]

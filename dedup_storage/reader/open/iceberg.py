@@ -180,7 +180,9 @@ class IcebergTable:
             key, bucket = _segment(table, task)
             if filters.buckets is None or bucket is None or bucket in filters.buckets:
                 files.append((key, deletes.data_file(name, task)))
-        return TableScan.of(ref, files, _positions(fields.get(spec.position_column, (-1,))[0], tasks))
+        buckets = {field for key, _ in files for field, _ in key if field.startswith("bucket[")}
+        bucket = buckets.pop() if len(buckets) == 1 else None
+        return TableScan.of(ref, files, _positions(fields.get(spec.position_column, (-1,))[0], tasks), bucket)
 
 
 def _positions(field_id: int, tasks: Sequence[FileScanTask]) -> int | None:

@@ -21,10 +21,11 @@ from dedup_storage.errors import DuplicateRowsError, StorageError
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.reader.decode.event_rows import EventRows
 from dedup_storage.reader.decode.files import DataFile, RowStream, row_bytes
-from dedup_storage.reader.decode.units import RequestUnit
+from dedup_storage.reader.decode.merged import AnyUnit, MergedUnit
+from dedup_storage.reader.decode.units import Int32, RequestUnit
 from dedup_storage.reader.open.conditions import Condition, kept_rows
 from dedup_storage.reader.open.divide import FileRuns, unit_runs
-from dedup_storage.reader.open.events import EventScan, index_events
+from dedup_storage.reader.open.events import EventScan, SectionEvents, index_events, ranked
 from dedup_storage.reader.open.features import FeatureFiles, FeatureScan, index_all, units_of
 from dedup_storage.reader.open.keys import FileKeys, KeyReader, KeyRuns, owners, take_rows
 from dedup_storage.reader.open.scan import TableScan
@@ -130,7 +131,7 @@ class SegmentIndexer:
         """Reads keys."""
         return KeyReader(self.spec, self.options.filters, self.selector, self._own(Grain.REQUEST))
 
-    def index(self, section: Section) -> list[RequestUnit]:
+    def index(self, section: Section) -> Sequence[AnyUnit]:
         """The units of one section as they were planned; one without any request to deliver is empty.
 
         Raises:
@@ -294,17 +295,17 @@ class SegmentIndexer:
         runs: Sequence[FileRuns],
         lengths: Int64,
         features: Sequence[FeatureFiles],
-    ) -> list[RequestUnit]:
+    ) -> Sequence[AnyUnit]:
         keep = found.keep
         if self._own(Grain.IMPRESSION):
             keep &= lengths > 0
         users, numbers = found.columns[0], None
-        if self.options.together > 1:
-            numbers = users.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int32)
+        if self.options.together > 1 or section.merged:
+            numbers = ranked(users)[0]
         events = [
             index_events(e, section.segment, users, r, keep) for e, r in zip(self.events, found.runs, strict=True)
         ]
-        units = []
+        units, delivered = [], []
         for unit in section.units:
             place = found.files.index(unit.file)
             base, rows = int(found.bounds[place]), found.rows[place]
@@ -314,7 +315,9 @@ class SegmentIndexer:
             local = np.full(high - low, -1, dtype=np.int64)
             local[kept] = np.arange(len(kept))
             counts = lengths[low:high][kept].astype(np.int32)
-            lists = tuple(each.unit(low + kept) for each in events)
+            # Of a merged unit the lists are read in its own order.
+            lists = () if section.merged else tuple(each.unit(low + kept) for each in events)
+            delivered.append(low + kept)
             gapless = len(chosen) == 0 or int(chosen[-1]) - int(chosen[0]) + 1 == len(chosen)
             units.append(
                 RequestUnit(
@@ -327,12 +330,14 @@ class SegmentIndexer:
                     features=units_of(features, low, high, local),
                     request_bytes=found.keys[place].row_bytes + sum(each.request_bytes for each in lists),
                     impression_bytes=runs[0].row_bytes if runs else 0.0,
-                    tokens=self._tokens(unit.file, chosen, lists),
+                    tokens=self._tokens(unit.file, chosen, [each.unit(low + kept) for each in events]),
                     weights=self._weights(found, low + kept),
                     events=lists,
                     users=None if numbers is None else numbers[low + kept],
                 )
             )
+        if section.merged and numbers is not None:
+            return [_merged(units, delivered, numbers, events)]
         return units
 
     def _weights(self, found: _Candidates, chosen: Int64) -> npt.NDArray[np.float64] | None:
@@ -364,5 +369,17 @@ class SegmentIndexer:
             stream.close()
         counts = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
         most = self.options.history_length
-        cut = most is not None and column in self.spec.schema_.sequence_columns
-        return np.minimum(counts, most) if cut else counts
+        if most is None or column not in self.spec.schema_.sequence_columns:
+            return counts
+        return np.minimum(counts, most)
+
+
+def _merged(
+    units: Sequence[RequestUnit], delivered: Sequence[Int64], users: Int32, events: Sequence[SectionEvents]
+) -> MergedUnit:
+    """Units as one, user by user and for each in the order of the files."""
+    rows = np.concatenate(delivered)
+    part = np.repeat(np.arange(len(units), dtype=np.int32), [len(own) for own in delivered])
+    order = np.argsort(users[rows], kind="stable")
+    rows = rows[order]
+    return MergedUnit(tuple(units), part[order], users[rows], tuple(each.unit(rows) for each in events))

@@ -23,9 +23,10 @@ from dedup_storage.reader.cache.file_cache import FileCache
 from dedup_storage.reader.decode.encode import Forms
 from dedup_storage.reader.decode.events import plain_lists
 from dedup_storage.reader.decode.files import TableRef
+from dedup_storage.reader.decode.merged import AnyUnit, MergedReader, MergedUnit
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
-from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader, UnitSource
+from dedup_storage.reader.decode.unit_reader import BlockReader, Decoded, UnitReader, UnitSource
 from dedup_storage.reader.decode.window import encode_window
 from dedup_storage.reader.open.cut import Cut, CutTable
 from dedup_storage.reader.open.event_keys import EventKeys
@@ -36,7 +37,7 @@ from dedup_storage.reader.open.index import SegmentIndexer
 from dedup_storage.reader.open.lengths import KnownLengths
 from dedup_storage.reader.open.project import Events, Projection, project
 from dedup_storage.reader.open.samples import resolve_sample, without_weights
-from dedup_storage.reader.open.scan import with_common_segments
+from dedup_storage.reader.open.scan import by_bucket, with_common_segments
 from dedup_storage.reader.open.sections import SectionPlanner
 from dedup_storage.reader.open.units import UnitIndex
 from dedup_storage.reader.open.weights import (
@@ -149,7 +150,7 @@ class ReadPlan:
         """
         for unit in self.units:
             sizes = unit_sizes(unit, self.options.unit)
-            reader = UnitReader(unit, self.source)
+            reader = self._reader(unit)
             try:
                 for start, stop in pairwise(sizes.block_bounds(block_bytes).tolist()):
                     found = reader.read(start, stop)
@@ -178,10 +179,10 @@ class ReadPlan:
     ) -> SplitReader:
         """A reader of one split's batches."""
 
-        def open_unit(number: int) -> UnitReader:
-            return UnitReader(self.units[number], self.source)
+        return SplitReader(order, lambda number: self._reader(self.units[number]), self.packer, transform, pool)
 
-        return SplitReader(order, open_unit, self.packer, transform, pool)
+    def _reader(self, unit: AnyUnit) -> BlockReader:
+        return MergedReader(unit, self.source) if isinstance(unit, MergedUnit) else UnitReader(unit, self.source)
 
     def empty_batch(self, progress: Progress, transform: ArrowTransform | None) -> DedupBatch:
         """A batch of no rows."""
@@ -237,11 +238,15 @@ def make_plan(
     tables = _tables_of(projection)
     planned = {t.name: t.stored.plan(t.name, spec, filters, cache) for t in tables}
     names = list(planned)
-    scans = dict(zip(names, with_common_segments(list(planned.values())), strict=True))
+    common = with_common_segments(list(planned.values()))
+    left = filters_of_rows(filters, spec, dict(zip(names, common, strict=True))[projection.requests.name])
+    if options.across_dates:
+        _refuse_flat(spec)
+        common = by_bucket(common)
+    scans = dict(zip(names, common, strict=True))
     requests, impressions = scans[projection.requests.name], scans[projection.impressions.name]
     features = tuple(FeatureScan(g.grain, scans[g.table.name], g.columns) for g in projection.groups)
     events = tuple(_event_scan(each, spec, filters, options, cache) for each in projection.events)
-    left = filters_of_rows(filters, spec, requests)
     indexer = SegmentIndexer(
         spec,
         options.model_copy(update={"filters": left}),
@@ -257,7 +262,8 @@ def make_plan(
         events=events,
     )
     indexer.check_segments()
-    planner = SectionPlanner(requests, impressions, user, projection.own_requests, projection.own_impressions)
+    own = projection.own_requests, projection.own_impressions
+    planner = SectionPlanner(requests, impressions, user, *own, merged=options.across_dates)
     units = UnitIndex(indexer, planner.plan())
     # Which rows filters, samples and lengths of lists leave, or count for, is known from the rows alone.
     keyed = not left.is_empty or sample.selector is not None or options.unit is Unit.TOKENS
@@ -293,6 +299,21 @@ def make_plan(
     plan = ReadPlan(spec, cut.version, options, pins, source, units, splits, weights, lengths, totals, longest, chosen)
     _check_vocabularies(plan)
     return plan
+
+
+def _refuse_flat(spec: DatasetSpec) -> None:
+    """A flat log tells a request by its key alone, which two dates may share.
+
+    Raises:
+        ConfigError: the layout is flat.
+    """
+    if not spec.layout.divided:
+        raise ConfigError(
+            "across_dates needs requests in a table of their own",
+            expected="layout split or user",
+            got=f"layout {spec.layout.value}",
+            fix="Convert the dataset, or leave across_dates out.",
+        )
 
 
 def _event_scan(

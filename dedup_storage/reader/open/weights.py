@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import StorageError
 from dedup_storage.layout import DatasetSpec, Layout
-from dedup_storage.reader.decode.units import RequestUnit
+from dedup_storage.reader.decode.merged import AnyUnit
 from dedup_storage.reader.open.lengths import KnownLengths
 from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.open.sections import PlannedUnit
@@ -126,7 +126,7 @@ def known_totals(spec: DatasetSpec, requests: TableScan, impressions: TableScan,
     return Totals(requests.num_rows, impressions.num_rows if complete else None)
 
 
-def unit_sizes(unit: RequestUnit, measure: Unit, together: int = 1) -> UnitSizes:
+def unit_sizes(unit: AnyUnit, measure: Unit, together: int = 1) -> UnitSizes:
     """What the order needs of a unit whose keys were read.
 
     Args:
