@@ -62,6 +62,15 @@ class Needs(NamedTuple):
         return bool(touched.any())
 
 
+class _Footer(NamedTuple):
+    """Of a file's row groups the first rows, the bounds, and decoded bytes of one event's columns."""
+
+    starts: Int64
+    users: Sequence[Users | None]
+    positions: Sequence[Users | None]
+    token_bytes: float
+
+
 @dataclass
 class EventKeys:
     """Pieces of event files, those of each row group read once as long as there is room.
@@ -75,6 +84,7 @@ class EventKeys:
 
     def __post_init__(self) -> None:
         self._kept: dict[tuple[str, int], Pieces] = {}
+        self._footers: dict[str, _Footer] = {}
         self._bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -90,21 +100,31 @@ class EventKeys:
         Raises:
             StorageError: the file cannot be read, or an event has no user or no position.
         """
-        # Rows are counted as they lie; deleted ones are in no piece.
+        # Rows are counted as they lie; deleted ones are in no piece. A file that is known is not opened again.
         stream = RowStream(ref.file_io(), ref, replace(file, deleted=None), [self.user, self.position])
         try:
-            parquet, physical = stream.parquet, stream.physical
-            starts = group_starts(parquet.metadata)
-            sides = [bounds(parquet.metadata, n) if (n := physical[c]) else None for c in (self.user, self.position)]
+            footer = self._footers.get(file.path)
+            if footer is None:
+                footer = self._footers[file.path] = self._footer(stream, ref, columns)
+            starts, users, positions, token_bytes = footer
             found = []
             for group in range(len(starts) - 1):
-                users, positions = (side[group] if side is not None else None for side in sides)
-                if starts[group] < starts[group + 1] and needs.touch(users, positions):
-                    found.append(self._group(stream, file, group, int(starts[group]), int(starts[group + 1])))
-            named = physical_columns(parquet, ref, columns).values()
-            return found, decoded_bytes(parquet, [n for n in named if n is not None])
+                start, stop = int(starts[group]), int(starts[group + 1])
+                if start < stop and needs.touch(users[group], positions[group]):
+                    found.append(self._group(stream, file, group, start, stop))
+            return found, token_bytes
         finally:
             stream.close()
+
+    def _footer(self, stream: RowStream, ref: TableRef, columns: Sequence[str]) -> _Footer:
+        parquet, physical = stream.parquet, stream.physical
+        starts = group_starts(parquet.metadata)
+        users, positions = (
+            bounds(parquet.metadata, name) if (name := physical[key]) else [None] * (len(starts) - 1)
+            for key in (self.user, self.position)
+        )
+        named = physical_columns(parquet, ref, columns).values()
+        return _Footer(starts, users, positions, decoded_bytes(parquet, [n for n in named if n is not None]))
 
     def _group(self, stream: RowStream, file: DataFile, group: int, start: int, stop: int) -> Pieces:
         known = self._kept.get((file.path, group))
