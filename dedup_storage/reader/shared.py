@@ -42,7 +42,7 @@ class SharedLists:
         return Windows(self.starts, self.ends)
 
     def lists(self) -> Column:
-        """The same as lists with elements of their own: a gather on the device of the tensors."""
+        """The same as lists with elements of their own: a gather on the device of the tensors, which it waits for."""
         lengths = self.ends - self.starts
         offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
         places = torch.arange(int(offsets[-1]), device=self.values.device)

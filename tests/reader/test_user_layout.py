@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,26 @@ def test_users_may_have_texts_for_keys(both: Lake, options: dict[str, Any]) -> N
     equal_epochs(both, "texts", batch_size=16, **options)
 
 
+def test_a_block_without_an_event_joins_those_with_some(lake: Lake) -> None:
+    log = make_histories(3, 6)
+    # Of the second user no list at all is left, so that a block of these requests has no event.
+    ours = pc.equal(log.requests["user_id"], 1)
+    for column in (*VIEWS, "buys"):
+        place, kind = log.requests.column_names.index(column), log.requests.schema.field(column).type
+        none = pa.array([None] * log.requests.num_rows, kind)
+        kept = pc.if_else(ours, none, log.requests[column].combine_chunks())
+        log.requests = log.requests.set_column(place, column, kept)
+    lake.write("gaps_split", log, date_grain=DateGrain.MONTH, buckets=1)
+    write_user(lake, "gaps_user", log, writes=1, buckets=1)
+    for options in ({"buffer_bytes": 1024}, {"buffer_bytes": 1024, "history_length": 2}):
+        found = {r: w for b in opened(lake, Layout.USER, "gaps", **options) for r, w in shown(b)}
+        assert found == {r: w for b in opened(lake, Layout.SPLIT, "gaps", **options) for r, w in shown(b)}
+
+
+def shown(batch: DedupBatch) -> Iterator[tuple[int, Any]]:
+    return zip(batch["request_id"].decode(), batch["words"].decode(), strict=True)
+
+
 def test_newest_first_lists_are_cut_at_their_front(both: Lake, log: Log) -> None:
     stored = {r["request_id"]: r["buys"] for r in log.requests.to_pylist()}
     for batch in opened(both, Layout.USER, columns=["buys"], history_length=4):
@@ -150,6 +172,12 @@ def test_resume_goes_on_exactly(both: Lake, workers: int) -> None:
     rest = opened(both, Layout.USER, **options)
     rest.load_state_dict(first.state_dict())
     assert contents(before) + deliver(rest) == everything
+
+
+def test_a_dataset_crosses_to_a_spawned_process(both: Lake) -> None:
+    dataset = opened(both, Layout.USER, batch_size=16)
+    for left, right in zip(dataset, pickle.loads(pickle.dumps(dataset)), strict=True):  # noqa: S301 - our own bytes
+        same(left, right)
 
 
 def test_two_ranks_share_the_sequence_of_one(both: Lake) -> None:

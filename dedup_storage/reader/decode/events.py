@@ -5,7 +5,7 @@ The lists of a block are views into its decoded events, which may overlap. Only 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import gather_table, list_parts
-from dedup_storage.dedup.runs import ArrowColumn, Int64, single_chunk
+from dedup_storage.dedup.runs import ArrowColumn, Int64, large_offsets, single_chunk
 from dedup_storage.reader.decode.event_rows import Bools, EventRows, Spans
 from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
 from dedup_storage.reader.decode.streams import Streams
@@ -40,6 +40,10 @@ class EventSource:
     columns: tuple[str, ...]
     newest_first: bool = False
     most: int | None = None
+
+    def kind(self, column: str) -> pa.DataType:
+        """Arrow type of a column's events, texts with long offsets."""
+        return large_offsets(self.table.fields[column][1])
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ class EventReader:
         begins[several] = len(spans) + offsets_from_lengths(sizes[several])[:-1]
         found = {}
         for column in self._source.columns:
-            values = [single_chunk(events[column])]
+            # One type in every block, for views of different types do not become one column.
+            values = [_as(single_chunk(events[column]), self._source.kind(column))]
             if len(joined):
                 values.append(values[0].take(pa.array(joined)))
             found[column] = self._views(values, begins, sizes, requests[column], rows.listed[start:stop])
@@ -134,7 +139,7 @@ class EventReader:
             begins = np.where(listed, before + offsets[:-1] + skipped, begins)
             sizes = np.where(listed, kept, sizes)
             if len(elements):
-                values = [*(v if v.type == elements.type else v.cast(elements.type) for v in values), elements]
+                values = [*values, _as(elements, values[0].type)]
         together = values[0] if len(values) == 1 else pa.concat_arrays(values)
         return pa.LargeListViewArray.from_arrays(pa.array(begins), pa.array(sizes), together, mask=mask)
 
@@ -192,7 +197,7 @@ class HistoryReader:
     Args:
         rows: Where the lists of each sequence group stand.
         sources: What each is read from.
-        cut: History lists of the requests' own table to cut.
+        cut: History lists of the requests' own table to cut, and the type of their elements.
         most: Elements to cut them to; ``None`` for all.
         streams: The unit's files.
     """
@@ -201,7 +206,7 @@ class HistoryReader:
         self,
         rows: Sequence[EventRows],
         sources: Sequence[EventSource],
-        cut: Sequence[str],
+        cut: Mapping[str, pa.DataType],
         most: int | None,
         streams: Streams,
     ) -> None:
@@ -213,7 +218,9 @@ class HistoryReader:
 
     def put(self, requests: pa.Table, start: int, stop: int) -> pa.Table:
         """The requests ``start`` to ``stop`` with their lists in place."""
-        found = {c: newest_views(requests[c], self._most) for c in self._cut} if self._most is not None else {}
+        found = {}
+        if self._most is not None:
+            found = {c: newest_views(requests[c], self._most, kind) for c, kind in self._cut.items()}
         for reader in self._readers:
             found |= reader.lists(requests, start, stop)
         for name, lists in found.items():
@@ -226,10 +233,15 @@ def _opened(streams: Streams, part: str, source: EventSource, share: int, file: 
     return streams.of(part, source.table, file, source.columns, share)
 
 
-def newest_views(column: ArrowColumn, most: int) -> pa.Array:
-    """Views of each list's last ``most`` elements; null lists stay null."""
+def _as(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    return array if array.type == kind else array.cast(kind)
+
+
+def newest_views(column: ArrowColumn, most: int, kind: pa.DataType) -> pa.Array:
+    """Views of each list's last ``most`` elements, which are to be of one type; null lists stay null."""
     array = single_chunk(column)
-    values, offsets = list_parts(array)
+    elements, offsets = list_parts(array)
+    values = _as(elements, large_offsets(kind))
     kept = np.minimum(np.diff(offsets), most)
     mask = array.is_null() if array.null_count else None
     return pa.LargeListViewArray.from_arrays(pa.array(offsets[1:] - kept), pa.array(kept), values, mask=mask)

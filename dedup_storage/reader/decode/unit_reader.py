@@ -87,6 +87,11 @@ class UnitSource:
     most: int | None = None
     cut: tuple[str, ...] = ()
 
+    @property
+    def cut_types(self) -> dict[str, pa.DataType]:
+        """The lists of ``cut`` and the type of their elements."""
+        return {column: self.requests.fields[column][1].value_type for column in self.cut}
+
 
 class UnitReader:
     """Decodes ascending blocks of one unit.
@@ -107,7 +112,7 @@ class UnitReader:
             columns.append(source.position)
         self._columns = columns
         self._streams = Streams(source.piece_bytes)
-        self._histories = HistoryReader(unit.events, source.events, source.cut, source.most, self._streams)
+        self._histories = HistoryReader(unit.events, source.events, source.cut_types, source.most, self._streams)
 
     def close(self) -> None:
         """Let the files go."""
