@@ -111,7 +111,7 @@ class Lake:
             name: Dataset name.
             schema: Meaning of the columns; grains left open are detected from ``raw``.
             raw: A log: its columns, types and size decide what is not given.
-            layout: ``split`` (default) or ``flat``.
+            layout: ``split`` (default), ``flat``, or ``user`` (each event of a user stored once).
             date_grain, buckets: Segments; from the schema, else proposed from the size of ``raw``.
 
         Raises:

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
+from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.event_groups import RUNS_TYPE, EventGroup, ProposedGroup, event_groups, free_name
 from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name, explain_validation
 
@@ -245,6 +245,18 @@ class DatasetSpec(BaseModel):
                 "date_grain": DateGrain.DAY if dated else DateGrain.NONE,
             }
         )
+
+    def require_stored_lists(self, what: str) -> None:
+        """Refuse what needs each request's lists as they lie in its row.
+
+        Raises:
+            UsageError: the layout is ``user``.
+        """
+        if self.layout is Layout.USER:
+            raise UsageError(
+                f"{what} is not there for layout user, which the dataset {self.name} has",
+                fix=f"Convert it: dedup-storage convert NEW_NAME --dataset {self.name} --layout split.",
+            )
 
     def types_of(self, table: str, columns: Mapping[str, str]) -> dict[str, str]:
         """Column of a table -> Spark DDL type.

@@ -37,7 +37,7 @@ def write(
     ] = None,
     format: Annotated[LogFormat | None, typer.Option(help="Format; told by the file's name if left out.")] = None,
     mode: Annotated[Mode, typer.Option(help="Append, or replace the event dates that the log holds.")] = Mode.APPEND,
-    layout: Annotated[Layout | None, typer.Option(help="Layout of a new dataset.")] = None,
+    layout: Annotated[Layout | None, typer.Option(help="Layout of a new dataset (user: each event once).")] = None,
     date_grain: Annotated[DateGrain | None, typer.Option(help="Date part of a new dataset's segments.")] = None,
     buckets: Annotated[int | None, typer.Option(min=1, help="User buckets of a new dataset.")] = None,
     on_inconstant: Annotated[

@@ -8,6 +8,7 @@ from functools import cached_property
 from pyspark.sql import Column, DataFrame, SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.lists import with_lists
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, known_columns
@@ -110,11 +111,21 @@ class Cut:
         return feature_groups(self.meta, self.version)
 
     def log_rows(self, role: TableRole) -> DataFrame:
-        """All rows of one of the log's own tables, as they are stored."""
+        """All rows of one of the log's own tables, with the lists that were logged."""
         return self.rows(self.spec.table(role).name)
 
-    def rows(self, table: str, *, hidden: bool = False) -> DataFrame:
-        """All rows of a table, with the columns that the version has of it.
+    def rows(self, table: str) -> DataFrame:
+        """All rows of a table, with the columns that the version has of it and the lists that were logged.
+
+        In layout ``user`` these are made of the users' lists, which are read only where a list is asked for.
+        """
+        rows = self.stored(table)
+        if not self.spec.events or table != self.spec.anchor.name:
+            return rows
+        return with_lists(self.spec, rows, {group.name: self.stored(group.table) for group in self.spec.events})
+
+    def stored(self, table: str, *, hidden: bool = False) -> DataFrame:
+        """All rows of a table as they are stored, with the columns that the version has of it.
 
         Args:
             table: Its name.

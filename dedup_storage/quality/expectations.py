@@ -88,7 +88,7 @@ def _row_rules(spec: DatasetSpec) -> Iterator[Rule]:
     dated = schema.event_time if spec.date_grain is not DateGrain.NONE else None
     for column in (*spec.request_key, *([dated] if dated else [])):
         yield _not_null("request", column)
-    for column in (*(spec.request_key if spec.layout is Layout.SPLIT else ()), spec.position_column):
+    for column in (*(spec.request_key if spec.layout.divided else ()), spec.position_column):
         yield _not_null("impression", column)
     required = {c: NOT_NULL for c in (*spec.request_key, spec.position_column, dated) if c}
     for column, check in schema.checks.items():
@@ -276,7 +276,7 @@ def _require_comparable(spec: DatasetSpec, column: str, types: Mapping[str, str]
 
 
 def _dataset_rules(spec: DatasetSpec, facts: GateFacts) -> Iterator[Rule]:
-    split = spec.layout is Layout.SPLIT
+    split = spec.layout.divided
     if split:
         yield zero_rule("duplicate_request_keys", "every request key once")
         yield zero_rule("orphan_impressions", "a request for every impression")

@@ -81,6 +81,7 @@ def measure_dataset(
         StorageError: names a file that cannot be read.
         InputError, SchemaError: no rows, or a share or a sample of a log without sequence columns.
     """
+    dataset.spec.require_stored_lists("the compression report")
     step = on_step or _silent
     step("Reading footers")
     measured = Measured.read(dataset.spec.schema_, dataset.tables, on_file)

@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.write import attempt as attempt_module
 from dedup_storage.dataset.write import audit as audit_module
-from dedup_storage.dataset.write import writer as writer_module
 from dedup_storage.errors import (
     ConstancyError,
     DatasetExistsError,
@@ -145,7 +145,7 @@ def test_replacing_a_day_leaves_the_others(
 def test_more_dates_than_a_run_keeps_are_replaced(
     spark: SparkSession, settings: Settings, name: str, grain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "_MOST_DATES", 1)
+    monkeypatch.setattr(attempt_module, "_MOST_DATES", 1)
     monkeypatch.setattr(audit_module, "_MOST_FILTERED", 1)
     schema = flat_schema(date_grain=grain)
     before = RawLog.from_frame(frame(spark, flat_rows([1, 2, 3])), schema)

@@ -41,6 +41,8 @@ class AffectedRows:
         self.cut, self.handle = cut, cut.handle
         self.spec, self.tables, self.session = cut.spec, cut.handle.tables, cut.handle.spark
         self.target, self.change, self.affected = target, change, affected
+        if target.table == cut.spec.anchor.name:
+            cut.spec.require_stored_lists("a backfill of request columns")
         self.reads: tuple[str, ...] = ()
         self._listed: DataFrame | None = None
         self._stored = self.table(target.table).schema
@@ -50,7 +52,7 @@ class AffectedRows:
 
     def table(self, name: str) -> DataFrame:
         """All rows of a table of the version, with the columns by which segments are found."""
-        return move_to(self.session, self.cut.rows(name, hidden=True))
+        return move_to(self.session, self.cut.stored(name, hidden=True))
 
     def changed_groups(self) -> list[FeatureGroup]:
         """Feature groups whose columns lie in the table and are recomputed."""
@@ -168,7 +170,7 @@ class AffectedRows:
         owners: dict[str, str] = {}
         meta, moved = self.cut.meta, {g.table for g in self.cut.groups.values() if g.moved}
         for name in self.cut.snapshots:
-            if name == self.target.table or name in moved or meta.role(name) in ("quarantine", "labels"):
+            if name == self.target.table or name in moved or meta.role(name) in ("quarantine", "labels", "events"):
                 continue
             other = table_of(meta, self.cut.version, name)
             if set(other.keys) <= set(self.target.keys):
@@ -178,6 +180,8 @@ class AffectedRows:
     def _wide(self, columns: Iterable[str]) -> DataFrame:
         """Affected rows with columns of the target and of the tables whose keys it has."""
         names, others = list(columns), self._others()
+        if {*names} & {c for g in self.spec.events for c in (g.runs_column, *g.columns)}:
+            self.spec.require_stored_lists("a backfill that reads history lists")
         for name in names:
             if name not in self.target.columns and name not in others:
                 raise UnknownColumnError(
@@ -238,7 +242,7 @@ class AffectedRows:
         for name, snapshot_id in self.cut.snapshots.items():
             # A feature group's own files say nothing about what it was computed from.
             own = name == self.target.table and meta.role(name) == "features"
-            if own or meta.role(name) in ("quarantine", "labels") or before.get(name) == snapshot_id:
+            if own or meta.role(name) in ("quarantine", "labels", "events") or before.get(name) == snapshot_id:
                 continue
             files = self.files(name, snapshot_id)
             if name in before:

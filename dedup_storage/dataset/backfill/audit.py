@@ -6,11 +6,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.dataset.backfill.affected import AffectedRows
+from dedup_storage.dataset.lists import with_lists
 from dedup_storage.errors import InputError, QualityGateError
 from dedup_storage.lake.branch import Branch
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.protocol import Run
-from dedup_storage.layout import Layout, TableRole
+from dedup_storage.layout import TableRole
 from dedup_storage.spark.rows import only_row
 
 __all__ = ["audit_rows", "audit_segments"]
@@ -50,13 +51,15 @@ def audit_segments(rows: AffectedRows, branch: Branch, run: Run) -> str | None:
 
     def judged(name: str) -> DataFrame:
         frame = changed if name == table else rows.table(name)
+        if name == spec.anchor.name:
+            frame = with_lists(spec, frame.filter(inside), {g.name: rows.table(g.table) for g in spec.events})
         return frame.filter(inside).drop(*rows.tables.hidden(spec))
 
     if rows.cut.meta.role(table) not in {t.role.value for t in spec.tables}:
         _audit_group(rows, judged(table))
         return None
-    frames = {t.name: judged(t.name) for t in spec.tables}
-    split = spec.layout is Layout.SPLIT
+    frames = {t.name: judged(t.name) for t in spec.tables if t.role is not TableRole.EVENTS}
+    split = spec.layout.divided
     verdict = run_gate(
         spec=spec,
         settings=rows.handle.settings,

@@ -48,6 +48,9 @@ def table_of(meta: DatasetMetadata, version: int, table: str) -> Target:
     snapshot_id, spec = meta.snapshots(version)[table], meta.spec_of(version)
     columns = columns_of(meta, version, table)
     keys = spec.impression_key if spec.position_column in columns else spec.request_key
+    group = spec.event_group(table)
+    if group is not None:
+        keys = (spec.schema_.user, group.position_column)
     return Target(table, snapshot_id, keys, columns)
 
 

@@ -87,7 +87,7 @@ class PartRows:
         """Counts and checksums of a part, the same for the same rows in any layout and format."""
         spec = self.spec
         own = tuple(sorted(spec.columns_of(Grain.REQUEST)))
-        if spec.layout is Layout.SPLIT:
+        if spec.layout.divided:
             requests = self.stored(TableRole.REQUESTS, part)
             impressions = self.stored(TableRole.IMPRESSIONS, part)
         else:

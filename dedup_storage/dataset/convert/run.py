@@ -22,7 +22,7 @@ from dedup_storage.lake.branch import goes_on
 from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.requests import Request
-from dedup_storage.layout import DatasetSpec, Layout, TableRole
+from dedup_storage.layout import DatasetSpec, Layout, ProposedGroup, TableRole
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
 from dedup_storage.spark.steps import TimedSteps
@@ -67,6 +67,12 @@ class Conversion(TimedSteps):
         self.progress = progress or (lambda done, of, written, planned: None)
         self.seconds: dict[str, float] = {}
         self._written = 0
+        if layout is Layout.USER and not source.spec.events:
+            raise UsageError(
+                f"the dataset {source.name} cannot be converted to layout user: its lists would have to be laid anew",
+                expected="layout split or flat",
+                fix=f"Write its log: dedup-storage write LOG --dataset {name} --layout user --schema FILE.",
+            )
         self._pin = "convert_" + sha256(run_id.encode()).hexdigest()[:16]
 
     def run(self) -> ConvertSummary:
@@ -177,6 +183,7 @@ class Conversion(TimedSteps):
             layout=self.layout or own.layout,
             date_grain=self.date_grain or own.date_grain,
             buckets=self.buckets or own.buckets,
+            groups=[ProposedGroup(g.name, g.columns, g.newest_first) for g in own.events],
         )
 
     def _target(self, cut: Cut) -> Handle:

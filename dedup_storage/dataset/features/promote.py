@@ -86,7 +86,7 @@ def fold(
     others = [other for other in cut.groups.values() if other.name != group.name]
     own = grain_table(spec, group.grain)
     kept = (*own.columns, *promoted_columns(others, own.name))
-    rows = segments.only(job.handle, cut.rows(own.name).select(*kept))
+    rows = segments.only(job.handle, cut.stored(own.name).select(*kept))
     rows = attach(spec, rows, [((group,), values)])
     job.tables.add_columns(spec, own.name, group.types)
     table = TableSpec(role=own.role, name=own.name, columns=(*kept, *group.names), sort_columns=own.sort_columns)

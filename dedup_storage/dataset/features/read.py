@@ -8,18 +8,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Cut
+from dedup_storage.dataset.lists import source_typed
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.groups import FeatureGroup, by_table, find_group, promoted_columns
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import DateGrain, Grain
 
 __all__ = ["GroupReader", "attach", "source_typed"]
-
-
-def source_typed(spec: DatasetSpec, rows: DataFrame, columns: Iterable[str]) -> DataFrame:
-    """Columns in the types of the source: Iceberg has no 8- and 16-bit integers."""
-    types = dict(zip(spec.source_columns, spec.source_types, strict=True))
-    return rows.select(*(F.col(c).cast(types[c]).alias(c) if c in types else F.col(c) for c in columns))
 
 
 def attach(spec: DatasetSpec, rows: DataFrame, tables: Iterable[tuple[Sequence[FeatureGroup], DataFrame]]) -> DataFrame:

@@ -67,7 +67,7 @@ def table_frame(
                 raise UsageError(
                     f"the dataset {handle.name} has no table {table}", expected=known_names(table, cut.snapshots)
                 )
-            df = cut.rows(table)
+            df = cut.rows(table).drop(*(group.runs_column for group in cut.spec.events))
             types = cut.spec.types
             # Iceberg has no 8- and 16-bit integers. A cast would hide a bucket, so equal types stay untouched.
             stored = dict(df.dtypes)
@@ -138,6 +138,8 @@ def _sides(
     version: int | None,
     columns: Sequence[str] | None,
 ) -> tuple[DataFrame, DataFrame]:
+    if handle.spec.events:
+        _refuse_lists(handle, (left, right), columns)
     first, second = table_frame(handle, left, version), table_frame(handle, right, version)
     if columns is None:
         return first, second
@@ -149,6 +151,25 @@ def _sides(
     from_first = dict.fromkeys((*shared, *(c for c in columns if c in first.columns)))
     from_second = dict.fromkeys((*shared, *(c for c in columns if c in second.columns)))
     return first.select(*from_first), second.select(*from_second)
+
+
+def _refuse_lists(handle: Handle, tables: Sequence[str], columns: Sequence[str] | None) -> None:
+    """Refuse to join history lists of layout ``user``: making them moves rows.
+
+    Raises:
+        UsageError: they are asked for.
+    """
+    spec = handle.spec
+    lists = [c for group in spec.events for c in group.columns]
+    asked = lists if columns is None else [c for c in lists if c in columns]
+    if spec.anchor.name in tables and asked:
+        raise UsageError(
+            f"the history lists of {spec.name} are made of users' lists (layout user), so that a join inside buckets "
+            "cannot have them",
+            expected="columns other than " + ", ".join(lists),
+            got="all columns" if columns is None else ", ".join(asked),
+            fix="Name the columns wanted beside the keys, or join requests() yourself.",
+        )
 
 
 def write_join(df: DataFrame, *, left: str, right: str, how: str, output: str | None, table: str | None) -> JoinSummary:

@@ -145,7 +145,7 @@ def sort_out(cut: Cut, late: LateLabels) -> LabelMerge:
     spec, tables, session = cut.spec, cut.handle.tables, cut.handle.spark
     require_label(spec, late.label)
     target = find_target(cut.meta, cut.version, [late.label])
-    stored = move_to(session, cut.rows(target.table, hidden=True))
+    stored = move_to(session, cut.stored(target.table, hidden=True))
     place = _place(spec, late.rows)
     key = [*spec.request_key, place]
     for name in (*key, late.label, late.time):
@@ -187,7 +187,7 @@ def sort_out(cut: Cut, late: LateLabels) -> LabelMerge:
     stored = stored.filter(inside).select(*own, F.col(late.label).alias("_stored"))
     known = stored.join(newest, key)
     if TIMES in cut.snapshots:
-        times = move_to(session, cut.rows(TIMES, hidden=True)).filter(inside & (F.col("label") == late.label))
+        times = move_to(session, cut.stored(TIMES, hidden=True)).filter(inside & (F.col("label") == late.label))
         times = times.groupBy(*spec.impression_key).agg(F.max("label_time").alias("merged_time"))
         known = known.join(times, list(spec.impression_key), "left")
     else:

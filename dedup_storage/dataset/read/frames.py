@@ -31,7 +31,7 @@ def requests(handle: Handle, version: int | None = None, features: Sequence[str]
         spec, groups = cut.spec, GroupReader(cut, features)
         keys, own = spec.request_key, spec.columns_of(Grain.REQUEST)
         columns = (*keys, *own, *groups.columns(Grain.REQUEST))
-        if spec.layout is Layout.SPLIT:
+        if spec.layout.divided:
             rows = groups.attach(groups.own(TableRole.REQUESTS), Grain.REQUEST)
             return source_typed(spec, rows, columns)
         stored = (*own, *groups.promoted(Grain.REQUEST))
@@ -50,7 +50,7 @@ def impressions(handle: Handle, version: int | None = None, features: Sequence[s
     with translated():
         cut = handle.cut(version)
         spec, groups = cut.spec, GroupReader(cut, features)
-        role = TableRole.IMPRESSIONS if spec.layout is Layout.SPLIT else TableRole.LOGS
+        role = TableRole.IMPRESSIONS if spec.layout.divided else TableRole.LOGS
         own = (*spec.impression_key, *spec.columns_of(Grain.IMPRESSION))
         rows = groups.attach(groups.own(role), Grain.IMPRESSION)
         return source_typed(spec, rows, dict.fromkeys((*own, *groups.columns(Grain.IMPRESSION))))

@@ -107,7 +107,8 @@ class Compactor:
             # The files of at most MOST_SEGMENTS segments.
             paths = [row["file_path"] for row in files_of(files, part).collect()]
             rows = self.tables.read(self.spec.name, target.table, target.snapshot_id, hidden=True)
-            rows = move_to(self.session, rows).filter(F.expr(self.tables.inside(self.spec, part)))
+            spec = self.spec.partitioned(target.table)
+            rows = move_to(self.session, rows).filter(F.expr(self.tables.inside(spec, part)))
             facts = {PART: encode_segments({target.table: part}), RUN_ID: self.run_id}
             swap_rows(self.tables, self.spec, self.session, branch, run, target, rows, paths, facts)
             reached("maintain:part")

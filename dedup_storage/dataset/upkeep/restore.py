@@ -12,7 +12,9 @@ from dedup_storage.layout import LABEL_TIMES, TableRole
 
 __all__ = ["Restoring"]
 
-_COMPACTED = (TableRole.REQUESTS, TableRole.IMPRESSIONS, TableRole.LOGS, TableRole.FEATURES)
+_COMPACTED = (
+    TableRole.REQUESTS, TableRole.IMPRESSIONS, TableRole.LOGS, TableRole.EVENTS, TableRole.FEATURES
+)  # fmt: skip
 
 
 class Restoring:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from dedup_storage.dataset.features.verify import verify_groups
 from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.versions.lists import list_checks
 from dedup_storage.lake.pages import page_damages
 from dedup_storage.lake.wholeness import DEEP_KINDS, KINDS, Damage
-from dedup_storage.layout import Layout, TableRole
+from dedup_storage.layout import TableRole
 from dedup_storage.quality import GateFacts, run_gate
 from dedup_storage.quality.gate import docs_directory
 from dedup_storage.quality.model import CheckResult, Verdict
@@ -40,7 +41,7 @@ def check_version(handle: Handle, version: int | None = None, *, deep: bool = Fa
         whole = _wholeness(damages, deep=deep)
         if any(damage.kind in _UNREADABLE for damage in damages):
             return _broken(handle, cut.version, whole)
-        split = cut.spec.layout is Layout.SPLIT
+        split = cut.spec.layout.divided
         verdict = run_gate(
             spec=cut.spec,
             settings=handle.settings,
@@ -50,7 +51,7 @@ def check_version(handle: Handle, version: int | None = None, *, deep: bool = Fa
             impressions=cut.log_rows(TableRole.IMPRESSIONS) if split else None,
             logs=None if split else cut.log_rows(TableRole.LOGS),
         )
-        verdict = _joined(verdict, whole)
+        verdict = _joined(verdict, (*whole, *list_checks(cut)))
         group_verdicts = list(verify_groups(cut, verdict.run_id))
         for name, group_verdict in group_verdicts:
             verdict = verdict.with_group(name, group_verdict)

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.lake.protocol import Run, Staged
+from dedup_storage.layout import TableRole
 
 if TYPE_CHECKING:
     from dedup_storage.quality import GateFacts, Verdict
@@ -20,7 +21,14 @@ __all__ = ["audit_staged", "of_dates", "staged_rows"]
 _MOST_FILTERED = 400
 
 
-def audit_staged(handle: Handle, run: Run, staged: Sequence[Staged], facts: GateFacts, dates: Sequence[str]) -> Verdict:
+def audit_staged(
+    handle: Handle,
+    run: Run,
+    staged: Sequence[Staged],
+    facts: GateFacts,
+    dates: Sequence[str],
+    requests: DataFrame | None = None,
+) -> Verdict:
     """Check the staged rows; gives the verdict, which is passed.
 
     Args:
@@ -29,13 +37,17 @@ def audit_staged(handle: Handle, run: Run, staged: Sequence[Staged], facts: Gate
         staged: What it staged.
         facts: What the run counted.
         dates: Event dates of the log (ISO).
+        requests: The staged request rows with their lists, where these are not stored as they are.
 
     Raises:
         QualityGateError: the gate refused.
     """
     from dedup_storage.quality import require, run_gate
 
-    frames = {s.table: staged_rows(handle, s, run, dates) for s in staged}
+    names = [table.name for table in handle.spec.tables if table.role is not TableRole.EVENTS]
+    frames = {s.table: staged_rows(handle, s, run, dates) for s in staged if s.table in names}
+    if requests is not None:
+        frames[handle.spec.anchor.name] = requests
     verdict = run_gate(
         spec=handle.spec,
         settings=handle.settings,
@@ -52,7 +64,9 @@ def audit_staged(handle: Handle, run: Run, staged: Sequence[Staged], facts: Gate
 def staged_rows(handle: Handle, staged: Staged, run: Run, dates: Sequence[str]) -> DataFrame:
     """The rows of a log that a run staged, without those of other dates that share a replaced segment."""
     rows = handle.tables.staged_rows(handle.spec, staged, run)
-    return rows if run.replaced is None else of_dates(rows, str(handle.spec.event_date_column), dates, "left_semi")
+    if not run.replaces(staged.table):
+        return rows
+    return of_dates(rows, str(handle.spec.event_date_column), dates, "left_semi")
 
 
 def of_dates(rows: DataFrame, column: str, dates: Sequence[str], how: Literal["left_semi", "left_anti"]) -> DataFrame:

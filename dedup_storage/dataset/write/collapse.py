@@ -351,6 +351,12 @@ class Collapse:
             on.append(self.spec.event_date_column)
         return left.hint("merge").join(impressions, on)
 
+    def in_segments(self, requests: DataFrame) -> DataFrame:
+        """Request rows that lie by user bucket, sorted as they are stored; nothing is shuffled."""
+        segment = [c.alias(f"{_SEGMENT}{i}") for i, c in enumerate(self._segment())]
+        names = [f"{_SEGMENT}{i}" for i in range(len(segment))]
+        return requests.select("*", *segment).sortWithinPartitions(*names, *self.spec.request_key).drop(*names)
+
     def without(self, requests: DataFrame) -> Collapse:
         """The same log less some requests (flat logs)."""
         kept = self.raw.frame.join(F.broadcast(requests), list(self.spec.request_key), "left_anti")

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from dedup_storage.choices import choice
 from dedup_storage.config import Settings
 from dedup_storage.dataset.handle import Handle, open_handle
+from dedup_storage.dataset.write.groups import propose_groups
 from dedup_storage.errors import DatasetExistsError, SchemaError
 from dedup_storage.lake.formats import table_format
 from dedup_storage.layout import DatasetSpec, Layout, propose_segments
@@ -45,7 +46,7 @@ def create_dataset(
         name: Dataset name.
         schema: Meaning of the columns; grains left open are detected from ``raw``.
         raw: A log: its columns, types and size decide what is not given.
-        layout: ``split`` (default) or ``flat``.
+        layout: ``split`` (default), ``flat`` or ``user``.
         date_grain, buckets: Segments; from the schema, else proposed from the size of ``raw``.
         dry_run: Describe it, and make nothing.
 
@@ -76,7 +77,9 @@ def create_dataset(
             grain = grain or proposed_grain
             number = number or proposed_number
         types = raw.source_types()
-        spec = DatasetSpec.build(name, resolved, types, layout=form or Layout.SPLIT, date_grain=grain, buckets=number)
+        chosen = form or Layout.SPLIT
+        groups = propose_groups(raw, resolved) if chosen is Layout.USER else ()
+        spec = DatasetSpec.build(name, resolved, types, layout=chosen, date_grain=grain, buckets=number, groups=groups)
         if dry_run:
             return Handle(spark, settings, spec, tables)
         columns = {**types, spec.position_column: types.get(spec.position_column, "int")}

@@ -18,7 +18,7 @@ from dedup_storage.schema import DateGrain
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.words import counted
 
-__all__ = ["carried_rows", "orphaned", "refuse_carried", "refuse_orphans", "stored_requests"]
+__all__ = ["carried_rows", "orphaned", "refuse_carried", "refuse_orphans", "refuse_repeated", "stored_requests"]
 
 
 def stored_requests(cut: Cut, keys: RequestKeys) -> DataFrame:
@@ -28,7 +28,7 @@ def stored_requests(cut: Cut, keys: RequestKeys) -> DataFrame:
     """
     spec, dates = cut.spec, keys.stats.dates
     names = list(spec.request_key)
-    rows = cut.rows(spec.anchor.name)
+    rows = cut.stored(spec.anchor.name)
     if dates and spec.date_grain is not DateGrain.NONE:
         day = F.col(str(spec.event_date_column))
         first, last = F.lit(dates[0]).cast("date"), F.lit(dates[-1]).cast("date")
@@ -48,7 +48,7 @@ def carried_rows(cut: Cut, table: str, replaced: Sequence[tuple[str, str]], date
         dates: Event dates of the log (ISO).
     """
     column = str(cut.spec.event_date_column)
-    return of_dates(cut.rows(table).filter(in_ranges(column, replaced)), column, dates, "left_anti")
+    return of_dates(cut.stored(table).filter(in_ranges(column, replaced)), column, dates, "left_anti")
 
 
 def refuse_carried(spec: DatasetSpec, carried: DataFrame, keys: RequestKeys) -> None:
@@ -82,6 +82,20 @@ def refuse_orphans(raw: RawLog, keys: RequestKeys) -> None:
     count = raw.candidates.select(*names).join(keys.frame.select(*names), names, "left_anti").count()
     if count:
         raise orphaned(count)
+
+
+def refuse_repeated(spec: DatasetSpec, rows: int) -> None:
+    """Refuse impressions that have the key of another one.
+
+    Raises:
+        DuplicateRowsError: there are some.
+    """
+    if rows:
+        raise DuplicateRowsError(
+            f"{counted(rows, 'impression', 'has')} the key of another one in the log",
+            expected=f"one row for each {', '.join(spec.impression_key)}",
+            fix="Choose --on-duplicates keep-one, or leave position out of the schema to have it assigned.",
+        )
 
 
 def orphaned(impressions: int) -> InputError:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,6 +11,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Cut, Handle
+from dedup_storage.dataset.lists import source_typed
+from dedup_storage.dataset.write.attempt import new_attempt, write_run
 from dedup_storage.dataset.write.audit import audit_staged, staged_rows
 from dedup_storage.dataset.write.collapse import COUNT, Collapse, InputStats, RequestKeys
 from dedup_storage.dataset.write.columns import Fitted, extend_tables, refuse_taken
@@ -20,13 +21,14 @@ from dedup_storage.dataset.write.existing import (
     orphaned,
     refuse_carried,
     refuse_orphans,
+    refuse_repeated,
     stored_requests,
 )
 from dedup_storage.dataset.write.inconstant import constancy_error, example_requests, quarantine
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
-from dedup_storage.dataset.write.segments import segment_ranges
 from dedup_storage.dataset.write.summary import TableSummary, WriteSummary, small_segment_hint
-from dedup_storage.errors import ConflictError, DuplicateRowsError, InputError, UsageError
+from dedup_storage.dataset.write.user_lists import GrownListsError, lay, refuse_grown, require_same_lists, staged_lists
+from dedup_storage.errors import ConflictError, DuplicateRowsError, InputError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.groups import FeatureGroup, promoted_columns
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
     from dedup_storage.quality import Verdict
 
 __all__ = ["Mode", "OnDuplicates", "OnInconstant", "Writer"]
-
-_MOST_DATES = 400
 
 
 class Writer(TimedSteps):
@@ -86,6 +86,8 @@ class Writer(TimedSteps):
         self.seconds: dict[str, float] = {}
         self._groups: Mapping[str, FeatureGroup] = {}
         self._inconstant = self._quarantined = self._dropped = self._left_out = 0
+        self._base: Cut
+        self._whole: DataFrame | None = None
         # Event dates of the log, all of them: a run keeps few.
         self._dates: tuple[str, ...] = ()
 
@@ -110,6 +112,15 @@ class Writer(TimedSteps):
             check_gate_settings(spec=self.spec, settings=self.handle.settings, run_id=self.run_id)
             warm_up()
         with self._keys() as (collapse, keys):
+            for _ in range(self.handle.settings.write.conflict_retries):
+                try:
+                    return self._write(base, collapse, keys)
+                except GrownListsError:
+                    # The same log once more, on the users' lists as they are now.
+                    meta = self.tables.settle(self.spec)
+                    base = Cut(self.handle, meta, meta.current)
+                    self._groups = base.groups
+                    self._inconstant = self._quarantined = self._dropped = self._left_out = 0
             return self._write(base, collapse, keys)
 
     @contextmanager
@@ -131,6 +142,7 @@ class Writer(TimedSteps):
 
     def _write(self, base: Cut, collapse: Collapse, keys: RequestKeys) -> WriteSummary:
         input_rows = keys.stats.rows
+        self._base = base
         run = self._run(base.version, keys)
         if run.replaced is None and base.version:
             keys = self._refuse_existing(base, keys)
@@ -143,7 +155,7 @@ class Writer(TimedSteps):
             staged, constant = self._stage(collapse, keys, run)
             if not constant:
                 self.tables.discard(self.spec, run)
-                run = replace(run, attempt=_attempt(self.run_id))
+                run = replace(run, attempt=new_attempt(self.run_id))
                 listed = attempt.enter_context(staging(self.tables, self.spec, run))
                 collapse, keys = self._resolve_inconstant(collapse, keys, run)
                 staged, _ = self._stage(collapse, keys, run, checked=True)
@@ -155,6 +167,7 @@ class Writer(TimedSteps):
                 # Repeated rows fell to one another while staging, beside those that the dataset holds already.
                 self._dropped = input_rows - self._quarantined - own
             verdict = self._audit(run, staged, input_rows) if self.gate else None
+            self._whole = None
             reached("write:audited")
         with self.timed("publish"):
             members = [s.table for s in staged]
@@ -209,36 +222,8 @@ class Writer(TimedSteps):
     # -- what the run touches -----------------------------------------------------------------------------------
 
     def _run(self, base: int, keys: RequestKeys) -> Run:
-        self._dates = dates = keys.stats.dates
-        replaced = None
-        if self.mode is Mode.REPLACE:
-            if self.spec.adopted:
-                raise UsageError(
-                    f"event dates of {self.spec.name} cannot be replaced: its log lies as it was adopted",
-                    fix="Convert it: dedup-storage convert.",
-                )
-            if self.spec.event_date_column is None:
-                raise UsageError(
-                    "event dates cannot be replaced in a dataset without event time",
-                    fix="Name event_time in the schema, or append.",
-                )
-            replaced = segment_ranges(dates, self.spec.date_grain)
-        return Run(
-            run_id=self.run_id,
-            job="write",
-            attempt=_attempt(self.run_id),
-            base=base,
-            replaced=replaced,
-            tables=tuple(table.name for table in self.spec.tables),
-            dates=dates if len(dates) <= _MOST_DATES else None,
-            described=self.spec if self.log.added else None,
-            facts={
-                "mode": self.mode.value,
-                "input-rows": str(keys.stats.rows),
-                **self.log.facts,
-                **({} if self.request is None else self.request.facts),
-            },
-        )
+        self._dates = keys.stats.dates
+        return write_run(self.log, self.mode, self.run_id, base, keys.stats, self.request)
 
     def _refuse_existing(self, base: Cut, keys: RequestKeys) -> RequestKeys:
         with self.timed("existing keys"):
@@ -284,6 +269,7 @@ class Writer(TimedSteps):
             self._lose(run, f"another run changed the columns of {self.spec.name} first")
         if self.log.added:
             refuse_taken(replace(self.handle, spec=now.spec), now, {c: self.spec.types[c] for c in self.log.added})
+        refuse_grown(self._base, now)
         if run.replaced is not None:
             return
         if not stored_requests(Cut(self.handle, now, now.current), keys).isEmpty():
@@ -299,11 +285,10 @@ class Writer(TimedSteps):
         self, collapse: Collapse, keys: RequestKeys, run: Run, *, checked: bool = False
     ) -> tuple[list[Staged], bool]:
         """Stage all tables; also whether every request-grain column was constant (``checked``: known already)."""
-        first = checked and self.on_inconstant is OnInconstant.FIRST
+        if self.spec.events:
+            return self._stage_laid(collapse, keys, run, checked=checked)
         requests, constant = collapse.requests(keys)
-        limited = keys if keys.restricted or first else None
-        keep_one = self.on_duplicates is OnDuplicates.KEEP_ONE
-        impressions, repeated = collapse.impressions(limited, keep_one=keep_one)
+        impressions, repeated = self._impressions(collapse, keys, checked=checked)
         with self.timed("stage"):
             if self.spec.layout is Layout.FLAT:
                 rows = collapse.logs(requests, impressions)
@@ -316,13 +301,44 @@ class Writer(TimedSteps):
                     self._stage_one(TableRole.IMPRESSIONS, impressions, run, presorted=True),
                 ]
         with self.timed("constancy"):
-            if repeated():
-                raise DuplicateRowsError(
-                    f"{counted(repeated(), 'impression', 'has')} the key of another one in the log",
-                    expected=f"one row for each {', '.join(self.spec.impression_key)}",
-                    fix="Choose --on-duplicates keep-one, or leave position out of the schema to have it assigned.",
-                )
+            refuse_repeated(self.spec, repeated())
             return staged, checked or constant()
+
+    def _stage_laid(
+        self, collapse: Collapse, keys: RequestKeys, run: Run, *, checked: bool
+    ) -> tuple[list[Staged], bool]:
+        """The same for layout ``user``: the lists laid into those of their users, and what is new in these."""
+        user = self.spec.schema_.user
+        requests, constant = collapse.requests(keys)
+        impressions, repeated = self._impressions(collapse, keys, checked=checked)
+        rows = requests.select(*(c for c in self.spec.anchor.columns if c in requests.columns))
+        laid = lay(self.handle, self._base, rows, keys.frame.select(user).distinct())
+        try:
+            with self.timed("stage"):
+                sorted_rows = collapse.in_segments(laid.requests())
+                staged = [self._stage_one(TableRole.REQUESTS, sorted_rows, run, presorted=True)]
+                for group in self.spec.events:
+                    table = next(t for t in self.spec.tables if t.name == group.table)
+                    staged.append(self.tables.stage(self.spec, table, laid.events(group), run, presorted=True))
+                    reached(f"write:staged-{table.name}")
+                staged.append(self._stage_one(TableRole.IMPRESSIONS, impressions, run, presorted=True))
+            with self.timed("constancy"):
+                refuse_repeated(self.spec, repeated())
+                same = checked or constant()
+            if same:
+                with self.timed("lists"):
+                    self._whole = staged_lists(self.handle, self._base, run, staged, self._dates)
+                    require_same_lists(laid, source_typed(self.spec, self._whole, self._whole.columns))
+            return staged, same
+        finally:
+            laid.release()
+
+    def _impressions(
+        self, collapse: Collapse, keys: RequestKeys, *, checked: bool
+    ) -> tuple[DataFrame, Callable[[], int]]:
+        first = checked and self.on_inconstant is OnInconstant.FIRST
+        limited = keys if keys.restricted or first else None
+        return collapse.impressions(limited, keep_one=self.on_duplicates is OnDuplicates.KEEP_ONE)
 
     def _stage_one(self, role: TableRole, rows: DataFrame, run: Run, *, presorted: bool) -> Staged:
         table = self.spec.table(role)
@@ -373,7 +389,7 @@ class Writer(TimedSteps):
         """Every impression of the log must be staged, set aside or left out on purpose."""
         if self._carries or self.on_duplicates is OnDuplicates.KEEP_ONE:
             return
-        accounted = next(s.rows for s in staged if s.table != "requests") + self._quarantined
+        accounted = staged[-1].rows + self._quarantined
         if accounted != keys.stats.rows:
             raise orphaned(keys.stats.rows - accounted)
 
@@ -393,13 +409,9 @@ class Writer(TimedSteps):
             empty_requests=0 if self.raw.form is Form.FLAT else None,
         )
         with self.timed("gate"):
-            return audit_staged(self.handle, run, staged, facts, self._dates)
+            return audit_staged(self.handle, run, staged, facts, self._dates, self._whole)
 
     @property
     def _carries(self) -> bool:
         """Whether rows of other dates are staged too, because they share a replaced segment."""
         return self.mode is Mode.REPLACE and self.spec.date_grain is not DateGrain.DAY
-
-
-def _attempt(run_id: str) -> str:
-    return f"{run_id}/{uuid.uuid4().hex[:12]}"

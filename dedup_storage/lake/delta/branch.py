@@ -218,7 +218,7 @@ class DeltaBranch:
         """See ``Branch``."""
         base, net = self._base(), self.net()
         uri = self.lake.uri(self.dataset, self.table)
-        spec = self.lake.load(self.dataset).spec
+        spec = self.lake.load(self.dataset).spec.partitioned(self.table)
         rows = self.spark.read.format("delta").option("versionAsOf", str(base)).load(uri)
         schema = rows.schema
         if net.removed:

@@ -163,8 +163,9 @@ class DeltaFormat(DeltaSamples):
             **file_properties(spec, table, feature_lists(table, columns), dictionaries),
             **describing_properties(spec, table, columns),
         }
+        types, spec = spec.types_of(table.name, columns), spec.partitioned(table.name)
         needed = not_null(spec, table)
-        fields = [f"{quoted(c)} {columns[c]}" + (" NOT NULL" if c in needed else "") for c in table.columns]
+        fields = [f"{quoted(c)} {types[c]}" + (" NOT NULL" if c in needed else "") for c in table.columns]
         made = generated_columns(spec)
         fields += [f"{quoted(c)} {kind} GENERATED ALWAYS AS ({sql})" for c, (kind, sql) in made.items()]
         partitions = ", ".join(map(quoted, partition_columns(spec)))
@@ -284,7 +285,7 @@ class DeltaFormat(DeltaSamples):
 
     def files(self, meta: DatasetMetadata, table: str, snapshot_id: int) -> DataFrame:
         """Files of a Delta version, from its log."""
-        return files_frame(self.spark, meta.spec, live_files(meta.tables[table], snapshot_id))
+        return files_frame(self.spark, meta.spec.partitioned(table), live_files(meta.tables[table], snapshot_id))
 
     def publish(
         self,
@@ -354,6 +355,7 @@ class DeltaFormat(DeltaSamples):
 
 def _own(spec: DatasetSpec, table: TableSpec) -> DatasetSpec:
     """The spec by which a table is partitioned: rows that were set aside need not have an event date."""
+    spec = spec.partitioned(table.name)
     undated = table.role is TableRole.QUARANTINE or spec.event_date_column not in table.columns
     return spec.model_copy(update={"date_grain": DateGrain.NONE}) if undated else spec
 

@@ -163,8 +163,9 @@ class IcebergFormat(IcebergSamples):
             **encoding_properties(spec, table, feature_lists(table, columns), dictionaries),
             **describing_properties(spec, table, columns),
         }
-        fields = ", ".join(f"{quoted(c)} {columns[c]}" for c in table.columns)
-        partitions = ", ".join(self._partitions(spec))
+        types = spec.types_of(table.name, columns)
+        fields = ", ".join(f"{quoted(c)} {types[c]}" for c in table.columns)
+        partitions = ", ".join(self._partitions(spec.partitioned(table.name)))
         name = self._name(spec.name, table.name)
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS {name} ({fields}) USING iceberg "
@@ -248,7 +249,7 @@ class IcebergFormat(IcebergSamples):
 
     def staged_rows(self, spec: DatasetSpec, staged: Staged, run: Run) -> DataFrame:
         """The rows an attempt staged, alone; of a replacement the whole table as it would be."""
-        if run.replaced is not None or staged.parent_id is None:
+        if run.replaces(staged.table) or staged.parent_id is None:
             return self.read(spec.name, staged.table, staged.snapshot_id)
         reader = self.spark.read.option("start-snapshot-id", staged.parent_id)
         return reader.option("end-snapshot-id", staged.snapshot_id).table(self._plain(spec.name, staged.table))

@@ -64,7 +64,7 @@ class TableRewriter:
         dated = any(transform in ("identity", "month") for _, transform in self._fields)
         # Rows set aside lie in segments without dates.
         undated = meta.spec.model_copy(update={"date_grain": DateGrain.NONE})
-        self.spec: DatasetSpec = meta.spec if dated else undated
+        self.spec: DatasetSpec = meta.spec.partitioned(table) if dated else undated
         self.dataset = meta.spec.name
         columns = tuple(field.name for field in meta.tables[table].schema().fields)
         self._spec_of_table = TableSpec(role=TableRole.FEATURES, name=table, columns=columns, sort_columns=())

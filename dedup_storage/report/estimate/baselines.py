@@ -60,7 +60,7 @@ _TITLES = {
     BaselineLayout.FLAT_SORTED: "flat, sorted, default properties",
     BaselineLayout.FLAT_SORTED_TUNED: "flat, sorted, tuned properties",
     BaselineLayout.SPLIT: "split, tuned properties",
-    BaselineLayout.USER: "user grain: windows, and every event once (not built yet)",
+    BaselineLayout.USER: "layout user: windows, and every event once",
     BaselineLayout.FLOOR: "floor: every event of every user once",
 }
 
@@ -113,7 +113,7 @@ def measure_layout(
     """Write the draw in one layout and count.
 
     The floor is written with and without dictionaries, and each column counts with the smaller: the floor must
-    not look high because it was encoded badly. So are the events of the user grain, whose writer does not exist yet.
+    not look high because it was encoded badly. So are the events of layout ``user``.
 
     Args:
         draw: Rows of whole users.

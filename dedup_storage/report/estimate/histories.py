@@ -11,13 +11,14 @@ import pyarrow.compute as pc
 
 from dedup_storage.dedup import gather
 from dedup_storage.dedup.gather import list_parts
+from dedup_storage.dedup.hashing import Hashes
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.schema import LogSchema, TimeUnit
 from dedup_storage.windows import Lists
 from dedup_storage.windows.model import Bools
 
-__all__ = ["History", "days", "histories", "user_time_order"]
+__all__ = ["History", "days", "histories", "request_histories", "user_time_order"]
 
 _SECONDS = 86_400
 _PER_SECOND = {TimeUnit.S: 1, TimeUnit.MS: 10**3, TimeUnit.US: 10**6, TimeUnit.NS: 10**9}
@@ -75,16 +76,28 @@ def histories(draw: LogDraw, order: Int64) -> list[History]:
         draw: Rows of whole users.
         order: (n,) request rows, users together.
     """
-    users = draw.users[order]
+    return request_histories(draw.schema, draw.requests, draw.users, order)
+
+
+def request_histories(schema: LogSchema, requests: pa.Table, users: Hashes, order: Int64) -> list[History]:
+    """The sequence groups of request rows; see ``histories``.
+
+    Args:
+        schema: Names the sequences.
+        requests: (num_requests,) rows with the list columns.
+        users: (num_requests,) hash of each request's user.
+        order: (n,) rows to take, users together.
+    """
+    users = users[order]
     changes = np.ones(len(order), dtype=np.int64)
     changes[1:] = users[1:] != users[:-1]
     numbers = np.cumsum(changes) - 1
     groups: dict[str, list[str]] = {}
-    for sequence in draw.schema.sequences:
+    for sequence in schema.sequences:
         groups.setdefault(sequence.group or f"\0{sequence.column}", []).append(sequence.column)
     found = []
     for group, members in groups.items():
-        arrays = {name: gather(draw.requests[name], order) for name in members}
+        arrays = {name: gather(requests[name], order) for name in members}
         parts = {name: list_parts(array) for name, array in arrays.items()}
         first = parts[members[0]][1]
         parallel = all(np.array_equal(offsets, first) for _, offsets in parts.values())

@@ -21,7 +21,10 @@ from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles
 
 __all__ = ["dataset_files", "folder_files", "input_files"]
 
-_DATA_ROLES = (TableRole.REQUESTS.value, TableRole.IMPRESSIONS.value, TableRole.LOGS.value, TableRole.FEATURES.value)
+_DATA_ROLES = (
+    TableRole.REQUESTS.value, TableRole.IMPRESSIONS.value, TableRole.LOGS.value, TableRole.EVENTS.value,
+    TableRole.FEATURES.value,
+)  # fmt: skip
 _HIVE_KEY = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=([^/]*)/")
 
 

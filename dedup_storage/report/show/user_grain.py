@@ -12,7 +12,7 @@ from dedup_storage.report.show.cells import span, times
 
 __all__ = ["GRAIN_TITLE", "grain_rows", "grain_text", "verdicts"]
 
-GRAIN_TITLE = "The user grain: every event of a user once (an estimate; no dataset is laid so yet)"
+GRAIN_TITLE = "The user grain: every event of a user once (an estimate; written with --layout user)"
 _DIRECTIONS = {False: "at the end", True: "at the front", None: "either end"}
 _Cell = Callable[[UserGrain], str]
 

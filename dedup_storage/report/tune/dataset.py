@@ -39,6 +39,7 @@ def tune_dataset(
         InputError, SchemaError: no rows, or no sequence columns.
         StorageError: names a file that cannot be read.
     """
+    dataset.spec.require_stored_lists("tuning")
     step = on_step or (lambda _: None)
     step("Reading footers")
     totals = {t.name: read_totals(t, on_file) for t in dataset.tables}

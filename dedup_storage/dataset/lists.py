@@ -1,0 +1,82 @@
+"""Layout ``user`` as rows with their lists: each list cut out of its user's list of events.
+
+Plain SQL, so that whatever engine reads the tables can do the same. Spark leaves out the join where no list is asked
+for, since the users' lists are distinct by user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from dedup_storage.event_groups import EventGroup
+from dedup_storage.layout import DatasetSpec
+
+__all__ = ["source_typed", "user_lists", "with_lists"]
+
+_EVENTS, _LIST = "_dedup_events_", "_dedup_list_"
+
+
+def with_lists(spec: DatasetSpec, requests: DataFrame, events: Mapping[str, DataFrame]) -> DataFrame:
+    """Request rows with the lists that were logged in their list columns.
+
+    Args:
+        spec: The dataset.
+        requests: Rows of its table of requests, with the user, the list columns and the runs.
+        events: Group -> rows of its table of events.
+
+    Returns:
+        The same rows and columns.
+    """
+    columns = requests.columns
+    rows = requests
+    for group in spec.events:
+        name = _EVENTS + group.name
+        lists = user_lists(spec, group, events[group.name], name).hint("merge")
+        rows = rows.join(lists, [spec.schema_.user], "left")
+        rows = rows.withColumn(_LIST + group.name, _list(group, name)).drop(name)
+    types = {field.name: field.dataType for field in requests.schema.fields}
+    rebuilt = {
+        c: F.when(F.col(g.runs_column).isNull(), F.col(c))
+        .otherwise(F.col(_LIST + g.name).getField(c).cast(types[c]))
+        .alias(c)
+        for g in spec.events
+        for c in g.columns
+    }
+    return rows.select(*(rebuilt.get(c, F.col(c)) for c in columns))
+
+
+def source_typed(spec: DatasetSpec, rows: DataFrame, columns: Iterable[str]) -> DataFrame:
+    """Columns in the types of the source: Iceberg has no 8- and 16-bit integers."""
+    types = dict(zip(spec.source_columns, spec.source_types, strict=True))
+    return rows.select(*(F.col(c).cast(types[c]).alias(c) if c in types else F.col(c) for c in columns))
+
+
+def user_lists(spec: DatasetSpec, group: EventGroup, events: DataFrame, name: str) -> DataFrame:
+    """One row a user: the user, and the events in order of position, structs of position and values.
+
+    Args:
+        spec: The dataset.
+        group: The group.
+        events: Rows of its table.
+        name: Of the list's column.
+    """
+    place = group.position_column
+    event = F.struct(F.col(place).alias(place), *(F.col(c).alias(c) for c in group.columns))
+    listed = F.collect_list(event)
+    if any("map<" in events.schema[c].dataType.simpleString() for c in group.columns):
+        # Maps have no order. Positions differ, so that values are compared nowhere.
+        listed = F.array_sort(listed, lambda a, b: F.when(a[place] < b[place], F.lit(-1)).otherwise(F.lit(1)))
+    else:
+        listed = F.sort_array(listed)
+    return events.groupBy(spec.schema_.user).agg(listed.alias(name))
+
+
+def _list(group: EventGroup, events: str) -> Column:
+    """The events of a request, as the log had them; empty where it has no runs."""
+    runs = F.coalesce(F.col(group.runs_column), F.array().cast("array<struct<start:bigint,length:int>>"))
+    pieces = F.transform(runs, lambda r: F.slice(F.col(events), r["start"].cast("int") + F.lit(1), r["length"]))
+    whole = F.flatten(pieces)
+    return F.reverse(whole) if group.newest_first else whole

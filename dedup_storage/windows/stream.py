@@ -1,0 +1,200 @@
+"""A stream of users' lists and requests, batch by batch: where each request's lists stand, and what is new in them.
+
+Rows come user by user: first one row for each group with the user's list so far, if there is one, then the user's
+requests, oldest first. Nothing is held but one batch and the lists of the last user in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from dedup_storage.dedup.expand import offsets_from_lengths, ranges
+from dedup_storage.dedup.gather import list_parts
+from dedup_storage.dedup.runs import Int64, run_starts, single_chunk
+from dedup_storage.windows.match import match
+from dedup_storage.windows.model import Bools, Events, Lists, Memory, Windows
+from dedup_storage.windows.rebuild import events_after
+
+__all__ = ["StreamGroup", "UserStream"]
+
+_RUN = pa.struct([("start", pa.int64()), ("length", pa.int32())])
+_PLACE = "position"
+
+
+@dataclass(frozen=True)
+class StreamGroup:
+    """Parallel lists of one group.
+
+    Attributes:
+        columns: The list columns.
+        newest_first: The lists begin with the newest token.
+        runs: Name of the column that says where a list stands.
+        new: Name of the column with a request's new events: structs of ``position`` and the columns' values, in the
+            columns' order, named ``v0``, ``v1`` and so on.
+    """
+
+    columns: tuple[str, ...]
+    newest_first: bool
+    runs: str
+    new: str
+
+
+@dataclass
+class _Carry:
+    """What goes on in the next batch: the last user's list of one group."""
+
+    events: Events
+    memory: Memory
+
+
+@dataclass
+class UserStream:
+    """Lays requests' lists into their users' lists.
+
+    Args:
+        user: The user column.
+        kind: Column that tells rows apart: the number of the group whose list of the user a row holds, or the number of
+            groups for a request.
+        places: Column with the positions of a user's stored events, in the order in which its row has them.
+        groups: The groups.
+    """
+
+    user: str
+    kind: str
+    places: str
+    groups: Sequence[StreamGroup]
+    _last: pa.Array | None = field(default=None, init=False)
+    _carried: dict[int, _Carry] = field(default_factory=dict, init=False)
+
+    def lay(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The requests of a stream, in their order: lists that are windows null, with their runs and new events."""
+        for batch in batches:
+            if batch.num_rows:
+                yield self._lay(batch)
+
+    def _lay(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        users = batch.column(self.user)
+        starts = run_starts([users])
+        marks = np.zeros(len(users), dtype=np.int64)
+        marks[starts] = 1
+        codes, count = np.cumsum(marks) - 1, len(starts)
+        kinds = batch.column(self.kind).to_numpy(zero_copy_only=False)
+        requests = np.flatnonzero(kinds == len(self.groups)).astype(np.int64)
+        goes_on = self._last is not None and self._last.equals(users.slice(0, 1))
+        made: dict[str, pa.Array] = {}
+        for number, group in enumerate(self.groups):
+            carried = self._carried.get(number) if goes_on else None
+            stored = self._stored(batch, np.flatnonzero(kinds == number), codes, count, group, carried)
+            memory = Memory.none(count)
+            if carried is not None:
+                memory.misfits[0], memory.laid[0] = carried.memory.misfits[0], carried.memory.laid[0]
+            made |= self._group(batch, requests, codes[requests], group, stored, memory, number)
+        self._last = users.slice(len(users) - 1)
+        kept = [name for name in batch.schema.names if name not in (*made, self.kind, self.places)]
+        rows = pa.array(requests)
+        arrays = {name: batch.column(name).take(rows) for name in kept} | made
+        names = [n for n in batch.schema.names if n in arrays] + [n for n in arrays if n not in batch.schema.names]
+        return pa.RecordBatch.from_arrays([arrays[n] for n in names], names=names)
+
+    def _stored(
+        self,
+        batch: pa.RecordBatch,
+        rows: Int64,
+        codes: Int64,
+        count: int,
+        group: StreamGroup,
+        carried: _Carry | None,
+    ) -> Events:
+        """The users' lists as the batch finds them, in order of position."""
+        _, offsets = list_parts(batch.column(self.places).take(pa.array(rows)))
+        places, _ = list_parts(batch.column(self.places).take(pa.array(rows)))
+        owners = np.repeat(codes[rows], np.diff(offsets))
+        order = pa.array(np.lexsort((places.to_numpy(zero_copy_only=False), owners)).astype(np.int64))
+        before = np.zeros(count, dtype=np.int64)
+        before[codes[rows]] = np.diff(offsets)
+        columns = {}
+        for name in group.columns:
+            values, _ = list_parts(batch.column(name).take(pa.array(rows)))
+            columns[name] = values.take(order)
+        if carried is not None and len(carried.events.offsets) and carried.events.offsets[-1]:
+            before[0] += int(carried.events.offsets[-1])
+            columns = {n: pa.concat_arrays([carried.events.columns[n], v]) for n, v in columns.items()}
+        return Events(offsets_from_lengths(before), columns)
+
+    def _group(
+        self,
+        batch: pa.RecordBatch,
+        requests: Int64,
+        codes: Int64,
+        group: StreamGroup,
+        stored: Events,
+        memory: Memory,
+        number: int,
+    ) -> dict[str, pa.Array]:
+        columns = {name: batch.column(name).take(pa.array(requests)) for name in group.columns}
+        fit = _parallel(list(columns.values()))
+        rows = np.flatnonzero(fit).astype(np.int64)
+        lists = _lists(columns, rows, codes, len(stored.offsets) - 1)
+        if group.newest_first:
+            lists = lists.turned()
+        windows = match(lists, stored, memory=memory)
+        self._carried[number] = _last_user(events_after(stored, lists, windows), windows.memory)
+        found = rows[~windows.kept]
+        gone = np.zeros(len(requests), dtype=np.bool_)
+        gone[found] = True
+        stay = pa.array(np.arange(len(requests), dtype=np.int64), mask=gone)
+        made = {name: values.take(stay) for name, values in columns.items()}
+        made[group.runs] = _runs(windows, found, gone)
+        made[group.new] = _new_events(lists, windows, stored, rows, len(requests))
+        return made
+
+
+def _parallel(columns: Sequence[pa.Array]) -> Bools:
+    """Requests whose lists are all there and equally long."""
+    fit = np.ones(len(columns[0]), dtype=np.bool_)
+    lengths = [np.diff(list_parts(column)[1]) for column in columns]
+    for column, length in zip(columns, lengths, strict=True):
+        fit &= column.is_valid().to_numpy(zero_copy_only=False) & (length == lengths[0])
+    return fit
+
+
+def _lists(columns: Mapping[str, pa.Array], rows: Int64, codes: Int64, users: int) -> Lists:
+    parts = {name: list_parts(values.take(pa.array(rows))) for name, values in columns.items()}
+    offsets = next(iter(parts.values()))[1]
+    return Lists(codes[rows], users, offsets, {name: single_chunk(values) for name, (values, _) in parts.items()})
+
+
+def _last_user(events: Events, memory: Memory) -> _Carry:
+    last = len(events.offsets) - 2
+    part = events.part(last, last + 1)
+    return _Carry(part, memory.part(last, last + 1).copy())
+
+
+def _runs(windows: Windows, found: Int64, gone: Bools) -> pa.Array:
+    """Runs of each request, null where a list stays. (requests,)."""
+    lengths = np.zeros(len(gone), dtype=np.int64)
+    lengths[found] = windows.runs[~windows.kept]
+    values = pa.StructArray.from_arrays(
+        [pa.array(windows.starts), pa.array(windows.lengths.astype(np.int32))], fields=list(_RUN)
+    )
+    offsets = offsets_from_lengths(lengths).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~gone))
+
+
+def _new_events(lists: Lists, windows: Windows, stored: Events, rows: Int64, requests: int) -> pa.Array:
+    """Events that each request adds to its user's list. (requests,) lists of structs."""
+    owners = np.searchsorted(lists.offsets, windows.new, side="right") - 1
+    grown = np.diff(windows.new_offsets)
+    places = ranges(np.diff(stored.offsets), grown)
+    order = np.argsort(owners, kind="stable")
+    chosen = pa.array(windows.new[order])
+    counts = np.zeros(requests, dtype=np.int64)
+    counts[rows] = np.bincount(owners, minlength=len(rows))[: len(rows)]
+    values = [pa.array(places[order]), *(values.take(chosen) for values in lists.columns.values())]
+    names = [_PLACE, *(f"v{number}" for number in range(len(lists.columns)))]
+    events = pa.StructArray.from_arrays(values, names=names)
+    return pa.ListArray.from_arrays(pa.array(offsets_from_lengths(counts).astype(np.int32)), events)

@@ -1,0 +1,261 @@
+"""Layout ``user`` on both formats: whatever was logged comes back bit for bit, in every version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dedup_storage import faults
+from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Change
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep import Policy
+from dedup_storage.errors import ConflictError, SchemaError, UsageError
+from dedup_storage.sources.raw import RawLog
+from tests.spark.helpers import frame
+from tests.spark.odd_lists import TYPES, bits, odd_rows, odd_schema
+
+FORMATS = ["iceberg", "delta"]
+Watch = Callable[[str, Callable[[], object]], None]
+
+
+@pytest.fixture(params=FORMATS)
+def lake(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    return settings.model_copy(update={"format": request.param})
+
+
+@pytest.fixture
+def at() -> Iterator[Watch]:
+    """Does something once, where a point is reached for the first time."""
+
+    def set_watcher(point: str, action: Callable[[], object]) -> None:
+        def watch(reached: str) -> None:
+            if reached == point:
+                faults.watcher = None
+                action()
+
+        faults.watcher = watch
+
+    yield set_watcher
+    faults.watcher = None
+
+
+def log(spark: SparkSession, days: list[int], **options: Any) -> RawLog:
+    schema = options.pop("schema", {})
+    return RawLog.from_frame(frame(spark, odd_rows(days, **options), TYPES), odd_schema(**schema))
+
+
+def created(spark: SparkSession, lake: Settings, name: str, first: RawLog) -> Dataset:
+    return Dataset.create(spark, lake, name, first.schema, first, layout="user")
+
+
+def same(found: DataFrame, expected: DataFrame) -> None:
+    assert found.columns == expected.columns
+    assert found.dtypes == expected.dtypes
+    left, right = bits(found), bits(expected)
+    assert not left - right, next(iter(left - right))
+    assert left == right
+
+
+@pytest.mark.long
+def test_every_version_gives_back_what_was_logged(spark: SparkSession, lake: Settings, name: str) -> None:
+    """Days that come late, a day replaced, a rollback, the same run twice: each version is what it was."""
+    one, two, three = (log(spark, [n], seed=1) for n in (1, 2, 3))
+    other = log(spark, [2], seed=2, first=5000)
+    ds = created(spark, lake, name, log(spark, [1, 2, 3], seed=1))
+    assert [(g.name, g.columns, g.newest_first) for g in ds.spec.events] == [
+        ("g", ("seen", "paid"), False), ("words", ("words",), True)
+    ]  # fmt: skip
+    ds.write(one, run_id="one", gate=False)
+    ds.write(three, run_id="three", gate=False)
+    ds.write(two, run_id="two", gate=False)
+    assert ds.write(two, run_id="two").already_published
+    ds.write(other, run_id="other", mode="replace", gate=False)
+    ds.rollback(2)
+    ds.write(other, run_id="again", gate=False)
+
+    first, second, third, fourth = (raw.frame for raw in (one, two, three, other))
+    expected = {
+        1: [first], 2: [first, third], 3: [first, third, second], 4: [first, third, fourth], 5: [first, third],
+        6: [first, third, fourth],
+    }  # fmt: skip
+    assert [v.version for v in ds.versions()] == list(expected)
+    for version, parts in expected.items():
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole.unionByName(part)
+        same(ds.logs(version), whole)
+    lists = ["u", "r", "seen", "paid", "age", "words"]
+    logged = first.unionByName(third).unionByName(fourth).select(lists).dropDuplicates(["u", "r"])
+    same(ds.requests().select(lists), logged)
+    assert all(check.passed for check in ds.check().checks if ".lists." in check.name)
+
+
+@pytest.mark.parametrize("grain", ["month", "none"])
+def test_other_segments(spark: SparkSession, lake: Settings, name: str, grain: str) -> None:
+    """Replaced days share a segment with others, which are carried over with their runs."""
+    schema = {"date_grain": grain}
+    both, other = log(spark, [1, 2], schema=schema), log(spark, [2], seed=3, first=900, schema=schema)
+    ds = created(spark, lake, name, both)
+    ds.write(both, gate=False)
+    ds.write(other, mode="replace", gate=False)
+    same(ds.logs(), both.frame.filter("ts < '2024-01-02'").unionByName(other.frame))
+    same(ds.logs(1), both.frame)
+
+
+def test_without_event_times(spark: SparkSession, lake: Settings, name: str) -> None:
+    schema = {"event_time": None, "date_grain": "none", "columns": {"ts": "request"}}
+    one, two = log(spark, [1], schema=schema), log(spark, [2], schema=schema, first=500)
+    ds = created(spark, lake, name, one)
+    ds.write(one, gate=False)
+    ds.write(two, gate=False)
+    same(ds.logs(), one.frame.unionByName(two.frame))
+
+
+@pytest.mark.parametrize("mode", ["append", "replace"])
+def test_lists_that_grew_meanwhile(spark: SparkSession, lake: Settings, name: str, at: Watch, mode: str) -> None:
+    """Of two writers on the same users the later one is laid again, on the lists as they are then."""
+    one, two, three = (log(spark, [n]) for n in (1, 2, 3))
+    ds = created(spark, lake, name, one)
+    ds.write(one, gate=False)
+    other = Dataset.open(spark, lake, name)
+    at("write:audited", lambda: other.write(two, run_id="faster", gate=False))
+    assert ds.write(three, run_id="slower", mode=mode, gate=False).version == 3
+    assert [v.run_id for v in ds.versions()][1:] == ["faster", "slower"]
+    same(ds.logs(2), one.frame.unionByName(two.frame))
+    same(ds.logs(), one.frame.unionByName(two.frame).unionByName(three.frame))
+    assert all(check.passed for check in ds.check().checks if ".lists." in check.name)
+
+
+def test_a_writer_that_is_overtaken_each_time(spark: SparkSession, lake: Settings, name: str, at: Watch) -> None:
+    one, two = (log(spark, [n]) for n in (1, 2))
+    hasty = lake.model_copy(update={"write": lake.write.model_copy(update={"conflict_retries": 0})})
+    ds = created(spark, hasty, name, one)
+    ds.write(one, gate=False)
+    other = Dataset.open(spark, lake, name)
+    at("write:audited", lambda: other.write(two, gate=False))
+    with pytest.raises(ConflictError, match=r"users' lists of .* first"):
+        ds.write(log(spark, [3]), gate=False)
+    same(ds.logs(), one.frame.unionByName(two.frame))
+
+
+@pytest.fixture(scope="session")
+def standing() -> dict[str, tuple[Dataset, DataFrame]]:
+    return {}
+
+
+@pytest.fixture
+def ds(
+    spark: SparkSession, lake: Settings, standing: dict[str, tuple[Dataset, DataFrame]]
+) -> tuple[Dataset, DataFrame]:
+    """A dataset of two days and its log, built once for each format; tests publish nothing."""
+    if lake.format not in standing:
+        one, two = log(spark, [1]), log(spark, [2])
+        made = created(spark, lake, f"t_user_{lake.format}", one)
+        made.write(one, gate=False)
+        made.write(two, gate=False)
+        standing[lake.format] = made, one.frame.unionByName(two.frame)
+    return standing[lake.format]
+
+
+def test_events_are_read_only_where_a_list_is_asked_for(ds: tuple[Dataset, DataFrame]) -> None:
+    def scans(df: DataFrame) -> int:
+        text = str(df._jdf.queryExecution().executedPlan().toString())
+        return text.count("BatchScan") + text.count("FileScan")
+
+    made, _ = ds
+    assert scans(made.requests().select("u", "age")) == 1
+    assert scans(made.logs().select("u", "y")) == 2
+    assert scans(made.requests().select("words")) == 2
+    assert scans(made.requests().select("seen", "words")) == 3
+
+
+def test_any_engine_can_read_it(ds: tuple[Dataset, DataFrame]) -> None:
+    """The view of the documentation gives the lists back."""
+    made, logged = ds
+    cut = made.handle.cut()
+    cut.stored("requests").createOrReplaceTempView("requests_of_user")
+    cut.stored("events_g").createOrReplaceTempView("events_of_user")
+    found = made.spark.sql(
+        """
+        SELECT u, r, CASE WHEN g_runs IS NULL THEN seen ELSE flatten(transform(g_runs,
+            w -> slice(list, CAST(w.start AS INT) + 1, w.length))).seen END AS seen
+        FROM requests_of_user LEFT JOIN (
+            SELECT u, array_sort(collect_list(struct(position, seen, paid))) AS list
+            FROM events_of_user GROUP BY u) USING (u)
+        """
+    )
+    same(found, logged.select("u", "r", "seen").dropDuplicates(["u", "r"]))
+
+
+def test_what_is_not_there_yet_is_refused(spark: SparkSession, ds: tuple[Dataset, DataFrame]) -> None:
+    made, _ = ds
+    refused: list[Callable[[], Any]] = [
+        lambda: made.backfill(Change(expressions={"age": "transform(age, x -> x + 1)"})),
+        lambda: made.backfill(Change(expressions={"y": "size(words)"})),
+        lambda: made.compression_report(),
+        lambda: made.features.promote("any"),
+        lambda: made.join(),
+    ]
+    for action in refused:
+        with pytest.raises(UsageError, match="layout user"):
+            action()
+    assert len(made.versions()) == 2
+    flat = frame(spark, odd_rows([1]), TYPES).drop("seen", "paid", "age", "words")
+    raw = RawLog.from_frame(flat, odd_schema(sequences=[]))
+    with pytest.raises(SchemaError, match="needs history lists"):
+        Dataset.create(spark, made.settings, "t_no_lists", raw.schema, raw, layout="user")
+
+
+@pytest.mark.long
+def test_features_labels_samples_joins_and_conversion(spark: SparkSession, lake: Settings, name: str) -> None:
+    """Verbs that read requests get their lists; those that read other columns read no list."""
+    one = log(spark, [1])
+    made = created(spark, lake, name, one)
+    made.write(one, gate=False)
+    made.features.add("counts", {"many": "size(words)", "first": "element_at(seen, 1)"}, gate=False)
+    requests = one.frame.dropDuplicates(["u", "r"])
+    expected = requests.selectExpr("u", "r", "size(words) AS many", "element_at(seen, 1) AS first")
+    same(made.requests().select("u", "r", "many", "first"), expected)
+    made.backfill(Change(expressions={"y": "y + 10"}), gate=False)
+    late = one.frame.select("u", "r", "item", F.lit(7).alias("y"), "ts").orderBy("item").limit(1)
+    made.merge_labels(late, "y", "ts", gate=False)
+    labels = sorted(row["y"] for row in made.logs().select("y").collect())
+    assert len(labels) == one.frame.count()
+    assert labels[0] == 7
+    assert labels[1] >= 10
+    made.samples.make("half", {"fraction": 0.5, "seed": 1})
+    sampled = made.requests(sample="half").select("u", "r", "words")
+    assert bits(sampled) <= bits(requests.select("u", "r", "words"))
+    assert made.join(columns=["age", "y"]).count() == one.frame.count()
+    made.convert(f"{name}_split", layout="split")
+    converted = Dataset.open(spark, lake, f"{name}_split")
+    same(converted.logs(features=()), made.logs(features=()))
+
+
+@pytest.mark.long
+def test_erasure_and_upkeep(spark: SparkSession, lake: Settings, name: str) -> None:
+    """A user's events go with the requests, from every kept version and every file; merged files change no list."""
+    days = [log(spark, [n]) for n in (1, 2, 3)]
+    made = created(spark, lake, name, days[0])
+    for raw in days:
+        made.write(raw, gate=False)
+    whole = days[0].frame.unionByName(days[1].frame).unionByName(days[2].frame)
+    summary = made.maintain(policy=Policy(keep_versions=1, keep_days=0))
+    merged = {gain.table: gain for gain in summary.compaction}
+    assert {"events_g", "events_words"} <= merged.keys()
+    assert merged["events_g"].files_after < merged["events_g"].files_before
+    same(made.logs(), whole)
+    receipt = made.forget_users(["user 2"])
+    assert {t.table for t in receipt.tables} >= {"requests", "impressions", "events_g", "events_words"}
+    assert all(t.rows_left == 0 and t.bounds_left == 0 for t in receipt.tables)
+    assert next(t.rows for t in receipt.tables if t.table == "events_g") > 0
+    same(made.logs(), whole.filter("u <> 'user 2'"))
+    # The others go on, and the user may come back.
+    again = log(spark, [1], first=9000)
+    made.write(again, gate=False)
+    same(made.logs(), whole.filter("u <> 'user 2'").unionByName(again.frame))
