@@ -14,6 +14,7 @@ from dedup_storage.reader.dataset import DedupDataset
 from dedup_storage.reader.flat import flat_batch
 from dedup_storage.reader.open.vocabulary import open_vocabulary
 from dedup_storage.reader.options import Ends, Filters, Unit
+from dedup_storage.reader.shared import SharedLists
 from dedup_storage.reader.state import merge_states
 from dedup_storage.reader.vocabulary import IdVocabulary
 
@@ -26,6 +27,7 @@ __all__ = [
     "FileCacheStatistics",
     "Filters",
     "IdVocabulary",
+    "SharedLists",
     "Unit",
     "flat_batch",
     "merge_states",

@@ -14,8 +14,9 @@ from dedup_storage.errors import InverseIndexError, UnknownColumnError, UsageErr
 from dedup_storage.reader.blocks import Sent, receive, send
 from dedup_storage.reader.column import Column
 from dedup_storage.reader.forms import arrow_table, keyed_jagged, pandas_frame, plain_tensors, shown_columns
-from dedup_storage.reader.layout import IMPRESSIONS, INVERSE, LENGTHS, REQUESTS, FieldView, Layout
+from dedup_storage.reader.layout import IMPRESSIONS, INVERSE, LENGTHS, REQUESTS, STARTS, FieldView, Layout, packed
 from dedup_storage.reader.progress import Progress
+from dedup_storage.reader.shared import SharedLists
 from dedup_storage.schema import Grain
 from dedup_storage.training.masks import negative_mask
 from dedup_storage.words import counted, human_bytes
@@ -136,7 +137,33 @@ class DedupBatch:
         parts = {part: self._view(view) for part, view in self.layout.of(name, self.sizes).items()}
         if not parts or name == "":
             raise UnknownColumnError(f"the batch has no column {name}", expected=known_names(name, self.grains))
+        if STARTS in parts:
+            return SharedLists(vocabulary=self.vocabularies.get(name), **parts).lists()
         return Column(vocabulary=self.vocabularies.get(name), **parts)
+
+    @property
+    def shared(self) -> dict[str, SharedLists]:
+        """List columns of requests that share elements, with ``histories="shared"``; ``batch[name]`` gathers them."""
+        found = {name: self.layout.of(name, self.sizes) for name in self.layout.grains if name not in self.extras}
+        return {
+            name: SharedLists(vocabulary=self.vocabularies.get(name), **{p: self._view(v) for p, v in parts.items()})
+            for name, parts in found.items()
+            if STARTS in parts
+        }
+
+    def to_requests(self) -> DedupBatch:
+        """The batch with lists of their own in place of shared ones, gathered on its device."""
+        if not self.shared:
+            return self
+        named = [("", LENGTHS, self.lengths), ("", INVERSE, self.inverse_indices)]
+        named += [(name, part, t) for name in self.layout.grains for part, t in self[name].tensors().items()]
+        buffer, layout, sizes = packed(self.layout.grains, named)
+        return replace(self, buffer=buffer, layout=layout, sizes=sizes)
+
+    def request_users(self) -> tuple[Tensor, Tensor]:
+        """The users of the batch (U,) int64, as ``user_ids``, and which of them each request is of, (R,) int64."""
+        users, index = torch.unique(self.user_ids(), return_inverse=True)
+        return users, index
 
     def _of(self, grain: Grain) -> dict[str, Column]:
         return {name: self[name] for name, g in self.grains.items() if g is grain}

@@ -72,6 +72,16 @@ class DedupDataset(IterableDataset[Any]):
         sample: Name of a stored sample to read; its filters are used in place of ``filters``.
         orphans: Impressions without a request are an error (``raise``) or left out (``skip``).
         cache: Keeps what is read of a remote warehouse in a folder of this machine; see ``FileCache``.
+        history_length: Newest elements of each history list (the schema's sequences) to deliver; in layout ``user``
+            older events are not decoded. ``None`` delivers whole lists.
+        together: Requests of one user that the shuffle keeps one after the other, at most, in the order of their files;
+            1 shuffles single requests. Requests of a batch are the less independent the more it is: see
+            ``diagnose_order``.
+        across_dates: Read all dates of a user bucket as one unit, user by user: in layout ``user`` an event is decoded
+            once in an epoch whatever the date grain, and ``together`` holds over dates. The files of all dates are open
+            at once, and a bucket's keys are read together.
+        histories: Request-grain lists as lists of their own (``lists``), or each event once for all requests of the
+            batch that share it (``shared``): ``batch.shared``, and ``batch[name]`` makes the lists on the device.
 
     Raises:
         DatasetNotFoundError: no such dataset.
@@ -111,6 +121,10 @@ class DedupDataset(IterableDataset[Any]):
         sample: str | None = None,
         orphans: Literal["raise", "skip"] = "raise",
         cache: FileCache | None = None,
+        history_length: int | None = None,
+        together: int = 1,
+        across_dates: bool = False,
+        histories: Literal["lists", "shared"] = "lists",
     ) -> None:
         super().__init__()
         self._ranks = Ranks.of(rank, world_size)
@@ -137,6 +151,10 @@ class DedupDataset(IterableDataset[Any]):
                 "strings": strings,
                 "sample": sample,
                 "orphans": orphans,
+                "history_length": history_length,
+                "together": together,
+                "across_dates": across_dates,
+                "histories": histories,
             }
         )
         settings = settings if settings is not None else load_settings()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dedup_storage.reader.batch import DedupBatch
 from dedup_storage.reader.column import Column
-from dedup_storage.reader.layout import INVERSE, LENGTHS, Field, Layout, Section
+from dedup_storage.reader.layout import INVERSE, LENGTHS, packed
 from dedup_storage.schema import Grain
 
 __all__ = ["flat_batch", "take_rows"]
@@ -62,23 +62,6 @@ def flat_batch(batch: DedupBatch) -> DedupBatch:
         named += [(name, part, tensor) for part, tensor in column.tensors().items()]
         if column.vocabulary is not None:
             vocabularies[name] = column.vocabulary
-    # Every tensor has a section and a count of its own, the first two being those of the index.
-    sizes = tuple(tensor.numel() for _, _, tensor in named)
-    layout = Layout(
-        {name: grain for name, grain in batch.grains.items() if name not in extras},
-        [
-            Section(count, 0, tensor.element_size(), (Field(name, part, tensor.dtype),))
-            for count, (name, part, tensor) in enumerate(named)
-        ],
-    )
-    made = replace(
-        batch,
-        buffer=torch.empty(layout.bases(sizes)[-1], dtype=torch.uint8, device=batch.device),
-        layout=layout,
-        sizes=sizes,
-        vocabularies=vocabularies,
-        extras=extras,
-    )
-    for view, (*_, tensor) in zip(made.views, named, strict=True):
-        made._view(view).copy_(tensor)
-    return made
+    grains = {name: grain for name, grain in batch.grains.items() if name not in extras}
+    buffer, layout, sizes = packed(grains, named)
+    return replace(batch, buffer=buffer, layout=layout, sizes=sizes, vocabularies=vocabularies, extras=extras)

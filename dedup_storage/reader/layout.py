@@ -12,16 +12,23 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from dedup_storage.schema import Grain
 
-__all__ = ["IMPRESSIONS", "INVERSE", "LENGTHS", "REQUESTS", "Field", "FieldView", "Layout", "Section"]
+__all__ = [
+    "ENDS", "IMPRESSIONS", "INVERSE", "LENGTHS", "REQUESTS", "STARTS", "Field", "FieldView", "Layout", "Section",
+    "packed",
+]  # fmt: skip
 
 LENGTHS = "lengths"
 INVERSE = "inverse_indices"
+# Parts of a list column whose rows share elements.
+STARTS, ENDS = "starts", "ends"
 # The first two counts of every batch: R and B. List columns follow, each with its number of elements.
 REQUESTS, IMPRESSIONS = 0, 1
 _ALIGN = 64
+Counts = tuple[int, ...]
 
 
 class FieldView(NamedTuple):
@@ -139,3 +146,29 @@ def _parse(text: str) -> Layout:
             for elements, more, width, fields in sections
         ],
     )
+
+
+def packed(grains: Mapping[str, Grain], tensors: Sequence[tuple[str, str, Tensor]]) -> tuple[Tensor, Layout, Counts]:
+    """A buffer of its own for a batch's tensors, on their device.
+
+    Args:
+        grains: Column -> its grain, requests first.
+        tensors: Column, part and tensor; those of the batch itself first, R and B elements long.
+
+    Returns:
+        The buffer, what lies in it, and the counts that say where.
+    """
+    # Every tensor has a section and a count of its own, the first two being those of the index.
+    sizes = tuple(tensor.numel() for _, _, tensor in tensors)
+    layout = Layout(
+        grains,
+        [
+            Section(count, 0, tensor.element_size(), (Field(name, part, tensor.dtype),))
+            for count, (name, part, tensor) in enumerate(tensors)
+        ],
+    )
+    buffer = torch.empty(layout.bases(sizes)[-1], dtype=torch.uint8, device=tensors[0][2].device)
+    for view, (*_, tensor) in zip(layout.views(sizes), tensors, strict=True):
+        place = buffer[view.start : view.start + view.size * view.dtype.itemsize]
+        place.view(view.dtype).copy_(tensor)
+    return buffer, layout, sizes

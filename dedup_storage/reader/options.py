@@ -26,6 +26,8 @@ from dedup_storage.schema import explain_validation
 __all__ = ["Ends", "Filters", "ReadOptions", "Unit"]
 
 _MOST_LISTED = 20
+# Options that came after states were first saved.
+_LATER = ("history_length", "together", "across_dates", "histories")
 _COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 
 
@@ -183,6 +185,11 @@ class ReadOptions(BaseModel):
         strings: Codes into the batch's vocabulary (``dictionary``) or a stable 64-bit hash (``hash``).
         sample: Name of a stored sample to read; its filters are used in place of ``filters``.
         orphans: Impressions without a request are an error (``raise``) or left out (``skip``).
+        history_length: Newest elements of each history list to deliver; ``None`` for all.
+        together: Requests of one user that the shuffle keeps one after the other, at most.
+        across_dates: Requests of a user bucket are one unit, whatever the date grain.
+        histories: Request-grain lists as lists of their own (``lists``), or as windows of events that requests share
+            (``shared``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -202,6 +209,10 @@ class ReadOptions(BaseModel):
     strings: Literal["dictionary", "hash"] = "dictionary"
     sample: str | None = None
     orphans: Literal["raise", "skip"] = "raise"
+    history_length: int | None = Field(default=None, ge=1)
+    together: int = Field(default=1, ge=1)
+    across_dates: bool = False
+    histories: Literal["lists", "shared"] = "lists"
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -218,9 +229,15 @@ class ReadOptions(BaseModel):
             raise ValueError("sample and filters exclude each other")
         return self
 
+    def asked_for(self) -> dict[str, Any]:
+        """As JSON values, without options of later releases that say nothing: states of older ones stay good."""
+        values = self.model_dump(mode="json")
+        fields = type(self).model_fields
+        return {n: v for n, v in values.items() if n not in _LATER or getattr(self, n) != fields[n].default}
+
     def described(self) -> dict[str, Any]:
         """As JSON values for people: of long lists only how many values they have."""
-        return {name: _shortened(value) for name, value in self.model_dump(mode="json").items()}
+        return {name: _shortened(value) for name, value in self.asked_for().items()}
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> ReadOptions:

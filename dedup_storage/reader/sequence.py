@@ -35,12 +35,14 @@ class UnitSizes:
         cost: (n,) what each request counts towards ``batch_size``.
         request_bytes: Decoded bytes of a request's own columns.
         impression_bytes: The same for one impression.
+        groups: (n,) first of the requests that the shuffle keeps each with; ``None`` where each stands alone.
     """
 
     lengths: npt.NDArray[np.int32]
     cost: Int64
     request_bytes: float
     impression_bytes: float
+    groups: Int64 | None = None
 
     def block_bounds(self, block_bytes: float) -> Int64:
         """Rows at which blocks of about ``block_bytes`` decoded bytes begin, and the end."""
@@ -179,13 +181,15 @@ class SplitOrder:
             chosen = [(sizes, blocks.popleft()) for sizes, blocks in active]
             active = [(sizes, blocks) for sizes, blocks in active if blocks]
             costs = np.concatenate([sizes.cost[b.start : b.stop] for sizes, b in chosen]).astype(np.int64)
-            order = self._shuffled([b for _, b in chosen])
+            order = self._shuffled(chosen)
             yield PlannedWindow([b for _, b in chosen], order, costs if order is None else costs[order])
 
-    def _shuffled(self, blocks: Sequence[Block]) -> Int64 | None:
+    def _shuffled(self, chosen: Sequence[tuple[UnitSizes, Block]]) -> Int64 | None:
         if not self._options.shuffle:
             return None
-        numbers = np.concatenate([np.arange(b.start, b.stop) + self._first[b.unit] for b in blocks])
+        # Requests of one group have one number, and a stable order leaves them one after the other.
+        rows = [np.arange(b.start, b.stop) if s.groups is None else s.groups[b.start : b.stop] for s, b in chosen]
+        numbers = np.concatenate([own + self._first[b.unit] for own, (_, b) in zip(rows, chosen, strict=True)])
         # Sorting by a hash of the request's number is a shuffle that no library release can change.
         return np.argsort(mix64(numbers.astype(np.uint64) ^ np.uint64(self._key)), kind="stable")
 

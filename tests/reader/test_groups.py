@@ -21,7 +21,7 @@ from dedup_storage.schema import Grain
 from tests.reader.lake import Lake, make_log
 
 
-@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("layout", [Layout.SPLIT, Layout.FLAT])
 @pytest.mark.parametrize("grain", ["request", "impression"])
 def test_groups_of_equal_keys_are_matched_once(
     lake: Lake, name: str, layout: Layout, grain: str, monkeypatch: pytest.MonkeyPatch
@@ -55,19 +55,25 @@ def test_groups_of_equal_keys_are_matched_once(
         return index(feature, *arguments)
 
     monkeypatch.setattr(features, "_index", counted)
-    seen = 0
-    for batch in DedupDataset(name, lake.settings, batch_size=15, shuffle=True, threads=1):
-        decoded = {c: batch[c].decode() for c in (*keys, *values)}
-        owners = range(batch.num_requests) if grain == "request" else batch.inverse_indices.tolist()
-        for row, owner in enumerate(owners):
-            key = (decoded["user_id"][owner], decoded["request_id"][owner])
-            key = (*key, decoded["position"][row]) if grain == "impression" else key
-            for group, found in values.items():
-                assert decoded[group][row] == found.get(key), (group, key)
-            seen += 1
-    assert seen == base.num_rows
+
+    def check(**options: Any) -> None:
+        seen = 0
+        for batch in DedupDataset(name, lake.settings, batch_size=15, shuffle=True, threads=1, **options):
+            decoded = {c: batch[c].decode() for c in (*keys, *values)}
+            owners = range(batch.num_requests) if grain == "request" else batch.inverse_indices.tolist()
+            for row, owner in enumerate(owners):
+                key = (decoded["user_id"][owner], decoded["request_id"][owner])
+                key = (*key, decoded["position"][row]) if grain == "impression" else key
+                for group, found in values.items():
+                    assert decoded[group][row] == found.get(key), (group, key)
+                seen += 1
+        assert seen == base.num_rows
+
+    check()
     # Of requests each segment lies in one file of the two.
     assert set(matched) == ({"a", "c"} if grain == "request" else {"a", "c", "d"})
+    if layout is Layout.SPLIT:
+        check(across_dates=True)
 
 
 def test_bundled_groups_are_read_from_one_table(lake: Lake, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,13 +150,14 @@ class Columns:
         return () if whole.all() else tuple(n for n, w in zip(self.masked, whole.tolist(), strict=True) if not w)
 
 
-def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms) -> Columns:
+def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms, *, keep: bool = False) -> Columns:
     """Encode columns and put their rows in another order.
 
     Args:
         table: The columns, as decoded.
         order: Their new order; ``None`` leaves them.
         forms: Form of each column.
+        keep: Whether the elements of lists stay where they are.
 
     Raises:
         SchemaError: a column, such as one that ``arrow_transform`` gave, has no tensor form.
@@ -176,7 +177,7 @@ def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms) -> Col
             )
         chunks = column.chunks if column.num_chunks else [pa.array([], column.type)]
         if is_list(column.type):
-            lists[name], valid = encode_lists(chunks, order, form)
+            lists[name], valid = encode_lists(chunks, order, form, keep=keep)
         else:
             pieces = encode_scalars(chunks, form)
             valid = joined_valid(pieces)

@@ -57,8 +57,8 @@ _TORCH = {
 
 
 def is_list(type_: pa.DataType) -> bool:
-    """Whether rows are lists."""
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_)
+    """Whether rows are lists, or views of lists."""
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_large_list_view(type_)
 
 
 def is_text(type_: pa.DataType) -> bool:
@@ -115,10 +115,12 @@ class Forms:
     Attributes:
         strings: Of string columns without a vocabulary.
         vocabularies: Column -> its vocabulary.
+        shared: Request-grain lists are delivered as windows of events, so that none is copied before.
     """
 
     strings: Strings = "dictionary"
     vocabularies: Mapping[str, IdVocabulary] = field(default_factory=dict)
+    shared: bool = False
 
     def of(self, column: str) -> Form:
         """The form of one column."""

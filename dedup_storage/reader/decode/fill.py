@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,13 +10,15 @@ import numpy.typing as npt
 
 from dedup_storage.dedup.expand import offsets_from_lengths
 from dedup_storage.reader.decode.columns import Columns, Group, Kind
-from dedup_storage.reader.decode.lists import Lists
+from dedup_storage.reader.decode.lists import Covered, ElementRuns, Lists
 from dedup_storage.reader.decode.vocabulary import compact
 
-__all__ = ["Filler", "Present", "Slice"]
+__all__ = ["Covers", "Filler", "Present", "Slice"]
 
 Array = npt.NDArray[Any]
 Octets = npt.NDArray[np.uint8]
+# Of list columns whose rows share elements, those of each slice.
+Covers = Mapping[str, Sequence[Covered]]
 # Fewer columns are copied one by one for less than it takes to describe them as one array.
 _FEW = 6
 
@@ -64,8 +66,14 @@ class Filler:
         """Fill a section with one array."""
         self._copy(self._next(), array)
 
-    def columns(self, slices: Sequence[Slice], present: Present) -> dict[str, tuple[Any, ...]]:
-        """Fill the sections of one grain's columns; gives the strings behind the codes of each that has any."""
+    def columns(self, slices: Sequence[Slice], present: Present, covers: Covers) -> dict[str, tuple[Any, ...]]:
+        """Fill the sections of one grain's columns; gives the strings behind the codes of each that has any.
+
+        Args:
+            slices: Rows that follow one another.
+            present: What the batch holds of them.
+            covers: Of lists whose rows share elements, the elements of each slice; empty where none do.
+        """
         kind = present.kind
         vocabularies: dict[str, tuple[Any, ...]] = {}
         for number, group in enumerate(kind.groups):
@@ -84,7 +92,10 @@ class Filler:
                     at = self._copy(at, columns.mask(name, first, last))
         for name in kind.list_names:
             lists = [(columns.lists[name], first, last) for columns, first, last in slices]
-            words = self._lists(lists, name in present.element_nulls)
+            if covers:
+                words = self._shared(lists, covers[name], name in present.element_nulls)
+            else:
+                words = self._lists(lists, name in present.element_nulls)
             if words is not None:
                 vocabularies[name] = words
         return vocabularies
@@ -148,6 +159,40 @@ class Filler:
                     at = self._copy(at, mask)
         return vocabulary
 
+    def _shared(
+        self, lists: Sequence[tuple[Lists, int, int]], covers: Sequence[Covered], element_nulls: bool
+    ) -> tuple[Any, ...] | None:
+        """A list column whose rows share elements; gives the strings behind its codes, if it has any."""
+        before = offsets_from_lengths(list(map(len, covers))).tolist()
+        at = self._next()
+        stride = self._stride(2)
+        ends = at + stride
+        for covered, shift in zip(covers, before, strict=False):
+            at = self._copy(at, covered.starts + shift)
+            ends = self._copy(ends, covered.ends + shift)
+        at = self._next()
+        columns = [column for column, _, _ in lists]
+        pieces = [
+            (column.sources[source], a, b)
+            for column, (runs, *_) in zip(columns, covers, strict=True)
+            for source, a, b in zip(*(part.tolist() for part in runs), strict=True)
+        ]
+        vocabulary = None
+        if columns[0].sources[0].vocabulary is None:
+            for column, (runs, *_) in zip(columns, covers, strict=True):
+                at = self._runs(column, runs, at)
+        else:
+            found = pieces or [(columns[0].sources[0], 0, 0)]
+            words = [source.vocabulary for source, _, _ in found if source.vocabulary is not None]
+            codes, vocabulary = compact([source.values[a:b] for source, a, b in found], words)
+            self._copy(at, codes)
+        if element_nulls:
+            at = self._next()
+            for source, a, b in pieces:
+                mask = source.valid[a:b] if source.valid is not None else np.ones(b - a, dtype=np.bool_)
+                at = self._copy(at, mask)
+        return vocabulary
+
     def _elements(self, column: Lists, first: int, last: int, at: int) -> int:
         """Elements of a list column's rows, from wherever they lie; gives the byte behind them."""
         width = column.sources[0].form[1]
@@ -156,7 +201,11 @@ class Filler:
             end = at + (stop - start) * width
             self._raw[at:end] = source.raw[start * width : stop * width]
             return end
-        runs = column.runs(first, last)
+        return self._runs(column, column.runs(first, last), at)
+
+    def _runs(self, column: Lists, runs: ElementRuns, at: int) -> int:
+        """Runs of a column's elements; gives the byte behind them."""
+        width = column.sources[0].form[1]
         starts, stops = runs.starts * width, runs.stops * width
         places = offsets_from_lengths(stops - starts) + at
         raw, sources = self._raw, [source.raw for source in column.sources]

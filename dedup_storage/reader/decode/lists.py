@@ -15,16 +15,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from dedup_storage.dedup.expand import offsets_from_lengths
+from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.decode.encode import Form, Scalars, encode_scalars, is_text, joined
+from dedup_storage.reader.decode.event_rows import Spans
 from dedup_storage.reader.decode.rows import RowOrder, gather_runs
 
 __all__ = ["ElementRuns", "Lists", "encode_lists"]
 
 # Lists of fewer bytes are put in order with all others of the window: a copy each would cost more than their bytes.
 _LONG_BYTES = 4096
+# The same for views, which are gathered element by element.
+_LONG_VIEW_BYTES = 1024
 
 
 class ElementRuns(NamedTuple):
@@ -39,6 +42,22 @@ class ElementRuns(NamedTuple):
     sources: Int64
     starts: Int64
     stops: Int64
+
+
+class Covered(NamedTuple):
+    """Elements that some rows have, each once, and where each row's stand among them.
+
+    Attributes:
+        runs: The elements, which follow one another.
+        starts, ends: (n,) first element of each row and last, exclusive.
+    """
+
+    runs: ElementRuns
+    starts: Int64
+    ends: Int64
+
+    def __len__(self) -> int:
+        return int((self.runs.stops - self.runs.starts).sum())
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,23 @@ class Lists:
         found = zip(runs.sources.tolist(), runs.starts.tolist(), runs.stops.tolist(), strict=True)
         return [(self.sources[s], a, b) for s, a, b in found] or [(self.sources[0], 0, 0)]
 
+    def covered(self, first: int, last: int) -> Covered:
+        """The elements of the rows ``first`` to ``last``, those that several rows share once."""
+        rows = np.arange(first, last)
+        run = np.searchsorted(self.run_rows, rows, side="right") - 1
+        sizes = np.diff(self.offsets[first : last + 1])
+        # Elements of two sources never touch.
+        bases = offsets_from_lengths([len(source.values) + 1 for source in self.sources])
+        start = self.run_start[run] + self.offsets[rows] - self.offsets[self.run_rows[run]]
+        address = bases[self.run_source[run]] + start
+        there = np.flatnonzero(sizes)
+        spans = Spans.covering(address[there], sizes[there])
+        starts = np.zeros(len(rows), dtype=np.int64)
+        starts[there] = spans.places(address[there])
+        source = np.searchsorted(bases, spans.starts, side="right") - 1
+        begin = spans.starts - bases[source]
+        return Covered(ElementRuns(source, begin, begin + np.diff(spans.offsets)), starts, starts + sizes)
+
     def runs(self, first: int, last: int) -> ElementRuns:
         """The same as arrays, none for no rows."""
         if first >= last:
@@ -107,40 +143,62 @@ class Lists:
 
 
 def encode_lists(
-    chunks: Sequence[pa.Array], order: RowOrder | None, form: Form
+    chunks: Sequence[pa.Array], order: RowOrder | None, form: Form, *, keep: bool = False
 ) -> tuple[Lists, npt.NDArray[np.bool_] | None]:
     """Encode consecutive arrays of lists, at least one, and put their rows in another order.
+
+    Args:
+        chunks: The arrays.
+        order: The new order; ``None`` leaves them.
+        form: Of their elements.
+        keep: Whether elements stay where they are, however short the lists.
 
     Returns:
         The column, and which rows are not null, as decoded (in their old order); ``None`` when none is null.
     """
-    parts = [list_parts(chunk) for chunk in chunks]
-    lengths = np.concatenate([offsets[1:] - offsets[:-1] for _, offsets in parts])
+    parts = [_parts(chunk) for chunk in chunks]
+    lengths = np.concatenate([sizes for *_, sizes in parts])
+    views = pa.types.is_large_list_view(chunks[0].type)
     valid = None
     if any(chunk.null_count for chunk in chunks):
         valid = np.concatenate([chunk.is_valid().to_numpy(zero_copy_only=False) for chunk in chunks])
     if len(parts) > 1 and is_text(parts[0][0].type):
         # Codes need one vocabulary.
-        sources = encode_scalars([values for values, _ in parts], form)
-        starts, source = offsets_from_lengths(lengths)[:-1], np.zeros(len(lengths), dtype=np.int64)
+        sources = encode_scalars([values for values, *_ in parts], form)
+        before = offsets_from_lengths([len(values) for values, *_ in parts])
+        starts = np.concatenate([begin + first for (_, begin, _), first in zip(parts, before.tolist(), strict=False)])
+        source = np.zeros(len(lengths), dtype=np.int64)
     else:
-        sources = [encode_scalars([values], form)[0] for values, _ in parts]
-        starts = np.concatenate([offsets[:-1] for _, offsets in parts])
-        source = np.repeat(np.arange(len(parts)), [len(offsets) - 1 for _, offsets in parts])
+        sources = [encode_scalars([values], form)[0] for values, *_ in parts]
+        starts = np.concatenate([begin for _, begin, _ in parts])
+        source = np.repeat(np.arange(len(parts)), [len(begin) for _, begin, _ in parts])
     if order is None:
         return _lists(lengths, sources, source, starts), valid
     rows = order.rows
-    total = sum(s.values.nbytes for s in sources)
-    if total >= _LONG_BYTES * len(lengths):
+    total = int(lengths.sum()) * sources[0].form[1]
+    if keep or total >= (_LONG_VIEW_BYTES if views else _LONG_BYTES) * len(lengths):
         return _lists(lengths[rows], sources, source[rows], starts[rows]), valid
     together = joined(sources)
     old, new = offsets_from_lengths(lengths), lengths[rows]
-    element_valid = None if together.valid is None else gather_runs(together.valid, old, rows)
-    gathered = Scalars(gather_runs(together.values, old, rows), element_valid, together.vocabulary)
+    if views:
+        # Views may share elements: each takes its own.
+        first = offsets_from_lengths([len(s.values) for s in sources])[source[rows]] + starts[rows]
+        gathered = together.take(ranges(first, new))
+    else:
+        element_valid = None if together.valid is None else gather_runs(together.valid, old, rows)
+        gathered = Scalars(gather_runs(together.values, old, rows), element_valid, together.vocabulary)
     return (
         _lists(new, [gathered], np.zeros(len(new), dtype=np.int64), offsets_from_lengths(new)[:-1]),
         valid,
     )
+
+
+def _parts(chunk: pa.Array) -> tuple[pa.Array, Int64, Int64]:
+    """Elements of lists, or of views of lists; where each begins, and its elements."""
+    if pa.types.is_large_list_view(chunk.type):
+        return chunk.values, chunk.offsets.to_numpy(), chunk.sizes.to_numpy()
+    values, offsets = list_parts(chunk)
+    return values, offsets[:-1], offsets[1:] - offsets[:-1]
 
 
 def _lists(lengths: Int64, sources: Sequence[Scalars], source: Int64, starts: Int64) -> Lists:

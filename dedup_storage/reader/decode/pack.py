@@ -16,9 +16,9 @@ from dedup_storage.errors import SchemaError
 from dedup_storage.reader.batch import DedupBatch
 from dedup_storage.reader.blocks import allocate
 from dedup_storage.reader.decode.encode import Forms
-from dedup_storage.reader.decode.fill import Filler, Present, Slice
+from dedup_storage.reader.decode.fill import Covers, Filler, Present, Slice
 from dedup_storage.reader.decode.window import Window
-from dedup_storage.reader.layout import IMPRESSIONS, INVERSE, LENGTHS, REQUESTS, Field, Layout, Section
+from dedup_storage.reader.layout import ENDS, IMPRESSIONS, INVERSE, LENGTHS, REQUESTS, STARTS, Field, Layout, Section
 from dedup_storage.reader.progress import Progress
 from dedup_storage.schema import Grain
 
@@ -67,16 +67,17 @@ class BatchPacker:
         requests = [Slice(p.window.requests, *p.requests) for p in parts]
         impressions = [Slice(p.window.impressions, *p.impressions) for p in parts]
         own, theirs = _present(requests), _present(impressions)
-        counts = (len(lengths), len(inverse), *_elements(requests), *_elements(impressions))
-        layout = _layout(own, theirs)
+        covers = _covers(requests) if self.forms.shared else {}
+        counts = (len(lengths), len(inverse), *_elements(requests, covers), *_elements(impressions, {}))
+        layout = _layout(own, theirs, self.forms.shared)
         bases = layout.bases(counts)
         buffer, octets = allocate(bases[-1])
         fill = Filler(octets, bases)
         fill.whole(lengths)
         fill.whole(inverse)
         vocabularies: dict[str, tuple[Any, ...]] = {}
-        for slices, present in ((requests, own), (impressions, theirs)):
-            vocabularies |= fill.columns(slices, present)
+        for slices, present, shared in ((requests, own, covers), (impressions, theirs, {})):
+            vocabularies |= fill.columns(slices, present, shared)
         return DedupBatch(
             buffer=buffer,
             layout=layout,
@@ -110,13 +111,21 @@ def _present(slices: Sequence[Slice]) -> Present:
     return Present(kind, nulls, element_nulls)
 
 
-def _elements(slices: Sequence[Slice]) -> list[int]:
+def _covers(slices: Sequence[Slice]) -> Covers:
+    """Of each list column the elements that rows of each slice have, each once."""
+    names = slices[0].columns.kind.list_names
+    return {name: [c.lists[name].covered(a, b) for c, a, b in slices] for name in names}
+
+
+def _elements(slices: Sequence[Slice], covers: Covers) -> list[int]:
     """Elements of each list column."""
+    if covers:
+        return [sum(map(len, covers[name])) for name in slices[0].columns.kind.list_names]
     return [sum(c.lists[name].count(a, b) for c, a, b in slices) for name in slices[0].columns.kind.list_names]
 
 
 @lru_cache(maxsize=256)
-def _layout(requests: Present, impressions: Present) -> Layout:
+def _layout(requests: Present, impressions: Present, shared: bool) -> Layout:
     sections = [
         Section(REQUESTS, 0, 8, (Field("", LENGTHS, torch.int64),)),
         Section(IMPRESSIONS, 0, 8, (Field("", INVERSE, torch.int64),)),
@@ -127,7 +136,10 @@ def _layout(requests: Present, impressions: Present) -> Layout:
         if present.nulls:
             sections.append(Section(rows, 0, 1, tuple(Field(n, "valid", torch.bool) for n in present.nulls)))
         for name, dtype in present.kind.lists:
-            sections.append(Section(rows, 1, 8, (Field(name, "offsets", torch.int64),)))
+            if shared and rows == REQUESTS:
+                sections.append(Section(rows, 0, 8, tuple(Field(name, part, torch.int64) for part in (STARTS, ENDS))))
+            else:
+                sections.append(Section(rows, 1, 8, (Field(name, "offsets", torch.int64),)))
             sections.append(Section(lists, 0, dtype.itemsize, (Field(name, "values", dtype),)))
             if name in present.element_nulls:
                 sections.append(Section(lists, 0, 1, (Field(name, "element_valid", torch.bool),)))

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from dedup_storage.errors import SchemaError
 from dedup_storage.reader.batch import DedupBatch
+from dedup_storage.reader.decode.events import plain_lists
 from dedup_storage.reader.decode.pack import BatchPacker, Part
-from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader
+from dedup_storage.reader.decode.unit_reader import BlockReader, Decoded
 from dedup_storage.reader.decode.window import Window, encode_window
 from dedup_storage.reader.order import SplitOrder
 from dedup_storage.reader.progress import Progress
@@ -65,14 +66,14 @@ class SplitReader:
     def __init__(
         self,
         order: SplitOrder,
-        open_unit: Callable[[int], UnitReader],
+        open_unit: Callable[[int], BlockReader],
         packer: BatchPacker,
         transform: ArrowTransform | None = None,
         pool: ThreadPoolExecutor | None = None,
     ) -> None:
         self._order, self._open, self._packer, self._transform = order, open_unit, packer, transform
         self._pool = pool
-        self._units: dict[int, UnitReader] = {}
+        self._units: dict[int, BlockReader] = {}
         self._windows: dict[int, Window] = {}
         self._ahead: dict[int, _Ahead] = {}
         # Plans the next window, and begins to decode it: in the pool, since that reads keys.
@@ -145,7 +146,7 @@ class SplitReader:
             self._windows[number] = encoded if encoded is not None else self._encode(parts, self._permutation(number))
         return self._windows[number]
 
-    def _readers(self, number: int) -> list[UnitReader]:
+    def _readers(self, number: int) -> list[BlockReader]:
         """The units of a window's blocks; those of earlier windows are closed."""
         now = [block.unit for block in self._order.window(number).blocks]
         for unit in [u for u in self._units if u not in now]:
@@ -190,7 +191,8 @@ class SplitReader:
             if not impressions.num_columns:
                 # The hook may add columns to as many rows as there are impressions, though none of theirs is read.
                 impressions = pa.table({"none": pa.nulls(int(lengths.sum()))}).select([])
-            requests, impressions = _apply(self._transform, requests.combine_chunks(), impressions.combine_chunks())
+            whole = plain_lists(requests).combine_chunks()
+            requests, impressions = _apply(self._transform, whole, impressions.combine_chunks())
         return encode_window(requests, impressions, lengths, order, self._packer.forms)
 
 

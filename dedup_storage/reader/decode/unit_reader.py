@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow as pa
 from dedup_storage.dedup.expand import inverse_from_lengths, offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import gather_table
 from dedup_storage.dedup.runs import Int64
+from dedup_storage.reader.decode.events import EventSource, HistoryReader
 from dedup_storage.reader.decode.features import (
     FeatureSource,
     Match,
@@ -20,11 +22,12 @@ from dedup_storage.reader.decode.features import (
     rows_of,
 )
 from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
+from dedup_storage.reader.decode.streams import Streams
 from dedup_storage.reader.decode.units import RequestUnit, RunList
 from dedup_storage.sampling.stored import IMPRESSION_WEIGHT, REQUEST_WEIGHT
 from dedup_storage.schema import Grain
 
-__all__ = ["Decoded", "UnitReader", "UnitSource"]
+__all__ = ["BlockReader", "Decoded", "UnitReader", "UnitSource"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,16 @@ class Decoded:
     lengths: Int64
 
 
+class BlockReader(Protocol):
+    """Decodes ascending blocks of a unit."""
+
+    def read(self, start: int, stop: int) -> Decoded:
+        """Requests ``start`` to ``stop`` of the unit, with their impressions."""
+
+    def close(self) -> None:
+        """Let the files go."""
+
+
 @dataclass(frozen=True)
 class UnitSource:
     """What all units of a dataset are read from.
@@ -56,6 +69,9 @@ class UnitSource:
         impression_columns: Columns to deliver.
         position: Position column.
         piece_bytes: Decoded bytes that each open file may hold.
+        events: Sequence groups whose lists are runs of events, in the order of ``RequestUnit.events``.
+        most: Newest elements of a history list to deliver; ``None`` for all.
+        cut: History lists of the requests' table that are cut to these.
     """
 
     requests: TableRef
@@ -67,6 +83,14 @@ class UnitSource:
     impression_columns: tuple[str, ...]
     position: str
     piece_bytes: int
+    events: tuple[EventSource, ...] = ()
+    most: int | None = None
+    cut: tuple[str, ...] = ()
+
+    @property
+    def cut_types(self) -> dict[str, pa.DataType]:
+        """The lists of ``cut`` and the type of their elements."""
+        return {column: self.requests.fields[column][1].value_type for column in self.cut}
 
 
 class UnitReader:
@@ -87,28 +111,22 @@ class UnitReader:
         if (listed or joined) and source.position not in columns:
             columns.append(source.position)
         self._columns = columns
-        self._streams: dict[tuple[str, DataFile], RowStream] = {}
+        self._streams = Streams(source.piece_bytes)
+        self._histories = HistoryReader(unit.events, source.events, source.cut_types, source.most, self._streams)
 
     def close(self) -> None:
         """Let the files go."""
-        for stream in self._streams.values():
-            stream.close()
-        self._streams.clear()
-
-    def _stream(self, part: str, ref: TableRef, file: DataFile, columns: Sequence[str]) -> RowStream:
-        key = (part, file)
-        if key not in self._streams:
-            self._streams[key] = RowStream(ref.file_io(), ref, file, columns, self._source.piece_bytes)
-        return self._streams[key]
+        self._streams.close()
 
     def read(self, start: int, stop: int) -> Decoded:
         """Requests ``start`` to ``stop`` of the unit, with their impressions."""
         unit, source = self._unit, self._source
-        stream = self._stream("requests", source.requests, unit.file, source.own_requests)
+        stream = self._streams.of("requests", source.requests, unit.file, source.own_requests)
         if unit.rows is None:
             requests = stream.read(unit.first + start, unit.first + stop)
         else:
             requests = stream.take(unit.rows[start:stop])
+        requests = self._histories.put(requests, start, stop)
         impressions = self._read_impressions(start, stop)
         lengths = unit.lengths[start:stop].astype(np.int64)
         if source.features:
@@ -128,7 +146,7 @@ class UnitReader:
 
     # -- impressions --------------------------------------------------------------------------------------------
     def _impression_stream(self, file: DataFile) -> RowStream:
-        return self._stream("impressions", self._source.impressions, file, self._columns)
+        return self._streams.of("impressions", self._source.impressions, file, self._columns)
 
     def _read_impressions(self, start: int, stop: int) -> pa.Table:
         tables, owners = [], []
@@ -173,7 +191,7 @@ class UnitReader:
             def open_file(
                 file: DataFile, part: str = f"features {number}", ref: TableRef = ref, wanted: Sequence[str] = wanted
             ) -> RowStream:
-                return self._stream(part, ref, file, wanted)
+                return self._streams.of(part, ref, file, wanted)
 
             if match is None and at_impressions:
                 match, table = match_impressions(

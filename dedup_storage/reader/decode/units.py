@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup_storage.dedup.runs import Int64
+from dedup_storage.reader.decode.event_rows import EventRows
 from dedup_storage.reader.decode.features import FeatureRows
 from dedup_storage.reader.decode.files import DataFile
 from dedup_storage.reader.segment import SegmentKey
@@ -64,6 +65,8 @@ class RequestUnit:
         impression_bytes: The same for one impression.
         tokens: (n,) elements of the list column that batches are measured in.
         weights: (n,) inverse inclusion probability, in a sample.
+        events: Where the lists of each sequence group stand, in layout ``user``.
+        users: (n,) number of each request's user, where the order keeps requests of a user together.
     """
 
     segment: SegmentKey
@@ -77,6 +80,8 @@ class RequestUnit:
     impression_bytes: float
     tokens: Int64 | None = None
     weights: npt.NDArray[np.float64] | None = None
+    events: tuple[EventRows, ...] = ()
+    users: Int32 | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -85,7 +90,7 @@ class RequestUnit:
     def index_bytes(self) -> int:
         """Bytes of its arrays: what it costs to keep."""
         lists = [r.listed for r in self.impressions if r.listed is not None]
-        arrays: list[npt.NDArray[Any] | None] = [self.lengths, self.rows, self.tokens, self.weights]
+        arrays: list[npt.NDArray[Any] | None] = [self.lengths, self.rows, self.tokens, self.weights, self.users]
         arrays += [a for r in lists for a in (r.starts, r.lengths, r.requests)]
         arrays += [a for f in self.features for _, *of_file in f.files for a in cast(list[npt.NDArray[Any]], of_file)]
-        return sum(a.nbytes for a in arrays if a is not None)
+        return sum(a.nbytes for a in arrays if a is not None) + sum(e.nbytes for e in self.events)

@@ -51,7 +51,7 @@ def encode_window(
         own, theirs = RowOrder(order), RowOrder(order, offsets_from_lengths(lengths))
         lengths = lengths[order]
     return Window(
-        encode_columns(requests, own, forms),
+        encode_columns(requests, own, forms, keep=forms.shared),
         encode_columns(impressions, theirs, forms),
         offsets_from_lengths(lengths),
     )

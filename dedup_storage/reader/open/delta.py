@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConfigError, StorageError
 from dedup_storage.lake.delta.files import LiveFiles, file_bounds, touched_files
-from dedup_storage.lake.delta.layout import generated_columns, partition_columns
+from dedup_storage.lake.delta.layout import bucket_column, generated_columns, partition_columns
 from dedup_storage.lake.delta.metadata import DeltaLake
 from dedup_storage.lake.delta.open import refuse_unreadable
 from dedup_storage.lake.delta.ref import DeltaRef
@@ -79,7 +79,8 @@ class DeltaSnapshot:
             files = files.where(_kept(spec, files.table, filters))
         fields = {column: (-1, kind) for column, kind in _types(loaded).items()}
         ref = TableRef(name, self.ref.uri, dict(self.ref.store), fields, cache=cache)
-        return TableScan.of(ref, self._data_files(name, spec, files), _positions(spec, files.table))
+        found = self._data_files(name, spec, files)
+        return TableScan.of(ref, found, _positions(spec, files.table), bucket_column(spec))
 
     def _load(self) -> DeltaTable:
         loaded = self.ref.load(self.version)

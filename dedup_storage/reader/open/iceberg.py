@@ -189,7 +189,9 @@ class IcebergTable:
                 )
             if filters.buckets is None or bucket is None or bucket in filters.buckets:
                 files.append((key, deletes.data_file(name, task, _constants(table, schema, task))))
-        return TableScan.of(ref, files, _positions(fields.get(spec.position_column, (-1,))[0], tasks))
+        buckets = {field for key, _ in files for field, _ in key if field.startswith("bucket[")}
+        divided = buckets.pop() if len(buckets) == 1 else None
+        return TableScan.of(ref, files, _positions(fields.get(spec.position_column, (-1,))[0], tasks), divided)
 
 
 def _mapped(table: Table) -> dict[str, int] | None:

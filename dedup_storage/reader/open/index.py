@@ -19,10 +19,13 @@ from dedup_storage.dedup.keys import match_keys, strictly_ascending
 from dedup_storage.dedup.runs import Int64, single_chunk
 from dedup_storage.errors import DuplicateRowsError, StorageError
 from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.reader.decode.event_rows import EventRows
 from dedup_storage.reader.decode.files import DataFile, RowStream, row_bytes
-from dedup_storage.reader.decode.units import RequestUnit
+from dedup_storage.reader.decode.merged import AnyUnit, MergedUnit
+from dedup_storage.reader.decode.units import Int32, RequestUnit
 from dedup_storage.reader.open.conditions import Condition, kept_rows
 from dedup_storage.reader.open.divide import FileRuns, unit_runs
+from dedup_storage.reader.open.events import EventScan, SectionEvents, index_events, ranked
 from dedup_storage.reader.open.features import FeatureFiles, FeatureScan, index_all, units_of
 from dedup_storage.reader.open.keys import FileKeys, KeyReader, KeyRuns, owners, take_rows
 from dedup_storage.reader.open.scan import TableScan
@@ -54,6 +57,7 @@ class _Candidates:
         first: For each the first of the same key; ``None`` when every key is there once.
         wanted: Which the filters keep; ``None`` for all.
         before: Of a part, keys of the rows before it that may be of its first user.
+        runs: Runs of each sequence group.
     """
 
     files: Sequence[DataFile]
@@ -66,6 +70,7 @@ class _Candidates:
     first: Int64 | None
     wanted: npt.NDArray[np.bool_] | None
     before: pa.Table | None = None
+    runs: tuple[pa.ChunkedArray, ...] = ()
 
     @property
     def keep(self) -> npt.NDArray[np.bool_]:
@@ -94,6 +99,7 @@ class SegmentIndexer:
         conditions: What is asked of columns.
         condition_scans: Scans of the feature groups that hold some of these columns, by table.
         digests: Which files of feature groups have the same keys; filled while segments are indexed.
+        events: Sequence groups whose lists are runs of events.
     """
 
     spec: DatasetSpec
@@ -109,6 +115,7 @@ class SegmentIndexer:
     pruned: bool = False
     found_users: set[int | str] = field(default_factory=set)
     digests: KeyDigests = field(default_factory=KeyDigests)
+    events: tuple[EventScan, ...] = ()
 
     def _own(self, grain: Grain) -> tuple[Condition, ...]:
         """Conditions on the log's own columns of a grain."""
@@ -124,7 +131,7 @@ class SegmentIndexer:
         """Reads keys."""
         return KeyReader(self.spec, self.options.filters, self.selector, self._own(Grain.REQUEST))
 
-    def index(self, section: Section) -> list[RequestUnit]:
+    def index(self, section: Section) -> Sequence[AnyUnit]:
         """The units of one section as they were planned; one without any request to deliver is empty.
 
         Raises:
@@ -150,7 +157,8 @@ class SegmentIndexer:
         key, reader, segment = self.spec.request_key, self.key_reader, section.segment
         files = list(dict.fromkeys(unit.file for unit in section.units))
         chosen = self._own(Grain.IMPRESSION) if self.flat else ()
-        extra, own = [c.column for c in (*reader.conditions, *chosen)], self.request_columns
+        runs = [each.group.runs_column for each in self.events]
+        extra, own = [*(c.column for c in (*reader.conditions, *chosen)), *runs], self.request_columns
         before: pa.Table | None = None
         if section.users is None:
             keys = [reader.read(self.requests.ref, file, extra, own) for file in files]
@@ -182,7 +190,8 @@ class SegmentIndexer:
         wanted = self._wanted_by_features(section, columns, reader.wanted(together))
         if self.options.filters.users is not None and wanted is not None:
             self.found_users.update(pc.unique(columns[0].filter(pa.array(wanted))).to_pylist())
-        return _Candidates(files, keys, heads, rows, lengths, columns, bounds, first, wanted, before)
+        listed = tuple(together[column] for column in runs)
+        return _Candidates(files, keys, heads, rows, lengths, columns, bounds, first, wanted, before, listed)
 
     def _shared(self, before: pa.Table, own: pa.Table, border: Any) -> int:
         """How many of the requests have a key that a row before them has: only the user on the border can."""
@@ -286,11 +295,17 @@ class SegmentIndexer:
         runs: Sequence[FileRuns],
         lengths: Int64,
         features: Sequence[FeatureFiles],
-    ) -> list[RequestUnit]:
+    ) -> Sequence[AnyUnit]:
         keep = found.keep
         if self._own(Grain.IMPRESSION):
             keep &= lengths > 0
-        units = []
+        users, numbers = found.columns[0], None
+        if self.options.together > 1 or section.merged:
+            numbers = ranked(users)[0]
+        events = [
+            index_events(e, section.segment, users, r, keep) for e, r in zip(self.events, found.runs, strict=True)
+        ]
+        units, delivered = [], []
         for unit in section.units:
             place = found.files.index(unit.file)
             base, rows = int(found.bounds[place]), found.rows[place]
@@ -300,6 +315,9 @@ class SegmentIndexer:
             local = np.full(high - low, -1, dtype=np.int64)
             local[kept] = np.arange(len(kept))
             counts = lengths[low:high][kept].astype(np.int32)
+            # Of a merged unit the lists are read in its own order.
+            lists = () if section.merged else tuple(each.unit(low + kept) for each in events)
+            delivered.append(low + kept)
             gapless = len(chosen) == 0 or int(chosen[-1]) - int(chosen[0]) + 1 == len(chosen)
             units.append(
                 RequestUnit(
@@ -310,23 +328,37 @@ class SegmentIndexer:
                     lengths=counts,
                     impressions=tuple(unit_runs(runs, low, high, local, counts)),
                     features=units_of(features, low, high, local),
-                    request_bytes=found.keys[place].row_bytes,
+                    request_bytes=found.keys[place].row_bytes + sum(each.request_bytes for each in lists),
                     impression_bytes=runs[0].row_bytes if runs else 0.0,
-                    tokens=self._tokens(unit.file, chosen),
+                    tokens=self._tokens(unit.file, chosen, [each.unit(low + kept) for each in events]),
                     weights=self._weights(found, low + kept),
+                    events=lists,
+                    users=None if numbers is None else numbers[low + kept],
                 )
             )
+        if section.merged and numbers is not None:
+            return [_merged(units, delivered, numbers, events)]
         return units
 
     def _weights(self, found: _Candidates, chosen: Int64) -> npt.NDArray[np.float64] | None:
         """What each request's user stands for in a sample."""
         return None if self.selector is None else self.selector.weigh(found.columns[0].take(pa.array(chosen)))
 
-    def _tokens(self, file: DataFile, rows: Int64) -> Int64 | None:
-        """Elements of the list column that batches are measured in."""
+    def _tokens(self, file: DataFile, rows: Int64, lists: Sequence[EventRows]) -> Int64 | None:
+        """Elements of the list column that batches are measured in, as they are delivered."""
         column = self.options.tokens
         if column is None:
             return None
+        group = next((n for n, each in enumerate(self.events) if column in each.group.columns), None)
+        if group is None:
+            return self._stored_tokens(file, rows, column)
+        counts = lists[group].tokens
+        listed = np.flatnonzero(lists[group].listed)
+        counts[listed] = self._stored_tokens(file, rows[listed], column)
+        return counts
+
+    def _stored_tokens(self, file: DataFile, rows: Int64, column: str) -> Int64:
+        """Elements of lists of the requests' own table."""
         ref = self.requests.ref
         stream, found = RowStream(ref.file_io(), ref, file, [column]), []
         try:
@@ -335,4 +367,19 @@ class SegmentIndexer:
                 found.append(pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64))
         finally:
             stream.close()
-        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+        counts = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+        most = self.options.history_length
+        if most is None or column not in self.spec.schema_.sequence_columns:
+            return counts
+        return np.minimum(counts, most)
+
+
+def _merged(
+    units: Sequence[RequestUnit], delivered: Sequence[Int64], users: Int32, events: Sequence[SectionEvents]
+) -> MergedUnit:
+    """Units as one, user by user and for each in the order of the files."""
+    rows = np.concatenate(delivered)
+    part = np.repeat(np.arange(len(units), dtype=np.int32), [len(own) for own in delivered])
+    order = np.argsort(users[rows], kind="stable")
+    rows = rows[order]
+    return MergedUnit(tuple(units), part[order], users[rows], tuple(each.unit(rows) for each in events))

@@ -16,7 +16,7 @@ import numpy as np
 
 from dedup_storage.dedup.expand import offsets_from_lengths
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.reader.decode.units import RequestUnit
+from dedup_storage.reader.decode.merged import AnyUnit
 
 __all__ = ["KnownLengths"]
 
@@ -62,7 +62,7 @@ class KnownLengths:
         data = os.pread(self._file.fileno(), wanted, int(self._places[unit]))
         return (np.frombuffer(data, dtype="<i4"), request_bytes, impression_bytes) if len(data) == wanted else None
 
-    def put(self, unit: int, read: RequestUnit) -> None:
+    def put(self, unit: int, read: AnyUnit) -> None:
         """Keep a unit's; several processes may, since all keep the same."""
         if self._file is None:
             return

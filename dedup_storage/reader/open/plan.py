@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,18 +21,22 @@ from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.cache.file_cache import FileCache
 from dedup_storage.reader.decode.encode import Forms
+from dedup_storage.reader.decode.events import plain_lists
+from dedup_storage.reader.decode.merged import AnyUnit, MergedReader, MergedUnit
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.split import ArrowTransform, SplitReader
-from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader, UnitSource
+from dedup_storage.reader.decode.unit_reader import BlockReader, Decoded, UnitReader, UnitSource
 from dedup_storage.reader.decode.window import encode_window
 from dedup_storage.reader.open.cut import Cut, CutTable
+from dedup_storage.reader.open.event_keys import EventKeys
+from dedup_storage.reader.open.events import EventScan
 from dedup_storage.reader.open.features import FeatureScan
 from dedup_storage.reader.open.formats import open_cut
 from dedup_storage.reader.open.index import SegmentIndexer
 from dedup_storage.reader.open.lengths import KnownLengths
-from dedup_storage.reader.open.project import Projection, project
+from dedup_storage.reader.open.project import Events, Projection, project
 from dedup_storage.reader.open.samples import resolve_sample, without_weights
-from dedup_storage.reader.open.scan import with_common_segments
+from dedup_storage.reader.open.scan import by_bucket, with_common_segments
 from dedup_storage.reader.open.sections import SectionPlanner
 from dedup_storage.reader.open.units import UnitIndex
 from dedup_storage.reader.open.weights import (
@@ -44,7 +48,7 @@ from dedup_storage.reader.open.weights import (
     planned_weights,
     unit_sizes,
 )
-from dedup_storage.reader.options import ReadOptions, Unit
+from dedup_storage.reader.options import Filters, ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder, OrderOptions, SplitOrder, UnitWeights
 from dedup_storage.reader.state import ORDER, fingerprint
 from dedup_storage.reader.vocabulary import IdVocabulary, fits_vocabulary
@@ -122,7 +126,7 @@ class ReadPlan:
     @property
     def forms(self) -> Forms:
         """What each column's values become."""
-        return Forms(self.options.strings, self.vocabularies)
+        return Forms(self.options.strings, self.vocabularies, shared=self.options.histories == "shared")
 
     @property
     def grains(self) -> dict[str, Grain]:
@@ -151,10 +155,11 @@ class ReadPlan:
         """
         for unit in self.units:
             sizes = unit_sizes(unit, self.options.unit)
-            reader = UnitReader(unit, self.source)
+            reader = self._reader(unit)
             try:
                 for start, stop in pairwise(sizes.block_bounds(block_bytes).tolist()):
-                    yield reader.read(start, stop)
+                    found = reader.read(start, stop)
+                    yield replace(found, requests=plain_lists(found.requests))
             finally:
                 reader.close()
 
@@ -171,7 +176,7 @@ class ReadPlan:
             split_oversize=options.oversize == "split",
             drop_last=options.drop_last,
         )
-        sizes = SizesInTurn(self.units, self.lengths, options.unit, self.longest)
+        sizes = SizesInTurn(self.units, self.lengths, options.unit, self.longest, options.together)
         return EpochOrder(sizes, order, epoch, self.weights)
 
     def split_reader(
@@ -179,10 +184,10 @@ class ReadPlan:
     ) -> SplitReader:
         """A reader of one split's batches."""
 
-        def open_unit(number: int) -> UnitReader:
-            return UnitReader(self.units[number], self.source)
+        return SplitReader(order, lambda number: self._reader(self.units[number]), self.packer, transform, pool)
 
-        return SplitReader(order, open_unit, self.packer, transform, pool)
+    def _reader(self, unit: AnyUnit) -> BlockReader:
+        return MergedReader(unit, self.source) if isinstance(unit, MergedUnit) else UnitReader(unit, self.source)
 
     def empty_batch(self, progress: Progress, transform: ArrowTransform | None) -> DedupBatch:
         """A batch of no rows."""
@@ -235,10 +240,15 @@ def make_plan(
     tables = _tables_of(projection)
     planned = {t.name: t.stored.plan(t.name, spec, filters, cache) for t in tables}
     names = list(planned)
-    scans = dict(zip(names, with_common_segments(list(planned.values())), strict=True))
+    common = with_common_segments(list(planned.values()))
+    left = filters_of_rows(filters, spec, dict(zip(names, common, strict=True))[projection.requests.name])
+    if options.across_dates:
+        _refuse_flat(spec)
+        common = by_bucket(common)
+    scans = dict(zip(names, common, strict=True))
     requests, impressions = scans[projection.requests.name], scans[projection.impressions.name]
     features = tuple(FeatureScan(g.grain, scans[g.table.name], g.columns) for g in projection.groups)
-    left = filters_of_rows(filters, spec, requests)
+    events = tuple(_event_scan(each, spec, filters, options, cache) for each in projection.events)
     indexer = SegmentIndexer(
         spec,
         options.model_copy(update={"filters": left}),
@@ -251,9 +261,11 @@ def make_plan(
         projection.conditions,
         {c.table.name: scans[c.table.name] for c in projection.conditions if c.table.role is TableRole.FEATURES},
         pruned=not filters.is_empty,
+        events=events,
     )
     indexer.check_segments()
-    planner = SectionPlanner(requests, impressions, user, projection.own_requests, projection.own_impressions)
+    own = projection.own_requests, projection.own_impressions
+    planner = SectionPlanner(requests, impressions, user, *own, merged=options.across_dates)
     units = UnitIndex(indexer, planner.plan())
     # Which rows filters, samples and lengths of lists leave, or count for, is known from the rows alone.
     keyed = not left.is_empty or sample.selector is not None or options.unit is Unit.TOKENS
@@ -277,6 +289,9 @@ def make_plan(
         impression_columns=(*projection.impression_columns, *([IMPRESSION_WEIGHT] if sample.selector else [])),
         position=spec.position_column,
         piece_bytes=_piece_bytes(options, len(units), splits),
+        events=tuple(e.source for e in events),
+        most=options.history_length,
+        cut=projection.cut,
     )
     pins = _pins(cut, options, projection, splits, sample.fingerprint)
     if vocabularies:
@@ -297,6 +312,31 @@ def _check_buckets(spec: DatasetSpec, buckets: Sequence[int] | None) -> None:
             expected=f"0 to {spec.buckets - 1}",
             got=", ".join(map(str, wrong[:12])),
         )
+
+
+def _refuse_flat(spec: DatasetSpec) -> None:
+    """A flat log tells a request by its key alone, which two dates may share.
+
+    Raises:
+        ConfigError: the layout is flat.
+    """
+    if not spec.layout.divided:
+        raise ConfigError(
+            "across_dates needs requests in a table of their own",
+            expected="layout split or user",
+            got=f"layout {spec.layout.value}",
+            fix="Convert the dataset, or leave across_dates out.",
+        )
+
+
+def _event_scan(
+    events: Events, spec: DatasetSpec, filters: Filters, options: ReadOptions, cache: FileCache | None
+) -> EventScan:
+    """An event may have appeared first on any date: dates leave no file out."""
+    wanted, table, group = Filters(users=filters.users, buckets=filters.buckets), events.table, events.group
+    scan = table.stored.plan(table.name, spec.partitioned(table.name), wanted, cache)
+    keys = EventKeys(spec.schema_.user, group.position_column)
+    return EventScan(group, scan, events.columns, keys, options.history_length)
 
 
 def _check_vocabularies(plan: ReadPlan) -> None:
@@ -342,8 +382,10 @@ def _default_splits(units: int) -> int:
 
 
 def _pins(cut: Cut, options: ReadOptions, projection: Projection, splits: int, sample: str | None) -> dict[str, Any]:
-    rest = options.model_dump(mode="json", exclude={"columns", "seed", "splits", "filters", "sample"})
-    read = {t.name: t for t in _tables_of(projection)}.values()
+    rest = options.asked_for()
+    for told in ("columns", "seed", "splits", "filters", "sample"):
+        rest.pop(told)
+    read = {t.name: t for t in (*_tables_of(projection), *(e.table for e in projection.events))}.values()
     return {
         "order": ORDER,
         "dataset": cut.spec.name,

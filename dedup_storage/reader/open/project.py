@@ -8,14 +8,14 @@ import pyarrow as pa
 
 from dedup_storage.errors import ConfigError, SchemaError, UnknownColumnError, known_names
 from dedup_storage.lake.groups import FeatureGroup
-from dedup_storage.layout import DatasetSpec, Layout, TableRole
+from dedup_storage.layout import DatasetSpec, EventGroup, Layout, TableRole
 from dedup_storage.reader.decode.encode import can_be_tensor, is_list
 from dedup_storage.reader.open.conditions import Condition
 from dedup_storage.reader.open.cut import Cut, CutTable
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.schema import Grain
 
-__all__ = ["Group", "Projection", "project"]
+__all__ = ["Events", "Group", "Projection", "project"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,15 @@ class Group:
 
     table: CutTable
     grain: Grain
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Events:
+    """A sequence group of which columns are read."""
+
+    table: CutTable
+    group: EventGroup
     columns: tuple[str, ...]
 
 
@@ -40,6 +49,8 @@ class Projection:
         request_columns: Columns to deliver at request grain, the request key first.
         impression_columns: Columns to deliver at impression grain.
         conditions: What is asked of columns, whether they are read or not.
+        events: Sequence groups whose events are read, in layout ``user``.
+        cut: History lists of the requests' own table to cut to the newest elements.
     """
 
     requests: CutTable
@@ -50,6 +61,8 @@ class Projection:
     request_columns: tuple[str, ...]
     impression_columns: tuple[str, ...]
     conditions: tuple[Condition, ...] = ()
+    events: tuple[Events, ...] = ()
+    cut: tuple[str, ...] = ()
 
 
 def project(cut: Cut, options: ReadOptions) -> Projection:
@@ -67,7 +80,9 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
     tables, groups = _groups(cut)
     grains = _grains(spec) | {c: g.grain for g in groups for c in g.names}
     # A table may hold columns of other versions: log columns that a rollback left behind, of groups promoted there.
-    own = {c for t in spec.tables for c in t.columns} | {c for g in groups if g.promoted is not None for c in g.names}
+    own = {c for t in spec.tables if t.role is not TableRole.EVENTS for c in t.columns} | {
+        c for g in groups if g.promoted is not None for c in g.names
+    }
     stored = {*requests.stored.types(), *impressions.stored.types()}
     if not own <= stored:
         # Another tool renamed a column, which is read by its field under the new name.
@@ -85,6 +100,8 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
             known[name] = (type_, grains.get(name, Grain.IMPRESSION), impressions)
     system = {*spec.impression_key, spec.event_date_column}
     types_of = {table.name: table.stored.types() for table, _ in tables}
+    for runs in (group.runs_column for group in spec.events):
+        known.pop(runs, None)
     for table, names in tables:
         types = types_of[table.name]
         grain = Grain.IMPRESSION if spec.position_column in types else Grain.REQUEST
@@ -108,6 +125,17 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
         columns = tuple(c for c in chosen if known[c][2] is table)
         if columns:
             joined.append(Group(table, known[columns[0]][1], columns))
+    events = tuple(_events(cut, group, chosen) for group in spec.events if {*group.columns} & {*chosen})
+    shared = {c for group in events for c in group.columns}
+    histories = [c for c in chosen if c in spec.schema_.sequence_columns and known[c][2] is requests]
+    if options.history_length is not None and not histories:
+        raise ConfigError(
+            "history_length cuts history lists, and none is read",
+            expected="one of " + ", ".join(spec.schema_.sequence_columns)
+            if spec.schema_.sequence_columns
+            else "a list",
+            fix="Name it in columns, or leave history_length out.",
+        )
     return Projection(
         requests=requests,
         impressions=impressions,
@@ -117,7 +145,13 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
         request_columns=of(Grain.REQUEST),
         impression_columns=of(Grain.IMPRESSION),
         conditions=tuple(_condition(spec, known, column, wanted) for column, wanted in options.filters.where.items()),
+        events=events,
+        cut=tuple(c for c in histories if c not in shared) if options.history_length is not None else (),
     )
+
+
+def _events(cut: Cut, group: EventGroup, chosen: tuple[str, ...]) -> Events:
+    return Events(cut.tables[group.table], group, tuple(c for c in group.columns if c in chosen))
 
 
 def _condition(

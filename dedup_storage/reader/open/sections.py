@@ -60,12 +60,21 @@ class Section:
         users: For a part of a file, the users on its borders, whom its neighbours may have too; ``None`` for a whole
             segment.
         first: For a part of a file, the row from which its first user's requests may lie.
+        merged: Whether its units are decoded as one.
     """
 
     segment: SegmentKey
     units: tuple[PlannedUnit, ...]
     users: Users | None = None
     first: int = 0
+    merged: bool = False
+
+    @property
+    def planned(self) -> tuple[PlannedUnit, ...]:
+        """The units that come of it, as far as rows tell."""
+        if not self.merged:
+            return self.units
+        return (PlannedUnit(self.segment, self.units[0].file, 0, sum(unit.rows for unit in self.units)),)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class SectionPlanner:
         user: The user column.
         own_requests: Columns to decode of the requests.
         own_impressions: Columns to decode of the impressions.
+        merged: Whether all files of a segment are one unit.
     """
 
     requests: TableScan
@@ -91,6 +101,7 @@ class SectionPlanner:
     user: str
     own_requests: Sequence[str]
     own_impressions: Sequence[str]
+    merged: bool = False
 
     @property
     def flat(self) -> bool:
@@ -101,7 +112,7 @@ class SectionPlanner:
         """All sections, in the order of the segments; footers are read where few files would be few units."""
         segments = sorted(self.requests.segments.items(), key=lambda item: tuple(map(str, item[0])))
         total = sum(file.rows for _, files in segments for file in files)
-        if sum(len(files) for _, files in segments) >= _ENOUGH_FILES:
+        if self.merged or sum(len(files) for _, files in segments) >= _ENOUGH_FILES:
             return [self._whole(segment, files) for segment, files in segments]
         least = -(-total // _MOST_UNITS)
         workers = min(8, cpu_count() or 1, max(len(segments), 1))
@@ -110,7 +121,7 @@ class SectionPlanner:
             return [section for sections in made for section in sections]
 
     def _whole(self, segment: SegmentKey, files: Sequence[DataFile]) -> Section:
-        return Section(segment, tuple(PlannedUnit(segment, file, 0, file.rows) for file in files))
+        return Section(segment, tuple(PlannedUnit(segment, file, 0, file.rows) for file in files), merged=self.merged)
 
     def _divided(self, segment: SegmentKey, files: Sequence[DataFile], least_rows: int) -> list[Section]:
         """A segment's sections, its file cut at row groups where both files allow it."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, overload
 
-from dedup_storage.reader.decode.units import RequestUnit
+from dedup_storage.reader.decode.merged import AnyUnit
 from dedup_storage.reader.open.index import SegmentIndexer
 from dedup_storage.reader.open.sections import PlannedUnit, Section
 
@@ -19,7 +19,7 @@ __all__ = ["UnitIndex"]
 _KEPT_BYTES = 32 << 20
 
 
-class UnitIndex(Sequence[RequestUnit]):
+class UnitIndex(Sequence[AnyUnit]):
     """Units by number; several threads may ask.
 
     Args:
@@ -33,9 +33,9 @@ class UnitIndex(Sequence[RequestUnit]):
     ) -> None:
         self.indexer, self._sections = indexer, tuple(sections)
         if places is None:
-            places = [(s, u) for s, section in enumerate(self._sections) for u in range(len(section.units))]
+            places = [(s, u) for s, section in enumerate(self._sections) for u in range(len(section.planned))]
         self._places = tuple(places)
-        self._kept: OrderedDict[int, tuple[int, list[RequestUnit]]] = OrderedDict()
+        self._kept: OrderedDict[int, tuple[int, Sequence[AnyUnit]]] = OrderedDict()
         self._bytes = 0
         self._unlock()
 
@@ -55,25 +55,25 @@ class UnitIndex(Sequence[RequestUnit]):
     @property
     def planned(self) -> list[PlannedUnit]:
         """The units, as they were planned before any key was read."""
-        return [self._sections[section].units[place] for section, place in self._places]
+        return [self._sections[section].planned[place] for section, place in self._places]
 
     def __len__(self) -> int:
         return len(self._places)
 
     @overload
-    def __getitem__(self, unit: int) -> RequestUnit: ...
+    def __getitem__(self, unit: int) -> AnyUnit: ...
     @overload
-    def __getitem__(self, unit: slice) -> Sequence[RequestUnit]: ...
-    def __getitem__(self, unit: int | slice) -> RequestUnit | Sequence[RequestUnit]:
+    def __getitem__(self, unit: slice) -> Sequence[AnyUnit]: ...
+    def __getitem__(self, unit: int | slice) -> AnyUnit | Sequence[AnyUnit]:
         if isinstance(unit, slice):
             return [self[number] for number in range(*unit.indices(len(self)))]
         section, place = self._places[unit]
         return self._section(section)[place]
 
-    def __iter__(self) -> Iterator[RequestUnit]:
+    def __iter__(self) -> Iterator[AnyUnit]:
         return (self[unit] for unit in range(len(self)))
 
-    def _section(self, number: int) -> list[RequestUnit]:
+    def _section(self, number: int) -> Sequence[AnyUnit]:
         if self._process != os.getpid():
             # Forked: nobody in this process will open a lock that another process's thread had closed.
             self._unlock()
@@ -92,7 +92,7 @@ class UnitIndex(Sequence[RequestUnit]):
             self._keep(number, units)
             return units
 
-    def _keep(self, number: int, units: list[RequestUnit]) -> None:
+    def _keep(self, number: int, units: Sequence[AnyUnit]) -> None:
         size = sum(unit.index_bytes for unit in units)
         with self._lock:
             self._kept[number] = (size, units)
@@ -102,7 +102,7 @@ class UnitIndex(Sequence[RequestUnit]):
                 self._bytes -= freed
             self._reading.pop(number, None)
 
-    def visit(self) -> Iterator[RequestUnit]:
+    def visit(self) -> Iterator[AnyUnit]:
         """All units in order; the keys of a few sections are read at a time."""
         workers = min(8, os.cpu_count() or 1, max(len(self._sections), 1))
         wanted = list(dict.fromkeys(section for section, _ in self._places))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import StorageError
 from dedup_storage.layout import DatasetSpec, Layout
-from dedup_storage.reader.decode.units import RequestUnit
+from dedup_storage.reader.decode.merged import AnyUnit
 from dedup_storage.reader.open.lengths import KnownLengths
 from dedup_storage.reader.open.scan import TableScan
 from dedup_storage.reader.open.sections import PlannedUnit
@@ -126,10 +126,27 @@ def known_totals(spec: DatasetSpec, requests: TableScan, impressions: TableScan,
     return Totals(requests.num_rows, impressions.num_rows if complete else None)
 
 
-def unit_sizes(unit: RequestUnit, measure: Unit) -> UnitSizes:
-    """What the order needs of a unit whose keys were read."""
+def unit_sizes(unit: AnyUnit, measure: Unit, together: int = 1) -> UnitSizes:
+    """What the order needs of a unit whose keys were read.
+
+    Args:
+        unit: The unit.
+        measure: What batches count.
+        together: Requests of one user that the shuffle keeps together.
+    """
     cost = _cost(unit.lengths, measure, unit.tokens)
-    return UnitSizes(unit.lengths, cost, unit.request_bytes, unit.impression_bytes)
+    groups = None if unit.users is None or together == 1 else _groups(unit.users, together)
+    return UnitSizes(unit.lengths, cost, unit.request_bytes, unit.impression_bytes, groups)
+
+
+def _groups(users: Int32, together: int) -> Int64:
+    """(n,) first of the requests that each stays with: neighbours of one user, so many at a time."""
+    new = np.ones(len(users), dtype=np.bool_)
+    new[1:] = users[1:] != users[:-1]
+    heads = np.flatnonzero(new)
+    rows = np.arange(len(users), dtype=np.int64)
+    within = rows - np.repeat(heads, np.diff(heads, append=len(users)))
+    return rows - within % together
 
 
 def _cost(lengths: Int32, measure: Unit, tokens: Int64 | None) -> Int64:
@@ -150,18 +167,22 @@ class SizesInTurn:
         known: Lengths that were read before.
         measure: What batches count.
         longest: Impressions of a request, at most, where the order rests on it.
+        together: Requests of one user that the shuffle keeps together.
     """
 
     units: UnitIndex
     known: KnownLengths
     measure: Unit
     longest: int | None
+    together: int = 1
 
     def __len__(self) -> int:
         return len(self.units)
 
     def __getitem__(self, number: int) -> UnitSizes:
-        known = self.known.get(number) if self.measure is not Unit.TOKENS else None
+        # Lengths alone are known, neither lists nor users.
+        plain = self.measure is not Unit.TOKENS and self.together == 1
+        known = self.known.get(number) if plain else None
         if known is not None:
             lengths, request_bytes, impression_bytes = known
             return UnitSizes(lengths, _cost(lengths, self.measure, None), request_bytes, impression_bytes)
@@ -175,7 +196,7 @@ class SizesInTurn:
                 fix="Write the segment again.",
             )
         self.known.put(number, unit)
-        return unit_sizes(unit, self.measure)
+        return unit_sizes(unit, self.measure, self.together)
 
 
 def counted_first(

@@ -1,0 +1,51 @@
+"""A list column of a batch whose rows are windows of elements that they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dedup_storage.reader.column import Column
+from dedup_storage.training.attention.windows import Windows
+
+__all__ = ["SharedLists"]
+
+
+@dataclass(frozen=True)
+class SharedLists:
+    """Lists of R requests, each of whose elements the batch has once.
+
+    Events of a user lie together, oldest first where the log has them so, as long as they came from one block of
+    requests; a user whose requests came from two (of two days, or of the border of two windows) has two such stretches.
+
+    Attributes:
+        values: (E,) the elements; as of ``Column``.
+        starts, ends: (R,) int64, request r holds values[starts[r]:ends[r]]; windows overlap.
+        valid: (R,) bool, False where the list is null; ``None`` when none is.
+        element_valid: (E,) bool, the same for elements.
+        vocabulary: The strings behind codes.
+    """
+
+    values: Tensor
+    starts: Tensor
+    ends: Tensor
+    valid: Tensor | None = None
+    element_valid: Tensor | None = None
+    vocabulary: tuple[Any, ...] | None = None
+
+    @property
+    def windows(self) -> Windows:
+        """What candidates attend to, for ``attend`` and ``CandidateAttention.shared``."""
+        return Windows(self.starts, self.ends)
+
+    def lists(self) -> Column:
+        """The same as lists with elements of their own: a gather on the device of the tensors, which it waits for."""
+        lengths = self.ends - self.starts
+        offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+        places = torch.arange(int(offsets[-1]), device=self.values.device)
+        places = places + (self.starts - offsets[:-1]).repeat_interleave(lengths)
+        elements = None if self.element_valid is None else self.element_valid[places]
+        return Column(self.values[places], offsets, self.valid, elements, self.vocabulary)
