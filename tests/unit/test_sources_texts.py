@@ -55,6 +55,8 @@ def test_quotes_that_are_closed_and_those_inside_texts_are_read(tmp_path: Path) 
         ("A.CSV.GZ", gzip.compress(b"u,r\n1,2\n")),
         ("a.csv.BZ2", bz2.compress(b"u,r\n1,") + bz2.compress(b"2\n")),
     ],
+    # Packed texts hold the time of packing: names of their own, the same in every process.
+    ids=["carriage returns", "blank lines first", "a long header", "gzip", "bzip2 in two parts"],
 )
 def test_odd_but_whole_files_are_read(tmp_path: Path, name: str, content: bytes) -> None:
     rows = _rows(open_source(_text(tmp_path / name, content), wanted=KEYS))
