@@ -85,6 +85,10 @@ def _one_day(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     return _created(spark, settings, name, log(spark, [1]))
 
 
+def _one_day_of_users(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    return _created(spark, settings, name, log(spark, [1]), layout=Layout.USER)
+
+
 def _eight_users(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     return _created(spark, settings, name, log(spark, [1, 2], users=8))
 
@@ -186,6 +190,7 @@ def _merge_labels(ds: Dataset) -> Any:
 JOBS: Mapping[str, Job] = {
     "append": Job(_one_day, _write("append", 2)),
     "replace": Job(_one_day, _write("replace", 1)),
+    "append-user": Job(_one_day_of_users, _write("append", 2)),
     "overwrite": Job(_eight_users, _backfill(Strategy.OVERWRITE)),
     "merge-on-read": Job(_eight_users, _backfill(Strategy.MERGE_ON_READ)),
     "late-labels": Job(_eight_users, _merge_labels),

@@ -26,20 +26,33 @@ BEFORE_DECISION = [
 ]
 AFTER_DECISION = {f: publication(f, "impressions", "requests") for f in ("iceberg", "delta")}
 STEPS = {table_format: [*BEFORE_DECISION, *after] for table_format, after in AFTER_DECISION.items()}
-MODES = ("append", "replace")
+EVENTS = "events_hist"
+OF_USERS = {
+    f: [BEFORE_DECISION[0], f"write:staged-{EVENTS}", *BEFORE_DECISION[1:],
+        *publication(f, EVENTS, "impressions", "requests")]
+    for f in STEPS
+}  # fmt: skip
+MODES = ("append", "replace", "append-user")
+
+
+def steps(mode: str, table_format: str) -> list[str]:
+    """Points that a write reaches."""
+    return (OF_USERS if mode == "append-user" else STEPS)[table_format]
+
+
 # A replacement differs from an append in what it stages; on Delta its recovery is killed as well, below.
 CASES = [
     case(mode, table_format, point, alike=(mode, table_format) == ("replace", "delta"))
     for mode in MODES
-    for table_format, steps in STEPS.items()
-    for point in steps
+    for table_format in STEPS
+    for point in steps(mode, table_format)
 ]
 
 
 @pytest.mark.parametrize("table_format", list(STEPS))
 @pytest.mark.parametrize("mode", MODES)
 def test_every_step_is_tested(recorded: Recorded, table_format: str, mode: str) -> None:
-    assert recorded(mode, table_format).points == STEPS[table_format]
+    assert recorded(mode, table_format).points == steps(mode, table_format)
 
 
 @pytest.mark.parametrize(("mode", "table_format", "point"), CASES)

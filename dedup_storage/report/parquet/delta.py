@@ -22,7 +22,7 @@ __all__ = ["delta_folder_files", "delta_member_files"]
 
 def delta_member_files(metadata: DatasetMetadata, name: str, role: str, version: int) -> TableFiles:
     """The files of a dataset's Delta table at one of its versions, partitions named as those of an Iceberg table."""
-    spec, ref = metadata.spec, metadata.tables[name]
+    spec, ref = metadata.spec.partitioned(name), metadata.tables[name]
     assert isinstance(ref, DeltaRef)  # noqa: S101 - the dataset's format says so
     files = live_files(ref, version)
     columns = () if spec.adopted else partition_columns(spec)
