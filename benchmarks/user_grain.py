@@ -33,7 +33,7 @@ from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthParams
 
 SCALES = {
-    "small": {"users": 500, "requests_per_user": 30, "sequence_length": 256, "days": 6},
+    "small": {"users": 300, "requests_per_user": 30, "sequence_length": 256, "days": 6},
     "full": {"users": 5_000, "requests_per_user": 60, "sequence_length": 512, "days": 30},
 }
 BUCKETS = 4

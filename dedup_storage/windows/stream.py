@@ -6,7 +6,7 @@ requests, oldest first. Nothing is held but one batch and the lists of the last 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,7 +70,7 @@ class UserStream:
     _last: pa.Array | None = field(default=None, init=False)
     _carried: dict[int, _Carry] = field(default_factory=dict, init=False)
 
-    def lay(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def lay(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The requests of a stream, in their order: lists that are windows null, with their runs and new events."""
         for batch in batches:
             if batch.num_rows:

@@ -1,4 +1,4 @@
-"""EB-NeRD, a public news log, in both layouts: request-grained input with real nulls, lists and 8-bit integers."""
+"""EB-NeRD, a public news log, in every layout: request-grained input with real nulls, lists and 8-bit integers."""
 
 from __future__ import annotations
 
@@ -63,13 +63,21 @@ def assert_gives_back(df: DataFrame, flat: pa.Table) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("layout", ["split", "flat"])
+@pytest.mark.parametrize(
+    ("layout", "table_format"), [("split", "iceberg"), ("flat", "iceberg"), ("user", "iceberg"), ("user", "delta")]
+)
 def test_ebnerd_comes_back(
-    spark: SparkSession, settings: Settings, name: str, source: tuple[str, pa.Table], layout: str
+    spark: SparkSession,
+    settings: Settings,
+    name: str,
+    source: tuple[str, pa.Table],
+    layout: str,
+    table_format: str,
 ) -> None:
     path, flat = source
     raw = RawLog.read(spark, path, schema=SCHEMA)
-    ds = Dataset.create(spark, settings, name, SCHEMA, raw, layout=layout)
+    lake = settings.model_copy(update={"format": table_format})
+    ds = Dataset.create(spark, lake, name, SCHEMA, raw, layout=layout)
     summary = ds.write(raw, run_id="ebnerd")
     assert (summary.requests, summary.impressions) == (1_046, 10_848)
     assert summary.gate == "passed"

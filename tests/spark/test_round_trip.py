@@ -126,7 +126,7 @@ def test_synthetic_logs_pass_the_gate_and_come_back(
     assert_gives_back(ds.logs(), pq.read_table(flat.tables["log"]))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["split", "flat"])
 def test_requests_without_candidates(spark: SparkSession, settings: Settings, layout: str) -> None:
     schema = LogSchema(user="u", request=("r",), item="i", candidates={"shown": "i"}, columns={"c": "request"})
     table = pa.table({"u": [1, 1, 2], "r": [1, 2, 1], "c": ["a", None, "b"], "shown": [[7, 7, None], [], None]})

@@ -11,7 +11,7 @@ task holds a batch of rows and one user's list, whatever the bucket holds. What 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -156,7 +156,7 @@ class _Stream:
     stream: UserStream
     schema: pa.Schema
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Spark's batches of a partition, laid."""
         told = self.stream
         for batch in UserStream(told.user, told.kind, told.places, told.groups).lay(batches):
