@@ -51,6 +51,7 @@ class RestCatalog:
         careless: What a commit rests on is not looked at.
         keeps_tables: Nothing can be dropped.
         transactions: Says that it commits several tables at once, and does.
+        lossy: Of such a commit it leaves out the second change of a table, and says that it made it.
         refuses_transactions: It says so, and refuses to.
         unanswered: So many commits, of one table or several, are made and answered as if nobody knew.
         overloaded: So many commits are not made, and answered the same.
@@ -68,6 +69,7 @@ class RestCatalog:
     careless: bool = False
     keeps_tables: bool = False
     transactions: bool = False
+    lossy: bool = False
     refuses_transactions: bool = False
     unanswered: int = 0
     overloaded: int = 0
@@ -124,14 +126,14 @@ class RestCatalog:
                     return self._create(name, body)
                 case ("POST", "namespaces", name, "tables", table):
                     self.asked["commit"] += 1
-                    self._commit({(name, table): body})
+                    self._commit([((name, table), body)])
                     return self._loaded((name, table))
                 case ("POST", "transactions", "commit"):
                     self.asked["transaction"] += 1
                     if self.refuses_transactions:
                         raise _RefusedError(400, "BadRequestException", "one table at a time")
                     changes = ((c["identifier"], c) for c in body["table-changes"])
-                    self._commit({(named["namespace"][0], named["name"]): c for named, c in changes})
+                    self._commit([((named["namespace"][0], named["name"]), c) for named, c in changes])
                     return None
                 case (_, "namespaces", name, "tables", table):
                     return self._table(method, (name, table))
@@ -189,12 +191,15 @@ class RestCatalog:
         self._store(key)
         return self._loaded(key)
 
-    def _commit(self, bodies: Mapping[tuple[str, str], dict[str, Any]]) -> None:
+    def _commit(self, bodies: list[tuple[tuple[str, str], dict[str, Any]]]) -> None:
         """Commit to some tables at once, or to none of them."""
         if self.overloaded:
             self.overloaded -= 1
             raise _RefusedError(500, "InternalServerError", "too much to do")
-        changed = {key: self._changed(key, body) for key, body in bodies.items()}
+        changed: dict[tuple[str, str], Metadata] = {}
+        for key, body in bodies:
+            if not (self.lossy and key in changed):
+                changed[key] = self._changed(key, body, changed.get(key))
         self.tables.update(changed)
         for key in changed:
             self._store(key)
@@ -203,10 +208,10 @@ class RestCatalog:
             self.unanswered -= 1
             raise _RefusedError(504, "GatewayTimeout", "nobody knows")
 
-    def _changed(self, key: tuple[str, str], body: dict[str, Any]) -> Metadata:
+    def _changed(self, key: tuple[str, str], body: dict[str, Any], before: Metadata | None) -> Metadata:
         if key not in self.tables:
             raise _RefusedError(404, "NoSuchTableException", f"Table does not exist: {'.'.join(key)}")
-        changed = copy.deepcopy(self.tables[key])
+        changed = copy.deepcopy(before or self.tables[key])
         if not self.careless:
             for need in body["requirements"]:
                 _require(changed, need)

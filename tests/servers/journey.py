@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from dedup_storage import Lake, RawLog, connect
 from dedup_storage.cli import app
-from dedup_storage.config import CatalogType
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.faults import VARIABLE
@@ -45,9 +44,7 @@ def begin(lake: Lake) -> None:
     log = log_of(lake, 1)
     ds = lake.create(NAME, log.schema, log)
     ds.write(log, run_id="day-1", gate=False)
-    # Iceberg's own REST server takes all tables at once.
-    rest = lake.settings.format == "iceberg" and lake.settings.catalog.type is CatalogType.REST
-    os.environ[VARIABLE] = "publish:before-one-commit" if rest else "publish:after-pick-impressions"
+    os.environ[VARIABLE] = "publish:after-pick-impressions"
     ds.write(log_of(lake, 2), run_id="day-2", gate=False)
 
 

@@ -149,6 +149,20 @@ def test_whatever_becomes_of_the_commit_the_version_is_there_once(
     assert [v.version for v in ds.versions()] == list(range(1, 8))
 
 
+def test_a_catalog_that_loses_a_part_of_such_a_commit_is_found_out(
+    spark: SparkSession, serve: Serve, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Iceberg's own server does: a soak found a version on it that lacked a table."""
+    with caplog.at_level(logging.WARNING):
+        server, ds = served(serve, name, transactions=True, lossy=True)
+    assert [r.message for r in caplog.records if "lost a part of one that it said it had made" in r.message]
+    assert server.asked["transaction"] == 1
+    assert write(ds, 3) == 2
+    assert server.asked["transaction"] == 1
+    assert {table for _, table in server.tables} == {"requests", "impressions"}
+    holds(ds, [3])
+
+
 @pytest.mark.parametrize("transactions", [False, True])
 def test_a_replacement_that_fits_no_longer_is_refused_by_name(
     spark: SparkSession, serve: Serve, name: str, at: At, transactions: bool

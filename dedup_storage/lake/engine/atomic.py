@@ -123,7 +123,7 @@ class ChangesTogether:
     def __init__(self, spark: SparkSession, catalog: str) -> None:
         self._spark, self._catalog = spark, catalog
         self._jvm: Any = spark._jvm
-        self._begun: dict[str, Any] = {}
+        self._begun: list[tuple[str, Any]] = []
 
     @property
     def possible(self) -> bool:
@@ -133,7 +133,7 @@ class ChangesTogether:
     def change(self, table: str) -> AtomicChange:
         """A change of ``namespace.table`` as it is now; committed with the others, in the order of these calls."""
         java = _load(self._spark, f"{self._catalog}.{table}").newTransaction()
-        self._begun[table] = java
+        self._begun.append((table, java))
         return AtomicChange(self._jvm, java)
 
     def commit(self) -> None:
@@ -144,7 +144,7 @@ class ChangesTogether:
         """
         commits = self._jvm.java.util.ArrayList()
         catalog = self._jvm.org.apache.iceberg.catalog
-        for table, java in self._begun.items():
+        for table, java in self._begun:
             if not java.currentMetadata().changes().isEmpty():
                 identifier = catalog.TableIdentifier.parse(table)
                 commits.add(catalog.TableCommit.create(identifier, java.startMetadata(), java.currentMetadata()))

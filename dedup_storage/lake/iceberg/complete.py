@@ -56,7 +56,7 @@ class Completion:
         """
         anchor = meta.spec.anchor.name
         parts = self._parts(meta, version)
-        if len(parts) > 1 and self._one_commit.offered and self._one_commit.complete(meta.spec.name, parts):
+        if len(parts) > 1 and self._one_commit.usable(meta) and self._one_commit.complete(meta.spec.name, parts):
             reached(f"publish:after-tag-{anchor}")
             return
         for part in parts:

@@ -1,8 +1,10 @@
 """A decided version brought into all its tables by one commit, where a REST catalog offers that.
 
-The claim stays a commit of its own, before: a server that makes the changes of such a request one after the other, as
-Iceberg's own does, may stop in between. What it then leaves is a decided version that is complete in some tables, the
-anchor not among them, which whoever comes next completes. On a server that keeps its word nobody ever sees that.
+The claim stays a commit of its own, before, so that whoever comes next completes what was stopped.
+
+Not every server makes all of what it answers with "done". Iceberg's own one makes the changes of such a request one
+after the other, and leaves out, without a word, that of a table to which another commit came in between. The same
+happens there to the second of two changes of one table, so that is tried, once a dataset, in a table that goes again.
 
 The commit rests on all that was looked at: on main, on the version's tag and on the hold of every table. So it does
 what table after table would do, or nothing.
@@ -11,6 +13,7 @@ what table after table would do, or nothing.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Sequence
 
 from pyspark.sql import SparkSession
@@ -20,15 +23,25 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import ChangesTogether
 from dedup_storage.lake.iceberg.branch import came_first
 from dedup_storage.lake.iceberg.bring import Part, bring
-from dedup_storage.lake.iceberg.commit import offers_one_commit
-from dedup_storage.lake.iceberg.metadata import Lake
+from dedup_storage.lake.iceberg.commit import TableChange, change_table, offers_one_commit
+from dedup_storage.lake.iceberg.metadata import ONE_COMMIT, IcebergMetadata, Lake
 from dedup_storage.lake.retries import small_commits
-from dedup_storage.spark.errors import JAVA_ERRORS, is_conflict, is_trouble, java_class, root_message
+from dedup_storage.lake.sql import quoted
+from dedup_storage.spark.errors import (
+    JAVA_ERRORS,
+    commit_unknown,
+    is_conflict,
+    is_trouble,
+    java_class,
+    root_message,
+)
 
 __all__ = ["OneCommit"]
 
 _logger = logging.getLogger(__name__)
 _TRIES = 5
+_WHOLE, _LOSSY = "whole", "lossy"
+_PROBES = ("first", "second")
 # Answers of a server that offers such commits and makes none, or none of this kind: it has changed nothing.
 _REFUSALS = {
     "BadRequestException",
@@ -50,12 +63,45 @@ class OneCommit:
         self.spark, self.settings, self.lake = spark, settings, lake
         self._refused = False
 
-    @property
-    def offered(self) -> bool:
-        """Whether the catalog offers it, and has refused none of this process."""
+    def usable(self, meta: IcebergMetadata) -> bool:
+        """Whether the catalog offers it, loses nothing of it, and has refused none of this process."""
         if self._refused or self.settings.catalog.type is not CatalogType.REST:
             return False
-        return offers_one_commit(self.lake.catalog) and ChangesTogether(self.spark, self.settings.catalog.name).possible
+        if not offers_one_commit(self.lake.catalog):
+            return False
+        if not ChangesTogether(self.spark, self.settings.catalog.name).possible:
+            return False
+        dataset, known = meta.spec.name, meta.anchor.properties.get(ONE_COMMIT)
+        if known is None:
+            known = _WHOLE if self._loses_nothing(dataset) else _LOSSY
+            found = TableChange(set={ONE_COMMIT: known})
+            change_table(self.lake.catalog, (dataset, meta.spec.anchor.name), lambda _: found)
+        return known == _WHOLE
+
+    def _loses_nothing(self, dataset: str) -> bool:
+        """Whether of two changes of one table that the catalog makes in one commit both are there; what it refuses it
+        does not lose."""
+        name = f"_probe_{uuid.uuid4().hex[:8]}"
+        full = quoted(self.settings.catalog.name, dataset, name)
+        self.spark.sql(f"CREATE TABLE {full} (probe int) USING iceberg")
+        try:
+            together = ChangesTogether(self.spark, self.settings.catalog.name)
+            for key in _PROBES:
+                together.change(f"{dataset}.{name}").set_property(key, "1")
+            together.commit()
+            there = self.lake.catalog.load_table((dataset, name)).properties
+        except JAVA_ERRORS as error:
+            return not commit_unknown(error) and (is_conflict(error) or bool(java_class(error) & _REFUSALS))
+        finally:
+            self.spark.sql(f"DROP TABLE IF EXISTS {full} PURGE")
+        if not all(key in there for key in _PROBES):
+            _logger.warning(
+                "The catalog %s offers commits of several tables (transactions/commit) and lost a part of one that it "
+                "said it had made. Versions are published table after table.",
+                self.settings.catalog.name,
+            )
+            return False
+        return True
 
     def complete(self, dataset: str, parts: Sequence[Part]) -> bool:
         """Bring all parts in at once. ``False`` where that is not known to have happened: to be done, or looked up,

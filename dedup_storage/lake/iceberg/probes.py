@@ -156,7 +156,7 @@ class IcebergProbes:
 
     def _transactions(self) -> Finding | str:
         if offers_one_commit(self.lake.catalog):
-            return "offered, and used: other engines see a version in all tables at once"
+            return "offered, and used unless it loses a part: a first publication tries that"
         return Finding("not offered; a version is published table by table, and is seen as one", State.NOT_NEEDED)
 
     def _keys(self) -> Finding | str:
