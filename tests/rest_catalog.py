@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -50,10 +50,16 @@ class RestCatalog:
         newest_only: Of a table only main's newest snapshot is kept.
         careless: What a commit rests on is not looked at.
         keeps_tables: Nothing can be dropped.
-        transactions: Says that it commits several tables at once.
+        transactions: Says that it commits several tables at once, and does.
+        lossy: Of such a commit it leaves out the second change of a table, and says that it made it.
+        refuses_transactions: It says so, and refuses to.
+        unanswered: So many commits, of one table or several, are made and answered as if nobody knew.
+        overloaded: So many commits are not made, and answered the same.
+        before_commit: Called with the tables of each commit before anybody looks at it.
         config: Handed out with each table, such as keys of the store.
         tables: (namespace, name) -> metadata.
-        asked: What was asked -> how often: ``load``, ``commit``, ``list``, ….
+        asked: What was asked -> how often: ``load``, ``commit``, ``transaction``, ``list``, ….
+        mains: Main's snapshot of every table after each commit, in order.
     """
 
     folder: Path
@@ -63,11 +69,17 @@ class RestCatalog:
     careless: bool = False
     keeps_tables: bool = False
     transactions: bool = False
+    lossy: bool = False
+    refuses_transactions: bool = False
+    unanswered: int = 0
+    overloaded: int = 0
+    before_commit: Callable[[list[str]], None] | None = None
     config: Mapping[str, str] = field(default_factory=dict)
     tables: dict[tuple[str, str], Metadata] = field(default_factory=dict)
     places: dict[tuple[str, str], str] = field(default_factory=dict)
     namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
+    mains: list[dict[tuple[str, str], int | None]] = field(default_factory=list)
 
     def __enter__(self) -> RestCatalog:
         self._lock = threading.RLock()
@@ -86,6 +98,12 @@ class RestCatalog:
 
     def answer(self, method: str, path: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
         """What is answered to a request; the path is what follows ``/v1/``."""
+        if self.before_commit is not None and method == "POST":
+            match path:
+                case "transactions", "commit":
+                    self.before_commit([change["identifier"]["name"] for change in body["table-changes"]])
+                case "namespaces", _, "tables", table:
+                    self.before_commit([table])
         with self._lock:
             match (method, *path):
                 case ("GET", "config"):
@@ -108,7 +126,15 @@ class RestCatalog:
                     return self._create(name, body)
                 case ("POST", "namespaces", name, "tables", table):
                     self.asked["commit"] += 1
-                    return self._commit((name, table), body)
+                    self._commit([((name, table), body)])
+                    return self._loaded((name, table))
+                case ("POST", "transactions", "commit"):
+                    self.asked["transaction"] += 1
+                    if self.refuses_transactions:
+                        raise _RefusedError(400, "BadRequestException", "one table at a time")
+                    changes = ((c["identifier"], c) for c in body["table-changes"])
+                    self._commit([((named["namespace"][0], named["name"]), c) for named, c in changes])
+                    return None
                 case (_, "namespaces", name, "tables", table):
                     return self._table(method, (name, table))
                 case ("POST", "tables", "rename"):
@@ -165,10 +191,27 @@ class RestCatalog:
         self._store(key)
         return self._loaded(key)
 
-    def _commit(self, key: tuple[str, str], body: dict[str, Any]) -> dict[str, Any]:
+    def _commit(self, bodies: list[tuple[tuple[str, str], dict[str, Any]]]) -> None:
+        """Commit to some tables at once, or to none of them."""
+        if self.overloaded:
+            self.overloaded -= 1
+            raise _RefusedError(500, "InternalServerError", "too much to do")
+        changed: dict[tuple[str, str], Metadata] = {}
+        for key, body in bodies:
+            if not (self.lossy and key in changed):
+                changed[key] = self._changed(key, body, changed.get(key))
+        self.tables.update(changed)
+        for key in changed:
+            self._store(key)
+        self.mains.append({key: metadata.get("current-snapshot-id") for key, metadata in self.tables.items()})
+        if self.unanswered:
+            self.unanswered -= 1
+            raise _RefusedError(504, "GatewayTimeout", "nobody knows")
+
+    def _changed(self, key: tuple[str, str], body: dict[str, Any], before: Metadata | None) -> Metadata:
         if key not in self.tables:
             raise _RefusedError(404, "NoSuchTableException", f"Table does not exist: {'.'.join(key)}")
-        changed = copy.deepcopy(self.tables[key])
+        changed = copy.deepcopy(before or self.tables[key])
         if not self.careless:
             for need in body["requirements"]:
                 _require(changed, need)
@@ -184,9 +227,7 @@ class RestCatalog:
             newest = changed.get("current-snapshot-id")
             changed["snapshots"] = [s for s in changed["snapshots"] if s["snapshot-id"] == newest]
             changed["refs"] = {name: ref for name, ref in changed["refs"].items() if ref["snapshot-id"] == newest}
-        self.tables[key] = changed
-        self._store(key)
-        return self._loaded(key)
+        return changed
 
     def _store(self, key: tuple[str, str]) -> None:
         metadata = self.tables[key]

@@ -46,13 +46,19 @@ class Actors:
 
     def _run_settle(self, lake: Lake, actor: Actor) -> list[Successor]:
         version, done, again, *rest = actor.memory
+        at_once = self._at_once(lake, int(version), actor.at(str(again), *rest))  # type: ignore[call-overload]
         brought = self.protocol.complete_step(lake, int(version), int(done))  # type: ignore[call-overload]
         if brought is None:
             return [(lake, actor.at(str(again), *rest))]
         lake, done = brought
         if done == len(TABLES):
-            return [(lake, actor.at(str(again), *rest))]
-        return [(lake, actor.at("settle", version, done, again, *rest))]
+            return [*at_once, (lake, actor.at(str(again), *rest))]
+        return [*at_once, (lake, actor.at("settle", version, done, again, *rest))]
+
+    def _at_once(self, lake: Lake, version: int, after: Actor) -> list[Successor]:
+        """Where the catalog may, all tables by one commit."""
+        made = self.protocol.complete_at_once(lake, version) if self.protocol.one_commit else None
+        return [] if made is None else [(made, after)]
 
     def _run_undo(self, lake: Lake, actor: Actor) -> list[Successor]:
         version, done, again, *rest = actor.memory
@@ -135,6 +141,12 @@ class Actors:
     def _run_own(self, lake: Lake, actor: Actor) -> list[Successor]:
         """Complete the version that this run decided; what can never be completed is given up."""
         version, done = (int(value) for value in actor.memory)  # type: ignore[call-overload]
+        claim, table = lake.claim(version), lake.table(TABLES[done])
+        if not self.protocol.compares and claim is not None and table.ref(f"v{version}") is None:
+            staged = table.ref(f"hold-{claim[1]}")
+            if staged is not None:
+                return [(lake, actor.at("unseen", version, done, table.main, staged))]
+        at_once = self._at_once(lake, version, actor.end("published"))
         try:
             brought = self.protocol.complete_step(lake, version, done)
         except Stuck:
@@ -144,7 +156,20 @@ class Actors:
         if brought is None:
             return [(lake, actor.end("given up"))]
         lake, done = brought
-        return [(lake, actor.end("published") if done == len(TABLES) else actor.at("own", version, done))]
+        return [*at_once, (lake, actor.end("published") if done == len(TABLES) else actor.at("own", version, done))]
+
+    def _run_unseen(self, lake: Lake, actor: Actor) -> list[Successor]:
+        """Commit what was looked at before, where main and the version's tag are as they were."""
+        version, done, main, staged = actor.memory
+        name, tag = TABLES[int(done)], f"v{version}"  # type: ignore[call-overload]
+        table = lake.table(name)
+        picked = table.picked(int(staged)) if table.main == main and table.ref(tag) is None else None  # type: ignore[call-overload]
+        if picked is None:
+            return [(lake, actor.at("own", version, done))]
+        brought, tip = picked
+        lake = lake.put(name, brought.tagged(tag, tip).untagged(f"hold-{self._attempt(actor)}"))
+        after = int(done) + 1  # type: ignore[call-overload]
+        return [(lake, actor.end("published") if after == len(TABLES) else actor.at("own", version, after))]
 
     def _run_give_up(self, lake: Lake, actor: Actor) -> list[Successor]:
         version = int(actor.memory[0])  # type: ignore[call-overload]

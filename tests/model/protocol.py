@@ -41,9 +41,20 @@ class Actor:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which protocol the actors keep."""
+    """Which protocol the actors keep.
+
+    Attributes:
+        holds: Staged snapshots are held.
+        one_commit: The catalog may commit all tables of a decided version at once. Any actor may find that it does, or
+            that it refuses: then it goes on table after table. A server that stops halfway does what a run does that
+            is killed there.
+        compares: A commit that takes a hold away rests on it. Off is a REST catalog before commits said so: it compares
+            only the references that are set, and what lies between an actor's look and its commit goes unseen.
+    """
 
     holds: bool = True
+    one_commit: bool = False
+    compares: bool = True
 
     # -- completing ---------------------------------------------------------------------------------------------------
 
@@ -74,6 +85,22 @@ class Protocol:
             assert result is not None
         table, tip = result
         return lake.put(name, table.tagged(tag, tip).untagged(hold)), done + 1
+
+    def complete_at_once(self, lake: Lake, version: int) -> Lake | None:
+        """Bring every member in by one commit that rests on all of them; ``None`` where it cannot be made."""
+        for done in range(len(TABLES)):
+            name, claim = TABLES[done], lake.claim(version)
+            assert claim is not None
+            table, hold = lake.table(name), f"hold-{claim[1]}"
+            if table.ref(f"v{version}") is not None:
+                continue
+            staged = table.ref(hold)
+            picked = None if staged is None else table.picked(staged)
+            if picked is None:
+                return None
+            table, tip = picked
+            lake = lake.put(name, table.tagged(f"v{version}", tip).untagged(hold))
+        return lake
 
     def _complete_former(self, lake: Lake, name: str, claim: tuple, before: int | None) -> Lake:  # type: ignore[type-arg]
         version, attempt = claim[0], claim[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sys
 import tempfile
 import threading
 import urllib.request
@@ -162,7 +163,13 @@ def _guarded(port: int, place: dict[str, str]) -> Iterator[RestCatalog]:
         def log_message(self, format: str, *arguments: object) -> None:
             """Nothing."""
 
-    with ThreadingHTTPServer((HOST, 0), Guard) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Clients may be killed in the middle of a request."""
+            if not isinstance(sys.exception(), ConnectionError):
+                super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+    with Server((HOST, 0), Guard) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:

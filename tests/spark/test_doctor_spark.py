@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
-from dedup_storage.config import CatalogSettings, Settings
+from dedup_storage.config import Settings
 from dedup_storage.doctor.examine import examine
 from dedup_storage.errors import ConfigError
 from dedup_storage.lake.catalogs import open_admin
-from dedup_storage.lake.iceberg.publish import Publisher
 from dedup_storage.lake.probing import Probe
 from dedup_storage.lake.session import get_spark
-from tests.rest_catalog import RestCatalog
 from tests.spark.backfilling import log, make
+from tests.spark.conftest import Serve
 from tests.spark.helpers import same_rows
 
 # Probes that need Spark, and how they end where everything is there.
@@ -30,10 +26,6 @@ ICEBERG = {
     "Spark: tag and property in one commit": "ok", "Spark: two writers": "ok", "Spark: cherry-pick": "ok",
     "rows read without Spark": "ok", "joins: inside buckets": "ok",
 }  # fmt: skip
-ROUND_TRIPS = {
-    "write": {"config": 1, "load": 37, "commit": 7, "list": 5},
-    "publication": {"load": 17, "commit": 3, "list": 4},
-}
 DELTA = {**ENGINES, **JOINS, "Spark: Delta table": "ok"}
 
 
@@ -74,27 +66,6 @@ def test_the_local_lakes(
         assert found["Spark: Delta table"].found == "64 rows staged, committed once, read with Spark and without"
 
 
-Serve = Callable[..., tuple[RestCatalog, Settings]]
-
-
-@pytest.fixture
-def serve(settings: Settings, tmp_path: Path, name: str) -> Iterator[Serve]:
-    """Starts a REST catalog and gives the settings of a lake in it."""
-    servers: list[RestCatalog] = []
-
-    def serving(**flaws: Any) -> tuple[RestCatalog, Settings]:
-        server = RestCatalog(tmp_path / "rest", **flaws).__enter__()
-        servers.append(server)
-        catalog = CatalogSettings(name=f"rest_{name}", type="rest", uri=server.uri)
-        quality = settings.quality.model_copy(update={"docs": str(tmp_path / "verdicts")})
-        update = {"warehouse": str(tmp_path / "rest"), "catalog": catalog, "quality": quality}
-        return server, settings.model_copy(update=update)
-
-    yield serving
-    for server in servers:
-        server.__exit__()
-
-
 @pytest.mark.parametrize(
     ("flaw", "reason"),
     [
@@ -131,9 +102,7 @@ def test_a_catalog_that_looks_at_nothing_is_found_out(spark: SparkSession, serve
 
 
 @pytest.mark.long
-def test_a_rest_catalog_that_keeps_everything(
-    spark: SparkSession, serve: Serve, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rest_catalog_that_keeps_everything(spark: SparkSession, serve: Serve, name: str) -> None:
     server, lake = serve()
     found = probed(lake)
     assert states(found) == ICEBERG
@@ -142,16 +111,3 @@ def test_a_rest_catalog_that_keeps_everything(
     same_rows(ds.logs(), log(spark, [1, 2]).frame)
     assert {key[1] for key in server.tables} == {"requests", "impressions"}
     assert open_admin(lake).datasets() == [name]
-    # Round trips of an append, and of its publication alone; docs/operations.md shows them.
-    publish, published = Publisher.publish, Counter[str]()
-
-    def counted(*given: Any, **named: Any) -> int:
-        before = server.asked.copy()
-        version = publish(*given, **named)
-        published.update(server.asked - before)
-        return version
-
-    monkeypatch.setattr(Publisher, "publish", counted)
-    before = server.asked.copy()
-    assert ds.write(log(spark, [3], 500), run_id="more", gate=False).version == 2
-    assert {"write": dict(server.asked - before), "publication": dict(published)} == ROUND_TRIPS

@@ -3,6 +3,9 @@
 Iceberg's transactions look at the table when they begin. Their changes of references are not made again on a later
 state: where another commit came first, the whole transaction fails with ``CommitFailedException`` and changes nothing.
 So whatever is read of a change before it is committed still holds when it is.
+
+A REST catalog compares less: of the references, those alone that a commit sets. There a change says what else it rests
+on (``rest_on``); what it takes away it always rests on.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-__all__ = ["AtomicChange", "atomic_change"]
+from dedup_storage.lake.engine.java import has_method
+
+__all__ = ["AtomicChange", "ChangesTogether", "atomic_change"]
 
 _MAIN = "main"
 
@@ -85,8 +90,17 @@ class AtomicChange:
         there = self.ref(name) is not None
         (change.replaceTag if there else change.createTag)(name, snapshot_id).commit()
 
+    def rest_on(self, *names: str) -> None:
+        """Have the commit refused where one of some tags that are there names another snapshot by then, or is gone."""
+        for name in names:
+            snapshot_id = self.ref(name)
+            # Set as it was, so that it is compared; each step alone, since Iceberg sends nothing for the two together.
+            self._java.manageSnapshots().removeTag(name).commit()
+            self._java.manageSnapshots().createTag(name, snapshot_id).commit()
+
     def untag(self, *names: str) -> None:
-        """Remove names that are there."""
+        """Remove tags that are there, unless one of them names another snapshot by then, or is gone."""
+        self.rest_on(*names)
         change = self._java.manageSnapshots()
         for name in names:
             change = change.removeTag(name)
@@ -96,6 +110,56 @@ class AtomicChange:
         """Set a table property, or remove it."""
         change = self._java.updateProperties()
         (change.remove(key) if value is None else change.set(key, value)).commit()
+
+
+class ChangesTogether:
+    """Changes of several tables as one commit of a REST catalog that offers it: all of them are made, or none.
+
+    Args:
+        spark: Session with its catalog.
+        catalog: The catalog's name.
+    """
+
+    def __init__(self, spark: SparkSession, catalog: str) -> None:
+        self._spark, self._catalog = spark, catalog
+        self._jvm: Any = spark._jvm
+        self._begun: list[tuple[str, Any]] = []
+
+    @property
+    def possible(self) -> bool:
+        """Whether the session's client of the catalog has such commits; whether the server has is another question."""
+        return has_method(self._client(), "commitTransaction")
+
+    def change(self, table: str) -> AtomicChange:
+        """A change of ``namespace.table`` as it is now; committed with the others, in the order of these calls."""
+        java = _load(self._spark, f"{self._catalog}.{table}").newTransaction()
+        self._begun.append((table, java))
+        return AtomicChange(self._jvm, java)
+
+    def commit(self) -> None:
+        """Commit what was changed.
+
+        Raises:
+            Py4JJavaError: with ``CommitFailedException`` where another commit came first.
+        """
+        commits = self._jvm.java.util.ArrayList()
+        catalog = self._jvm.org.apache.iceberg.catalog
+        for table, java in self._begun:
+            if not java.currentMetadata().changes().isEmpty():
+                identifier = catalog.TableIdentifier.parse(table)
+                commits.add(catalog.TableCommit.create(identifier, java.startMetadata(), java.currentMetadata()))
+        if not commits.isEmpty():
+            self._client().commitTransaction(commits)
+
+    def _client(self) -> Any:
+        util = self._jvm.org.apache.iceberg.spark.Spark3Util
+        return util.loadIcebergCatalog(self._spark._jsparkSession, self._catalog)
+
+
+def _load(spark: SparkSession, name: str) -> Any:
+    """Iceberg's ``Table`` as it is now; the name is ``catalog.namespace.table``."""
+    util = spark._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr]
+    return util.loadIcebergTable(spark._jsparkSession, name)
 
 
 @contextmanager
@@ -111,6 +175,6 @@ def atomic_change(spark: SparkSession, name: str) -> Iterator[AtomicChange]:
             snapshot cannot be brought onto main, ``CommitStateUnknownException`` where the catalog did not answer.
     """
     jvm: Any = spark._jvm
-    java = jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(spark._jsparkSession, name).newTransaction()
+    java = _load(spark, name).newTransaction()
     yield AtomicChange(jvm, java)
     java.commitTransaction()

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.table import Table
 
-__all__ = ["TableChange", "change_table", "commit_change", "commits", "require_commits"]
+__all__ = ["TableChange", "change_table", "commit_change", "commits", "offers_one_commit", "require_commits"]
 
 _COMMITTING = (CatalogType.SQLITE, CatalogType.JDBC, CatalogType.REST)
+_TRANSACTIONS = "transactions/commit"
 _KEPT_METADATA = 100
 _VERSION = re.compile(r"(?:^|/)v?(\d+)[^/]*$")
 
@@ -54,6 +55,13 @@ class TableChange:
 def commits(settings: Settings) -> bool:
     """Whether tables of a catalog can be changed without Spark."""
     return settings.catalog.type in _COMMITTING
+
+
+def offers_one_commit(catalog: Catalog) -> bool:
+    """Whether a catalog says that it commits to several tables at once."""
+    # Of what the server's configuration says, PyIceberg shows only what it uses itself.
+    offered = getattr(catalog, "_supported_endpoints", ())
+    return any(_TRANSACTIONS in str(endpoint) for endpoint in offered)
 
 
 def require_commits(settings: Settings, what: str) -> None:

@@ -1,4 +1,5 @@
-"""Completes a decided Iceberg version: each table's held snapshot onto main, tagged, its hold gone, in one commit.
+"""Completes a decided Iceberg version: each table's held snapshot onto main, tagged, its hold gone, in one commit; that
+of all tables at once where the catalog offers it.
 
 Whoever meets a decided version may complete it, and several may at once. What a table gets is named by the claim and
 held; nothing is ever taken from the version before in its place. A table whose tag is there is complete.
@@ -18,9 +19,11 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import atomic_change
 from dedup_storage.lake.engine.iceberg import IcebergTable
 from dedup_storage.lake.iceberg.branch import came_first, load_java
+from dedup_storage.lake.iceberg.bring import Part, bring
 from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, deciding_attempt, hold_tag, newest_staged
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
-from dedup_storage.lake.iceberg.snapshots import NO_GROUP, STANDS_FOR, ancestors, snapshot_summary
+from dedup_storage.lake.iceberg.one_commit import OneCommit
+from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, snapshot_summary, tags
 from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import TAKE_IN, UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError
@@ -43,6 +46,7 @@ class Completion:
 
     def __init__(self, spark: SparkSession, settings: Settings, lake: Lake) -> None:
         self.spark, self.settings, self.lake = spark, settings, lake
+        self._one_commit = OneCommit(spark, settings, lake)
 
     def complete(self, meta: IcebergMetadata, version: int) -> None:
         """Bring a decided version's snapshots onto main, the anchor last.
@@ -50,100 +54,85 @@ class Completion:
         Raises:
             StuckPublicationError: a member is gone, or fits main no longer.
         """
+        anchor = meta.spec.anchor.name
+        parts = self._parts(meta, version)
+        if len(parts) > 1 and self._one_commit.usable(meta) and self._one_commit.complete(meta.spec.name, parts):
+            reached(f"publish:after-tag-{anchor}")
+            return
+        for part in parts:
+            if not self._bring(meta, part):
+                return  # given up meanwhile
+            reached(f"publish:after-{'tag' if part.name == anchor else 'pick'}-{part.name}")
+
+    def _parts(self, meta: IcebergMetadata, version: int) -> list[Part]:
         facts, anchor = meta.claim(version), meta.spec.anchor.name
         attempt = deciding_attempt(meta, version) or ""
         members = meta.members(version) or self._unnamed(meta, version, attempt, facts)
         before = meta.snapshots(members.parent) if members.parent else {}
-        for name in (*sorted(n for n in members.tables if n != anchor), anchor):
-            member = members.staged.get(name)
-            if member is None:
-                self._keep(meta, name, version, before[name])
-            else:
-                back = facts.get("kind") == "rollback" or (facts.get("kind") == TAKE_IN and name != anchor)
-                if not self._bring(meta, name, version, member, attempt, back=back, fresh=name not in before):
-                    return  # given up meanwhile
-            # The anchor's tag is the version.
-            reached(f"publish:after-{'tag' if name == anchor else 'pick'}-{name}")
+        back = {
+            name: facts.get("kind") == "rollback" or (facts.get("kind") == TAKE_IN and name != anchor)
+            for name in members.staged
+        }
+        return [
+            Part(name, version, attempt, members.staged.get(name), before.get(name), back.get(name, False))
+            # The anchor last: its tag is the version.
+            for name in (*sorted(n for n in members.tables if n != anchor), anchor)
+        ]
 
-    def _keep(self, meta: IcebergMetadata, name: str, version: int, snapshot_id: int) -> None:
-        """Tag what a table had before: the version leaves it alone."""
-
-        def keep() -> None:
-            with atomic_change(self.spark, self._full(meta, name)) as change:
-                if change.ref(version_tag(version)) is None:
-                    change.tag(version_tag(version), snapshot_id)
-
-        self._until_first(keep, meta, name, version)
-
-    def _bring(
-        self, meta: IcebergMetadata, name: str, version: int, member: Member, attempt: str, *, back: bool, fresh: bool
-    ) -> bool:
-        """Bring a member onto main, once; ``False`` where the version was given up meanwhile."""
+    def _bring(self, meta: IcebergMetadata, part: Part) -> bool:
+        """Bring a part into its table, once; ``False`` where the version was given up meanwhile."""
         found = True
 
-        def bring() -> None:
+        def once() -> None:
             nonlocal found
-            found = self._bring_once(meta, name, version, member, attempt, back=back, fresh=fresh)
+            found = self._bring_once(meta, part)
 
-        self._until_first(bring, meta, name, version)
+        self._until_first(once, meta, part.name, part.version)
         return found
 
-    def _bring_once(
-        self, meta: IcebergMetadata, name: str, version: int, member: Member, attempt: str, *, back: bool, fresh: bool
-    ) -> bool:
-        tag, hold, kept = version_tag(version), hold_tag(attempt), back_tag(attempt)
-        staged: int | None = None
+    def _bring_once(self, meta: IcebergMetadata, part: Part) -> bool:
         try:
-            with atomic_change(self.spark, self._full(meta, name)) as change:
-                if change.ref(tag) is not None:
-                    return True
-                staged = change.ref(kept if back else hold)
-                if staged is not None:
-                    if back:
-                        change.set_main(staged)
-                    elif fresh and change.holds_files():
-                        # The version before does not have the table: what is on main is of versions rolled back.
-                        change.empty(NO_GROUP)
-                    tip = staged if back else change.pick(staged)
-                    change.tag(tag, tip)
-                    change.untag(*(held for held in (hold, kept) if change.ref(held) is not None))
+            with atomic_change(self.spark, self._full(meta, part.name)) as change:
+                found = bring(change, part)
         except JAVA_ERRORS as error:
             if came_first(error):
                 raise LostRaceError(root_message(error)) from error
-            if staged is None or not java_class(error) & _UNFIT:
+            if part.member is None or not java_class(error) & _UNFIT:
                 raise
-            if not self._reapplied(meta, name, version, member, staged, attempt):
-                raise self._stuck(meta, name, version, "it fits the table no longer", root_message(error)) from error
+            if not self._reapplied(meta, part, part.member):
+                why = "it fits the table no longer"
+                raise self._stuck(meta, part.name, part.version, why, root_message(error)) from error
             raise LostRaceError("staged again on what compaction left") from error
-        if staged is not None:
+        if found:
             return True
-        if version in self.lake.load(meta.spec.name).abandoned:
+        if part.version in self.lake.load(meta.spec.name).abandoned:
             return False
-        raise self._stuck(meta, name, version, "it is held no longer", f"no tag {kept if back else hold}")
+        raise self._stuck(meta, part.name, part.version, "it is held no longer", f"no tag {part.hold}")
 
-    def _reapplied(
-        self, meta: IcebergMetadata, name: str, version: int, member: Member, staged: int, attempt: str
-    ) -> bool:
+    def _reapplied(self, meta: IcebergMetadata, part: Part, member: Member) -> bool:
         """Fit a member to a main that other commits moved since: mark one that is there already as held by main, or
         stage a replacement again where only compaction came between. ``False`` where neither can be."""
+        name = part.name
         table = self.lake.catalog.load_table((meta.spec.name, name))
+        staged = tags(table).get(part.hold)
+        if staged is None:
+            raise LostRaceError("brought in, or given up, by another writer")
         holder = _holder(table, staged)
-        hold, tag = hold_tag(attempt), version_tag(version)
         if holder is not None:
             # Brought by a release that tagged in a commit of its own, and stopped before it.
             with atomic_change(self.spark, self._full(meta, name)) as change:
-                if change.ref(tag) is None and change.ref(hold) == staged:
-                    change.tag(tag, holder)
-                    change.untag(hold)
+                if change.ref(part.tag) is None and change.ref(part.hold) == staged:
+                    change.tag(part.tag, holder)
+                    change.untag(part.hold)
             return True
         newer = _newer(table, meta.snapshots(meta.current).get(name))
         if member.replaced is None or newer is None or not _compactions(newer):
             return False
         stage_again(self._java(meta, name), meta.spec, table, staged, (member.replaced, member.buckets))
-        anew = newest_staged(self.lake.catalog.load_table((meta.spec.name, name)), attempt)
+        anew = newest_staged(self.lake.catalog.load_table((meta.spec.name, name)), part.attempt)
         with atomic_change(self.spark, self._full(meta, name)) as change:
-            if anew is not None and change.ref(hold) == staged:
-                change.tag(hold, anew.snapshot_id)
+            if anew is not None and change.ref(part.hold) == staged:
+                change.tag(part.hold, anew.snapshot_id)
         return True
 
     def _unnamed(self, meta: IcebergMetadata, version: int, attempt: str, facts: Mapping[str, str]) -> Members:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from pyspark.sql import DataFrame, SparkSession
 
-from dedup_storage.config import Settings
+from dedup_storage.config import CatalogType, Settings
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import AtomicChange, atomic_change
 from dedup_storage.lake.history import DatasetMetadata
@@ -58,15 +58,27 @@ class Expiry:
 
     def _unname(self, version: int) -> None:
         """Take the name that makes a version, unless something else names its snapshot by then."""
-        place = f"{self.settings.catalog.name}.{self.spec.name}.{self.spec.anchor.name}"
+        place, tag = f"{self.settings.catalog.name}.{self.spec.name}.{self.spec.anchor.name}", version_tag(version)
+        taken: int | None = None
 
         def untag() -> None:
+            nonlocal taken
             # Looked at and removed in one commit: nobody can pin the version in between.
             with atomic_change(self.spark, place) as change:
-                if _is_free(change, version_tag(version)):
-                    change.untag(version_tag(version))
+                named = change.ref(tag)
+                if named is not None and _is_free(change.names(named)):
+                    change.untag(tag)
+                    taken = named
+
+        def put_back() -> None:
+            # A REST catalog compares no names that a commit does not set: there somebody can, and kept the snapshot.
+            with atomic_change(self.spark, place) as change:
+                if taken is not None and change.ref(tag) is None and not _is_free(change.names(taken)):
+                    change.tag(tag, taken)
 
         commit_again(untag)
+        if taken is not None and self.settings.catalog.type is CatalogType.REST:
+            commit_again(put_back)
 
     def remember(self, meta: DatasetMetadata, versions: Iterable[int]) -> None:
         """Keep what versions say of their runs apart from the snapshots that said it, and let these go."""
@@ -148,13 +160,10 @@ class Expiry:
         raise AssertionError("unreachable: tenacity reraises")
 
 
-def _is_free(change: AtomicChange, name: str) -> bool:
-    """Whether a version's tag is there, and nothing but versions, main and branches names its snapshot."""
-    snapshot_id = change.ref(name)
-    if snapshot_id is None:
-        return False
-    names = (other for other in change.names(snapshot_id) if not VERSION_OF_TAG.fullmatch(other))
-    return not any(other != MAIN and not other.startswith(BRANCH_PREFIX) for other in names)
+def _is_free(names: Iterable[str]) -> bool:
+    """Whether nothing but versions, main and branches is among a snapshot's names."""
+    others = (name for name in names if not VERSION_OF_TAG.fullmatch(name))
+    return all(other == MAIN or other.startswith(BRANCH_PREFIX) for other in others)
 
 
 def _gone(error: BaseException) -> bool:

@@ -67,6 +67,8 @@ MEMBERS_PREFIX, ABANDONED_PREFIX = PROPERTY_PREFIX + "members.", PROPERTY_PREFIX
 DESCRIBED_PREFIX = SPEC_PROPERTY + "."
 # Of the anchor table: what is kept of an erasure, by its run.
 ERASURE_PREFIX = PROPERTY_PREFIX + "erasure."
+# Of the anchor table: whether its catalog makes all of a commit of several tables; found out once a dataset.
+ONE_COMMIT = PROPERTY_PREFIX + "one-commit"
 # What stands in an anchor table in place of the dataset's description while it is dropped or renamed, as JSON.
 DROPPED, RENAMED = PROPERTY_PREFIX + "dropped", PROPERTY_PREFIX + "renamed"
 

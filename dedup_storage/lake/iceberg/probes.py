@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dedup_storage.config import CatalogType, Settings
 from dedup_storage.lake.folders import delete_folder
 from dedup_storage.lake.iceberg.catalog import CATALOG_FILE, pyiceberg_properties
-from dedup_storage.lake.iceberg.commit import TableChange, commit_change, commits
+from dedup_storage.lake.iceberg.commit import TableChange, commit_change, commits, offers_one_commit
 from dedup_storage.lake.iceberg.jars import jars_needed
 from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.lake.iceberg.snapshots import tags
@@ -37,7 +37,6 @@ __all__ = ["ANSWERS", "IcebergProbes", "jars_needed", "open_probes"]
 
 ANSWERS, NAMESPACE, TABLE = "catalog answers", "catalog: namespace", "catalog: table"
 TAGS = "catalog: tags and snapshots"
-_TRANSACTIONS = "transactions/commit"
 # What a catalog hands out with a table, by the part of the key that says so, and when it ends.
 _HANDED_OUT = ("s3.access-key-id", "s3.secret-access-key", "s3.session-token", "gcs.oauth2.token", "adls.sas-token")
 _UNTIL = "expires-at"
@@ -156,9 +155,8 @@ class IcebergProbes:
         return Finding("both were told that they came first", State.MISSING, _SWAP_REMEDY)
 
     def _transactions(self) -> Finding | str:
-        offered = {str(endpoint) for endpoint in getattr(self.lake.catalog, "_supported_endpoints", ())}
-        if any(_TRANSACTIONS in endpoint for endpoint in offered):
-            return "offered"
+        if offers_one_commit(self.lake.catalog):
+            return "offered, and used unless it loses a part: a first publication tries that"
         return Finding("not offered; a version is published table by table, and is seen as one", State.NOT_NEEDED)
 
     def _keys(self) -> Finding | str:

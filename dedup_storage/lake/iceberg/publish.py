@@ -9,7 +9,7 @@ publish version N:
    that names the members: each table's staged snapshot, its rows and files; where the dataset has other columns from
    here on, its description too. The catalog lets exactly one writer create a tag, so this decides the version;
 4. bring each member onto main (Iceberg's cherry-pick) and tag it ``v<N>``, in one commit that takes its hold away; the
-   anchor last (``complete``).
+   anchor last (``complete``). Where a REST catalog offers it, that is one commit for all of them (``one_commit``).
 
 Steps 1 and 4 are the same code, safe to repeat and safe to run twice at once: a crash after 3 is finished by the
 next run, whoever it is; a crash before 3 leaves only what is held, which maintenance lets go after some days. A version
@@ -81,7 +81,12 @@ class Publisher(PublisherBase[IcebergMetadata]):
                 raise LostRaceError(root_message(error)) from error
             raise
         reached("publish:after-claim")
-        self.complete(self.lake.load(spec.name), version)
+        meta = self.lake.load(spec.name)
+        if version in meta.abandoned and claim_tag(version) in tags(meta.anchor):
+            # Another claim came and was given up just before ours: a REST catalog compares no properties.
+            self.untag(spec.name, spec.anchor.name, claim_tag(version))
+            raise LostRaceError(f"version {version} was decided by another run, and given up")
+        self.complete(meta, version)
         return version
 
     def _members(self, meta: IcebergMetadata, run: Run, members: Sequence[str]) -> Members:
@@ -161,6 +166,7 @@ class Publisher(PublisherBase[IcebergMetadata]):
                 raise LostRaceError(f"version {version} was decided by another run")
             if staged is None:
                 raise LostRaceError("the run was given up, or another writer came first")
+            change.rest_on(hold_tag(run.attempt))
             change.tag(claim, staged)
             change.set_property(MEMBERS_PREFIX + tag, members.to_json())
             if run.described is not None:

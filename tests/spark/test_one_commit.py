@@ -1,0 +1,246 @@
+"""Publications on a REST catalog: all tables by one commit where it offers that, and what else may happen to them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from dedup_storage import faults
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep import Policy
+from dedup_storage.errors import ConflictError, StorageError
+from dedup_storage.lake.iceberg.commit import TableChange, commit_change
+from dedup_storage.lake.iceberg.metadata import Lake, tags
+from dedup_storage.lake.iceberg.publish import Publisher
+from dedup_storage.lake.session import get_spark
+from tests.rest_catalog import RestCatalog
+from tests.spark.backfilling import log, make
+from tests.spark.conftest import Serve
+from tests.spark.helpers import multiset
+
+pytestmark = pytest.mark.crash
+
+# Of an append to two tables, and of its publication alone; docs/operations.md shows them.
+ROUND_TRIPS = {
+    False: {
+        "write": {"config": 1, "load": 37, "commit": 7, "list": 5},
+        "publication": {"load": 17, "commit": 3, "list": 4},
+    },
+    True: {
+        "write": {"config": 1, "load": 35, "commit": 5, "transaction": 1, "list": 5},
+        "publication": {"load": 15, "commit": 1, "transaction": 1, "list": 4},
+    },
+}
+TOGETHER = "publish:before-one-commit"
+At = Callable[[str, Callable[[], object]], None]
+
+
+class Killed(BaseException):
+    """What a run that is killed does not come back from."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> At:
+    """Do something once when a point is reached."""
+
+    def arranged(point: str, action: Callable[[], object]) -> None:
+        def watch(reached: str) -> None:
+            if reached == point:
+                monkeypatch.setattr(faults, "watcher", None)
+                action()
+
+        monkeypatch.setattr(faults, "watcher", watch)
+
+    return arranged
+
+
+def served(serve: Serve, name: str, **flaws: Any) -> tuple[RestCatalog, Dataset]:
+    """A catalog, and a dataset with version 1 in it."""
+    server, lake = serve(**flaws)
+    return server, make(get_spark(lake), lake, name)
+
+
+def write(ds: Dataset, number: int, **more: Any) -> int:
+    """Write a day with requests of its own; the run's id names it."""
+    raw = log(ds.spark, [number], 100 * number)
+    return ds.write(raw, run_id=f"day-{number}", gate=False, **more).version
+
+
+def holds(ds: Dataset, days: list[int]) -> None:
+    """Each of the days is there once, beside the two of ``make``, and all of the version is as it was published."""
+    expected = multiset(log(ds.spark, [1, 2]).frame)
+    for number in days:
+        expected += multiset(log(ds.spark, [number], 100 * number).frame)
+    assert multiset(ds.logs()) == expected
+    assert ds.check().passed
+    assert ds.publication.status().runs == ()
+
+
+def mains(server: RestCatalog, name: str) -> list[tuple[int | None, ...]]:
+    """What main has been in all tables, in order: what another engine could see."""
+    seen = [tuple(state[name, table] for table in ("requests", "impressions")) for state in server.mains]
+    return [state for state, former in zip(seen[1:], seen, strict=False) if state != former]
+
+
+@pytest.mark.parametrize("transactions", [False, True])
+def test_round_trips_and_what_other_engines_see(
+    spark: SparkSession, serve: Serve, name: str, monkeypatch: pytest.MonkeyPatch, transactions: bool
+) -> None:
+    server, ds = served(serve, name, transactions=transactions)
+    publish, published = Publisher.publish, Counter[str]()
+
+    def counted(*given: Any, **named: Any) -> int:
+        before = server.asked.copy()
+        version = publish(*given, **named)
+        published.update(server.asked - before)
+        return version
+
+    monkeypatch.setattr(Publisher, "publish", counted)
+    before = server.asked.copy()
+    server.mains.clear()
+    assert write(ds, 3) == 2
+    assert {"write": dict(server.asked - before), "publication": dict(published)} == ROUND_TRIPS[transactions]
+    holds(ds, [3])
+    ds.rollback(1)
+    holds(ds, [])
+    whole = [tuple(ds.metadata().snapshots(v)[t] for t in ("requests", "impressions")) for v in (2, 3)]
+    if transactions:
+        assert mains(server, name) == whole
+    else:
+        # Table after table: main of each is a version's, and for a moment not the same one's.
+        assert [state for state in mains(server, name) if state in whole] == whole
+        assert len(mains(server, name)) == 2 * len(whole)
+
+
+def test_whatever_becomes_of_the_commit_the_version_is_there_once(
+    spark: SparkSession, serve: Serve, name: str, at: At, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, ds = served(serve, name, transactions=True)
+    # Killed before it, and completed by the next run; killed after it, and found.
+    for number, point in ((3, TOGETHER), (4, "publish:after-tag-requests")):
+        at(point, kill)
+        with pytest.raises(Killed):
+            write(ds, number)
+        assert [v.version for v in ds.versions()] == list(range(1, 2 if point == TOGETHER else 4))
+        assert write(ds, number) == number - 1
+
+    # The catalog made it and did not say so; did not make it and said as little.
+    for number, flaw in ((5, "unanswered"), (6, "overloaded")):
+        at(TOGETHER, lambda flaw=flaw: setattr(server, flaw, 1))  # type: ignore[misc]
+        assert write(ds, number) == number - 1
+
+    # It refuses what it offers: table after table from then on, and it is not asked again.
+    server.refuses_transactions = True
+    asked = server.asked["transaction"]
+    with caplog.at_level(logging.WARNING):
+        assert (write(ds, 7), write(ds, 8)) == (6, 7)
+    assert server.asked["transaction"] == asked + 1
+    assert [r.message for r in caplog.records if "refused one: Malformed request: one table at a time" in r.message]
+    holds(ds, [3, 4, 5, 6, 7, 8])
+    assert [v.version for v in ds.versions()] == list(range(1, 8))
+
+
+def test_a_catalog_that_loses_a_part_of_such_a_commit_is_found_out(
+    spark: SparkSession, serve: Serve, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Iceberg's own server does: a soak found a version on it that lacked a table."""
+    with caplog.at_level(logging.WARNING):
+        server, ds = served(serve, name, transactions=True, lossy=True)
+    assert [r.message for r in caplog.records if "lost a part of one that it said it had made" in r.message]
+    assert server.asked["transaction"] == 1
+    assert write(ds, 3) == 2
+    assert server.asked["transaction"] == 1
+    assert {table for _, table in server.tables} == {"requests", "impressions"}
+    holds(ds, [3])
+
+
+@pytest.mark.parametrize("transactions", [False, True])
+def test_a_replacement_that_fits_no_longer_is_refused_by_name(
+    spark: SparkSession, serve: Serve, name: str, at: At, transactions: bool
+) -> None:
+    """Another tool commits between the look at the tables and the commit."""
+    _, ds = served(serve, name, transactions=transactions)
+    table = f"{ds.settings.catalog.name}.{name}.impressions"
+    at("publish:after-claim", lambda: ds.spark.table(table).limit(1).writeTo(table).append())
+    with pytest.raises(ConflictError, match=r"version 2 .* staged in impressions cannot be brought in.*abandoned"):
+        write(ds, 2, mode="replace")
+    assert [v.version for v in ds.versions()] == [1]
+    assert ds.publication.status().pending is None
+
+
+@pytest.mark.parametrize("transactions", [False, True])
+def test_a_version_that_is_given_up_meanwhile_is_not_completed(
+    spark: SparkSession, serve: Serve, name: str, at: At, transactions: bool
+) -> None:
+    """A REST catalog compares only references that a commit sets: of the two commits one is refused all the same."""
+    server, ds = served(serve, name, transactions=transactions)
+
+    def give_up(tables: list[str]) -> None:
+        if "requests" in tables:
+            server.before_commit = None
+            ds.publication.abandon(2)
+
+    def arrange() -> None:
+        server.before_commit = give_up
+
+    at(TOGETHER if transactions else "publish:after-pick-impressions", arrange)
+    with pytest.raises(ConflictError, match=r"version 2 .* was abandoned"):
+        write(ds, 3)
+    assert [v.version for v in ds.versions()] == [1]
+    holds(ds, [])
+    assert write(ds, 3) == 3
+    holds(ds, [3])
+
+
+def test_a_version_that_is_pinned_while_it_expires_stays(spark: SparkSession, serve: Serve, name: str, at: At) -> None:
+    server, ds = served(serve, name)
+    write(ds, 3)
+
+    def pin(tables: list[str]) -> None:
+        server.before_commit = None
+        ds.pin(1, "kept")
+
+    at("maintain:remembered", lambda: setattr(server, "before_commit", pin))
+    ds.maintain(policy=Policy(keep_versions=1, keep_days=0), compact=False)
+    assert [(v.version, v.pins) for v in ds.versions()] == [(1, ("kept",)), (2, ())]
+    assert multiset(ds.logs(1)) == multiset(log(spark, [1, 2]).frame)
+
+
+def test_a_claim_looks_at_what_came_just_before_it(spark: SparkSession, serve: Serve, name: str, at: At) -> None:
+    """Between its look and its commit: another run decides the version and gives it up; then the run is given up."""
+    server, ds = served(serve, name)
+
+    def before_claim(action: Callable[[], object]) -> None:
+        def once(tables: list[str]) -> None:
+            server.before_commit = None
+            action()
+
+        def arrange() -> None:
+            server.before_commit = once
+
+        at("publish:before-claim", arrange)
+
+    def decide_and_give_up() -> None:
+        catalog = Lake(ds.settings).catalog
+        anchor = catalog.load_table((name, "requests"))
+        commit_change(catalog, anchor, TableChange(tags={"claim-v2": tags(anchor)["v1"]}))
+        ds.publication.abandon(2)
+
+    before_claim(decide_and_give_up)
+    assert write(ds, 3) == 3
+    assert "claim-v2" not in tags(ds.metadata().anchor)
+    assert [v.version for v in ds.versions()] == [1, 3]
+    before_claim(lambda: ds.publication.abandon_run("day-4"))
+    with pytest.raises(StorageError, match="day-4"):
+        write(ds, 4)
+    assert ds.publication.status().pending is None
+    holds(ds, [3])
