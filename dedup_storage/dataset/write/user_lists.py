@@ -159,7 +159,7 @@ class _Stream:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Spark's batches of a partition, laid."""
         told = self.stream
-        for batch in UserStream(told.user, told.kind, told.places, told.groups).lay(batches):
+        for batch in UserStream(told.user, told.kind, told.places, told.groups).lay(iter(batches)):
             arrays = [batch.column(f.name) for f in self.schema]
             cast = [a if a.type == f.type else a.cast(f.type) for a, f in zip(arrays, self.schema, strict=True)]
             yield pa.RecordBatch.from_arrays(cast, schema=self.schema)
