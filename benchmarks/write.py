@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks._harness import Report, in_turn, lake, parse, peak_memory_bytes, reset_peak_memory, shuffled_bytes
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.layout import SEQUENCE_PAGE_BYTES
 from dedup_storage.sources.generate import generate
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams, statistics
+from dedup_storage.table_properties import SEQUENCE_PAGE_BYTES
 
 _NUMBER = itertools.count()
 BUCKETS = 4

@@ -1,4 +1,4 @@
-"""How a dataset lies on disk: tables, columns, partitions, sort order, properties, names of versions. Pure.
+"""How a dataset lies on disk: tables, columns, partitions, sort order, names of versions. Pure.
 
 A dataset is a namespace. Its anchor table (``logs`` in flat layout, else ``requests``) describes the dataset in its
 properties and decides by its tags which versions exist:
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -34,13 +34,9 @@ __all__ = [
     "TableRole",
     "TableSpec",
     "claim_tag",
-    "describing_properties",
-    "encoding_properties",
-    "feature_lists",
     "free_name",
     "parse_version_tag",
     "propose_segments",
-    "sequence_properties",
     "version_tag",
 ]
 
@@ -60,7 +56,6 @@ DEFINITION = "feature-group"
 
 TARGET_SEGMENT_BYTES = 256 * 1024**2
 SMALL_SEGMENT_BYTES = 16 * 1024**2
-SEQUENCE_PAGE_BYTES = 8 * 1024**2
 _VERSION_TAG = re.compile(r"v([1-9][0-9]*)")
 
 
@@ -378,73 +373,6 @@ def _refuse_newer(text: str) -> None:
             got=str(told.get("format_version", 1)),
             fix="Install a newer dedup_storage.",
         )
-
-
-def encoding_properties(
-    spec: DatasetSpec, table: TableSpec, lists: Iterable[str] = (), dictionaries: Collection[str] = ()
-) -> dict[str, str]:
-    """Parquet properties a new Iceberg table starts from.
-
-    Repetition is only found inside one page, so tables with sequences take large pages; a dictionary hurts long
-    sequences of ids and helps lists of few different values (docs/decisions.md, 'Encodings').
-
-    Args:
-        spec: The dataset.
-        table: The table.
-        lists: List columns beside the sequences that the schema names.
-        dictionaries: List columns that take a dictionary.
-    """
-    # Of events each value is stored once, as a column of its own.
-    known = set() if table.role is TableRole.EVENTS else {*spec.schema_.sequence_columns}
-    sequences = [c for c in table.columns if c in known | {*lists}]
-    properties = {
-        "write.parquet.compression-codec": "zstd",
-        "write.parquet.row-group-size-bytes": str(128 * 1024**2),
-    }
-    if sequences:
-        properties |= sequence_properties({c: c in dictionaries for c in sequences})
-    for column in sequences:
-        properties[f"write.metadata.metrics.column.{column}.element"] = "counts"
-    return properties
-
-
-def describing_properties(spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> dict[str, str]:
-    """Table properties by which tables say what they are; the anchor describes the dataset.
-
-    Args:
-        spec: The dataset.
-        table: The table.
-        columns: Column -> Spark DDL type.
-    """
-    properties = {ROLE_PROPERTY: table.role.value}
-    if table.name == spec.anchor.name:
-        properties[SPEC_PROPERTY] = spec.to_json()
-    if table.role is TableRole.FEATURES:
-        properties[COLUMNS_PROPERTY] = ", ".join(f"{c} {columns[c]}" for c in table.columns)
-    return properties
-
-
-def feature_lists(table: TableSpec, columns: Mapping[str, str]) -> list[str]:
-    """List columns of a feature group's table, which the log's schema does not know."""
-    if table.role is not TableRole.FEATURES:
-        return []
-    return [c for c in table.columns if columns[c].lower().startswith("array<")]
-
-
-def sequence_properties(dictionaries: Mapping[str, bool]) -> dict[str, str]:
-    """What makes repetition in long lists cheap: large pages, and a dictionary only where it stays small.
-
-    Args:
-        dictionaries: List column -> whether it takes a dictionary.
-    """
-    properties = {
-        "write.parquet.page-size-bytes": str(SEQUENCE_PAGE_BYTES),
-        "write.parquet.row-group-check-min-record-count": "16",
-        "write.parquet.row-group-check-max-record-count": "1000",
-    }
-    for column, on in dictionaries.items():
-        properties[f"write.parquet.dict-encoding-enabled.column.{column}.element"] = "true" if on else "false"
-    return properties
 
 
 def propose_segments(input_bytes: int, days: int, months: int) -> tuple[DateGrain, int]:

@@ -33,8 +33,9 @@ from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
 from dedup_storage.lake.delta.status import delta_status
 from dedup_storage.lake.delta.versions import VersionLog
 from dedup_storage.lake.folders import delete_files, list_files, read_text, write_text
-from dedup_storage.layout import DatasetSpec, Layout, TableRole, encoding_properties
+from dedup_storage.layout import DatasetSpec, Layout, TableRole
 from dedup_storage.schema import DateGrain, LogSchema
+from dedup_storage.table_properties import encoding_properties
 
 
 def spec(grain: DateGrain = DateGrain.DAY, layout: Layout = Layout.SPLIT, **more: str) -> DatasetSpec:

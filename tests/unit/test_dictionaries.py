@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup_storage.dedup.dictionary import MOST_ELEMENTS, wants_dictionary
-from dedup_storage.layout import DatasetSpec, Layout, TableRole, encoding_properties
+from dedup_storage.layout import DatasetSpec, Layout, TableRole
 from dedup_storage.report.draw.users import from_flat
 from dedup_storage.report.estimate.baselines import (
     BaselineLayout,
@@ -22,6 +22,7 @@ from dedup_storage.report.estimate.baselines import (
 )
 from dedup_storage.report.parquet.encoding import Encoding
 from dedup_storage.schema import DateGrain, LogSchema
+from dedup_storage.table_properties import encoding_properties
 
 DICTIONARY = "write.parquet.dict-encoding-enabled.column."
 

@@ -14,12 +14,12 @@ from dedup_storage.layout import (
     Layout,
     TableRole,
     claim_tag,
-    encoding_properties,
     parse_version_tag,
     propose_segments,
     version_tag,
 )
 from dedup_storage.schema import DateGrain, Grain, LogSchema, SequenceColumn
+from dedup_storage.table_properties import encoding_properties
 
 MIB = 1024**2
 SCHEMA = LogSchema(

@@ -47,14 +47,9 @@ from dedup_storage.lake.sql import listed, quoted
 from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.lake.wholeness import Damage, StoredFiles
-from dedup_storage.layout import (
-    DatasetSpec,
-    TableRole,
-    TableSpec,
-    describing_properties,
-    feature_lists,
-)
+from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain, LogSchema
+from dedup_storage.table_properties import describing_properties, feature_lists
 
 __all__ = ["DELTA_WRITES", "DeltaFormat", "open_format"]
 

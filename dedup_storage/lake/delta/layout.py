@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from dedup_storage.lake.sql import quoted
-from dedup_storage.layout import DatasetSpec, TableRole, TableSpec, encoding_properties, free_name
+from dedup_storage.layout import DatasetSpec, TableRole, TableSpec, free_name
 from dedup_storage.schema import DateGrain
+from dedup_storage.table_properties import encoding_properties
 
 __all__ = [
     "bucket_column",

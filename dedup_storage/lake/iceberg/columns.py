@@ -12,7 +12,8 @@ from dedup_storage.lake.groups import columns_of
 from dedup_storage.lake.iceberg.holds import holds
 from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.lake.sql import listed, quoted
-from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, TableSpec, encoding_properties
+from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, TableSpec
+from dedup_storage.table_properties import encoding_properties
 
 __all__ = ["add_logged", "add_promoted"]
 

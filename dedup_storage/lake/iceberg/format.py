@@ -40,15 +40,9 @@ from dedup_storage.lake.sql import listed, located, quoted
 from dedup_storage.lake.status import PublicationStatus
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.lake.wholeness import Damage, StoredFiles
-from dedup_storage.layout import (
-    DatasetSpec,
-    TableSpec,
-    describing_properties,
-    encoding_properties,
-    feature_lists,
-    version_tag,
-)
+from dedup_storage.layout import DatasetSpec, TableSpec, version_tag
 from dedup_storage.schema import DateGrain, LogSchema, check_name
+from dedup_storage.table_properties import describing_properties, encoding_properties, feature_lists
 
 __all__ = ["TABLE_PROPERTIES", "IcebergFormat", "open_format"]
 

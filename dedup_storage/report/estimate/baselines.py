@@ -15,13 +15,13 @@ from dedup_storage.dedup.dictionary import MOST_LISTS, wants_dictionary
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.layout import sequence_properties
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.floor import events_once
 from dedup_storage.report.estimate.grain_plan import Plans
 from dedup_storage.report.estimate.user_layout import plan_histories, user_tables
 from dedup_storage.report.parquet.counting import Written, encode
 from dedup_storage.report.parquet.encoding import ICEBERG_DEFAULTS, Encoding
+from dedup_storage.table_properties import sequence_properties
 
 __all__ = [
     "ALL_LAYOUTS",

@@ -1,0 +1,78 @@
+"""Properties that tables are created with: how Parquet encodes their columns, and what they say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from dedup_storage.layout import COLUMNS_PROPERTY, ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole, TableSpec
+
+__all__ = ["describing_properties", "encoding_properties", "feature_lists", "sequence_properties"]
+
+SEQUENCE_PAGE_BYTES = 8 * 1024**2
+
+
+def encoding_properties(
+    spec: DatasetSpec, table: TableSpec, lists: Iterable[str] = (), dictionaries: Collection[str] = ()
+) -> dict[str, str]:
+    """Parquet properties a new Iceberg table starts from.
+
+    Repetition is only found inside one page, so tables with sequences take large pages; a dictionary hurts long
+    sequences of ids and helps lists of few different values (docs/decisions.md, 'Encodings').
+
+    Args:
+        spec: The dataset.
+        table: The table.
+        lists: List columns beside the sequences that the schema names.
+        dictionaries: List columns that take a dictionary.
+    """
+    # Of events each value is stored once, as a column of its own.
+    known = set() if table.role is TableRole.EVENTS else {*spec.schema_.sequence_columns}
+    sequences = [c for c in table.columns if c in known | {*lists}]
+    properties = {
+        "write.parquet.compression-codec": "zstd",
+        "write.parquet.row-group-size-bytes": str(128 * 1024**2),
+    }
+    if sequences:
+        properties |= sequence_properties({c: c in dictionaries for c in sequences})
+    for column in sequences:
+        properties[f"write.metadata.metrics.column.{column}.element"] = "counts"
+    return properties
+
+
+def describing_properties(spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> dict[str, str]:
+    """Table properties by which tables say what they are; the anchor describes the dataset.
+
+    Args:
+        spec: The dataset.
+        table: The table.
+        columns: Column -> Spark DDL type.
+    """
+    properties = {ROLE_PROPERTY: table.role.value}
+    if table.name == spec.anchor.name:
+        properties[SPEC_PROPERTY] = spec.to_json()
+    if table.role is TableRole.FEATURES:
+        properties[COLUMNS_PROPERTY] = ", ".join(f"{c} {columns[c]}" for c in table.columns)
+    return properties
+
+
+def feature_lists(table: TableSpec, columns: Mapping[str, str]) -> list[str]:
+    """List columns of a feature group's table, which the log's schema does not know."""
+    if table.role is not TableRole.FEATURES:
+        return []
+    return [c for c in table.columns if columns[c].lower().startswith("array<")]
+
+
+def sequence_properties(dictionaries: Mapping[str, bool]) -> dict[str, str]:
+    """What makes repetition in long lists cheap: large pages, and a dictionary only where it stays small.
+
+    Args:
+        dictionaries: List column -> whether it takes a dictionary.
+    """
+    properties = {
+        "write.parquet.page-size-bytes": str(SEQUENCE_PAGE_BYTES),
+        "write.parquet.row-group-check-min-record-count": "16",
+        "write.parquet.row-group-check-max-record-count": "1000",
+    }
+    for column, on in dictionaries.items():
+        properties[f"write.parquet.dict-encoding-enabled.column.{column}.element"] = "true" if on else "false"
+    return properties
