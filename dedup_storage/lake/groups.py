@@ -35,6 +35,7 @@ __all__ = [
     "find_group",
     "grain_table",
     "group_table",
+    "is_group_table",
     "known_columns",
     "promoted_columns",
     "stale_cells",
@@ -354,3 +355,8 @@ def _up_to_the_last(cells: Iterable[Cell], stored: Iterable[Cell]) -> set[Cell]:
         beyond = cell.high is not None and cell.high > last and (cell.low is None or cell.low <= last)
         cut.add(replace(cell, high=last) if beyond else cell)
     return cut
+
+
+def is_group_table(table: str) -> bool:
+    """Whether a table of a dataset is named as those that hold a feature group's columns, or a bundle's."""
+    return table.startswith((_PREFIX, _BUNDLE_PREFIX))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,9 +14,12 @@ from pyiceberg.table.name_mapping import create_mapping_from_schema
 from pyiceberg.transforms import BucketTransform
 from pyiceberg.types import DateType, DoubleType, LongType
 
-from dedup_storage.errors import StorageError
-from dedup_storage.layout import ROLE_PROPERTY, Layout
+from dedup_storage.errors import StorageError, VersionNotFoundError
+from dedup_storage.lake.iceberg.metadata import MEMBERS_PREFIX
+from dedup_storage.lake.members import Members
+from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, ROLE_PROPERTY, Layout
 from dedup_storage.reader import DedupDataset
+from dedup_storage.reader.open import iceberg
 from dedup_storage.reader.progress import Progress
 from tests.reader.lake import Lake, make_log
 
@@ -156,3 +160,60 @@ def test_a_column_has_the_type_of_the_table_that_it_is_read_of(lake: Lake, name:
     assert {n: c.values.dtype for n, c in empty.requests.items()} == {
         "user_id": torch.int64, "request_id": torch.int64, "score": torch.float64, "age": torch.float32
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("table", ["impressions", "fg_old", "requests", "a list of the tables"])
+def test_a_version_published_while_a_dataset_is_opened_is_read_whole_or_not_at_all(
+    lake: Lake, name: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = make_log(users=4)
+    spec = lake.write(name, log, buckets=1)
+    rows = log.requests.select(["user_id", "request_id", "event_date"])
+
+    def add_group(group: str) -> None:
+        data = rows.append_column(group, pa.array(range(rows.num_rows), pa.int64()))
+        made = lake.create(f"{name}.fg_{group}", data.schema, spec, {ROLE_PROPERTY: "features"})
+        text = f'{{"name": "{group}", "columns": [{{"name": "{group}", "type": "bigint"}}]}}'
+        made.append(data, snapshot_properties={PROPERTY_PREFIX + DEFINITION: text})
+
+    def note(version: int, *tables: str) -> None:
+        members = Members(version - 1, tables).to_json()
+        with lake.table(name, "requests").transaction() as change:
+            change.set_properties({f"{MEMBERS_PREFIX}v{version}": members})
+
+    add_group("old")
+    lake.tag(name, 1, ["fg_old"])
+    note(1, "requests", "impressions", "fg_old")
+    published: list[int] = []
+
+    def publish() -> None:
+        if not published:
+            published.append(2)
+            add_group("new")
+            note(2, "requests", "impressions", "fg_old", "fg_new")
+            lake.tag(name, 2)
+
+    load, listed = iceberg._load_table, iceberg._list_tables
+
+    def loaded(catalog: Any, identifier: Any) -> Any:
+        found = load(catalog, identifier)
+        if identifier[-1] == table:
+            publish()
+        return found
+
+    def told(catalog: Any, dataset: str) -> Any:
+        found = listed(catalog, dataset)
+        if table not in ("impressions", "fg_old", "requests"):
+            publish()
+        return found
+
+    monkeypatch.setattr(iceberg, "_load_table", loaded)
+    monkeypatch.setattr(iceberg, "_list_tables", told)
+    cut = iceberg.iceberg_cut(name, lake.settings)
+    groups = {"fg_old"} if cut.version == 1 else {"fg_old", "fg_new"}
+    assert set(cut.tables) == {"requests", "impressions"} | groups
+    assert published
+    # A version whose table lacks its name is told, never read without it.
+    lake.table(name, "fg_old").manage_snapshots().remove_tag("v2").commit()
+    with pytest.raises(VersionNotFoundError, match=f"version 2 of {name} lacks the table fg_old; .* check --dataset"):
+        iceberg.iceberg_cut(name, lake.settings, 2)

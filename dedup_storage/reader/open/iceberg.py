@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ from sqlalchemy.exc import OperationalError
 from dedup_storage.config import Settings
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import ConfigError, DatasetNotFoundError, StorageError, VersionNotFoundError, known_names
+from dedup_storage.lake.groups import is_group_table
+from dedup_storage.lake.history import ANCHORS
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata
 from dedup_storage.lake.iceberg.origin import answers, find_origin, plain_properties
@@ -49,19 +52,10 @@ __all__ = ["IcebergTable", "iceberg_cut"]
 
 def iceberg_cut(name: str, settings: Settings, version: int | None = None) -> Cut:
     """See ``open_cut``."""
-    try:
+    with _told(settings):
         catalog = _open_catalog(settings)
         loaded = _load_tables(catalog, name)
         known = sorted(n[0] for n in catalog.list_namespaces()) if not loaded else []
-    except OperationalError as error:
-        raise StorageError(
-            f"the catalog {settings.catalog.name} cannot be read: {error.orig}", fix="Check catalog and warehouse."
-        ) from error
-    except RESTError as error:
-        raise StorageError(
-            f"the catalog {settings.catalog.name} cannot be read: {str(error)[:300]}",
-            fix="Check its uri and warehouse, and the variable DEDUP_STORAGE_CATALOG__TOKEN or __CREDENTIAL.",
-        ) from error
     anchors = [t for t in loaded.values() if SPEC_PROPERTY in t.properties]
     if not anchors:
         raise DatasetNotFoundError(
@@ -72,7 +66,9 @@ def iceberg_cut(name: str, settings: Settings, version: int | None = None) -> Cu
     anchor = anchors[0]
     spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
     number = _pick_version(spec, anchor, version)
-    spec = IcebergMetadata(spec, loaded).spec_of(number)
+    with _told(settings):
+        meta = IcebergMetadata(spec, loaded | _of_version(catalog, name, IcebergMetadata(spec, loaded), number))
+    spec, loaded = meta.spec_of(number), meta.tables
     tables = {}
     for table_name, table in loaded.items():
         role = table.properties.get(ROLE_PROPERTY)
@@ -87,15 +83,33 @@ def iceberg_cut(name: str, settings: Settings, version: int | None = None) -> Cu
             reference.snapshot_id,
             definition,
         )
-    for needed in spec.tables:
-        if needed.name not in tables:
+    members = meta.members(number)
+    groups = [t for t in members.tables if is_group_table(t)] if members is not None else []
+    for needed in (*(table.name for table in spec.tables), *groups):
+        if needed not in tables:
             raise VersionNotFoundError(
-                f"version {number} of {name} lacks the table {needed.name}",
-                expected=f"a tag {version_tag(number)} on every table",
-                fix="Run the job that wrote it again; it completes the version.",
+                f"version {number} of {name} lacks the table {needed}",
+                expected=f"a tag {version_tag(number)} on every table of the version",
+                fix=f"dedup-storage check --dataset {name} says what is wrong with it.",
             )
     samples = sample_records(anchor.properties)
     return Cut(spec=spec, version=number, tables=tables, samples=samples, users=iceberg_users(loaded))
+
+
+@contextmanager
+def _told(settings: Settings) -> Iterator[None]:
+    """A catalog that cannot be read is told by its name."""
+    try:
+        yield
+    except OperationalError as error:
+        raise StorageError(
+            f"the catalog {settings.catalog.name} cannot be read: {error.orig}", fix="Check catalog and warehouse."
+        ) from error
+    except RESTError as error:
+        raise StorageError(
+            f"the catalog {settings.catalog.name} cannot be read: {str(error)[:300]}",
+            fix="Check its uri and warehouse, and the variable DEDUP_STORAGE_CATALOG__TOKEN or __CREDENTIAL.",
+        ) from error
 
 
 @with_retries
@@ -105,8 +119,19 @@ def _open_catalog(settings: Settings) -> Catalog:
 
 
 def _load_tables(catalog: Catalog, name: str) -> dict[str, Table]:
-    tables = {identifier[-1]: _load_table(catalog, identifier) for identifier in _list_tables(catalog, name)}
+    """The tables, the anchor first: a version that it has is one that tables looked at later have too."""
+    identifiers = sorted(_list_tables(catalog, name), key=lambda i: (i[-1] not in ANCHORS, i))
+    tables = {identifier[-1]: _load_table(catalog, identifier) for identifier in identifiers}
     return {name: table for name, table in tables.items() if table is not None}
+
+
+def _of_version(catalog: Catalog, name: str, meta: IcebergMetadata, version: int) -> dict[str, Table]:
+    """Tables of a version that were made, or got its tag, after they were looked at."""
+    members = meta.members(version)
+    there = meta.snapshots(version)
+    later = [table for table in members.tables if table not in there] if members is not None else []
+    found = {table: _load_table(catalog, (name, table)) for table in later}
+    return {table_name: table for table_name, table in found.items() if table is not None}
 
 
 @with_retries
