@@ -54,8 +54,9 @@ def gather(column: ArrowColumn, rows: Int64) -> pa.Array:
     width = _byte_width(values.type)
     if width is None or values.null_count:
         return array.take(indices)
-    data = values.buffers()[1]
-    if data is not None and values.offset:
+    # Where no list has an element there may be no buffer at all.
+    data = values.buffers()[1] or pa.py_buffer(b"")
+    if values.offset:
         data = data.slice(values.offset * width)
     packed = pa.LargeBinaryArray.from_buffers(
         pa.large_binary(), len(array), [None, pa.py_buffer(offsets * width), data]

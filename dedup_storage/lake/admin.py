@@ -33,7 +33,7 @@ class DatasetDescription(_Frozen):
     Attributes:
         name: Its name.
         format: ``iceberg`` or ``delta``.
-        layout: ``split`` or ``flat``.
+        layout: ``split``, ``user`` or ``flat``.
         date_grain: Date part of a segment.
         buckets: User part of a segment.
         adopted: The log lies as it was found.

@@ -13,6 +13,7 @@ from dedup_storage import faults
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Change
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.joins.tables import table_frame
 from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.errors import ConflictError, SchemaError, UsageError
 from dedup_storage.sources.raw import RawLog
@@ -261,3 +262,30 @@ def test_erasure_and_upkeep(spark: SparkSession, lake: Settings, name: str) -> N
     again = log(spark, [1], first=9000)
     made.write(again, gate=False)
     same(made.logs(), whole.filter("u <> 'user 2'").unionByName(again.frame))
+
+
+def test_a_write_during_an_erasure(spark: SparkSession, lake: Settings, name: str, at: Watch) -> None:
+    """Requests that come while their user is erased stand in events that go: the erasure looks anew."""
+    one, two = (log(spark, [n]) for n in (1, 2))
+    made = created(spark, lake, name, one)
+    made.write(one, gate=False)
+    other = Dataset.open(spark, lake, name)
+    at("forget:written", lambda: other.write(two, run_id="between", gate=False))
+    receipt = made.forget_users(["user 2"], "gone")
+    assert receipt.clean
+    assert "between" in {v.run_id for v in made.versions()}
+    same(made.logs(), one.frame.unionByName(two.frame).filter("u <> 'user 2'"))
+    assert all(check.passed for check in made.check().checks if ".lists." in check.name)
+
+
+def test_the_columns_of_runs_have_their_names_alone(spark: SparkSession, ds: tuple[Dataset, DataFrame]) -> None:
+    made, _ = ds
+    with pytest.raises(SchemaError, match=r"the column g_runs .* a column of the toolkit"):
+        made.features.add("runs", {"g_runs": "size(words)"}, gate=False)
+    more = frame(spark, odd_rows([3]), TYPES).withColumn("g_runs", F.lit(1))
+    raw = RawLog.from_frame(more, odd_schema(columns={"g_runs": "request"}))
+    with pytest.raises(SchemaError, match="its name is taken"):
+        made.write(raw, add_columns=["g_runs"], gate=False)
+    assert len(made.versions()) == 2
+    events = table_frame(made.handle, "events_g")
+    assert dict(events.dtypes)["seen"] == "int"

@@ -64,6 +64,12 @@ def test_gather_equals_take(lists: list[Any], data: st.DataObject) -> None:
     assert sliced.to_pylist() == [lists[cut:][r] for r in inside]
 
 
+def test_gather_of_lists_that_have_no_element_and_no_buffer() -> None:
+    elements = pa.Array.from_buffers(pa.int64(), 0, [None, None])
+    lists = pa.ListArray.from_arrays(pa.array([0, 0, 0], pa.int32()), elements)
+    assert gather(lists, np.array([1, 0, 1])).to_pylist() == [[], [], []]
+
+
 def test_gather_of_element_nulls_text_and_nested_lists() -> None:
     rows = np.array([2, 0], dtype=np.int64)
     for values in ([[1, None], [], [3]], [["a"], None, ["b", None]], ["x", "y", None], [[[1]], [], [[2, 3]]]):

@@ -96,6 +96,7 @@ def unclashing(meta: DatasetMetadata, group: FeatureGroup, groups: Mapping[str, 
     for version, described in sorted(meta.described.items(), reverse=True):
         taken |= {c.lower(): f"the log, in version {version}" for c in described.source_columns}
     taken |= {c.lower(): "the log" for c in (*spec.source_columns, spec.position_column, spec.event_date_column) if c}
+    taken |= {g.runs_column.lower(): "the toolkit" for g in spec.events}
     for other in groups.values():
         if other.name != group.name:
             taken |= {c.lower(): f"the feature group {other.name}" for c in other.names}

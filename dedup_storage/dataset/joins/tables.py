@@ -67,8 +67,11 @@ def table_frame(
                 raise UsageError(
                     f"the dataset {handle.name} has no table {table}", expected=known_names(table, cut.snapshots)
                 )
-            df = cut.rows(table).drop(*(group.runs_column for group in cut.spec.events))
-            types = cut.spec.types
+            df = cut.rows(table)
+            if table == cut.spec.anchor.name:
+                df = df.drop(*(group.runs_column for group in cut.spec.events))
+            events = cut.spec.event_group(table)
+            types = cut.spec.types if events is None else events.types(cut.spec.types, cut.spec.schema_.user)
             # Iceberg has no 8- and 16-bit integers. A cast would hide a bucket, so equal types stay untouched.
             stored = dict(df.dtypes)
             df = df.select(*(F.col(c).cast(types[c]) if types.get(c, stored[c]) != stored[c] else c for c in stored))

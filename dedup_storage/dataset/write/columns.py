@@ -9,7 +9,7 @@ from dedup_storage.dataset.handle import Handle
 from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.lake.groups import feature_groups
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec
+from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, TableRole
 from dedup_storage.schema import Grain
 from dedup_storage.sources.absent import ALL, ColumnChoice, among, chosen_names, fixed_columns, never_null
 from dedup_storage.sources.glance import dictionary_columns
@@ -138,7 +138,8 @@ def refuse_taken(handle: Handle, meta: DatasetMetadata, added: Mapping[str, str]
             taken[column.lower()] = f"a feature group that was promoted to {table}"
     for group in feature_groups(meta, meta.current).values():
         taken |= {c.lower(): f"the feature group {group.name}" for c in group.names}
-    made = (spec.position_column, spec.event_date_column, *handle.tables.hidden(spec))
+    runs = (group.runs_column for group in spec.events)
+    made = (spec.position_column, spec.event_date_column, *handle.tables.hidden(spec), *runs)
     taken |= {c.lower(): "the toolkit" for c in made if c}
     taken |= {c.lower(): f"the log, written {c}" for c in spec.source_columns}
     for version, other in sorted(meta.described.items()):
@@ -173,6 +174,8 @@ def extend_tables(handle: Handle, log: Fitted) -> None:
     lists = new & {*log.spec.schema_.sequence_columns}
     dictionaries = dictionary_columns(log.raw, log.spec.schema_) if lists else ()
     for table in log.spec.tables:
-        columns = {c: log.spec.types[c] for c in table.columns if c in new}
+        # A table of events has columns of its own, which may have the names of the log's.
+        of_log = () if table.role is TableRole.EVENTS else table.columns
+        columns = {c: log.spec.types[c] for c in of_log if c in new}
         if columns:
             handle.tables.extend(log.spec, table, columns, dictionaries=dictionaries)

@@ -118,6 +118,7 @@ class Writer(TimedSteps):
                 except GrownListsError:
                     # The same log once more, on the users' lists as they are now.
                     meta = self.tables.settle(self.spec)
+                    self._refuse_other_columns(meta)
                     base = Cut(self.handle, meta, meta.current)
                     self._groups = base.groups
                     self._inconstant = self._quarantined = self._dropped = self._left_out = 0
@@ -265,15 +266,24 @@ class Writer(TimedSteps):
 
     def _verify(self, now: DatasetMetadata, keys: RequestKeys, run: Run) -> None:
         """Versions appeared while this run worked: its requests and its columns must still be new."""
-        if now.spec != self.before:
-            self._lose(run, f"another run changed the columns of {self.spec.name} first")
-        if self.log.added:
-            refuse_taken(replace(self.handle, spec=now.spec), now, {c: self.spec.types[c] for c in self.log.added})
+        try:
+            self._refuse_other_columns(now)
+        except ConflictError:
+            self.tables.discard(self.spec, run)
+            raise
         refuse_grown(self._base, now)
         if run.replaced is not None:
             return
         if not stored_requests(Cut(self.handle, now, now.current), keys).isEmpty():
             self._lose(run, f"another run wrote some of the same requests into {self.spec.name} first")
+
+    def _refuse_other_columns(self, now: DatasetMetadata) -> None:
+        """The log was fitted to the columns that the dataset had."""
+        if now.spec != self.before:
+            what = f"another run changed the columns of {self.spec.name} first"
+            raise ConflictError(what, fix="Nothing was published. Run the job again.")
+        if self.log.added:
+            refuse_taken(replace(self.handle, spec=now.spec), now, {c: self.spec.types[c] for c in self.log.added})
 
     def _lose(self, run: Run, what: str) -> NoReturn:
         self.tables.discard(self.spec, run)

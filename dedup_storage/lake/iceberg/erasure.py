@@ -26,7 +26,7 @@ from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import encode_segments
 from dedup_storage.lake.stored_rows import count_present
-from dedup_storage.lake.upkeep import Found, Remains, TableErasure, remains_of
+from dedup_storage.lake.upkeep import Found, OvertakenError, Remains, TableErasure, remains_of
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec
 
 __all__ = ["IcebergErasure"]
@@ -142,11 +142,21 @@ class IcebergErasure:
                 rewriters[name].swap(branch, touched[name], facts)
                 reached("forget:part")
             members = list(dict.fromkeys((*touched, self.spec.anchor.name)))
-            self.tables.publish(self.spec, run, members)
+            self.tables.publish(self.spec, run, members, lambda now: self._refuse_grown(current, now))
             reached("forget:published")
         finally:
             for branch in branches.values():
                 branch.drop()
+
+    def _refuse_grown(self, current: Mapping[str, int], now: DatasetMetadata) -> None:
+        """Versions appeared since the users were looked for; their requests may stand in events that go.
+
+        Raises:
+            OvertakenError: users' lists grew.
+        """
+        after = now.snapshots(now.current)
+        if any(after.get(group.table) != current.get(group.table) for group in self.spec.events):
+            raise OvertakenError
 
     def remove(self) -> None:
         """Remove every snapshot that has no name, and the files that only they hold."""
