@@ -24,6 +24,7 @@ __all__ = ["RestCatalog"]
 _ENDPOINTS = [
     "GET /v1/{prefix}/namespaces", "POST /v1/{prefix}/namespaces", "GET /v1/{prefix}/namespaces/{namespace}",
     "HEAD /v1/{prefix}/namespaces/{namespace}", "DELETE /v1/{prefix}/namespaces/{namespace}",
+    "POST /v1/{prefix}/namespaces/{namespace}/properties",
     "GET /v1/{prefix}/namespaces/{namespace}/tables", "POST /v1/{prefix}/namespaces/{namespace}/tables",
     "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}", "HEAD /v1/{prefix}/namespaces/{namespace}/tables/{table}",
     "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}",
@@ -52,7 +53,11 @@ class RestCatalog:
         keeps_tables: Nothing can be dropped.
         transactions: Says that it commits several tables at once, and does.
         lossy: Of such a commit it leaves out the second change of a table, and says that it made it.
+        loses: A table whose change it leaves out of the next such commit, and says that it made it.
         refuses_transactions: It says so, and refuses to.
+        transaction_error: Status and class of the answer to every such commit; none is made.
+        refuses_tables: Nothing can be created.
+        stale: Status and class of the answer to a commit whose snapshot another one came before.
         unanswered: So many commits, of one table or several, are made and answered as if nobody knew.
         overloaded: So many commits are not made, and answered the same.
         before_commit: Called with the tables of each commit before anybody looks at it.
@@ -70,7 +75,11 @@ class RestCatalog:
     keeps_tables: bool = False
     transactions: bool = False
     lossy: bool = False
+    loses: str | None = None
     refuses_transactions: bool = False
+    transaction_error: tuple[int, str] | None = None
+    refuses_tables: bool = False
+    stale: tuple[int, str] = (409, "CommitFailedException")
     unanswered: int = 0
     overloaded: int = 0
     before_commit: Callable[[list[str]], None] | None = None
@@ -114,7 +123,9 @@ class RestCatalog:
                     self.asked["namespace"] += 1
                     return self._namespace(method, *rest, body=body)
                 case ("POST", "namespaces", name, "properties"):
-                    self.namespaces[name].update(body.get("updates", {}))
+                    self.namespaces[name].update(body.get("updates") or {})
+                    for key in body.get("removals") or ():
+                        self.namespaces[name].pop(key, None)
                     return {"updated": [], "removed": [], "missing": []}
                 case ("GET", "namespaces", name, "tables"):
                     self.asked["list"] += 1
@@ -132,7 +143,10 @@ class RestCatalog:
                     self.asked["transaction"] += 1
                     if self.refuses_transactions:
                         raise _RefusedError(400, "BadRequestException", "one table at a time")
-                    changes = ((c["identifier"], c) for c in body["table-changes"])
+                    if self.transaction_error is not None:
+                        raise _RefusedError(*self.transaction_error, "not this time")
+                    lost, self.loses = self.loses, None
+                    changes = ((c["identifier"], c) for c in body["table-changes"] if c["identifier"]["name"] != lost)
                     self._commit([((named["namespace"][0], named["name"]), c) for named, c in changes])
                     return None
                 case (_, "namespaces", name, "tables", table):
@@ -183,6 +197,8 @@ class RestCatalog:
 
     def _create(self, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
         self._need_namespace(namespace)
+        if self.refuses_tables:
+            raise _RefusedError(403, "ForbiddenException", "you may not create tables")
         key = (namespace, body["name"])
         if key in self.tables:
             raise _RefusedError(409, "AlreadyExistsException", f"Table already exists: {'.'.join(key)}")
@@ -222,6 +238,8 @@ class RestCatalog:
                     raise _RefusedError(400, "BadRequestException", "this catalog has no tags")
                 if self.loses_tags:
                     continue
+            if update["action"] == "add-snapshot" and not self.careless:
+                _require_newer(changed, update["snapshot"], self.stale)
             _apply(changed, update, added)
         if self.newest_only:
             newest = changed.get("current-snapshot-id")
@@ -290,6 +308,16 @@ def _require(metadata: Metadata, need: dict[str, Any]) -> None:
         held = need["last-assigned-field-id"] == metadata["last-column-id"]
     if not held:
         raise _RefusedError(409, "CommitFailedException", f"Requirement failed: {kind}")
+
+
+def _require_newer(metadata: Metadata, snapshot: dict[str, Any], stale: tuple[int, str]) -> None:
+    """Refuse a snapshot that was numbered before another one was added, as Iceberg's ``TableMetadata`` does."""
+    last, given = metadata["last-sequence-number"], snapshot["sequence-number"]
+    if given <= last and snapshot.get("parent-snapshot-id") is not None:
+        told = f"Cannot add snapshot with sequence number {given} older than last sequence number {last}"
+        raise _RefusedError(*stale, told)
+    if metadata["format-version"] > 2 and snapshot["first-row-id"] < metadata["next-row-id"]:
+        raise _RefusedError(*stale, "Cannot add a snapshot, first-row-id is behind table next-row-id")
 
 
 def _apply(metadata: Metadata, update: dict[str, Any], added: dict[str, int]) -> None:

@@ -69,6 +69,8 @@ class PublisherBase(ABC, Generic[Metadata]):
         try:
             version = self._publish(spec, run, members, verify)
             meta: Metadata = self.lake.load(spec.name)
+            if self.mended(meta):
+                meta = self.lake.load(spec.name)
             if version in meta.abandoned:
                 raise ConflictError(
                     f"version {version} of {spec.name} was abandoned by somebody while this run completed it",
@@ -137,7 +139,7 @@ class PublisherBase(ABC, Generic[Metadata]):
                 self.undo(meta, meta.half_abandoned)
             elif meta.pending is not None:
                 self.complete(meta, meta.pending)
-            else:
+            elif not self.mended(meta):
                 return meta
             meta = self.lake.load(spec.name)
 
@@ -178,6 +180,15 @@ class PublisherBase(ABC, Generic[Metadata]):
         Raises:
             StuckPublicationError: what it needs is gone, or fits no longer.
         """
+
+    def mended(self, meta: Metadata) -> bool:
+        """Bring into the tables what the catalog said it had taken and, as they are loaded now, had not; gives whether
+        there was anything.
+
+        Raises:
+            StorageError: it can be brought in no more.
+        """
+        return False
 
     @abstractmethod
     def discard(self, spec: DatasetSpec, run: Run) -> None:

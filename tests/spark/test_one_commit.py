@@ -14,9 +14,13 @@ from dedup_storage import faults
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.errors import ConflictError, StorageError
+from dedup_storage.lake.engine.iceberg import load_table
+from dedup_storage.lake.iceberg.admin import open_admin
 from dedup_storage.lake.iceberg.commit import TableChange, commit_change
 from dedup_storage.lake.iceberg.metadata import Lake, tags
+from dedup_storage.lake.iceberg.one_commit import ONE_COMMIT, OneCommit
 from dedup_storage.lake.iceberg.publish import Publisher
+from dedup_storage.lake.iceberg.scratch import drop_left
 from dedup_storage.lake.session import get_spark
 from tests.rest_catalog import RestCatalog
 from tests.spark.backfilling import log, make
@@ -161,6 +165,86 @@ def test_a_catalog_that_loses_a_part_of_such_a_commit_is_found_out(
     assert server.asked["transaction"] == 1
     assert {table for _, table in server.tables} == {"requests", "impressions"}
     holds(ds, [3])
+
+
+def test_a_trial_that_tells_nothing_stands_in_no_way_and_is_made_again(
+    spark: SparkSession, serve: Serve, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, ds = served(serve, name, transactions=True)
+    properties = server.tables[name, "requests"]["properties"]
+    (noted,) = [key for key in properties if key.startswith(ONE_COMMIT)]
+    # What was found of another catalog, before the tables were registered in this one, says nothing of it.
+    properties[f"{ONE_COMMIT}another"] = properties.pop(noted)
+
+    def tried() -> str | None:
+        """As another process does; gives what is noted then."""
+        lake = Lake(ds.settings)
+        found = OneCommit(ds.spark, ds.settings, lake).usable(lake.load(name))
+        note: str | None = server.tables[name, "requests"]["properties"].get(noted)
+        assert found == (note == "whole")
+        return note
+
+    server.refuses_tables = True
+    with caplog.at_level(logging.WARNING):
+        assert write(ds, 3) == 2
+        holds(ds, [3])
+        server.refuses_tables, server.transaction_error = False, (500, "InternalServerError")
+        assert tried() is None
+        assert len([r for r in caplog.records if "cannot be tried: " in r.message]) == 2
+        # It cannot be taken away again: passed over until somebody may.
+        server.transaction_error, server.keeps_tables, server.lossy = None, True, True
+        assert tried() == "lossy"
+    (left,) = {table for _, table in server.tables} - {"requests", "impressions"}
+    assert [r for r in caplog.records if left in r.message and "cannot be dropped" in r.message]
+    assert ds.metadata().tables.keys() == {"requests", "impressions"}
+    server.keeps_tables = False
+    server.tables[name, f"{left}_old"] = {**server.tables[name, left], "last-updated-ms": 0}
+    server.places[name, f"{left}_old"] = server.places[name, left]
+    drop_left(ds.spark, ds.settings, Lake(ds.settings).catalog, name, before_ms=1)
+    assert {table for _, table in server.tables} == {"requests", "impressions", left}
+    open_admin(ds.settings).drop(name, force=True)
+    assert (server.tables, server.namespaces) == ({}, {})
+
+
+@pytest.mark.parametrize("lost", ["impressions", "requests"])
+def test_what_a_trusted_catalog_loses_is_brought_in_at_once(
+    spark: SparkSession, serve: Serve, name: str, at: At, caplog: pytest.LogCaptureFixture, lost: str
+) -> None:
+    server, ds = served(serve, name, transactions=True)
+    at(TOGETHER, lambda: setattr(server, "loses", lost))
+    with caplog.at_level(logging.WARNING):
+        assert write(ds, 3) == 2
+    assert [r.message for r in caplog.records if f"it had made ({lost})" in r.message]
+    assert ds.metadata().snapshots(2).keys() == {"requests", "impressions"}
+    asked = server.asked["transaction"]
+    assert write(Dataset.open(ds.spark, ds.settings, name), 4) == 3
+    assert server.asked["transaction"] == asked
+    holds(ds, [3, 4])
+
+
+def test_a_number_that_is_stale_is_a_lost_race_and_an_unclear_answer_ends_in_table_after_table(
+    spark: SparkSession, serve: Serve, name: str, at: At, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, ds = served(serve, name, transactions=True, stale=(400, "BadRequestException"))
+    asked = server.asked["transaction"]
+
+    def stage(tables: list[str]) -> None:
+        server.before_commit = None
+        load_table(ds.spark, f"{ds.settings.catalog.name}.{name}.impressions").mark({"somebody": "else"})
+
+    def come_first() -> None:
+        """Another run publishes, so that what this one staged is picked as a new snapshot; then one stages too."""
+        assert write(Dataset.open(ds.spark, ds.settings, name), 4) == 2
+        at(TOGETHER, lambda: setattr(server, "before_commit", stage))
+
+    at("publish:before-claim", come_first)
+    with caplog.at_level(logging.WARNING):
+        assert write(ds, 3) == 3
+    assert server.asked["transaction"] == asked + 3
+    assert not [r.message for r in caplog.records if "several tables" in r.message]
+    server.transaction_error = (400, "IllegalArgumentException")
+    assert write(ds, 5) == 4
+    holds(ds, [3, 4, 5])
 
 
 @pytest.mark.parametrize("transactions", [False, True])

@@ -20,6 +20,7 @@ from dedup_storage.lake.admin import RECENT_MS, Admin, DropSummary, RenameSummar
 from dedup_storage.lake.branch import BRANCH_PREFIX
 from dedup_storage.lake.folders import delete_folder
 from dedup_storage.lake.history import version_expired
+from dedup_storage.lake.iceberg.catalog import is_scratch
 from dedup_storage.lake.iceberg.commit import TableChange, change_table, commits, require_commits
 from dedup_storage.lake.iceberg.holds import holds, pending_attempt
 from dedup_storage.lake.iceberg.metadata import DROPPED, RENAMED, IcebergMetadata, Lake
@@ -189,10 +190,20 @@ class IcebergAdmin(Admin[IcebergMetadata]):
     def _remove_namespace(self, name: str) -> None:
         """Remove the namespace, unless it holds tables of others."""
         catalog = self.lake.catalog
+        self._remove_scratch(name)
         if catalog.list_tables((name,)):
             catalog.update_namespace_properties((name,), removals={DROPPED})
         else:
             catalog.drop_namespace((name,))
+
+    def _remove_scratch(self, name: str) -> None:
+        """Remove the tables that trials of the catalog left in a namespace."""
+        from pyiceberg.exceptions import NoSuchTableError
+
+        for *_, table in self.lake.catalog.list_tables((name,)):
+            if is_scratch(table):
+                with suppress(NoSuchTableError):
+                    self._remove_table(name, table, self.lake.catalog.load_table((name, table)).location().rstrip("/"))
 
     # -- rename -------------------------------------------------------------------------------------------------
 
@@ -250,6 +261,7 @@ class IcebergAdmin(Admin[IcebergMetadata]):
         )
         # It may hold tables of others, or be gone since a rename that was stopped.
         with suppress(NamespaceNotEmptyError, NoSuchNamespaceError):
+            self._remove_scratch(name)
             catalog.drop_namespace((name,))
 
     # -- what is half done --------------------------------------------------------------------------------------

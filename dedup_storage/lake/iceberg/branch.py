@@ -11,6 +11,7 @@ the files it marks or takes out are still there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -48,6 +49,8 @@ __all__ = [
 PART = PROPERTY_PREFIX + neutral.PART
 # SQLite's word for a database that another process holds; its errors have one class.
 _BUSY = "SQLITE_BUSY"
+# What a REST catalog says, under several classes, where another snapshot was added since the look, on whatever branch.
+_STALE = re.compile(r"Cannot add (?:a )?snapshot\b.*(?:older than last sequence number|behind table next-row-id)")
 
 
 def load_java(spark: SparkSession, settings: Settings, dataset: str, table: str) -> IcebergTable:
@@ -92,8 +95,10 @@ def came_first(error: BaseException) -> bool:
     """Whether a commit failed because another one came first, or may have been made: looking again tells."""
     if not isinstance(error, JAVA_ERRORS):
         return False
-    classes = java_class(error)
-    return "CommitFailedException" in classes or commit_unknown(error) or _BUSY in root_message(error)
+    if "CommitFailedException" in java_class(error) or commit_unknown(error):
+        return True
+    told = root_message(error)
+    return _BUSY in told or _STALE.search(told) is not None
 
 
 def commit_or_find(commit: Callable[[], None], is_there: Callable[[], bool]) -> None:

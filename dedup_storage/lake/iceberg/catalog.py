@@ -8,13 +8,21 @@ from dedup_storage.config import CatalogType, Settings
 from dedup_storage.errors import ConfigError
 from dedup_storage.lake.stores import check_store, with_region
 
-__all__ = ["CATALOG_FILE", "pyiceberg_properties", "spark_catalog_conf"]
+__all__ = ["CATALOG_FILE", "SCRATCH_TABLE", "is_scratch", "pyiceberg_properties", "spark_catalog_conf"]
 
 # The embedded catalog, inside the warehouse.
 CATALOG_FILE = "catalog.db"
+# What the names of tables begin with that are made to try a catalog, and go again. Some catalogs take no name that
+# begins with an underscore.
+SCRATCH_TABLE = "dedup_storage_probe_"
 _SPARK_TYPES = {CatalogType.REST: "rest", CatalogType.HIVE: "hive", CatalogType.GLUE: "glue"}
 # SQLite waits this long for another writer's lock before it gives up; JdbcCatalog does not retry SQLITE_BUSY.
 _BUSY_TIMEOUT_MS = 60_000
+
+
+def is_scratch(table: str) -> bool:
+    """Whether a table of a dataset's namespace is there only to try the catalog."""
+    return table.startswith(SCRATCH_TABLE)
 
 
 def _sqlite_path(settings: Settings) -> str:

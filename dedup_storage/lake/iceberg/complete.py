@@ -14,7 +14,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError, StuckPublicationError
+from dedup_storage.errors import ConflictError, StorageError, StuckPublicationError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import atomic_change
 from dedup_storage.lake.engine.iceberg import IcebergTable
@@ -47,6 +47,8 @@ class Completion:
     def __init__(self, spark: SparkSession, settings: Settings, lake: Lake) -> None:
         self.spark, self.settings, self.lake = spark, settings, lake
         self._one_commit = OneCommit(spark, settings, lake)
+        # Dataset -> parts that its catalog said it made in one commit, until somebody looks.
+        self._said: dict[str, list[Part]] = {}
 
     def complete(self, meta: IcebergMetadata, version: int) -> None:
         """Bring a decided version's snapshots onto main, the anchor last.
@@ -54,15 +56,41 @@ class Completion:
         Raises:
             StuckPublicationError: a member is gone, or fits main no longer.
         """
-        anchor = meta.spec.anchor.name
-        parts = self._parts(meta, version)
-        if len(parts) > 1 and self._one_commit.usable(meta) and self._one_commit.complete(meta.spec.name, parts):
-            reached(f"publish:after-tag-{anchor}")
+        name = meta.spec.name
+        if any(part.version == version for part in self._said.get(name, ())) and self.mended(meta):
             return
+        parts = self._parts(meta, version)
+        if len(parts) > 1 and self._one_commit.usable(meta) and self._one_commit.complete(name, parts):
+            self._said[name] = parts
+            reached(f"publish:after-tag-{meta.spec.anchor.name}")
+            return
+        if self._one_by_one(meta, parts):
+            self._one_commit.succeeded_apart()
+
+    def mended(self, meta: IcebergMetadata) -> bool:
+        """See ``PublisherBase``; looks only at what is loaded."""
+        parts = self._said.pop(meta.spec.name, [])
+        lost = [part for part in parts if _lost(meta, part)]
+        if not lost:
+            return False
+        self._one_commit.note_lost(meta, [part.name for part in lost])
+        if max(meta.current, meta.pending or 0) > lost[0].version:
+            raise _lost_for_good(meta, lost[0], "another version came on top")
+        try:
+            self._one_by_one(meta, parts)
+        except StuckPublicationError as error:
+            if lost[0].version not in meta.version_numbers:
+                raise
+            raise _lost_for_good(meta, lost[0], "it fits the table no longer") from error
+        return True
+
+    def _one_by_one(self, meta: IcebergMetadata, parts: Sequence[Part]) -> bool:
+        """Bring the parts in, a commit for each; ``False`` where the version was given up meanwhile."""
         for part in parts:
             if not self._bring(meta, part):
-                return  # given up meanwhile
-            reached(f"publish:after-{'tag' if part.name == anchor else 'pick'}-{part.name}")
+                return False
+            reached(f"publish:after-{'tag' if part.name == meta.spec.anchor.name else 'pick'}-{part.name}")
+        return True
 
     def _parts(self, meta: IcebergMetadata, version: int) -> list[Part]:
         facts, anchor = meta.claim(version), meta.spec.anchor.name
@@ -125,7 +153,7 @@ class Completion:
                     change.tag(part.tag, holder)
                     change.untag(part.hold)
             return True
-        newer = _newer(table, meta.snapshots(meta.current).get(name))
+        newer = _newer(table, part.before)
         if member.replaced is None or newer is None or not _compactions(newer):
             return False
         stage_again(self._java(meta, name), meta.spec, table, staged, (member.replaced, member.buckets))
@@ -235,6 +263,26 @@ def compacted(meta: IcebergMetadata) -> dict[str, int]:
         if newer and _compactions(newer) and not any(STANDS_FOR in snapshot_summary(s) for s in newer):
             found[name] = newer[0].snapshot_id
     return found
+
+
+def _lost(meta: IcebergMetadata, part: Part) -> bool:
+    """Whether a part that was said to be made is not there, and could be: its hold is still there, or it is a tag."""
+    names = tags(meta.tables[part.name]) if part.name in meta.tables else {}
+    if part.version in meta.abandoned or part.tag in names:
+        return False
+    if part.member is None:
+        # A version that expired meanwhile has lost its tags.
+        return part.name in meta.tables and part.version in (*meta.version_numbers, meta.pending)
+    return part.hold in names
+
+
+def _lost_for_good(meta: IcebergMetadata, part: Part, why: str) -> StorageError:
+    return StorageError(
+        f"version {part.version} of {meta.spec.name} is published and lacks its part of {part.name}: the catalog lost "
+        f"that, and {why}",
+        fix=f"Go back to the version before (dedup-storage versions rollback {part.version - 1}), and run the jobs "
+        "since then again under other run ids.",
+    )
 
 
 def _holder(table: Table, staged: int) -> int | None:

@@ -26,7 +26,7 @@ from dedup_storage.lake.history import (
     VersionInfo,
     no_dataset,
 )
-from dedup_storage.lake.iceberg.catalog import CATALOG_FILE, pyiceberg_properties
+from dedup_storage.lake.iceberg.catalog import CATALOG_FILE, is_scratch, pyiceberg_properties
 from dedup_storage.lake.iceberg.changes import changed_cells, stored_cells
 from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, is_empty, live_rows, snapshot_summary, tags
 from dedup_storage.lake.iceberg.users import iceberg_users
@@ -67,8 +67,6 @@ MEMBERS_PREFIX, ABANDONED_PREFIX = PROPERTY_PREFIX + "members.", PROPERTY_PREFIX
 DESCRIBED_PREFIX = SPEC_PROPERTY + "."
 # Of the anchor table: what is kept of an erasure, by its run.
 ERASURE_PREFIX = PROPERTY_PREFIX + "erasure."
-# Of the anchor table: whether its catalog makes all of a commit of several tables; found out once a dataset.
-ONE_COMMIT = PROPERTY_PREFIX + "one-commit"
 # What stands in an anchor table in place of the dataset's description while it is dropped or renamed, as JSON.
 DROPPED, RENAMED = PROPERTY_PREFIX + "dropped", PROPERTY_PREFIX + "renamed"
 
@@ -326,7 +324,7 @@ class Lake:
             spec = spec.model_copy(update={"name": dataset})
         tables = {spec.anchor.name: anchor}
         for identifier in self.catalog.list_tables((dataset,)):
-            if identifier[-1] not in tables:
+            if identifier[-1] not in tables and not is_scratch(identifier[-1]):
                 try:
                     table = self.catalog.load_table(identifier)
                 except NoSuchTableError:

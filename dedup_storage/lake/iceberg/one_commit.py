@@ -4,16 +4,19 @@ The claim stays a commit of its own, before, so that whoever comes next complete
 
 Not every server makes all of what it answers with "done". Iceberg's own one makes the changes of such a request one
 after the other, and leaves out, without a word, that of a table to which another commit came in between. The same
-happens there to the second of two changes of one table, so that is tried, once a dataset, in a table that goes again.
+happens there to the second of two changes of one table, so that is tried, once a dataset and catalog, in a table that
+goes again. A server that refuses such a request has told nothing, and is taken in good faith: whoever completes a
+version looks, at what is loaded anyway, whether all of it came in (``Completion.mended``).
 
 The commit rests on all that was looked at: on main, on the version's tag and on the hold of every table. So it does
-what table after table would do, or nothing.
+what table after table would do, or nothing. Nothing that goes wrong here ends a run: the version is decided, and is
+completed table after table, which tells what is wrong.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import uuid
 from collections.abc import Sequence
 
 from pyspark.sql import SparkSession
@@ -24,32 +27,29 @@ from dedup_storage.lake.engine.atomic import ChangesTogether
 from dedup_storage.lake.iceberg.branch import came_first
 from dedup_storage.lake.iceberg.bring import Part, bring
 from dedup_storage.lake.iceberg.commit import TableChange, change_table, offers_one_commit
-from dedup_storage.lake.iceberg.metadata import ONE_COMMIT, IcebergMetadata, Lake
+from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
+from dedup_storage.lake.iceberg.scratch import scratch_table
 from dedup_storage.lake.retries import small_commits
-from dedup_storage.lake.sql import quoted
-from dedup_storage.spark.errors import (
-    JAVA_ERRORS,
-    commit_unknown,
-    is_conflict,
-    is_trouble,
-    java_class,
-    root_message,
-)
+from dedup_storage.layout import PROPERTY_PREFIX
+from dedup_storage.spark.errors import JAVA_ERRORS, commit_unknown, is_conflict, java_class, root_message
 
-__all__ = ["OneCommit"]
+__all__ = ["ONE_COMMIT", "OneCommit"]
 
+# Of the anchor table, followed by a hash of the catalog's address: what that catalog was found to do.
+ONE_COMMIT = PROPERTY_PREFIX + "one-commit."
 _logger = logging.getLogger(__name__)
 _TRIES = 5
 _WHOLE, _LOSSY = "whole", "lossy"
 _PROBES = ("first", "second")
-# Answers of a server that offers such commits and makes none, or none of this kind: it has changed nothing.
-_REFUSALS = {
+# Answers to a request that was understood and is not wanted.
+_DECLINED = {
     "BadRequestException",
-    "ForbiddenException",
-    "NoSuchTableException",
+    "IllegalArgumentException",
     "UnprocessableEntityException",
     "UnsupportedOperationException",
 }
+# The same, and answers that may as well be about the tables or the rights; each table by itself tells whether they are.
+_REFUSALS = {*_DECLINED, "ForbiddenException", "NoSuchTableException"}
 
 
 class OneCommit:
@@ -61,45 +61,83 @@ class OneCommit:
 
     def __init__(self, spark: SparkSession, settings: Settings, lake: Lake) -> None:
         self.spark, self.settings, self.lake = spark, settings, lake
-        self._refused = False
+        self._off = False
+        self._refusal: str | None = None
+        # A dataset may be moved to another catalog with all its metadata, what was found of the former one too.
+        place = f"{settings.catalog.uri}\n{settings.warehouse}"
+        self.property = ONE_COMMIT + hashlib.sha256(place.encode()).hexdigest()[:8]
 
     def usable(self, meta: IcebergMetadata) -> bool:
-        """Whether the catalog offers it, loses nothing of it, and has refused none of this process."""
-        if self._refused or self.settings.catalog.type is not CatalogType.REST:
+        """Whether the catalog offers it, loses nothing of it, and has refused none of this process. Where that cannot
+        be found out, a warning says why, and this process does without."""
+        if self._off or self.settings.catalog.type is not CatalogType.REST:
             return False
+        try:
+            return self._found(meta) == _WHOLE
+        except Exception as error:  # noqa: BLE001 - the version is decided; what is wrong with the catalog is told below
+            self._off = True
+            _logger.warning(
+                "Whether the catalog %s makes all of a commit of several tables cannot be tried: %s. Versions are "
+                "published table after table by this process.",
+                self.settings.catalog.name,
+                # What other clients say may quote the catalog's answer, with the keys that it vends.
+                root_message(error) if isinstance(error, JAVA_ERRORS) else type(error).__name__,
+            )
+            return False
+
+    def _found(self, meta: IcebergMetadata) -> str | None:
+        """What the catalog was found to do, or is now; ``None`` where it does not offer it."""
         if not offers_one_commit(self.lake.catalog):
-            return False
+            return None
         if not ChangesTogether(self.spark, self.settings.catalog.name).possible:
-            return False
-        dataset, known = meta.spec.name, meta.anchor.properties.get(ONE_COMMIT)
+            return None
+        known = meta.anchor.properties.get(self.property)
         if known is None:
-            known = _WHOLE if self._loses_nothing(dataset) else _LOSSY
-            found = TableChange(set={ONE_COMMIT: known})
-            change_table(self.lake.catalog, (dataset, meta.spec.anchor.name), lambda _: found)
-        return known == _WHOLE
+            known = _WHOLE if self._loses_nothing(meta.spec.name) else _LOSSY
+            self._note(meta, known)
+        return known
+
+    def _note(self, meta: IcebergMetadata, found: str) -> None:
+        change = TableChange(set={self.property: found})
+        change_table(self.lake.catalog, (meta.spec.name, meta.spec.anchor.name), lambda _: change)
+
+    def note_lost(self, meta: IcebergMetadata, tables: Sequence[str]) -> None:
+        """Remember that the catalog lost parts of a commit that it said it had made, and do without from now on."""
+        self._off = True
+        self._warn_of_loss(", ".join(tables))
+        try:
+            self._note(meta, _LOSSY)
+        except Exception as error:  # noqa: BLE001 - what was lost is to be brought in first of all
+            _logger.warning("That cannot be noted in %s: %s", meta.spec.name, type(error).__name__)
+
+    def _warn_of_loss(self, tables: str) -> None:
+        _logger.warning(
+            "The catalog %s offers commits of several tables (transactions/commit) and lost a part of one that it said "
+            "it had made (%s). Versions are published table after table.",
+            self.settings.catalog.name,
+            tables,
+        )
 
     def _loses_nothing(self, dataset: str) -> bool:
-        """Whether of two changes of one table that the catalog makes in one commit both are there; what it refuses it
-        does not lose."""
-        name = f"_probe_{uuid.uuid4().hex[:8]}"
-        full = quoted(self.settings.catalog.name, dataset, name)
-        self.spark.sql(f"CREATE TABLE {full} (probe int) USING iceberg")
-        try:
+        """Whether of two changes of one table that the catalog makes in one commit both are there; what it declines it
+        does not lose.
+
+        Raises:
+            Py4JJavaError, PySparkException: it did something else, which tells nothing.
+        """
+        with scratch_table(self.spark, self.settings, dataset) as name:
             together = ChangesTogether(self.spark, self.settings.catalog.name)
             for key in _PROBES:
                 together.change(f"{dataset}.{name}").set_property(key, "1")
-            together.commit()
+            try:
+                together.commit()
+            except JAVA_ERRORS as error:
+                if not commit_unknown(error) and (is_conflict(error) or java_class(error) & _DECLINED):
+                    return True
+                raise
             there = self.lake.catalog.load_table((dataset, name)).properties
-        except JAVA_ERRORS as error:
-            return not commit_unknown(error) and (is_conflict(error) or bool(java_class(error) & _REFUSALS))
-        finally:
-            self.spark.sql(f"DROP TABLE IF EXISTS {full} PURGE")
         if not all(key in there for key in _PROBES):
-            _logger.warning(
-                "The catalog %s offers commits of several tables (transactions/commit) and lost a part of one that it "
-                "said it had made. Versions are published table after table.",
-                self.settings.catalog.name,
-            )
+            self._warn_of_loss("of a table made to try it")
             return False
         return True
 
@@ -111,14 +149,20 @@ class OneCommit:
             dataset: The dataset.
             parts: Of every table of the version, the anchor last.
         """
+        self._refusal = None
         try:
             # Looks at every table anew each time: one that has its part by then is left as it is.
             for attempt in small_commits(came_first, _TRIES):
                 with attempt:
                     return self._commit(dataset, parts)
         except JAVA_ERRORS as error:
-            if not (came_first(error) or is_conflict(error) or is_trouble(error)):
-                raise
+            if not (came_first(error) or is_conflict(error)):
+                _logger.warning(
+                    "The catalog %s did not make a commit of several tables: %s. This version is published table after "
+                    "table.",
+                    self.settings.catalog.name,
+                    root_message(error),
+                )
         return False
 
     def _commit(self, dataset: str, parts: Sequence[Part]) -> bool:
@@ -130,14 +174,22 @@ class OneCommit:
         try:
             together.commit()
         except JAVA_ERRORS as error:
-            if not java_class(error) & _REFUSALS:
+            if came_first(error) or not java_class(error) & _REFUSALS:
                 raise
-            self._refused = True
-            _logger.warning(
-                "The catalog %s offers commits of several tables (transactions/commit) and refused one: %s. Versions "
-                "are published table after table.",
-                self.settings.catalog.name,
-                root_message(error),
-            )
+            self._refusal = root_message(error)
             return False
         return True
+
+    def succeeded_apart(self) -> None:
+        """Table after table brought in what may have been refused at once: then tables and rights are well, and it is
+        such commits that the catalog refuses. It is not asked again."""
+        if self._refusal is None:
+            return
+        self._off = True
+        _logger.warning(
+            "The catalog %s offers commits of several tables (transactions/commit) and refused one: %s. Versions are "
+            "published table after table.",
+            self.settings.catalog.name,
+            self._refusal,
+        )
+        self._refusal = None

@@ -176,6 +176,10 @@ class Publisher(PublisherBase[IcebergMetadata]):
         """See ``PublisherBase``."""
         self._completion.complete(meta, version)
 
+    def mended(self, meta: IcebergMetadata) -> bool:
+        """See ``PublisherBase``."""
+        return self._completion.mended(meta)
+
     def abandon(self, meta: IcebergMetadata, version: int) -> None:
         """See ``PublisherBase``."""
         self._abandonment.abandon(meta, version)

@@ -7,12 +7,12 @@ somebody had changed the tables.
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING
 
 from dedup_storage.config import CatalogType, Settings
 from dedup_storage.errors import ConfigError
 from dedup_storage.lake.engine.iceberg import load_table
+from dedup_storage.lake.iceberg.scratch import scratch_table
 from dedup_storage.lake.iceberg.snapshots import snapshot_summary, tags
 from dedup_storage.lake.sql import quoted
 from dedup_storage.layout import PROPERTY_PREFIX
@@ -86,13 +86,8 @@ def _require_references(spark: SparkSession, settings: Settings, catalog: Catalo
     known = (settings.catalog.name, settings.catalog.uri, settings.warehouse)
     if settings.catalog.type is not CatalogType.REST or known in _PROVEN:
         return
-    name = f"_probe_{uuid.uuid4().hex[:8]}"
-    full = quoted(settings.catalog.name, dataset, name)
-    spark.sql(f"CREATE TABLE {full} (probe int) USING iceberg TBLPROPERTIES ('format-version' = '3')")
-    try:
+    with scratch_table(spark, settings, dataset, "TBLPROPERTIES ('format-version' = '3')") as name:
         lost = lost_reference(spark, settings, catalog, (dataset, name))
-    finally:
-        spark.sql(f"DROP TABLE IF EXISTS {full} PURGE")
     if lost is not None:
         raise ConfigError(
             f"the catalog {settings.catalog.name} ({settings.catalog.type.value}, {settings.catalog.uri}) {lost}, and "

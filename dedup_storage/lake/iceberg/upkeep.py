@@ -11,12 +11,14 @@ from pyiceberg.table import Table
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from dedup_storage.config import Settings
+from dedup_storage.config import CatalogType, Settings
 from dedup_storage.faults import reached
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, PART
 from dedup_storage.lake.iceberg.expire import MAIN, VERSION_OF_TAG, Expiry
 from dedup_storage.lake.iceberg.holds import HOLD_PREFIX, holds, pending_attempt
+from dedup_storage.lake.iceberg.metadata import Lake
+from dedup_storage.lake.iceberg.scratch import drop_left
 from dedup_storage.lake.iceberg.snapshots import ancestors, is_empty, snapshot_summary, tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.sql import quoted
@@ -86,6 +88,10 @@ class IcebergUpkeep:
                 reached("maintain:cleaned")
             gone = self._orphans(name, dry_run=dry_run) if orphans else 0
             found.append(TableExpiry(table=name, snapshots=len(unneeded), orphan_files=gone))
+        if orphans and not dry_run and self.settings.catalog.type is CatalogType.REST:
+            # Only such a catalog is tried, in tables of their own; a run that was killed may have left one.
+            old = self._now_ms - self.policy.orphan_days * DAY_MS
+            drop_left(self.spark, self.settings, Lake(self.settings).catalog, self.spec.name, int(old))
         return tuple(found)
 
     def _expired_versions(self, meta: DatasetMetadata) -> list[int]:

@@ -31,7 +31,7 @@ from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import ConfigError, DatasetNotFoundError, StorageError, VersionNotFoundError, known_names
 from dedup_storage.lake.groups import is_group_table
 from dedup_storage.lake.history import ANCHORS
-from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
+from dedup_storage.lake.iceberg.catalog import is_scratch, pyiceberg_properties
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata
 from dedup_storage.lake.iceberg.origin import answers, find_origin, plain_properties
 from dedup_storage.lake.iceberg.snapshots import definition_text
@@ -120,7 +120,8 @@ def _open_catalog(settings: Settings) -> Catalog:
 
 def _load_tables(catalog: Catalog, name: str) -> dict[str, Table]:
     """The tables, the anchor first: a version that it has is one that tables looked at later have too."""
-    identifiers = sorted(_list_tables(catalog, name), key=lambda i: (i[-1] not in ANCHORS, i))
+    listed = [identifier for identifier in _list_tables(catalog, name) if not is_scratch(identifier[-1])]
+    identifiers = sorted(listed, key=lambda i: (i[-1] not in ANCHORS, i))
     tables = {identifier[-1]: _load_table(catalog, identifier) for identifier in identifiers}
     return {name: table for name, table in tables.items() if table is not None}
 
