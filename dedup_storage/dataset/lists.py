@@ -28,7 +28,8 @@ def with_lists(spec: DatasetSpec, requests: DataFrame, events: Mapping[str, Data
         events: Group -> rows of its table of events.
 
     Returns:
-        The same rows and columns.
+        The same rows and columns. A user's events that are not all there, each at its position, are refused when the
+        lists are made: whatever stood in their place would be another list.
     """
     columns = requests.columns
     rows = requests
@@ -57,6 +58,8 @@ def source_typed(spec: DatasetSpec, rows: DataFrame, columns: Iterable[str]) -> 
 def user_lists(spec: DatasetSpec, group: EventGroup, events: DataFrame, name: str) -> DataFrame:
     """One row a user: the user, and the events in order of position, structs of position and values.
 
+    A user whose events do not stand at 0, 1, 2 and so on is refused.
+
     Args:
         spec: The dataset.
         group: The group.
@@ -71,12 +74,28 @@ def user_lists(spec: DatasetSpec, group: EventGroup, events: DataFrame, name: st
         listed = F.array_sort(listed, lambda a, b: F.when(a[place] < b[place], F.lit(-1)).otherwise(F.lit(1)))
     else:
         listed = F.sort_array(listed)
-    return events.groupBy(spec.schema_.user).agg(listed.alias(name))
+    lists = events.groupBy(spec.schema_.user).agg(listed.alias(name))
+    # Lists are cut out by index, which is the position only where no event is missing and none is there twice.
+    places = F.sequence(F.lit(0).cast("bigint"), F.size(name).cast("bigint") - F.lit(1).cast("bigint"))
+    return lists.withColumn(name, F.when(F.col(name)[place] == places, F.col(name)).otherwise(_refused(group)))
 
 
 def _list(group: EventGroup, events: str) -> Column:
     """The events of a request, as the log had them; empty where it has no runs."""
     runs = F.coalesce(F.col(group.runs_column), F.array().cast("array<struct<start:bigint,length:int>>"))
     pieces = F.transform(runs, lambda r: F.slice(F.col(events), r["start"].cast("int") + F.lit(1), r["length"]))
+    there = F.size(events)
+    inside = F.forall(runs, lambda r: (r["start"] >= 0) & (r["length"] >= 0) & (r["start"] + r["length"] <= there))
     whole = F.flatten(pieces)
-    return F.reverse(whole) if group.newest_first else whole
+    whole = F.reverse(whole) if group.newest_first else whole
+    return F.when(inside, whole).otherwise(_refused(group))
+
+
+def _refused(group: EventGroup) -> Column:
+    return F.raise_error(
+        F.lit(
+            f"{group.table} does not hold every event of a user once: expected all events that {group.runs_column} "
+            "names, at positions 0, 1, 2 and so on. Another tool has changed its rows: restore the table, or roll back "
+            "to the version before."
+        )
+    )

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import Int64, run_starts, single_chunk
+from dedup_storage.errors import StorageError
 from dedup_storage.windows.match import match
 from dedup_storage.windows.model import Bools, Events, Lists, Memory, Windows
 from dedup_storage.windows.rebuild import events_after
+from dedup_storage.words import counted
 
 __all__ = ["StreamGroup", "UserStream"]
 
@@ -71,7 +75,11 @@ class UserStream:
     _carried: dict[int, _Carry] = field(default_factory=dict, init=False)
 
     def lay(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The requests of a stream, in their order: lists that are windows null, with their runs and new events."""
+        """The requests of a stream, in their order: lists that are windows null, with their runs and new events.
+
+        Raises:
+            StorageError: a user's stored events are not all there, or one is there twice.
+        """
         for batch in batches:
             if batch.num_rows:
                 yield self._lay(batch)
@@ -109,13 +117,19 @@ class UserStream:
         group: StreamGroup,
         carried: _Carry | None,
     ) -> Events:
-        """The users' lists as the batch finds them, in order of position."""
-        _, offsets = list_parts(batch.column(self.places).take(pa.array(rows)))
-        places, _ = list_parts(batch.column(self.places).take(pa.array(rows)))
+        """The users' lists as the batch finds them, in order of position.
+
+        Raises:
+            StorageError: an event is missing, or there twice.
+        """
+        listed, offsets = list_parts(batch.column(self.places).take(pa.array(rows)))
+        places = listed.to_numpy(zero_copy_only=False)
         owners = np.repeat(codes[rows], np.diff(offsets))
-        order = pa.array(np.lexsort((places.to_numpy(zero_copy_only=False), owners)).astype(np.int64))
+        by_place = np.lexsort((places, owners)).astype(np.int64)
+        order = pa.array(by_place)
         before = np.zeros(count, dtype=np.int64)
         before[codes[rows]] = np.diff(offsets)
+        _refuse_gaps(group, places[by_place], before)
         columns = {}
         for name in group.columns:
             values, _ = list_parts(batch.column(name).take(pa.array(rows)))
@@ -151,6 +165,24 @@ class UserStream:
         made[group.runs] = _runs(windows, found, gone)
         made[group.new] = _new_events(lists, windows, stored, rows, len(requests))
         return made
+
+
+def _refuse_gaps(group: StreamGroup, places: npt.NDArray[Any], counts: Int64) -> None:
+    """Refuse stored events that do not stand at 0, 1, 2 and so on: new ones would take positions that are taken.
+
+    Args:
+        group: Their group.
+        places: (events,) positions, user by user, ascending.
+        counts: (users,) events of each.
+    """
+    wrong = np.count_nonzero(places != ranges(np.zeros_like(counts), counts))
+    if wrong:
+        raise StorageError(
+            f"{counted(int(wrong), 'stored event', 'is')} not at the position that is next in a user's list of "
+            f"{', '.join(group.columns)}",
+            expected="positions 0, 1, 2 and so on, each once",
+            fix="Another tool has changed the events: restore their table, or roll back to the version before.",
+        )
 
 
 def _parallel(columns: Sequence[pa.Array]) -> Bools:

@@ -20,7 +20,7 @@ from dedup_storage.errors import ConfigError, StorageError
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupBatch, DedupDataset, open_vocabulary
 from dedup_storage.reader.decode.files import RowStream
-from dedup_storage.schema import DateGrain
+from dedup_storage.schema import DateGrain, LogSchema
 from tests.reader.lake import Lake, Log
 from tests.reader.reading import contents, deliver, interleave
 from tests.reader.user_layout import VIEWS, make_histories, write_user
@@ -125,6 +125,25 @@ def test_newest_first_lists_are_cut_at_their_front(both: Lake, log: Log) -> None
     for batch in opened(both, Layout.USER, columns=["buys"], history_length=4):
         for key, found in zip(batch["request_id"].decode(), batch["buys"].decode(), strict=True):
             assert found == (None if stored[key] is None else stored[key][:4])
+
+
+def test_parallel_lists_are_cut_alike(lake: Lake) -> None:
+    """A column that depends on the request stays a list of the request, and is cut where its group's events are."""
+    log = make_histories(3, 6)
+    buys = [{"column": c, "group": "bought"} for c in ("buys", "ages")]
+    told = log.schema.to_dict()
+    told["sequences"] = [*(s for s in told["sequences"] if s["column"] != "buys"), *buys]
+    rows = log.requests["buys"].to_pylist()
+    ages = [None if row is None else [100 * n + i for i in range(len(row))] for n, row in enumerate(rows)]
+    requests = log.requests.append_column("ages", pa.array(ages, pa.list_(pa.int64())))
+    write_user(lake, "ages_user", Log(LogSchema.from_dict(told), requests, log.impressions), writes=1, buckets=1)
+    stored = {r["request_id"]: r for r in requests.to_pylist()}
+    for columns in (("items", "buys", "ages"), ("ages",)):
+        for batch in opened(lake, Layout.USER, "ages", columns=columns, history_length=2):
+            for column in columns[-2:]:
+                for key, found in zip(batch["request_id"].decode(), batch[column].decode(), strict=True):
+                    whole = stored[key][column]
+                    assert found == (None if whole is None else whole[:2])
 
 
 def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -14,7 +16,9 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Change
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.joins.tables import table_frame
+from dedup_storage.dataset.lists import with_lists
 from dedup_storage.dataset.upkeep import Policy
+from dedup_storage.dataset.versions.lists import list_checks
 from dedup_storage.errors import ConflictError, SchemaError, UsageError
 from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import frame
@@ -173,6 +177,36 @@ def test_events_are_read_only_where_a_list_is_asked_for(ds: tuple[Dataset, DataF
     assert scans(made.logs().select("u", "y")) == 2
     assert scans(made.requests().select("words")) == 2
     assert scans(made.requests().select("seen", "words")) == 3
+
+
+def test_events_that_another_tool_changed_are_refused(ds: tuple[Dataset, DataFrame]) -> None:
+    """A list is cut out of its user's list by index: without an event it would be another list, or none."""
+    made, logged = ds
+    cut = made.handle.cut()
+    events = {group.name: cut.stored(group.table) for group in made.spec.events}
+    whole = events["g"]
+    less = [whole.filter(left) for left in ("position <> 3", "position < 3", "u <> 'user 2'")]
+    for changed in (*less, whole.union(whole.filter("position = 3"))):
+        rows = with_lists(made.spec, cut.stored("requests"), {**events, "g": changed})
+        with pytest.raises(PySparkException, match="events_g does not hold every event of a user once"):
+            rows.select("seen").collect()
+    same(rows.select("u", "r", "words"), logged.select("u", "r", "words").dropDuplicates(["u", "r"]))
+
+
+def test_checks_find_what_no_list_shows(ds: tuple[Dataset, DataFrame]) -> None:
+    made, _ = ds
+    cut = made.handle.cut()
+    stored = {table: cut.stored(table) for table in ("requests", "events_g", "events_words")}
+    placeless = stored["events_g"].filter("position = 3").withColumn("position", F.lit(None).cast("bigint"))
+    beside = stored["requests"].withColumn("paid", F.coalesce("paid", F.array().cast("array<double>")))
+    cases: list[dict[str, DataFrame]] = [
+        {}, {"events_g": stored["events_g"].union(placeless)}, {"requests": beside},
+    ]  # fmt: skip
+    found = []
+    for changed in cases:
+        there: Any = SimpleNamespace(spec=made.spec, stored={**stored, **changed}.__getitem__)
+        found.append([check.passed for check in list_checks(there)])
+    assert found == [[True, True], [False, True], [False, True]]
 
 
 def test_any_engine_can_read_it(ds: tuple[Dataset, DataFrame]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from dedup_storage.errors import StorageError
 from dedup_storage.windows.stream import StreamGroup, UserStream
 
 PRICES = [0.0, -0.0, float("nan"), struct.unpack("<d", struct.pack("<Q", 0x7FF8000000000123))[0], 1.5, None]
@@ -98,3 +99,20 @@ def test_lists_come_back_whatever_the_batches(seed: int) -> None:
                     found = [events[run["start"] + n][i] for run in runs for n in range(run["length"])]
                     found = found[::-1] if group.newest_first else found
                 assert bits(found) == bits(row[column])
+
+
+@pytest.mark.parametrize("places", [[5, 6, 7], [0, 2], [0, 1, 1, 3], [1, 1, 1], [0, None]])
+def test_stored_events_that_another_tool_changed_are_refused(places: list[int | None]) -> None:
+    """New events would take positions that are taken; the second user's list is whole, and out of order."""
+    words = [None] * len(places)
+    stream = [
+        {"u": "a", "kind": 0, "places": [1, 0], "words": ["x", "y"]},
+        {"u": "b", "kind": 0, "places": places, "words": words},
+        {"u": "b", "r": 1, "kind": 1, "words": ["z"]},
+    ]
+    table = pa.Table.from_pylist(stream, schema=SCHEMA)
+    for size in (1, 100):
+        batches = table.to_batches(max_chunksize=size)
+        laid = UserStream("u", "kind", "places", [StreamGroup(("words",), False, "w_runs", "w_new")]).lay(iter(batches))
+        with pytest.raises(StorageError, match="next in a user's list of words"):
+            list(laid)

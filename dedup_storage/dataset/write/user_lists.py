@@ -216,6 +216,8 @@ def require_same_lists(laid: Laid, requests: DataFrame) -> None:
     Raises:
         StorageError: rows or lists differ.
     """
+    # Texts of times, in lists of structs, are digested in the session's time zone.
+    requests = move_to(laid.frame.sparkSession, requests)
     before = _summed(laid.frame, F.col(_PROOF))
     after = _summed(requests, _digest(laid.spec, requests))
     if before != after:

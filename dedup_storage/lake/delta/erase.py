@@ -176,6 +176,9 @@ class TableEraser:
         rows = rows.join(F.broadcast(self.users), user, "left_anti").select(*self._schema.names)
         own = list(self.ref.load().metadata().partition_columns)
         keys = [*self.spec.request_key, self.spec.position_column]
+        group = self.spec.event_group(self.table)
+        if group is not None:
+            keys = [self.spec.schema_.user, group.position_column]
         order = [F.col(c) for c in (*own, *keys) if c in self._schema.names]
         if "sampled" in self._schema.names:
             order.insert(len(own), F.col("sampled").desc())

@@ -20,7 +20,7 @@ from dedup_storage.reader.decode.event_rows import Bools, EventRows, Spans
 from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
 from dedup_storage.reader.decode.streams import Streams
 
-__all__ = ["EventReader", "EventSource", "HistoryReader", "newest_views", "plain_lists"]
+__all__ = ["EventReader", "EventSource", "HistoryReader", "ListCut", "newest_views", "plain_lists"]
 
 Opener = Callable[[DataFile], RowStream]
 
@@ -191,13 +191,26 @@ class EventReader:
         return gather_table(pa.concat_tables(tables, promote_options="permissive"), place)
 
 
+@dataclass(frozen=True)
+class ListCut:
+    """How lists of the requests' own table are cut to their newest elements.
+
+    Attributes:
+        kind: Arrow type of the elements.
+        newest_first: These are the first ones, and not the last.
+    """
+
+    kind: pa.DataType
+    newest_first: bool = False
+
+
 class HistoryReader:
     """Gives the requests of a unit the lists that they are delivered with.
 
     Args:
         rows: Where the lists of each sequence group stand.
         sources: What each is read from.
-        cut: History lists of the requests' own table to cut, and the type of their elements.
+        cut: History lists of the requests' own table to cut, and how.
         most: Elements to cut them to; ``None`` for all.
         streams: The unit's files.
     """
@@ -206,7 +219,7 @@ class HistoryReader:
         self,
         rows: Sequence[EventRows],
         sources: Sequence[EventSource],
-        cut: Mapping[str, pa.DataType],
+        cut: Mapping[str, ListCut],
         most: int | None,
         streams: Streams,
     ) -> None:
@@ -220,7 +233,7 @@ class HistoryReader:
         """The requests ``start`` to ``stop`` with their lists in place."""
         found = {}
         if self._most is not None:
-            found = {c: newest_views(requests[c], self._most, kind) for c, kind in self._cut.items()}
+            found = {c: newest_views(requests[c], self._most, cut) for c, cut in self._cut.items()}
         for reader in self._readers:
             found |= reader.lists(requests, start, stop)
         for name, lists in found.items():
@@ -237,14 +250,15 @@ def _as(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return array if array.type == kind else array.cast(kind)
 
 
-def newest_views(column: ArrowColumn, most: int, kind: pa.DataType) -> pa.Array:
-    """Views of each list's last ``most`` elements, which are to be of one type; null lists stay null."""
+def newest_views(column: ArrowColumn, most: int, cut: ListCut) -> pa.Array:
+    """Views of each list's newest ``most`` elements, which are to be of one type; null lists stay null."""
     array = single_chunk(column)
     elements, offsets = list_parts(array)
-    values = _as(elements, large_offsets(kind))
+    values = _as(elements, large_offsets(cut.kind))
     kept = np.minimum(np.diff(offsets), most)
     mask = array.is_null() if array.null_count else None
-    return pa.LargeListViewArray.from_arrays(pa.array(offsets[1:] - kept), pa.array(kept), values, mask=mask)
+    begins = offsets[:-1] if cut.newest_first else offsets[1:] - kept
+    return pa.LargeListViewArray.from_arrays(pa.array(begins), pa.array(kept), values, mask=mask)
 
 
 def plain_lists(table: pa.Table) -> pa.Table:

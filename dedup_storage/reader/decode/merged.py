@@ -108,7 +108,7 @@ class MergedReader:
         own = replace(source, events=(), cut=(), piece_bytes=piece_bytes)
         self._readers = [UnitReader(part, own) for part in unit.parts]
         self._streams = Streams(source.piece_bytes)
-        self._histories = HistoryReader(unit.events, source.events, source.cut_types, source.most, self._streams)
+        self._histories = HistoryReader(unit.events, source.events, source.cuts, source.most, self._streams)
 
     def close(self) -> None:
         """Let the files go."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 from dedup_storage.dedup.expand import inverse_from_lengths, offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import gather_table
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.reader.decode.events import EventSource, HistoryReader
+from dedup_storage.reader.decode.events import EventSource, HistoryReader, ListCut
 from dedup_storage.reader.decode.features import (
     FeatureSource,
     Match,
@@ -72,6 +72,7 @@ class UnitSource:
         events: Sequence groups whose lists are runs of events, in the order of ``RequestUnit.events``.
         most: Newest elements of a history list to deliver; ``None`` for all.
         cut: History lists of the requests' table that are cut to these.
+        cut_first: Those of them whose newest elements come first.
     """
 
     requests: TableRef
@@ -86,11 +87,13 @@ class UnitSource:
     events: tuple[EventSource, ...] = ()
     most: int | None = None
     cut: tuple[str, ...] = ()
+    cut_first: tuple[str, ...] = ()
 
     @property
-    def cut_types(self) -> dict[str, pa.DataType]:
-        """The lists of ``cut`` and the type of their elements."""
-        return {column: self.requests.fields[column][1].value_type for column in self.cut}
+    def cuts(self) -> dict[str, ListCut]:
+        """How the lists of ``cut`` are cut."""
+        kinds = {column: self.requests.fields[column][1].value_type for column in self.cut}
+        return {column: ListCut(kind, column in self.cut_first) for column, kind in kinds.items()}
 
 
 class UnitReader:
@@ -112,7 +115,7 @@ class UnitReader:
             columns.append(source.position)
         self._columns = columns
         self._streams = Streams(source.piece_bytes)
-        self._histories = HistoryReader(unit.events, source.events, source.cut_types, source.most, self._streams)
+        self._histories = HistoryReader(unit.events, source.events, source.cuts, source.most, self._streams)
 
     def close(self) -> None:
         """Let the files go."""

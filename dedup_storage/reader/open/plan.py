@@ -292,6 +292,7 @@ def make_plan(
         events=tuple(e.source for e in events),
         most=options.history_length,
         cut=projection.cut,
+        cut_first=projection.cut_first,
     )
     pins = _pins(cut, options, projection, splits, sample.fingerprint)
     if vocabularies:

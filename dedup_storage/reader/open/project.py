@@ -51,6 +51,7 @@ class Projection:
         conditions: What is asked of columns, whether they are read or not.
         events: Sequence groups whose events are read, in layout ``user``.
         cut: History lists of the requests' own table to cut to the newest elements.
+        cut_first: Those of them whose newest elements come first.
     """
 
     requests: CutTable
@@ -63,6 +64,7 @@ class Projection:
     conditions: tuple[Condition, ...] = ()
     events: tuple[Events, ...] = ()
     cut: tuple[str, ...] = ()
+    cut_first: tuple[str, ...] = ()
 
 
 def project(cut: Cut, options: ReadOptions) -> Projection:
@@ -136,6 +138,7 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
             else "a list",
             fix="Name it in columns, or leave history_length out.",
         )
+    own_histories = tuple(c for c in histories if c not in shared) if options.history_length is not None else ()
     return Projection(
         requests=requests,
         impressions=impressions,
@@ -146,8 +149,17 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
         impression_columns=of(Grain.IMPRESSION),
         conditions=tuple(_condition(spec, known, column, wanted) for column, wanted in options.filters.where.items()),
         events=events,
-        cut=tuple(c for c in histories if c not in shared) if options.history_length is not None else (),
+        cut=own_histories,
+        cut_first=_newest_first(spec, own_histories),
     )
+
+
+def _newest_first(spec: DatasetSpec, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of some history lists whose sequence group has lists that were found to begin with the newest element."""
+    found = {c for group in spec.events if group.newest_first for c in group.columns}
+    group_of = {s.column: s.group for s in spec.schema_.sequences if s.group is not None}
+    turned = {group for column, group in group_of.items() if column in found}
+    return tuple(c for c in columns if group_of.get(c) in turned)
 
 
 def _events(cut: Cut, group: EventGroup, chosen: tuple[str, ...]) -> Events:
