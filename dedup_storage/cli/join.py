@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, VersionOption
+from dedup_storage.cli.options import DatasetOption, VersionOption, refuse_idle
 from dedup_storage.cli.output import stdout
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import UsageError
@@ -44,13 +44,12 @@ def join(
     """Join two tables of a dataset inside their buckets and write the rows; with --explain only explain."""
     if not explain and (output is None) == (table is None):
         raise UsageError("it is not clear what becomes of the rows", expected="--output, --table or --explain")
-    given = {"--exchange": exchange != "refuse", "--hash-side": hash_side, "--output": output, "--table": table}
-    unused = [option for option, value in given.items() if value]
-    if explain and unused:
-        raise UsageError(
-            f"{unused[0]} does nothing beside --explain, which joins no rows",
-            fix=f"Leave out {' and '.join(unused)}, or leave out --explain.",
-        )
+    if explain:
+        given = {
+            "--exchange": exchange != "refuse", "--hash-side": hash_side is not None, "--output": output is not None,
+            "--table": table is not None,
+        }  # fmt: skip
+        refuse_idle(given, "beside --explain, which joins no rows", "--explain")
     with job.dataset(dataset) as opened:
         from dedup_storage.dataset.joins.tables import explain_tables, join_tables, write_join
 

@@ -26,6 +26,7 @@ __all__ = [
     "SqlOption",
     "VersionOption",
     "YesOption",
+    "keep_once",
     "pairs",
     "refuse_idle",
 ]
@@ -124,16 +125,18 @@ def keep_once(option: str, found: dict[str, Any], name: str, value: Any) -> None
     found[name] = value
 
 
-def refuse_idle(given: Mapping[str, bool], beside: str) -> None:
+def refuse_idle(given: Mapping[str, bool], beside: str, other: str | None = None) -> None:
     """Refuse options that would change nothing.
 
     Args:
         given: Option -> whether it was given, beyond its default.
         beside: What makes them idle, to follow "does nothing".
+        other: The option that could be left out instead.
 
     Raises:
         UsageError: names the options.
     """
     idle = [option for option, told in given.items() if told]
     if idle:
-        raise UsageError(f"{idle[0]} does nothing {beside}", fix=f"Leave out {' and '.join(idle)}.")
+        instead = "" if other is None else f", or leave out {other}"
+        raise UsageError(f"{idle[0]} does nothing {beside}", fix=f"Leave out {' and '.join(idle)}{instead}.")

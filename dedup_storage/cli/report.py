@@ -82,7 +82,7 @@ def report(
             "--column": bool(column), "--no-baselines": not baselines, **drawn, "--html": html is not None,
             "--markdown": markdown is not None, **compared,
         }  # fmt: skip
-        refuse_idle(given, "beside --raw, which compares stored bytes from footers alone")
+        refuse_idle(given, "beside --raw, which compares stored bytes from footers alone", "--raw")
         _compare_raw(job, dataset, raw, version)
         return
     if not baselines:
@@ -96,7 +96,7 @@ def report(
         refuse_idle(of_input, "beside --dataset, whose versions say what they hold")
     if input is not None and dataset is None:
         refuse_idle({"--version": version is not None}, "beside --input, which has no versions")
-    if spark and baselines:
+    if spark:
         job.require(input)
     # A file that cannot be read ends the job before anything is measured.
     before = _loaded(dataset, against) if against is not None else None
@@ -104,7 +104,7 @@ def report(
         made = _measure(
             job, dataset, input, schema, version, progress, columns=tuple(column or ()), share=share,
             sample_bytes=sample_mib * 1024**2, baselines=baselines, draw=draw, format=format,
-            sample=sample, scratch=scratch_folder(job, spark and baselines, scratch),
+            sample=sample, scratch=scratch_folder(job, spark, scratch),
         )  # fmt: skip
         if against is not None and before is None:
             before = _measure(job, dataset, None, None, int(against), progress)
