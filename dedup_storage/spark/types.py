@@ -16,6 +16,7 @@ from dedup_storage.schema import LogSchema
 __all__ = [
     "check_types",
     "comparable_text",
+    "compared_as_they_are",
     "ddl",
     "fingerprint",
     "has_hidden_nulls",
@@ -68,6 +69,11 @@ def struct_of(types: Mapping[str, str]) -> T.StructType:
                 got=kind,
             ) from None
     return T.StructType(fields)
+
+
+def compared_as_they_are(left: T.DataType, right: T.DataType) -> bool:
+    """Whether Spark compares two types without a cast that could make two values one: equal types, or integers."""
+    return left == right or (isinstance(left, T.IntegralType) and isinstance(right, T.IntegralType))
 
 
 def check_types(schema: LogSchema, fields: Iterable[T.StructField]) -> None:

@@ -20,6 +20,7 @@ from dedup_storage.lake.requests import short_digest
 from dedup_storage.lake.sql import quoted
 from dedup_storage.schema import check_name
 from dedup_storage.spark.digests import function_digest, rows_digest
+from dedup_storage.spark.types import compared_as_they_are
 
 __all__ = ["FeatureFunction", "Lookup", "Recipe", "Source", "import_function"]
 
@@ -160,7 +161,7 @@ def _require_alike(column: str, kind: DataType, table: str, other: str, kind_of_
     Raises:
         SchemaError: Spark would cast one of them: 007 and 7 are one number, and doubles hold ids of 53 bits.
     """
-    if kind != kind_of_other and not (isinstance(kind, IntegralType) and isinstance(kind_of_other, IntegralType)):
+    if not compared_as_they_are(kind, kind_of_other):
         raise SchemaError(
             f"the column {column} cannot be looked up in {other} of {table}",
             expected=f"{kind.simpleString()}" + (", or integers" if isinstance(kind, IntegralType) else ""),

@@ -12,6 +12,7 @@ from dedup_storage.dataset.functions.sequences import elapsed_seconds
 from dedup_storage.dataset.functions.windows import not_after
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.schema import check_name
+from dedup_storage.spark.types import compared_as_they_are
 
 __all__ = ["with_target_matches"]
 
@@ -118,7 +119,7 @@ def _require(frame: DataFrame, columns: Sequence[str], what: str) -> None:
 
 def _require_alike(column: str, kind: T.DataType, other: str, kind_of_other: T.DataType) -> None:
     """Check that two columns hold values that Spark compares as they are; a cast makes one of ids that differ."""
-    if kind != kind_of_other and not (isinstance(kind, T.IntegralType) and isinstance(kind_of_other, T.IntegralType)):
+    if not compared_as_they_are(kind, kind_of_other):
         raise SchemaError(
             f"the {column} of the impressions and the {other} of the requests cannot be compared",
             expected="values of one type, or integers",

@@ -11,6 +11,7 @@ from pyspark.sql import types as T
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.schema import check_name
 from dedup_storage.spark.errors import translated
+from dedup_storage.spark.types import compared_as_they_are
 
 __all__ = ["How", "as_frame", "field_of", "join_keys", "joined", "refuse_shared", "same_type"]
 
@@ -93,9 +94,7 @@ def same_type(left: T.StructField, right: T.StructField) -> None:
     Raises:
         SchemaError: names both types.
     """
-    if left.dataType == right.dataType or (
-        isinstance(left.dataType, T.IntegralType) and isinstance(right.dataType, T.IntegralType)
-    ):
+    if compared_as_they_are(left.dataType, right.dataType):
         return
     raise SchemaError(
         f"the columns {left.name} and {right.name} cannot be compared"
