@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dedup_storage.dedup.expand import offsets_from_lengths
 from dedup_storage.reader.decode.columns import Columns, Group, Kind
+from dedup_storage.reader.decode.encode import Scalars
 from dedup_storage.reader.decode.lists import Covered, ElementRuns, Lists
 from dedup_storage.reader.decode.vocabulary import compact
 
@@ -17,6 +18,8 @@ __all__ = ["Covers", "Filler", "Present", "Slice"]
 
 Array = npt.NDArray[Any]
 Octets = npt.NDArray[np.uint8]
+# What was encoded, and from which of its elements to which.
+Piece = tuple[Scalars, int, int]
 # Of list columns whose rows share elements, those of each slice.
 Covers = Mapping[str, Sequence[Covered]]
 # Fewer columns are copied one by one for less than it takes to describe them as one array.
@@ -141,23 +144,16 @@ class Filler:
             shifted = (bounds if at == base else bounds[1:]) - (bounds[0] - total)
             at = self._copy(at, shifted)
             total = int(shifted[-1]) if len(shifted) else total
-        at = self._next()
-        vocabulary = None
-        if lists[0][0].sources[0].vocabulary is None:
+        coded = lists[0][0].sources[0].vocabulary is not None
+
+        def pieces() -> list[Piece]:
+            return [piece for column, first, last in lists for piece in column.pieces(first, last)]
+
+        def copy(at: int) -> None:
             for column, first, last in lists:
                 at = self._elements(column, first, last, at)
-        else:
-            pieces = [piece for column, first, last in lists for piece in column.pieces(first, last)]
-            words = [source.vocabulary for source, _, _ in pieces if source.vocabulary is not None]
-            codes, vocabulary = compact([source.values[a:b] for source, a, b in pieces], words)
-            self._copy(at, codes)
-        if element_nulls:
-            at = self._next()
-            for column, first, last in lists:
-                for source, a, b in column.pieces(first, last):
-                    mask = source.valid[a:b] if source.valid is not None else np.ones(b - a, dtype=np.bool_)
-                    at = self._copy(at, mask)
-        return vocabulary
+
+        return self._values(pieces, None if coded else copy, element_nulls)
 
     def _shared(
         self, lists: Sequence[tuple[Lists, int, int]], covers: Sequence[Covered], element_nulls: bool
@@ -170,25 +166,44 @@ class Filler:
         for covered, shift in zip(covers, before, strict=False):
             at = self._copy(at, covered.starts + shift)
             ends = self._copy(ends, covered.ends + shift)
-        at = self._next()
         columns = [column for column, _, _ in lists]
-        pieces = [
-            (column.sources[source], a, b)
-            for column, (runs, *_) in zip(columns, covers, strict=True)
-            for source, a, b in zip(*(part.tolist() for part in runs), strict=True)
-        ]
-        vocabulary = None
-        if columns[0].sources[0].vocabulary is None:
+        coded = columns[0].sources[0].vocabulary is not None
+
+        def pieces() -> list[Piece]:
+            found = [
+                (column.sources[source], a, b)
+                for column, (runs, *_) in zip(columns, covers, strict=True)
+                for source, a, b in zip(*(part.tolist() for part in runs), strict=True)
+            ]
+            return found or [(columns[0].sources[0], 0, 0)]
+
+        def copy(at: int) -> None:
             for column, (runs, *_) in zip(columns, covers, strict=True):
                 at = self._runs(column, runs, at)
+
+        return self._values(pieces, None if coded else copy, element_nulls)
+
+    def _values(
+        self, pieces: Callable[[], Sequence[Piece]], copy: Callable[[int], None] | None, element_nulls: bool
+    ) -> tuple[Any, ...] | None:
+        """Elements and their masks; gives the strings behind their codes, if they are codes.
+
+        Args:
+            pieces: Tells where the elements lie, in order; asked for codes and masks alone.
+            copy: Copies elements that are no codes, from a byte on; ``None`` for codes.
+            element_nulls: Whether the batch has masks of elements.
+        """
+        at, vocabulary = self._next(), None
+        if copy is not None:
+            copy(at)
         else:
-            found = pieces or [(columns[0].sources[0], 0, 0)]
+            found = pieces()
             words = [source.vocabulary for source, _, _ in found if source.vocabulary is not None]
             codes, vocabulary = compact([source.values[a:b] for source, a, b in found], words)
             self._copy(at, codes)
         if element_nulls:
             at = self._next()
-            for source, a, b in pieces:
+            for source, a, b in pieces():
                 mask = source.valid[a:b] if source.valid is not None else np.ones(b - a, dtype=np.bool_)
                 at = self._copy(at, mask)
         return vocabulary

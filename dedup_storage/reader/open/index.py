@@ -315,8 +315,10 @@ class SegmentIndexer:
             local = np.full(high - low, -1, dtype=np.int64)
             local[kept] = np.arange(len(kept))
             counts = lengths[low:high][kept].astype(np.int32)
+            measured = self.options.tokens is not None
+            own = tuple(each.unit(low + kept) for each in events) if measured or not section.merged else ()
             # Of a merged unit the lists are read in its own order.
-            lists = () if section.merged else tuple(each.unit(low + kept) for each in events)
+            lists = () if section.merged else own
             delivered.append(low + kept)
             gapless = len(chosen) == 0 or int(chosen[-1]) - int(chosen[0]) + 1 == len(chosen)
             units.append(
@@ -330,7 +332,7 @@ class SegmentIndexer:
                     features=units_of(features, low, high, local),
                     request_bytes=found.keys[place].row_bytes + sum(each.request_bytes for each in lists),
                     impression_bytes=runs[0].row_bytes if runs else 0.0,
-                    tokens=self._tokens(unit.file, chosen, [each.unit(low + kept) for each in events]),
+                    tokens=self._tokens(unit.file, chosen, own),
                     weights=self._weights(found, low + kept),
                     events=lists,
                     users=None if numbers is None else numbers[low + kept],
