@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dedup_storage.event_groups import EventGroup
+from dedup_storage.event_groups import RUNS_TYPE, EventGroup
 from dedup_storage.layout import DatasetSpec
 
 __all__ = ["source_typed", "user_lists", "with_lists"]
@@ -82,7 +82,7 @@ def user_lists(spec: DatasetSpec, group: EventGroup, events: DataFrame, name: st
 
 def _list(group: EventGroup, events: str) -> Column:
     """The events of a request, as the log had them; empty where it has no runs."""
-    runs = F.coalesce(F.col(group.runs_column), F.array().cast("array<struct<start:bigint,length:int>>"))
+    runs = F.coalesce(F.col(group.runs_column), F.array().cast(RUNS_TYPE))
     pieces = F.transform(runs, lambda r: F.slice(F.col(events), r["start"].cast("int") + F.lit(1), r["length"]))
     there = F.size(events)
     inside = F.forall(runs, lambda r: (r["start"] >= 0) & (r["length"] >= 0) & (r["start"] + r["length"] <= there))

@@ -19,10 +19,12 @@ from dedup_storage.lake.folders import Store
 from dedup_storage.sources.address import Kind
 from dedup_storage.sources.opened import header_fields, holds_quotes, opened, refuse_loose_quotes
 
-__all__ = ["Dialect", "TextColumns", "csv_batches", "dialects", "typed"]
+__all__ = ["ZONED", "Dialect", "TextColumns", "csv_batches", "dialects", "typed"]
 
 _BLOCK = 8 * 1024**2
 _PROBE = 1024**2
+# The end of a time's text that tells its zone.
+ZONED = r":[0-9.]*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _WHOLE = r"^(0|-?[1-9][0-9]{0,18})$"
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 # A double holds every integer of so many digits.
@@ -272,7 +274,7 @@ def _zoned(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Times as texts with their zone: without one they are UTC."""
     days = pc.match_substring_regex(texts, "^[0-9-]+$")
     bare = pc.if_else(days, pc.binary_join_element_wise(texts, " 00:00:00", ""), texts)
-    zoned = pc.match_substring_regex(bare, r":[0-9.]*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)$")
+    zoned = pc.match_substring_regex(bare, ZONED)
     return pc.if_else(zoned, bare, pc.binary_join_element_wise(bare, "Z", ""))
 
 

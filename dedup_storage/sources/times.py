@@ -13,6 +13,7 @@ from pyspark.sql import types as T
 
 from dedup_storage.errors import InputError
 from dedup_storage.schema import LogSchema, TimeUnit
+from dedup_storage.sources.texts import ZONED
 from dedup_storage.spark.rows import only_row
 
 __all__ = ["as_times", "time_unit", "with_times"]
@@ -20,13 +21,13 @@ __all__ = ["as_times", "time_unit", "with_times"]
 _INTEGERS = (T.ShortType, T.IntegerType, T.LongType)
 _NUMBERS = (*_INTEGERS, T.FloatType, T.DoubleType, T.DecimalType)
 _PER_SECOND = {TimeUnit.S: 1, TimeUnit.MS: 10**3, TimeUnit.US: 10**6, TimeUnit.NS: 10**9}
-# Logs are younger than this and older than that; in these bounds no number fits two units.
 # A text that begins with a date: without one, Spark would take the day on which it reads.
 _DATED = r"^\s*[+-]?[0-9]{4,6}-"
 # A fraction of a second that is no whole number of microseconds, the rest of which Spark leaves out.
 _FINER = r"[.][0-9]{6}[0-9]*[1-9]"
 # Letters of a pattern that tell a zone, and what a pattern quotes.
 _ZONE, _QUOTED = re.compile(r"[VzOXxZ]"), re.compile(r"'[^']*'")
+# Logs are younger than this and older than that; in these bounds no number fits two units.
 _FIRST, _LAST = datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 
@@ -157,7 +158,7 @@ def _from_text(value: Column, pattern: str | None) -> Column:
         if _ZONE.search(_QUOTED.sub("", pattern)):
             return F.try_to_timestamp(value, F.lit(pattern))
         return F.try_to_timestamp(F.concat(value, F.lit(" Z")), F.lit(f"{pattern} X"))
-    zoned = F.when(value.rlike(r":[0-9.]*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)$"), value)
+    zoned = F.when(value.rlike(ZONED), value)
     parsed = zoned.otherwise(F.concat(value, F.when(value.rlike(":"), "Z").otherwise(" 00:00:00Z")))
     return F.when(value.rlike(_DATED), parsed.try_cast("timestamp"))
 
