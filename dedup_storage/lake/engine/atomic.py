@@ -16,6 +16,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from dedup_storage.lake.engine.iceberg import load_java_table
 from dedup_storage.lake.engine.java import has_method
 
 __all__ = ["AtomicChange", "ChangesTogether", "atomic_change"]
@@ -132,7 +133,7 @@ class ChangesTogether:
 
     def change(self, table: str) -> AtomicChange:
         """A change of ``namespace.table`` as it is now; committed with the others, in the order of these calls."""
-        java = _load(self._spark, f"{self._catalog}.{table}").newTransaction()
+        java = load_java_table(self._spark, f"{self._catalog}.{table}").newTransaction()
         self._begun.append((table, java))
         return AtomicChange(self._jvm, java)
 
@@ -156,12 +157,6 @@ class ChangesTogether:
         return util.loadIcebergCatalog(self._spark._jsparkSession, self._catalog)
 
 
-def _load(spark: SparkSession, name: str) -> Any:
-    """Iceberg's ``Table`` as it is now; the name is ``catalog.namespace.table``."""
-    util = spark._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr]
-    return util.loadIcebergTable(spark._jsparkSession, name)
-
-
 @contextmanager
 def atomic_change(spark: SparkSession, name: str) -> Iterator[AtomicChange]:
     """A change of a table as it is now, committed at the end of the block; an exception inside commits nothing.
@@ -175,6 +170,6 @@ def atomic_change(spark: SparkSession, name: str) -> Iterator[AtomicChange]:
             snapshot cannot be brought onto main, ``CommitStateUnknownException`` where the catalog did not answer.
     """
     jvm: Any = spark._jvm
-    java = _load(spark, name).newTransaction()
+    java = load_java_table(spark, name).newTransaction()
     yield AtomicChange(jvm, java)
     java.commitTransaction()

@@ -14,7 +14,7 @@ from dedup_storage.errors import StorageError
 from dedup_storage.lake.engine.java import iterate
 from dedup_storage.lake.engine.net import Files
 
-__all__ = ["IcebergTable", "load_table"]
+__all__ = ["IcebergTable", "load_java_table", "load_table"]
 
 _MAIN = "main"
 _ALL_SNAPSHOTS = 2**31 - 1
@@ -27,8 +27,13 @@ def load_table(spark: SparkSession, name: str) -> IcebergTable:
         spark: Session with its catalog.
         name: ``catalog.namespace.table``.
     """
+    return IcebergTable(spark, load_java_table(spark, name))
+
+
+def load_java_table(spark: SparkSession, name: str) -> Any:
+    """The same as Iceberg's own ``Table``."""
     util = spark._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr]
-    return IcebergTable(spark, util.loadIcebergTable(spark._jsparkSession, name))
+    return util.loadIcebergTable(spark._jsparkSession, name)
 
 
 class IcebergTable:
