@@ -7,13 +7,16 @@ times faster for histories of hundreds of elements.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup_storage.dedup.runs import ArrowColumn, Int64, single_chunk
 
-__all__ = ["gather", "gather_table", "list_parts"]
+__all__ = ["gather", "gather_table", "list_parts", "parallel_rows"]
 
 _BITS_PER_BYTE = 8
 
@@ -32,6 +35,12 @@ def list_parts(column: pa.Array) -> tuple[pa.Array, Int64]:
             lengths = np.where(null, 0, np.diff(offsets))
             return compact.flatten(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return values, offsets - offsets[0]
+
+
+def parallel_rows(columns: Sequence[ArrowColumn]) -> npt.NDArray[np.bool_]:
+    """Rows whose lists are all there and equally long. (n,) bool."""
+    lengths = [np.asarray(pc.fill_null(pc.list_value_length(column), -1)) for column in columns]
+    return np.logical_and.reduce([(length == lengths[0]) & (length >= 0) for length in lengths])
 
 
 def _byte_width(type_: pa.DataType) -> int | None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dedup_storage.dedup.expand import offsets_from_lengths, ranges
-from dedup_storage.dedup.gather import list_parts
+from dedup_storage.dedup.gather import list_parts, parallel_rows
 from dedup_storage.dedup.runs import Int64, run_starts, single_chunk
 from dedup_storage.errors import StorageError
 from dedup_storage.windows.match import match
@@ -150,7 +150,7 @@ class UserStream:
         number: int,
     ) -> dict[str, pa.Array]:
         columns = {name: batch.column(name).take(pa.array(requests)) for name in group.columns}
-        fit = _parallel(list(columns.values()))
+        fit = parallel_rows(list(columns.values()))
         rows = np.flatnonzero(fit).astype(np.int64)
         lists = _lists(columns, rows, codes, len(stored.offsets) - 1)
         if group.newest_first:
@@ -183,15 +183,6 @@ def _refuse_gaps(group: StreamGroup, places: npt.NDArray[Any], counts: Int64) ->
             expected="positions 0, 1, 2 and so on, each once",
             fix="Another tool has changed the events: restore their table, or roll back to the version before.",
         )
-
-
-def _parallel(columns: Sequence[pa.Array]) -> Bools:
-    """Requests whose lists are all there and equally long."""
-    fit = np.ones(len(columns[0]), dtype=np.bool_)
-    lengths = [np.diff(list_parts(column)[1]) for column in columns]
-    for column, length in zip(columns, lengths, strict=True):
-        fit &= column.is_valid().to_numpy(zero_copy_only=False) & (length == lengths[0])
-    return fit
 
 
 def _lists(columns: Mapping[str, pa.Array], rows: Int64, codes: Int64, users: int) -> Lists:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from dedup_storage.dedup.gather import parallel_rows
 from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.errors import SchemaError
 from dedup_storage.event_groups import ProposedGroup
@@ -15,7 +16,6 @@ from dedup_storage.report.estimate.grain_plan import plan_history
 from dedup_storage.report.estimate.histories import request_histories
 from dedup_storage.schema import LogSchema, SequenceColumn
 from dedup_storage.sources.raw import RawLog
-from dedup_storage.windows.model import Bools
 
 __all__ = ["groups_of", "propose_groups"]
 
@@ -64,7 +64,7 @@ def groups_of(rows: pa.Table, schema: LogSchema) -> tuple[ProposedGroup, ...]:
     for group, sequences in members.items():
         lists = rows.select([s.column for s in sequences])
         # Requests whose lists of the group do not run in parallel keep them, and tell nothing of the others.
-        parallel = _parallel(lists)
+        parallel = parallel_rows(lists.columns)
         rest = order[parallel[order]] if 2 * int(parallel.sum()) >= len(parallel) else order
         of_group = schema.model_copy(update={"sequences": tuple(sequences)})
         for history in request_histories(of_group, lists, users, rest):
@@ -72,12 +72,6 @@ def groups_of(rows: pa.Table, schema: LogSchema) -> tuple[ProposedGroup, ...]:
             name = history.name if history.name == group else history.columns[0]
             found.append(ProposedGroup(name, plan.events, bool(plan.newest_first)))
     return tuple(found)
-
-
-def _parallel(lists: pa.Table) -> Bools:
-    """Requests whose lists are all there and equally long. (n,) bool."""
-    lengths = [pc.fill_null(pc.list_value_length(column), -1).to_numpy() for column in lists.columns]
-    return np.logical_and.reduce([(length == lengths[0]) & (length >= 0) for length in lengths])
 
 
 def _probe(raw: RawLog, schema: LogSchema) -> DataFrame:
