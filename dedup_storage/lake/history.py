@@ -219,6 +219,11 @@ class DatasetMetadata(ABC):
     def snapshots(self, version: int) -> dict[str, int]:
         """Table name -> snapshot id of one published version, anchor first."""
 
+    def has_other_lists(self, before: Mapping[str, int]) -> bool:
+        """Whether users' lists of the newest version are others than those of some snapshots (table -> snapshot id)."""
+        now = self.snapshots(self.current)
+        return any(before.get(group.table) != now.get(group.table) for group in self.spec.events)
+
     @property
     @abstractmethod
     def identity(self) -> str:

@@ -12,7 +12,7 @@ task holds a batch of rows and one user's list, whatever the bucket holds. What 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from pyspark import StorageLevel
@@ -110,9 +110,8 @@ def lay(handle: Handle, base: Cut, requests: DataFrame, users: DataFrame) -> Lai
         F.lit(None).cast("array<bigint>").alias(_PLACES),
         _digest(spec, requests).alias(_PROOF),
     )
-    there = base.snapshots if base.version else {}
     for number, group in enumerate(spec.events):
-        if group.table in there:
+        if group.table in base.snapshots:
             known = move_to(session, base.stored(group.table)).join(users, schema.user, "left_semi")
             rows = rows.unionByName(_stored(spec, group, number, known), allowMissingColumns=True)
     times = [schema.event_time] if schema.event_time else []
@@ -158,8 +157,7 @@ class _Stream:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Spark's batches of a partition, laid."""
-        told = self.stream
-        for batch in UserStream(told.user, told.kind, told.places, told.groups).lay(iter(batches)):
+        for batch in replace(self.stream).lay(batches):
             arrays = [batch.column(f.name) for f in self.schema]
             cast = [a if a.type == f.type else a.cast(f.type) for a, f in zip(arrays, self.schema, strict=True)]
             yield pa.RecordBatch.from_arrays(cast, schema=self.schema)
@@ -175,14 +173,12 @@ def refuse_grown(base: Cut, now: DatasetMetadata) -> None:
     Raises:
         GrownListsError: positions that the log's new events have may be taken.
     """
-    before, after = base.snapshots if base.version else {}, now.snapshots(now.current)
-    for group in base.handle.spec.events:
-        if before.get(group.table) != after.get(group.table):
-            raise GrownListsError(
-                f"another run added events to users' lists of {now.spec.name} first, each time that this one was laid "
-                "into them",
-                fix="Nothing was published. Run the job again.",
-            )
+    if now.has_other_lists(base.snapshots):
+        raise GrownListsError(
+            f"another run added events to users' lists of {now.spec.name} first, each time that this one was laid into "
+            "them",
+            fix="Nothing was published. Run the job again.",
+        )
 
 
 def staged_lists(handle: Handle, base: Cut, run: Run, staged: Sequence[Staged], dates: Sequence[str]) -> DataFrame:
@@ -196,10 +192,9 @@ def staged_lists(handle: Handle, base: Cut, run: Run, staged: Sequence[Staged], 
         dates: Event dates of the log (ISO).
     """
     spec, found, events = handle.spec, {s.table: s for s in staged}, {}
-    there = base.snapshots if base.version else {}
     for group in spec.events:
         rows = handle.tables.staged_rows(spec, found[group.table], run)
-        events[group.name] = base.stored(group.table).unionByName(rows) if group.table in there else rows
+        events[group.name] = base.stored(group.table).unionByName(rows) if group.table in base.snapshots else rows
     return with_lists(spec, staged_rows(handle, found[spec.anchor.name], run, dates), events)
 
 

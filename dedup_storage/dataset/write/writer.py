@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -266,16 +266,13 @@ class Writer(TimedSteps):
 
     def _verify(self, now: DatasetMetadata, keys: RequestKeys, run: Run) -> None:
         """Versions appeared while this run worked: its requests and its columns must still be new."""
-        try:
-            self._refuse_other_columns(now)
-        except ConflictError:
-            self.tables.discard(self.spec, run)
-            raise
+        self._refuse_other_columns(now)
         refuse_grown(self._base, now)
         if run.replaced is not None:
             return
         if not stored_requests(Cut(self.handle, now, now.current), keys).isEmpty():
-            self._lose(run, f"another run wrote some of the same requests into {self.spec.name} first")
+            what = f"another run wrote some of the same requests into {self.spec.name} first"
+            raise ConflictError(what, fix="Nothing was published. Run the job again.")
 
     def _refuse_other_columns(self, now: DatasetMetadata) -> None:
         """The log was fitted to the columns that the dataset had."""
@@ -284,10 +281,6 @@ class Writer(TimedSteps):
             raise ConflictError(what, fix="Nothing was published. Run the job again.")
         if self.log.added:
             refuse_taken(replace(self.handle, spec=now.spec), now, {c: self.spec.types[c] for c in self.log.added})
-
-    def _lose(self, run: Run, what: str) -> NoReturn:
-        self.tables.discard(self.spec, run)
-        raise ConflictError(what, fix="Nothing was published. Run the job again.")
 
     # -- staging ------------------------------------------------------------------------------------------------
 

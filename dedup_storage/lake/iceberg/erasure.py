@@ -142,21 +142,11 @@ class IcebergErasure:
                 rewriters[name].swap(branch, touched[name], facts)
                 reached("forget:part")
             members = list(dict.fromkeys((*touched, self.spec.anchor.name)))
-            self.tables.publish(self.spec, run, members, lambda now: self._refuse_grown(current, now))
+            self.tables.publish(self.spec, run, members, lambda now: _refuse_grown(current, now))
             reached("forget:published")
         finally:
             for branch in branches.values():
                 branch.drop()
-
-    def _refuse_grown(self, current: Mapping[str, int], now: DatasetMetadata) -> None:
-        """Versions appeared since the users were looked for; their requests may stand in events that go.
-
-        Raises:
-            OvertakenError: users' lists grew.
-        """
-        after = now.snapshots(now.current)
-        if any(after.get(group.table) != current.get(group.table) for group in self.spec.events):
-            raise OvertakenError
 
     def remove(self) -> None:
         """Remove every snapshot that has no name, and the files that only they hold."""
@@ -181,6 +171,16 @@ class IcebergErasure:
             bounds = rewriter.count_bounds(removed_bounds(table, snapshots, user))
             found[name] = remains_of(meta, name, seen, named, bounds)
         return found
+
+
+def _refuse_grown(current: Mapping[str, int], now: DatasetMetadata) -> None:
+    """Versions appeared since the users were looked for; their requests may stand in events that go.
+
+    Raises:
+        OvertakenError: users' lists grew.
+    """
+    if now.has_other_lists(current):
+        raise OvertakenError
 
 
 def _held(meta: DatasetMetadata, version: int) -> Iterable[tuple[str, int]]:
