@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -27,6 +26,7 @@ from dedup_storage.lake.history import Added, DatasetMetadata
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.publishing import require_described, require_same
 from dedup_storage.lake.requests import REQUEST, Request
+from dedup_storage.lake.runs import new_attempt
 from dedup_storage.lake.segments import MAINTAIN, Segment
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.rows import only_row
@@ -261,7 +261,7 @@ class Backfill(TimedSteps):
         return Run(
             run_id=self.run_id,
             job=self.job,
-            attempt=f"{self.run_id}/{uuid.uuid4().hex[:12]}",
+            attempt=new_attempt(self.run_id),
             base=plan.base,
             dates=tuple(sorted({s.date for s in segments})),
             segments={plan.table: segments} if segments else {},

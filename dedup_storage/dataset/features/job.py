@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.lake.publishing import require_described, require_same
 from dedup_storage.lake.requests import Request
+from dedup_storage.lake.runs import new_attempt
 from dedup_storage.layout import COLUMNS_PROPERTY, DEFINITION
 from dedup_storage.sources.named import exact_keys
 from dedup_storage.spark.steps import TimedSteps
@@ -57,7 +57,7 @@ class FeatureJob(TimedSteps):
         self.tables, self.settings, self.spec = handle.tables, handle.settings, handle.spec
         self.name, self.run_id, self.job, self.named = group, run_id, job, named
         self.gate = gate and handle.settings.quality.enabled
-        self.attempt = f"{run_id}/{uuid.uuid4().hex[:12]}"
+        self.attempt = new_attempt(run_id)
         self.seconds: dict[str, float] = {}
         self._request: Request | None = None
 

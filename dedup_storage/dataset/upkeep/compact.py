@@ -7,7 +7,6 @@ was faster it leaves the segments as they are.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
 from pyspark.sql import functions as F
@@ -23,6 +22,7 @@ from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.facts import ROWS_KEPT
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.lake.runs import new_attempt
 from dedup_storage.lake.segments import MAINTAIN, Segment, encode_segments
 from dedup_storage.spark.errors import translated
 
@@ -65,7 +65,7 @@ class Compactor:
         run = Run(
             run_id=self.run_id,
             job="maintain",
-            attempt=f"{self.run_id}/{uuid.uuid4().hex[:12]}",
+            attempt=new_attempt(self.run_id),
             base=version,
             dates=tuple(sorted({s.date for listed in segments.values() for s in listed})),
             segments=segments,

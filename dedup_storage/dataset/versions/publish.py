@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from dedup_storage.dataset.handle import Handle
@@ -10,7 +9,7 @@ from dedup_storage.errors import VersionNotFoundError, known_names
 from dedup_storage.lake.history import VersionInfo
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.requests import Request
-from dedup_storage.lake.runs import named_run
+from dedup_storage.lake.runs import named_run, new_attempt
 from dedup_storage.schema import check_name
 from dedup_storage.spark.errors import translated
 
@@ -34,7 +33,7 @@ def rollback(handle: Handle, version: int, run_id: str | None = None) -> Version
         meta.resolve(version)
         run_id = named_run(run_id, "rollback")
         asked = Request.of("rollback", version=version)
-        attempt = f"{run_id}/{uuid.uuid4().hex[:12]}"
+        attempt = new_attempt(run_id)
         run = Run(run_id=run_id, job="rollback", attempt=attempt, base=meta.current, facts=asked.facts)
         published = handle.tables.rollback(handle.spec, run, version)
         return handle.metadata().info(published)

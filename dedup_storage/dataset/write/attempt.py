@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 from dedup_storage.dataset.write.collapse import InputStats
 from dedup_storage.dataset.write.columns import Fitted
 from dedup_storage.dataset.write.policies import Mode
@@ -11,9 +9,10 @@ from dedup_storage.dataset.write.segments import segment_ranges
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.requests import Request
+from dedup_storage.lake.runs import new_attempt
 from dedup_storage.layout import TableRole
 
-__all__ = ["new_attempt", "write_run"]
+__all__ = ["write_run"]
 
 _MOST_DATES = 400
 
@@ -65,8 +64,3 @@ def write_run(log: Fitted, mode: Mode, run_id: str, base: int, stats: InputStats
             **({} if request is None else request.facts),
         },
     )
-
-
-def new_attempt(run_id: str) -> str:
-    """Name of one more attempt of a run."""
-    return f"{run_id}/{uuid.uuid4().hex[:12]}"

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.lists import source_typed
-from dedup_storage.dataset.write.attempt import new_attempt, write_run
+from dedup_storage.dataset.write.attempt import write_run
 from dedup_storage.dataset.write.audit import audit_staged, staged_rows
 from dedup_storage.dataset.write.collapse import COUNT, Collapse, InputStats, RequestKeys
 from dedup_storage.dataset.write.columns import Fitted, extend_tables, refuse_taken
@@ -36,6 +36,7 @@ from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.lake.publishing import require_same
 from dedup_storage.lake.requests import Request
+from dedup_storage.lake.runs import new_attempt
 from dedup_storage.lake.staging import staging
 from dedup_storage.layout import Layout, TableRole, TableSpec
 from dedup_storage.schema import DateGrain

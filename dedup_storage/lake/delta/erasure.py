@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Collection, Mapping
 
 from pyspark.sql import DataFrame, SparkSession
@@ -15,7 +14,7 @@ from dedup_storage.lake.delta.relay import RELAY
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.folders import delete_vocabularies
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.runs import Run
+from dedup_storage.lake.runs import Run, new_attempt
 from dedup_storage.lake.stored_rows import count_present
 from dedup_storage.lake.upkeep import Found, OvertakenError, Remains, TableErasure
 from dedup_storage.layout import DatasetSpec
@@ -92,7 +91,7 @@ class DeltaErasure:
             self._publish(meta)
 
     def _publish(self, meta: DeltaMetadata) -> None:
-        attempt = f"{self.run_id}/{uuid.uuid4().hex[:12]}"
+        attempt = new_attempt(self.run_id)
         run = Run(
             run_id=self.run_id,
             job="forget-user",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import cast
@@ -23,7 +22,7 @@ from dedup_storage.lake.iceberg.metadata import ERASURE_PREFIX
 from dedup_storage.lake.iceberg.rewrite import TableRewriter, Touched
 from dedup_storage.lake.iceberg.snapshots import ERASING, tags
 from dedup_storage.lake.protocol import TableFormat
-from dedup_storage.lake.runs import Run
+from dedup_storage.lake.runs import Run, new_attempt
 from dedup_storage.lake.segments import encode_segments
 from dedup_storage.lake.stored_rows import count_present
 from dedup_storage.lake.upkeep import Found, OvertakenError, Remains, TableErasure, remains_of
@@ -55,7 +54,7 @@ class IcebergErasure:
     ) -> None:
         self.spark, self.tables, self.settings, self.spec = spark, tables, settings, spec
         self.users, self.run_id, self.facts = users, run_id, facts
-        attempt = f"{run_id}/{uuid.uuid4().hex[:12]}"
+        attempt = new_attempt(run_id)
         self._run = Run(run_id=run_id, job=ERASING, attempt=attempt, base=0, branch=branch_name(run_id))
         self._rewriters: dict[str, TableRewriter] = {}
         self._touched: dict[str, dict[int, Touched]] = {}
