@@ -6,13 +6,14 @@ import fcntl
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
+from dedup_storage import faults
 from dedup_storage.config import Settings, load_settings
 from tests.memory import leave_memory, use_memory
 
@@ -112,3 +113,18 @@ def ebnerd() -> Path:
     if not place:
         pytest.skip("EBNERD_DIR does not name the EB-NeRD sample")
     return Path(place)
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], object]], None]:
+    """Does something once, where a point of a job is reached for the first time."""
+
+    def arranged(point: str, action: Callable[[], object]) -> None:
+        def watch(reached: str) -> None:
+            if reached == point:
+                monkeypatch.setattr(faults, "watcher", None)
+                action()
+
+        monkeypatch.setattr(faults, "watcher", watch)
+
+    return arranged

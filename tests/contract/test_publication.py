@@ -13,7 +13,6 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from dedup_storage import faults
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change, Strategy
 from dedup_storage.dataset.facade import Dataset
@@ -32,21 +31,6 @@ class Killed(BaseException):
 @pytest.fixture(params=["iceberg", "delta"])
 def table_format(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], object]], None]:
-    """Do something once when a point is reached."""
-
-    def arranged(point: str, action: Callable[[], object]) -> None:
-        def watch(reached: str) -> None:
-            if reached == point:
-                monkeypatch.setattr(faults, "watcher", None)
-                action()
-
-        monkeypatch.setattr(faults, "watcher", watch)
-
-    return arranged
 
 
 def kill() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from dedup_storage import faults
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.errors import ConflictError, StorageError
@@ -50,21 +49,6 @@ class Killed(BaseException):
 
 def kill() -> None:
     raise Killed
-
-
-@pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> At:
-    """Do something once when a point is reached."""
-
-    def arranged(point: str, action: Callable[[], object]) -> None:
-        def watch(reached: str) -> None:
-            if reached == point:
-                monkeypatch.setattr(faults, "watcher", None)
-                action()
-
-        monkeypatch.setattr(faults, "watcher", watch)
-
-    return arranged
 
 
 def served(serve: Serve, name: str, **flaws: Any) -> tuple[RestCatalog, Dataset]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,6 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dedup_storage import faults
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Change
 from dedup_storage.dataset.facade import Dataset
@@ -31,22 +30,6 @@ Watch = Callable[[str, Callable[[], object]], None]
 @pytest.fixture(params=FORMATS)
 def lake(settings: Settings, request: pytest.FixtureRequest) -> Settings:
     return settings.model_copy(update={"format": request.param})
-
-
-@pytest.fixture
-def at() -> Iterator[Watch]:
-    """Does something once, where a point is reached for the first time."""
-
-    def set_watcher(point: str, action: Callable[[], object]) -> None:
-        def watch(reached: str) -> None:
-            if reached == point:
-                faults.watcher = None
-                action()
-
-        faults.watcher = watch
-
-    yield set_watcher
-    faults.watcher = None
 
 
 def log(spark: SparkSession, days: list[int], **options: Any) -> RawLog:
