@@ -14,7 +14,7 @@ from dedup_storage.reader.hashing import hash_strings
 from dedup_storage.training.masks import NULL_ID
 from dedup_storage.words import counted
 
-__all__ = ["Column", "dtype_text"]
+__all__ = ["Column", "dtype_text", "list_places"]
 
 _FIBONACCI = -7046029254386353131
 
@@ -22,6 +22,21 @@ _FIBONACCI = -7046029254386353131
 def dtype_text(tensor: Tensor) -> str:
     """A tensor's dtype without its module. Example: ``"int64"``"""
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def list_places(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the elements of some lists lie, list by list; waits for the device of the tensors.
+
+    Args:
+        starts, lengths: (n,) int64, place of each list's first element, and its elements.
+
+    Returns:
+        (n + 1,) int64 offsets of the lists, and (elements,) int64 places.
+    """
+    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+    # The start of its list, plus its place in it.
+    shift = (starts - offsets[:-1]).repeat_interleave(lengths)
+    return offsets, torch.arange(len(shift), device=starts.device) + shift
 
 
 @dataclass(frozen=True)

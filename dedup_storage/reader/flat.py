@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dedup_storage.reader.batch import DedupBatch
-from dedup_storage.reader.column import Column
+from dedup_storage.reader.column import Column, list_places
 from dedup_storage.reader.layout import INVERSE, LENGTHS, packed
 from dedup_storage.schema import Grain
 
@@ -28,11 +28,7 @@ def take_rows(column: Column, rows: Tensor) -> Column:
     valid = None if column.valid is None else column.valid[rows]
     if column.offsets is None:
         return replace(column, values=column.values[rows], valid=valid)
-    lengths = column.lengths[rows]
-    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
-    # (elements,) where each copied element comes from: the start of its list, plus its place in it.
-    shift = (column.offsets[rows] - offsets[:-1]).repeat_interleave(lengths)
-    places = torch.arange(len(shift), device=rows.device) + shift
+    offsets, places = list_places(column.offsets[rows], column.lengths[rows])
     elements = None if column.element_valid is None else column.element_valid[places]
     return replace(column, values=column.values[places], offsets=offsets, valid=valid, element_valid=elements)
 

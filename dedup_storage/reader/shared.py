@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from dedup_storage.reader.column import Column
+from dedup_storage.reader.column import Column, list_places
 from dedup_storage.training.attention.windows import Windows
 
 __all__ = ["SharedLists"]
@@ -43,9 +42,6 @@ class SharedLists:
 
     def lists(self) -> Column:
         """The same as lists with elements of their own: a gather on the device of the tensors, which it waits for."""
-        lengths = self.ends - self.starts
-        offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
-        places = torch.arange(int(offsets[-1]), device=self.values.device)
-        places = places + (self.starts - offsets[:-1]).repeat_interleave(lengths)
+        offsets, places = list_places(self.starts, self.ends - self.starts)
         elements = None if self.element_valid is None else self.element_valid[places]
         return Column(self.values[places], offsets, self.valid, elements, self.vocabulary)

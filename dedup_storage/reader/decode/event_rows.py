@@ -11,7 +11,7 @@ from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.decode.files import DataFile
 
-__all__ = ["Bools", "EventFiles", "EventRows", "Spans"]
+__all__ = ["Bools", "EventFiles", "EventRows", "Int32", "Spans"]
 
 Int32 = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]

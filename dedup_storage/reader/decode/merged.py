@@ -13,11 +13,11 @@ import pyarrow as pa
 from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import gather_table
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.reader.decode.event_rows import EventRows
+from dedup_storage.reader.decode.event_rows import EventRows, Int32
 from dedup_storage.reader.decode.events import HistoryReader
 from dedup_storage.reader.decode.streams import LEAST_PIECE, Streams
 from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader, UnitSource
-from dedup_storage.reader.decode.units import Int32, RequestUnit
+from dedup_storage.reader.decode.units import RequestUnit
 from dedup_storage.reader.segment import SegmentKey
 
 __all__ = ["AnyUnit", "MergedReader", "MergedUnit"]

@@ -9,14 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup_storage.dedup.runs import Int64
-from dedup_storage.reader.decode.event_rows import EventRows
+from dedup_storage.reader.decode.event_rows import EventRows, Int32
 from dedup_storage.reader.decode.features import FeatureRows
 from dedup_storage.reader.decode.files import DataFile
 from dedup_storage.reader.segment import SegmentKey
 
 __all__ = ["RequestUnit", "RunList", "Runs"]
-
-Int32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from dedup_storage.dedup.keys import match_keys, strictly_ascending
 from dedup_storage.dedup.runs import Int64, single_chunk
 from dedup_storage.errors import DuplicateRowsError, StorageError
 from dedup_storage.layout import DatasetSpec, Layout
-from dedup_storage.reader.decode.event_rows import EventRows
+from dedup_storage.reader.decode.event_rows import EventRows, Int32
 from dedup_storage.reader.decode.files import DataFile, RowStream, row_bytes
 from dedup_storage.reader.decode.merged import AnyUnit, MergedUnit
-from dedup_storage.reader.decode.units import Int32, RequestUnit
+from dedup_storage.reader.decode.units import RequestUnit
 from dedup_storage.reader.open.conditions import Condition, kept_rows
 from dedup_storage.reader.open.divide import FileRuns, unit_runs
 from dedup_storage.reader.open.events import EventScan, SectionEvents, index_events, ranked
