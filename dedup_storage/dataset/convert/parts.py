@@ -8,8 +8,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.dataset.convert.summary import PartCheck
-from dedup_storage.dataset.features.read import source_typed
 from dedup_storage.dataset.handle import Cut
+from dedup_storage.dataset.lists import source_typed
 from dedup_storage.layout import DatasetSpec, Layout, TableRole
 from dedup_storage.schema import DateGrain, Grain
 from dedup_storage.sources.raw import RawLog

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dedup_storage.dataset.features.read import attach, source_typed
+from dedup_storage.dataset.features.read import attach
 from dedup_storage.dataset.features.window import Window
 from dedup_storage.dataset.handle import Cut
+from dedup_storage.dataset.lists import source_typed
 from dedup_storage.lake.groups import FeatureGroup, by_table, grain_table, promoted_columns
 from dedup_storage.layout import Layout
 from dedup_storage.schema import Grain

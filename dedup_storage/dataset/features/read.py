@@ -8,13 +8,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Cut
-from dedup_storage.dataset.lists import source_typed
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.groups import FeatureGroup, by_table, find_group, promoted_columns
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import DateGrain, Grain
 
-__all__ = ["GroupReader", "attach", "source_typed"]
+__all__ = ["GroupReader", "attach"]
 
 
 def attach(spec: DatasetSpec, rows: DataFrame, tables: Iterable[tuple[Sequence[FeatureGroup], DataFrame]]) -> DataFrame:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from dedup_storage.dataset.features.read import GroupReader, source_typed
+from dedup_storage.dataset.features.read import GroupReader
 from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.lists import source_typed
 from dedup_storage.layout import Layout, TableRole
 from dedup_storage.schema import Grain
 from dedup_storage.spark.errors import translated

@@ -13,8 +13,8 @@ from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.errors import SchemaError
 from dedup_storage.event_groups import ProposedGroup
 from dedup_storage.report.estimate.grain_plan import plan_history
-from dedup_storage.report.estimate.histories import request_histories
-from dedup_storage.schema import LogSchema, SequenceColumn
+from dedup_storage.report.estimate.histories import request_histories, sequence_groups
+from dedup_storage.schema import LogSchema
 from dedup_storage.sources.raw import RawLog
 
 __all__ = ["groups_of", "propose_groups"]
@@ -53,20 +53,17 @@ def groups_of(rows: pa.Table, schema: LogSchema) -> tuple[ProposedGroup, ...]:
         rows: (n,) keys, event time and lists of requests; none where no user has two requests.
         schema: Their meaning.
     """
-    members: dict[str, list[SequenceColumn]] = {}
-    for sequence in schema.sequences:
-        members.setdefault(sequence.group or f"\0{sequence.column}", []).append(sequence)
     users = hash_column(rows[schema.user])
     keys = [schema.user, *([schema.event_time] if schema.event_time else []), *schema.request]
     ranks = [pc.rank(rows[k], sort_keys="ascending", tiebreaker="dense").to_numpy(zero_copy_only=False) for k in keys]
     order = np.lexsort([*reversed(ranks), users]).astype(np.int64)
     found = []
-    for group, sequences in members.items():
-        lists = rows.select([s.column for s in sequences])
+    for group, members in sequence_groups(schema).items():
+        lists = rows.select(members)
         # Requests whose lists of the group do not run in parallel keep them, and tell nothing of the others.
         parallel = parallel_rows(lists.columns)
         rest = order[parallel[order]] if 2 * int(parallel.sum()) >= len(parallel) else order
-        of_group = schema.model_copy(update={"sequences": tuple(sequences)})
+        of_group = schema.model_copy(update={"sequences": tuple(s for s in schema.sequences if s.column in members)})
         for history in request_histories(of_group, lists, users, rest):
             plan = plan_history(history)
             name = history.name if history.name == group else history.columns[0]

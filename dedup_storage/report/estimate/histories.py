@@ -18,7 +18,7 @@ from dedup_storage.schema import LogSchema, TimeUnit
 from dedup_storage.windows import Lists
 from dedup_storage.windows.model import Bools
 
-__all__ = ["History", "days", "histories", "request_histories", "user_time_order"]
+__all__ = ["History", "days", "histories", "request_histories", "sequence_groups", "user_time_order"]
 
 _SECONDS = 86_400
 _PER_SECOND = {TimeUnit.S: 1, TimeUnit.MS: 10**3, TimeUnit.US: 10**6, TimeUnit.NS: 10**9}
@@ -79,6 +79,14 @@ def histories(draw: LogDraw, order: Int64) -> list[History]:
     return request_histories(draw.schema, draw.requests, draw.users, order)
 
 
+def sequence_groups(schema: LogSchema) -> dict[str, list[str]]:
+    """Group -> its list columns, which run in parallel; a column without a group has one of its own, under no name."""
+    groups: dict[str, list[str]] = {}
+    for sequence in schema.sequences:
+        groups.setdefault(sequence.group or f"\0{sequence.column}", []).append(sequence.column)
+    return groups
+
+
 def request_histories(schema: LogSchema, requests: pa.Table, users: Hashes, order: Int64) -> list[History]:
     """The sequence groups of request rows; see ``histories``.
 
@@ -92,11 +100,8 @@ def request_histories(schema: LogSchema, requests: pa.Table, users: Hashes, orde
     changes = np.ones(len(order), dtype=np.int64)
     changes[1:] = users[1:] != users[:-1]
     numbers = np.cumsum(changes) - 1
-    groups: dict[str, list[str]] = {}
-    for sequence in schema.sequences:
-        groups.setdefault(sequence.group or f"\0{sequence.column}", []).append(sequence.column)
     found = []
-    for group, members in groups.items():
+    for group, members in sequence_groups(schema).items():
         arrays = {name: gather(requests[name], order) for name in members}
         parts = {name: list_parts(array) for name, array in arrays.items()}
         first = parts[members[0]][1]
