@@ -22,10 +22,8 @@ from dedup_storage.reader import DedupDataset
 from dedup_storage.schema import DateGrain
 from dedup_storage.sources.raw import RawLog
 from tests.contract.test_convert import OTHER
-from tests.contract.test_publication import Killed, at, kill
+from tests.contract.test_publication import Killed, kill
 from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
-
-__all__ = ["at"]
 
 NEW = {"age": "bigint", "score": "double", "seen": "array<bigint>"}
 CASES = [

@@ -13,10 +13,8 @@ from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import VersionNotFoundError
 from dedup_storage.lake.upkeep import Policy
 from tests.contract.conftest import MakeLog
-from tests.contract.test_publication import Killed, at, kill
+from tests.contract.test_publication import Killed, kill
 from tests.spark.helpers import day, frame, same_rows
-
-__all__ = ["at"]
 
 pytestmark = pytest.mark.crash
 
