@@ -113,6 +113,7 @@ def test_every_version_is_read_as_then(
         assert ordered(read, columns) == ordered(records(version["logs"]), columns), info.run_id
 
 
+@pytest.mark.long
 def test_samples_hold_the_same_users(ds: Dataset, lake: Settings, expected: dict[str, Any]) -> None:
     assert [s.name for s in ds.samples()] == list(expected["samples"]) == ["half", "some"]
     for name, sample in expected["samples"].items():

@@ -140,6 +140,7 @@ def test_nothing_of_a_stopped_adoption_is_taken_for_another_log(
     assert DeltaTable(f"{lake.local_warehouse}/{name}/logs").file_uris()
 
 
+@pytest.mark.long
 def test_what_cannot_be_adopted(spark: SparkSession, lake: Settings, name: str, tmp_path: Path) -> None:
     place = str(tmp_path / "log")
     numbered(spark, [1]).frame.write.parquet(place)

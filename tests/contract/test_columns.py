@@ -65,6 +65,7 @@ def logged(ds: Dataset, version: int | None = None) -> list[tuple[Any, ...]]:
     return sorted((tuple(row) for row in ds.logs(version, features=()).drop("ts").collect()), key=repr)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("table_format", "layout", "grain"), CASES)
 def test_columns_come_and_go(
     spark: SparkSession, settings: Settings, name: str, table_format: str, layout: str, grain: str

@@ -20,6 +20,7 @@ from tests.integration.test_reader_spark import read
 from tests.spark.helpers import same_rows
 
 
+@pytest.mark.long
 def test_pins_made_without_spark_are_spark_s_own(ds: Dataset, lake: Settings, make_log: MakeLog) -> None:
     admin = open_admin(lake)
     pinned = admin.pin(ds.name, 1, "paper")
@@ -125,6 +126,7 @@ def test_files_of_an_adopted_log_outlive_the_dataset(
         assert spark.read.table(f"{lake.catalog.name}.{again}").count() == count
 
 
+@pytest.mark.long
 def test_a_dataset_tells_of_itself(ds: Dataset) -> None:
     ds.features.add("age", {"length": "size(hist)"}, gate=False)
     text = repr(ds)

@@ -62,6 +62,7 @@ def test_a_group_lives_through_versions(lake: Settings, ds: Dataset, make_log: M
         ds.features.drop("length")
 
 
+@pytest.mark.long
 def test_what_a_group_may_not_be(standing: Dataset) -> None:
     ds = standing
     with pytest.raises(UsageError):

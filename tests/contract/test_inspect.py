@@ -13,6 +13,7 @@ from dedup_storage.errors import VersionNotFoundError
 from tests.contract.conftest import MakeLog
 
 
+@pytest.mark.long
 def test_files_and_segments_are_those_of_the_version(ds: Dataset, make_log: MakeLog) -> None:
     ds.write(make_log([2], 100), run_id="day-2", gate=False)
     segments = ds.inspect.segments().collect()
@@ -33,6 +34,7 @@ def test_files_and_segments_are_those_of_the_version(ds: Dataset, make_log: Make
         ds.inspect.files(9)
 
 
+@pytest.mark.long
 def test_history_tells_what_a_rollback_left_out(ds: Dataset, make_log: MakeLog) -> None:
     ds.write(make_log([2], 100), run_id="day-2", gate=False)
     ds.rollback(1, run_id="undo")

@@ -23,6 +23,7 @@ def rows_of(ds: Dataset, version: int | None = None) -> list[tuple[Any, ...]]:
     return sorted((tuple(row[c] for c in ORDER) for row in ds.logs(version).collect()), key=repr)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("layout", "grain"),
     [("split", "day"), *(pytest.param(*p, marks=pytest.mark.slow) for p in (("flat", "month"), ("split", "none")))],
@@ -49,6 +50,7 @@ def test_columns_and_types_are_those_of_the_log(lake: Settings, standing: Datase
     assert batch["event_date"].decode() == [days_since_1970] * batch.num_requests
 
 
+@pytest.mark.long
 def test_filters_on_dates(lake: Settings, ds: Dataset, make_log: MakeLog) -> None:
     ds.write(make_log([2, 3], 100), gate=False)
     inside = {"start": dt.date(2024, 1, 2), "end": dt.date(2024, 1, 2)}

@@ -122,6 +122,7 @@ def test_stored_strata_are_refreshed_kept_and_dropped(
         DedupDataset(ds.name, lake, sample="some")
 
 
+@pytest.mark.long
 def test_samples_by_hash_and_by_buckets_store_no_users(lake: Settings, ds: Dataset) -> None:
     ds.samples.make("half", fraction=0.5, seed=SEED)
     users = {u for u in range(USERS) if user_points(np.arange(USERS), SEED)[u] < limit(0.5)}
@@ -159,6 +160,7 @@ def test_a_report_measures_a_samples_users(lake: Settings, ds: Dataset) -> None:
     assert 0 < opened[-1] < sum(len(t.files) for t in files.tables)
 
 
+@pytest.mark.long
 def test_lost_users_are_told(lake: Settings, ds: Dataset) -> None:
     ds.samples.make("some", fractions=FRACTIONS, strata=STRATA, seed=SEED)
     sample = ds.samples.describe("some")

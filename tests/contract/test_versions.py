@@ -88,6 +88,7 @@ def test_parallel_appends_all_succeed(ds: Dataset, make_log: MakeLog) -> None:
     same_rows(ds.logs(), expected)
 
 
+@pytest.mark.long
 def test_two_replacements_of_one_day_cannot_both_win(
     spark: SparkSession, ds: Dataset, make_log: MakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_version_is_brought_back_while_maintenance_expires_it(
     same_rows(ds.logs(), expected.unionByName(make_log([2], 300).frame))
 
 
+@pytest.mark.long
 def test_a_pin_while_maintenance_expires_its_version(
     ds: Dataset, make_log: MakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

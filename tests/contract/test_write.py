@@ -77,6 +77,7 @@ def test_segments_are_partitions_and_their_files_are_sorted(ds: Dataset, lake: S
         assert {d for d, _ in seen} == {"2024-01-01", "2024-01-02"}
 
 
+@pytest.mark.long
 def test_requests_that_are_there_are_refused_or_left_out(ds: Dataset, make_log: MakeLog) -> None:
     with pytest.raises(DuplicateRowsError, match="are in the dataset"):
         ds.write(make_log([1]), gate=False)

@@ -72,6 +72,7 @@ def _versions(settings: Settings, name: str) -> list[int]:
     return list(Lake(settings).load(name).version_numbers)
 
 
+@pytest.mark.long
 def test_from_a_synthetic_log_to_a_rolled_back_dataset(run: Run, settings: Settings, name: str, tmp_path: Path) -> None:
     raw = tmp_path / "raw"  # absolute: Spark keeps a working directory of its own
     made = run("generate", raw, "--users", 12, "--seed", 5, "--set", "items=500", "--json", "made.json")

@@ -40,6 +40,7 @@ def run(dataset: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_p
     return invoke
 
 
+@pytest.mark.long
 def test_every_command(run: Run, dataset: str) -> None:
     made = run("create", "half", "--fraction", 0.5, "--seed", 3, "--json", "made.json")
     assert made.exit_code == 0, made.output

@@ -126,6 +126,7 @@ def test_21_an_exception_keeps_its_traceback(lake: Lake, workers: int) -> None:
     assert "fail_on_third" in text
 
 
+@pytest.mark.long
 def test_21_29_a_worker_killed_with_kill_9_does_not_hang_and_restart_goes_on(lake: Lake, tmp_path: Path) -> None:
     script, out = Path(__file__).with_name("worker_process.py"), tmp_path / "received.jsonl"
     ended = subprocess.run(
@@ -177,6 +178,7 @@ def test_23_early_break_and_concurrent_iterators(lake: Lake) -> None:
     assert contents(left) == everything[4:] == contents(right)
 
 
+@pytest.mark.long
 def test_25_nothing_is_left_behind_after_epochs_and_breaks(lake: Lake) -> None:
     def running() -> int:
         return sum(t.name.startswith("dedup-") for t in threading.enumerate())

@@ -75,6 +75,7 @@ class Read:
 OPTIONS: dict[str, Any] = {"batch_size": 20, "columns": ["item_id", "history"], "splits": 4, "buffer_bytes": 30_000}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", [Layout.SPLIT, Layout.FLAT])
 @pytest.mark.parametrize("shape", list(SHAPES))
 def test_batches_are_the_same_whenever_keys_are_read(

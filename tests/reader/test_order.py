@@ -167,6 +167,7 @@ def test_18_drop_pad_and_repeat_counts_are_exact(opened: Opener, workers: int) -
             assert [content(b) for b in extra] == everything[: len(extra)]
 
 
+@pytest.mark.long
 def test_27_the_epoch_reaches_persistent_workers(opened: Opener) -> None:
     dataset = opened()
     loader = DataLoader(dataset, batch_size=None, num_workers=2, persistent_workers=True)

@@ -104,6 +104,7 @@ def test_one_rank_out_of_order_does_not_stand_for_the_others(opened: Opener) -> 
     assert (both["start"], both["done"]) == (0, [6])
 
 
+@pytest.mark.long
 def test_an_epoch_read_again_is_told_once(opened: Opener) -> None:
     dataset = opened()
     list(dataset)
@@ -248,6 +249,7 @@ def test_a_group_formed_after_opening_counts(opened: Opener, monkeypatch: pytest
     assert len(dataset) == len(everything[1::2])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("saved", "changed", "told"),
     [

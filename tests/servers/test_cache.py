@@ -52,6 +52,7 @@ def contents(batches: Iterable[DedupBatch]) -> list[Any]:
     return [(b.progress.index, *(t.to_pylist() for t in b.to_arrow())) for b in batches]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["iceberg", "delta"])
 def test_later_epochs_and_other_readers_fetch_nothing(

@@ -21,6 +21,7 @@ def test_each_day_replaces_itself_at_every_date_grain(case: Case, name: str, gra
     assert case.logs(ds).groupby(case.logs(ds).request_time.dt.day).size().to_dict() == {1: 12, 2: 18}
 
 
+@pytest.mark.long
 def test_a_segment_that_is_replaced_whole_is_counted_by_its_own_dates(case: Case, name: str) -> None:
     case.write(name, "./" + put("d1.parquet", rows(day=1)), date_grain="none")
     from dedup_storage.sources.raw import RawLog
@@ -34,6 +35,7 @@ def test_a_segment_that_is_replaced_whole_is_counted_by_its_own_dates(case: Case
     assert (summary.requests, summary.gate, len(case.logs(ds))) == (4, "passed", 24)
 
 
+@pytest.mark.long
 def test_a_refused_first_write_leaves_no_dataset(case: Case, name: str) -> None:
     log = put("log.parquet", rows())
     strict = text("strict.yaml", SCHEMA + "checks: {label: {maximum: 0}}\n")
@@ -69,6 +71,7 @@ def test_a_later_day_takes_the_datasets_types_where_no_value_changes(case: Case,
     assert set(got.request_time.dt.hour) == {0, 1}
 
 
+@pytest.mark.long
 def test_times_in_seconds_are_said_and_kept_for_the_next_day(case: Case, name: str) -> None:
     def told(day: int) -> list[dict[str, object]]:
         return [r | {"request_time": int(r["request_time"].timestamp())} for r in rows(day=day)]

@@ -62,6 +62,7 @@ def test_spark_and_arrow_read_what_a_plain_reading_gives(spark: SparkSession, lo
     event(f"{log.kind}: {'equal' if _agree(spark, log) else 'refused'}")
 
 
+@pytest.mark.long
 @given(log=odd_logs())
 @examples(3, shrink=False)
 def test_every_command_takes_a_log_or_none_does(

@@ -151,6 +151,7 @@ def test_b11_standard_csv_quoting(case: Case) -> None:
     assert case.logs(case.write("b11", "./b11.csv", FLAT)).title.tolist() == ['say "hi"']
 
 
+@pytest.mark.long
 def test_b11_a_line_break_in_a_text(case: Case) -> None:
     df = pd.DataFrame(
         {"user_id": [1], "request_id": ["a"], "item_id": [3], "label": [0], "title": ["two\nlines"], "ctx": ["x"]}
@@ -201,6 +202,7 @@ def test_b08_estimate_takes_the_schema_that_infer_schema_wrote(case: Case) -> No
     assert code == 0, said
 
 
+@pytest.mark.long
 def test_b06_label_times_in_milliseconds(case: Case) -> None:
     ds = case.write("b06", put("b06.parquet", rows()), gate=False)
     key = {"user_id": [1], "request_id": ["1-1-0"], "item_id": [10]}
@@ -224,6 +226,7 @@ def test_b15_a_far_date_does_not_switch_off_the_duplicate_check(case: Case) -> N
     assert ds.logs().where("user_id = 1").count() == 6
 
 
+@pytest.mark.long
 def test_x5_a_refused_first_write_does_not_fix_the_schema(case: Case) -> None:
     log = put("x5.parquet", rows())
     with pytest.raises(QualityGateError):
@@ -231,6 +234,7 @@ def test_x5_a_refused_first_write_does_not_fix_the_schema(case: Case) -> None:
     case.write("x5", log, dict(BASE, checks={"label": {"maximum": 1}}))  # refused by the first schema's check
 
 
+@pytest.mark.long
 def test_x5_the_grain_that_the_message_advises(case: Case) -> None:
     log = put("x5g.parquet", [dict(r, price=float(i)) for i, r in enumerate(rows())])
     with pytest.raises(Exception, match="Declare these columns impression-grain"):
@@ -257,6 +261,7 @@ def test_x7_adopt_with_an_event_time(case: Case) -> None:
     assert code == 0, said
 
 
+@pytest.mark.long
 def test_b10_unsigned_64_bit_items(case: Case) -> None:
     log = pa.Table.from_pylist(rows(users=(1,)))
     told = [2**63 + 1, 2**63 + 2, 5]
@@ -335,6 +340,7 @@ def test_b14_day_two_of_a_csv_log(case: Case) -> None:
         assert code == 0, said
 
 
+@pytest.mark.long
 def test_b26_the_index_of_pandas(case: Case) -> None:
     df = pd.DataFrame(rows())
     df[df.item_id != 1].to_parquet("b26.parquet")

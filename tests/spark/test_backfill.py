@@ -79,6 +79,7 @@ def test_flat_layout_and_request_columns(spark: SparkSession, settings: Settings
     same_rows(ds.logs(), expected)
 
 
+@pytest.mark.long
 def test_request_columns_of_split_layout(spark: SparkSession, ds: Dataset) -> None:
     summary = ds.backfill(
         Change(expressions={"country": "upper(concat(country, '!'))"}), Affected(users=[3]), gate=False

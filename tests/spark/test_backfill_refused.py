@@ -55,6 +55,7 @@ def test_the_gate_refuses_and_nothing_remains(spark: SparkSession, settings: Set
     same_rows(ds.logs(), log(spark, [1, 2]).frame)
 
 
+@pytest.mark.long
 def test_bad_input_is_refused_before_anything_is_written(spark: SparkSession, ds: Dataset) -> None:
     y = Change(expressions={"y": "y + 1"})
     twice = frame(spark, [(1, 1, 0, 7), (1, 1, 0, 8)], "user_id long, request_id long, position int, y int")

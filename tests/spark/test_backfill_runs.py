@@ -85,6 +85,7 @@ def test_a_stopped_run_starts_anew_when_its_segments_changed(spark: SparkSession
     same_rows(ds.logs(), with_y(expected, "user_id in (1, 2, 3)", "y + 10"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", [Strategy.MERGE_ON_READ, pytest.param(Strategy.OVERWRITE, marks=SLOW)])
 def test_the_same_segments_conflict_by_name(spark: SparkSession, ds: Dataset, strategy: Strategy) -> None:
     def fast() -> None:
@@ -100,6 +101,7 @@ def test_the_same_segments_conflict_by_name(spark: SparkSession, ds: Dataset, st
     same_rows(ds.logs(), with_y(log(spark, [1, 2]).frame, "user_id = 1", "8"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", [Strategy.MERGE_ON_READ, pytest.param(Strategy.COPY_ON_WRITE, marks=SLOW)])
 def test_other_segments_and_appends_do_not_conflict(spark: SparkSession, ds: Dataset, strategy: Strategy) -> None:
     appended = log(spark, [2, 3], 500)

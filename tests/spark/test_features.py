@@ -95,6 +95,7 @@ def test_added_columns_are_those_computed_plainly_and_nothing_is_rewritten(
         ds.features.add("age", {"length": "size(hist)"}, run_id="a1")
 
 
+@pytest.mark.long
 def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = make(spark, settings, name, [1])
     plain = ds.logs()
@@ -223,6 +224,7 @@ def test_a_log_without_event_time(spark: SparkSession, settings: Settings, name:
     same_rows(ds.logs(), first.unionByName(second).withColumn("length", F.size("hist")))
 
 
+@pytest.mark.long
 def test_groups_that_read_other_groups(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = make(spark, settings, name, [1])
     ds.features.add("a", {"length": "size(hist)"}, gate=False)
@@ -342,6 +344,7 @@ def test_bad_input_is_named_and_nothing_is_published(
     assert all(len(t.metadata.snapshots) <= 1 for t in bad.metadata().tables.values())
 
 
+@pytest.mark.long
 def test_a_refresh_of_a_promoted_group_keeps_the_rows_of_a_flat_month(
     spark: SparkSession, settings: Settings, name: str
 ) -> None:

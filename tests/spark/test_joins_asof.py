@@ -56,6 +56,7 @@ known = st.lists(
 logs = given(asked, known, st.one_of(st.none(), st.integers(0, 4)), st.booleans(), st.integers(-6, 12))
 
 
+@pytest.mark.long
 @examples(3, shrink=False)
 @logs
 def test_every_request_gets_what_was_known(

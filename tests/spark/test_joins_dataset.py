@@ -33,6 +33,7 @@ def dataset(spark: SparkSession, settings: Settings, name: str, **options: str) 
     return ds
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "grain", ["day", pytest.param("month", marks=pytest.mark.slow), pytest.param("none", marks=pytest.mark.slow)]
 )
@@ -67,6 +68,7 @@ def test_a_flat_dataset_and_another_table(spark: SparkSession, settings: Setting
     assert multiset(result) == multiset(expected)
 
 
+@pytest.mark.long
 def test_the_command(
     spark: SparkSession, settings: Settings, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def test_broadcasts(tables: Tables) -> None:
     assert {s.kind for s in found.steps} == {StepKind.BROADCAST}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("partitions", "where", "cause"),
     [

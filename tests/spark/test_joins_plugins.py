@@ -55,6 +55,7 @@ def compatible(spark: SparkSession) -> Iterator[None]:
 RAPIDS, AURON = "com.nvidia.spark.SQLPlugin", "org.apache.spark.sql.auron.AuronSparkSessionExtension"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("compatible")
 def test_unequal_counts_are_refused_with_rapids(sides: dict[int, DataFrame], tables: Tables, plug: Plug) -> None:
     free = bucket_join(sides[4], sides[2])

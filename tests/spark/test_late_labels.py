@@ -87,6 +87,7 @@ def test_nothing_known_publishes_the_rows_set_aside_alone(spark: SparkSession, d
     assert ds.merge_labels(frame(spark, rows, TYPES), "y", "at", run_id="l").backfill.already_published
 
 
+@pytest.mark.long
 def test_a_newer_label_that_comes_in_between_wins(
     spark: SparkSession, ds: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_newer_label_that_comes_in_between_wins(
     assert stored() == [0]
 
 
+@pytest.mark.long
 def test_times_without_a_zone_are_utc_in_every_session(spark: SparkSession, ds: Dataset) -> None:
     """Midnight of the 12th in New York is five hours later than UTC's, on whose clock a label of 3 o'clock is newer."""
     session = spark.newSession()

@@ -40,6 +40,7 @@ def files(ds: Dataset, table: str) -> set[str]:
     return {row["file_path"] for row in ds.spark.read.table(place).select("file_path").collect()}
 
 
+@pytest.mark.long
 def test_only_decayed_segments_are_rewritten(spark: SparkSession, ds: Dataset) -> None:
     """Rows of user 1 are hidden in one of two buckets, so the files of the other stay."""
     ds.backfill(Change(expressions={"y": "7"}), Affected(users=[1]), strategy=Strategy.MERGE_ON_READ, gate=False)
@@ -65,6 +66,7 @@ def test_only_decayed_segments_are_rewritten(spark: SparkSession, ds: Dataset) -
     assert ds.maintain(expire=False, orphans=False).version == 3
 
 
+@pytest.mark.long
 def test_appends_into_one_month_are_sorted_again(spark: SparkSession, ds: Dataset) -> None:
     expected = log(spark, [1]).frame
     for number in (2, 3):

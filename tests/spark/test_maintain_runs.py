@@ -45,6 +45,7 @@ def state(ds: Dataset) -> dict[str, Any]:
     return {n: (t.metadata_location, sorted(tags(t).items())) for n, t in meta.tables.items()}
 
 
+@pytest.mark.long
 def test_a_dry_run_tells_and_changes_nothing(spark: SparkSession, ds: Dataset) -> None:
     before = state(ds)
     told = ds.maintain("m", dry_run=True, policy=NOW)
@@ -59,6 +60,7 @@ def test_a_dry_run_tells_and_changes_nothing(spark: SparkSession, ds: Dataset) -
     same_rows(ds.logs(), expected(spark, {1: 10}))
 
 
+@pytest.mark.long
 def test_the_same_run_twice_is_once(spark: SparkSession, ds: Dataset) -> None:
     assert ds.maintain("m", policy=NOW).version == 3
     before = state(ds)
@@ -90,6 +92,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.long
 def test_a_stopped_backfill_keeps_its_table(spark: SparkSession, ds: Dataset) -> None:
     """The table a run is at work on is left alone, whatever the policy, and the run goes on where it was."""
 
@@ -107,6 +110,7 @@ def test_a_stopped_backfill_keeps_its_table(spark: SparkSession, ds: Dataset) ->
     same_rows(ds.logs(), expected(spark, {1: 10, 2: 10}))
 
 
+@pytest.mark.long
 def test_a_backfill_that_meets_a_compaction_begins_anew(
     spark: SparkSession, ds: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +131,7 @@ def test_a_backfill_that_meets_a_compaction_begins_anew(
     same_rows(ds.logs(), expected(spark, {1: 10, 2: 10}))
 
 
+@pytest.mark.long
 def test_a_compaction_that_meets_a_backfill_gives_way(
     spark: SparkSession, ds: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

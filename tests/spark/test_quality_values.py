@@ -84,6 +84,7 @@ def test_missing_items_are_counted_and_said(gate: Gate) -> None:
         assert verdict.hints == ("2 impressions have no item",)
 
 
+@pytest.mark.long
 def test_a_wrong_unit_is_refused_and_a_broken_clock_is_said(gate: Gate) -> None:
     far = dt.datetime(2189, 1, 1, tzinfo=dt.UTC)
     gate.requests[0]["ts"] = far

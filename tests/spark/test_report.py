@@ -71,6 +71,7 @@ def test_a_dataset_s_report(spark: SparkSession, settings: Settings, name: str, 
     assert sorted(map(str, sample.requests["hist"].to_pylist())) == sorted(str(list(range(r % 7))) for r in range(36))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["split", pytest.param("flat", marks=pytest.mark.slow)])
 def test_a_named_sample_is_what_is_measured(spark: SparkSession, settings: Settings, name: str, layout: str) -> None:
     ds = _write(spark, settings, name, layout, users=22)

@@ -92,6 +92,7 @@ def test_flat_logs_come_back(
     assert ds.requests().count() == len(sample.requests)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["structs", "lists"])
 @EXAMPLES
 @given(sample=logs(), choice=choices)

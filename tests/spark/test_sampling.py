@@ -69,6 +69,7 @@ def test_points_are_the_same_in_spark_and_numpy(spark: SparkSession) -> None:
             )
 
 
+@pytest.mark.long
 def test_the_same_users_in_any_layout_and_in_the_reader(spark: SparkSession, settings: Settings, ds: Dataset) -> None:
     summary = ds.samples.make("third", fraction=1 / 3, seed=7)
     wanted = {u for u in range(60) if user_points(pa.array([u]), 7)[0] < limit(1 / 3)}
@@ -116,6 +117,7 @@ def test_strata_shares_weights_and_the_reader(settings: Settings, ds: Dataset) -
     assert found == {u: 1 / share[u] for u in wanted}
 
 
+@pytest.mark.long
 def test_exact_counts_by_hash_rank_are_nested(ds: Dataset) -> None:
     kept = {}
     for size in (6, 18):
@@ -155,6 +157,7 @@ def test_measures_and_quantiles(ds: Dataset) -> None:
     assert [row.stratum for row in expression.strata] == ["d=1", "d=2", "d=3"]
 
 
+@pytest.mark.long
 def test_dates_and_divisions_share_nothing(ds: Dataset, settings: Settings) -> None:
     ds.samples.split({"train": 0.7, "validation": 0.2, "test": 0.1}, seed=2)
     parts = [users_of(ds.requests(sample=n)) for n in ("train", "validation", "test")]
@@ -188,6 +191,7 @@ def test_dates_are_utc_in_every_session(ds: Dataset) -> None:
     assert there.samples.report("third_day").metrics[1].estimate == 1
 
 
+@pytest.mark.long
 def test_caps_of_requests(ds: Dataset) -> None:
     whole = defaultdict(list)
     for row in ds.requests().select("user_id", "request_id", "ts").collect():
@@ -240,6 +244,7 @@ def test_caps_of_impressions_keep_positives_and_weigh_negatives(ds: Dataset, set
     assert {(r[0] == "DK", r[1], r[2]) for r in rows} == {(True, 0, 2.0), (False, 0, 1.0), (False, 1, 1.0)}
 
 
+@pytest.mark.long
 def test_materialised_sample_carries_its_weights(ds: Dataset, settings: Settings) -> None:
     ds.samples.make("small", fraction=0.5, caps={"requests": 2, "keep": "random", "impressions": 3}, seed=1)
     summary = ds.samples.materialise("small", "t_sampling_small", gate=False)
@@ -282,6 +287,7 @@ def test_a_bucket_sample_opens_its_buckets_alone(spark: SparkSession, settings: 
     assert {u for b in dataset for u in b["user_id"].values.tolist()} == kept
 
 
+@pytest.mark.long
 def test_refresh_takes_new_users_and_keeps_old_strata(spark: SparkSession, settings: Settings, name: str) -> None:
     ds = written(spark, settings, name, log_rows([1], users=30))
     spec = {"fractions": {"*": 0.5}, "strata": [{"name": "m", "measure": "requests", "quantiles": 2}], "seed": 1}
@@ -350,6 +356,7 @@ def test_wrong_samples_are_named_and_nothing_is_stored(ds: Dataset, values: dict
     assert "wrong" not in [s.name for s in ds.samples()]
 
 
+@pytest.mark.long
 def test_report_estimates_and_verifies(ds: Dataset) -> None:
     fractions = {"activity=1": 0.5, "activity=2": 0.9}
     ds.samples.make("reported", fractions=fractions, strata=STRATA[1:], seed=8)
@@ -379,6 +386,7 @@ def test_report_estimates_and_verifies(ds: Dataset) -> None:
     assert whole.metrics[0].high < by_name["label rate"].high
 
 
+@pytest.mark.long
 def test_report_on_buckets_and_caps(ds: Dataset) -> None:
     ds.samples.make("clusters", buckets=3, seed=2)
     clusters = ds.samples.report("clusters", verify=True)

@@ -39,6 +39,7 @@ def ds(spark: SparkSession, settings: Settings) -> Dataset:
     return created
 
 
+@pytest.mark.long
 def test_an_older_version_is_read_by_its_own_columns(ds: Dataset) -> None:
     ds.samples.make("first", fraction=1, version=1)
     report = ds.samples.report("first", verify=True)

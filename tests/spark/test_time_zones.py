@@ -45,6 +45,7 @@ def around_changes(session: SparkSession, kind: str) -> DataFrame:
     return df.selectExpr("n", f"{moment('s')} at", f"transform(array({hours}), h -> {moment('s - 3600 * h')}) times")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["timestamp", "timestamp_ntz"])
 def test_history_functions_by_zone(spark: SparkSession, kind: str) -> None:
     for zone in ZONES:

@@ -83,10 +83,9 @@ def test_every_version_gives_back_what_was_logged(spark: SparkSession, lake: Set
     assert all(check.passed for check in ds.check().checks if ".lists." in check.name)
 
 
-@pytest.mark.parametrize("grain", ["month", "none"])
-def test_other_segments(spark: SparkSession, lake: Settings, name: str, grain: str) -> None:
-    """Replaced days share a segment with others, which are carried over with their runs."""
-    schema = {"date_grain": grain}
+def test_other_segments(spark: SparkSession, lake: Settings, name: str) -> None:
+    """Replaced days share a segment with others, which are carried over with their runs: months, no dates."""
+    schema = {"date_grain": {"iceberg": "month", "delta": "none"}[lake.format]}
     both, other = log(spark, [1, 2], schema=schema), log(spark, [2], seed=3, first=900, schema=schema)
     ds = created(spark, lake, name, both)
     ds.write(both, gate=False)
@@ -95,6 +94,7 @@ def test_other_segments(spark: SparkSession, lake: Settings, name: str, grain: s
     same(ds.logs(1), both.frame)
 
 
+@pytest.mark.long
 def test_without_event_times(spark: SparkSession, lake: Settings, name: str) -> None:
     schema = {"event_time": None, "date_grain": "none", "columns": {"ts": "request"}}
     one, two = log(spark, [1], schema=schema), log(spark, [2], schema=schema, first=500)
@@ -104,10 +104,11 @@ def test_without_event_times(spark: SparkSession, lake: Settings, name: str) -> 
     same(ds.logs(), one.frame.unionByName(two.frame))
 
 
-@pytest.mark.parametrize("mode", ["append", "replace"])
-def test_lists_that_grew_meanwhile(spark: SparkSession, lake: Settings, name: str, at: Watch, mode: str) -> None:
+@pytest.mark.long
+def test_lists_that_grew_meanwhile(spark: SparkSession, lake: Settings, name: str, at: Watch) -> None:
     """Of two writers on the same users the later one is laid again, on the lists as they are then."""
     one, two, three = (log(spark, [n]) for n in (1, 2, 3))
+    mode = {"iceberg": "append", "delta": "replace"}[lake.format]
     ds = created(spark, lake, name, one)
     ds.write(one, gate=False)
     other = Dataset.open(spark, lake, name)
@@ -119,6 +120,7 @@ def test_lists_that_grew_meanwhile(spark: SparkSession, lake: Settings, name: st
     assert all(check.passed for check in ds.check().checks if ".lists." in check.name)
 
 
+@pytest.mark.long
 def test_a_writer_that_is_overtaken_each_time(spark: SparkSession, lake: Settings, name: str, at: Watch) -> None:
     one, two = (log(spark, [n]) for n in (1, 2))
     hasty = lake.model_copy(update={"write": lake.write.model_copy(update={"conflict_retries": 0})})
@@ -150,6 +152,7 @@ def ds(
     return standing[lake.format]
 
 
+@pytest.mark.long
 def test_events_are_read_only_where_a_list_is_asked_for(ds: tuple[Dataset, DataFrame]) -> None:
     def scans(df: DataFrame) -> int:
         text = str(df._jdf.queryExecution().executedPlan().toString())
@@ -162,6 +165,7 @@ def test_events_are_read_only_where_a_list_is_asked_for(ds: tuple[Dataset, DataF
     assert scans(made.requests().select("seen", "words")) == 3
 
 
+@pytest.mark.long
 def test_events_that_another_tool_changed_are_refused(ds: tuple[Dataset, DataFrame]) -> None:
     """A list is cut out of its user's list by index: without an event it would be another list, or none."""
     made, logged = ds
@@ -176,6 +180,7 @@ def test_events_that_another_tool_changed_are_refused(ds: tuple[Dataset, DataFra
     same(rows.select("u", "r", "words"), logged.select("u", "r", "words").dropDuplicates(["u", "r"]))
 
 
+@pytest.mark.long
 def test_checks_find_what_no_list_shows(ds: tuple[Dataset, DataFrame]) -> None:
     made, _ = ds
     cut = made.handle.cut()
@@ -281,6 +286,7 @@ def test_erasure_and_upkeep(spark: SparkSession, lake: Settings, name: str) -> N
     same(made.logs(), whole.filter("u <> 'user 2'").unionByName(again.frame))
 
 
+@pytest.mark.long
 def test_a_write_during_an_erasure(spark: SparkSession, lake: Settings, name: str, at: Watch) -> None:
     """Requests that come while their user is erased stand in events that go: the erasure looks anew."""
     one, two = (log(spark, [n]) for n in (1, 2))
@@ -295,6 +301,7 @@ def test_a_write_during_an_erasure(spark: SparkSession, lake: Settings, name: st
     assert all(check.passed for check in made.check().checks if ".lists." in check.name)
 
 
+@pytest.mark.long
 def test_the_columns_of_runs_have_their_names_alone(spark: SparkSession, ds: tuple[Dataset, DataFrame]) -> None:
     made, _ = ds
     with pytest.raises(SchemaError, match=r"the column g_runs .* a column of the toolkit"):

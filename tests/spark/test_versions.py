@@ -37,6 +37,7 @@ def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     return created
 
 
+@pytest.mark.long
 def test_an_unfinished_publication_is_finished_by_the_next_run(spark: SparkSession, ds: Dataset) -> None:
     """A run that decided its version and died: the version appears whole, before the next one."""
     raw = log(spark, [2], 100)
@@ -73,6 +74,7 @@ def test_replacements_of_different_days_both_succeed(spark: SparkSession, ds: Da
     same_rows(ds.logs(), log(spark, [1], 1000).frame.unionByName(log(spark, [2], 2000).frame))
 
 
+@pytest.mark.long
 def test_replacements_of_the_same_day_conflict_by_name(spark: SparkSession, ds: Dataset) -> None:
     """The slower one ends with a ConflictError, leaves nothing, and succeeds when run again."""
     slow = writer_of(ds, log(spark, [1], 500), run_id="slow", mode=Mode.REPLACE, gate=False)
@@ -91,6 +93,7 @@ def test_replacements_of_the_same_day_conflict_by_name(spark: SparkSession, ds: 
     same_rows(ds.logs(), log(spark, [1], 500).frame)
 
 
+@pytest.mark.long
 def test_the_same_requests_by_two_runs_at_once_conflict(spark: SparkSession, ds: Dataset) -> None:
     slow = writer_of(ds, log(spark, [2], 500), run_id="slow", gate=False)
     original = slow._stage
@@ -115,6 +118,7 @@ def test_a_run_id_at_work_twice_is_published_once(spark: SparkSession, ds: Datas
     assert ds.logs().count() == 30
 
 
+@pytest.mark.long
 def test_a_commit_from_elsewhere_is_refused_by_name(spark: SparkSession, ds: Dataset) -> None:
     table = f"{ds.settings.catalog.name}.{ds.name}.impressions"
     spark.sql(f"DELETE FROM {table} WHERE user_id = 1")

@@ -125,6 +125,7 @@ def test_two_frames(spark: SparkSession, settings: Settings, name: str) -> None:
     same_rows(ds.logs(), requests.join(shown, ["u", "r"]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("grain", ["day", "month", "none"])
 def test_replacing_a_day_leaves_the_others(
@@ -141,6 +142,7 @@ def test_replacing_a_day_leaves_the_others(
         same_rows(ds.logs(), frame(spark, [r for r in flat_rows([1, 2, 3]) if r[2].day != 2]).unionByName(again))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("grain", ["month", "none"])
 def test_more_dates_than_a_run_keeps_are_replaced(
     spark: SparkSession, settings: Settings, name: str, grain: str, monkeypatch: pytest.MonkeyPatch
@@ -157,6 +159,7 @@ def test_more_dates_than_a_run_keeps_are_replaced(
     same_rows(ds.logs(), again.unionByName(frame(spark, [r for r in flat_rows([1, 2, 3]) if r[2].day == 3])))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("grain", ["month", "none"])
 def test_a_request_has_one_event_date(spark: SparkSession, settings: Settings, name: str, grain: str) -> None:
     """The same requests with another time are the same requests, whatever date they would get."""
@@ -176,6 +179,7 @@ def test_a_request_has_one_event_date(spark: SparkSession, settings: Settings, n
     same_rows(ds.logs(), first.frame)
 
 
+@pytest.mark.long
 def test_the_first_of_differing_rows_is_one_by_content(
     spark: SparkSession, settings: Settings, name: str, tmp_path: Path
 ) -> None:
@@ -195,6 +199,7 @@ def test_the_first_of_differing_rows_is_one_by_content(
     assert found[0] == multiset(rows.select("user_id", "request_id", "ts", "country").distinct())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_date_of_the_logs_own(spark: SparkSession, settings: Settings, name: str, layout: str) -> None:
     """Every form of a log may have its own event date; it is found again in a conversion and in a sample."""
@@ -233,6 +238,7 @@ def test_a_run_id_is_published_once(spark: SparkSession, settings: Settings, nam
     assert ds.logs().count() == 15
 
 
+@pytest.mark.long
 def test_requests_that_are_there_already_are_refused_or_left_out(
     spark: SparkSession, settings: Settings, name: str
 ) -> None:
@@ -254,6 +260,7 @@ def inconstant(spark: SparkSession) -> Any:
     return frame(spark, rows)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("located", [True, False], ids=["parquet", "frame"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_inconstant_requests(

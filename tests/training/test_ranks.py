@@ -56,6 +56,7 @@ def test_distributed_data_parallel_trains_as_one_process(tmp_path: Path) -> None
     test_loss_counts_and_gradients_are_those_of_one_process(results(tmp_path, 2))
 
 
+@pytest.mark.long
 def test_loss_counts_and_gradients_are_those_of_one_process(ranks: list[dict[str, Any]]) -> None:
     model = TwoTower()
     alone = train_step(model, Toy.make())
