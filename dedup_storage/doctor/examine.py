@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from dedup_storage.config import Settings
 from dedup_storage.doctor.machine import JAVA, PACKAGES, take_machine
-from dedup_storage.lake.probing import Finding, FormatProbes, Probe, Probes, State, secrets_of
+from dedup_storage.lake.hiding import secrets_of
+from dedup_storage.lake.probing import Finding, FormatProbes, Probe, Probes, State
 from dedup_storage.lake.rooms import room_part
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from dedup_storage.doctor import packages, store
 from dedup_storage.doctor.examine import Diagnosis, examine
 from dedup_storage.doctor.machine import find_java, named_jars, take_machine
 from dedup_storage.doctor.packages import extra_found, fits
-from dedup_storage.lake.probing import Finding, Probes, State, secrets_of
+from dedup_storage.lake.hiding import secrets_of
+from dedup_storage.lake.probing import Finding, Probes, State
 from tests.reader.lake import Lake, make_log
 from tests.rest_catalog import RestCatalog
 
