@@ -28,7 +28,7 @@ from dedup_storage.places import check_place, local_folder, place_uri
 from dedup_storage.schema import check_name, explain_validation
 from dedup_storage.secrets import holds_secret, secrets_in
 from dedup_storage.settings_file import CONFIG_VARIABLE, default_config, default_packages, embedded_file, read_file
-from dedup_storage.variables import ENV_PREFIX, refuse_same, set_variable
+from dedup_storage.variables import ENV_PREFIX, refuse_same, set_variable, variable_place
 
 __all__ = [
     "FORMATS",
@@ -338,7 +338,13 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
         settings = Settings.model_validate(values)
     except ValidationError as error:
         told = explain_validation(error, Settings)
-        raise ConfigError(f"the settings from {path} and the environment are not valid: {told}") from None
+        wrong = {tuple(map(str, problem["loc"])) for problem in error.errors(include_input=False)}
+        # A scheduler or a cluster sets some by itself: Kubernetes for a service of the toolkit's name.
+        named = [v for v in given if any(place[: len(variable_place(v))] == variable_place(v) for place in wrong)]
+        raise ConfigError(
+            f"the settings from {path} and the environment are not valid: {told}",
+            got=f"the {'variable' if len(named) == 1 else 'variables'} {', '.join(named)}" if named else None,
+        ) from None
     check_name(settings.catalog.name, "catalog name")
     check_format(settings.format)
     _refuse_logins(settings)

@@ -12,11 +12,11 @@ from dedup_storage.errors import ConfigError
 from dedup_storage.secrets import secrets_in
 from dedup_storage.variables import COMPOUND, ENV_PREFIX, LEVELS
 
-__all__ = ["CONFIG_VARIABLE", "default_config", "default_packages", "embedded_file", "read_file"]
+__all__ = ["CONFIG_VARIABLE", "FILE_SECRETS", "default_config", "default_packages", "embedded_file", "read_file"]
 
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 _CONFIG_HERE = Path("conf/local.yaml")
-_SECRETS = ("catalog.password", "catalog.token", "catalog.credential")
+FILE_SECRETS = ("catalog.password", "catalog.token", "catalog.credential")
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
         ConfigError: it cannot be read, or a secret stands in it; no value is repeated.
     """
     values = _without_empty(_read(path))
-    for dotted in _SECRETS:
+    for dotted in FILE_SECRETS:
         section, key = dotted.split(".")
         if key in values.get(section, {}):
             raise ConfigError(

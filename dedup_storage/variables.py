@@ -12,7 +12,7 @@ from dedup_storage.documents import plain_values
 from dedup_storage.errors import ConfigError
 from dedup_storage.secrets import is_secret_name
 
-__all__ = ["COMPOUND", "ENV_PREFIX", "LEVELS", "refuse_same", "set_variable"]
+__all__ = ["COMPOUND", "ENV_PREFIX", "LEVELS", "refuse_same", "set_variable", "variable_place"]
 
 ENV_PREFIX = "DEDUP_STORAGE_"
 # Between the levels of a nested key.
@@ -41,7 +41,7 @@ def refuse_same(variables: Iterable[str]) -> None:
     """
     seen: dict[tuple[str, ...], str] = {}
     for variable in variables:
-        other = seen.setdefault(_place(variable), variable)
+        other = seen.setdefault(variable_place(variable), variable)
         if other != variable:
             raise ConfigError(f"the variables {other} and {variable} set the same", fix="Remove one of them.")
 
@@ -52,7 +52,7 @@ def set_variable(values: dict[str, Any], variable: str, value: str) -> None:
     Raises:
         ConfigError: it holds no YAML, or names a key of what is no mapping; its value is not repeated.
     """
-    *sections, key = _place(variable)
+    *sections, key = variable_place(variable)
     place = values
     for section in sections:
         inner = place.get(section) or {}
@@ -74,7 +74,7 @@ def set_variable(values: dict[str, Any], variable: str, value: str) -> None:
         ) from None
 
 
-def _place(variable: str) -> tuple[str, ...]:
+def variable_place(variable: str) -> tuple[str, ...]:
     """Where a variable's value stands among the settings."""
     told = variable.removeprefix(ENV_PREFIX).split(LEVELS)
     free = 2 if tuple(part.lower() for part in told[:2]) in _FREE else len(told)

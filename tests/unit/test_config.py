@@ -181,8 +181,9 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_variable_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="the key wharehouse is unknown"):
-        load_settings(None, {"DEDUP_STORAGE_WHAREHOUSE": "x"})
+    for name, key in (("WHAREHOUSE", "wharehouse"), ("PORT_80_TCP", "port_80_tcp"), ("SPARK__CORES", r"spark\.cores")):
+        with pytest.raises(ConfigError, match=f"the key {key} is unknown.*got the variable DEDUP_STORAGE_{name}"):
+            load_settings(None, {f"DEDUP_STORAGE_{name}": "x", "DEDUP_STORAGE_WAREHOUSE": "lake"})
 
 
 def test_missing_file_says_which(tmp_path: Path) -> None:
