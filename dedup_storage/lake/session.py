@@ -46,6 +46,7 @@ def get_spark(settings: Settings, app_name: str = "dedup_storage") -> SparkSessi
     needs: list[SessionNeeds] = [room_part(name, "session").session_needs(settings) for name in FORMATS]
     running = SparkSession.getActiveSession()
     if running is not None and not is_stopped(running):
+        _require_place(running, settings)
         return _adopt(running, needs, hadoop_settings(settings.catalog.properties))
     # Without this, Python workers start whatever `python3` is on the PATH, which lacks pyarrow.
     os.environ.setdefault("PYSPARK_PYTHON", settings.spark.conf.get(_PYTHON, sys.executable))

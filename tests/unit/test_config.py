@@ -13,6 +13,7 @@ from dedup_storage.connection import connect
 from dedup_storage.errors import ConfigError, StorageError, UnsafeNameError
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties, spark_catalog_conf
 from dedup_storage.lake.stores import check_store, store_packages
+from dedup_storage.reader.open.formats import open_cut
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_STORE = {"s3.endpoint": "http://store.example.com:9000"}
@@ -410,9 +411,11 @@ def test_a_rest_warehouse_goes_to_the_server_as_it_stands(warehouse: str) -> Non
 
 def test_a_token_that_cannot_be_sent_is_not_shown() -> None:
     catalog = {"type": "rest", "uri": "http://127.0.0.1:9", "token": "hunter2\nand more"}
-    with pytest.raises(StorageError, match="the rest catalog cannot be opened: Invalid") as caught:
-        connect(Settings.model_validate({"warehouse": "lake", "catalog": catalog})).datasets()
-    assert "hunter2" not in str(caught.value)
+    settings = Settings.model_validate({"warehouse": "lake", "catalog": catalog})
+    for opened in (lambda: connect(settings).datasets(), lambda: open_cut("clicks", settings)):
+        with pytest.raises(StorageError, match="the rest catalog cannot be opened: Invalid") as caught:
+            opened()
+        assert "hunter2" not in str(caught.value)
 
 
 def test_properties_that_nobody_here_knows_reach_both_clients() -> None:

@@ -14,7 +14,15 @@ from dedup_storage.secrets import hidden
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
 
-__all__ = ["CATALOG_FILE", "SCRATCH_TABLE", "is_scratch", "open_catalog", "pyiceberg_properties", "spark_catalog_conf"]
+__all__ = [
+    "CATALOG_FILE",
+    "SCRATCH_TABLE",
+    "is_scratch",
+    "load_client",
+    "open_catalog",
+    "pyiceberg_properties",
+    "spark_catalog_conf",
+]
 
 # The embedded catalog, inside the warehouse.
 CATALOG_FILE = "catalog.db"
@@ -84,11 +92,12 @@ def _secrets(settings: Settings) -> dict[str, str]:
     return {key: secret.get_secret_value() for key, secret in found.items() if secret is not None}
 
 
-def open_catalog(settings: Settings) -> Catalog:
-    """The catalog as PyIceberg sees it.
+def load_client(settings: Settings) -> Catalog:
+    """PyIceberg's client of the catalog.
 
     Raises:
-        StorageError: it cannot be reached, or a property does not fit.
+        StorageError: a property does not fit.
+        OSError: the catalog does not answer.
     """
     from pyiceberg.catalog import load_catalog
 
@@ -96,10 +105,28 @@ def open_catalog(settings: Settings) -> Catalog:
         return load_catalog(settings.catalog.name, **pyiceberg_properties(settings))
     except ConfigError:
         raise
-    except (OSError, ValueError) as error:
-        # A client quotes the header that it cannot send, with the token.
-        what = f"the {settings.catalog.type.value} catalog cannot be opened: {error}"
-        raise StorageError(hidden(what, secrets_of(settings)), fix="Check the section catalog.") from None
+    except ValueError as error:
+        # The client quotes the header that it cannot send, with the token.
+        raise _unopened(settings, error) from None
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """The same, asked once.
+
+    Raises:
+        StorageError: it cannot be reached, or a property does not fit.
+    """
+    try:
+        return load_client(settings)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise _unopened(settings, error) from error
+
+
+def _unopened(settings: Settings, error: Exception) -> StorageError:
+    what = f"the {settings.catalog.type.value} catalog cannot be opened: {error}"
+    return StorageError(hidden(what, secrets_of(settings)), fix="Check the section catalog.")
 
 
 def pyiceberg_properties(settings: Settings) -> dict[str, str]:
