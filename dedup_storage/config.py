@@ -7,19 +7,28 @@ with two underscores: ``DEDUP_STORAGE_CATALOG__URI``. Secrets come from the envi
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from dedup_storage.documents import read_values
 from dedup_storage.errors import ConfigError
+from dedup_storage.places import check_place, local_folder, place_uri
 from dedup_storage.schema import check_name, explain_validation
-from dedup_storage.variables import ENV_PREFIX, LEVELS, set_variable
+from dedup_storage.secrets import holds_secret, secrets_in
+from dedup_storage.settings_file import CONFIG_VARIABLE, default_config, default_packages, embedded_file, read_file
+from dedup_storage.variables import ENV_PREFIX, refuse_same, set_variable, variable_place
 
 __all__ = [
     "FORMATS",
@@ -40,15 +49,21 @@ __all__ = [
 FORMATS = ("iceberg", "delta")
 # Those whose tables a catalog lists; the others lie in folders of the warehouse.
 _CATALOGUED = ("iceberg",)
-CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
-_CONFIG_HERE = Path("conf/local.yaml")
 # Read by the command line, not settings of their own.
 _NOT_SETTINGS = frozenset(ENV_PREFIX + name for name in ("CONFIG", "DATASET", "DEBUG", "QUIET", "RUN_ID"))
-_SECRETS = ("catalog.password", "catalog.token", "catalog.credential")
-# How the names of secrets among OpenLineage's own settings end, whatever their case and however their words are joined.
-_SECRET_ENDS = ("apikey", "secret", "password", "token", "credential", "credentials", "authorization", "jaasconfig")
-# A user and a password in an address.
-_LOGIN = re.compile(r"://[^/]*:[^/]*@")
+# Settings that are addresses: a login has no place in them, for they are shown.
+_ADDRESSES = ("warehouse", "catalog.uri", "spark.scratch", "quality.docs", "lineage.journal")
+# Catalog properties that settings give -> the setting; they would win over it in one client and lose in the other.
+_OWN_PROPERTIES = {
+    "type": "catalog.type", "uri": "catalog.uri", "warehouse": "warehouse", "jdbc.user": "catalog.user",
+    "jdbc.password": ENV_PREFIX + "CATALOG__PASSWORD", "token": ENV_PREFIX + "CATALOG__TOKEN",
+    "credential": ENV_PREFIX + "CATALOG__CREDENTIAL",
+}  # fmt: skip
+# What the toolkit rests on: versions lie in a catalog's second layout, and other processes commit to the same tables.
+_FIXED_PROPERTIES = {"jdbc.schema-version": "V1", "cache-enabled": "false"}
+
+# Nothing at all is no folder, address or name: it would be the working directory, or the root.
+_Text = Annotated[str, Field(min_length=1)]
 
 
 class _Frozen(BaseModel):
@@ -72,20 +87,43 @@ class CatalogSettings(_Frozen):
         name: Shared by Spark and PyIceberg (it is a key column of SQL catalogs).
         type: ``sqlite`` is the embedded default: a file in the warehouse, for one machine.
         uri: REST or Thrift address, or ``postgresql://host/db`` for ``jdbc``.
-        user: User of a SQL catalog.
+        user: User of a ``jdbc`` catalog.
         password, token, credential: From the environment only.
         properties: Further properties, given to Spark and PyIceberg alike.
     """
 
     name: str = "lake"
     type: CatalogType = CatalogType.SQLITE
-    uri: str | None = None
-    user: str | None = None
+    uri: _Text | None = None
+    user: _Text | None = None
     password: SecretStr | None = None
     token: SecretStr | None = None
     credential: SecretStr | None = None
     # Keys of a store may be among them.
     properties: Mapping[str, str] = Field(default_factory=dict, repr=False)
+
+    @field_validator("properties")
+    @classmethod
+    def _has_no_setting(cls, given: Mapping[str, str]) -> Mapping[str, str]:
+        for key, setting in _OWN_PROPERTIES.items():
+            if key in given:
+                raise ValueError(f"{key} is no property here; it is told by {setting}")
+        for key, value in _FIXED_PROPERTIES.items():
+            if given.get(key, value).lower() != value.lower():
+                raise ValueError(f"{key} is always {value}; leave it out")
+        return given
+
+    @model_validator(mode="after")
+    def _uses_what_it_is_given(self) -> Self:
+        if self.uri is not None and self.type is CatalogType.SQLITE:
+            raise ValueError("uri is given to the embedded catalog, which has none; say which type it is of")
+        if self.uri is not None and self.type is CatalogType.GLUE:
+            raise ValueError("uri is given to a catalog of type glue; name the address as glue.endpoint in properties")
+        if self.user is not None and self.type is not CatalogType.JDBC:
+            raise ValueError(f"user is given to a catalog of type {self.type.value}, which knows none")
+        if self.type is CatalogType.JDBC and self.password is not None and self.user is None:
+            raise ValueError("password is given, and no user")
+        return self
 
 
 class SparkSettings(_Frozen):
@@ -100,10 +138,11 @@ class SparkSettings(_Frozen):
         conf: Further Spark settings.
     """
 
-    master: str | None = None
+    master: _Text | None = None
     packages: tuple[str, ...] = ()
-    scratch: str | None = None
-    conf: Mapping[str, str] = Field(default_factory=dict)
+    scratch: _Text | None = None
+    # Keys of a store may be among them.
+    conf: Mapping[str, str] = Field(default_factory=dict, repr=False)
 
 
 class QualitySettings(_Frozen):
@@ -116,8 +155,8 @@ class QualitySettings(_Frozen):
     """
 
     enabled: bool = True
-    docs: str | None = None
-    expectations: str | None = None
+    docs: _Text | None = None
+    expectations: _Text | None = None
 
 
 class WriteSettings(_Frozen):
@@ -147,7 +186,7 @@ class LineageSettings(_Frozen):
     # Keys of the receiver may be among them.
     transport: Mapping[str, Any] = Field(default_factory=dict, repr=False)
     namespace: str = Field(default="dedup_storage", min_length=1)
-    journal: str | None = None
+    journal: _Text | None = None
 
     @model_validator(mode="after")
     def _goes_somewhere(self) -> Self:
@@ -165,15 +204,16 @@ class LineageSettings(_Frozen):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Texts of the transport that nobody may see."""
-        return tuple(str(value) for _, value in _secrets_in(self.transport, ""))
+        return tuple(str(value) for _, value in secrets_in(self.transport, ""))
 
 
 class Settings(_Frozen):
     """All settings of a job.
 
     Attributes:
-        warehouse: Folder or address under which tables lie; a relative path belongs to the working directory. A REST
-            catalog is given it as it stands: there it is the name or the address of one of the server's warehouses.
+        warehouse: Folder or address under which tables lie; a relative path belongs to the working directory, ``~`` is
+            the user's home. A REST catalog is given it as it stands: there it is the name or the address of one of the
+            server's warehouses.
         format: Table format of datasets: ``iceberg``, or ``delta`` (a folder for each table, no catalog).
         catalog: The Iceberg catalog.
         spark: The Spark session a job starts when none is given.
@@ -182,7 +222,7 @@ class Settings(_Frozen):
         lineage: OpenLineage events.
     """
 
-    warehouse: str = "warehouse"
+    warehouse: _Text = "warehouse"
     format: str = "iceberg"
     catalog: CatalogSettings = CatalogSettings()
     spark: SparkSettings = SparkSettings()
@@ -208,8 +248,7 @@ class Settings(_Frozen):
     @property
     def warehouse_uri(self) -> str:
         """The warehouse as an absolute path or a URI with its scheme; a REST catalog's as it was given."""
-        as_given = self.names_warehouse or "://" in self.warehouse
-        return self.warehouse if as_given else str(Path(self.warehouse).resolve())
+        return self.warehouse if self.names_warehouse else place_uri(self.warehouse)
 
     @property
     def has_catalog(self) -> bool:
@@ -219,11 +258,7 @@ class Settings(_Frozen):
     @property
     def local_warehouse(self) -> Path | None:
         """The warehouse's directory, or ``None`` when it is remote or a REST catalog's."""
-        if self.names_warehouse:
-            return None
-        if self.warehouse.startswith("file://"):
-            return Path(self.warehouse.removeprefix("file://"))
-        return None if "://" in self.warehouse else Path(self.warehouse).resolve()
+        return None if self.names_warehouse else local_folder(self.warehouse)
 
     @property
     def docs_folder(self) -> Path:
@@ -242,13 +277,14 @@ class Settings(_Frozen):
                     fix="Set quality.docs to a directory of the driver's machine, or quality.enabled to false.",
                 )
             return warehouse / "_quality"
-        if "://" in docs and not docs.startswith("file://"):
+        folder = local_folder(docs)
+        if folder is None:
             raise ConfigError(
                 "quality.docs is not a local directory",
                 got=docs.partition("://")[0] + "://…",
                 fix="Name a directory of the driver's machine, and copy it from there.",
             )
-        return Path(docs.removeprefix("file://")).resolve()
+        return folder
 
     @property
     def lineage_folder(self) -> str:
@@ -258,7 +294,7 @@ class Settings(_Frozen):
             ConfigError: ``lineage.journal`` is missing while the warehouse is the name of a REST catalog's.
         """
         if self.lineage.journal is not None:
-            return self.lineage.journal
+            return place_uri(self.lineage.journal)
         if self.names_warehouse and "://" not in self.warehouse:
             raise ConfigError(
                 "lineage.journal is missing",
@@ -267,6 +303,17 @@ class Settings(_Frozen):
                 fix="Set lineage.journal to a folder that every machine that runs jobs reaches.",
             )
         return f"{self.warehouse_uri.rstrip('/')}/_lineage"
+
+    @model_validator(mode="after")
+    def _names_places(self) -> Self:
+        places = {"spark.scratch": self.spark.scratch, "quality.docs": self.quality.docs}
+        places |= {"lineage.journal": self.lineage.journal}
+        if not self.names_warehouse:
+            places["warehouse"] = self.warehouse
+        for setting, place in places.items():
+            if place is not None:
+                check_place(place, setting)
+        return self
 
 
 def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -282,55 +329,49 @@ def load_settings(path: str | Path | None = None, environ: Mapping[str, str] | N
     """
     environ = os.environ if environ is None else environ
     path = (environ.get(CONFIG_VARIABLE) or default_config()) if path is None else path
-    values = _read(path)
-    for dotted in _SECRETS:
-        section, key = dotted.split(".")
-        if key in (values.get(section) or {}):
-            raise ConfigError(
-                f"the secret {dotted} stands in {path}",
-                expected="it in the environment",
-                fix=f"Remove it and set {ENV_PREFIX}{section.upper()}{LEVELS}{key.upper()}.",
-            )
-    _refuse_secrets(values.get("lineage") or {}, "lineage", path)
+    values = read_file(path)
     given = sorted(v for v in environ if v.startswith(ENV_PREFIX) and v not in _NOT_SETTINGS)
+    refuse_same(given)
     for variable in given:
         set_variable(values, variable, environ[variable])
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         told = explain_validation(error, Settings)
-        raise ConfigError(f"the settings from {path} and the environment are not valid: {told}") from None
+        wrong = {tuple(map(str, problem["loc"])) for problem in error.errors(include_input=False)}
+        # A scheduler or a cluster sets some by itself: Kubernetes for a service of the toolkit's name.
+        named = [v for v in given if any(place[: len(variable_place(v))] == variable_place(v) for place in wrong)]
+        raise ConfigError(
+            f"the settings from {path} and the environment are not valid: {told}",
+            got=f"the {'variable' if len(named) == 1 else 'variables'} {', '.join(named)}" if named else None,
+        ) from None
     check_name(settings.catalog.name, "catalog name")
     check_format(settings.format)
+    _refuse_logins(settings)
     settings._origin = _origin(path, given)
     return settings
 
 
-def _secrets_in(values: Mapping[str, Any], place: str) -> Iterator[tuple[str, Any]]:
-    """Secrets among OpenLineage's own settings, by their name or inside an address: where they stand, and what."""
-    for key, value in values.items():
-        here, plain = f"{place}.{key}", re.sub(r"[^a-z]", "", str(key).lower())
-        if isinstance(value, list):
-            value = {str(number): item for number, item in enumerate(value)}
-        if isinstance(value, Mapping):
-            yield from _secrets_in(value, here)
-        elif plain.endswith(_SECRET_ENDS) or (isinstance(value, str) and _LOGIN.search(value)):
-            yield here, value
-
-
-def _refuse_secrets(values: Mapping[str, Any], place: str, path: str | Path) -> None:
-    """Refuse a file that holds a secret of the lineage's receiver.
+def _refuse_logins(settings: Settings) -> None:
+    """Refuse an address with a password or a key in it.
 
     Raises:
-        ConfigError: names the key; the value is not repeated.
+        ConfigError: names the setting; the address is not repeated.
     """
-    for here, _ in _secrets_in(values, place):
-        variable = ENV_PREFIX + here.upper().replace(".", LEVELS)
-        raise ConfigError(
-            f"the secret {here} stands in {path}",
-            expected="it in the environment",
-            fix=f"Remove it and set {variable}, or {variable.rpartition(LEVELS)[0]} as a whole, as JSON.",
-        )
+    for dotted in _ADDRESSES:
+        value: Any = settings
+        for part in dotted.split("."):
+            value = getattr(value, part)
+        if isinstance(value, str) and holds_secret(value):
+            ways = {
+                "catalog.uri": f"Set {ENV_PREFIX}CATALOG__PASSWORD with catalog.user, {ENV_PREFIX}CATALOG__TOKEN or "
+                f"{ENV_PREFIX}CATALOG__CREDENTIAL.",
+            }
+            raise ConfigError(
+                f"{dotted} names a user or a key",
+                expected="an address alone, which is shown in messages",
+                fix=ways.get(dotted, "Give the store's keys by its own variables, or a role."),
+            )
 
 
 def check_format(name: str) -> str:
@@ -346,34 +387,5 @@ def check_format(name: str) -> str:
 
 def _origin(path: str | Path, variables: Sequence[str]) -> str:
     """The file, and the variables that changed what it says."""
-    file = "the embedded defaults" if Path(path) == _embedded() else str(Path(path).resolve())
+    file = "the embedded defaults" if Path(path) == embedded_file() else str(Path(path).resolve())
     return f"{file} with {', '.join(variables)}" if variables else file
-
-
-def default_config() -> Path:
-    """``conf/local.yaml`` of the working directory when there is one, else the copy inside the package."""
-    return _CONFIG_HERE if _CONFIG_HERE.is_file() else _embedded()
-
-
-def default_packages() -> tuple[str, ...]:
-    """Maven coordinates of the embedded defaults: the versions that the toolkit is tried with."""
-    return tuple(_read(_embedded())["spark"]["packages"])
-
-
-def _embedded() -> Path:
-    return Path(str(resources.files("dedup_storage") / "local.yaml"))
-
-
-def _read(path: str | Path) -> dict[str, Any]:
-    fix = f"Name a file with --config or {CONFIG_VARIABLE}."
-    values = read_values(path, "the configuration", ConfigError, fix=fix, secret=True)
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"the configuration {path} is not a mapping", expected="keys such as warehouse, catalog, spark"
-        )
-    for section in ("catalog", "spark", "quality", "write", "lineage"):
-        if section in values and not isinstance(values[section] or {}, dict):
-            raise ConfigError(f"the section {section} of {path} is not a mapping")
-    return values

@@ -393,7 +393,7 @@ class LogSchema(_Frozen):
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
     """One readable clause for each problem of a pydantic error, with near names for unknown keys."""
     clauses = []
-    for problem in error.errors(include_url=False, include_input=False):
+    for problem in error.errors(include_url=False):
         where = _LEVEL_SEPARATOR.join(str(part) for part in problem["loc"]) or "schema"
         if problem["type"] == "extra_forbidden":
             level: type[BaseModel] | None = model if len(problem["loc"]) == 1 else None
@@ -401,6 +401,8 @@ def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
             clauses.append(f"the key {where} is unknown{hint}")
         elif problem["type"] == "missing":
             clauses.append(f"the key {where} is missing")
+        elif problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float | date):
+            clauses.append(f"{where} is no text; put it in quotes")
         else:
             clauses.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(clauses)

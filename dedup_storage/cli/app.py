@@ -30,11 +30,12 @@ from dedup_storage.cli import (
     versions,
     write,
 )
+from dedup_storage.cli.commands import Commands
 from dedup_storage.cli.runtime import former
 
 __all__ = ["app", "main", "run_job"]
 
-app = typer.Typer(
+app = Commands(
     name="dedup-storage",
     help="Keep one copy of everything known about a user, from the raw training log to the forward pass.",
     no_args_is_help=True,

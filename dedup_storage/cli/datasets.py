@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dedup_storage.cli.commands import Commands
 from dedup_storage.cli.options import DryRunOption, YesOption
 from dedup_storage.cli.output import stdout
 from dedup_storage.cli.runtime import Job, job
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="List, describe, drop or rename datasets.")
+app = Commands(no_args_is_help=True, help="List, describe, drop or rename datasets.")
 
 Name = Annotated[str, typer.Argument(help="Name of the dataset.")]
 Force = Annotated[

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dedup_storage.cli.commands import Commands
 from dedup_storage.cli.options import (
     DatasetOption,
     FormerSqlOption,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "app", "bundle", "drop", "promote", "refresh"]
 
-app = typer.Typer(no_args_is_help=True, help="Add columns to a dataset as feature groups, and keep them up to date.")
+app = Commands(no_args_is_help=True, help="Add columns to a dataset as feature groups, and keep them up to date.")
 
 Name = Annotated[str, typer.Argument(help="Name of the feature group.")]
 Function = Annotated[

@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +33,11 @@ from dedup_storage.cli.output import (
 )
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import ConfigError, DedupStorageError, MissingDependencyError
+from dedup_storage.lake.hiding import secrets_of
 from dedup_storage.lake.stores import S3_SCHEMES, missing_package, scheme_of, store_packages
+from dedup_storage.places import place_uri
 from dedup_storage.schema import check_name
+from dedup_storage.secrets import hidden
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -119,13 +122,13 @@ class Job:
             ConfigError: none is known: a REST catalog's warehouse is a name.
         """
         if self.settings.spark.scratch is not None:
-            return self.settings.spark.scratch
+            return place_uri(self.settings.spark.scratch)
         if self.settings.names_warehouse and "://" not in self.settings.warehouse:
             raise ConfigError(
                 f"the warehouse {self.settings.warehouse} is a name, which tells of no folder for passing rows",
                 fix="Set spark.scratch to a folder that this machine and the cluster both reach.",
             )
-        return f"{self.settings.warehouse}/_scratch"
+        return f"{self.settings.warehouse_uri}/_scratch"
 
     @property
     def store(self) -> Store:
@@ -222,8 +225,10 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(**arguments: Any) -> None:
         config, json, debug, quiet = (arguments.pop(name) for name in _SHARED)
-        with quietly(quiet), _exit_status(debug):
+        secrets = set[str]()
+        with quietly(quiet), _exit_status(debug, secrets):
             settings = load_settings(config)
+            secrets |= secrets_of(settings)
             require_place(json)
             function(Job(settings, json, debug), **arguments)
 
@@ -252,7 +257,13 @@ def former(command: Callable[..., None], old: str, new: str) -> Callable[..., No
 
 
 @contextmanager
-def _exit_status(debug: bool) -> Iterator[None]:
+def _exit_status(debug: bool, secrets: Collection[str]) -> Iterator[None]:
+    """One message and an exit status for whatever is raised; what others wrote may quote a secret of the settings."""
+
+    def trace() -> None:
+        if debug:
+            stderr.print(hidden(traceback.format_exc(), secrets), markup=False)
+
     try:
         yield
     except (typer.Exit, typer.Abort):
@@ -261,26 +272,21 @@ def _exit_status(debug: bool) -> Iterator[None]:
         show_error("interrupted; nothing half-done was published")
         raise typer.Exit(_INTERRUPTED) from None
     except DedupStorageError as error:
-        _trace(debug)
-        show_error(str(error))
+        trace()
+        show_error(hidden(str(error), secrets))
         raise typer.Exit(error.exit_code) from None
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] == "dedup_storage":
             raise
-        _trace(debug)
+        trace()
         show_error(str(_missing_package(error)))
         raise typer.Exit(MissingDependencyError.exit_code) from None
     except Exception as error:  # noqa: BLE001 - the process ends here; --debug shows the rest
-        _trace(debug)
+        trace()
         first = str(error).strip().splitlines()[:1]
         told = f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
-        show_error(f"unexpected {told} (run again with --debug for the trace)")
+        show_error(f"unexpected {hidden(told, secrets)} (run again with --debug for the trace)")
         raise typer.Exit(1) from None
-
-
-def _trace(debug: bool) -> None:
-    if debug:
-        stderr.print(traceback.format_exc(), markup=False)
 
 
 _EXTRAS = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dedup_storage.cli.commands import Commands
 from dedup_storage.cli.options import DatasetOption, GateOption, RunIdOption, VersionOption, keep_once
 from dedup_storage.cli.output import show_table
 from dedup_storage.cli.runtime import Job, job
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Make, read and judge samples of whole users.")
+app = Commands(no_args_is_help=True, help="Make, read and judge samples of whole users.")
 
 Name = Annotated[str, typer.Argument(help="Name of the sample.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the hash that chooses users.")]

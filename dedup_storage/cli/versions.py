@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dedup_storage.cli.commands import Commands
 from dedup_storage.cli.options import DatasetOption, DryRunOption, RunIdOption
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import UsageError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app = Commands(
     no_args_is_help=True, help="List, pin, unpin or roll back the versions of a dataset; see and end what is under way."
 )
 

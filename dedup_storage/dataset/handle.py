@@ -131,7 +131,10 @@ class Cut:
             table: Its name.
             hidden: With the columns of ``TableFormat.hidden``, by which segments are found.
         """
-        rows = self.handle.tables.read(self.handle.name, table, self.snapshots[table], hidden=hidden)
+        tables = self.handle.tables
+        # What a format hides is known here; asked for a table alone, it looks the dataset up first.
+        rows = tables.read(self.handle.name, table, self.snapshots[table], hidden=True)
+        rows = rows if hidden else rows.drop(*tables.hidden(self.meta.spec))
         own = next((t.columns for t in self.spec.tables if t.name == table), None)
         if own is not None and set(rows.columns) <= set(own):
             return rows

@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from dedup_storage.config import Settings
 from dedup_storage.doctor.machine import JAVA, PACKAGES, take_machine
-from dedup_storage.lake.probing import Finding, FormatProbes, Probe, Probes, State, secrets_of
+from dedup_storage.lake.hiding import secrets_of
+from dedup_storage.lake.probing import Finding, FormatProbes, Probe, Probes, State
 from dedup_storage.lake.rooms import room_part
+from dedup_storage.secrets import hidden
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -82,7 +84,7 @@ def examine(
     return Diagnosis(
         settings=settings.origin,
         format=settings.format,
-        warehouse=settings.warehouse_uri,
+        warehouse=hidden(settings.warehouse_uri),
         probes=tuple(probes.taken.values()),
     )
 

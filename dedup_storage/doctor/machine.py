@@ -9,10 +9,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from dedup_storage.config import FORMATS, CatalogType, Settings
 from dedup_storage.doctor.packages import extra_found
+from dedup_storage.errors import ConfigError
 from dedup_storage.lake.probing import Finding, Jar, NewFolders, Probes, State
 from dedup_storage.lake.rooms import room_part
 
@@ -139,16 +139,12 @@ def _verdicts(settings: Settings, *, absent: State) -> Finding:
     """Whether the gate can write its verdicts."""
     if not settings.quality.enabled:
         return Finding("the gate is off (quality.enabled)", State.NOT_NEEDED)
-    given = settings.quality.docs
-    if given is None and settings.local_warehouse is None:
-        return Finding(
-            "the warehouse is on another machine and quality.docs is not set",
-            absent,
-            "Set quality.docs to a folder of the driver's machine, or quality.enabled to false.",
-        )
-    if given is None:
+    try:
+        folder = settings.docs_folder
+    except ConfigError as error:
+        return Finding(error.what, absent, error.fix)
+    if settings.quality.docs is None:
         return Finding("inside the warehouse")
-    folder = Path(given)
     new = NewFolders(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import pyarrow.fs as pafs
 
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.stores import S3_SCHEMES, with_region
+from dedup_storage.secrets import hidden
 
 __all__ = [
     "VOCABULARIES",
@@ -108,7 +109,7 @@ def resolve_uri(path: str) -> tuple[pafs.FileSystem, str]:
 
 def _unopened(place: str, error: Exception) -> StorageError:
     reason = str(error).strip().split("\n")[0].rstrip(".")[:300]
-    return StorageError(f"the address {place} cannot be opened: {reason}")
+    return StorageError(hidden(f"the address {place} cannot be opened: {reason}"))
 
 
 @lru_cache(maxsize=1)
@@ -122,8 +123,9 @@ def _remote(scheme: str, authority: str) -> pafs.FileSystem:
 
 
 def _inner(scheme: str, rest: str) -> str:
-    # HDFS paths start after the name node; object stores keep the bucket as their first level.
-    return "/" + rest.partition("/")[2] if scheme in ("hdfs", "viewfs") else rest
+    # HDFS paths start after the name node; object stores keep the bucket as their first level, Azure's the container.
+    authority, slash, inner = rest.partition("/")
+    return f"/{inner}" if scheme in ("hdfs", "viewfs") else f"{authority.partition('@')[0]}{slash}{inner}"
 
 
 def is_hidden(place: str) -> bool:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import quote_plus
 
 from pydantic import BaseModel, ConfigDict
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import DedupStorageError
+from dedup_storage.secrets import hidden
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,7 +30,6 @@ __all__ = [
     "Probe",
     "Probes",
     "State",
-    "secrets_of",
     "without_scratch",
 ]
 
@@ -45,10 +42,6 @@ CONDITIONAL_PUT = "store: conditional put"
 ROWS = 64
 _MOST = 300
 _NOT_TRIED = "not tried: it needs "
-_SECRET_KEY = re.compile(r"(?i)secret|password|token|credential|access[-_.]?key|sas")
-_LOGIN = re.compile(r"(://)[^/\s@]+@")
-# A shorter one cannot be told from the words around it.
-_SHORTEST_SECRET = 4
 
 
 class State(StrEnum):
@@ -201,9 +194,7 @@ class Probes:
         return found is not None and found.state is not State.MISSING
 
     def _shown(self, text: str) -> str:
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return _LOGIN.sub(r"\1***@", text)
+        return hidden(text, self.secrets)
 
 
 def _failure(error: Exception, remedy: str | None) -> Finding:
@@ -218,21 +209,6 @@ def _failure(error: Exception, remedy: str | None) -> Finding:
     lines = str(error).strip().splitlines()
     told = f"{type(error).__name__}: {lines[0][:_MOST]}" if lines else type(error).__name__
     return Finding(told, State.MISSING, remedy)
-
-
-def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> set[str]:
-    """Texts of some settings and of the environment that nobody may see, as they are and as addresses spell them."""
-    catalog, environ = settings.catalog, os.environ if environ is None else environ
-    own = (catalog.password, catalog.token, catalog.credential)
-    found = {secret.get_secret_value() for secret in own if secret is not None}
-    if catalog.credential is not None:
-        # The part behind the client's name.
-        found.add(catalog.credential.get_secret_value().partition(":")[2])
-    found |= set(settings.lineage.secrets)
-    for values in (catalog.properties, settings.spark.conf, environ):
-        found |= {value for key, value in values.items() if _SECRET_KEY.search(key)}
-    found = {text for text in found if len(text) >= _SHORTEST_SECRET and text.lower() not in ("true", "false")}
-    return found | {quote_plus(text) for text in found}
 
 
 def without_scratch(place: str) -> str:

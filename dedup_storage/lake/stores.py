@@ -18,6 +18,7 @@ from dedup_storage.errors import ConfigError, MissingDependencyError
 __all__ = [
     "HADOOP_NAMES",
     "S3_SCHEMES",
+    "UNKNOWN_TO_DELTA",
     "check_store",
     "delta_options",
     "hadoop_settings",
@@ -32,6 +33,8 @@ S3_SCHEMES = ("s3", "s3a", "s3n")
 # Java names the region once for all of its clients, PyIceberg once for the store.
 _REGIONS = ("s3.region", "client.region")
 _VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
+# The package drops what it does not know without a word, and asks the machine for keys instead.
+UNKNOWN_TO_DELTA = "gcs.oauth2.token"
 _DELTA = {
     "s3.endpoint": "AWS_ENDPOINT_URL",
     "s3.access-key-id": "AWS_ACCESS_KEY_ID",
@@ -39,7 +42,8 @@ _DELTA = {
     "s3.session-token": "AWS_SESSION_TOKEN",
     "s3.region": "AWS_REGION",
     "s3.anonymous": "AWS_SKIP_SIGNATURE",
-    "gcs.oauth2.token": "GOOGLE_BEARER_TOKEN",
+    "s3.force-virtual-addressing": "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+    "gcs.oauth2.token": UNKNOWN_TO_DELTA,
     "gcs.service.host": "GOOGLE_BASE_URL",
     "adls.account-name": "AZURE_STORAGE_ACCOUNT_NAME",
     "adls.account-key": "AZURE_STORAGE_ACCOUNT_KEY",
@@ -57,6 +61,7 @@ _HADOOP = {
     "s3.path-style-access": "fs.s3a.path.style.access",
 }
 
+_NOBODY = "org.apache.hadoop.fs.s3a.AnonymousAWSCredentialsProvider"
 HADOOP_NAMES = tuple(_HADOOP.values())
 # Hadoop's file system for each scheme, for messages, and what reads S3 with the Hadoop that Spark brings.
 _FILE_SYSTEMS = {
@@ -115,7 +120,10 @@ def delta_options(properties: Mapping[str, str]) -> dict[str, str]:
 def hadoop_settings(properties: Mapping[str, str]) -> dict[str, str]:
     """Catalog properties as Hadoop's S3A names them: what Spark reads plain files and Delta tables with."""
     known = with_region(properties)
-    return {name: known[key] for key, name in _HADOOP.items() if key in known}
+    found = {name: known[key] for key, name in _HADOOP.items() if key in known}
+    if known.get("s3.anonymous", "").lower() == "true":
+        found["fs.s3a.aws.credentials.provider"] = _NOBODY
+    return found
 
 
 def of_hadoop(settings: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ A file holds names and times alone. It is there from before a run's START until 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -86,9 +87,16 @@ class Journal:
         delete_files(self._folder, [key], self._properties)
 
     def left(self, age: timedelta) -> dict[str, Record]:
-        """Runs that nobody is at work on, by their files: they ended, or began longer ago than ``age``."""
+        """Runs that nobody is at work on, by their files: they ended, or began longer ago than ``age``.
+
+        A file that is none of this release's is passed over: it would keep every other run from its end.
+        """
         keys = (entry.base_name for entry in list_files(self._folder, self._properties))
-        found = {key: self.find(key) for key in keys if key.endswith(".json")}
+        found: dict[str, Record | None] = {}
+        for key in keys:
+            if key.endswith(".json"):
+                with suppress(ValueError, TypeError):
+                    found[key] = self.find(key)
         return {
             key: record
             for key, record in found.items()

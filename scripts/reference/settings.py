@@ -12,9 +12,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dedup_storage.config import _SECRETS, ENV_PREFIX, Settings
+from dedup_storage.config import Settings
 from dedup_storage.quality.own import SUPPORTED
 from dedup_storage.schema import LogSchema
+from dedup_storage.settings_file import FILE_SECRETS
+from dedup_storage.variables import ENV_PREFIX
 from scripts.reference.markdown import compact, docstring_parts, escaped, fields, table
 
 __all__ = ["schema_models", "schema_page", "setting_names", "settings_page"]
@@ -68,7 +70,7 @@ def setting_names(model: type[BaseModel] = Settings, prefix: str = "") -> Iterat
 
 def settings_page() -> str:
     """The page of settings."""
-    secrets = ", ".join(f"`{name}`" for name in _SECRETS)
+    secrets = ", ".join(f"`{name}`" for name in FILE_SECRETS)
     parts = [_SETTINGS_HEAD.format(prefix=ENV_PREFIX, secrets=secrets)]
     top = {n: f for n, f in Settings.model_fields.items() if not _is_model(f.annotation)}
     parts.append("## Top level\n\n" + table(("key", "type", "default", "meaning"), _rows(top, _texts(Settings))))

@@ -269,6 +269,10 @@ def test_what_is_no_cache_is_refused(lake: Lake) -> None:
     folder: Any = "/tmp/cache"  # noqa: S108 - not used
     with pytest.raises(ConfigError, match=r"expected FileCache\(folder, max_bytes\); got str"):
         DedupDataset("cache_tests", lake.settings, cache=folder)
+    bounds: list[Any] = [float("nan"), float("inf"), 1e9, "200GB", True]
+    for bound in bounds:
+        with pytest.raises(ConfigError, match="no whole number"):
+            FileCache(folder, bound)
 
 
 def test_a_local_warehouse_needs_none(lake: Lake, cache: FileCache) -> None:

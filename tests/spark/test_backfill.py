@@ -10,6 +10,8 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change, Strategy
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import QualityGateError, UsageError
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.iceberg.format import IcebergFormat
 from dedup_storage.sources.raw import RawLog
 from tests.spark.backfilling import USERS, data_files, left_behind, log, make, with_y
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
@@ -21,7 +23,17 @@ def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
-def test_each_strategy_gives_the_plain_result(spark: SparkSession, ds: Dataset, strategy: Strategy) -> None:
+def test_each_strategy_gives_the_plain_result(
+    spark: SparkSession, ds: Dataset, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    files = IcebergFormat.files
+
+    def listed(tables: IcebergFormat, meta: DatasetMetadata, table: str, snapshot_id: int) -> DataFrame:
+        looks.append(table)
+        return files(tables, meta, table, snapshot_id)
+
+    monkeypatch.setattr(IcebergFormat, "files", listed)
     before = {name: data_files(ds, name, 1) for name in ("requests", "impressions")}
     summary = ds.backfill(
         Change(expressions={"y": "y + 10"}),
@@ -35,6 +47,8 @@ def test_each_strategy_gives_the_plain_result(spark: SparkSession, ds: Dataset, 
     same_rows(ds.logs(), with_y(log(spark, [1, 2]).frame, "user_id in (1, 5)", "y + 10"))
     same_rows(ds.logs(1), log(spark, [1, 2]).frame)
     assert data_files(ds, "requests", 2) == before["requests"]
+    # By the plan, and once for all parts of those that take out whole segments.
+    assert len(looks) == 1 + (strategy is Strategy.OVERWRITE)
     actual = {c.quantity: (c.planned, c.actual) for c in summary.planned_and_actual}
     assert actual["rows"][0] == actual["rows"][1]
     assert actual["segments"][0] == actual["segments"][1]

@@ -50,6 +50,33 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["write", "raw", "--dataset", "clicks", "--config", "a.yaml", "--config", "b.yaml"],
+        ["datasets", "list", "--json", "a", "--json", "a"],
+        ["write", "raw", "--dataset", "clicks", "--gate", "--no-gate"],
+    ],
+)
+def test_an_option_that_holds_one_value_is_given_once(arguments: list[str]) -> None:
+    """Of two settings files the last one counted, without a word."""
+    status, _, told = _run(app, *arguments)
+    assert status == 2
+    assert "is given twice" in told
+    # What is on twice is on.
+    assert _run(app, "datasets", "list", "-q", "--quiet")[0] == 0
+
+
+def test_no_message_shows_a_secret_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other clients' words may quote one: an address with its key, the header that could not be sent."""
+    monkeypatch.setenv("DEDUP_STORAGE_CATALOG__TOKEN", "hunter2")
+    for error in (InputError("no s3://KEY:hunter3@logs of hunter2"), RuntimeError("no Bearer hunter2")):
+        status, out, told = _run(_toy(error), "--debug")
+        assert status in (1, 2)
+        assert "hunter" not in f"{out}{told}"
+        assert "***" in told
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_every_script_is_a_command(name: str) -> None:
     status, out, _ = _run(app, name, "--help")

@@ -10,9 +10,10 @@ from sqlalchemy.engine import make_url
 
 from dedup_storage.config import CatalogType, Settings, load_settings
 from dedup_storage.connection import connect
-from dedup_storage.errors import ConfigError, UnsafeNameError
+from dedup_storage.errors import ConfigError, StorageError, UnsafeNameError
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties, spark_catalog_conf
 from dedup_storage.lake.stores import check_store, store_packages
+from dedup_storage.reader.open.formats import open_cut
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_STORE = {"s3.endpoint": "http://store.example.com:9000"}
@@ -181,8 +182,9 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_variable_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="the key wharehouse is unknown"):
-        load_settings(None, {"DEDUP_STORAGE_WHAREHOUSE": "x"})
+    for name, key in (("WHAREHOUSE", "wharehouse"), ("PORT_80_TCP", "port_80_tcp"), ("SPARK__CORES", r"spark\.cores")):
+        with pytest.raises(ConfigError, match=f"the key {key} is unknown.*got the variable DEDUP_STORAGE_{name}"):
+            load_settings(None, {f"DEDUP_STORAGE_{name}": "x", "DEDUP_STORAGE_WAREHOUSE": "lake"})
 
 
 def test_missing_file_says_which(tmp_path: Path) -> None:
@@ -205,12 +207,120 @@ def test_secrets_come_from_the_environment_alone(tmp_path: Path, key: str) -> No
     assert getattr(settings.catalog, key).get_secret_value() == "hunter2"
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
         assert "hunter2" not in shown
+    of_store = _file(tmp_path, "spark: {conf: {spark.hadoop.fs.s3a.secret.key: hunter2}}")
+    assert "hunter2" not in repr(load_settings(of_store, {}))
 
 
-def test_wrong_value_of_a_secret_setting_is_not_repeated() -> None:
+def test_a_wrong_value_is_not_repeated() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_settings(None, {"DEDUP_STORAGE_CATALOG__PASSWORD": "[hunter2]"})
+        load_settings(None, {"DEDUP_STORAGE_CATALOG__TYPE": "hunter2"})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["[hunter2]", "{hunter2", "[", "&hunter2", "true", "0123", " hunter2 "])
+def test_secrets_are_taken_as_they_stand(secret: str) -> None:
+    """One that began with a bracket was read as YAML; the line end of a mounted file was sent in a header."""
+    jdbc = {"DEDUP_STORAGE_CATALOG__TYPE": "jdbc", "DEDUP_STORAGE_CATALOG__USER": "me"}
+    lineage = {"DEDUP_STORAGE_LINEAGE__TRANSPORT": "{type: http, url: 'http://r'}"}
+    names = ("CATALOG__PASSWORD", "CATALOG__PROPERTIES__s3.secret-access-key", "LINEAGE__TRANSPORT__AUTH__API_KEY")
+    given = load_settings(None, {**jdbc, **lineage, **{f"DEDUP_STORAGE_{name}": f"{secret}\n" for name in names}})
+    assert given.catalog.password is not None
+    assert given.catalog.password.get_secret_value() == secret
+    assert given.catalog.properties == {"s3.secret-access-key": secret}
+    assert given.lineage.transport["auth"] == {"api_key": secret}
+
+
+def test_values_of_a_receiver_have_their_types_from_the_environment_too() -> None:
+    """``false`` was a text, which HTTP clients took for the name of a file of certificates."""
+    names = {
+        "TYPE": "http",
+        "VERIFY": "false",
+        "RETRY__TOTAL": "3",
+        "TIMEOUT": "1.5",
+        "URL": "http://r",
+        "TOPIC": "007",
+    }
+    given = load_settings(None, {f"DEDUP_STORAGE_LINEAGE__TRANSPORT__{name}": text for name, text in names.items()})
+    assert given.lineage.transport == {
+        "type": "http", "verify": False, "retry": {"total": 3}, "timeout": 1.5, "url": "http://r", "topic": "007",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "needle"),
+    [
+        ("catalog: {uri: 'https://catalog'}", "uri is given to the embedded catalog"),
+        ("catalog: {type: glue, uri: 'https://catalog'}", r"glue\.endpoint"),
+        ("catalog: {type: rest, uri: 'https://catalog', user: me}", "user is given to a catalog of type rest"),
+        ("catalog: {properties: {warehouse: other}}", "warehouse is no property here; it is told by warehouse"),
+        ("catalog: {properties: {token: hunter2}}", "token is no property here; .*DEDUP_STORAGE_CATALOG__TOKEN"),
+        ("catalog: {properties: {cache-enabled: 'true'}}", "cache-enabled is always false"),
+        ("warehouse: ''", "warehouse: "),
+        ("lineage: {transport: {type: console}, journal: ''}", r"lineage\.journal: "),
+        ("warehouse: s3:/logs/lake", "warehouse is neither a path nor an address; an address begins with s3://"),
+        ("warehouse: file://lake", "file:///"),
+        ("quality: {docs: s3:/logs/docs}", r"quality\.docs is neither a path nor an address"),
+        ("spark: {conf: {spark.sql.shuffle.partitions: 8}}", "partitions is no text; put it in quotes"),
+    ],
+)
+def test_what_would_not_count_is_refused_by_name(tmp_path: Path, text: str, needle: str) -> None:
+    """An address without a type, for one, went into an embedded catalog of the working directory."""
+    with pytest.raises(ConfigError, match=needle) as caught:
+        load_settings(_file(tmp_path, text), {})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_one_setting_has_one_variable_and_a_password_its_user(tmp_path: Path) -> None:
+    prefix = "DEDUP_STORAGE_CATALOG__PROPERTIES__"
+    with pytest.raises(ConfigError, match=f"{prefix}S3.REGION and {prefix}s3.region set the same"):
+        load_settings(_file(tmp_path, ""), {f"{prefix}S3.REGION": "a", f"{prefix}s3.region": "b"})
+    with pytest.raises(ConfigError, match="password is given, and no user"):
+        load_settings(
+            _file(tmp_path, "catalog: {type: jdbc, uri: postgresql://h/d}"), {"DEDUP_STORAGE_CATALOG__PASSWORD": "x"}
+        )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "warehouse: s3://KEY:hunter2@logs/lake",
+        "warehouse: s3://KEY:hun/ter2@logs/lake",
+        "catalog: {type: jdbc, uri: 'postgresql://db/iceberg?user=me&password=hunter2'}",
+        "catalog: {type: rest, uri: 'https://me:hunter2@catalog'}",
+        "spark: {scratch: 's3a://KEY:hunter2@logs/scratch'}",
+    ],
+)
+def test_addresses_hold_no_secret(tmp_path: Path, text: str) -> None:
+    """They stand in messages, titles of tables and Spark's settings."""
+    with pytest.raises(ConfigError, match="names a user or a key") as caught:
+        load_settings(_file(tmp_path, text), {})
+    assert "hunter2" not in str(caught.value)
+    assert "hun/ter2" not in str(caught.value)
+
+
+def test_addresses_that_only_look_like_a_login_are_taken(tmp_path: Path) -> None:
+    for place in ("abfss://logs@account.dfs.core.windows.net/lake", "hdfs://node:8020/user/a@b/lake"):
+        assert load_settings(_file(tmp_path, f"warehouse: {place}"), {}).warehouse_uri == place
+
+
+def test_places_are_those_that_their_writer_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``~`` and ``file:`` were folders of the working directory; two slashes are another place in a store."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Settings(warehouse="~/lake").local_warehouse == tmp_path / "lake"
+    for text in ("file:/data/lake", "file:///data/lake/"):
+        settings = Settings(warehouse=text)
+        assert (settings.warehouse_uri, settings.local_warehouse) == ("file:///data/lake", Path("/data/lake"))
+        assert Settings.model_validate({"quality": {"docs": text}}).docs_folder == Path("/data/lake")
+    assert Settings(warehouse="s3://logs/lake/").warehouse_uri == "s3://logs/lake"
+    lineage = {"transport": {"type": "console"}, "journal": "~/runs"}
+    assert Settings.model_validate({"lineage": lineage}).lineage_folder == str(tmp_path / "runs")
+
+
+def test_sections_with_everything_commented_out_are_left_out(tmp_path: Path) -> None:
+    settings = load_settings(_file(tmp_path, "catalog:\n  properties:\nspark:\nlineage:\n"), {})
+    assert settings == Settings()
+    with pytest.raises(ConfigError, match="warehouse"):
+        load_settings(_file(tmp_path, "warehouse:\n"), {})
 
 
 def test_settings_are_frozen() -> None:
@@ -220,9 +330,9 @@ def test_settings_are_frozen() -> None:
 
 
 def test_both_clients_get_one_sqlite_catalog(tmp_path: Path) -> None:
-    settings = load_settings(None, {"DEDUP_STORAGE_WAREHOUSE": str(tmp_path / "w")})
-    file = str(tmp_path / "w" / "catalog.db")
-    assert pyiceberg_properties(settings)["uri"] == f"sqlite:///{file}"
+    settings = load_settings(None, {"DEDUP_STORAGE_WAREHOUSE": str(tmp_path / "w%20 #1")})
+    file = str(tmp_path / "w%20 #1" / "catalog.db")
+    assert make_url(pyiceberg_properties(settings)["uri"]).database == file
     assert spark_catalog_conf(settings)["spark.sql.catalog.lake.uri"].startswith(f"jdbc:sqlite:{file}?")
 
 
@@ -297,6 +407,15 @@ def test_a_rest_warehouse_goes_to_the_server_as_it_stands(warehouse: str) -> Non
         _ = settings.docs_folder
     # Delta's tables lie in folders, whatever catalog stands beside them.
     assert settings.model_copy(update={"format": "delta", "warehouse": "w"}).local_warehouse == Path("w").resolve()
+
+
+def test_a_token_that_cannot_be_sent_is_not_shown() -> None:
+    catalog = {"type": "rest", "uri": "http://127.0.0.1:9", "token": "hunter2\nand more"}
+    settings = Settings.model_validate({"warehouse": "lake", "catalog": catalog})
+    for opened in (lambda: connect(settings).datasets(), lambda: open_cut("clicks", settings)):
+        with pytest.raises(StorageError, match="the rest catalog cannot be opened: Invalid") as caught:
+            opened()
+        assert "hunter2" not in str(caught.value)
 
 
 def test_properties_that_nobody_here_knows_reach_both_clients() -> None:

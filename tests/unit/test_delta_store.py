@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
-from dedup_storage.errors import StorageError
+from dedup_storage.errors import ConfigError, StorageError
+from dedup_storage.lake.delta.open import load_delta
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.folders import open_folder
 from dedup_storage.lake.stores import delta_options, hadoop_settings, of_hadoop
@@ -31,6 +32,25 @@ def test_deltalake_is_given_the_store() -> None:
     }
     assert "AWS_ALLOW_HTTP" not in delta_options({"s3.endpoint": "https://store.example.com"})
     assert delta_options({}) == {}
+
+
+def test_a_token_that_deltalake_would_drop_is_refused() -> None:
+    options = delta_options({"gcs.oauth2.token": "t"})
+    with pytest.raises(ConfigError, match="deltalake takes no token"):
+        load_delta("gs://logs/lake/clicks", options)
+
+
+def test_a_container_of_azure_is_found_without_properties() -> None:
+    """The account counted as a part of its name, and every listing was empty."""
+    filesystem, path = open_folder("abfss://logs@account.dfs.core.windows.net/lake/clicks")
+    assert (filesystem.type_name, path) == ("abfs", "logs/lake/clicks")
+
+
+def test_messages_show_no_key_of_an_address() -> None:
+    for place in ("odd://me:hunter2@logs/day", "https://logs/day?X-Amz-Signature=hunter2&X-Amz-Expires=9"):
+        with pytest.raises(StorageError, match="cannot be opened") as caught:
+            open_folder(place)
+        assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["s3", "s3a"])

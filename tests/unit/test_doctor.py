@@ -20,7 +20,8 @@ from dedup_storage.doctor import packages, store
 from dedup_storage.doctor.examine import Diagnosis, examine
 from dedup_storage.doctor.machine import find_java, named_jars, take_machine
 from dedup_storage.doctor.packages import extra_found, fits
-from dedup_storage.lake.probing import Finding, Probes, State, secrets_of
+from dedup_storage.lake.hiding import secrets_of
+from dedup_storage.lake.probing import Finding, Probes, State
 from tests.reader.lake import Lake, make_log
 from tests.rest_catalog import RestCatalog
 
@@ -339,13 +340,23 @@ def test_packages_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("state", [State.MISSING, State.WARNING])
-def test_verdicts_of_a_remote_warehouse_need_a_folder(state: State, tmp_path: Path) -> None:
+def test_verdicts_of_a_remote_warehouse_need_a_folder(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     probes = Probes()
     remote = Settings(warehouse="s3://logs/lake", format="delta")
     take_machine(remote, probes, spark=state is State.MISSING)
     found = probes.taken["folder for verdicts"]
-    assert (found.state, found.found) == (state, "the warehouse is on another machine and quality.docs is not set")
-    for docs, told in ((tmp_path / "new", f"{tmp_path}/new"), (tmp_path / "file" / "in", "nothing can be written to")):
+    assert (found.state, found.found) == (state, "quality.docs is missing")
+    places = {
+        tmp_path / "new": f"{tmp_path}/new",
+        f"file://{tmp_path}/new": f"{tmp_path}/new",
+        tmp_path / "file" / "in": "nothing can be written to",
+        # It was taken for a folder of the working directory.
+        "s3://logs/docs": "quality.docs is not a local directory",
+    }
+    for docs, told in places.items():
         (tmp_path / "file").write_text("no folder")
         given = remote.model_copy(update={"quality": QualitySettings(docs=str(docs))})
         take_machine(given, probes, spark=False)

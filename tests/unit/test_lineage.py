@@ -336,11 +336,14 @@ def test_runs_that_nobody_goes_on_with_are_ended(receiver: Receiver, tmp_path: P
     for run, days in ((old, 8), (new, 6)):
         begun = (datetime.now(UTC) - timedelta(days=days)).isoformat()
         journal.write(f"{run}.json", Record(run, "clicks.write", begun, started=True))
+    # Of another release, which keeps no run from its end.
+    for name, text in (("a", '{"run": "r", "more": 1}'), ("b", '{"run": ')):
+        (tmp_path / "_lineage" / "clicks" / f"{name}.json").write_text(text)
     told(given, Verb("clicks", "maintain", "m"), lambda: 3, lambda _: Account("m"))
     assert [(e["eventType"], e["run"]["runId"]) for e in receiver.events if e["job"]["name"] == "clicks.write"] == [
         ("ABORT", old)
     ]
-    assert [file.name for file in tmp_path.rglob("*.json")] == [f"{new}.json"]
+    assert {file.name for file in tmp_path.rglob("*.json")} == {f"{new}.json", "a.json", "b.json"}
 
 
 def test_a_journal_and_an_account_that_fail(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cached_property
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -64,11 +65,9 @@ class AffectedRows:
         """The affected rows of the table: keys, place, the columns named, and ``_file``."""
         wanted = dict.fromkeys((*self.target.keys, *self._place(), *columns))
         frame = self.table(self.target.table)
-        if self._users is not None:
-            # All of them: rows in a bucket left out would not be found.
-            buckets = buckets_of(self._users, self.handle.bucket)
-            if len(buckets) < self.spec.buckets:
-                frame = frame.filter(self.tables.in_buckets(self.spec, buckets))
+        # All buckets of the users: rows in one left out would not be found.
+        if self._users is not None and len(self._buckets) < self.spec.buckets:
+            frame = frame.filter(self.tables.in_buckets(self.spec, self._buckets))
         low, high = self.affected.first_date, self.affected.last_date
         date = self.spec.event_date_column
         if low or high:
@@ -89,6 +88,11 @@ class AffectedRows:
             keys = self.replacement.select(*self.target.keys)
             frame = frame.join(keys, list(self.target.keys), "left_semi")
         return frame
+
+    @cached_property
+    def _buckets(self) -> list[int]:
+        """Buckets of the affected users, looked for once: a run asks for its rows with each part."""
+        return [] if self._users is None else buckets_of(self._users, self.handle.bucket)
 
     def _dates(self) -> tuple[str, ...]:
         date = self.spec.event_date_column

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -20,8 +23,18 @@ from dedup_storage.lake.protocol import Run, TableFormat
 from dedup_storage.lake.requests import REQUEST
 from dedup_storage.lake.segments import Segment, encode_segments
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
+from dedup_storage.spark.rows import text_frame
 
-__all__ = ["MOST_SEGMENTS", "Part", "done_segments", "files_of", "parts_of", "run_part", "swap_rows"]
+__all__ = [
+    "MOST_SEGMENTS",
+    "Part",
+    "SegmentFiles",
+    "done_segments",
+    "left_files",
+    "parts_of",
+    "run_part",
+    "swap_rows",
+]
 
 MOST_SEGMENTS = 256
 PART_BYTES = 4 * 1024**3
@@ -68,8 +81,51 @@ def done_segments(branch: Branch) -> set[Segment]:
     return {segment for part in branch.parts() for segment in part.segments}
 
 
-def run_part(rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str) -> None:
-    """Compute and commit one part."""
+class SegmentFiles:
+    """Places of the data files of some segments, listed once: each look at a table's files reads all of its manifests.
+
+    Args:
+        files: Gives ``TableFormat.files`` of the table; called when places are asked for, if ever.
+        segments: All that will be asked for.
+    """
+
+    def __init__(self, files: Callable[[], DataFrame], segments: Iterable[Segment]) -> None:
+        self._files, self._segments = files, tuple(segments)
+
+    @cached_property
+    def _listed(self) -> pa.Table:
+        """``key`` of the segment and ``file_path`` of every file."""
+        found = _files_of(self._files(), self._segments).toArrow()
+        key = pc.binary_join_element_wise(found["date"], found["bucket"].cast(pa.string()), "/")
+        return pa.table({"key": key, "file_path": found["file_path"]})
+
+    def paths(self, segments: Iterable[Segment]) -> list[str]:
+        """Places of the files that lie in some of the segments."""
+        wanted = pa.array([f"{segment.date}/{segment.bucket}" for segment in segments], pa.string())
+        found: list[str] = self._listed.filter(pc.is_in(self._listed["key"], wanted))["file_path"].to_pylist()
+        return found
+
+
+def left_files(rows: AffectedRows, plan: BackfillPlan, done: Iterable[Segment]) -> SegmentFiles:
+    """Files of the segments that a plan writes anew as a whole, without those that are done."""
+    finished, table = set(done), rows.target
+    left = [s.segment for s in plan.segments if s.strategy is Strategy.OVERWRITE and s.segment not in finished]
+    return SegmentFiles(
+        lambda: move_to(rows.session, rows.tables.files(rows.cut.meta, table.table, table.snapshot_id)), left
+    )
+
+
+def run_part(rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str, files: SegmentFiles) -> None:
+    """Compute and commit one part.
+
+    Args:
+        rows: The affected rows.
+        branch: The run's branch.
+        run: The run.
+        part: The part.
+        request: What the run was asked to do.
+        files: Of ``left_files``.
+    """
     facts = {
         PART: encode_segments({rows.target.table: part.names}),
         REQUEST: request,
@@ -80,20 +136,26 @@ def run_part(rows: AffectedRows, branch: Branch, run: Run, part: Part, request: 
     if part.strategy is Strategy.MERGE_ON_READ:
         branch.merge(values, rows.target.keys, {c: NEW + c for c in rows.change.names}, part.names, facts)
     else:
-        _swap(rows, branch, run, part, values, facts)
+        # The files of at most MOST_SEGMENTS segments, all of which the commit names.
+        touched = part.strategy is Strategy.COPY_ON_WRITE
+        paths = _touched_files(rows, part) if touched else files.paths(part.names)
+        _swap(rows, branch, run, part, values, facts, paths)
 
 
 def _swap(
-    rows: AffectedRows, branch: Branch, run: Run, part: Part, values: DataFrame, facts: Mapping[str, str]
+    rows: AffectedRows,
+    branch: Branch,
+    run: Run,
+    part: Part,
+    values: DataFrame,
+    facts: Mapping[str, str],
+    paths: Sequence[str],
 ) -> None:
     """Overwrite or copy-on-write: the files' rows written anew, sorted, then exchanged for the files."""
     target = rows.target
-    old = _old_files(rows, part)
-    # The files of at most MOST_SEGMENTS segments, all of which the commit names.
-    paths = [row["file_path"] for row in old.collect()]
     frame = rows.table(target.table).filter(F.expr(rows.tables.inside(rows.spec, part.names)))
     if part.strategy is Strategy.COPY_ON_WRITE:
-        listed = F.broadcast(old.select(F.col("file_path").alias("_path")))
+        listed = F.broadcast(text_frame(rows.session, "_path", paths))
         frame = frame.select(*target.columns, rows.tables.file(rows.spec).alias(FILE))
         frame = frame.join(listed, F.col(FILE) == F.col("_path"), "left_semi")
     new = values.select(*target.keys, *(NEW + c for c in rows.change.names), F.lit(True).alias(HIT))
@@ -129,8 +191,8 @@ def swap_rows(
     branch.swap(staged, paths, facts)
 
 
-def files_of(files: DataFrame, segments: Iterable[Segment]) -> DataFrame:
-    """Places of the data files that lie in some segments.
+def _files_of(files: DataFrame, segments: Iterable[Segment]) -> DataFrame:
+    """Data files that lie in some segments: ``date``, ``bucket``, ``file_path``.
 
     Args:
         files: Of ``TableFormat.files``.
@@ -142,13 +204,12 @@ def files_of(files: DataFrame, segments: Iterable[Segment]) -> DataFrame:
     inside = F.lit(False)
     for date, numbers in buckets.items():
         inside = inside | ((F.col("date") == date) & F.col("bucket").isin(numbers))
-    return files.filter((F.col("content") == 0) & inside).select("file_path")
+    return files.filter((F.col("content") == 0) & inside).select("date", "bucket", "file_path")
 
 
-def _old_files(rows: AffectedRows, part: Part) -> DataFrame:
-    """Places of the data files that a part takes out."""
-    if part.strategy is Strategy.COPY_ON_WRITE:
-        inside = F.expr(rows.tables.inside(rows.spec, part.names))
-        return rows.rows(()).filter(inside).select(F.col(FILE).alias("file_path")).distinct()
-    files = rows.tables.files(rows.cut.meta, rows.target.table, rows.target.snapshot_id)
-    return files_of(move_to(rows.session, files), part.names)
+def _touched_files(rows: AffectedRows, part: Part) -> list[str]:
+    """Places of the data files that hold affected rows of a part."""
+    inside = F.expr(rows.tables.inside(rows.spec, part.names))
+    found = rows.rows(()).filter(inside).select(F.col(FILE).alias("file_path")).distinct().toArrow()
+    paths: list[str] = found["file_path"].to_pylist()
+    return paths

@@ -9,7 +9,15 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.backfill.affected import AffectedRows
 from dedup_storage.dataset.backfill.audit import audit_rows, audit_segments
-from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, Part, done_segments, parts_of, run_part
+from dedup_storage.dataset.backfill.parts import (
+    MOST_SEGMENTS,
+    Part,
+    SegmentFiles,
+    done_segments,
+    left_files,
+    parts_of,
+    run_part,
+)
 from dedup_storage.dataset.backfill.plan import BackfillPlan, make_plan
 from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, backfill_request, former_digest
 from dedup_storage.dataset.backfill.summary import BackfillSummary, Comparison
@@ -221,9 +229,9 @@ class Backfill(TimedSteps):
         run = self._describe(rows, plan, branch, finished)
         request = self._asked(rows.cut.meta).text
         with self.timed("rewrite"):
-            written = 0
+            written, files = 0, left_files(rows, plan, finished)
             for part in parts_of(plan, finished, self.part_segments):
-                self._part(rows, branch, run, part, request)
+                self._part(rows, branch, run, part, request, files)
                 reached("backfill:part")
                 finished |= set(part.names)
                 written += part.write_bytes
@@ -278,10 +286,12 @@ class Backfill(TimedSteps):
             },
         )
 
-    def _part(self, rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str) -> None:
+    def _part(
+        self, rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str, files: SegmentFiles
+    ) -> None:
         try:
             with translated(), counted_reads(self.handle.spark) as reads:
-                run_part(rows, branch, run, part, request)
+                run_part(rows, branch, run, part, request, files)
             self._read_bytes += reads.bytes
         except ConflictError:
             # The same run at work in another process has done this part.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pyspark.sql import functions as F
 
-from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, done_segments, files_of, swap_rows
+from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, SegmentFiles, done_segments, swap_rows
 from dedup_storage.dataset.backfill.target import Target, table_of
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.decay import SegmentDecay
@@ -102,10 +102,14 @@ class Compactor:
             finished = done_segments(branch)
         else:
             branch.open(target.snapshot_id)
-        for part in _parts(s for s in decayed if s.segment not in finished):
-            files = move_to(self.session, self.tables.files(meta, target.table, target.snapshot_id))
+        left = [s for s in decayed if s.segment not in finished]
+        files = SegmentFiles(
+            lambda: move_to(self.session, self.tables.files(meta, target.table, target.snapshot_id)),
+            (s.segment for s in left),
+        )
+        for part in _parts(left):
             # The files of at most MOST_SEGMENTS segments.
-            paths = [row["file_path"] for row in files_of(files, part).collect()]
+            paths = files.paths(part)
             rows = self.tables.read(self.spec.name, target.table, target.snapshot_id, hidden=True)
             spec = self.spec.partitioned(target.table)
             rows = move_to(self.session, rows).filter(F.expr(self.tables.inside(spec, part)))

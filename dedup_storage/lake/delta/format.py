@@ -259,8 +259,8 @@ class DeltaFormat(DeltaSamples):
         reader = self.spark.read.format("delta").option("versionAsOf", str(snapshot_id))
         rows = reader.load(self.lake.uri(dataset, table))
         # A looked up table need not be a dataset's.
-        meta = None if hidden else self.lake.find(dataset)
-        return rows if meta is None else rows.drop(*self.hidden(meta.spec))
+        spec = None if hidden else self.lake.spec(dataset)
+        return rows if spec is None else rows.drop(*self.hidden(spec))
 
     def hidden(self, spec: DatasetSpec) -> Mapping[str, str]:
         """Generated columns -> the SQL expression that makes them."""

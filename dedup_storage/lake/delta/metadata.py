@@ -292,19 +292,29 @@ class DeltaLake:
         # The events are read after the tables: a version never names a table that was not seen.
         names = [n for n in self._folders(root) if n != VERSIONS_TABLE and self.is_table(f"{root}/{n}")]
         found = {name: self.ref(dataset, name) for name in names}
-        anchor = next((found[n] for n in ANCHORS if n in found and SPEC_PROPERTY in found[n].properties), None)
-        if anchor is None:
+        spec = self._spec(dataset, found)
+        if spec is None:
             return None
         versions = self.log(dataset).load()
         if versions.dropped is not None:
             return None
         late = {n for body in versions.published.values() for n in body.get("snapshots", {})} - found.keys()
         found |= {name: self.ref(dataset, name) for name in sorted(late)}
-        spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
-        if spec.name != dataset:
-            # The folder was renamed.
-            spec = spec.model_copy(update={"name": dataset})
         return DeltaMetadata(spec, {n: t for n, t in found.items() if ROLE_PROPERTY in t.properties}, versions)
+
+    def spec(self, dataset: str) -> DatasetSpec | None:
+        """A dataset's description, from its anchor's log alone; ``None`` when there is no such dataset."""
+        root = self.uri(dataset)
+        return self._spec(dataset, {n: self.ref(dataset, n) for n in ANCHORS if self.is_table(f"{root}/{n}")})
+
+    def _spec(self, dataset: str, tables: Mapping[str, DeltaRef]) -> DatasetSpec | None:
+        described = (tables[n].properties.get(SPEC_PROPERTY) for n in ANCHORS if n in tables)
+        text = next((found for found in described if found is not None), None)
+        if text is None:
+            return None
+        spec = DatasetSpec.from_json(text)
+        # The folder may have been renamed.
+        return spec if spec.name == dataset else spec.model_copy(update={"name": dataset})
 
     def load(self, dataset: str) -> DeltaMetadata:
         """A dataset's tables.

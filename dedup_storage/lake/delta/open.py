@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dedup_storage.errors import MissingDependencyError, StorageError
+from dedup_storage.errors import ConfigError, MissingDependencyError, StorageError
+from dedup_storage.lake.stores import UNKNOWN_TO_DELTA, scheme_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -27,6 +28,7 @@ def load_delta(uri: str, options: Mapping[str, str] | None = None, version: int 
 
     Raises:
         MissingDependencyError: ``deltalake`` is not installed.
+        ConfigError: its store's keys are of a kind that ``deltalake`` does not take.
         StorageError: it cannot be read.
     """
     try:
@@ -37,6 +39,12 @@ def load_delta(uri: str, options: Mapping[str, str] | None = None, version: int 
             "reading Delta tables needs the package deltalake",
             fix="Install it with: pip install 'dedup_storage[delta]'.",
         ) from None
+    if UNKNOWN_TO_DELTA in (options or {}) and scheme_of(uri) in ("gs", "gcs"):
+        raise ConfigError(
+            f"{UNKNOWN_TO_DELTA} does not open Delta tables: the package deltalake takes no token",
+            expected="the machine's role, or a service account",
+            fix="Set GOOGLE_APPLICATION_CREDENTIALS, and leave the property out.",
+        )
     try:
         return DeltaTable(uri, version=version, storage_options=dict(options or {}))
     except (DeltaError, OSError) as error:

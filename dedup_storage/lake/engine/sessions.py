@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyspark import RDD
+from pyspark import RDD, SparkConf, SparkContext
 from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["SESSION_DEFAULTS", "SessionNeeds", "in_own_session", "is_stopped", "move_to", "run_session"]
+from dedup_storage.secrets import SECRET_NAME, is_secret_name
+
+__all__ = [
+    "SESSION_DEFAULTS",
+    "SessionNeeds",
+    "default_file_system",
+    "in_own_session",
+    "is_stopped",
+    "launch_java",
+    "move_to",
+    "run_session",
+    "submitted_settings",
+]
 
 # What each setting is for: docs/decisions.md, 'Session settings'.
 SESSION_DEFAULTS = {
@@ -18,11 +31,13 @@ SESSION_DEFAULTS = {
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
     "spark.sql.adaptive.optimizeSkewsInRebalancePartitions.enabled": "false",
     "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
-    "spark.redaction.regex": "(?i)secret|password|token|credential|access[.]?key",
+    "spark.redaction.regex": SECRET_NAME,
 }
 
 # Catalogs and stores, which may be defined while a session runs.
 _DEFINED = ("spark.sql.catalog.", "fs.")
+# Those that Java need not know before there is a session.
+_LATER = ("spark.sql.catalog.", "spark.hadoop.")
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,28 @@ class SessionNeeds:
     required: Mapping[str, str] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
+
+
+def submitted_settings() -> dict[str, str]:
+    """What spark-submit was told, where it has started this process; else nothing."""
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return {}
+    SparkContext._ensure_initialized()
+    return dict(SparkConf().getAll())
+
+
+def launch_java(conf: Mapping[str, str]) -> None:
+    """Start Java, if none is there, before the session is, with the settings that may be seen.
+
+    PySpark hands what a session is built with to Java's command line, which everybody on the machine can read.
+    """
+    shown = {key: value for key, value in conf.items() if not (key.startswith(_LATER) and is_secret_name(key))}
+    SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(list(shown.items())))
+
+
+def default_file_system(spark: SparkSession) -> str:
+    """Where Spark looks for a path without a scheme, such as ``file:///``."""
+    return str(spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS", "file:///"))
 
 
 def run_session(spark: SparkSession) -> SparkSession:

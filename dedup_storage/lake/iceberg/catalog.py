@@ -1,14 +1,28 @@
-"""One catalog, two clients: the same settings as PyIceberg properties and as Spark settings. Pure."""
+"""One catalog, two clients: the same settings as PyIceberg properties and as Spark settings."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dedup_storage.config import CatalogType, Settings
-from dedup_storage.errors import ConfigError
+from dedup_storage.errors import ConfigError, StorageError
+from dedup_storage.lake.hiding import secrets_of
 from dedup_storage.lake.stores import check_store, with_region
+from dedup_storage.secrets import hidden
 
-__all__ = ["CATALOG_FILE", "SCRATCH_TABLE", "is_scratch", "pyiceberg_properties", "spark_catalog_conf"]
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
+__all__ = [
+    "CATALOG_FILE",
+    "SCRATCH_TABLE",
+    "is_scratch",
+    "load_client",
+    "open_catalog",
+    "pyiceberg_properties",
+    "spark_catalog_conf",
+]
 
 # The embedded catalog, inside the warehouse.
 CATALOG_FILE = "catalog.db"
@@ -34,6 +48,10 @@ def _sqlite_path(settings: Settings) -> str:
             got=settings.warehouse,
             fix="Set catalog.type to rest, jdbc, hive or glue for object storage (see conf/cluster.yaml).",
         )
+    if "?" in str(directory):
+        raise ConfigError(
+            "the embedded catalog cannot lie in a folder with ? in its name", got=str(directory), fix="Name another."
+        )
     directory.mkdir(parents=True, exist_ok=True)
     return str(directory / CATALOG_FILE)
 
@@ -52,9 +70,14 @@ def _sql_uri(settings: Settings) -> tuple[str, str]:
     """Scheme and the rest of a SQL catalog's address.
 
     Raises:
-        ConfigError: a user or a password stands in it: Java's drivers take them for a part of the host's name.
+        ConfigError: it is no address, or a user or a password stands in it: Java's drivers take them for a part of the
+            host's name.
     """
-    scheme, _, rest = _uri(settings).removeprefix("jdbc:").partition("://")
+    scheme, slashes, rest = _uri(settings).removeprefix("jdbc:").partition("://")
+    if not slashes:
+        raise ConfigError("catalog.uri is no address", expected="postgresql://HOST:PORT/DATABASE")
+    # PostgreSQL's own tools know it by a shorter name too.
+    scheme = "postgresql" if scheme == "postgres" else scheme
     if "@" in rest.partition("/")[0]:
         raise ConfigError(
             "catalog.uri names a user",
@@ -69,13 +92,51 @@ def _secrets(settings: Settings) -> dict[str, str]:
     return {key: secret.get_secret_value() for key, secret in found.items() if secret is not None}
 
 
+def load_client(settings: Settings) -> Catalog:
+    """PyIceberg's client of the catalog.
+
+    Raises:
+        StorageError: a property does not fit.
+        OSError: the catalog does not answer.
+    """
+    from pyiceberg.catalog import load_catalog
+
+    try:
+        return load_catalog(settings.catalog.name, **pyiceberg_properties(settings))
+    except ConfigError:
+        raise
+    except ValueError as error:
+        # The client quotes the header that it cannot send, with the token.
+        raise _unopened(settings, error) from None
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """The same, asked once.
+
+    Raises:
+        StorageError: it cannot be reached, or a property does not fit.
+    """
+    try:
+        return load_client(settings)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise _unopened(settings, error) from error
+
+
+def _unopened(settings: Settings, error: Exception) -> StorageError:
+    what = f"the {settings.catalog.type.value} catalog cannot be opened: {error}"
+    return StorageError(hidden(what, secrets_of(settings)), fix="Check the section catalog.")
+
+
 def pyiceberg_properties(settings: Settings) -> dict[str, str]:
     """Properties for ``pyiceberg.catalog.load_catalog(settings.catalog.name, **properties)``."""
     check_store(settings)
     catalog = settings.catalog
     properties = {"warehouse": settings.warehouse_uri, **with_region(catalog.properties), **_secrets(settings)}
     if catalog.type is CatalogType.SQLITE:
-        properties |= {"type": "sql", "uri": f"sqlite:///{_sqlite_path(settings)}"}
+        # SQLAlchemy decodes what it takes for a file.
+        properties |= {"type": "sql", "uri": f"sqlite:///{quote(_sqlite_path(settings))}"}
     elif catalog.type is CatalogType.JDBC:
         scheme, rest = _sql_uri(settings)
         login = ""

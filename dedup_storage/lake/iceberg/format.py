@@ -223,8 +223,9 @@ class IcebergFormat(IcebergSamples):
 
     def stage_nothing(self, spec: DatasetSpec, table: TableSpec, run: Run) -> Staged:
         """Stage a snapshot without rows: a version's anchor where none of its rows change, or new facts of a table."""
-        nothing = self.spark.read.table(self._name(spec.name, table.name)).limit(0)
-        return self.stage(spec, table, nothing, replace(run, replaced=None))
+        run = replace(run, replaced=None)
+        self._publisher.staging.stage_nothing(spec, table.name, run)
+        return self.staged(spec, table.name, run)
 
     def staged(self, spec: DatasetSpec, table: str, run: Run) -> Staged:
         """What an attempt staged in one table."""

@@ -30,7 +30,7 @@ def jars_needed(settings: Settings) -> list[Jar]:
     if catalog.type is CatalogType.SQLITE:
         driver = next(p for p in packages if ":sqlite-jdbc" in p)
         found.append(Jar(driver, "org.sqlite.JDBC", "the embedded catalog"))
-    if catalog.type is CatalogType.JDBC and str(catalog.uri).startswith("postgresql:"):
+    if catalog.type is CatalogType.JDBC and "postgres" in str(catalog.uri).partition("://")[0]:
         found.append(_POSTGRES)
     store = catalog.properties.get("io-impl", settings.warehouse)
     version = runtime.rpartition(":")[2]

@@ -26,7 +26,7 @@ from dedup_storage.lake.history import (
     VersionInfo,
     no_dataset,
 )
-from dedup_storage.lake.iceberg.catalog import CATALOG_FILE, is_scratch, pyiceberg_properties
+from dedup_storage.lake.iceberg.catalog import CATALOG_FILE, is_scratch, open_catalog
 from dedup_storage.lake.iceberg.changes import changed_cells, stored_cells
 from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, is_empty, live_rows, snapshot_summary, tags
 from dedup_storage.lake.iceberg.users import iceberg_users
@@ -265,15 +265,7 @@ class Lake:
         Raises:
             StorageError: it cannot be reached.
         """
-        from pyiceberg.catalog import load_catalog
-
-        try:
-            return load_catalog(self.settings.catalog.name, **pyiceberg_properties(self.settings))
-        except (OSError, ValueError) as error:
-            kind = self.settings.catalog.type.value
-            raise StorageError(
-                f"the {kind} catalog cannot be opened: {error}", fix="Check the section catalog."
-            ) from error
+        return open_catalog(self.settings)
 
     @property
     def begun(self) -> bool:

@@ -13,7 +13,7 @@ from dedup_storage.errors import StorageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import AtomicChange
 from dedup_storage.lake.engine.iceberg import IcebergTable
-from dedup_storage.lake.iceberg.branch import RunBranch, change_again, commit_again, load_java, main_id
+from dedup_storage.lake.iceberg.branch import RunBranch, change_again, commit_again, commit_or_find, load_java, main_id
 from dedup_storage.lake.iceberg.complete import stage_again
 from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, held, hold_tag, newest_staged, pending_attempt
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
@@ -86,6 +86,15 @@ class Staging:
 
         change_again(self.spark, self.settings, dataset, name, untag)
 
+    def stage_nothing(self, spec: DatasetSpec, name: str, run: Run) -> None:
+        """Stage a snapshot of no files, and hold it: by the table's metadata alone, no job of Spark."""
+        facts = {ATTEMPT: run.attempt, **self.facts(spec, name, run)}
+        commit_or_find(
+            lambda: self._java(spec.name, name).mark(facts), lambda: self.count(spec, name, run.attempt) == 1
+        )
+        if not run.part:
+            self.hold(spec, name, run.attempt)
+
     def find_staged(self, table: Table, attempt: str, *, held_only: bool = True) -> Snapshot:
         """The snapshot an attempt staged in a table and holds; of a part of a longer work, which nothing holds, its
         newest.
@@ -143,11 +152,10 @@ class Staging:
         staged = held(table, run.attempt)
         if staged is not None and (name not in changes or staged.parent_snapshot_id == main_id(table)):
             return
-        facts = {ATTEMPT: run.attempt, **self.facts(meta.spec, name, run)}
         if name not in changes:
-            self._java(meta.spec.name, name).mark(facts)
-            self.hold(meta.spec, name, run.attempt)
+            self.stage_nothing(meta.spec, name, run)
             return
+        facts = {ATTEMPT: run.attempt, **self.facts(meta.spec, name, run)}
         parts = RunBranch(self.spark, self.settings, self.lake, meta.spec.name, name, str(run.branch))
         parts.stage(meta.snapshots(run.base)[name], facts)
         self.hold(meta.spec, name, run.attempt)

@@ -70,7 +70,8 @@ class FileCache:
             At least 1 MiB.
 
     Raises:
-        ConfigError: the folder cannot be made or written, holds something else, or ``max_bytes`` is too small.
+        ConfigError: the folder cannot be made or written, holds something else, or ``max_bytes`` is too small or no
+            whole number.
 
     Example:
         >>> cache = FileCache("/mnt/nvme/clicks", max_bytes=200 << 30)  # doctest: +SKIP
@@ -78,6 +79,12 @@ class FileCache:
     """
 
     def __init__(self, folder: str | Path, max_bytes: int) -> None:
+        # Of a float that is no number nothing is too much.
+        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int):
+            given = type(max_bytes).__name__
+            raise ConfigError(
+                "max_bytes of the cache is no whole number", expected="bytes, such as 200 << 30", got=given
+            )
         if max_bytes < _LEAST:
             raise ConfigError(
                 "max_bytes of the cache is too small", expected=f"{_LEAST:,} bytes or more", got=f"{max_bytes:,}"

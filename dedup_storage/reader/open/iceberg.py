@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError, RESTError
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, In, LessThanOrEqual
 from pyiceberg.io import FileIO
@@ -31,7 +31,7 @@ from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import ConfigError, DatasetNotFoundError, StorageError, VersionNotFoundError, known_names
 from dedup_storage.lake.groups import is_group_table
 from dedup_storage.lake.history import ANCHORS
-from dedup_storage.lake.iceberg.catalog import is_scratch, pyiceberg_properties
+from dedup_storage.lake.iceberg.catalog import is_scratch, load_client
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata
 from dedup_storage.lake.iceberg.origin import answers, find_origin, plain_properties
 from dedup_storage.lake.iceberg.snapshots import definition_text
@@ -115,7 +115,7 @@ def _told(settings: Settings) -> Iterator[None]:
 @with_retries
 def _open_catalog(settings: Settings) -> Catalog:
     with answers():
-        return load_catalog(settings.catalog.name, **pyiceberg_properties(settings))
+        return load_client(settings)
 
 
 def _load_tables(catalog: Catalog, name: str) -> dict[str, Table]:
