@@ -13,7 +13,14 @@ from torch import Tensor
 from dedup_storage.errors import InverseIndexError, UnknownColumnError, UsageError, known_names
 from dedup_storage.reader.blocks import Sent, receive, send
 from dedup_storage.reader.column import Column
-from dedup_storage.reader.forms import arrow_table, keyed_jagged, pandas_frame, plain_tensors, shown_columns
+from dedup_storage.reader.forms import (
+    arrow_table,
+    keyed_jagged,
+    pandas_frame,
+    pipelineable,
+    plain_tensors,
+    shown_columns,
+)
 from dedup_storage.reader.layout import IMPRESSIONS, INVERSE, LENGTHS, REQUESTS, STARTS, FieldView, Layout, packed
 from dedup_storage.reader.progress import Progress
 from dedup_storage.reader.shared import SharedLists
@@ -59,6 +66,9 @@ class DedupBatch:
     sequence_columns: tuple[str, ...] = ()
     progress: Progress = _START
     extras: Mapping[str, tuple[Grain, Column]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        pipelineable(DedupBatch)
 
     # -- rows ---------------------------------------------------------------------------------------------------
     def _view(self, view: FieldView) -> Tensor:
@@ -361,23 +371,31 @@ class DedupBatch:
         """Plain tensors by column name; list columns as jagged NestedTensors, null elements left out."""
         return {name: self[name].to_nested() for name in self.grains}
 
-    def to_kjt(self, columns: Sequence[str] | None = None, grain: Grain | str = Grain.REQUEST) -> Any:
+    def to_kjt(
+        self,
+        columns: Sequence[str] | None = None,
+        grain: Grain | str = Grain.REQUEST,
+        *,
+        buckets: Mapping[str, int] | int | None = None,
+    ) -> Any:
         """List and integer columns of one grain as a torchrec ``KeyedJaggedTensor``.
 
-        A scalar column becomes lists of length 1 (0 where it is null); null elements of lists are left out. At
-        impression grain request columns are left out: pass ``inverse_indices`` to the model, or ``expand`` its output.
+        A scalar column becomes lists of length 1 (0 where it is null); null elements of lists are left out. Each grain
+        is a tensor of its own: look request columns up for R rows and ``expand`` what comes out.
 
         Args:
             columns: Names; ``None`` takes every integer column of the grain, and none of codes, which mean another
                 string in each batch.
             grain: ``request`` (stride R) or ``impression`` (stride B).
+            buckets: Rows of each column's embedding table, or of all: the ids are then ``Column.buckets``, 1 to so many
+                (texts too), and the table has one more row. Without it they are the values as they are.
 
         Raises:
             MissingDependencyError: torchrec is not installed.
             UnknownColumnError: a column that this grain of the batch does not have.
             UsageError: a column of codes, or there is no column to take.
         """
-        return keyed_jagged(self._of(Grain(grain)), columns, Grain(grain).value)
+        return keyed_jagged(self._of(Grain(grain)), columns, Grain(grain).value, buckets)
 
     def to_arrow(self, grain: Grain | str = Grain.IMPRESSION) -> Any:
         """A pyarrow table for people: strings and nulls put back, times as int64 microseconds.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from dedup_storage.errors import UsageError
 from dedup_storage.reader.hashing import hash_strings
 from dedup_storage.training.masks import NULL_ID
 from dedup_storage.words import counted
@@ -61,6 +64,31 @@ class Column:
     valid: Tensor | None = None
     element_valid: Tensor | None = None
     vocabulary: tuple[Any, ...] | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[Any] | pa.Array) -> Column:
+        """A column of values that come from no batch, such as candidates to score: same value, same bucket.
+
+        Args:
+            values: (n,) whole numbers, or text; ``None`` is null.
+
+        Raises:
+            UsageError: they are neither.
+
+        Example:
+            >>> rows = Column.of(["shoe-1", "shoe-2"]).buckets(4096)
+        """
+        array = values if isinstance(values, pa.Array) else pa.array(values)
+        valid = torch.tensor(array.is_valid().to_numpy(zero_copy_only=False)) if array.null_count else None
+        if pa.types.is_integer(array.type) or pa.types.is_null(array.type):
+            # Unsigned numbers keep their 64 bits.
+            numbers = pc.fill_null(array.cast(pa.int64(), safe=False), 0)
+            return cls(torch.tensor(numbers.to_numpy(zero_copy_only=False)), valid=valid)
+        if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+            raise UsageError("ids are whole numbers or text", got=str(array.type), fix="Cast them to one of these.")
+        encoded = array.dictionary_encode()
+        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+        return cls(torch.tensor(codes), valid=valid, vocabulary=tuple(encoded.dictionary.to_pylist()))
 
     @property
     def is_list(self) -> bool:

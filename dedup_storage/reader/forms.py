@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from dedup_storage.reader.column import Column, dtype_text
 from dedup_storage.schema import Grain
 from dedup_storage.words import counted
 
-__all__ = ["arrow_table", "keyed_jagged", "pandas_frame", "plain_tensors", "shown_columns"]
+__all__ = ["arrow_table", "keyed_jagged", "pandas_frame", "pipelineable", "plain_tensors", "shown_columns"]
 
 # Columns of each grain that a printed batch names.
 _SHOWN_COLUMNS = 12
@@ -100,32 +101,49 @@ def arrow_table(
     return pa.table(arrays)
 
 
-def keyed_jagged(present: Mapping[str, Column], columns: Sequence[str] | None, grain: str) -> Any:
+def keyed_jagged(
+    present: Mapping[str, Column], columns: Sequence[str] | None, grain: str, buckets: Mapping[str, int] | int | None
+) -> Any:
     """List and integer columns of one grain as a torchrec ``KeyedJaggedTensor``; see ``DedupBatch.to_kjt``."""
     try:
         from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
     except ImportError:
         raise MissingDependencyError("to_kjt needs torchrec", fix="Install torchrec.") from None
-    if columns is None:
-        names = [n for n, c in present.items() if not c.values.is_floating_point() and c.vocabulary is None]
-    else:
-        names = list(columns)
-    if not names:
-        raise UsageError(f"the batch has no integer column at {grain} grain", fix="Name columns, or another grain.")
-    values, lengths = [], []
-    for name in names:
+    rows = dict(buckets) if isinstance(buckets, Mapping) else {} if buckets is None else dict.fromkeys(present, buckets)
+    names = list(columns) if columns is not None else [n for n, c in present.items() if _holds_ids(c, n in rows)]
+    for name in (*names, *rows):
         if name not in present:
             raise UnknownColumnError(
                 f"the batch has no column {name} at {grain} grain", expected=known_names(name, present)
             )
-        if present[name].vocabulary is not None:
+    if not names:
+        raise UsageError(f"the batch has no integer column at {grain} grain", fix="Name columns, or another grain.")
+    unused = [name for name in rows if name not in names]
+    if isinstance(buckets, Mapping) and unused:
+        raise UsageError(f"there are buckets for {', '.join(unused)}, which no column taken is", expected=str(names))
+    values, lengths = [], []
+    for name in names:
+        if present[name].vocabulary is not None and name not in rows:
             raise UsageError(
                 f"the codes of the column {name} mean other strings in the next batch",
                 expected="ids that mean the same in every batch",
-                fix="Open the reader with strings='hash', or with a vocabulary of the column.",
+                fix="Pass buckets, or open the reader with strings='hash' or a vocabulary of the column.",
             )
         column = present[name].known()
         keep = column.valid if column.offsets is None and column.valid is not None else None
-        values.append((column.values if keep is None else column.values[keep]).to(torch.int64))
+        ids = column.buckets(rows[name]) if name in rows else column.values.to(torch.int64)
+        values.append(ids if keep is None else ids[keep])
         lengths.append(column.lengths if keep is None else keep.to(torch.int64))
     return KeyedJaggedTensor(keys=names, values=torch.cat(values), lengths=torch.cat(lengths))
+
+
+def _holds_ids(column: Column, hashed: bool) -> bool:
+    """Whether a column goes into a jagged tensor unasked."""
+    return not column.values.is_floating_point() and (hashed or column.vocabulary is None)
+
+
+def pipelineable(kind: type) -> None:
+    """Have TorchRec's pipelines take batches of a kind: once torchrec is imported they ask for its own base class."""
+    streamable = getattr(sys.modules.get("torchrec.streamable"), "Pipelineable", None)
+    if streamable is not None:
+        streamable.register(kind)

@@ -237,7 +237,7 @@ class ReadOptions(BaseModel):
 
     def described(self) -> dict[str, Any]:
         """As JSON values for people: of long lists only how many values they have."""
-        return {name: _shortened(value) for name, value in self.asked_for().items()}
+        return {name: _shortened(value) for name, value in self.model_dump(mode="json").items()}
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> ReadOptions:

@@ -32,8 +32,6 @@ _OTHERS = {
     "options": "other options",
     "vocabularies": "other vocabularies",
 }
-# Pins that several options make, or one of another name -> these options.
-_MADE_OF = {"filters": ("filters", "sample"), "columns": ("columns",), "splits": ("splits",), "seed": ("seed",)}
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
@@ -172,7 +170,7 @@ class ReaderState:
             opened: Its version and options, for the message.
 
         Raises:
-            StateMismatchError: names the first that differs, and what to open the reader with.
+            StateMismatchError: names what differs, and what to open the reader with.
         """
         for name in {**pins, **self.pins}:
             if self.pins.get(name) != pins.get(name):
@@ -196,13 +194,14 @@ class ReaderState:
                 what, expected=f"version {own}", got=f"saved at version {saved}", fix=f"Open with version={saved}."
             )
         was, now = self.opened.get("options", {}), opened.get("options", {})
-        options = _MADE_OF.get(name) or tuple(o for o in was if o in now and name == "options")
-        # The pin's own value where it is no digest: a number of splits may have been chosen by the reader.
-        pinned = {name: (self.pins.get(name), pins.get(name))} if name in ("seed", "splits") else {}
-        differing = {
-            o: pinned.get(o, (was.get(o), now.get(o))) for o in options if o in pinned or (o in was and o in now)
-        }
-        differing = {o: pair for o, pair in differing.items() if pair[0] != pair[1]}
+        # One option may change several pins, such as filters the number of splits that the reader chooses: all that
+        # differ are named, whichever pin was the first.
+        differing = {o: (was[o], now[o]) for o in now if o in was and was[o] != now[o]}
+        if name in ("seed", "splits") and (not differing or name in differing):
+            # The pin's own value: a number of splits may have been chosen by the reader.
+            differing[name] = (self.pins.get(name), pins.get(name))
+        if name == "splits" and name not in differing:
+            what = "the state belongs to other options"
         if not differing:
             return StateMismatchError(
                 what,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 import types
+from abc import ABCMeta
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from dedup_storage.errors import SchemaError, UsageError
+from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError
 from dedup_storage.reader import Column, DedupBatch, DedupDataset
 from dedup_storage.reader.decode.encode import Forms, Strings, encode_scalars
 from dedup_storage.reader.decode.pack import BatchPacker, Part
@@ -86,6 +87,26 @@ def test_codes_of_one_batch_are_no_ids_for_torchrec(batch: DedupBatch, monkeypat
         batch.to_kjt(columns=["tags"])
     with pytest.raises(UsageError, match="no integer column at request grain"):
         batch.to_kjt(columns=[])
+    batch.to_kjt(columns=["tags", "user_id"], buckets={"tags": 50})
+    words = [word for told in batch["tags"].decode() for word in told or () if word is not None]
+    hashed = Column.of(words).buckets(50).tolist()
+    assert made["values"].tolist() == [*hashed, *batch["user_id"].values.tolist()]
+    batch.to_kjt(buckets=50)
+    assert "tags" in made["keys"]
+    assert 1 <= int(made["values"].min()) <= int(made["values"].max()) <= 50
+    with pytest.raises(UnknownColumnError, match="no column nothing at request grain"):
+        batch.to_kjt(buckets={"nothing": 50})
+    with pytest.raises(UsageError, match="there are buckets for tags, which no column taken is"):
+        batch.to_kjt(columns=["user_id"], buckets={"tags": 50})
+
+
+def test_a_batch_is_what_pipelines_of_torchrec_ask_for(batch: DedupBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = ABCMeta("Pipelineable", (), {})  # they look for it by isinstance
+    module = types.ModuleType("torchrec.streamable")
+    module.Pipelineable = theirs  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchrec.streamable", module)
+    moved = batch.to(device=torch.device("cpu"), non_blocking=True)
+    assert isinstance(moved, theirs)
 
 
 def test_a_null_item_equals_no_item_and_is_no_negative(batch: DedupBatch) -> None:

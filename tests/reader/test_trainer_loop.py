@@ -94,6 +94,23 @@ def test_a_stateful_loader_in_any_order_has_no_state_to_resume_from(opened: Open
         next(iter(again))
 
 
+def test_a_pipeline_that_holds_batches_ahead_resumes_after_the_last_that_it_trained(opened: Opener) -> None:
+    """As TorchRec's pipelines do: what they have taken is counted by ``track``, and not yet trained."""
+    everything, trained, held = deliver(opened()), [], []
+    dataset = opened()
+    for batch in dataset.track(DataLoader(dataset, batch_size=None)):
+        held.append(batch)
+        if len(held) == 3:
+            last = held.pop(0)
+            trained.append(content(last))
+        if len(trained) == 4:
+            break
+    assert (dataset.state_dict()["steps"], dataset.state_dict(after=last)["steps"]) == (6, 4)
+    resumed = opened()
+    resumed.load_state_dict(dataset.state_dict(after=last.progress))
+    assert trained + deliver(resumed) == everything
+
+
 @pytest.mark.long
 def test_one_rank_out_of_order_does_not_stand_for_the_others(opened: Opener) -> None:
     state = {**opened(rank=0, world_size=2).state_dict(), "format": 2, "ahead": [3]}
@@ -259,6 +276,9 @@ def test_a_group_formed_after_opening_counts(opened: Opener, monkeypatch: pytest
         ({"unit": "requests", "mix": 2}, {}, "unit was 'requests', mix was 2. Open with unit='requests', mix=2."),
         ({"filters": {"users": [1, 2]}}, {}, "filters was {'users': [1, 2]}. Open with filters={'users': [1, 2]}."),
         ({"columns": ["item_id"]}, {"columns": ["price"]}, "columns was ('item_id',). Open with columns=('item_id',)."),
+        ({"together": 2, "histories": "shared"}, {}, "Open with together=2, histories='shared'."),
+        ({"batch_size": 9, "seed": 3}, {}, "Open with batch_size=9, seed=3."),
+        ({"across_dates": True, "splits": None}, {"splits": None}, "Open with across_dates=True."),
     ],
 )
 def test_a_refused_state_names_the_option(

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from dedup_storage import Lake as Connection
-from dedup_storage.errors import ConfigError, SchemaError, StateMismatchError, UnknownColumnError
+from dedup_storage.errors import ConfigError, SchemaError, StateMismatchError, UnknownColumnError, UsageError
 from dedup_storage.layout import Layout
-from dedup_storage.reader import DedupDataset, IdVocabulary, open_vocabulary, vocabulary
+from dedup_storage.reader import Column, DedupDataset, IdVocabulary, open_vocabulary, vocabulary
 from tests.reader.lake import Lake, Log, make_log
 
 
@@ -209,3 +209,14 @@ def test_buckets_are_a_stable_hash_and_0_is_null(lake: Lake, log: Log) -> None:
         assert found[None] == {0}
         rows = set().union(*(v for k, v in found.items() if k is not None))
         assert rows == {13, 18, 33}  # models are trained on them
+
+
+def test_values_from_outside_have_the_buckets_of_a_batch(lake: Lake, log: Log) -> None:
+    batch = next(iter(DedupDataset("vocabulary_split", lake.settings, batch_size=20)))
+    for name in ("country", "item_id"):
+        assert Column.of(batch[name].decode()).buckets(50).tolist() == batch[name].buckets(50).tolist()
+    assert Column.of([None, 0, 0]).buckets(50).tolist() == [0, *Column.of([0, 0]).buckets(50).tolist()]
+    assert Column.of(pa.array([2**64 - 1], pa.uint64())).ids().tolist() == [-1]
+    assert len(Column.of([]).buckets(50)) == 0
+    with pytest.raises(UsageError, match="ids are whole numbers or text; got double"):
+        Column.of([1.5])

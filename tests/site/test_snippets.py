@@ -40,7 +40,13 @@ OTHERS = (
     "docs/how-to/lineage.md",
 )
 # Pages whose blocks are sketches: they name tensors or trainers of the reader's own.
-SHOWN = ("docs/sharing.md", "docs/frameworks.md")
+SHOWN = (
+    "docs/sharing.md",
+    "docs/frameworks.md",
+    "docs/frameworks/lightning.md",
+    "docs/frameworks/accelerate.md",
+    "docs/frameworks/torchrec.md",
+)
 
 
 @pytest.fixture

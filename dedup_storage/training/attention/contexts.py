@@ -27,20 +27,28 @@ def attend_within(
     """
     lengths, places, pieces = offsets[1:] - offsets[:-1], [], []
     for contexts, longest, _ in like_lengths(lengths, lengths, queries.shape[1]):
-        steps = torch.arange(longest, device=offsets.device)
         rows, there = padded_places(offsets[contexts], lengths[contexts], longest)
-        visible = there.unsqueeze(1)
-        if causal:
-            visible = visible & (steps <= steps.unsqueeze(1))
-        if last_is_apart:
-            last = steps == (lengths[contexts] - 1).unsqueeze(1)
-            visible = visible & ~(last.unsqueeze(1) & (steps != steps.unsqueeze(1)))
-        # A row of padding looks at itself; nobody takes its result.
-        visible = visible | (steps == steps.unsqueeze(1))
         q, k, v = (t[rows].transpose(1, 2) for t in (queries, keys, values))
-        found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible.unsqueeze(1))
+        if causal:
+            # Padding and a token that is apart stand behind all others, which never look there: no mask is made.
+            found = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            visible = _visible(there, lengths[contexts], last_is_apart)
+            found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible.unsqueeze(1))
         pieces.append(found.transpose(1, 2)[there])
         places.append(rows[there])
     if not pieces:
         return queries * 0
     return torch.empty_like(queries).index_copy(0, torch.cat(places), torch.cat(pieces).to(queries.dtype))
+
+
+def _visible(there: Tensor, lengths: Tensor, last_is_apart: bool) -> Tensor:
+    """(n, L, L): which tokens of a padded context see which, in both directions."""
+    steps = torch.arange(there.shape[1], device=there.device)
+    visible = there.unsqueeze(1)
+    itself = steps == steps.unsqueeze(1)
+    if last_is_apart:
+        last = steps == (lengths - 1).unsqueeze(1)
+        visible = visible & ~(last.unsqueeze(1) & ~itself)
+    # A row of padding looks at itself; nobody takes its result.
+    return visible | itself
