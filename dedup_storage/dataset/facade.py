@@ -288,7 +288,7 @@ class Dataset(ReadableDataset):
                 self.handle, named, limits=limits, policy=policy, compact=compact, expire=expire, orphans=orphans,
                 bundle_from=bundle_from, dry_run=dry_run,
             ),
-            Accounts.rewrite, dry_run=dry_run,
+            Accounts.maintenance, dry_run=dry_run,
         )  # fmt: skip
 
     def forget_users(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from dedup_storage.dataset.handle import Handle
+from dedup_storage.lake.bundles import bundle_run
 from dedup_storage.lake.engine.plans import read_columns
 from dedup_storage.lineage.accounts import Tables
 from dedup_storage.lineage.model import Account, Source, Verb
@@ -45,10 +46,24 @@ class Accounts:
         done = self._tables.of_group(summary.run_id, summary.group, self._references)
         return replace(done, already=summary.already_published)
 
-    def promotion(self, summary: Any) -> Account:
-        """A feature group went into its grain's table."""
-        done = self._tables.of_promotion(summary.run_id, summary.group)
+    def move(self, summary: Any) -> Account:
+        """Feature groups went into another table: one of the log, or one that they share."""
+        done = self._tables.of_move(summary.run_id, summary.groups or (summary.group,))
         return replace(done, already=summary.already_published)
+
+    def maintenance(self, summary: Any) -> Account:
+        """Segments were sorted again, and feature groups brought together, each as a version of its own."""
+        runs = [self._tables.of_move(bundle_run(summary.run_id, b.bundle), b.groups) for b in summary.bundles]
+        done = [account for account in (*runs, self.rewrite(summary)) if account.version is not None]
+        if not done:
+            return Account(summary.run_id)
+        return replace(
+            done[-1],
+            run_id=summary.run_id,
+            read=done[0].read,
+            sources=tuple(dict.fromkeys(source for account in done for source in account.sources)),
+            products=tuple({p.source.place: p for account in done for p in account.products}.values()),
+        )
 
     def drop(self, summary: Any) -> Account:
         """A feature group is left out."""

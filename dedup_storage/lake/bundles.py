@@ -13,7 +13,7 @@ from dedup_storage.layout import Layout
 from dedup_storage.schema import Grain, check_name
 from dedup_storage.words import counted
 
-__all__ = ["BundlePlan", "left_empty", "plan_bundle", "to_bundle"]
+__all__ = ["BundlePlan", "bundle_run", "left_empty", "plan_bundle", "to_bundle"]
 
 # Joins that a bundle must save. Two tables cost a read little; what they become is written anew by every refresh.
 _FEWEST_SAVED = 2
@@ -55,6 +55,11 @@ class BundlePlan(BaseModel):
     refresh_columns: int
     pays: bool
     why: str
+
+
+def bundle_run(run_id: str, bundle: str) -> str:
+    """The run in which a maintenance run makes a bundle."""
+    return f"{run_id}-bundle-{bundle}"
 
 
 def to_bundle(

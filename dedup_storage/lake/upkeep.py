@@ -52,10 +52,17 @@ class Policy(BaseModel):
     orphan_days: float = Field(default=3.0, ge=1)
     abandoned_days: float = Field(default=7.0, ge=0)
 
-    def outdated(self, meta: DatasetMetadata, now_ms: int) -> list[VersionInfo]:
-        """Versions that are neither among the newest, nor young, nor pinned; oldest first."""
+    def outdated(self, meta: DatasetMetadata, now_ms: int, coming: int = 0) -> list[VersionInfo]:
+        """Versions that are neither among the newest, nor young, nor pinned; oldest first.
+
+        Args:
+            meta: The dataset.
+            now_ms: Now, in milliseconds since the epoch.
+            coming: Versions that are about to be published, which count among the newest.
+        """
         young = now_ms - self.keep_days * DAY_MS
-        older = (meta.info(number) for number in meta.version_numbers[: -self.keep_versions])
+        numbers = meta.version_numbers
+        older = (meta.info(number) for number in numbers[: max(len(numbers) + coming - self.keep_versions, 0)])
         return [info for info in older if info.created_ms < young and not info.pins]
 
 
@@ -82,7 +89,8 @@ class Outdated:
 
     Attributes:
         versions: Oldest first.
-        branches: (table, branch) of runs that stopped long ago and never went on.
+        branches: (table, branch) of runs that stopped long ago and never went on; of rows that they staged, the hold
+            (Iceberg) or the attempt (Delta).
     """
 
     versions: tuple[int, ...] = ()
@@ -95,8 +103,12 @@ class Upkeep(Protocol):
     def stored_bytes(self) -> int:
         """Bytes of all files that the tables name; one that is named several times counts once."""
 
-    def outdated(self) -> Outdated:
-        """What the policy lets go; a pinned version stays, and one that a run at work began at."""
+    def outdated(self, coming: int = 0) -> Outdated:
+        """What the policy lets go; a pinned version stays, and one that a run at work began at.
+
+        Args:
+            coming: Versions that the same maintenance would publish before, where it does not.
+        """
 
     def expire(self, outdated: Outdated) -> Outdated:
         """Drop the branches, then take the versions' names; from here on they are none.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from dedup_storage.config import Settings
-from dedup_storage.lake.groups import FeatureGroup, SourceKind, columns_of, feature_groups
+from dedup_storage.lake.groups import FeatureGroup, SourceKind, columns_of, feature_groups, grain_table
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lineage.columns import References, column_types, group_uses
 from dedup_storage.lineage.model import Account, ColumnUse, Place, Product, Source
@@ -127,7 +127,7 @@ class Tables:
         looked_up = self._looked_up(group)
         lookup = looked_up.place if looked_up is not None else None
         uses = group_uses(self._meta, version, group, self.place, lookup, references)
-        home = self.place(group.promoted or group.table)
+        home = self.place(group.home)
         return replace(
             done,
             read=base,
@@ -137,18 +137,37 @@ class Tables:
             ),
         )
 
-    def of_promotion(self, run_id: str, name: str) -> Account:
-        """What promoting a feature group published: its columns in the table of its grain, as they were in its own."""
+    def of_move(self, run_id: str, names: Iterable[str]) -> Account:
+        """What promoting or bundling feature groups published: their columns in another table, as they were in those
+        of before.
+
+        Args:
+            run_id: The run.
+            names: The groups.
+        """
         done = self.of_run(run_id, rewrites=False)
         version = done.version
-        group = feature_groups(self._meta, version).get(name) if version is not None else None
-        if version is None or group is None or group.promoted is None:
+        if version is None:
             return done
-        own, home, parent = self.place(group.table), self.place(group.promoted), self._meta.parent(version)
-        uses = {column: (ColumnUse(own, column, True, "IDENTITY"),) for column in group.names}
-        products = (replace(p, uses=uses) if p.source.place == home else p for p in done.products)
-        read = self.sources(parent, [group.table, group.promoted])
-        return replace(done, read=parent, sources=read, products=tuple(products))
+        parent, groups = self._meta.parent(version), feature_groups(self._meta, version)
+        before = feature_groups(self._meta, parent)
+        moved = [groups[name] for name in names if name in groups]
+        former = {
+            group.name: before.get(group.name, group.model_copy(update={"promoted": None, "bundled": None})).home
+            for group in moved
+        }
+        uses: dict[Place, dict[str, tuple[ColumnUse, ...]]] = {}
+        for group in moved:
+            own = self.place(former[group.name])
+            found = {column: (ColumnUse(own, column, True, "IDENTITY"),) for column in group.names}
+            uses.setdefault(self.place(group.home), {}).update(found)
+        grains = (grain_table(self._meta.spec_of(version), group.grain).name for group in moved)
+        return replace(
+            done,
+            read=parent,
+            sources=self.sources(parent, dict.fromkeys((*former.values(), *grains))),
+            products=tuple(replace(p, uses=uses.get(p.source.place, p.uses)) for p in done.products),
+        )
 
     def of_drop(self, run_id: str) -> Account:
         """What a version leaves out that the one before had."""

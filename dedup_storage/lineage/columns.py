@@ -88,5 +88,5 @@ def _inputs(
         found |= {name: places(table) for name in names if name not in group.names}
     for used in group.uses:
         if used in groups:
-            found |= {name: places(groups[used].promoted or groups[used].table) for name in groups[used].names}
+            found |= {name: places(groups[used].home) for name in groups[used].names}
     return found

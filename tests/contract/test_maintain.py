@@ -78,6 +78,7 @@ def test_expiry_takes_versions_and_what_only_they_name(lake: Settings, ds: Datas
     }
     done = ds.maintain(policy=policy)
     assert (done.expired_versions, done.kept_versions) == ((1,), (2, 3))
+    assert done.expiry == planned.expiry
     left = {p for p in files if p.exists()}
     assert left < files
     # Too young to be nobody's.

@@ -226,7 +226,17 @@ def test_every_verb(
     # Nothing is decayed: a run that published nothing.
     ds.maintain("upkeep", orphans=False)
     assert told("maintain") == ({"runId": "upkeep"}, [], [])
-    ds.features.add("land", {"land": "country"}, run_id="land", gate=False)
+    for group in ("land", "place"):
+        ds.features.add(group, {group: "country"}, run_id=group, gate=False)
+    ds.features.bundle("both", ["land", "place"], run_id="both")
+    done, inputs, outputs = told("bundle-features.both")
+    version = ds.metadata().current
+    assert done == {"runId": "both", READ: version - 1, PUBLISHED: version}
+    assert [n for n, _ in inputs] == ["fg_land", "fg_place", "requests"]
+    # Their rows left their own tables.
+    assert [n for n, _ in outputs] == ["fb_both", "fg_land", "fg_place"]
+    both = columns(receiver.last(f"{name}.bundle-features.both"), "fb_both")
+    assert both == {c: [(f"fg_{c}", c, "DIRECT", "IDENTITY")] for c in ("land", "place")}
     ds.features.drop("land", run_id="drop")
     dropped = receiver.last(f"{name}.drop-features.land")
     assert [o["facets"]["lifecycleStateChange"]["lifecycleStateChange"] for o in dropped["outputs"]] == ["DROP"]

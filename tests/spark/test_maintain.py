@@ -99,6 +99,7 @@ def test_expiry_keeps_what_is_named_and_remembers_run_ids(spark: SparkSession, d
     assert len(ds.versions()) == 5
     done = ds.maintain(policy=NOW, compact=False)
     assert (done.expired_versions, done.kept_versions) == ((1, 4), (2, 3, 5))
+    assert done.expiry == planned.expiry
     assert done.stored_bytes_after < done.stored_bytes_before
     for number in (2, 3, 5):
         same_rows(ds.logs(number), logs[number])

@@ -13,12 +13,20 @@ from dedup_storage.dataset.backfill.parts import PART_BYTES, parts_of
 from dedup_storage.dataset.backfill.plan import BackfillPlan, SegmentPlan, _segment
 from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, former_digest
 from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, _judged
+from dedup_storage.errors import UsageError
 from dedup_storage.lake.branch import branch_name
 from dedup_storage.lake.engine.net import Files
 from dedup_storage.lake.iceberg.rewrite import _segment_of
 from dedup_storage.lake.segments import Segment
 
 MB = 1_000_000
+
+
+@pytest.mark.parametrize("text", ["2024-02-30", "2024-13-01", "20240131", "2024-1-31", "٢٠٢٤-01-31", ""])
+def test_a_date_that_is_none_is_refused(text: str) -> None:
+    for end in ("first_date", "last_date"):
+        with pytest.raises(UsageError, match="an event date is not valid; expected a date such as 2024-01-31"):
+            Affected(**{end: text})
 
 
 def segment(

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dedup_storage.config import LineageSettings, Settings, load_settings
+from dedup_storage.dataset.lineage import Accounts
 from dedup_storage.errors import ConfigError, ConflictError, InputError, MissingDependencyError
 from dedup_storage.faults import VARIABLE
 from dedup_storage.lineage.journal import Journal, Record
@@ -379,3 +381,26 @@ def test_a_note_holds_names_alone(tmp_path: Path, receiver: Receiver) -> None:
     (note,) = map(json.loads, seen)
     assert sorted(note) == ["begun", "ended", "job", "run", "run_id", "started"]
     assert (note["job"], note["run_id"], note["started"]) == ("clicks.write", "day-1", True)
+
+
+def test_maintenance_is_told_with_the_bundles_that_it_made() -> None:
+    def place(name: str, version: int) -> Source:
+        return Source(Place("file", name), str(version))
+
+    def made(run_id: str, version: int, *tables: str) -> Account:
+        products = tuple(Product(place(table, version)) for table in tables)
+        return Account(run_id, version, read=version - 1, sources=(place("requests", version - 1),), products=products)
+
+    runs = {"m-bundle-requests": made("m-bundle-requests", 3, "fb", "fg"), "m": made("m", 4, "fb")}
+    tables = SimpleNamespace(
+        of_run=lambda run_id, rewrites: runs.get(run_id, Account(run_id)), of_move=lambda run_id, names: runs[run_id]
+    )
+    accounts = Accounts.__new__(Accounts)
+    accounts._tables = tables  # type: ignore[assignment]
+    bundle = SimpleNamespace(bundle="requests", groups=("a", "b"))
+    found = accounts.maintenance(SimpleNamespace(run_id="m", bundles=(bundle,)))
+    assert (found.run_id, found.version, found.read, [s.version for s in found.sources]) == ("m", 4, 2, ["2", "3"])
+    assert [(p.source.place.name, p.source.version) for p in found.products] == [("fb", "4"), ("fg", "3")]
+    del runs["m"]
+    assert accounts.maintenance(SimpleNamespace(run_id="m", bundles=(bundle,))).version == 3
+    assert accounts.maintenance(SimpleNamespace(run_id="m", bundles=())) == Account("m")

@@ -31,8 +31,12 @@ BEGUN = ForgetSummary(
 RECEIPT = signed(scanned(BEGUN, {"requests": Remains(files=7)}, 4))
 
 
+RECORD = ErasureRecord(request=erasure_request(2, "a:b").text, receipt=RECEIPT).model_dump_json()
+
+
 def dataset(identity: str = "id-1", **erasures: str) -> Any:
-    return SimpleNamespace(identity=identity, erasures=erasures, spec=SimpleNamespace(name="shop"))
+    known = erasures or {"gdpr": RECORD}
+    return SimpleNamespace(identity=identity, erasures=known, spec=SimpleNamespace(name="shop"))
 
 
 def stored(tmp_path: Path, **changes: Any) -> Path:
@@ -65,17 +69,30 @@ def test_a_changed_receipt_is_refused(tmp_path: Path, changes: dict[str, Any]) -
         read_receipt(stored(tmp_path, **changes), dataset())
 
 
-def test_a_receipt_that_was_signed_anew_is_not_the_one_that_the_dataset_knows(tmp_path: Path) -> None:
-    forged = {**RECEIPT.model_dump(mode="json"), "not_found": 0}
-    forged["digest"] = content_digest(forged)
-    record = ErasureRecord(request=erasure_request(2, "a:b").text, receipt=RECEIPT).model_dump_json()
-    assert read_receipt(forged, dataset()).not_found == 0
+def forged(**changes: Any) -> dict[str, Any]:
+    """The receipt with changes, and a digest that fits them."""
+    content = {**RECEIPT.model_dump(mode="json"), **changes}
+    return {**content, "digest": content_digest(content)}
+
+
+def test_a_receipt_that_was_signed_anew_is_not_the_one_that_the_dataset_knows() -> None:
     with pytest.raises(InputError, match="was changed since") as told:
-        read_receipt(forged, dataset(gdpr=record))
+        read_receipt(forged(not_found=0), dataset())
     assert str(RECEIPT.digest) in str(told.value)
+    with pytest.raises(UsageError, match=r"of the run gdp, and shop knows of no such erasure; .* gdpr"):
+        read_receipt(forged(run_id="gdp"), dataset())
+
+
+def test_a_run_that_is_not_done_has_no_clean_receipt() -> None:
+    begun = ErasureRecord(request="{}", receipt=BEGUN).model_dump_json()
     # What a stopped run found is no receipt yet.
-    begun = ErasureRecord(request="{}", receipt=BEGUN)
-    assert ErasureRecord.stopped(dataset(gdpr=record, other=begun.model_dump_json())) == ["other"]
+    assert ErasureRecord.stopped(dataset(gdpr=RECORD, other=begun)) == ["other"]
+    unclean = signed(scanned(BEGUN, {"requests": Remains(rows=1)}, 4))
+    assert read_receipt(unclean, dataset(gdpr=begun)) == unclean
+    with pytest.raises(InputError, match=r"the run gdpr is not done; .* got one of a run that is done"):
+        read_receipt(RECEIPT, dataset(gdpr=begun))
+    with pytest.raises(InputError, match=r"the run gdpr is not done; .* got one of other users"):
+        read_receipt(forged(clean=False, users_digest="x"), dataset(gdpr=begun))
 
 
 def test_a_receipt_of_another_dataset_is_refused(tmp_path: Path) -> None:

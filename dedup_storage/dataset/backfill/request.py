@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from hashlib import sha256
 
@@ -20,7 +21,7 @@ from dedup_storage.spark.digests import function_digest, rows_digest
 
 __all__ = ["Affected", "Change", "Strategy"]
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Strategy(StrEnum):
@@ -112,11 +113,9 @@ class Affected:
     sample: str | None = None
 
     def __post_init__(self) -> None:
-        for date in (self.first_date, self.last_date):
-            if date is not None and not _DATE.fullmatch(date):
-                raise UsageError(
-                    "an event date is not valid", expected="a date such as 2024-01-31", got=repr(date[:40])
-                )
+        for day in (self.first_date, self.last_date):
+            if day is not None and not _is_date(day):
+                raise UsageError("an event date is not valid", expected="a date such as 2024-01-31", got=repr(day)[:40])
         if self.first_date and self.last_date and self.last_date < self.first_date:
             raise UsageError(
                 "the last event date comes before the first", expected=f"{self.first_date} or later", got=self.last_date
@@ -143,6 +142,13 @@ class Affected:
             "dates": [self.first_date, self.last_date],
             **({"sample": self.sample} if self.sample is not None else {}),
         }
+
+
+def _is_date(text: object) -> bool:
+    try:
+        return isinstance(text, str) and _DATE.fullmatch(text) is not None and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def backfill_request(

@@ -157,7 +157,7 @@ class Features:
             self._handle.require("promoting a feature group")
             self._handle.spec.require_stored_lists("promoting a feature group")
             job = self._job(name, "promote-features", run_id)
-            return self._told(job, lambda: promote(job), Accounts.promotion)
+            return self._told(job, lambda: promote(job), Accounts.move)
 
     def _told(
         self,
@@ -184,7 +184,8 @@ class Features:
         """
         with translated():
             chosen = named_run(run_id, "bundle-features")
-            return Bundler(self._handle.for_run(), name, groups, run_id=chosen, named=run_id is not None).bundle()
+            job = Bundler(self._handle.for_run(), name, groups, run_id=chosen, named=run_id is not None)
+            return self._told(job, job.bundle, Accounts.move)
 
     def plan_bundle(self, name: str, groups: Sequence[str]) -> BundlePlan:
         """What ``bundle`` would do to the newest version, from metadata alone: rows, bytes, joins, and whether it pays.

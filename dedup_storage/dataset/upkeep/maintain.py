@@ -8,7 +8,7 @@ from dedup_storage.dataset.upkeep.decay import Limits
 from dedup_storage.dataset.upkeep.maintain_summary import Gain, MaintainSummary
 from dedup_storage.dataset.upkeep.restore import Restoring
 from dedup_storage.errors import UsageError
-from dedup_storage.lake.bundles import BundlePlan, plan_bundle
+from dedup_storage.lake.bundles import BundlePlan, bundle_run, plan_bundle
 from dedup_storage.lake.groups import by_table, feature_groups
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.upkeep import Outdated, Policy, TableExpiry, Upkeep
@@ -81,7 +81,9 @@ class Maintenance(TimedSteps):
                 with self.timed("compact"):
                     gains = restoring.run(meta, dry_run=self.dry_run)
                 upkeep = self._upkeep()
-            outdated = self._expire(upkeep) if self.expire else None
+            # What a dry run does not publish counts among the newest versions all the same.
+            coming = len(bundles) + any(g.decayed_segments and not g.skipped for g in gains) if self.dry_run else 0
+            outdated = self._expire(upkeep, coming) if self.expire else None
             with self.timed("clean"):
                 expiry = upkeep.clean(outdated, orphans=self.orphans, dry_run=self.dry_run)
             return self._summary(gains, outdated or Outdated(), expiry, stored, bundles)
@@ -99,8 +101,7 @@ class Maintenance(TimedSteps):
             plans.append(plan_bundle(meta, meta.current, name, names))
             if not self.dry_run:
                 with self.timed("bundle"):
-                    run_id = f"{self.run_id}-bundle-{name}"
-                    Bundler(self.handle.for_run(), name, names, run_id=run_id).bundle()
+                    Bundler(self.handle.for_run(), name, names, run_id=bundle_run(self.run_id, name)).bundle()
         return tuple(plans)
 
     def _settled(self) -> DatasetMetadata:
@@ -111,9 +112,9 @@ class Maintenance(TimedSteps):
     def _upkeep(self) -> Upkeep:
         return self.tables.upkeep(self.spec, self.policy)
 
-    def _expire(self, upkeep: Upkeep) -> Outdated:
+    def _expire(self, upkeep: Upkeep, coming: int) -> Outdated:
         with self.timed("expire"):
-            outdated = upkeep.outdated()
+            outdated = upkeep.outdated(coming)
             if not self.dry_run:
                 outdated = upkeep.expire(outdated)
         return outdated

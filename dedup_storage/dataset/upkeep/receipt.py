@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pyspark.sql import DataFrame
 
 from dedup_storage.dataset.upkeep.forget_summary import ForgetSummary, content_digest
-from dedup_storage.errors import InputError, UsageError
+from dedup_storage.errors import InputError, UsageError, known_names
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.requests import Request
 from dedup_storage.spark.digests import rows_digest
@@ -89,7 +89,7 @@ def read_receipt(receipt: Receipt, meta: DatasetMetadata) -> ForgetSummary:
 
     Raises:
         InputError: it cannot be read, is none, or was changed.
-        UsageError: it is the receipt of another dataset.
+        UsageError: it is the receipt of another dataset, or of a run that the dataset does not know.
     """
     place = f"the receipt {receipt}" if isinstance(receipt, (str, Path)) else "the receipt given"
     content = _content(receipt, place)
@@ -99,16 +99,9 @@ def read_receipt(receipt: Receipt, meta: DatasetMetadata) -> ForgetSummary:
         raise _no_receipt(place, "JSON of another kind") from None
     if found.digest is None or found.users_digest is None:
         raise _no_receipt(place, "the report of a dry run" if found.dry_run else "a report without a digest")
-    kept = ErasureRecord.of(meta, found.run_id) if meta.identity == found.dataset_id else None
     digest = content_digest(content)
-    if digest != found.digest or (kept is not None and kept.done and kept.receipt.digest != digest):
-        known = found.digest if digest != found.digest else str(kept.receipt.digest if kept is not None else "")
-        raise InputError(
-            f"{place} was changed since the erasure wrote it: its content does not have its digest",
-            expected=f"the digest {known}",
-            got=digest,
-            fix="Take the file as it was written; forget-user with the same users and run id writes it again.",
-        )
+    if digest != found.digest:
+        raise _changed(place, found.digest, digest)
     if meta.identity != found.dataset_id:
         same = " of before, or of another catalog" if found.dataset == meta.spec.name else ""
         raise UsageError(
@@ -117,7 +110,39 @@ def read_receipt(receipt: Receipt, meta: DatasetMetadata) -> ForgetSummary:
             got=f"one of the dataset {found.dataset}{same} ({found.dataset_id})",
             fix="Name the dataset that it is of with --dataset.",
         )
+    _require_known(place, found, meta)
     return found
+
+
+def _require_known(place: str, found: ForgetSummary, meta: DatasetMetadata) -> None:
+    """Refuse what the dataset knows otherwise: anybody can compute a digest anew."""
+    kept = ErasureRecord.of(meta, found.run_id)
+    if kept is None:
+        known = sorted(meta.erasures)
+        raise UsageError(
+            f"{place} is of the run {found.run_id}, and {meta.spec.name} knows of no such erasure",
+            expected=f"a receipt of {known_names(found.run_id, known)}" if known else "a dataset with an erasure",
+            fix="Take the file as the erasure wrote it; forget-user with the users and its run id writes it again.",
+        )
+    if kept.done and kept.receipt.digest != found.digest:
+        raise _changed(place, str(kept.receipt.digest), str(found.digest))
+    # Of a run that is not done the dataset keeps what was found when it began.
+    if not kept.done and (found.clean or found.users_digest != kept.receipt.users_digest):
+        raise InputError(
+            f"{place} is not what the erasure wrote: the run {found.run_id} is not done",
+            expected="a receipt that says so, of the users whom it was begun with",
+            got="one of a run that is done" if found.clean else "one of other users",
+            fix="Finish the erasure: forget-user with the same users and run id.",
+        )
+
+
+def _changed(place: str, known: str, digest: str) -> InputError:
+    return InputError(
+        f"{place} was changed since the erasure wrote it: its content does not have its digest",
+        expected=f"the digest {known}",
+        got=digest,
+        fix="Take the file as it was written; forget-user with the same users and run id writes it again.",
+    )
 
 
 def _content(receipt: Receipt, place: str) -> Mapping[str, Any]:

@@ -57,10 +57,17 @@ def files_frame(spark: SparkSession, spec: DatasetSpec, files: LiveFiles) -> Dat
     ]
     columns = {field.name: values.cast(field.type) for field, values in zip(_FILES, listed, strict=True)}
     for end, name in (("low", f"min.{spec.schema_.user}"), ("high", f"max.{spec.schema_.user}")):
-        # Of text, Delta keeps the first characters; the end of a range is then a little greater than its last value.
         known = name in table.column_names
-        columns[end] = table[name].combine_chunks() if known else pa.nulls(count, pa.string())
+        columns[end] = _plain(table[name].combine_chunks()) if known else pa.nulls(count, pa.string())
     return spark.createDataFrame(pa.table(columns))
+
+
+def _plain(bounds: pa.Array) -> pa.Array:
+    """Of a long text Delta keeps the first characters, and puts marks behind those of the greatest: without these, or
+    neighbours whose texts begin alike would seem to overlap."""
+    if not pa.types.is_string(bounds.type) and not pa.types.is_large_string(bounds.type):
+        return bounds
+    return pc.replace_substring_regex(bounds, "[\x7f\U0010ffff]+$", "")
 
 
 def _partition(table: pa.Table, *names: str) -> pa.Array:

@@ -182,6 +182,17 @@ class StagedStore:
         """Remove the descriptions; the files stay."""
         delete_folder(self._folder(attempt), self._properties)
 
+    def forget_done(self, decided: Mapping[str, int], pending: int | None) -> None:
+        """Remove the descriptions of attempts whose versions are complete: their runs were killed just after that.
+
+        Args:
+            decided: Attempt -> the version that it decided.
+            pending: The one that is not complete.
+        """
+        for attempt in self.attempts():
+            if decided.get(attempt, pending) != pending:
+                self.forget(attempt)
+
     def discard(self, attempt: str) -> None:
         """Remove an attempt's files and their descriptions; of a run that is at work, see ``take_back``."""
         for table in self.tables(attempt):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pyspark.sql import SparkSession
 
@@ -54,6 +55,7 @@ class DeltaUpkeep:
         self.spark, self.lake, self.spec, self.policy = spark, lake, spec, policy
         self.meta = lake.load(spec.name)
         self._properties = lake.settings.catalog.properties
+        self._store = StagedStore(lake.uri(spec.name), self._properties)
         self._now_ms = int(time.time() * 1000)
 
     def stored_bytes(self) -> int:
@@ -67,8 +69,8 @@ class DeltaUpkeep:
             total += sum(sizes.values())
         return total
 
-    def outdated(self) -> Outdated:
-        """See ``Upkeep``; a branch that is dropped keeps no version."""
+    def outdated(self, coming: int = 0) -> Outdated:
+        """See ``Upkeep``; a branch that is dropped keeps no version. What attempts staged is named by them."""
         old = self._now_ms - self.policy.abandoned_days * DAY_MS
         dropped, begun = [], set()
         for name in self.meta.tables:
@@ -77,14 +79,21 @@ class DeltaUpkeep:
                     dropped.append((name, branch.name))
                 else:
                     begun.add((name, branch.held()[0]))
-        outdated = self.policy.outdated(self.meta, self._now_ms)
+        for attempt, since_ms in self._store.attempts().items():
+            if since_ms < old and attempt not in self.meta.decided:
+                dropped += [(table, attempt) for table in self._store.tables(attempt)]
+        outdated = self.policy.outdated(self.meta, self._now_ms, coming)
         versions = (info.version for info in outdated if begun.isdisjoint(info.snapshots.items()))
         return Outdated(tuple(versions), tuple(dropped))
 
     def expire(self, outdated: Outdated) -> Outdated:
         """See ``Upkeep``."""
         for table, name in outdated.branches:
-            DeltaBranch(self.spark, self.lake, self.spec.name, table, name).drop()
+            if not _is_attempt(name):
+                DeltaBranch(self.spark, self.lake, self.spec.name, table, name).drop()
+        for attempt in dict.fromkeys(name for _, name in outdated.branches if _is_attempt(name)):
+            self._store.take_back(attempt, partial(self._has_decided, attempt))
+        self._store.forget_done(self.meta.decided, self.meta.pending)
         gone = self.lake.log(self.spec.name).forget(outdated.versions)
         reached("maintain:unnamed")
         return replace(outdated, versions=tuple(v for v in outdated.versions if v in gone))
@@ -110,6 +119,9 @@ class DeltaUpkeep:
                 )
             )
         return tuple(found)
+
+    def _has_decided(self, attempt: str) -> bool:
+        return attempt in self.lake.load(self.spec.name).decided
 
     def _branches(self, table: str) -> list[DeltaBranch]:
         """Branches of runs that are at work on a table, or were stopped there."""
@@ -137,7 +149,7 @@ class DeltaUpkeep:
         """
         meta, old = self.meta, self._now_ms - self.policy.orphan_days * DAY_MS
         # What runs hold is looked at before what the table holds: it goes from the one to the other.
-        needed = set(StagedStore(self.lake.uri(self.spec.name), self._properties).paths(ref.name, old))
+        needed = set(self._store.paths(ref.name, old))
         for branch in self._branches(ref.name):
             needed |= branch.held()[1]
         live = set(live_files(ref).paths)
@@ -157,3 +169,8 @@ class DeltaUpkeep:
         # Files of a log that was adopted lie outside and are never deleted.
         inside = (p for p in gone - needed if "://" not in p and not p.startswith(("/", "file:")))
         return _Unneeded(tuple(sorted(inside)), tuple(sorted(unnamed)), tuple(sorted(left)))
+
+
+def _is_attempt(name: str) -> bool:
+    """Whether a name is that of an attempt, which begins with its run's id, and no branch's."""
+    return "/" in name

@@ -36,6 +36,18 @@ def load_java_table(spark: SparkSession, name: str) -> Any:
     return util.loadIcebergTable(spark._jsparkSession, name)
 
 
+def _note(change: Any, note: Mapping[str, str | None] | None) -> None:
+    """Change properties in a transaction, and commit it."""
+    there = change.table().properties()
+    wanted = {key: value for key, value in (note or {}).items() if there.get(key) != value}
+    if wanted:
+        properties = change.updateProperties()
+        for key, value in wanted.items():
+            properties = properties.remove(key) if value is None else properties.set(key, value)
+        properties.commit()
+    change.commitTransaction()
+
+
 class IcebergTable:
     """One loaded table; each method that changes it is one commit.
 
@@ -54,14 +66,24 @@ class IcebergTable:
         """Whether a branch or a tag has the name."""
         return self._java.refs().get(name) is not None
 
-    def create_branch(self, name: str, snapshot_id: int) -> None:
-        """Let a new branch begin at a snapshot; no expiry of snapshots by age or number takes one from its line."""
-        change = self._java.manageSnapshots().createBranch(name, snapshot_id)
-        change.setMinSnapshotsToKeep(name, _ALL_SNAPSHOTS).commit()
+    def create_branch(self, name: str, snapshot_id: int, note: Mapping[str, str | None] | None = None) -> None:
+        """Let a new branch begin at a snapshot; no expiry of snapshots by age or number takes one from its line.
 
-    def remove_branch(self, name: str) -> None:
-        """Remove a branch; its snapshots stay until they expire."""
-        self._java.manageSnapshots().removeBranch(name).commit()
+        Args:
+            name, snapshot_id: Which.
+            note: Table properties to set in the same commit.
+        """
+        change = self._java.newTransaction()
+        begun = change.manageSnapshots().createBranch(name, snapshot_id)
+        begun.setMinSnapshotsToKeep(name, _ALL_SNAPSHOTS).commit()
+        _note(change, note)
+
+    def remove_branch(self, name: str, note: Mapping[str, str | None] | None = None) -> None:
+        """Remove a branch, and set or remove (``None``) table properties with it; its snapshots stay until they
+        expire."""
+        change = self._java.newTransaction()
+        change.manageSnapshots().removeBranch(name).commit()
+        _note(change, note)
 
     def create_tag(self, name: str, snapshot_id: int) -> None:
         """Name a snapshot; exactly one writer can."""
@@ -71,15 +93,24 @@ class IcebergTable:
         """Remove a name."""
         self._java.manageSnapshots().removeTag(name).commit()
 
-    def point(self, names: Iterable[str], snapshot_id: int, *, instead_of: str | None = None) -> None:
-        """Let tags, or ``main``, name another snapshot, and remove the branch ``instead_of``."""
-        change = self._java.manageSnapshots()
+    def point(
+        self,
+        names: Iterable[str],
+        snapshot_id: int,
+        *,
+        instead_of: str | None = None,
+        note: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Let tags, or ``main``, name another snapshot, and remove the branch ``instead_of``, with a note as above."""
+        whole = self._java.newTransaction()
+        change = whole.manageSnapshots()
         for name in names:
             replace = change.replaceBranch if name == _MAIN else change.replaceTag
             change = replace(name, snapshot_id)
         if instead_of is not None:
             change = change.removeBranch(instead_of)
         change.commit()
+        _note(whole, note)
 
     def set_property(self, key: str, value: str | None) -> None:
         """Set a table property, or remove it."""

@@ -12,6 +12,7 @@ the files it marks or takes out are still there.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ from dedup_storage.lake.engine.atomic import AtomicChange, atomic_change
 from dedup_storage.lake.engine.iceberg import IcebergTable, load_table
 from dedup_storage.lake.iceberg.merge import merge_into
 from dedup_storage.lake.iceberg.metadata import Lake
-from dedup_storage.lake.iceberg.snapshots import ancestors, live_rows, snapshot_summary, tags
+from dedup_storage.lake.iceberg.snapshots import ancestors, begun_property, live_rows, snapshot_summary, tags
 from dedup_storage.lake.retries import small_commits, unanswered_commits
 from dedup_storage.lake.runs import Staged, staged_gone
 from dedup_storage.lake.segments import Segment
@@ -190,7 +191,8 @@ class RunBranch:
         def create() -> None:
             # The same run at work in another process may have been faster.
             if self.tip() is None:
-                self._java().create_branch(self.name, base)
+                now = str(time.time_ns() // 1_000_000)
+                self._java().create_branch(self.name, base, {begun_property(self.name): now})
 
         commit_again(create)
 
@@ -200,7 +202,7 @@ class RunBranch:
 
         def remove() -> None:
             if self.tip() is not None:
-                self._java().remove_branch(self.name)
+                self._java().remove_branch(self.name, {begun_property(self.name): None})
 
         def expire() -> None:
             there = {s.snapshot_id for s in self._load().metadata.snapshots}
@@ -288,7 +290,7 @@ class RunBranch:
         def change() -> None:
             if tip is None or self.tip() is None:
                 return
-            self._java().point(listed, tip, instead_of=self.name)
+            self._java().point(listed, tip, instead_of=self.name, note={begun_property(self.name): None})
 
         commit_again(change)
 

@@ -20,20 +20,26 @@ from dedup_storage.lake.engine.atomic import AtomicChange, atomic_change
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, change_again, commit_again, load_java
 from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, EXPIRED_PREFIX, MEMBERS_PREFIX
-from dedup_storage.lake.iceberg.snapshots import NO_GROUP, tags
+from dedup_storage.lake.iceberg.snapshots import NO_GROUP, begun_property, tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.retries import passing_failures
 from dedup_storage.lake.sql import quoted
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, claim_tag, parse_version_tag, version_tag
 from dedup_storage.spark.errors import JAVA_ERRORS, java_class
 
-__all__ = ["MAIN", "VERSION_OF_TAG", "Expiry"]
+__all__ = ["MAIN", "VERSION_OF_TAG", "Expiry", "version_named"]
 
 VERSION_OF_TAG = re.compile(r"(?:claim-)?v([1-9][0-9]*)")
 _PIN = re.compile(r"pin-v([1-9][0-9]*)-")
 MAIN = "main"
 _MOST_CHARACTERS = 1_000
 _MOST_IDS = 500
+
+
+def version_named(tag: str) -> int | None:
+    """The version that a tag, or a pin, is of; ``None`` for other names."""
+    match = VERSION_OF_TAG.fullmatch(tag) or _PIN.match(tag)
+    return int(match.group(1)) if match else None
 
 
 class Expiry:
@@ -103,9 +109,9 @@ class Expiry:
         there = set(meta.version_numbers)
         for name, table in meta.tables.items():
             for tag in tags(table):
-                match = VERSION_OF_TAG.fullmatch(tag) or _PIN.match(tag)
+                version = version_named(tag)
                 # The version after the current one may be in the middle of its publication.
-                if match and int(match.group(1)) <= meta.current and int(match.group(1)) not in there:
+                if version is not None and version <= meta.current and version not in there:
                     self.tables.untag(self.spec.name, name, tag)
                     reached("maintain:untagged")
         # What claims said of their tables; an abandoned number needs no mention once later ones were used.
@@ -137,7 +143,7 @@ class Expiry:
         def drop() -> None:
             table = load_java(self.spark, self.settings, self.spec.name, name)
             if table.has_reference(branch):
-                table.remove_branch(branch)
+                table.remove_branch(branch, {begun_property(branch): None})
 
         commit_again(drop)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructType
 
+from dedup_storage.lake.iceberg.manifests import BOUND_LENGTH
 from dedup_storage.lake.segments import Segment, segments_where
 from dedup_storage.lake.sql import quoted
 from dedup_storage.layout import DatasetSpec
@@ -68,8 +70,7 @@ def files_by_segment(frame: DataFrame, fields: Sequence[tuple[str, str]], *, bou
     size = F.when(F.col("content") == 0, F.col("file_size_in_bytes")).otherwise(
         F.coalesce(F.col("content_size_in_bytes"), F.col("file_size_in_bytes"))
     )
-    bounds = F.col("readable_metrics").getField(bounds_of) if bounds_of else None
-    ends = {"low": "lower_bound", "high": "upper_bound"} if bounds is not None else {}
+    ends = _ends(frame, bounds_of) if bounds_of else {}
     return frame.select(
         F.coalesce(when, F.lit("")).alias("date"),
         bucket.alias("bucket"),
@@ -77,5 +78,22 @@ def files_by_segment(frame: DataFrame, fields: Sequence[tuple[str, str]], *, bou
         "file_path",
         F.col("record_count").alias("rows"),
         size.alias("bytes"),
-        *(bounds.getField(field).alias(name) for name, field in ends.items() if bounds is not None),
+        *(value.alias(name) for name, value in ends.items()),
     )
+
+
+def _ends(frame: DataFrame, column: str) -> dict[str, Column]:
+    """The least and the greatest value of a column in each file, as far as they are known.
+
+    Of a long text Iceberg keeps the first characters, and of the greatest the next text after these: that one is put
+    back, or neighbours whose texts begin alike would seem to overlap.
+    """
+    bounds = F.col("readable_metrics").getField(column)
+    low, high = bounds.getField("lower_bound"), bounds.getField("upper_bound")
+    metrics = frame.schema["readable_metrics"].dataType
+    kept = cast(StructType, cast(StructType, metrics)[column].dataType)["upper_bound"].dataType
+    if isinstance(kept, StringType):
+        last = F.ascii(F.substring(high, BOUND_LENGTH, 1))
+        begun = F.concat(F.substring(high, 1, BOUND_LENGTH - 1), F.char(last - 1))
+        high = F.when((F.length(high) == BOUND_LENGTH) & last.between(1, 127), begun).otherwise(high)
+    return {"low": low, "high": high}

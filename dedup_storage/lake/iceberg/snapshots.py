@@ -15,6 +15,8 @@ __all__ = [
     "NO_GROUP",
     "STANDS_FOR",
     "ancestors",
+    "begun_ms",
+    "begun_property",
     "definition_text",
     "is_empty",
     "live_rows",
@@ -28,6 +30,17 @@ STANDS_FOR = PROPERTY_PREFIX + "stands-for"
 ERASING = "forget-user"
 # Of a snapshot that empties a feature group's table: it is made from the one with the definition, and has none.
 NO_GROUP = {PROPERTY_PREFIX + DEFINITION: ""}
+
+
+def begun_property(branch: str) -> str:
+    """The property of a table that says when a branch was begun, in milliseconds since the epoch: until its first part
+    it names a version's snapshot, which may be old."""
+    return f"{PROPERTY_PREFIX}begun.{branch}"
+
+
+def begun_ms(table: Table, branch: str) -> int:
+    """When a branch was begun, 0 where a release that did not say so made it."""
+    return int(table.properties.get(begun_property(branch), 0))
 
 
 def tags(table: Table) -> dict[str, int]:

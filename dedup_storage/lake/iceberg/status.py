@@ -10,7 +10,7 @@ from dedup_storage.lake import branch as neutral
 from dedup_storage.lake.branch import BRANCH_PREFIX
 from dedup_storage.lake.iceberg.holds import back_tag, hold_tag, holds, pending_attempt
 from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, IcebergMetadata
-from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary, tags
+from dedup_storage.lake.iceberg.snapshots import ancestors, begun_ms, snapshot_summary, tags
 from dedup_storage.lake.status import COMPLETE, GONE, HELD, PublicationStatus, RunAtWork, status_of
 from dedup_storage.layout import PROPERTY_PREFIX, version_tag
 
@@ -65,7 +65,8 @@ def _parts(meta: IcebergMetadata) -> Iterator[RunAtWork]:
             parts = [s for s in ancestors(table, snapshot_id) if _PART in snapshot_summary(s)]
             oldest = parts[-1] if parts else table.snapshot_by_id(snapshot_id)
             run_id = snapshot_summary(parts[-1]).get(f"{PROPERTY_PREFIX}run-id", "") if parts else ""
-            begun.setdefault(tag, []).append((name, run_id, oldest.timestamp_ms if oldest is not None else 0))
+            since = oldest.timestamp_ms if oldest is not None else 0
+            begun.setdefault(tag, []).append((name, run_id, begun_ms(table, tag) or since))
     for tag, listed in begun.items():
         yield RunAtWork(
             run_id=next((run_id for _, run_id, _ in listed if run_id), tag),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
@@ -15,11 +16,11 @@ from dedup_storage.config import CatalogType, Settings
 from dedup_storage.faults import reached
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, PART
-from dedup_storage.lake.iceberg.expire import MAIN, VERSION_OF_TAG, Expiry
+from dedup_storage.lake.iceberg.expire import MAIN, VERSION_OF_TAG, Expiry, version_named
 from dedup_storage.lake.iceberg.holds import HOLD_PREFIX, holds, pending_attempt
 from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.lake.iceberg.scratch import drop_left
-from dedup_storage.lake.iceberg.snapshots import ancestors, is_empty, snapshot_summary, tags
+from dedup_storage.lake.iceberg.snapshots import ancestors, begun_ms, is_empty, snapshot_summary, tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.sql import quoted
 from dedup_storage.lake.stores import scheme_of
@@ -58,9 +59,9 @@ class IcebergUpkeep:
             total += int(row["b"])
         return total
 
-    def outdated(self) -> Outdated:
+    def outdated(self, coming: int = 0) -> Outdated:
         """See ``Upkeep``."""
-        return Outdated(tuple(self._expired_versions(self.meta)), tuple(self._abandoned(self.meta)))
+        return Outdated(tuple(self._expired_versions(self.meta, coming)), tuple(self._abandoned(self.meta)))
 
     def expire(self, outdated: Outdated) -> Outdated:
         """See ``Upkeep``; the snapshots of dropped branches and holds go with ``clean``."""
@@ -76,13 +77,20 @@ class IcebergUpkeep:
     def clean(self, outdated: Outdated | None, *, orphans: bool, dry_run: bool) -> tuple[TableExpiry, ...]:
         """See ``Upkeep``; counts snapshots, whose files Iceberg compares."""
         meta, found = self.tables.metadata(self.spec.name), []
-        left = {name for name in meta.tables if outdated is not None and self._is_left(meta, name)}
+        names = {
+            name: _names_after(meta, name, outdated) if dry_run and outdated is not None else tags(table)
+            for name, table in meta.tables.items()
+        }
+        left = {name for name in meta.tables if outdated is not None and self._is_left(meta, name, names[name])}
         for name in () if dry_run else sorted(left):
             self._expiry.empty(name)
             reached("maintain:emptied")
-        meta = self.tables.metadata(self.spec.name) if left and not dry_run else meta
+        if left and not dry_run:
+            meta = self.tables.metadata(self.spec.name)
+            names = {name: tags(table) for name, table in meta.tables.items()}
         for name in meta.tables:
-            unneeded = self._unneeded(meta, name, left=dry_run and name in left) if outdated is not None else []
+            named = {} if dry_run and name in left else names[name]
+            unneeded = self._unneeded(meta, name, named) if outdated is not None else []
             if unneeded and not dry_run:
                 self._expiry.remove_snapshots(name, unneeded)
                 reached("maintain:cleaned")
@@ -94,13 +102,19 @@ class IcebergUpkeep:
             drop_left(self.spark, self.settings, Lake(self.settings).catalog, self.spec.name, int(old))
         return tuple(found)
 
-    def _expired_versions(self, meta: DatasetMetadata) -> list[int]:
+    def _expired_versions(self, meta: DatasetMetadata, coming: int) -> list[int]:
         """Versions that the policy lets go, oldest first; pinned ones stay."""
+        anchor = meta.spec.anchor.name
         kept_snapshots: set[tuple[str, int | None]] = {
             (name, snapshot_id)
             for name, table in meta.tables.items()
             for tag, snapshot_id in tags(table).items()
-            if VERSION_OF_TAG.fullmatch(tag) is None and tag != MAIN and not tag.startswith(BRANCH_PREFIX)
+            if VERSION_OF_TAG.fullmatch(tag) is None
+            and tag != MAIN
+            and not tag.startswith(BRANCH_PREFIX)
+            # A pin keeps its own version, which the anchor tells: another one may share a table's snapshot with it, and
+            # a pin that was stopped has not come to the anchor.
+            and (name == anchor or version_named(tag) is None)
         }
         # A run that is at work reads the version its branch began at.
         kept_snapshots |= {
@@ -112,7 +126,7 @@ class IcebergUpkeep:
         # Whatever else names a snapshot of the version keeps it: a pin, a sample, somebody's own tag.
         return [
             info.version
-            for info in self.policy.outdated(meta, self._now_ms)
+            for info in self.policy.outdated(meta, self._now_ms, coming)
             if kept_snapshots.isdisjoint(info.snapshots.items())
         ]
 
@@ -124,23 +138,30 @@ class IcebergUpkeep:
         for name, table in meta.tables.items():
             for tag, snapshot_id in tags(table).items():
                 tip = table.snapshot_by_id(snapshot_id)
-                if tag.startswith(BRANCH_PREFIX) and tip is not None and tip.timestamp_ms < old:
+                if not tag.startswith(BRANCH_PREFIX) or tip is None:
+                    continue
+                # Until its first part a branch names a version's snapshot.
+                if max(tip.timestamp_ms, begun_ms(table, tag)) < old:
                     found.append((name, tag))
         return found
 
     @staticmethod
-    def _is_left(meta: DatasetMetadata, name: str) -> bool:
+    def _is_left(meta: DatasetMetadata, name: str, names: Mapping[str, int]) -> bool:
         """Whether main alone names what a table holds, since every version that had the table expired."""
-        table = meta.tables[name]
-        return meta.role(name) in COMING_AND_GOING and tags(table).keys() == {MAIN} and not is_empty(table)
+        return meta.role(name) in COMING_AND_GOING and names.keys() == {MAIN} and not is_empty(meta.tables[name])
 
-    def _unneeded(self, meta: DatasetMetadata, name: str, *, left: bool) -> list[int]:
-        """Snapshots of a table that no version, pin or branch names, and no run can be about to publish; of one that
-        would be emptied, since it is ``left``, main's too."""
+    def _unneeded(self, meta: DatasetMetadata, name: str, names: Mapping[str, int]) -> list[int]:
+        """Snapshots of a table that no version, pin or branch names, and no run can be about to publish.
+
+        Args:
+            meta: The dataset's tables.
+            name: The table.
+            names: Its tags and branches; none of one that would be emptied, whose main goes too.
+        """
         table = meta.tables[name]
         old = self._now_ms - self.policy.orphan_days * DAY_MS
-        kept: set[int] = set() if left else {*tags(table).values(), *self._defining(meta, name)}
-        for tag, snapshot_id in tags(table).items():
+        kept: set[int] = {*names.values(), *self._defining(meta, name, names)}
+        for tag, snapshot_id in names.items():
             if tag.startswith(BRANCH_PREFIX):
                 line = ancestors(table, snapshot_id)
                 kept |= {s.snapshot_id for s in takewhile(lambda s: PART in snapshot_summary(s), line)}
@@ -151,11 +172,11 @@ class IcebergUpkeep:
             if s.snapshot_id not in kept and (s.snapshot_id in main or s.timestamp_ms < old)
         ]
 
-    def _defining(self, meta: DatasetMetadata, name: str) -> set[int]:
+    def _defining(self, meta: DatasetMetadata, name: str, names: Mapping[str, int]) -> set[int]:
         """Snapshots whose summaries hold the definitions that kept snapshots of a feature group refer to."""
         table, key = meta.tables[name], PROPERTY_PREFIX + DEFINITION
         found: set[int] = set()
-        for snapshot_id in set(tags(table).values()):
+        for snapshot_id in set(names.values()):
             for snapshot in ancestors(table, snapshot_id):
                 summary = snapshot_summary(snapshot)
                 source = table.snapshot_by_id(int(summary.get("source-snapshot-id", 0)))
@@ -179,6 +200,18 @@ class IcebergUpkeep:
             f"prefix_listing => {str(stored).lower()})"
         )
         return int(rows.count())
+
+
+def _names_after(meta: DatasetMetadata, name: str, going: Outdated) -> dict[str, int]:
+    """A table's tags and branches without those that go with what expires, and with it those of versions that are none
+    (``Expiry.tidy``)."""
+    found, there = {}, {*meta.version_numbers} - {*going.versions}
+    for tag, snapshot_id in tags(meta.tables[name]).items():
+        version = version_named(tag)
+        stays = version is None or version in there or version > meta.current
+        if stays and (name, tag) not in going.branches:
+            found[tag] = snapshot_id
+    return found
 
 
 def _beginning(table: Table, branch: str) -> int | None:
