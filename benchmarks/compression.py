@@ -38,7 +38,7 @@ from benchmarks._layouts import (
 )
 from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import single_chunk
-from dedup_storage.report.draw.select import draw_dataset
+from dedup_storage.report.draw.dataset import draw_dataset
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import BaselineLayout, measure_layout
 from dedup_storage.report.estimate.layouts import KnownTotals, estimate_layouts

@@ -23,7 +23,7 @@ from benchmarks._harness import Report, lake, parse_kept, shuffled_bytes
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.layout import TableRole
-from dedup_storage.report.draw.select import draw_dataset
+from dedup_storage.report.draw.dataset import draw_dataset
 from dedup_storage.report.estimate.baselines import BaselineLayout, measure_layout
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.report.parquet.encoding import Encoding

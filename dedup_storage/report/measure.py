@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from dedup_storage.errors import UnknownColumnError, UsageError, known_names
-from dedup_storage.layout import TableRole
+from dedup_storage.layout import EventGroup, TableRole
+from dedup_storage.report.draw.dataset import draw_dataset
 from dedup_storage.report.draw.named import NamedUsers
 from dedup_storage.report.draw.repetition import Repetition, repetition
-from dedup_storage.report.draw.select import DRAW_BYTES, DrawEngine, draw_dataset, draw_flat
+from dedup_storage.report.draw.select import DRAW_BYTES, DrawEngine, draw_flat
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout, starting_encoding
 from dedup_storage.report.estimate.curves import curves
-from dedup_storage.report.estimate.intervals import Interval
 from dedup_storage.report.estimate.known import known_totals
 from dedup_storage.report.estimate.layouts import LayoutEstimate, estimate_layouts
+from dedup_storage.report.estimate.ranges import as_range
 from dedup_storage.report.estimate.user_grain import estimate_user_grain
 from dedup_storage.report.estimate.user_layout import plan_histories
-from dedup_storage.report.model import (
-    Baseline,
-    ColumnReport,
-    DrawSize,
-    PartReport,
-    Range,
-    Report,
-    TableReport,
-    UserGrain,
-)
+from dedup_storage.report.model import Baseline, DrawSize, Report, UserGrain
 from dedup_storage.report.parquet.encoding import Encoding
-from dedup_storage.report.parquet.footers import OnFile, Totals
+from dedup_storage.report.parquet.footers import OnFile
 from dedup_storage.report.parquet.measured import Measured
-from dedup_storage.report.parquet.raw_bytes import element_count, raw_bytes
 from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles
-from dedup_storage.schema import Grain, LogSchema
+from dedup_storage.report.stored import column_reports, grain_parts, parts_by, skew, table_report
+from dedup_storage.report.user_lists import user_lists
+from dedup_storage.schema import LogSchema
 from dedup_storage.words import counted
 
 __all__ = ["measure_dataset", "measure_log"]
@@ -47,6 +40,7 @@ _BY_USER = (
 _NO_HISTORIES = (
     "The log has no histories (sequences): no other layout is compared, since there is little to store once."
 )
+_EPOCHS = "Events lie by the month in which they first appeared: they count in buckets, and in no event date."
 _DELETES = (
     "Deletion vectors mark {rows} as deleted, of which the bytes are still stored and counted, in other layouts too; "
     "dedup-storage maintain takes them out."
@@ -85,7 +79,6 @@ def measure_dataset(
         InputError, SchemaError: no rows, or a share or a sample of a log without sequence columns.
         UsageError: a share or a sample, and no layout to measure it for.
     """
-    dataset.spec.require_stored_lists("the compression report")
     if not baselines and (share is not None or named is not None):
         raise UsageError(
             "a part of the users is named, and nothing is measured of it", expected="layouts to compare with",
@@ -93,7 +86,8 @@ def measure_dataset(
         )  # fmt: skip
     step = on_step or _silent
     step("Reading footers")
-    measured = Measured.read(dataset.spec.schema_, dataset.tables, on_file)
+    runs = [group.runs_column for group in dataset.spec.events]
+    measured = Measured.read(dataset.spec.schema_, dataset.tables, on_file, runs=runs)
     _require_columns(measured, columns, dataset.spec.name)
     draw = None
     # What was asked for is refused, not left out: a share or a sample of a log without histories.
@@ -104,7 +98,7 @@ def measure_dataset(
     encoding = Encoding.from_properties(dataset.tables[0].properties)
     return _report(
         measured, draw, encoding, baselines, columns, with_curves, step, dataset.spec.name, dataset.version,
-        dataset.spec.layout.value, dataset.spec.event_date_column,
+        dataset.spec.layout.value, dataset.spec.event_date_column, dataset.spec.events,
     )  # fmt: skip
 
 
@@ -158,12 +152,14 @@ def _report(
     version: int | None,
     layout: str,
     date: str | None,
+    groups: Sequence[EventGroup] = (),
 ) -> Report:
     stored = sum(t.size_bytes for t in measured.totals.values()) + sum(t.delete_bytes for t in measured.tables)
     factors: Mapping[str, Repetition] = {}
     found: tuple[Baseline, ...] = ()
     measured_curves: tuple[object, ...] = ()
     grain: tuple[UserGrain, ...] = ()
+    estimates: Mapping[BaselineLayout, LayoutEstimate] = {}
     if draw is not None:
         step("Counting repetitions")
         factors = repetition(draw)
@@ -183,9 +179,9 @@ def _report(
         if with_curves:
             step("Measuring curves")
             measured_curves = curves(draw, tuned)
-    columns = [c for c in _columns(measured, factors, stored) if not only or c.column in only]
-    dates = _parts(measured, measured.schema.event_time and date)
-    buckets = _parts(measured, "bucket")
+    columns = [c for c in column_reports(measured, factors, stored) if not only or c.column in only]
+    dates = parts_by(measured, measured.schema.event_time and date)
+    buckets = parts_by(measured, "bucket")
     return Report.model_validate(
         {
             "subject": subject,
@@ -194,15 +190,16 @@ def _report(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "dedup_factor": _dedup_factor(measured, draw),
             "stored_bytes": stored,
-            "tables": tuple(_table(t, measured.totals[t.name]) for t in measured.tables),
+            "tables": tuple(table_report(t, measured.totals[t.name]) for t in measured.tables),
             "columns": tuple(columns),
-            "grains": _grains(columns),
+            "grains": grain_parts(columns),
             "dates": dates,
             "buckets": buckets,
-            "skew": {name: _skew(parts) for name, parts in (("event_date", dates), ("bucket", buckets)) if parts},
+            "skew": {name: skew(parts) for name, parts in (("event_date", dates), ("bucket", buckets)) if parts},
             "sample": _draw_size(draw),
             "baselines": found,
             "curves": measured_curves,
+            "user_lists": tuple(user_lists(measured, group, estimates) for group in groups),
             "user_grain": grain,
             "notes": tuple(_notes(measured, draw)),
         }
@@ -220,6 +217,8 @@ def _draw_size(draw: LogDraw | None) -> DrawSize | None:
 def _notes(measured: Measured, draw: LogDraw | None) -> list[str]:
     deleted = sum(t.deleted_rows for t in measured.tables)
     notes = [_DELETES.format(rows=counted(deleted, "row"))] if deleted else []
+    if any(t.role == TableRole.EVENTS.value for t in measured.tables):
+        notes.append(_EPOCHS)
     if not measured.schema.sequence_columns:
         notes.append(_NO_HISTORIES)
     return [*notes, _DRAWN.format(share=draw.share)] if draw is not None and draw.share < 1 else notes
@@ -238,112 +237,16 @@ def _live(measured: Measured, role: TableRole) -> int | None:
     return None if table is None else measured.totals[table.name].rows - table.deleted_rows
 
 
-def _table(table: TableFiles, totals: Totals) -> TableReport:
-    return TableReport(
-        name=table.name,
-        role=table.role,
-        files=totals.files,
-        rows=totals.rows,
-        row_groups=totals.row_groups,
-        size_bytes=totals.size_bytes,
-        column_bytes=totals.column_bytes,
-        overhead_bytes=totals.overhead_bytes,
-        delete_files=table.delete_files,
-        delete_bytes=table.delete_bytes,
-        deleted_rows=table.deleted_rows,
-    )
-
-
-def _columns(measured: Measured, factors: Mapping[str, Repetition], stored: int) -> list[ColumnReport]:
-    grains, sequences = measured.schema.declared_grains(), set(measured.schema.sequence_columns)
-    found = []
-    for table in measured.tables:
-        totals, pages = measured.totals[table.name], measured.pages[table.name]
-        for name, column in totals.columns.items():
-            kind = totals.arrow_schema.field(name).type
-            seen = pages.get(name) or pages.get(name.split(".")[0])
-            raw, known = raw_bytes(kind, column, totals.rows, seen)
-            factor = factors.get(name)
-            grain = grains.get(name)
-            found.append(
-                ColumnReport(
-                    table=table.name,
-                    column=name,
-                    type=str(kind),
-                    grain=grain.value if grain is not None else None,
-                    sequence=name in sequences,
-                    rows=totals.rows,
-                    values=element_count(kind, column),
-                    raw_bytes=raw,
-                    raw_known=known,
-                    encoded_bytes=column.encoded_bytes,
-                    stored_bytes=column.stored_bytes,
-                    ratio=raw / column.stored_bytes if column.stored_bytes else None,
-                    share=column.stored_bytes / stored if stored else 0.0,
-                    encodings=dict(seen.encodings if seen and seen.encodings else column.encodings),
-                    codecs=dict(column.codecs),
-                    page_bytes=seen.mean_bytes if seen else None,
-                    largest_page_bytes=seen.largest_bytes if seen and seen.pages else None,
-                    rows_per_run=factor.rows_per_run if factor else None,
-                    rows_per_request_value=factor.rows_per_request_value if factor else None,
-                    rows_per_user_value=factor.rows_per_user_value if factor else None,
-                )
-            )
-    return sorted(found, key=lambda c: (not c.sequence, -c.stored_bytes, c.table, c.column))
-
-
-def _grains(columns: list[ColumnReport]) -> tuple[PartReport, ...]:
-    parts = []
-    for grain in (Grain.REQUEST.value, Grain.IMPRESSION.value, None):
-        of_grain = [c for c in columns if c.grain == grain]
-        if of_grain:
-            parts.append(
-                PartReport(
-                    value=grain or "system",
-                    files=0,
-                    rows=max(c.rows for c in of_grain),
-                    stored_bytes=sum(c.stored_bytes for c in of_grain),
-                    sequence_bytes=sum(c.stored_bytes for c in of_grain if c.sequence),
-                )
-            )
-    return tuple(parts)
-
-
-def _parts(measured: Measured, key: str | None) -> tuple[PartReport, ...]:
-    sequences = measured.schema.sequence_columns
-    sums: dict[str, list[int]] = {}
-    for totals in measured.totals.values():
-        for (name, value), part in totals.partitions.items():
-            if name == key:
-                of_sequences = sum(part.column_bytes.get(c, 0) for c in sequences)
-                row = sums.setdefault(value, [0, 0, 0, 0])
-                for i, n in enumerate((part.files, part.rows, part.size_bytes, of_sequences)):
-                    row[i] += n
-    ordered = sorted(sums.items(), key=lambda kv: (len(kv[0]), kv[0]))
-    return tuple(
-        PartReport(value=value, files=f, rows=r, stored_bytes=s, sequence_bytes=q) for value, (f, r, s, q) in ordered
-    )
-
-
-def _skew(parts: tuple[PartReport, ...]) -> float:
-    return max(p.stored_bytes for p in parts) * len(parts) / max(1, sum(p.stored_bytes for p in parts))
-
-
 def _baselines(measured: Measured, estimates: Mapping[BaselineLayout, LayoutEstimate]) -> tuple[Baseline, ...]:
-    sequences = sum(
-        totals.columns[c].stored_bytes
-        for totals in measured.totals.values()
-        for c in measured.schema.sequence_columns
-        if c in totals.columns
-    )
+    sequences = measured.history_bytes()
     total = sum(t.column_bytes for t in measured.totals.values())
     floor = BaselineLayout.FLOOR
     return tuple(
         Baseline(
             layout=layout.value,
             title=layout.label,
-            sequences=_range(e.sequences),
-            total=_range(e.total),
+            sequences=as_range(e.sequences),
+            total=as_range(e.total),
             columns={name: i.value for name, i in e.columns.items()},
             rough=e.rough,
             sequence_ratio=e.sequences.value / sequences if sequences else None,
@@ -351,7 +254,3 @@ def _baselines(measured: Measured, estimates: Mapping[BaselineLayout, LayoutEsti
         )
         for layout, e in estimates.items()
     )
-
-
-def _range(interval: Interval) -> Range:
-    return Range(value=interval.value, low=interval.low, high=interval.high)

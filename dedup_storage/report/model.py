@@ -26,6 +26,7 @@ __all__ = [
     "Report",
     "TableReport",
     "UserGrain",
+    "UserLists",
     "json_schema",
     "load_report",
 ]
@@ -70,7 +71,8 @@ class ColumnReport(_Frozen):
     """One column of one table.
 
     Attributes:
-        grain: ``request`` or ``impression``; ``None`` for system columns.
+        grain: ``request`` or ``impression``, or ``event`` for columns of an events' table; ``None`` for system columns.
+        sequence: Part of the histories: a list of the log; in layout ``user`` runs and all columns of events too.
         values: List elements, or rows.
         raw_bytes: In Arrow memory; ``raw_known`` is false where strings hide their sizes.
         encoded_bytes: After encoding, before compression.
@@ -201,6 +203,43 @@ class UserGrain(_Frozen):
     verdict: str
 
 
+class UserLists(_Frozen):
+    """What one group of layout ``user`` stores in place of a list for each request. Bytes are stored ones.
+
+    Attributes:
+        group: The group's name.
+        columns: Its list columns.
+        newest_first: The log's lists begin with the newest event.
+        events: Rows of the events' table.
+        runs: Runs in the requests, of all that have any.
+        event_bytes: The events' values.
+        key_bytes: Their users, positions and epochs.
+        run_bytes: The requests' runs.
+        list_bytes: Lists that are no windows, and stay in the requests.
+        stored_bytes: The four together.
+        request_lists: The same columns with a list for each request, as split layout stores them; ``None`` where no
+            baseline was measured.
+        floor: Every event of every user once, without users and positions.
+        ratio: How many times more the lists of requests would take.
+        times_floor: How many times the floor is stored.
+    """
+
+    group: str
+    columns: tuple[str, ...]
+    newest_first: bool
+    events: int
+    runs: int
+    event_bytes: int
+    key_bytes: int
+    run_bytes: int
+    list_bytes: int
+    stored_bytes: int
+    request_lists: Range | None
+    floor: Range | None
+    ratio: float | None
+    times_floor: float | None
+
+
 class Curve(_Frozen):
     """Ratio of the sequence columns, flat shuffled over split, as one property of the draw is cut down."""
 
@@ -215,6 +254,8 @@ class Report(_Frozen):
     Attributes:
         subject: Dataset, table or path.
         dedup_factor: B / R.
+        user_lists: What layout ``user`` stores, group by group; none in other layouts.
+        user_grain: What it would be for the log, from a draw of its users.
         skew: ``bucket`` and ``event_date`` -> largest / mean stored bytes.
     """
 
@@ -234,6 +275,7 @@ class Report(_Frozen):
     sample: DrawSize | None = None
     baselines: tuple[Baseline, ...] = ()
     curves: tuple[Curve, ...] = ()
+    user_lists: tuple[UserLists, ...] = ()
     user_grain: tuple[UserGrain, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -18,8 +18,8 @@ from dedup_storage.errors import ConfigError, StorageError, UsageError
 from dedup_storage.lake.engine.status import counted_reads
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.reader import DedupDataset
+from dedup_storage.report.draw.dataset import draw_dataset
 from dedup_storage.report.draw.named import named_users
-from dedup_storage.report.draw.select import draw_dataset
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.report.parquet.tables import read_totals
 from dedup_storage.sampling.hashing import limit, user_points

@@ -12,8 +12,8 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import InputError, StorageError, UnsafeNameError, UsageError
+from dedup_storage.report.draw.dataset import draw_dataset
 from dedup_storage.report.draw.named import named_users
-from dedup_storage.report.draw.select import draw_dataset
 from dedup_storage.report.measure import measure_dataset
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.report.parquet.pages import read_pages

@@ -17,7 +17,8 @@ from dedup_storage.cli import app
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import InputError
-from dedup_storage.report.draw.select import draw_dataset, draw_flat, rows_per_request
+from dedup_storage.report.draw.dataset import draw_dataset
+from dedup_storage.report.draw.select import draw_flat, rows_per_request
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.parquet.dataset_files import dataset_files, folder_files
 from dedup_storage.report.parquet.tables import read_totals

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from dedup_storage.dedup.hashing import combine, count_distinct, hash_column
 from dedup_storage.errors import InputError, SchemaError, UsageError
 from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.report.draw.dataset import draw_dataset
 from dedup_storage.report.draw.repetition import repetition
-from dedup_storage.report.draw.select import Drawn, choose_users, draw_dataset, draw_flat
+from dedup_storage.report.draw.select import Drawn, choose_users, draw_flat
 from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat
 from dedup_storage.report.estimate.curves import with_candidates, with_newest
 from dedup_storage.report.estimate.floor import events_once, new_events

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,25 +13,27 @@ import pyarrow as pa
 from dedup_storage.dedup import gather_table
 from dedup_storage.dedup.hashing import Hashes, combine, count_distinct, hash_column
 from dedup_storage.dedup.mixing import mix64
-from dedup_storage.errors import InputError, SchemaError, StorageError, UsageError
+from dedup_storage.errors import InputError, StorageError, UsageError
 from dedup_storage.lake.retries import storage_trouble
-from dedup_storage.layout import Layout, TableRole
-from dedup_storage.report.draw.named import NamedUsers
-from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat, from_frames, require_sequences, uniform
+from dedup_storage.report.draw.users import PLACE, LogDraw, from_flat, require_sequences, uniform
 from dedup_storage.report.parquet.footers import DataFile, OnFile, Totals
-from dedup_storage.report.parquet.one_schema import conform, open_parquet, plain_type
+from dedup_storage.report.parquet.one_schema import conform, open_parquet
 from dedup_storage.report.parquet.raw_bytes import total_raw_bytes
-from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles
+from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.sampling.select import Selector
 from dedup_storage.schema import LogSchema
 
 __all__ = [
     "DRAW_BYTES",
+    "Choice",
     "DrawEngine",
     "Drawn",
+    "NoUsersError",
+    "check_share",
     "choose_users",
-    "draw_dataset",
+    "chosen_rows",
     "draw_flat",
+    "first_groups",
     "nested_log",
     "no_users",
     "rows_per_request",
@@ -71,17 +72,25 @@ class DrawEngine(Protocol):
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """Users below a threshold of the hash, or those of a named sample; in some buckets only where users lie so."""
+class Choice:
+    """Users below a threshold of the hash, or those of a named sample; in some buckets only where users lie so.
+
+    Attributes:
+        share: Share of the users of these buckets.
+        buckets: Buckets, as partitions name them; ``None`` for all.
+        named: Tells a sample's users.
+    """
 
     share: float
     buckets: frozenset[str] | None = None
     named: Selector | None = None
 
     def keep(self, users: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+        """Which rows are of its users. (n,) users -> (n,) bool."""
         return choose_users(hash_column(users), self.share) if self.named is None else self.named.keep(users)
 
     def files(self, table: TableFiles) -> Sequence[DataFile]:
+        """The files of a table that may hold them."""
         if self.buckets is None:
             return table.files
         return [f for f in table.files if f.partition.get("bucket") in self.buckets]
@@ -94,7 +103,12 @@ def choose_users(users: Hashes, share: float) -> npt.NDArray[np.bool_]:
     return mix64(users) < np.uint64(int(share * 2.0**64))
 
 
-def _check_share(share: float | None, budget_bytes: int, raw_bytes: int) -> float:
+def check_share(share: float | None, budget_bytes: int, raw_bytes: int) -> float:
+    """The share of the users that is asked for, or that fits a budget.
+
+    Raises:
+        UsageError: it is out of range.
+    """
     if share is None:
         return min(1.0, budget_bytes / max(1, raw_bytes))
     if not 0 < share <= 1:
@@ -133,12 +147,12 @@ def draw_flat(
     if totals.rows == 0:
         raise InputError(f"the log {table.name} has no rows to measure")
     require_sequences(schema, table.columns(totals))
-    share = _check_share(share, budget_bytes, total_raw_bytes(totals))
-    columns, choice, places = table.columns(totals), _Choice(share), None
+    share = check_share(share, budget_bytes, total_raw_bytes(totals))
+    columns, choice, places = table.columns(totals), Choice(share), None
     if engine is not None and share < 1:
         drawn = engine(table, schema.user, share, columns)
-        table, choice, places, columns = drawn.table, _Choice(1.0), drawn.files, [*columns, *PLACE]
-    rows = _chosen_rows(table, choice, schema.user, columns, totals, on_file)
+        table, choice, places, columns = drawn.table, Choice(1.0), drawn.files, [*columns, *PLACE]
+    rows = chosen_rows(table, choice, schema.user, columns, totals, on_file)
     try:
         return from_flat(schema, rows, share=share, files=places)
     except InputError:
@@ -160,6 +174,14 @@ def rows_per_request(table: TableFiles, schema: LogSchema) -> float:
         StorageError: names a file that cannot be read.
     """
     keys, rows, requests = list(schema.request_key), 0, 0
+    for group in first_groups(table, keys):
+        rows += group.num_rows
+        requests += count_distinct(combine([hash_column(group[k]) for k in keys]))
+    return rows / max(1, requests)
+
+
+def first_groups(table: TableFiles, columns: list[str]) -> Iterator[pa.Table]:
+    """Some columns of the first row groups of some files, evenly spread."""
     for file in table.files[:: max(1, len(table.files) // _PROBED_FILES)][:_PROBED_FILES]:
         try:
             filesystem, path = table.resolve(file.path)
@@ -167,13 +189,11 @@ def rows_per_request(table: TableFiles, schema: LogSchema) -> float:
                 parquet = open_parquet(source)
                 if not parquet.metadata.num_rows:
                     continue
-                there = [k for k in keys if k in parquet.schema_arrow.names]
-                group = _in_schema(parquet.read_row_group(0, columns=there), table, file, keys)
+                there = [c for c in columns if c in parquet.schema_arrow.names]
+                group = _in_schema(parquet.read_row_group(0, columns=there), table, file, columns)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(file, error) from None
-        rows += group.num_rows
-        requests += count_distinct(combine([hash_column(group[k]) for k in keys]))
-    return rows / max(1, requests)
+        yield group
 
 
 def _unreadable(file: DataFile, error: Exception) -> StorageError:
@@ -186,114 +206,16 @@ def _unreadable(file: DataFile, error: Exception) -> StorageError:
     )
 
 
-def no_users(share: float) -> InputError:
-    return InputError(f"no user falls into a share of {share:.3g}", fix="Ask for a larger share or a larger size.")
+class NoUsersError(InputError):
+    """A table holds none of the users that were chosen."""
 
 
-def draw_dataset(
-    dataset: DatasetFiles,
-    totals: dict[str, Totals],
-    *,
-    share: float | None = None,
-    budget_bytes: int = DRAW_BYTES,
-    on_file: OnFile | None = None,
-    engine: DrawEngine | None = None,
-    named: NamedUsers | None = None,
-) -> LogDraw:
-    """A draw of whole users of a dataset; files of other buckets are not opened.
-
-    Args:
-        dataset: A version's files.
-        totals: Table name -> sums over its footers.
-        share: Share of the users; ``None`` fits the budget.
-        budget_bytes: Raw bytes of the draw's rows as a flat log.
-        on_file: Called with the number of files read.
-        engine: Draws the users' rows first, where there is too much to read here.
-        named: The users of a named sample, in place of a share.
-
-    Raises:
-        UsageError: a named sample beside a share or an engine.
-        SchemaError: the dataset has no sequence columns.
-        InputError: the version has no rows, or the share none of its users.
-        StorageError: names a file that cannot be read.
-    """
-    spec, schema = dataset.spec, dataset.spec.schema_
-    tables = {t.role: t for t in dataset.tables}
-    anchor = dataset.tables[0]
-    if totals[anchor.name].rows == 0:
-        raise InputError(f"the version {dataset.version} of {spec.name} has no rows to measure")
-    if not schema.sequence_columns:
-        raise SchemaError(f"the dataset {spec.name} has no sequence columns")
-    own = {t.name: total_raw_bytes(totals[t.name]) for t in dataset.tables}
-    raw = own[anchor.name]
-    if spec.layout is Layout.SPLIT:
-        requests, impressions = tables[TableRole.REQUESTS.value], tables[TableRole.IMPRESSIONS.value]
-        factor = totals[impressions.name].rows / totals[requests.name].rows
-        raw = round(own[requests.name] * max(1.0, factor)) + own[impressions.name]
-    if named is None:
-        asked = _check_share(share, budget_bytes, raw)
-        choice = _by_bucket(asked, anchor)
-    elif share is None and engine is None:
-        asked, choice = named.share, _Choice(named.share, named.buckets, named.selector)
-    else:
-        raise UsageError("the sample is named, and is to be drawn too", expected="a named sample, or a share of users")
-
-    def read(table: TableFiles) -> pa.Table:
-        there = totals[table.name].arrow_schema.names
-        # The position may be a column of the log.
-        columns = [c for c in dict.fromkeys((*spec.source_columns, spec.position_column)) if c in there]
-        source, chosen = table, choice
-        if engine is not None and asked < 1:
-            source = replace(table, files=tuple(choice.files(table)))
-            source, chosen = engine(source, schema.user, choice.share, columns).table, _Choice(1.0)
-        elif totals[table.name].mixed:
-            source, chosen = _one_schema(table, totals[table.name], columns, choice), replace(choice, buckets=None)
-        rows = list(_chosen_rows(source, chosen, schema.user, columns, totals[table.name], on_file))
-        if not rows:
-            raise no_users(asked)
-        return pa.concat_tables(rows)
-
-    if spec.layout is Layout.FLAT:
-        flat = read(anchor)
-        grains = schema.declared_grains()
-        of_request = [c for c in flat.column_names if grains.get(c) == "request"]
-        others = [c for c in flat.column_names if c not in of_request]
-        return from_frames(
-            schema, flat.select(of_request), flat.select([*schema.request_key, *others]), share=asked,
-            position=spec.position_column,
-        )  # fmt: skip
-    return from_frames(schema, read(requests), read(impressions), share=asked, position=spec.position_column)
+def no_users(share: float) -> NoUsersError:
+    return NoUsersError(f"no user falls into a share of {share:.3g}", fix="Ask for a larger share or a larger size.")
 
 
-def _one_schema(table: TableFiles, totals: Totals, columns: Sequence[str], choice: _Choice) -> TableFiles:
-    """The files that a choice reads, with the one schema of a table whose files differ: a column that a file lacks, for
-    it was added later, is null in its rows."""
-    types = [(c, _plain(totals.arrow_schema.field(c).type)) for c in columns]
-    # Partitions are of the table, not of the log: a new column may have the name of one.
-    files = tuple(replace(file, partition={}) for file in choice.files(table))
-    return replace(table, files=files, arrow_schema=pa.schema(types))
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type without its encoding; one that has no plain form stays, for no file has it otherwise."""
-    try:
-        return plain_type(kind)
-    except ValueError:
-        return kind
-
-
-def _by_bucket(share: float, anchor: TableFiles) -> _Choice:
-    """Restrict a share to whole buckets as far as possible: a bucket is a hash of the user, so this stays fair."""
-    present = sorted({f.partition["bucket"] for f in anchor.files if "bucket" in f.partition})
-    if share >= 1 or len(present) < 2:
-        return _Choice(share)
-    wanted = min(len(present), math.ceil(share * len(present)))
-    order = np.argsort(mix64(np.arange(len(present), dtype=np.uint64)))
-    return _Choice(share * len(present) / wanted, frozenset(present[i] for i in order[:wanted]))
-
-
-def _chosen_rows(
-    table: TableFiles, choice: _Choice, user: str, columns: list[str], totals: Totals, on_file: OnFile | None
+def chosen_rows(
+    table: TableFiles, choice: Choice, user: str, columns: list[str], totals: Totals, on_file: OnFile | None
 ) -> Iterator[pa.Table]:
     """Rows of the chosen users, file by file; heavy columns are decoded only where a chosen user is."""
     per_row = max(1, total_raw_bytes(totals) // max(1, totals.rows))
@@ -308,7 +230,7 @@ def _chosen_rows(
 
 
 def _file_rows(
-    table: TableFiles, file: DataFile, choice: _Choice, user: str, columns: list[str], batch_rows: int
+    table: TableFiles, file: DataFile, choice: Choice, user: str, columns: list[str], batch_rows: int
 ) -> Iterator[pa.Table]:
     filesystem, path = table.resolve(file.path)
     with filesystem.open_input_file(path) as source:

@@ -18,6 +18,9 @@ def known_totals(measured: Measured) -> KnownTotals:
     anchor = requests if requests is not None else flat
     if anchor is None:
         raise InputError("the tables hold no log", expected="a requests and an impressions table, or a logs table")
-    elements = {f.name: element_count(f.type, anchor.columns[f.name]) for f in anchor.arrow_schema if is_list(f.type)}
+    # Of lists that are made of events nothing tells the elements: they are counted by requests.
+    events = [measured.totals[t.name].columns for t in measured.tables if t.role == TableRole.EVENTS.value]
+    lists = [f for f in anchor.arrow_schema if is_list(f.type) and not any(f.name in columns for columns in events)]
+    elements = {f.name: element_count(f.type, anchor.columns[f.name]) for f in lists}
     rows = impressions.rows if impressions is not None else anchor.rows
     return KnownTotals(rows, requests.rows if requests is not None else None, elements, requests is not None)

@@ -17,8 +17,9 @@ from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import BaselineLayout
 from dedup_storage.report.estimate.grain_plan import GrainPlan, Plans, stored_tokens
 from dedup_storage.report.estimate.histories import History, days, histories, user_time_order
-from dedup_storage.report.estimate.intervals import Floats, Interval, ratio_interval
+from dedup_storage.report.estimate.intervals import Floats, ratio_interval
 from dedup_storage.report.estimate.layouts import KnownTotals, LayoutEstimate, known_lengths
+from dedup_storage.report.estimate.ranges import as_range, columns_range
 from dedup_storage.report.estimate.verdict import verdict
 from dedup_storage.report.model import Range, UserGrain
 from dedup_storage.windows import Lists, Windows, match
@@ -100,7 +101,10 @@ class _Group:
         monthly, daily = self._by_period(lists, dates)
         slides = _slides(lists, windows, stored)
         ratio = self._ratio(lists.lengths, stored)
-        stored_split, stored_user = (self._stored(layouts, w) for w in (BaselineLayout.SPLIT, BaselineLayout.USER))
+        names = tuple(self.history.lists.columns)
+        stored_split, stored_user = (
+            columns_range(layouts, which, names) for which in (BaselineLayout.SPLIT, BaselineLayout.USER)
+        )
         decoded_split = self._total(self._bytes(lists.lengths, filled))
         decoded_user = self._total(self._bytes(stored, windows.runs * filled, windows=True))
         no_windows = self._ratio(windows.kept.astype(np.int64), filled)
@@ -167,15 +171,6 @@ class _Group:
             total += 0 if windows and name in self.plan.events else _OFFSET_BYTES
         return total + _RUN_BYTES * runs * windows
 
-    def _stored(self, layouts: Mapping[BaselineLayout, LayoutEstimate], layout: BaselineLayout) -> Range | None:
-        """Stored bytes of the group's columns: the sum of the columns' intervals, on the safe side."""
-        if layout not in layouts:
-            return None
-        columns = layouts[layout].columns
-        names = [n for n in self.history.lists.columns if n in columns]
-        value, low, high = (sum(getattr(columns[n], end) for n in names) for end in ("value", "low", "high"))
-        return Range(value=value, low=low, high=high)
-
     def _sums(self, of_lists: Int64 | Floats) -> Floats:
         """Sums over each user's requests. (requests,) -> (users,) float64."""
         lists = self.history.lists
@@ -186,10 +181,10 @@ class _Group:
         return min(1.0, self.draw.share * measured)
 
     def _interval(self, x: Floats, y: Floats, known: float) -> Range:
-        made: Interval = ratio_interval(
-            float(y.sum()), x, y, known, share=self._share(), confidence=self.confidence, model_error=0.0
+        share, confidence = self._share(), self.confidence
+        return as_range(
+            ratio_interval(float(y.sum()), x, y, known, share=share, confidence=confidence, model_error=0.0)
         )
-        return Range(value=made.value, low=made.low, high=made.high)
 
     def _total(self, of_lists: Int64 | Floats) -> Range:
         """The whole log's total of what was measured on each list."""

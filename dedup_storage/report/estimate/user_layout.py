@@ -1,6 +1,6 @@
 """The tables that the user grain would lay a draw into: request rows with windows, and each event of a user once.
 
-No dataset has this layout yet: it is written to nowhere and counted, as the baselines are.
+They are written to nowhere and counted, as all baselines are.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dedup_storage.errors import InputError
@@ -24,15 +24,24 @@ class Measured:
         tables: Its tables.
         totals: Table name -> sums over footers.
         pages: Table name -> column -> page facts.
+        runs: Columns of requests that hold where their lists stand in their users' lists.
     """
 
     schema: LogSchema
     tables: tuple[TableFiles, ...]
     totals: Mapping[str, Totals]
     pages: Mapping[str, Mapping[str, ColumnPages]]
+    runs: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, schema: LogSchema, tables: tuple[TableFiles, ...], on_file: OnFile | None = None) -> Measured:
+    def read(
+        cls,
+        schema: LogSchema,
+        tables: tuple[TableFiles, ...],
+        on_file: OnFile | None = None,
+        *,
+        runs: Iterable[str] = (),
+    ) -> Measured:
         """Read all footers and the pages of a few files.
 
         Raises:
@@ -44,7 +53,22 @@ class Measured:
             names = ", ".join(t.name for t in tables)
             raise InputError(f"there are no rows in {names}", expected="at least one row to report on")
         pages = {t.name: read_pages(t.files, resolve=t.resolve) for t in tables}
-        return cls(schema, tables, totals, pages)
+        return cls(schema, tables, totals, pages, frozenset(runs))
+
+    def history_columns(self, table: TableFiles) -> frozenset[str]:
+        """Columns of a table that the log's histories take: their lists; in layout ``user`` runs, and all of events."""
+        names = frozenset(self.totals[table.name].columns)
+        if table.role == TableRole.EVENTS.value:
+            return names
+        return names & {*self.schema.sequence_columns, *self.runs}
+
+    def history_bytes(self) -> int:
+        """Stored bytes of these."""
+        return sum(
+            self.totals[table.name].columns[name].stored_bytes
+            for table in self.tables
+            for name in self.history_columns(table)
+        )
 
     def of_role(self, role: TableRole) -> Totals | None:
         """Sums over the footers of the table of a role; ``None`` where there is none."""

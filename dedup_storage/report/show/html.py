@@ -11,7 +11,7 @@ from dedup_storage.report.model import Report
 from dedup_storage.report.show.cells import times
 from dedup_storage.report.show.plots import plots
 from dedup_storage.report.show.text import LEFT_HEADINGS, headline, titled_tables
-from dedup_storage.report.show.user_grain import GRAIN_TITLE, verdicts
+from dedup_storage.report.show.user_grain import grain_title, verdicts
 from dedup_storage.words import human_bytes
 
 __all__ = ["html", "render"]
@@ -28,7 +28,7 @@ def html(report: Report) -> str:
             "plots": plots(report),
             "tables": list(titled_tables(report)),
             "left": LEFT_HEADINGS,
-            "grain_title": GRAIN_TITLE,
+            "grain_title": grain_title(report.layout),
             "verdicts": verdicts(report.user_grain),
         },
     )
@@ -57,5 +57,6 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
             tiles.append((f"sequences {label}", about + times(by_layout[layout].sequence_ratio)))
     if "floor" in by_layout and by_layout["floor"].sequence_ratio:
         tiles.append(("sequences, times the floor", times(1 / (by_layout["floor"].sequence_ratio or 1))))
+    tiles += [(f"smaller than a list a request ({g.group})", times(g.ratio)) for g in report.user_lists if g.ratio]
     tiles += [(f"tokens for each event of a user ({g.group})", times(g.ratio.value)) for g in report.user_grain]
     return tiles

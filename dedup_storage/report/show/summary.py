@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rich.table import Table as RichTable
 
+from dedup_storage.layout import TableRole
 from dedup_storage.report.parquet.footers import OnFile
 from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles, read_totals
 from dedup_storage.words import human_bytes
@@ -69,16 +70,20 @@ def summarize(dataset: DatasetFiles, flat: TableFiles, *, on_file: OnFile | None
     """
     flat_totals = read_totals(flat, on_file)
     totals = {table.name: read_totals(table, on_file) for table in dataset.tables}
-    stored: dict[str, int] = {}
-    for part in totals.values():
-        for name, column in part.columns.items():
-            stored[name] = stored.get(name, 0) + column.stored_bytes
     sequences = set(dataset.spec.schema_.sequence_columns)
+    stored: dict[str, int] = {}
+    for table in dataset.tables:
+        for name, column in totals[table.name].columns.items():
+            # Users and positions of events are no columns of the log: they belong to its lists.
+            shown = name if table.role != TableRole.EVENTS.value or name in sequences else f"{table.name}.{name}"
+            stored[shown] = stored.get(shown, 0) + column.stored_bytes
+    histories = sequences | {group.runs_column for group in dataset.spec.events}
+    events = {group.table for group in dataset.spec.events}
     names = list(dict.fromkeys([*flat_totals.columns, *stored]))
     savings = [
         ColumnSaving(
             name,
-            name in sequences,
+            name in histories or name.split(".")[0] in events,
             flat_totals.columns[name].stored_bytes if name in flat_totals.columns else 0,
             stored.get(name, 0),
         )

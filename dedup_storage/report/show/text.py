@@ -10,7 +10,8 @@ from rich.text import Text
 
 from dedup_storage.report.model import Baseline, ColumnReport, Report
 from dedup_storage.report.show.cells import span, times
-from dedup_storage.report.show.user_grain import GRAIN_TITLE, grain_rows, verdicts
+from dedup_storage.report.show.user_grain import grain_rows, grain_title, verdicts
+from dedup_storage.report.show.user_lists import LISTS_TITLE, list_rows
 from dedup_storage.words import human_bytes
 
 __all__ = ["LEFT_HEADINGS", "column_rows", "headline", "markdown", "terminal", "titled_tables"]
@@ -33,6 +34,10 @@ def headline(report: Report) -> str:
     if largest is not None and largest.sequence_ratio is not None and largest.sequence_ratio > 1:
         about = "about " if largest.rough else ""
         text += f"; its sequence columns would need {about}{times(largest.sequence_ratio)} as much {largest.title}"
+    once = sum(g.stored_bytes for g in report.user_lists)
+    lists = [g.request_lists.value for g in report.user_lists if g.request_lists is not None]
+    if once and lists:
+        text += f"; a list for each request would take {times(sum(lists) / once)} what its users' lists take"
     return text + "."
 
 
@@ -92,8 +97,11 @@ def titled_tables(report: Report) -> Iterable[tuple[str, Sequence[str], list[tup
     yield "Tables", ("table", "files", "rows", "columns", "footers and indexes", "delete files"), rows
     if report.baselines:
         yield "The same rows stored otherwise", _BASELINE_HEADINGS, [_stored_row(report), *baseline_rows(report)]
+    if report.user_lists:
+        yield LISTS_TITLE, ("sequence group", *(g.group for g in report.user_lists)), list_rows(report.user_lists)
     if report.user_grain:
-        yield GRAIN_TITLE, ("sequence group", *(g.group for g in report.user_grain)), grain_rows(report.user_grain)
+        title = grain_title(report.layout)
+        yield title, ("sequence group", *(g.group for g in report.user_grain)), grain_rows(report.user_grain)
     for name, parts in (("bucket", report.buckets), ("event date", report.dates)):
         if len(parts) > 1:
             largest = sorted(parts, key=lambda p: -p.stored_bytes)[:8]

@@ -7,14 +7,25 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from dedup_storage.layout import Layout
 from dedup_storage.report.model import Range, UserGrain
 from dedup_storage.report.show.cells import span, times
 
-__all__ = ["GRAIN_TITLE", "grain_rows", "grain_text", "verdicts"]
+__all__ = ["grain_rows", "grain_text", "grain_title", "verdicts"]
 
-GRAIN_TITLE = "The user grain: every event of a user once (an estimate; written with --layout user)"
 _DIRECTIONS = {False: "at the end", True: "at the front", None: "either end"}
 _Cell = Callable[[UserGrain], str]
+
+
+def grain_title(layout: str | None = None) -> str:
+    """Title of the table.
+
+    Args:
+        layout: Of the dataset that is reported on, where there is one.
+    """
+    if layout == Layout.USER:
+        return "The user grain: every event of a user once (estimated from the lists alone, as for any log)"
+    return "The user grain: every event of a user once (an estimate; written with --layout user)"
 
 
 def grain_rows(groups: Sequence[UserGrain]) -> list[tuple[str, ...]]:
@@ -31,7 +42,7 @@ def grain_text(groups: Sequence[UserGrain]) -> list[Text | Table]:
     """Table and sentences for a terminal; nothing without groups."""
     if not groups:
         return []
-    table = Table(title=GRAIN_TITLE, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=grain_title(), title_justify="left", box=None, pad_edge=False)
     table.add_column("sequence group", overflow="fold")
     for group in groups:
         table.add_column(Text(group.group), justify="right", overflow="fold")

@@ -7,11 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
+from dedup_storage.dedup.hashing import hash_column
+from dedup_storage.dedup.mixing import mix64
 from dedup_storage.layout import TableRole
-from dedup_storage.report.draw.select import DRAW_BYTES, draw_dataset
+from dedup_storage.report.draw.dataset import draw_dataset, stored_rows
+from dedup_storage.report.draw.select import DRAW_BYTES
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.parquet.encoding import Encoding
-from dedup_storage.report.parquet.footers import OnFile
+from dedup_storage.report.parquet.footers import OnFile, Totals
 from dedup_storage.report.parquet.tables import DatasetFiles, read_totals
 from dedup_storage.report.tune.proposal import Proposal, propose
 from dedup_storage.report.tune.search import Grid, Tuner
@@ -39,18 +42,17 @@ def tune_dataset(
         InputError, SchemaError: no rows, or no sequence columns.
         StorageError: names a file that cannot be read.
     """
-    dataset.spec.require_stored_lists("tuning")
     step = on_step or (lambda _: None)
     step("Reading footers")
     totals = {t.name: read_totals(t, on_file) for t in dataset.tables}
     step("Drawing users")
-    draw = draw_dataset(dataset, totals, share=share, budget_bytes=draw_bytes)
+    drawn = _drawn(dataset, totals, share, draw_bytes)
     proposals = []
     for table in dataset.tables:
-        if table.role == TableRole.FEATURES.value:
+        if table.name not in drawn:
             continue
         tuner = Tuner(
-            draw_tables(draw, table.role, totals[table.name].rows / max(1, totals[table.name].files)),
+            drawn[table.name],
             Encoding.from_properties(table.properties),
             grid=grid or Grid(),
             tolerance=tolerance,
@@ -58,6 +60,27 @@ def tune_dataset(
         )
         proposals.append(propose(table.name, tuner, tuner.search(), properties=table.properties))
     return proposals
+
+
+def _drawn(
+    dataset: DatasetFiles, totals: dict[str, Totals], share: float | None, draw_bytes: int
+) -> dict[str, list[pa.Table]]:
+    """Rows of a draw as files of each of the log's own tables, as many rows in each as the table's files hold."""
+    own = {t.name: t for t in dataset.tables if t.role != TableRole.FEATURES.value}
+    per_file = {name: totals[name].rows / max(1, totals[name].files) for name in own}
+    if not dataset.spec.events:
+        draw = draw_dataset(dataset, totals, share=share, budget_bytes=draw_bytes)
+        return {name: draw_tables(draw, table.role, per_file[name]) for name, table in own.items()}
+    user = dataset.spec.schema_.user
+    rows = stored_rows(dataset, totals, share=share, budget_bytes=draw_bytes)
+    return {name: _files(table, user, per_file[name]) for name, table in rows.items() if name in own}
+
+
+def _files(rows: pa.Table, user: str, rows_per_file: float) -> list[pa.Table]:
+    """Stored rows of whole users as files: random groups of the users, as ``LogDraw.groups`` makes them."""
+    pieces = max(1, round(rows.num_rows / max(1.0, rows_per_file)))
+    numbers = mix64(mix64(hash_column(rows[user]))) % np.uint64(pieces)
+    return [rows.filter(pa.array(numbers == piece)) for piece in np.unique(numbers)[:_MOST_FILES]]
 
 
 def draw_tables(draw: LogDraw, role: str, rows_per_file: float) -> list[pa.Table]:
