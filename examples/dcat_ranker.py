@@ -52,6 +52,7 @@ class Run:
         step_seconds: Forward, backward and optimizer of every step.
         step_bytes: Bytes of a step's batch, in the form that the model reads.
         epoch_seconds: Of every epoch, the loader's work included.
+        processor_seconds: Processor time of every epoch, of all threads of this process: the loader's, too.
         areas: Area under the curve after every epoch.
     """
 
@@ -60,6 +61,7 @@ class Run:
     step_seconds: list[float] = field(default_factory=list)
     step_bytes: list[int] = field(default_factory=list)
     epoch_seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
     areas: list[float] = field(default_factory=list)
 
 
@@ -96,7 +98,7 @@ def train(
     for epoch in range(epochs):
         batches.set_epoch(epoch)
         model.train()
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         for batch in islice(DataLoader(batches, batch_size=None), steps):
             start = time.perf_counter()
             read = (flat_batch(batch) if expanded else batch).to(device, non_blocking=True)
@@ -109,6 +111,7 @@ def train(
             run.step_seconds.append(time.perf_counter() - start)
             run.step_bytes.append(read.num_bytes)
         run.epoch_seconds.append(time.perf_counter() - began)
+        run.processor_seconds.append(time.process_time() - busy)
         run.areas.append(_area(model, held_out, columns, length, expanded))
     return run
 
@@ -189,6 +192,7 @@ def _show(title: str, ours: Run, theirs: Run, scoring: dict[str, float]) -> dict
         "step, seconds": [statistics.median(r.step_seconds) for r in (theirs, ours)],
         "batch of a step": [statistics.fmean(r.step_bytes) for r in (theirs, ours)],
         "epoch with the loader, seconds": [statistics.median(r.epoch_seconds) for r in (theirs, ours)],
+        "the same, processor seconds": [statistics.median(r.processor_seconds) for r in (theirs, ours)],
         "scoring users that are known, seconds": [scoring["expanded_score_seconds"], scoring["score_seconds"]],
         "keys and values for scoring": [scoring["expanded_score_bytes"], scoring["score_bytes"]],
     }
@@ -258,6 +262,7 @@ def example(
         "areas": ours.areas,
         "ranks": ranks,
         "seconds": ours.epoch_seconds,
+        "processor_seconds": ours.processor_seconds,
     }
     if ranks == 1:
         with job.step("Training expanded"):
@@ -265,7 +270,8 @@ def example(
         scoring = _score(ours.model, held_out, columns, length)  # type: ignore[arg-type]
         title = f"DCAT ranker on {name}, {columns.history} up to {length}, {device.type}"
         summary |= _show(title, ours, theirs, scoring)
-        summary["expanded_losses"] = theirs.losses
+        summary["expanded_losses"], summary["expanded_seconds"] = theirs.losses, theirs.epoch_seconds
+        summary["expanded_areas"], summary["expanded_processor_seconds"] = theirs.areas, theirs.processor_seconds
     elif dist.get_rank() == 0:
         stdout.print(
             f"{len(ours.losses)} steps on {ranks} ranks, last loss {ours.losses[-1]:.4f}, {ours.areas[-1]:.4f}"

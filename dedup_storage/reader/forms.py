@@ -109,7 +109,9 @@ def keyed_jagged(
         from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
     except ImportError:
         raise MissingDependencyError("to_kjt needs torchrec", fix="Install torchrec.") from None
-    rows = dict(buckets) if isinstance(buckets, Mapping) else {} if buckets is None else dict.fromkeys(present, buckets)
+    rows: dict[str, int] = {}
+    if buckets is not None:
+        rows = dict(buckets) if isinstance(buckets, Mapping) else dict.fromkeys(present, buckets)
     names = list(columns) if columns is not None else [n for n, c in present.items() if _holds_ids(c, n in rows)]
     for name in (*names, *rows):
         if name not in present:
