@@ -49,6 +49,8 @@ SPEC_PROPERTY = PROPERTY_PREFIX + "dataset"
 ROLE_PROPERTY = PROPERTY_PREFIX + "role"
 # Columns and types that a feature group's table was created with.
 COLUMNS_PROPERTY = PROPERTY_PREFIX + "columns"
+# Of a dataset's own tables: a digest of the description that they were created for.
+MADE_FOR_PROPERTY = PROPERTY_PREFIX + "made-for"
 # Columns that feature groups were ever promoted to, comma-separated; a version's groups say which of them count.
 PROMOTED_PROPERTY = PROPERTY_PREFIX + "promoted-columns"
 # Snapshot fact, and property of a table whose snapshots were expired: the definition of the feature group it holds.

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
+from hashlib import sha256
 
-from dedup_storage.layout import COLUMNS_PROPERTY, ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole, TableSpec
+from dedup_storage.layout import (
+    COLUMNS_PROPERTY,
+    MADE_FOR_PROPERTY,
+    ROLE_PROPERTY,
+    SPEC_PROPERTY,
+    DatasetSpec,
+    TableRole,
+    TableSpec,
+)
 
-__all__ = ["describing_properties", "encoding_properties", "feature_lists", "sequence_properties"]
+__all__ = ["describing_properties", "encoding_properties", "feature_lists", "made_for", "sequence_properties"]
 
 SEQUENCE_PAGE_BYTES = 8 * 1024**2
 
@@ -39,6 +49,16 @@ def encoding_properties(
     return properties
 
 
+def made_for(spec: DatasetSpec, columns: Mapping[str, str]) -> str:
+    """A short text that differs between datasets whose own tables differ.
+
+    Args:
+        spec: The dataset.
+        columns: Column -> Spark DDL type.
+    """
+    return sha256(json.dumps([spec.to_json(), sorted(columns.items())]).encode()).hexdigest()[:16]
+
+
 def describing_properties(spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str]) -> dict[str, str]:
     """Table properties by which tables say what they are; the anchor describes the dataset.
 
@@ -48,6 +68,8 @@ def describing_properties(spec: DatasetSpec, table: TableSpec, columns: Mapping[
         columns: Column -> Spark DDL type.
     """
     properties = {ROLE_PROPERTY: table.role.value}
+    if table.name in {own.name for own in spec.tables}:
+        properties[MADE_FOR_PROPERTY] = made_for(spec, columns)
     if table.name == spec.anchor.name:
         properties[SPEC_PROPERTY] = spec.to_json()
     if table.role is TableRole.FEATURES:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["forget_user"]
 
-_LEFT_BY_RUNS = "Files that no version names were left by killed runs: maintain removes them after their safe age."
-
 
 @job
 def forget_user(
@@ -59,10 +57,9 @@ def forget_user(
                 proof = target.verify_erasure(verify, named)
             job.done(f"Looked for erased users in {dataset}", proof)
             if proof.finding is not None:
-                back = any(table.versions for table in proof.tables)
                 raise StorageError(
                     f"it is not proved that the users of the receipt are gone from {dataset}: {proof.finding}",
-                    fix="Erase them again, under a new run id." if back else _LEFT_BY_RUNS,
+                    fix=proof.remedy,
                 )
             return
         with job.step(f"Forgetting users of {dataset}", target.spark):
@@ -70,9 +67,11 @@ def forget_user(
     done = "Would forget" if dry_run else "Already forgot" if summary.already_done else "Forgot"
     job.done(f"{done} users of {dataset}", summary)
     if summary.clean is False:
+        from dedup_storage.dataset.upkeep.verify import LEFT_BY_RUNS
+
         raise StorageError(
             f"the scan still found {_left(summary)}",
-            fix=f"{_LEFT_BY_RUNS} Then run this job again with the same run id.",
+            fix=f"{LEFT_BY_RUNS} Then run this job again with the same run id.",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,10 +113,17 @@ def rollback(
     """Publish an earlier version's content as the newest version."""
     if dry_run:
         metadata = job.metadata(dataset)
+        from dedup_storage.lake.publishing import require_same
+        from dedup_storage.lake.requests import Request
+
         restored = metadata.info(metadata.resolve(version))
+        # A version that is decided is completed first.
+        coming = metadata.following if metadata.pending is None else metadata.pending + 1
+        done = None if run_id is None else require_same(metadata, Request.of("rollback", version=version).text, run_id)
         columns = list(metadata.spec_of(version).source_columns)
-        found = {"dataset": dataset, "version": metadata.following, "restores": version, "columns": columns}
-        job.done(f"Would roll {dataset} back to version {version}", {**found, "rows": dict(restored.rows)})
+        found = {"dataset": dataset, "version": done or coming, "restores": version, "columns": columns}
+        would = f"Would roll {dataset} back to" if done is None else f"Rolled {dataset} back before, by this run, to"
+        job.done(f"{would} version {version}", {**found, "rows": dict(restored.rows)})
         return
     with job.dataset(dataset) as opened, job.step(f"Rolling {dataset} back", opened.spark):
         summary = opened.rollback(version, run_id=run_id)
@@ -168,11 +176,15 @@ def abandon(
     """Give up a decided version that cannot be completed, or what a stopped run left. Readers are not affected."""
     if (version is None) == (run_id is None):
         raise UsageError("name a version or --run-id, one of them", fix="See them with: dedup-storage versions status.")
+    staged: Iterable[str] = ()
     if version is not None:
         from dedup_storage.lake.publishing import require_pending
 
         # Told before Spark starts.
-        require_pending(job.metadata(dataset), version)
+        metadata = job.metadata(dataset)
+        require_pending(metadata, version)
+        members = metadata.members(version)
+        staged = members.staged if members is not None else ()
     if dry_run:
         from dedup_storage.lake.branch import branch_name
         from dedup_storage.lake.catalogs import open_admin
@@ -181,6 +193,7 @@ def abandon(
         runs = [run for run in found.runs if run_id in (run.run_id, branch_name(run.run_id))]
         pending = found.pending if found.pending is not None and found.pending.version == version else None
         tables = {t for run in runs for t in run.tables} | {m.table for m in (pending.members if pending else ())}
+        tables |= set(staged)
         if run_id is not None and not runs:
             raise _nothing_left(dataset, run_id)
         named = {"version": version} if run_id is None else {"run_id": run_id}

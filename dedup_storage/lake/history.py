@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import DatasetNotFoundError, VersionNotFoundError, known_names
+from dedup_storage.errors import DatasetExistsError, DatasetNotFoundError, VersionNotFoundError, known_names
 from dedup_storage.lake.cells import Cell
 from dedup_storage.lake.members import Members
 from dedup_storage.lake.stored_users import StoredUsers
@@ -26,6 +26,7 @@ __all__ = [
     "FileShare",
     "Totals",
     "VersionInfo",
+    "left_over",
     "no_dataset",
     "version_expired",
 ]
@@ -52,6 +53,14 @@ def no_dataset(
         expected=known_names(dataset, others) if others else None,
         got=None if others else "a warehouse without datasets",
         fix=way_out or "Name other settings with --config, or create it with: dedup-storage write.",
+    )
+
+
+def left_over(dataset: str, table: str) -> DatasetExistsError:
+    """The error for a table with rows under the name of a dataset that is not there."""
+    return DatasetExistsError(
+        f"there is no dataset {dataset}, and under its name lies a table {table} of one, with rows",
+        fix="Choose another name, or drop the table if nobody needs it.",
     )
 
 

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
 
 from dedup_storage.spark.errors import JAVA_ERRORS
 
 __all__ = ["Seen", "StoredRows", "count_present"]
+
+_TEXT = "_dedup_text"
+# What Delta puts behind a greatest value that it cut.
+_MARKS = "[\\u007f\\x{10ffff}]+$"
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,32 @@ class StoredRows:
         """Those of the users, as texts, that have rows in files or below folders; torn files are passed over."""
         found = self._theirs(self._rows(*places, torn=True).select(self._user))
         return found.select(F.col(self._user).cast("string").alias("user"))
+
+    def count_bounds(self, bounds: DataFrame, length: int, *places: str) -> int:
+        """How many least and greatest values that metadata keeps of files tell of the users.
+
+        A long text is cut there. Cut, it tells of a user unless another one who is in the files begins in the same way.
+
+        Args:
+            bounds: The values as texts, one column.
+            length: So many characters are kept of a text; behind them stand at most marks of a greatest value.
+            places: Files, or folders below which they lie.
+        """
+        (bound,) = bounds.columns
+        texts = self._users.select(F.col(self._user).cast("string").alias(_TEXT))
+        whole = bounds.join(F.broadcast(texts), F.col(bound) == F.col(_TEXT), "left_semi").count()
+        if not isinstance(self._users.schema[self._user].dataType, StringType):
+            return whole
+        begun = F.substring(_TEXT, 1, length).alias(_TEXT)
+        long = texts.filter(F.length(_TEXT) > length).select(begun).distinct()
+        cut = bounds.select(F.regexp_replace(bound, _MARKS, "").alias(_TEXT)).filter(F.length(_TEXT) == length)
+        cut = cut.join(F.broadcast(long), _TEXT, "left_semi")
+        if cut.isEmpty():
+            return whole
+        others = self._rows(*places, torn=True).join(F.broadcast(self._users), self._user, "left_anti")
+        others = others.select(F.col(self._user).alias(_TEXT)).select(begun)
+        others = others.join(F.broadcast(cut.distinct()), _TEXT, "left_semi").distinct()
+        return whole + cut.join(F.broadcast(others), _TEXT, "left_anti").count()
 
     def holding(self, *places: str) -> set[str]:
         """Names of those of the files that hold rows of the users.

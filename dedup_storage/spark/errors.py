@@ -56,6 +56,8 @@ _STORAGE = re.compile(
     r"|org\.apache\.iceberg\.(?:jdbc\.Unchecked\w+|exceptions\.(?:NotFound|NotAuthorized|Forbidden|REST|RuntimeIO"
     r"|ServiceFailure|ServiceUnavailable)Exception)"
 )
+# Iceberg's word for a table whose files others may name; the class of the error is that of conflicts.
+_KEPT_FILES = "GC is disabled"
 _TORN = ("is not a parquet file", "not a parquet file", "cannot read footer", "could not read footer", "malformed")
 
 
@@ -90,10 +92,15 @@ def is_conflict(error: BaseException) -> bool:
     """Whether another commit came before a commit, or changed what it rests on; not where nobody can tell."""
     if isinstance(error, ConflictError):
         return True
-    if commit_unknown(error):
+    if commit_unknown(error) or _keeps_files(error):
         return False
     names = [name for name, _ in _chain(error)]
     return bool(_CONFLICTS & java_class(error)) or any(_DELTA_CONFLICT.fullmatch(name) for name in names)
+
+
+def _keeps_files(error: BaseException) -> bool:
+    """Whether Iceberg refuses to remove files of a table, by the table's own property."""
+    return any(_KEPT_FILES in message for _, message in _chain(error))
 
 
 def commit_unknown(error: BaseException) -> bool:
@@ -132,6 +139,13 @@ def translate(error: BaseException) -> DedupStorageError:
         return UnknownCommitError(
             f"the catalog did not answer, so the commit may be there or not: {root_message(error)}",
             fix="Run the job again with the same run id: it looks, and goes on from there.",
+        )
+    if _keeps_files(error):
+        return StorageError(
+            "a table's files may not be removed: its property gc.enabled is false, as another tool set it",
+            got=root_message(error),
+            fix="See that no other table names them, then ALTER TABLE … SET TBLPROPERTIES ('gc.enabled' = 'true'), and "
+            "run the job again with the same run id.",
         )
     if is_conflict(error):
         return ConflictError(f"another writer was faster: {root_message(error)}", fix="Run the job again.")

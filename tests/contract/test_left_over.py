@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
-from dedup_storage.dataset.backfill import Affected, Change
+from dedup_storage.config import Settings
+from dedup_storage.dataset.backfill import Affected, Change, Strategy
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.errors import VersionNotFoundError
+from dedup_storage.errors import DatasetExistsError, UsageError, VersionNotFoundError
+from dedup_storage.lake.catalogs import open_admin
+from dedup_storage.lake.runs import Run, new_attempt
 from dedup_storage.lake.upkeep import Policy
+from dedup_storage.sources.raw import RawLog
 from tests.contract.conftest import MakeLog
 from tests.contract.test_publication import Killed, kill
-from tests.spark.helpers import day, frame, same_rows
+from tests.spark.helpers import FLAT_TYPES, day, flat_schema, frame, same_rows
 
 pytestmark = pytest.mark.crash
 
@@ -36,6 +42,31 @@ def stored(ds: Dataset, table: str) -> list[Path]:
 
 def with_length(ds: Dataset) -> DataFrame:
     return ds.logs(features=()).selectExpr("*", "size(hist) AS length")
+
+
+def test_what_a_stopped_creation_left_is_not_taken_over(
+    spark: SparkSession, lake: Settings, name: str, make_log: MakeLog, at: At
+) -> None:
+    raw = make_log([1])
+    wider = RawLog.from_frame(raw.frame.withColumn("price", F.lit(1.5)), raw.schema)
+    at("create:impressions", kill)
+    with pytest.raises(Killed):
+        Dataset.create(spark, lake, name, raw.schema, raw, buckets=2)
+    ds = Dataset.create(spark, lake, name, wider.schema, wider)
+    ds.write(wider, gate=False)
+    same_rows(ds.logs(), wider.frame)
+    meta = ds.metadata()
+    files = [ds.tables.files(meta, table, snapshot) for table, snapshot in meta.snapshots(1).items()]
+    buckets = [{row["bucket"] for row in found.select("bucket").collect()} for found in files]
+    assert buckets[0] == buckets[1] > {0, 1} & buckets[0]
+    # With rows, somebody may need it.
+    if lake.format == "iceberg":
+        spark.sql(f"DROP TABLE {lake.catalog.name}.{name}.requests")
+    else:
+        rmtree(Path(lake.warehouse_uri) / name / "requests")
+    with pytest.raises(DatasetExistsError, match=r"there is no dataset .* a table impressions of one, with rows"):
+        Dataset.create(spark, lake, name, raw.schema, raw)
+    assert list((Path(lake.warehouse_uri) / name).rglob("*.parquet"))
 
 
 def test_every_version_is_whole_after_an_erasure(ds: Dataset, make_log: MakeLog) -> None:
@@ -76,6 +107,27 @@ def test_a_group_of_an_abandoned_version_is_added_after_an_erasure(ds: Dataset, 
     same_rows(ds.logs(), with_length(ds))
 
 
+def test_ids_that_begin_alike(spark: SparkSession, lake: Settings, name: str) -> None:
+    """Metadata keeps their beginnings: files of neighbours do not overlap, and what is taken out tells of nobody."""
+    ids = [f"customer-2024-0000-0000-0000-0000-{n:04}" for n in range(6)]
+
+    def log(first: int, users: list[str]) -> RawLog:
+        rows = [(u, first + n, day(1), "DK", [1], c, 0) for n, u in enumerate(users) for c in (0, 1)]
+        types = FLAT_TYPES.replace("user_id bigint", "user_id string")
+        return RawLog.from_frame(frame(spark, rows, types), flat_schema(date_grain="month", buckets=1))
+
+    raw = log(0, ids[:3])
+    ds = Dataset.create(spark, lake, name, raw.schema, raw)
+    for part in (raw, log(100, ids[3:])):
+        ds.write(part, gate=False)
+    told = ds.maintain(dry_run=True, expire=False, orphans=False).compaction
+    assert {(g.files_before, g.overlapping_files_before, g.decayed_segments) for g in told} == {(2, 0, 0)}
+    receipt = ds.forget_users([ids[1]], "gone")
+    change, some = Change(expressions={"y": "5"}), Affected(users=[ids[2]])
+    ds.backfill(change, some, strategy=Strategy.COPY_ON_WRITE, gate=False)
+    assert ds.verify_erasure(receipt, [ids[1]]).clean
+
+
 def test_rows_set_aside_by_a_version_that_was_rolled_back(spark: SparkSession, ds: Dataset) -> None:
     """The table keeps them for that version; the next one that sets rows aside has its own alone."""
     unknown = [(1, 700 + n, n, 1, day(9)) for n in range(4)]
@@ -107,6 +159,46 @@ def test_parts_of_a_stopped_run_are_given_up_as_they_are_called(ds: Dataset, at:
     assert ds.publication.status().runs == ()
     assert ds.publication.abandon_run("b") == ()
     assert ds.forget_users([0]).clean
+
+
+def test_what_a_stopped_write_staged_goes_with_maintenance(ds: Dataset, make_log: MakeLog, at: At) -> None:
+    # As a process that is killed leaves it: no handler takes anything back.
+    run = Run(run_id="w", job="write", attempt=new_attempt("w"), base=1)
+    for table in ds.spec.tables:
+        rows = ds.tables.read(ds.name, table.name, ds.metadata().snapshots(1)[table.name])
+        ds.tables.stage(ds.spec, table, rows, run)
+    with pytest.raises(UsageError, match=r"were stopped there: w .rows in impressions, requests"):
+        ds.forget_users([0])
+    steps = {"compact": False, "orphans": False}
+    assert ds.maintain(**steps).abandoned_branches == ()
+    given_up = ds.maintain(policy=Policy(abandoned_days=0), **steps).abandoned_branches
+    assert sorted(name.partition(".")[0] for name in given_up) == ["impressions", "requests"]
+    assert ds.publication.status().runs == ()
+    # One that was killed just after its version was published leaves a description, which tells of users too.
+    at("publish:after-tag-requests", kill)
+    with pytest.raises(Killed):
+        ds.write(make_log([3], 200), run_id="x", gate=False)
+    assert ds.forget_users([0]).clean
+    assert list((Path(ds.settings.warehouse_uri) / ds.name).rglob("_staged/*/*.json")) == []
+    same_rows(ds.logs(), make_log([1]).frame.union(make_log([3], 200).frame).filter("user_id <> 0"))
+
+
+def test_a_pin_keeps_its_own_version_alone(ds: Dataset, at: At) -> None:
+    """Versions share the snapshots of tables that they leave alone, and a pin may be stopped half way."""
+    ds.features.add("a", LENGTH, gate=False)
+    for value in (7, 8):
+        ds.backfill(Change(expressions={"y": str(value)}), Affected(users=[1]), gate=False)
+    ds.pin(3, "paper")
+    if ds.settings.format == "iceberg":
+        at("pin:impressions", kill)
+        with pytest.raises(Killed):
+            open_admin(ds.settings).pin(ds.name, 2, "half")
+    planned = ds.maintain(policy=NEWEST, compact=False, dry_run=True)
+    done = ds.maintain(policy=NEWEST, compact=False)
+    assert (planned.expired_versions, done.expired_versions, done.kept_versions) == ((1, 2), (1, 2), (3, 4))
+    assert ds.logs(3).filter("y = 7").count() == 3
+    ds.unpin("paper")
+    assert ds.maintain(policy=NEWEST, compact=False).kept_versions == (4,)
 
 
 @pytest.mark.parametrize("table_format", ["iceberg"], indirect=True)

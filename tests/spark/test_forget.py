@@ -14,6 +14,7 @@ from dedup_storage.dataset.backfill import Affected, Change, Strategy
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.upkeep.forget_summary import content_digest
 from dedup_storage.errors import InputError, UsageError
+from dedup_storage.lake.stored_rows import StoredRows
 from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import day, flat_rows, flat_schema, frame, multiset, same_rows
 
@@ -22,6 +23,23 @@ KEPT = "user_id not in (1, 5)"
 
 def log(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
     return RawLog.from_frame(frame(spark, flat_rows(days, users=12, first_request=first_request)), flat_schema())
+
+
+def test_bounds_that_metadata_cut(spark: SparkSession, tmp_path: Path) -> None:
+    """Cut, a bound tells of a user unless another one who is in the files begins in the same way."""
+    place = str(tmp_path / "files")
+    spark.createDataFrame([("customer-2024-0001",), ("short",)], "u string").write.parquet(place)
+    told = ["customer-2024-00", "customer-2024-00\u007f", "customer-2025-00\U0010ffff", "exact", "customer-2025-0", "x"]
+    seen = spark.createDataFrame([(text,) for text in told], "bound string")
+
+    def bounds_of(*users: str) -> int:
+        frame = spark.createDataFrame([(user,) for user in users], "u string")
+        return StoredRows(spark, frame).count_bounds(seen, 16, place)
+
+    assert bounds_of("customer-2024-0002") == 0
+    assert bounds_of("customer-2025-0002") == 1
+    assert bounds_of("customer-2024-0001", "exact", "customer-2025-0") == 4
+    assert bounds_of("customer-2024-00", "shor", "customer-2025-00") == 1
 
 
 @pytest.fixture

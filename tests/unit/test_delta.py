@@ -17,7 +17,13 @@ from dedup_storage import faults
 from dedup_storage.config import load_settings
 from dedup_storage.errors import DatasetNotFoundError, UsageError, VersionNotFoundError
 from dedup_storage.lake.delta import files
-from dedup_storage.lake.delta.files import live_files, parquet_actions, replaced_files, restored_actions
+from dedup_storage.lake.delta.files import (
+    exchanged_actions,
+    live_files,
+    parquet_actions,
+    replaced_files,
+    restored_actions,
+)
 from dedup_storage.lake.delta.layout import (
     bucket_column,
     file_properties,
@@ -301,6 +307,17 @@ def test_a_restore_takes_out_and_names_again(tmp_path: Path) -> None:
     assert [a["remove"]["path"] for a in actions if "remove" in a] == old.paths[1:]
     assert [a["add"]["path"] for a in actions if "add" in a] == ["other"]
     assert (old.rows, old.where(pa.array([False, False])).rows) == (2, 0)
+
+
+def test_a_file_with_other_hidden_rows_is_another_file() -> None:
+    vector = {"storageType": "u", "pathOrInlineDv": "ab", "offset": 1, "sizeInBytes": 34, "cardinality": 2}
+    plain, marked, kept = ({"path": path, "size": 9, "partitionValues": {"d": "1"}} for path in ("a", "a", "b"))
+    marked["deletionVector"] = vector
+    found = exchanged_actions(*([json.dumps({"add": add}) for add in adds] for adds in ((plain, kept), (marked, kept))))
+    removed, added = (json.loads(action) for action in found)
+    told = {key: removed["remove"][key] for key in ("path", "partitionValues", "deletionVector")}
+    assert told == {"path": "a", "partitionValues": {"d": "1"}, "deletionVector": vector}
+    assert added == {"add": plain}
 
 
 def test_a_lake_without_the_dataset(tmp_path: Path) -> None:

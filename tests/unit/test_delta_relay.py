@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dedup_storage.lake.delta.events import fold
-from dedup_storage.lake.delta.files import live_files
+from dedup_storage.lake.delta.files import live_files, restored_actions
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.relay import FilesAnew, Relay, cut_log, log_versions, named_files, relay_table
 from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
@@ -137,6 +137,9 @@ class PlainLog:
 
     def _commits(self) -> list[Path]:
         return sorted(p for p in (self.place / "_delta_log").glob("*.json"))
+
+    def restored(self, ref: DeltaRef, target: Iterable[str]) -> list[str]:
+        return restored_actions(ref, target)
 
     def files_at(self, version: int) -> list[str]:
         live: dict[str, str] = {}

@@ -17,7 +17,10 @@ from dedup_storage.sources.named import typed_users
 from dedup_storage.spark.errors import translated
 from dedup_storage.words import counted
 
-__all__ = ["ErasureProof", "TableProof", "listed_users", "look_again", "verify_erasure"]
+__all__ = ["LEFT_BY_RUNS", "ErasureProof", "TableProof", "listed_users", "look_again", "verify_erasure"]
+
+LEFT_BY_RUNS = "Files that no version names were left by killed runs: maintain removes them after their safe age."
+_AGAIN = "Erase them again, under a new run id."
 
 
 class TableProof(BaseModel):
@@ -54,6 +57,7 @@ class ErasureProof(BaseModel):
         versions: Kept versions, all of whose files were looked into.
         clean: Whether none of the users is there.
         finding: What was found, in a sentence; ``None`` where nothing was.
+        remedy: What to do about it.
         tables: One entry for each table with the user column.
     """
 
@@ -68,6 +72,7 @@ class ErasureProof(BaseModel):
     versions: tuple[int, ...]
     clean: bool
     finding: str | None
+    remedy: str | None = None
     tables: tuple[TableProof, ...]
 
 
@@ -118,7 +123,7 @@ def look_again(handle: Handle, receipt: ForgetSummary, users: DataFrame) -> Eras
         )
         for name, left in remains.items()
     )
-    finding = _finding(meta, receipt, remains)
+    finding, remedy = _finding(meta, receipt, remains) or (None, None)
     return ErasureProof(
         dataset=handle.name,
         run_id=receipt.run_id,
@@ -129,12 +134,13 @@ def look_again(handle: Handle, receipt: ForgetSummary, users: DataFrame) -> Eras
         versions=tuple(meta.version_numbers),
         clean=finding is None,
         finding=finding,
+        remedy=remedy,
         tables=tuple(tables),
     )
 
 
-def _finding(meta: DatasetMetadata, receipt: ForgetSummary, remains: Mapping[str, Remains]) -> str | None:
-    """The worst that was found, in a sentence without an id."""
+def _finding(meta: DatasetMetadata, receipt: ForgetSummary, remains: Mapping[str, Remains]) -> tuple[str, str] | None:
+    """The worst that was found, in a sentence without an id, and what to do about it."""
     rows: dict[int, int] = {}
     for left in remains.values():
         for version, count in left.versions.items():
@@ -143,27 +149,30 @@ def _finding(meta: DatasetMetadata, receipt: ForgetSummary, remains: Mapping[str
     covered = [version for version in rows if version <= receipt.version]
     if covered:
         count = rows[min(covered)]
-        return f"version {min(covered)}, which was erased from, has {counted(count, 'row')} of the users, in {tables}"
+        what = f"version {min(covered)}, which was erased from, has {counted(count, 'row')} of the users, in {tables}"
+        return what, _AGAIN
     if rows:
         info = meta.info(min(rows))
-        return (
+        what = (
             f"{counted(rows[info.version], 'row')} of the users came back with version {info.version}, by a later "
             f"{info.job} (run {info.run_id}), in {tables}"
         )
+        return what, _AGAIN
     sampled = [n for n, left in remains.items() if left.rows and meta.role(n) == TableRole.SAMPLE]
     if sampled:
-        return f"stored samples name some of the users, in {', '.join(sampled)}"
+        return f"stored samples name some of the users, in {', '.join(sampled)}", _AGAIN
     if tables:
         count = sum(left.unnamed for left in remains.values())
-        return f"files that no version names have {counted(count, 'row')} of the users, in {tables}"
+        return f"files that no version names have {counted(count, 'row')} of the users, in {tables}", LEFT_BY_RUNS
     unreadable = {n: left.unreadable for n, left in remains.items() if left.unreadable}
     if unreadable:
         count = sum(unreadable.values())
         they = "they hold" if count > 1 else "it holds"
         told = f"{counted(count, 'file', 'is')} not whole, so that nobody knows what {they}"
-        return f"{told}, in {', '.join(unreadable)}"
+        return f"{told}, in {', '.join(unreadable)}", LEFT_BY_RUNS
     bounds = {n: left.bounds for n, left in remains.items() if left.bounds}
     if bounds:
         count = sum(bounds.values())
-        return f"{counted(count, 'entry', 'tells')} of files with the users, in the metadata of {', '.join(bounds)}"
+        what = f"{counted(count, 'entry', 'tells')} of files with the users, in the metadata of {', '.join(bounds)}"
+        return what, _AGAIN
     return None

@@ -13,7 +13,6 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.errors import StuckPublicationError
 from dedup_storage.faults import reached
-from dedup_storage.lake.delta.files import restored_actions
 from dedup_storage.lake.delta.log import TableLog
 from dedup_storage.lake.delta.metadata import MEMBERS, DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
@@ -89,7 +88,7 @@ class DeltaAbandonment:
                     log.commit([], APP, version)
                 if applied_by(ref, _UNDOING, version) is None:
                     wanted = log.files_at(before) if before is not None else []
-                    log.commit(restored_actions(ref, wanted), _UNDOING, version)
+                    log.commit(log.restored(ref, wanted), _UNDOING, version)
                 found = applied_by(ref, _UNDOING, version)
                 if found is None:
                     raise LostRaceError(f"version {version} is not undone in the log of {ref.name}")

@@ -6,7 +6,7 @@ Whoever adopts decides version 1 first. So what lies in a dataset's folder witho
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pyspark.sql import SparkSession
 
@@ -19,11 +19,12 @@ from dedup_storage.lake.delta.log import TableLog
 from dedup_storage.lake.delta.metadata import DeltaLake
 from dedup_storage.lake.delta.versions import VERSIONS_TABLE, VersionLog
 from dedup_storage.lake.folders import delete_folder, list_files
+from dedup_storage.lake.history import left_over
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.sql import listed, quoted
-from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole
+from dedup_storage.layout import MADE_FOR_PROPERTY, ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole
 
-__all__ = ["adopt_log", "clear_stopped"]
+__all__ = ["adopt_log", "clear_left", "clear_stopped"]
 
 
 def adopt_log(
@@ -116,6 +117,26 @@ def clear_stopped(lake: DeltaLake, spec: DatasetSpec) -> None:
     delete_folder(adopted, store)
     # The events last: until they are gone, this can be finished.
     delete_folder(f"{root}/{VERSIONS_TABLE}", store)
+
+
+def clear_left(lake: DeltaLake, spec: DatasetSpec, tables: Iterable[str], wanted: str) -> None:
+    """Take away tables that a stopped creation of another description left: they would be taken for this one's.
+
+    Args:
+        lake, spec: The dataset, which is not there.
+        tables: Tables in its folder.
+        wanted: What the tables are made for now.
+
+    Raises:
+        DatasetExistsError: one of them has rows.
+    """
+    for name in tables:
+        ref = lake.ref(spec.name, name)
+        if ROLE_PROPERTY not in ref.properties or ref.properties.get(MADE_FOR_PROPERTY) == wanted:
+            continue
+        if live_files(ref).paths:
+            raise left_over(spec.name, name)
+        delete_folder(ref.uri, lake.settings.catalog.properties)
 
 
 def _taken(spec: DatasetSpec, what: str) -> DatasetExistsError:

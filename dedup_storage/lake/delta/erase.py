@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.layout import bucket_column, bucket_expression
@@ -21,9 +22,12 @@ from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.folders import delete_files, is_hidden, list_files, open_folder
 from dedup_storage.lake.stored_rows import StoredRows
 from dedup_storage.lake.upkeep import Remains, remains_of
-from dedup_storage.spark.rows import buckets_of, only_row
+from dedup_storage.spark.rows import buckets_of, text_frame
 
 __all__ = ["Found", "TableEraser"]
+
+# Characters that Delta keeps of a text as a bound, unless a session says otherwise.
+_BOUND_LENGTH = 32
 
 
 @dataclass(frozen=True)
@@ -165,13 +169,39 @@ class TableEraser:
 
     def relay(self) -> Relay:
         """Write the touched files anew, where nobody sees them; how the kept versions are then made of them."""
-        made = tuple(FilesAnew(tuple(paths), tuple(self._write(paths))) for paths in self._groups.values())
+        groups = self._groups.items()
+        made = tuple(FilesAnew(tuple(paths), tuple(self._write(paths, max(named)))) for named, paths in groups)
         return Relay(self.table, self._kept, made)
 
-    def _write(self, paths: Iterable[str]) -> list[str]:
+    def _stored_rows(self, paths: Collection[str], snapshot: int) -> DataFrame:
+        """Rows of files that a kept Delta version names, by today's columns.
+
+        Raises:
+            UsageError: another tool gave a column another name since, or took it away.
+        """
+        mode = self.ref.load(snapshot).metadata().configuration.get("delta.columnMapping.mode", "none")
+        if mode == "none":
+            files = [self.ref.place(p) for p in paths]
+            return self.session.read.schema(self._schema).option("basePath", self.ref.uri).parquet(*files)
+        # There files have names of their own for columns, which only the log knows.
+        rows = self.session.read.format("delta").option("versionAsOf", str(snapshot)).load(self.ref.uri)
+        lost = [name for name in rows.columns if name not in self._schema.names]
+        if lost:
+            raise UsageError(
+                f"the column {lost[0]} of {self.spec.name}.{self.table} was renamed or dropped by another tool",
+                expected=f"the name {lost[0]}, as kept versions have it",
+                fix="Nothing was changed. Give it its name back (ALTER TABLE … RENAME COLUMN), or let those versions "
+                "expire.",
+            )
+        listed = text_frame(self.session, "_name", (p.rpartition("/")[2] for p in map(self.ref.place, paths)))
+        name = F.element_at(F.split(F.col("_metadata.file_path"), "/"), -1)
+        rows = rows.withColumn("_name", name).join(F.broadcast(listed), "_name", "left_semi")
+        kinds = {field.name: field.dataType for field in self._schema.fields}
+        return rows.select(*(c if c in rows.columns else F.lit(None).cast(k).alias(c) for c, k in kinds.items()))
+
+    def _write(self, paths: Collection[str], snapshot: int) -> list[str]:
         """New files with the rows of some, without the users; gives Delta's actions that add them."""
-        files = [self.ref.place(p) for p in paths]
-        rows = self.session.read.schema(self._schema).option("basePath", self.ref.uri).parquet(*files)
+        rows = self._stored_rows(paths, snapshot)
         user = self.spec.schema_.user
         rows = rows.join(F.broadcast(self.users), user, "left_anti").select(*self._schema.names)
         own = list(self.ref.load().metadata().partition_columns)
@@ -232,6 +262,5 @@ class TableEraser:
     def _bounded(self, entries: DataFrame, stats: Column) -> int:
         user = self.spec.schema_.user
         bounds = F.array(*(F.get_json_object(stats, f"$.{side}['{user}']") for side in ("minValues", "maxValues")))
-        told = entries.select(F.explode(bounds).alias(user)).filter(F.col(user).isNotNull())
-        texts = self.users.select(F.col(user).cast("string"))
-        return int(only_row(told.join(F.broadcast(texts), user, "left_semi").agg(F.count(F.lit(1)).alias("n")))["n"])
+        told = entries.select(F.explode(bounds).alias("bound")).filter(F.col("bound").isNotNull())
+        return self._stored.count_bounds(told, _BOUND_LENGTH, self.ref.uri)

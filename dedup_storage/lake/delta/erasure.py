@@ -53,6 +53,9 @@ class DeltaErasure:
         meta = self.lake.load(self.spec.name)
         for run_id in (self.run_id, *stopped):
             self._publisher.let_go(meta, run_id)
+        # Beside what such attempts staged, descriptions tell of least and greatest ids; of versions that are complete
+        # nobody needs them.
+        self._publisher.store(self.spec.name).forget_done(meta.decided, meta.pending)
 
     def remember(self, text: str) -> None:
         """See ``Erasure``; an event."""

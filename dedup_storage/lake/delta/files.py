@@ -25,8 +25,10 @@ from dedup_storage.schema import DateGrain
 
 __all__ = [
     "LiveFiles",
+    "exchanged_actions",
     "file_bounds",
     "live_files",
+    "marks_rows",
     "parquet_actions",
     "replaced_files",
     "restored_actions",
@@ -130,20 +132,17 @@ def file_bounds(table: pa.Table, column: str) -> tuple[pa.Array | None, pa.Array
     return low, high
 
 
-def _removal(path: str, partition: dict[str, str | None], size: int) -> str:
+def _removal(path: str, partition: Mapping[str, str | None], size: int, vector: Any = None) -> str:
     """The action that takes a file out of the table, as JSON."""
-    return json.dumps(
-        {
-            "remove": {
-                "path": path,
-                "deletionTimestamp": time.time_ns() // 1_000_000,
-                "dataChange": True,
-                "extendedFileMetadata": True,
-                "partitionValues": partition,
-                "size": size,
-            }
-        }
-    )
+    action = {
+        "path": path,
+        "deletionTimestamp": time.time_ns() // 1_000_000,
+        "dataChange": True,
+        "extendedFileMetadata": True,
+        "partitionValues": partition,
+        "size": size,
+    }
+    return json.dumps({"remove": action if vector is None else {**action, "deletionVector": vector}})
 
 
 def _texts(partition: Mapping[str, Any]) -> dict[str, str | None]:
@@ -178,8 +177,33 @@ def _inside(spec: DatasetSpec, table: pa.Table, low: str, high: str) -> pa.Array
     return mask
 
 
+def marks_rows(ref: DeltaRef) -> bool:
+    """Whether files of a table may hide rows: another tool had it keep deletion vectors."""
+    return "deletionVectors" in (ref.load().protocol().reader_features or ())
+
+
+def exchanged_actions(target: Iterable[str], now: Iterable[str]) -> list[str]:
+    """The actions that give a table the files of a version in place of those it has; one with other hidden rows is
+    another file.
+
+    Args:
+        target: The actions that add the files wanted, as JSON.
+        now: Those that add the files of the newest version.
+    """
+    wanted, have = ({_with_vector(action): action for action in actions} for actions in (target, now))
+    gone = [json.loads(action)["add"] for key, action in have.items() if key not in wanted]
+    taken = [_removal(a["path"], a.get("partitionValues", {}), a["size"], a.get("deletionVector")) for a in gone]
+    return [*taken, *(action for key, action in wanted.items() if key not in have)]
+
+
+def _with_vector(action: str) -> tuple[str, str]:
+    added = json.loads(action)["add"]
+    vector = added.get("deletionVector")
+    return str(added["path"]), "" if vector is None else json.dumps(vector, sort_keys=True)
+
+
 def restored_actions(ref: DeltaRef, target: Iterable[str]) -> list[str]:
-    """The actions that give the newest version the files of another.
+    """The actions that give the newest version the files of another; of a table that never marked rows.
 
     Args:
         ref: The table.

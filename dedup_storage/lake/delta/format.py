@@ -12,8 +12,9 @@ from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetExistsError, InputError
+from dedup_storage.faults import reached
 from dedup_storage.lake.branch import branch_name, branch_names
-from dedup_storage.lake.delta.adopt import adopt_log, clear_stopped
+from dedup_storage.lake.delta.adopt import adopt_log, clear_left, clear_stopped
 from dedup_storage.lake.delta.branch import DeltaBranch, branches_of
 from dedup_storage.lake.delta.columns import add_logged, add_promoted
 from dedup_storage.lake.delta.erasure import DeltaErasure
@@ -49,7 +50,7 @@ from dedup_storage.lake.upkeep import Policy
 from dedup_storage.lake.wholeness import Damage, StoredFiles
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain, LogSchema
-from dedup_storage.table_properties import describing_properties, feature_lists
+from dedup_storage.table_properties import describing_properties, feature_lists, made_for
 
 __all__ = ["DELTA_WRITES", "DeltaFormat", "open_format"]
 
@@ -142,9 +143,12 @@ class DeltaFormat(DeltaSamples):
                 f"the folder of dataset {spec.name} holds a table {foreign[0]} that is no Delta table",
                 fix="Choose another name.",
             )
+        if self.lake.find(spec.name) is None:
+            clear_left(self.lake, spec, others, made_for(spec, columns))
         self.lake.log(spec.name).create()
         for table in reversed(spec.tables):
             self.create_table(spec, table, columns, dictionaries=dictionaries)
+            reached(f"create:{table.name}")
 
     def drop(self, spec: DatasetSpec) -> None:
         """Remove a dataset's folder."""

@@ -6,8 +6,10 @@ committed. A run's staged data is what lies between the two: files that no versi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from dedup_storage.lake.delta.files import exchanged_actions, marks_rows, restored_actions
+from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.engine.delta import DeltaLog
 from dedup_storage.lake.publishing import LostRaceError
 from dedup_storage.spark.errors import JAVA_ERRORS, java_class, root_message
@@ -36,6 +38,17 @@ _RACES = {
 
 class TableLog(DeltaLog):
     """One table's log, whose lost races can be run again."""
+
+    def restored(self, ref: DeltaRef, target: Iterable[str]) -> list[str]:
+        """The actions that give the newest version the files of another, without the rows that another tool hid.
+
+        Args:
+            ref: The table.
+            target: The actions that add the files wanted, as JSON.
+        """
+        if marks_rows(ref):
+            return exchanged_actions(target, self.files_at(int(ref.load().version())))
+        return restored_actions(ref, target)
 
     def commit(self, actions: Sequence[str], app: str, number: int) -> None:
         """Commit actions once: a log that has the application's transaction already stays as it is.

@@ -23,7 +23,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from dedup_storage.errors import ForeignCommitError, StorageError
+from dedup_storage.errors import ForeignCommitError, StorageError, UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.delta.abandon import (
     APP,
@@ -35,7 +35,7 @@ from dedup_storage.lake.delta.abandon import (
     stuck,
 )
 from dedup_storage.lake.delta.branch import BRANCH_FACT, DeltaBranch
-from dedup_storage.lake.delta.files import live_files, replaced_files, restored_actions
+from dedup_storage.lake.delta.files import live_files, replaced_files
 from dedup_storage.lake.delta.log import TableLog
 from dedup_storage.lake.delta.metadata import DESCRIBED, HARMLESS, MEMBERS, TABLE_FACTS, DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
@@ -53,6 +53,8 @@ __all__ = ["APP", "MOVED", "DeltaPublisher"]
 
 # Fact of a version that takes in what other tools' compaction left: table -> Delta version, as JSON.
 MOVED = "moved"
+# Delta's property of a table of which no file may be taken out.
+_APPEND_ONLY = "delta.appendOnly"
 
 
 class DeltaPublisher(PublisherBase[DeltaMetadata]):
@@ -112,12 +114,34 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         if MOVED in facts:
             # What the run found when it began may lack a version that came between.
             facts[MOVED] = json.dumps(self.compacted(meta))
+        self._refuse_append_only(meta, run, facts, tables)
         reached("publish:before-claim")
         if not self.lake.log(spec.name).claim(version, facts, restored_version(meta, run)):
             raise LostRaceError(f"version {version} was decided by another run")
         reached("publish:after-claim")
         self.complete(self.lake.load(spec.name), version)
         return version
+
+    def _refuse_append_only(
+        self, meta: DeltaMetadata, run: Run, facts: Mapping[str, str], tables: Sequence[str]
+    ) -> None:
+        """Refuse to decide a version that takes files out of tables which another tool lets nobody take files out of.
+
+        Raises:
+            UsageError: names the table.
+        """
+        target = restored_version(meta, run)
+        whole = target is not None or facts.get("kind") == RELAY
+        for name in meta.snapshots(target) if target is not None else tables:
+            ref = meta.tables.get(name)
+            if ref is None or ref.properties.get(_APPEND_ONLY, "false").lower() != "true":
+                continue
+            staged = self.store(meta.spec.name).get(run.attempt, name)
+            if whole or (staged is not None and (staged.replaced is not None or staged.removed)):
+                raise UsageError(
+                    f"the table {meta.spec.name}.{name} takes appends alone: another tool set {_APPEND_ONLY}",
+                    fix="Nothing was published. Unset it (ALTER TABLE … UNSET TBLPROPERTIES), and run the job again.",
+                )
 
     def _members(self, meta: DeltaMetadata, run: Run, tables: Sequence[str]) -> Members:
         """What this attempt is to bring into which tables, all of it there.
@@ -277,7 +301,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             with retry:
                 log = self.log(dataset, ref.name)
                 if applied(ref, version) is None:
-                    log.commit(restored_actions(ref, log.files_at(target)), APP, version)
+                    log.commit(log.restored(ref, log.files_at(target)), APP, version)
                 found = applied(ref, version)
                 if found is None:
                     raise LostRaceError(f"version {version} is not in the log of {ref.name}")

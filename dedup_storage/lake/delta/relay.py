@@ -16,7 +16,7 @@ from typing import Any
 
 from dedup_storage.errors import StorageError
 from dedup_storage.faults import reached
-from dedup_storage.lake.delta.files import live_files, restored_actions
+from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.log import TableLog
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.folders import delete_files, list_files, read_text
@@ -98,7 +98,7 @@ def relay_table(
     for number, (app, transaction) in enumerate(markers):
         if applied(ref, app, transaction) is None:
             target = log.files_at(relay.snapshots[number]) if relay.snapshots else []
-            log.commit(restored_actions(ref, relay.content(target)), app, transaction)
+            log.commit(log.restored(ref, relay.content(target)), app, transaction)
         found = applied(ref, app, transaction)
         if found is None:
             raise StorageError(f"a version of {relay.table} was not made anew", fix="Run the job again.")

@@ -1,4 +1,4 @@
-"""Iceberg tables over a log that is there."""
+"""Iceberg tables over a log that is there, and what a creation that was stopped left."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import InputError
-from dedup_storage.lake.iceberg.metadata import EXPIRED_PREFIX, Lake
+from dedup_storage.lake.history import left_over
+from dedup_storage.lake.iceberg.metadata import DROPPED, EXPIRED_PREFIX, RENAMED, Lake
+from dedup_storage.lake.iceberg.tables import member_tables
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.sql import listed, literal, located, quoted
-from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, version_tag
+from dedup_storage.layout import MADE_FOR_PROPERTY, ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, version_tag
 from dedup_storage.schema import DateGrain, LogSchema
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
-__all__ = ["adopt_table", "describe_adopted", "table_partitions"]
+__all__ = ["adopt_table", "clear_left", "describe_adopted", "table_partitions"]
 
 
 def table_partitions(table: Table, place: str, schema: LogSchema) -> tuple[DateGrain, int]:
@@ -87,3 +89,28 @@ def describe_adopted(spark: SparkSession, settings: Settings, spec: DatasetSpec,
 
 def _set(spark: SparkSession, name: str, properties: Mapping[str, str]) -> None:
     spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")
+
+
+def clear_left(spark: SparkSession, lake: Lake, spec: DatasetSpec, wanted: str) -> None:
+    """Take away tables that a stopped creation of another description left: they would be taken for this one's. A
+    dataset that is there stays.
+
+    Args:
+        spark, lake: Where the tables are.
+        spec: The dataset that is to be made.
+        wanted: What its tables are made for.
+
+    Raises:
+        DatasetExistsError: one of them has rows.
+        DatasetNotFoundError: a drop or a rename of the dataset was stopped; says how to finish it.
+    """
+    if lake.find(spec.name) is not None:
+        return
+    if any(lake.half_done(spec.name, what) is not None for what in (DROPPED, RENAMED)):
+        raise lake.missing(spec.name)
+    for name, table in member_tables(lake.catalog, spec.name).items():
+        if table.properties.get(MADE_FOR_PROPERTY) == wanted:
+            continue
+        if table.metadata.snapshots:
+            raise left_over(spec.name, name)
+        spark.sql(f"DROP TABLE IF EXISTS {quoted(lake.settings.catalog.name, spec.name, name)} PURGE")

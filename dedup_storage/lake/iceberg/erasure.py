@@ -16,7 +16,7 @@ from dedup_storage.lake.folders import delete_vocabularies
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import PART, RunBranch, branch_name, commit_again, load_java
 from dedup_storage.lake.iceberg.expire import Expiry
-from dedup_storage.lake.iceberg.kept import KeptVersions, find_touched, kept_snapshots
+from dedup_storage.lake.iceberg.kept import KeptVersions, find_touched, kept_snapshots, refuse_renamed
 from dedup_storage.lake.iceberg.manifests import named_files, removed_bounds
 from dedup_storage.lake.iceberg.metadata import ERASURE_PREFIX
 from dedup_storage.lake.iceberg.rewrite import TableRewriter, Touched
@@ -87,6 +87,8 @@ class IcebergErasure:
         meta = self._metadata()
         self._run = replace(self._run, base=meta.current)
         self._rewriters = self._rewriters_of(meta)
+        for name in self._rewriters:
+            refuse_renamed(meta, name)
         self._touched = {name: find_touched(meta, name, rewriter) for name, rewriter in self._rewriters.items()}
         current, found = meta.snapshots(meta.current), {}
         for name, rewriter in self._rewriters.items():
@@ -167,7 +169,7 @@ class IcebergErasure:
             snapshots, place = kept_snapshots(table), table.location()
             named = named_files(table, snapshots)
             seen = rewriter.look(place, (path for path in named if not _below(place, path)))
-            bounds = rewriter.count_bounds(removed_bounds(table, snapshots, user))
+            bounds = rewriter.count_bounds(removed_bounds(table, snapshots, user), place)
             found[name] = remains_of(meta, name, seen, named, bounds)
         return found
 

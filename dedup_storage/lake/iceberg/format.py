@@ -17,7 +17,7 @@ from dedup_storage.lake.branch import BRANCH_PREFIX, branch_name, branch_names
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.facts import Facts
 from dedup_storage.lake.history import DatasetMetadata, version_expired
-from dedup_storage.lake.iceberg.adopt import adopt_table, describe_adopted, table_partitions
+from dedup_storage.lake.iceberg.adopt import adopt_table, clear_left, describe_adopted, table_partitions
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_or_find
 from dedup_storage.lake.iceberg.columns import add_logged, add_promoted
 from dedup_storage.lake.iceberg.complete import compacted
@@ -30,6 +30,7 @@ from dedup_storage.lake.iceberg.publish import Publisher
 from dedup_storage.lake.iceberg.references import begin_namespace
 from dedup_storage.lake.iceberg.samples import IcebergSamples
 from dedup_storage.lake.iceberg.snapshots import snapshot_summary, tags
+from dedup_storage.lake.iceberg.stage import STAGING
 from dedup_storage.lake.iceberg.status import iceberg_status
 from dedup_storage.lake.iceberg.upkeep import IcebergUpkeep
 from dedup_storage.lake.protocol import TableFormat, require_segments, taking_in
@@ -42,13 +43,13 @@ from dedup_storage.lake.upkeep import Policy
 from dedup_storage.lake.wholeness import Damage, StoredFiles
 from dedup_storage.layout import DatasetSpec, TableSpec, version_tag
 from dedup_storage.schema import DateGrain, LogSchema, check_name
-from dedup_storage.table_properties import describing_properties, encoding_properties, feature_lists
+from dedup_storage.table_properties import describing_properties, encoding_properties, feature_lists, made_for
 
 __all__ = ["TABLE_PROPERTIES", "IcebergFormat", "open_format"]
 
 TABLE_PROPERTIES = {
     "format-version": "3",
-    "write.wap.enabled": "true",
+    STAGING: "true",
     "write.object-storage.enabled": "false",
     "commit.retry.num-retries": "20",
     "commit.retry.min-wait-ms": "50",
@@ -138,8 +139,10 @@ class IcebergFormat(IcebergSamples):
     def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
         """Create a dataset's tables, anchor last, so that a half-created dataset does not exist."""
         begin_namespace(self.spark, self.settings, self.lake.catalog, spec.name)
+        clear_left(self.spark, self.lake, spec, made_for(spec, columns))
         for table in reversed(spec.tables):
             self.create_table(spec, table, columns, dictionaries=dictionaries)
+            reached(f"create:{table.name}")
 
     def drop(self, spec: DatasetSpec) -> None:
         """Remove a dataset's data tables, anchor first, so that there is no dataset from the first step on."""
@@ -195,6 +198,7 @@ class IcebergFormat(IcebergSamples):
         """
         if frame.sparkSession is self.spark:
             frame = move_to(run_session(self.spark), frame)
+        self._publisher.staging.begin(spec.name, table.name)
         frame.sparkSession.conf.set("spark.wap.id", run.attempt)
         writer = frame.select(*table.columns).writeTo(self._name(spec.name, table.name))
         for key, value in self._publisher.staging.facts(spec, table.name, run).items():
@@ -359,8 +363,8 @@ class IcebergFormat(IcebergSamples):
             raise version_expired(spec.name, version)
 
     def unpin(self, spec: DatasetSpec, version: int, label: str) -> None:
-        """Let expiry have a version again."""
-        for table in self.lake.load(spec.name).snapshots(version):
+        """Let expiry have a version again; the anchor last, so that the label is listed until it is gone."""
+        for table in reversed(self.lake.load(spec.name).snapshots(version)):
             self.untag(spec.name, table, f"pin-{version_tag(version)}-{label}")
 
     def tag(self, dataset: str, table: str, name: str, snapshot_id: int) -> None:

@@ -14,7 +14,7 @@ from pyiceberg.table import Table
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ConflictError
+from dedup_storage.errors import ConflictError, UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.branch import BRANCH_PREFIX
 from dedup_storage.lake.history import DatasetMetadata
@@ -34,7 +34,7 @@ from dedup_storage.lake.iceberg.snapshots import (
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec, TableRole
 
-__all__ = ["KeptVersions", "find_touched", "kept_snapshots"]
+__all__ = ["KeptVersions", "find_touched", "kept_snapshots", "refuse_renamed"]
 
 
 def find_touched(meta: DatasetMetadata, name: str, rewriter: TableRewriter) -> dict[int, Touched]:
@@ -46,6 +46,30 @@ def find_touched(meta: DatasetMetadata, name: str, rewriter: TableRewriter) -> d
 def kept_snapshots(table: Table) -> set[int]:
     """Snapshots of a table that versions, pins, samples, others' tags or main name."""
     return set(_kept_tags(table).values())
+
+
+def refuse_renamed(meta: DatasetMetadata, name: str) -> None:
+    """Refuse to make a table's kept snapshots anew where another tool gave a column another name since: the rows that
+    are written again would lose its values, under either name.
+
+    Raises:
+        UsageError: names the column, and the command that gives its name back.
+    """
+    table = meta.tables[name]
+    now = {field.field_id: field.name for field in table.schema().fields}
+    for snapshot_id in kept_snapshots(table):
+        snapshot = table.snapshot_by_id(snapshot_id)
+        schema = table.schemas().get(snapshot.schema_id) if snapshot and snapshot.schema_id is not None else None
+        for field in schema.fields if schema is not None else ():
+            new = now.get(field.field_id, field.name)
+            if new != field.name:
+                raise UsageError(
+                    f"the column {field.name} of {meta.spec.name}.{name} was renamed by another tool",
+                    expected=f"the name {field.name}, as kept versions have it",
+                    got=new,
+                    fix="Nothing was changed. Give it its name back: "
+                    f"ALTER TABLE {meta.spec.name}.{name} RENAME COLUMN {new} TO {field.name}.",
+                )
 
 
 def _telling(meta: DatasetMetadata, name: str) -> list[int]:

@@ -26,15 +26,15 @@ from dedup_storage.lake.history import (
     VersionInfo,
     no_dataset,
 )
-from dedup_storage.lake.iceberg.catalog import CATALOG_FILE, is_scratch, open_catalog
+from dedup_storage.lake.iceberg.catalog import CATALOG_FILE, open_catalog
 from dedup_storage.lake.iceberg.changes import changed_cells, stored_cells
 from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, is_empty, live_rows, snapshot_summary, tags
+from dedup_storage.lake.iceberg.tables import member_tables
 from dedup_storage.lake.iceberg.users import iceberg_users
 from dedup_storage.lake.members import Members
 from dedup_storage.lake.stored_users import StoredUsers, sample_records
 from dedup_storage.layout import (
     PROPERTY_PREFIX,
-    ROLE_PROPERTY,
     SPEC_PROPERTY,
     DatasetSpec,
     claim_tag,
@@ -304,8 +304,6 @@ class Lake:
 
     def find(self, dataset: str) -> IcebergMetadata | None:
         """A dataset's tables, or ``None`` when there is no such dataset."""
-        from pyiceberg.exceptions import NoSuchTableError
-
         check_name(dataset, "dataset name")
         anchor = self._anchor(dataset, SPEC_PROPERTY) if self.begun else None
         if anchor is None:
@@ -315,16 +313,7 @@ class Lake:
             # Renamed by the catalog's own means.
             spec = spec.model_copy(update={"name": dataset})
         tables = {spec.anchor.name: anchor}
-        for identifier in self.catalog.list_tables((dataset,)):
-            if identifier[-1] not in tables and not is_scratch(identifier[-1]):
-                try:
-                    table = self.catalog.load_table(identifier)
-                except NoSuchTableError:
-                    # Dropped since it was listed.
-                    continue
-                if ROLE_PROPERTY in table.properties:
-                    tables[identifier[-1]] = table
-        return IcebergMetadata(spec, tables)
+        return IcebergMetadata(spec, tables | member_tables(self.catalog, dataset, but=tables))
 
     def place_of_new(self, dataset: str, table: str) -> str | None:
         """Where a new table has to lie, ``None`` for where the catalog puts it.

@@ -30,8 +30,6 @@ from dedup_storage.spark.rows import buckets_of, text_frame
 
 __all__ = ["TableRewriter", "Touched"]
 
-STAGING = "write.wap.enabled"
-
 # Segment -> its data files that hold rows of the users, each with its deletion vector.
 Touched = Mapping[Segment, frozenset[tuple[str, str]]]
 
@@ -60,7 +58,7 @@ class TableRewriter:
         self.tables, self.settings, self.table, self.run = tables, settings, table, run
         self.spark, self.session = spark, run_session(spark)
         use_store(self.session, meta.tables[table].io.properties)
-        self._fields, self._properties = partition_fields(meta.tables[table]), meta.tables[table].properties
+        self._fields = partition_fields(meta.tables[table])
         dated = any(transform in ("identity", "month") for _, transform in self._fields)
         # Rows set aside lie in segments without dates.
         undated = meta.spec.model_copy(update={"date_grain": DateGrain.NONE})
@@ -149,13 +147,8 @@ class TableRewriter:
         there = [F.col(c) if c in rows.columns else F.lit(None).cast(self._types[c]).alias(c) for c in columns]
         rows = rows.select(*there, "_file").join(listed, F.col("_file") == F.col("_path"), "left_semi")
         rows = rows.join(F.broadcast(self.users), user, "left_anti").select(*columns)
-        table = load_java(self.spark, self.settings, self.dataset, self.table)
-        if self._properties.get(STAGING) != "true":
-            # A table of a sample made by an earlier release: its rows would be appended for all to see.
-            table.set_property(STAGING, "true")
-            self._properties = {**self._properties, STAGING: "true"}
         staged = self.tables.stage(self.spec, self._spec_of_table, move_to(run_session(self.session), rows), self.run)
-        table.refresh()
+        table = load_java(self.spark, self.settings, self.dataset, self.table)
         by_segment: dict[Segment, list[Any]] = {segment: [] for segment in needed}
         for file in table.added_files(staged.snapshot_id):
             by_segment[_segment_of(table.partition_path(file), self._fields)].append(file)
@@ -186,14 +179,11 @@ class TableRewriter:
         """Look for the users in the Parquet files below a place, named or not, and in files elsewhere."""
         return self._stored.look(location, *outside)
 
-    def count_bounds(self, texts: Collection[str]) -> int:
-        """How many of some texts are one of the users, or as much of it as a manifest keeps."""
+    def count_bounds(self, texts: Collection[str], location: str) -> int:
+        """How many of some least and greatest values of files below a place tell of the users."""
         if not texts:
             return 0
-        user = F.col(self.spec.schema_.user).cast("string")
-        told = F.explode(F.array(user, F.substring(user, 1, BOUND_LENGTH))).alias("bound")
-        bounds = text_frame(self.session, "bound", texts)
-        return bounds.join(F.broadcast(self.users.select(told)), "bound", "left_semi").count()
+        return self._stored.count_bounds(text_frame(self.session, "bound", texts), BOUND_LENGTH, location)
 
 
 def _segment_of(path: str, fields: Sequence[tuple[str, str]]) -> Segment:

@@ -22,7 +22,10 @@ from dedup_storage.lake.publishing import version_facts
 from dedup_storage.lake.runs import Run, staged_gone
 from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, ROLE_PROPERTY, DatasetSpec, TableRole
 
-__all__ = ["Staging"]
+__all__ = ["STAGING", "Staging"]
+
+# The property of a table without which Spark appends what is to be staged.
+STAGING = "write.wap.enabled"
 
 
 class Staging:
@@ -40,6 +43,14 @@ class Staging:
     def names(self, attempt: str) -> Collection[str]:
         """Tables that an attempt of this process staged something in."""
         return self._staged.get(attempt, ())
+
+    def begin(self, dataset: str, name: str) -> None:
+        """See to it that a table keeps staged rows apart: without the property they would be appended for all to see.
+
+        Other tools may have changed it, and a table of a sample that an early release made has none.
+        """
+        if self.lake.catalog.load_table((dataset, name)).properties.get(STAGING) != "true":
+            commit_again(lambda: self._java(dataset, name).set_property(STAGING, "true"))
 
     def hold(self, spec: DatasetSpec, name: str, attempt: str) -> Snapshot:
         """Hold what an attempt staged in a table, in place of what it staged there before; gives the snapshot.
