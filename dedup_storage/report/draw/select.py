@@ -226,7 +226,7 @@ def draw_dataset(
         raise SchemaError(f"the dataset {spec.name} has no sequence columns")
     own = {t.name: total_raw_bytes(totals[t.name]) for t in dataset.tables}
     raw = own[anchor.name]
-    if spec.layout is Layout.SPLIT:
+    if spec.layout.divided:
         requests, impressions = tables[TableRole.REQUESTS.value], tables[TableRole.IMPRESSIONS.value]
         factor = totals[impressions.name].rows / totals[requests.name].rows
         raw = round(own[requests.name] * max(1.0, factor)) + own[impressions.name]
