@@ -118,7 +118,8 @@ class DatasetSpec(BaseModel):
             an event time. Present at every date grain: it costs next to nothing and lets days be replaced and read.
         position_column: The candidate's ordinal; assigned at write unless the source has it.
         adopted: The log lies as it was found, not in segments.
-        events: Layout ``user``: the lists of which each event is stored once. None in other layouts.
+        events: Layout ``user``: the lists of which each event is stored once; none where no list is a window. None in
+            other layouts.
         format_version: 2 for layout ``user``, which older releases do not know; else 1.
     """
 
@@ -247,9 +248,9 @@ class DatasetSpec(BaseModel):
         """Refuse what needs each request's lists as they lie in its row.
 
         Raises:
-            UsageError: the layout is ``user``.
+            UsageError: the layout is ``user``, and lists are stored as events.
         """
-        if self.layout is Layout.USER:
+        if self.events:
             raise UsageError(
                 f"{what} is not there for layout user, which the dataset {self.name} has",
                 fix=f"Convert it: dedup-storage convert NEW_NAME --dataset {self.name} --layout split.",

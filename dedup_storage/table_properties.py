@@ -19,6 +19,9 @@ from dedup_storage.layout import (
 __all__ = ["describing_properties", "encoding_properties", "feature_lists", "made_for", "sequence_properties"]
 
 SEQUENCE_PAGE_BYTES = 8 * 1024**2
+ROW_GROUP_BYTES = 128 * 1024**2
+# Events are read by ranges of users, from the beginning of a row group.
+EVENT_ROW_GROUP_BYTES = 16 * 1024**2
 
 
 def encoding_properties(
@@ -36,11 +39,12 @@ def encoding_properties(
         dictionaries: List columns that take a dictionary.
     """
     # Of events each value is stored once, as a column of its own.
-    known = set() if table.role is TableRole.EVENTS else {*spec.schema_.sequence_columns}
+    of_events = table.role is TableRole.EVENTS
+    known = set() if of_events else {*spec.schema_.sequence_columns}
     sequences = [c for c in table.columns if c in known | {*lists}]
     properties = {
         "write.parquet.compression-codec": "zstd",
-        "write.parquet.row-group-size-bytes": str(128 * 1024**2),
+        "write.parquet.row-group-size-bytes": str(EVENT_ROW_GROUP_BYTES if of_events else ROW_GROUP_BYTES),
     }
     if sequences:
         properties |= sequence_properties({c: c in dictionaries for c in sequences})

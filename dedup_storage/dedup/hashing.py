@@ -24,6 +24,9 @@ Hashes = npt.NDArray[np.uint64]
 # The base of the window hash: odd, so that it has an inverse modulo 2**64.
 _BASE = 0xD1342543DE82EF95
 _INVERSE = pow(_BASE, -1, 2**64)
+# Parts of a log are of about one size: the powers that one took serve the next, up to 32 MB of each.
+_KEPT_POWERS: dict[int, Hashes] = {}
+_MOST_KEPT = 1 << 22
 _NULL = np.uint64(0x5BF03635F0B7A54D)
 _BITS = {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}
 
@@ -42,10 +45,17 @@ def count_distinct(hashes: Hashes) -> int:
 
 
 def powers(count: int, *, inverse: bool = False) -> Hashes:
-    """The window hash's base (or the base's inverse) to the power of 0 .. count - 1, modulo 2**64. (count,)."""
-    factors = np.full(count, np.uint64(_INVERSE if inverse else _BASE), dtype=np.uint64)
-    factors[:1] = 1
-    return np.cumprod(factors, dtype=np.uint64)
+    """The window hash's base (or its inverse) to the power of 0 .. count - 1, modulo 2**64. (count,), read-only."""
+    base = _INVERSE if inverse else _BASE
+    known = _KEPT_POWERS.get(base)
+    if known is None or len(known) < count:
+        known = np.full(max(1 << max(count - 1, 0).bit_length(), 1024), np.uint64(base), dtype=np.uint64)
+        known[:1] = 1
+        np.cumprod(known, out=known)
+        known.flags.writeable = False
+        if len(known) <= _MOST_KEPT:
+            _KEPT_POWERS[base] = known
+    return known[:count]
 
 
 class WindowHashes:
@@ -106,19 +116,25 @@ def _hash_values(array: pa.Array, bits: bool) -> Hashes:
     if pa.types.is_null(kind):
         return np.full(len(array), _NULL, dtype=np.uint64)
     if pa.types.is_boolean(kind):
-        return mix64(array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64))
+        return mix64(_filled(array.cast(pa.uint8()), 0).astype(np.uint64))
     if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
         width = pa.int32() if kind.bit_width == 32 else pa.int64()
         whole = array if pa.types.is_integer(kind) else array.view(width)
-        return mix64(whole.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64))
+        return mix64(_filled(whole, 0).astype(np.int64, copy=False).view(np.uint64))
     if pa.types.is_floating(kind):
         if bits:
             whole = array.view(_BITS[kind.bit_width])
-            return mix64(whole.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64))
+            return mix64(_filled(whole, 0).astype(np.int64, copy=False).view(np.uint64))
         # Adding zero makes the two zeros one.
-        doubles = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
+        doubles = _filled(array.cast(pa.float64()), 0.0) + 0.0
         return mix64(doubles.view(np.uint64))
     return _hash_bytes(array)
+
+
+def _filled(array: pa.Array, value: float) -> npt.NDArray[Any]:
+    """The values, one in place of nulls."""
+    whole = array.fill_null(value) if array.null_count else array
+    return np.asarray(whole.to_numpy(zero_copy_only=False))
 
 
 def _hash_bytes(array: pa.Array) -> Hashes:

@@ -28,6 +28,15 @@ def mix64(values: npt.ArrayLike) -> UInt64:
     """
     with np.errstate(over="ignore"):
         x = np.asarray(values).astype(np.uint64, copy=False) + _GOLDEN
-        x = (x ^ (x >> np.uint64(30))) * _FIRST
-        x = (x ^ (x >> np.uint64(27))) * _SECOND
-        return np.asarray(x ^ (x >> np.uint64(31)), dtype=np.uint64)
+        if not isinstance(x, np.ndarray):
+            x = np.asarray(x)
+        # In place: large arrays cost more in new memory than in arithmetic.
+        shifted = np.right_shift(x, np.uint64(30))
+        x ^= shifted
+        x *= _FIRST
+        np.right_shift(x, np.uint64(27), out=shifted)
+        x ^= shifted
+        x *= _SECOND
+        np.right_shift(x, np.uint64(31), out=shifted)
+        x ^= shifted
+        return x

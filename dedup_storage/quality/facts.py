@@ -6,7 +6,7 @@ in the same two frames, so the rules need not know the layout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -21,7 +21,7 @@ from dedup_storage.quality.model import GateFacts
 from dedup_storage.schema import Grain
 from dedup_storage.spark.types import comparable_text
 
-__all__ = ["Audited", "audited", "narrow_rows", "with_writer_facts"]
+__all__ = ["Audited", "audited", "narrow_rows", "with_derived", "with_writer_facts"]
 
 
 class Audited(NamedTuple):
@@ -38,7 +38,13 @@ class Audited(NamedTuple):
 
 @contextmanager
 def audited(
-    spec: DatasetSpec, names: Iterable[str], *, requests: DataFrame | None, impressions: DataFrame, constancy: bool
+    spec: DatasetSpec,
+    names: Iterable[str],
+    *,
+    requests: DataFrame | None,
+    impressions: DataFrame,
+    constancy: bool,
+    derived: bool = False,
 ) -> Iterator[Audited]:
     """Reduce the staged rows to what the rules read, and count, in one job; release the cache at the end.
 
@@ -51,6 +57,7 @@ def audited(
         requests: Request rows; ``None`` in flat layout.
         impressions: Impression rows, or the flat log.
         constancy: Compare the request-grain columns of the flat log's rows, whole lists included.
+        derived: ``requests`` has the derived columns in place of its lists (``with_derived``).
 
     Yields:
         ``counts`` holds request_rows, impression_rows, null_items, duplicate_impression_keys; in split layout also
@@ -62,7 +69,7 @@ def audited(
     if requests is None:
         rows = _collapse(spec, impressions, wanted, inner, constancy=constancy)
     else:
-        rows = narrow_rows(requests, spec, wanted)
+        rows = narrow_rows(requests, spec, wanted, derived=derived)
     rows = rows.persist()
     try:
         grouped = rows if requests is None else _count_per_request(spec, rows, impressions, inner)
@@ -87,22 +94,34 @@ class _Names:
         )
 
 
-def narrow_rows(frame: DataFrame, spec: DatasetSpec, names: Iterable[str]) -> DataFrame:
+def narrow_rows(frame: DataFrame, spec: DatasetSpec, names: Iterable[str], *, derived: bool = False) -> DataFrame:
     """The named columns of a staged frame, derived ones computed, and nothing else.
 
     Args:
         frame: Rows with the lists, ``requests`` or ``logs``; or ``impressions``.
         spec: The dataset.
         names: Scalar and derived columns.
+        derived: The frame has the derived columns (``with_derived``).
 
     Returns:
         As many rows, one column per name, no lists.
     """
-    derived = _derivations(spec)
-    return frame.select(*(derived[n]().alias(n) if n in derived else F.col(n) for n in dict.fromkeys(names)))
+    made = {} if derived else _derivations(spec)
+    return frame.select(*(made[n]().alias(n) if n in made else F.col(n) for n in dict.fromkeys(names)))
 
 
-def _derivations(spec: DatasetSpec) -> Mapping[str, Callable[[], Column]]:
+def with_derived(requests: DataFrame, spec: DatasetSpec) -> DataFrame:
+    """Request rows, and what rules read of their lists beside them, so that the lists can go.
+
+    Args:
+        requests: Rows with the lists.
+        spec: The dataset.
+    """
+    return requests.withColumns({name: made() for name, made in _derivations(spec, requests.columns).items()})
+
+
+def _derivations(spec: DatasetSpec, there: Collection[str] | None = None) -> Mapping[str, Callable[[], Column]]:
+    """Derived column -> how it is made, of the columns that are there."""
     columns = derived_columns(spec)
     event_time = spec.schema_.event_time
 
@@ -149,7 +168,7 @@ def _derivations(spec: DatasetSpec) -> Mapping[str, Callable[[], Column]]:
         found[name] = parallel([s.column for s in spec.schema_.sequences if s.group == group])
     found.update({name: not_later(s) for s, name in columns.not_later.items()})
     found.update({name: ordered(s) for s, name in columns.ordered.items()})
-    found.update({name: within(c) for c, name in columns.within.items()})
+    found.update({name: within(c) for c, name in columns.within.items() if there is None or c in there})
     return found
 
 

@@ -72,6 +72,7 @@ def run_gate(
     requests: DataFrame | None = None,
     impressions: DataFrame | None = None,
     logs: DataFrame | None = None,
+    derived: bool = False,
 ) -> Verdict:
     """Audit staged frames; save the verdict as JSON and the Data Docs as HTML.
 
@@ -86,6 +87,7 @@ def run_gate(
         facts: What only the writer knows.
         requests, impressions: The staged rows of split layout.
         logs: The staged rows of flat layout.
+        derived: ``requests`` has what rules read of its lists, and not the lists (``with_derived``).
 
     Returns:
         The verdict, passed or not; ``require`` raises on it.
@@ -104,7 +106,8 @@ def run_gate(
         names.append(spec.event_date_column)
     constancy = spec.layout is Layout.FLAT and facts.inconstant_requests is None
     try:
-        with audited(spec, names, requests=requests, impressions=rows, constancy=constancy) as audit:
+        staged = audited(spec, names, requests=requests, impressions=rows, constancy=constancy, derived=derived)
+        with staged as audit:
             known = with_writer_facts(audit.counts, facts)
             batches = _batches(spec, rules, audit.requests, rows, known)
             outcomes = evaluate(batches, run_name=run_id, docs=directory)

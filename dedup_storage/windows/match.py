@@ -33,6 +33,7 @@ def match(
     memory: Memory | None = None,
     rules: Rules = _PLAIN_RULES,
     part_tokens: int = _PART_TOKENS,
+    compared: bool = True,
 ) -> Windows:
     """Match lists against their users' lists.
 
@@ -48,10 +49,11 @@ def match(
         memory: Of the users, from the match before; ``None`` where there was none.
         rules: What a run costs.
         part_tokens: Tokens to match at once, which bounds the memory.
+        compared: Compare the values of what was found; without, hashes decide, and the caller compares.
     """
     stored = stored if stored is not None else Events.none(lists)
     memory = memory if memory is not None else Memory.none(lists.num_users)
-    found = list(_parts(lists, stored, memory, rules, part_tokens))
+    found = list(_parts(lists, stored, memory, rules, part_tokens, compared))
     if not found:
         nothing = np.empty(0, dtype=np.int64)
         zeros = np.zeros(1, dtype=np.int64)
@@ -74,7 +76,7 @@ def match(
 
 
 def _parts(
-    lists: Lists, stored: Events, memory: Memory, rules: Rules, part_tokens: int
+    lists: Lists, stored: Events, memory: Memory, rules: Rules, part_tokens: int, compared: bool
 ) -> Iterator[tuple[int, int, Windows]]:
     """(first user, first token, windows) of parts of whole users, or of a part of one that is too large."""
     first, carried = 0, None
@@ -92,9 +94,12 @@ def _parts(
         else:
             known, told = carried
         windows = _match(part, known, told, rules)
-        yield user, int(lists.offsets[first]), windows
         goes_on = last < len(lists.users) and lists.users[last] == user
-        carried = (events_after(known, part, windows), windows.memory) if goes_on else None
+        after = events_after(known, part, windows) if compared or goes_on else None
+        if compared and after is not None:
+            windows = windows.keeping(differing(part, windows, after))
+        yield user, int(lists.offsets[first]), windows
+        carried = (after, windows.memory) if goes_on and after is not None else None
         first = last
 
 
@@ -110,8 +115,7 @@ def _match(lists: Lists, stored: Events, memory: Memory, rules: Rules) -> Window
     for rows in np.split(order, bounds):
         if len(rows):
             rounds.match(rows)
-    windows = rounds.windows(np.diff(stored.offsets))
-    return windows.keeping(differing(lists, stored, windows))
+    return rounds.windows(np.diff(stored.offsets))
 
 
 def _hashes(of: Lists | Events) -> Hashes:

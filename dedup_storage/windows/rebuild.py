@@ -13,7 +13,7 @@ from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.windows.model import Bools, Events, Lists, Windows
 
-__all__ = ["differing", "events_after", "identical", "rebuild"]
+__all__ = ["differing", "events_after", "grown", "identical", "rebuild"]
 
 _SLICE_TOKENS = 1_000_000
 
@@ -38,58 +38,65 @@ def rebuild(windows: Windows, users: Int64, events: Events) -> tuple[Int64, Mapp
 
 def events_after(stored: Events, lists: Lists, windows: Windows) -> Events:
     """The users' lists with what they grew by."""
-    order, offsets = _grown(stored, windows)
+    new = pa.array(windows.new)
+    return grown(stored, np.diff(windows.new_offsets), {n: values.take(new) for n, values in lists.columns.items()})
+
+
+def grown(stored: Events, counts: Int64, new: Mapping[str, pa.Array]) -> Events:
+    """The users' lists with new events behind those of each user.
+
+    Args:
+        stored: The lists so far.
+        counts: (users,) int64, new events of each.
+        new: Column -> (new events,) values, user by user, in order of position.
+    """
+    before = np.diff(stored.offsets)
+    offsets = offsets_from_lengths(before + counts)
+    if not before.any():
+        return Events(offsets, new)
+    order = np.empty(int(offsets[-1]), dtype=np.int64)
+    order[ranges(offsets[:-1], before)] = np.arange(int(stored.offsets[-1]))
+    order[ranges(offsets[:-1] + before, counts)] = np.arange(int(counts.sum())) + int(stored.offsets[-1])
     chosen = pa.array(order)
-    columns = {name: _together(stored, lists, name).take(chosen) for name in lists.columns}
+    columns = {name: pa.concat_arrays([stored.columns[name], values]).take(chosen) for name, values in new.items()}
     return Events(offsets, columns)
 
 
-def _grown(stored: Events, windows: Windows) -> tuple[Int64, Int64]:
-    """Of each event of the users' lists its place among the stored events and, after these, the tokens."""
-    before, added = np.diff(stored.offsets), np.diff(windows.new_offsets)
-    offsets = offsets_from_lengths(before + added)
-    order = np.empty(int(offsets[-1]), dtype=np.int64)
-    order[ranges(offsets[:-1], before)] = np.arange(int(stored.offsets[-1]))
-    order[ranges(offsets[:-1] + before, added)] = windows.new + int(stored.offsets[-1])
-    return order, offsets
-
-
-def _together(stored: Events, lists: Lists, name: str) -> pa.Array:
-    if not len(stored.columns[name]):
-        return lists.columns[name]
-    return pa.concat_arrays([stored.columns[name], lists.columns[name]])
-
-
-def differing(lists: Lists, stored: Events, windows: Windows) -> Bools:
+def differing(lists: Lists, windows: Windows, events: Events) -> Bools:
     """Which lists do not come back from their windows, value for value; kept ones count as right. (lists,) bool.
 
     Hashes propose windows, this decides: a list that two equal hashes of different values misled stays a list.
+
+    Args:
+        lists: What was logged.
+        windows: Where the lists stand.
+        events: The users' lists with what they grew by.
     """
-    order, offsets = _grown(stored, windows)
-    first = int(stored.offsets[-1])
-    wrong = np.zeros(len(lists.users), dtype=np.bool_)
-    values = {name: _together(stored, lists, name) for name in lists.columns}
-    run_ends = np.concatenate([[0], np.cumsum(windows.lengths)]).astype(np.int64)
     lengths = np.where(windows.kept, 0, lists.lengths)
-    wrong |= np.diff(run_ends[windows.run_offsets]) != lengths
+    wrong = np.diff(offsets_from_lengths(windows.lengths)[windows.run_offsets]) != lengths
     owners = np.repeat(lists.users, windows.runs)
-    starts = offsets[owners] + windows.starts
+    starts = events.offsets[owners] + windows.starts
+    outside = (windows.starts < 0) | (windows.lengths < 0) | (starts + windows.lengths > events.offsets[owners + 1])
+    wrong[np.repeat(np.arange(len(wrong)), windows.runs)[outside]] = True
+    lengths = np.where(wrong, 0, lengths)
+    counts = np.where(wrong, 0, windows.runs)
     for a, b in _slices(offsets_from_lengths(lengths)):
-        runs = slice(int(windows.run_offsets[a]), int(windows.run_offsets[b]))
-        there = order[ranges(starts[runs], windows.lengths[runs])]
-        sound = np.where(wrong[a:b], 0, lengths[a:b])
-        if int(sound.sum()) != len(there):
-            wrong[a:b] = True
-            continue
-        here = ranges(lists.offsets[a:b], sound) + first
-        # A token that is itself the event needs no comparison.
-        moved = np.flatnonzero(there != here)
-        alike = np.ones(len(moved), dtype=np.bool_)
-        for column in values.values():
-            alike &= identical(column.take(pa.array(there[moved])), column.take(pa.array(here[moved])))
-        rows = np.searchsorted(np.cumsum(sound), moved[~alike], side="right")
-        wrong[a + rows] = True
+        part = slice(a, b)
+        runs = ranges(windows.run_offsets[:-1][part], counts[part])
+        there = pa.array(ranges(starts[runs], windows.lengths[runs]))
+        alike = np.ones(len(there), dtype=np.bool_)
+        for name, values in lists.columns.items():
+            here = _tokens(values, lists.offsets[a : b + 1], lengths[part])
+            alike &= identical(events.columns[name].take(there), here)
+        wrong[a + np.searchsorted(np.cumsum(lengths[part]), np.flatnonzero(~alike), side="right")] = True
     return wrong & ~windows.kept
+
+
+def _tokens(values: pa.Array, offsets: Int64, lengths: Int64) -> pa.Array:
+    """Tokens of lists that lie one behind the other; of some none."""
+    if np.array_equal(np.diff(offsets), lengths):
+        return values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+    return values.take(pa.array(ranges(offsets[:-1], lengths)))
 
 
 def _slices(offsets: Int64) -> Iterator[tuple[int, int]]:
@@ -109,6 +116,8 @@ def identical(left: pa.Array, right: pa.Array) -> Bools:
         return identical(left.dictionary_decode(), right.dictionary_decode())
     if pa.types.is_null(kind):
         return np.ones(len(left), dtype=np.bool_)
+    if not left.null_count and not right.null_count:
+        return _same_values(left, right)
     here, there = (side.is_null().to_numpy(zero_copy_only=False) for side in (left, right))
     return np.where(here | there, here & there, _same_values(left, right))
 
@@ -138,4 +147,6 @@ def _same_values(left: pa.Array, right: pa.Array) -> Bools:
     if pa.types.is_floating(kind):
         whole = {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[kind.bit_width]
         left, right = left.view(whole), right.view(whole)
-    return np.asarray(pc.fill_null(pc.equal(left, right), False).to_numpy(zero_copy_only=False), dtype=np.bool_)
+    same = pc.equal(left, right)
+    same = pc.fill_null(same, False) if same.null_count else same
+    return np.asarray(same.to_numpy(zero_copy_only=False), dtype=np.bool_)

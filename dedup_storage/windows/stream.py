@@ -1,26 +1,26 @@
 """A stream of users' lists and requests, batch by batch: where each request's lists stand, and what is new in them.
 
-Rows come user by user: first one row for each group with the user's list so far, if there is one, then the user's
-requests, oldest first. Nothing is held but one batch and the lists of the last user in it.
+Rows come user by user: for each group first the user's list so far, if there is one, in one row or in several that
+follow each other, then the user's requests, oldest first. Nothing is held but one batch and the lists of the last user
+in it. What a batch hands on is made into lists again and compared with the logged ones, value for value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dedup_storage.dedup.expand import offsets_from_lengths, ranges
-from dedup_storage.dedup.gather import list_parts, parallel_rows
+from dedup_storage.dedup.gather import gather, list_parts, parallel_rows
 from dedup_storage.dedup.runs import Int64, run_starts, single_chunk
 from dedup_storage.errors import StorageError
 from dedup_storage.windows.match import match
 from dedup_storage.windows.model import Bools, Events, Lists, Memory, Windows
-from dedup_storage.windows.rebuild import events_after
+from dedup_storage.windows.proof import unproved
 from dedup_storage.words import counted
 
 __all__ = ["StreamGroup", "UserStream"]
@@ -61,15 +61,15 @@ class UserStream:
 
     Args:
         user: The user column.
-        kind: Column that tells rows apart: the number of the group whose list of the user a row holds, or the number of
-            groups for a request.
-        places: Column with the positions of a user's stored events, in the order in which its row has them.
+        kind: Column that tells rows apart: the number of the group of which a row holds stored events, or the number
+            of groups for a request.
+        place: Column with the position of the first of a row's stored events; the others follow it.
         groups: The groups.
     """
 
     user: str
     kind: str
-    places: str
+    place: str
     groups: Sequence[StreamGroup]
     _last: pa.Array | None = field(default=None, init=False)
     _carried: dict[int, _Carry] = field(default_factory=dict, init=False)
@@ -102,9 +102,8 @@ class UserStream:
                 memory.misfits[0], memory.laid[0] = carried.memory.misfits[0], carried.memory.laid[0]
             made |= self._group(batch, requests, codes[requests], group, stored, memory, number)
         self._last = users.slice(len(users) - 1)
-        kept = [name for name in batch.schema.names if name not in (*made, self.kind, self.places)]
-        rows = pa.array(requests)
-        arrays = {name: batch.column(name).take(rows) for name in kept} | made
+        kept = [name for name in batch.schema.names if name not in (*made, self.kind, self.place)]
+        arrays = {name: _chosen(batch.column(name), requests) for name in kept} | made
         names = [n for n in batch.schema.names if n in arrays] + [n for n in arrays if n not in batch.schema.names]
         return pa.RecordBatch.from_arrays([arrays[n] for n in names], names=names)
 
@@ -117,27 +116,23 @@ class UserStream:
         group: StreamGroup,
         carried: _Carry | None,
     ) -> Events:
-        """The users' lists as the batch finds them, in order of position.
+        """The users' lists as the batch finds them.
 
         Raises:
             StorageError: an event is missing, or there twice.
         """
-        listed, offsets = list_parts(batch.column(self.places).take(pa.array(rows)))
-        places = listed.to_numpy(zero_copy_only=False)
-        owners = np.repeat(codes[rows], np.diff(offsets))
-        by_place = np.lexsort((places, owners)).astype(np.int64)
-        order = pa.array(by_place)
         before = np.zeros(count, dtype=np.int64)
-        before[codes[rows]] = np.diff(offsets)
-        _refuse_gaps(group, places[by_place], before)
-        columns = {}
-        for name in group.columns:
-            values, _ = list_parts(batch.column(name).take(pa.array(rows)))
-            columns[name] = values.take(order)
-        if carried is not None and len(carried.events.offsets) and carried.events.offsets[-1]:
-            before[0] += int(carried.events.offsets[-1])
-            columns = {n: pa.concat_arrays([carried.events.columns[n], v]) for n, v in columns.items()}
-        return Events(offsets_from_lengths(before), columns)
+        columns = {name: _chosen(batch.column(name), rows) for name in group.columns}
+        parts = {name: list_parts(values) for name, values in columns.items()}
+        if carried is not None:
+            before[0] = carried.events.offsets[-1]
+        lengths = np.diff(next(iter(parts.values()))[1])
+        _refuse_gaps(group, _chosen(batch.column(self.place), rows), codes[rows], lengths, before)
+        before += np.bincount(codes[rows], weights=lengths, minlength=count).astype(np.int64)
+        found = {name: values for name, (values, _) in parts.items()}
+        if carried is not None and carried.events.offsets[-1]:
+            found = {name: pa.concat_arrays([carried.events.columns[name], values]) for name, values in found.items()}
+        return Events(offsets_from_lengths(before), found)
 
     def _group(
         self,
@@ -149,44 +144,71 @@ class UserStream:
         memory: Memory,
         number: int,
     ) -> dict[str, pa.Array]:
-        columns = {name: batch.column(name).take(pa.array(requests)) for name in group.columns}
-        fit = parallel_rows(list(columns.values()))
-        rows = np.flatnonzero(fit).astype(np.int64)
+        columns = {name: _chosen(batch.column(name), requests) for name in group.columns}
+        rows = np.flatnonzero(parallel_rows(list(columns.values()))).astype(np.int64)
         lists = _lists(columns, rows, codes, len(stored.offsets) - 1)
         if group.newest_first:
             lists = lists.turned()
-        windows = match(lists, stored, memory=memory)
-        self._carried[number] = _last_user(events_after(stored, lists, windows), windows.memory)
-        found = rows[~windows.kept]
-        gone = np.zeros(len(requests), dtype=np.bool_)
-        gone[found] = True
-        stay = pa.array(np.arange(len(requests), dtype=np.int64), mask=gone)
-        made = {name: values.take(stay) for name, values in columns.items()}
-        made[group.runs] = _runs(windows, found, gone)
-        made[group.new] = _new_events(lists, windows, stored, rows, len(requests))
-        return made
+        windows = match(lists, stored, memory=memory, compared=False)
+        for _ in range(2):
+            made = _handed_on(group, columns, lists, windows, stored, rows)
+            wrong, after = unproved(lists, rows, codes, stored, made[group.runs], made[group.new])
+            if not wrong.any():
+                self._carried[number] = _last_user(after, windows.memory)
+                return made
+            # Equal hashes of different values: these lists stay as they are.
+            windows = windows.keeping(wrong)
+        raise StorageError(
+            f"{counted(int(wrong.sum()), 'list')} of {', '.join(group.columns)} cannot be made again of events",
+            expected="the lists that were logged",
+            fix="Nothing was published. Please report it.",
+        )
 
 
-def _refuse_gaps(group: StreamGroup, places: npt.NDArray[Any], counts: Int64) -> None:
+def _handed_on(
+    group: StreamGroup, columns: Mapping[str, pa.Array], lists: Lists, windows: Windows, stored: Events, rows: Int64
+) -> dict[str, pa.Array]:
+    """What stands in the place of a group's columns: lists that stay, runs of the others, new events."""
+    count = len(next(iter(columns.values())))
+    gone = np.zeros(count, dtype=np.bool_)
+    found = rows[~windows.kept]
+    gone[found] = True
+    stay = pa.array(np.arange(count, dtype=np.int64), mask=gone)
+    made = {name: values.take(stay) for name, values in columns.items()}
+    made[group.runs] = _runs(windows, found, gone)
+    made[group.new] = _new_events(lists, windows, stored, rows, count)
+    return made
+
+
+def _chosen(column: pa.Array, rows: Int64) -> pa.Array:
+    """Rows in ascending order, each once; lists that are not all chosen come as large lists."""
+    return column if len(rows) == len(column) else gather(column, rows)
+
+
+def _refuse_gaps(group: StreamGroup, places: pa.Array, owners: Int64, lengths: Int64, known: Int64) -> None:
     """Refuse stored events that do not stand at 0, 1, 2 and so on: new ones would take positions that are taken.
 
     Args:
         group: Their group.
-        places: (events,) positions, user by user, ascending.
-        counts: (users,) events of each.
+        places: (rows,) position of the first event of each row.
+        owners, lengths: (rows,) users, ascending, and events.
+        known: (users,) events of each that came before.
     """
-    wrong = np.count_nonzero(places != ranges(np.zeros_like(counts), counts))
+    before = np.cumsum(lengths) - lengths
+    heads = np.flatnonzero(np.diff(owners, prepend=-1))
+    expected = known[owners] + before - np.repeat(before[heads], np.diff(heads, append=len(owners)))
+    wrong = np.count_nonzero(pc.fill_null(places, -1).to_numpy(zero_copy_only=False) != expected)
     if wrong:
         raise StorageError(
-            f"{counted(int(wrong), 'stored event', 'is')} not at the position that is next in a user's list of "
-            f"{', '.join(group.columns)}",
+            f"{counted(int(wrong), 'run')} of stored events do not begin at the position that is next in a user's list "
+            f"of {', '.join(group.columns)}",
             expected="positions 0, 1, 2 and so on, each once",
             fix="Another tool has changed the events: restore their table, or roll back to the version before.",
         )
 
 
 def _lists(columns: Mapping[str, pa.Array], rows: Int64, codes: Int64, users: int) -> Lists:
-    parts = {name: list_parts(values.take(pa.array(rows))) for name, values in columns.items()}
+    parts = {name: list_parts(_chosen(values, rows)) for name, values in columns.items()}
     offsets = next(iter(parts.values()))[1]
     return Lists(codes[rows], users, offsets, {name: single_chunk(values) for name, (values, _) in parts.items()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +19,15 @@ from dedup_storage.dataset.joins.tables import table_frame
 from dedup_storage.dataset.lists import with_lists
 from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.dataset.versions.lists import list_checks
+from dedup_storage.dataset.write import user_proof
+from dedup_storage.dataset.write.audit import staged_rows
 from dedup_storage.dedup.hashing import hash_column
-from dedup_storage.errors import ConflictError, SchemaError, UsageError
+from dedup_storage.errors import ConflictError, QualityGateError, SchemaError, StorageError, UsageError
 from dedup_storage.report.draw.dataset import draw_dataset
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.report.parquet.tables import read_totals
 from dedup_storage.sources.raw import RawLog
-from tests.spark.helpers import frame
+from tests.spark.helpers import day, frame
 from tests.spark.odd_lists import TYPES, bits, odd_rows, odd_schema
 
 FORMATS = ["iceberg", "delta"]
@@ -106,6 +109,36 @@ def test_without_event_times(spark: SparkSession, lake: Settings, name: str) -> 
     ds.write(one, gate=False)
     ds.write(two, gate=False)
     same(ds.logs(), one.frame.unionByName(two.frame))
+
+
+def seen_log(spark: SparkSession, lists: list[list[int]], first: int = 0) -> RawLog:
+    """Requests of five users in turn, each with a list of its own; at most nine elements are allowed."""
+    rows = [(f"u{n % 5}", first + n, day(1 + n // 20, n % 20), seen, n, 0) for n, seen in enumerate(lists)]
+    types = "u string, r bigint, ts timestamp, seen array<bigint>, item bigint, y int"
+    return RawLog.from_frame(frame(spark, rows, types), odd_schema(sequences=[{"column": "seen", "max_length": 9}]))
+
+
+def test_lists_that_are_no_windows_stay_in_the_requests(spark: SparkSession, settings: Settings, name: str) -> None:
+    """Nothing is stored as events, and what needs lists as they lie is there, as in split layout."""
+    drawn = random.Random(0)
+    one = seen_log(spark, [[drawn.getrandbits(40) for _ in range(9)] for _ in range(40)])
+    ds = created(spark, settings, name, one)
+    written = ds.write(one, gate=False)
+    assert [table.name for table in ds.spec.tables] == ["requests", "impressions"]
+    assert "as layout split does" in written.hints[0]
+    same(ds.logs(), one.frame)
+    ds.spec.require_stored_lists("a backfill")
+
+
+def test_the_gate_judges_lists_that_are_not_stored(spark: SparkSession, settings: Settings, name: str) -> None:
+    lists = [list(range(n // 5, n // 5 + 8)) for n in range(40)]
+    one = seen_log(spark, lists)
+    ds = created(spark, settings, name, one)
+    assert ds.write(one).gate == "passed"
+    assert ds.requests().selectExpr("sum(size(seen))").first() == (320,)
+    with pytest.raises(QualityGateError, match=r"seen\.max_length"):
+        ds.write(seen_log(spark, [[*seen, 1, 2] for seen in lists], first=100))
+    assert len(ds.versions()) == 1
 
 
 @pytest.mark.long
@@ -199,6 +232,16 @@ def test_checks_find_what_no_list_shows(ds: tuple[Dataset, DataFrame]) -> None:
         there: Any = SimpleNamespace(spec=made.spec, stored={**stored, **changed}.__getitem__)
         found.append([check.passed for check in list_checks(there)])
     assert found == [[True, True], [False, True], [False, True]]
+
+
+def test_staged_rows_that_are_not_what_was_laid_are_refused(
+    spark: SparkSession, ds: tuple[Dataset, DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = ds
+    monkeypatch.setattr(user_proof, "staged_rows", lambda *of: staged_rows(*of).filter("u <> 'user 2'"))
+    with pytest.raises(StorageError, match=r"staged in t_user_\w+.requests are not those"):
+        made.write(log(spark, [3]), gate=False)
+    assert len(made.versions()) == 2
 
 
 def test_any_engine_can_read_it(ds: tuple[Dataset, DataFrame]) -> None:

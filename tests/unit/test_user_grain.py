@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 from rich.console import Console
 
+from dedup_storage.dataset.write.groups import groups_of
 from dedup_storage.dedup import gather
 from dedup_storage.dedup.expand import offsets_from_lengths
 from dedup_storage.report.draw.users import LogDraw, from_flat
@@ -125,6 +126,14 @@ def test_lists_that_are_chosen_by_the_request_do_not_pay(grain: dict[str, UserGr
     assert said.no_windows.value > 0.5
     assert not said.pays
     assert "no windows of their user's list" in said.verdict
+
+
+def test_events_are_of_lists_that_go_on_from_request_to_request(draw: LogDraw) -> None:
+    """Others would make users' lists as long as the log; where no user has two requests nothing tells."""
+    found = groups_of(draw.requests, draw.schema)
+    assert [(group.name, group.columns) for group in found] == [("history", ("items", "times"))]
+    unknown = groups_of(made(requests=1).requests, draw.schema)
+    assert [group.columns for group in unknown] == [("items", "ages", "times", "ranks"), ("chosen",), ("anew",)]
 
 
 def test_the_direction_is_found_and_one_request_a_user_does_not_pay() -> None:

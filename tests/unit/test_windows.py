@@ -255,8 +255,10 @@ def test_a_list_that_equal_hashes_misled_stays_a_list(monkeypatch: pytest.Monkey
         [4 if v == 9 else v for v in of.columns["item"].to_pylist()], dtype=np.uint64))  # fmt: skip
     windows = match(lists)
     assert windows.kept.tolist() == [False, False, True, False]
-    given_back(lists, windows, events_after(Events.none(lists), lists, windows))
-    assert differing(lists, Events.none(lists), windows).sum() == 0
+    after = events_after(Events.none(lists), lists, windows)
+    given_back(lists, windows, after)
+    assert differing(lists, windows, after).sum() == 0
+    assert differing(lists, match(lists, compared=False), after).tolist() == [False, False, True, False]
 
 
 def test_how_histories_are_served_decides_what_is_stored() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import struct
 from typing import Any
@@ -16,7 +17,7 @@ PRICES = [0.0, -0.0, float("nan"), struct.unpack("<d", struct.pack("<Q", 0x7FF80
 SCHEMA = pa.schema(
     [
         ("u", pa.string()), ("r", pa.int64()), ("seen", pa.list_(pa.int32())), ("paid", pa.list_(pa.float64())),
-        ("words", pa.list_(pa.string())), ("kind", pa.int32()), ("places", pa.list_(pa.int64())),
+        ("words", pa.list_(pa.string())), ("kind", pa.int32()), ("place", pa.int64()),
     ]
 )  # fmt: skip
 USERS = ["a", "b", "c", "d"]
@@ -44,7 +45,7 @@ def logged(chosen: random.Random, newest_first: bool) -> list[tuple[int, Row]]:
                     seen = seen[1:]
                 words = [chosen.choice(["x", "", None]) for _ in range(chosen.randint(0, 4))]
                 row = {"u": user, "r": len(rows), "seen": seen, "paid": paid, "words": words, "kind": 2}
-                rows.append((number, {**row, "places": None}))
+                rows.append((number, {**row, "place": None}))
     return rows
 
 
@@ -70,15 +71,17 @@ def test_lists_come_back_whatever_the_batches(seed: int) -> None:
         for user in USERS:
             requests = [row for day, row in rows if day == number and row["u"] == user]
             for kind, group in enumerate(groups):
-                events = list(stored[kind][user].items())
-                chosen.shuffle(events)
-                if requests and events:
-                    lists = {c: [values[i] for _, values in events] for i, c in enumerate(group.columns)}
-                    stream.append({"u": user, "kind": kind, "places": [place for place, _ in events], **lists})
+                events = list(stored[kind][user].values())
+                place = 0
+                while requests and place < len(events):
+                    piece = events[place : place + chosen.choice([1, 5, 100])]
+                    lists = {c: [values[i] for values in piece] for i, c in enumerate(group.columns)}
+                    stream.append({"u": user, "kind": kind, "place": place, **lists})
+                    place += len(piece)
             stream += requests
         table = pa.Table.from_pylist(stream, schema=SCHEMA)
         batches = table.to_batches(max_chunksize=chosen.choice([1, 2, 3, 100]))
-        for batch in UserStream("u", "kind", "places", groups).lay(iter(batches)):
+        for batch in UserStream("u", "kind", "place", groups).lay(iter(batches)):
             batch.validate(full=True)
             for row in batch.to_pylist():
                 laid[row["r"]] = row
@@ -101,18 +104,55 @@ def test_lists_come_back_whatever_the_batches(seed: int) -> None:
                 assert bits(found) == bits(row[column])
 
 
-@pytest.mark.parametrize("places", [[5, 6, 7], [0, 2], [0, 1, 1, 3], [1, 1, 1], [0, None]])
+@pytest.mark.parametrize("places", [[5, 6, 7], [0, 2], [0, 1, 1, 3], [1, 1, 1], [0, None], [1, 0]])
 def test_stored_events_that_another_tool_changed_are_refused(places: list[int | None]) -> None:
-    """New events would take positions that are taken; the second user's list is whole, and out of order."""
-    words = [None] * len(places)
-    stream = [
-        {"u": "a", "kind": 0, "places": [1, 0], "words": ["x", "y"]},
-        {"u": "b", "kind": 0, "places": places, "words": words},
+    """New events would take positions that are taken; the second user's list is whole, in two rows."""
+    stream: list[Row] = [
+        {"u": "a", "kind": 0, "place": 0, "words": ["x", "y"]},
+        {"u": "a", "kind": 0, "place": 2, "words": ["x"]},
+        *({"u": "b", "kind": 0, "place": place, "words": ["w"]} for place in places),
         {"u": "b", "r": 1, "kind": 1, "words": ["z"]},
     ]
     table = pa.Table.from_pylist(stream, schema=SCHEMA)
     for size in (1, 100):
         batches = table.to_batches(max_chunksize=size)
-        laid = UserStream("u", "kind", "places", [StreamGroup(("words",), False, "w_runs", "w_new")]).lay(iter(batches))
+        laid = UserStream("u", "kind", "place", [StreamGroup(("words",), False, "w_runs", "w_new")]).lay(iter(batches))
         with pytest.raises(StorageError, match="next in a user's list of words"):
             list(laid)
+
+
+@pytest.mark.parametrize("broken", ["position", "runs", "value", "start", "length"])
+def test_what_is_handed_on_is_proved(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof reads what goes on to the tables, not what was matched: one wrong number there is found."""
+    module = importlib.import_module("dedup_storage.windows.stream")
+    made = module._handed_on
+
+    def wrong(group: StreamGroup, *rest: Any) -> dict[str, pa.Array]:
+        found = dict(made(group, *rest))
+        runs, new = found[group.runs].to_pylist(), found[group.new].to_pylist()
+        if broken == "runs":
+            runs[2] = runs[1]
+        elif broken == "position":
+            new[1][0]["position"] += 1
+        elif broken == "value":
+            new[1][0]["v0"] = "x"
+        elif runs[1] is not None:
+            runs[1][0][broken] -= 1
+        found[group.new] = pa.array(new, found[group.new].type)
+        found[group.runs] = pa.array(runs, found[group.runs].type)
+        return found
+
+    words = [["a", "b", "c"], ["b", "c", "d"], None]
+    table = pa.Table.from_pylist(
+        [{"u": "a", "r": n, "kind": 1, "words": w} for n, w in enumerate(words)], schema=SCHEMA
+    )
+    stream = UserStream("u", "kind", "place", [StreamGroup(("words",), False, "w_runs", "w_new")])
+    monkeypatch.setattr(module, "_handed_on", wrong)
+    if broken in ("position", "runs"):
+        with pytest.raises(StorageError, match=r"do not follow those|and no lists"):
+            list(stream.lay(table.to_batches()))
+    else:
+        # The list that would not come back stays a list.
+        (batch,) = stream.lay(table.to_batches())
+        assert batch["w_runs"].to_pylist() == [[{"start": 0, "length": 3}], None, None]
+        assert batch["words"].to_pylist() == [None, words[1], None]

@@ -67,7 +67,7 @@ class Conversion(TimedSteps):
         self.progress = progress or (lambda done, of, written, planned: None)
         self.seconds: dict[str, float] = {}
         self._written = 0
-        if layout is Layout.USER and not source.spec.events:
+        if layout is Layout.USER and source.spec.layout is not Layout.USER:
             raise UsageError(
                 f"the dataset {source.name} cannot be converted to layout user: its lists would have to be laid anew",
                 expected="layout split or flat",

@@ -37,7 +37,8 @@ def audit_staged(
         staged: What it staged.
         facts: What the run counted.
         dates: Event dates of the log (ISO).
-        requests: The staged request rows with their lists, where these are not stored as they are.
+        requests: The log's request rows with what rules read of their lists, where these are not stored as they are;
+            they are proved to be those that were staged.
 
     Raises:
         QualityGateError: the gate refused.
@@ -56,6 +57,7 @@ def audit_staged(
         requests=frames.get("requests"),
         impressions=frames.get("impressions"),
         logs=frames.get("logs"),
+        derived=requests is not None,
     )
     require(verdict)
     return verdict

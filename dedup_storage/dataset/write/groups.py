@@ -27,7 +27,8 @@ _HASH, _ORDER, _TOKEN_SUM = "_dedup_hash", "_dedup_order", "_dedup_tokens"
 def propose_groups(raw: RawLog, schema: LogSchema) -> tuple[ProposedGroup, ...]:
     """The log's sequence groups as ``estimate`` reads them: columns of the event, and where new events come.
 
-    Columns that depend on the request are in no group: they stay lists of the request.
+    Columns that depend on the request are in no group: they stay lists of the request. So do lists that are no windows,
+    which would make users' lists as long as the log, and each write read all of them.
 
     Args:
         raw: The log.
@@ -52,6 +53,9 @@ def groups_of(rows: pa.Table, schema: LogSchema) -> tuple[ProposedGroup, ...]:
     Args:
         rows: (n,) keys, event time and lists of requests; none where no user has two requests.
         schema: Their meaning.
+
+    Returns:
+        Groups of which each event is to be stored once; none of lists that do not go on from request to request.
     """
     users = hash_column(rows[schema.user])
     keys = [schema.user, *([schema.event_time] if schema.event_time else []), *schema.request]
@@ -66,6 +70,8 @@ def groups_of(rows: pa.Table, schema: LogSchema) -> tuple[ProposedGroup, ...]:
         of_group = schema.model_copy(update={"sequences": tuple(s for s in schema.sequences if s.column in members)})
         for history in request_histories(of_group, lists, users, rest):
             plan = plan_history(history)
+            if not plan.slides:
+                continue
             name = history.name if history.name == group else history.columns[0]
             found.append(ProposedGroup(name, plan.events, bool(plan.newest_first)))
     return tuple(found)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from dedup_storage.layout import SMALL_SEGMENT_BYTES
+from dedup_storage.layout import SMALL_SEGMENT_BYTES, DatasetSpec, Layout
 
-__all__ = ["TableSummary", "WriteSummary", "small_segment_hint"]
+__all__ = ["TableSummary", "WriteSummary", "layout_hint", "small_segment_hint"]
 
 
 _MOST_SHOWN = 4
@@ -86,6 +86,13 @@ class WriteSummary(BaseModel):
         if len(self.dates) <= _MOST_SHOWN:
             return self
         return self.model_copy(update={"dates": (f"{self.dates[0]} to {self.dates[-1]}, {len(self.dates)} dates",)})
+
+
+def layout_hint(spec: DatasetSpec) -> tuple[str, ...]:
+    """Advice when layout ``user`` stores what split layout would."""
+    if spec.layout is not Layout.USER or spec.events:
+        return ()
+    return ("no history list goes on from request to request, so layout user stores them as layout split does",)
 
 
 def small_segment_hint(tables: tuple[TableSummary, ...]) -> tuple[str, ...]:

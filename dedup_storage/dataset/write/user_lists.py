@@ -1,46 +1,42 @@
-"""Layout ``user``: a log's lists laid into the lists of its users, what is new staged, and the proof.
+"""Layout ``user``: a log's lists laid into the lists of its users, and what is new staged.
 
-One shuffle of the requests with their lists, by user bucket, and beside them one row a user and group with the events
-that the dataset holds of the day's users. Both are sorted by user and matched in a stream (``windows.stream``): a
-task holds a batch of rows and one user's list, whatever the bucket holds. What is kept of it has no list any more.
+One shuffle of the requests with their lists, by user bucket, and beside them the events that the dataset holds of the
+day's users, in pieces of their lists. Both are sorted by user and matched in a stream (``windows.stream``): a task
+holds a batch of rows and one user's list, whatever the bucket holds. What is kept of it has no list any more.
 
     requests (R rows)  ┐
-    events -> a list   ├─ union ─ shuffle by bucket ─ sort ─ match ─ kept ─┬─ requests
-    of each user       ┘                                                   └─ new events
+    events -> pieces   ├─ union ─ shuffle by bucket ─ sort ─ match ─ kept ─┬─ requests
+    of users' lists    ┘                                                   └─ new events
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from dedup_storage.dataset.handle import Cut, Handle
-from dedup_storage.dataset.lists import with_lists
-from dedup_storage.dataset.write.audit import staged_rows
-from dedup_storage.errors import ConflictError, StorageError
+from dedup_storage.errors import ConflictError
 from dedup_storage.event_groups import RUNS_TYPE, EventGroup, element_type
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.layout import DatasetSpec
-from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.types import ddl, fingerprint, struct_of
+from dedup_storage.windows.pieces import event_pieces
 from dedup_storage.windows.stream import StreamGroup, UserStream
-from dedup_storage.words import counted
 
-__all__ = ["GrownListsError", "Laid", "lay", "refuse_grown", "require_same_lists", "staged_lists"]
+__all__ = ["GrownListsError", "Laid", "lay", "refuse_grown", "row_digest", "row_facts"]
 
-_KIND, _PLACES, _BUCKET, _PROOF = "_dedup_kind", "_dedup_places", "_dedup_bucket", "_dedup_proof"
+_KIND, _PLACE, _BUCKET = "_dedup_kind", "_dedup_place", "_dedup_bucket"
 _NEW, _EVENT, _DIGEST = "_dedup_new_", "_dedup_event", "decimal(38,0)"
 # What a task holds of the rows at once.
 _BATCHES = {
-    "spark.sql.execution.arrow.maxRecordsPerBatch": "8192",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 * 1024**2),
 }
 
@@ -57,10 +53,14 @@ class Laid:
         handle: The dataset.
         frame: Request rows with their runs, without the lists that are windows; their new events; kept while the write
             goes on.
+        rows: Table -> rows that were handed on.
+        seen: Table -> how many they were, and the sum of their digests; known once they are staged.
     """
 
     handle: Handle
     frame: DataFrame
+    rows: dict[str, DataFrame] = field(default_factory=dict)
+    seen: dict[str, Observation] = field(default_factory=dict)
 
     @property
     def spec(self) -> DatasetSpec:
@@ -69,7 +69,11 @@ class Laid:
 
     def requests(self) -> DataFrame:
         """Request rows as they are stored."""
-        return self.frame.drop(_PROOF, *(_NEW + group.name for group in self.spec.events))
+        return self._watched(self.spec.anchor.name, self.audited().select(*self._stored_columns()))
+
+    def audited(self) -> DataFrame:
+        """Request rows as they are stored, with the columns that stand for their lists."""
+        return self.frame.drop(*(_NEW + group.name for group in self.spec.events))
 
     def events(self, group: EventGroup) -> DataFrame:
         """New events of a group, as they are stored."""
@@ -84,63 +88,103 @@ class Laid:
         )
         # They lie by bucket: sorted as they are stored, nothing is shuffled.
         order = [group.epoch_column, _BUCKET, user, group.position_column]
+        events = self._watched(group.table, events)
         return events.withColumn(_BUCKET, self.handle.bucket).sortWithinPartitions(*order).drop(_BUCKET)
 
     def release(self) -> None:
         """Let go of what is kept."""
         self.frame.unpersist()
 
+    def _stored_columns(self) -> list[str]:
+        made = {group.runs_column for group in self.spec.events}
+        return [c for c in self.frame.columns if c in self.spec.anchor.columns or c in made]
 
-def lay(handle: Handle, base: Cut, requests: DataFrame, users: DataFrame) -> Laid:
+    def _watched(self, table: str, rows: DataFrame) -> DataFrame:
+        self.rows[table], self.seen[table] = rows, Observation()
+        return rows.observe(self.seen[table], *row_facts(self.spec, rows))
+
+
+def row_facts(spec: DatasetSpec, rows: DataFrame) -> tuple[Column, Column]:
+    """How many rows of requests or events there are, ``rows``, and the ``sum`` of their digests."""
+    return F.count(F.lit(1)).alias("rows"), F.sum(row_digest(spec, rows)).alias("sum")
+
+
+def row_digest(spec: DatasetSpec, rows: DataFrame) -> Column:
+    """Digest of all values of a row of requests or events; places of nulls inside lists and of runs count."""
+    runs = [group.runs_column for group in spec.events if group.runs_column in rows.columns]
+    plain = fingerprint([f for f in rows.schema.fields if f.name not in runs], strict=True)
+    told = [part for r in runs for part in (F.size(r), F.col(r)["start"], F.col(r)["length"])]
+    return F.xxhash64(plain, *told).cast(_DIGEST)
+
+
+def lay(handle: Handle, base: Cut, requests: DataFrame, users: DataFrame, *, few: bool) -> Laid:
     """Lay request rows into the lists of their users.
 
     Args:
         handle: The dataset; ``requests`` belongs to a session of the run's own.
         base: The version whose events there are; version 0 has none.
-        requests: Request rows with their lists, and the event date.
+        requests: Request rows with their lists, the event date, and columns that go along.
         users: The users of these rows, one column, each once.
+        few: They may be broadcast.
     """
     spec, schema, session = handle.spec, handle.spec.schema_, requests.sparkSession
     for key, value in _BATCHES.items():
         session.conf.set(key, value)
-    own = requests.columns
     rows = requests.select(
-        *own,
-        F.lit(len(spec.events)).alias(_KIND),
-        F.lit(None).cast("array<bigint>").alias(_PLACES),
-        _digest(spec, requests).alias(_PROOF),
+        *requests.columns, F.lit(len(spec.events)).alias(_KIND), F.lit(None).cast("bigint").alias(_PLACE)
     )
     for number, group in enumerate(spec.events):
         if group.table in base.snapshots:
-            known = move_to(session, base.stored(group.table)).join(users, schema.user, "left_semi")
-            rows = rows.unionByName(_stored(spec, group, number, known), allowMissingColumns=True)
+            known = move_to(session, base.stored(group.table))
+            known = known.join(F.broadcast(users) if few else users, schema.user, "left_semi")
+            if not few:
+                # They were shuffled; pieces are of events that lie together.
+                known = known.sortWithinPartitions(schema.user, group.position_column)
+            rows = rows.unionByName(_pieces(spec, group, number, known), allowMissingColumns=True)
     times = [schema.event_time] if schema.event_time else []
     rows = rows.withColumn(_BUCKET, handle.bucket).repartition(_BUCKET).drop(_BUCKET)
-    rows = rows.sortWithinPartitions(*dict.fromkeys([schema.user, _KIND, *times, *schema.request]))
+    rows = rows.sortWithinPartitions(*dict.fromkeys([schema.user, _KIND, _PLACE, *times, *schema.request]))
     types = {f.name: ddl(f.dataType) for f in requests.schema.fields}
     made = {g.runs_column: RUNS_TYPE for g in spec.events} | {_NEW + g.name: _new_type(spec, g) for g in spec.events}
-    stored = struct_of({**types, _PROOF: _DIGEST, **made})
+    stored = struct_of({**types, **made})
     groups = [StreamGroup(g.columns, g.newest_first, g.runs_column, _NEW + g.name) for g in spec.events]
-    stream = _Stream(UserStream(schema.user, _KIND, _PLACES, groups), to_arrow_schema(stored))
+    stream = _Stream(UserStream(schema.user, _KIND, _PLACE, groups), to_arrow_schema(stored))
     return Laid(handle, rows.mapInArrow(stream, stored).persist(StorageLevel.MEMORY_AND_DISK))
 
 
-def _stored(spec: DatasetSpec, group: EventGroup, number: int, events: DataFrame) -> DataFrame:
-    """One row a user with the events that there are; their order is the stream's to find."""
-    user, place = spec.schema_.user, group.position_column
-    event = F.struct(F.col(place).alias("place"), *(F.col(c).alias(f"v{n}") for n, c in enumerate(group.columns)))
-    lists = events.groupBy(user).agg(F.collect_list(event).alias(_EVENT))
-    return lists.select(
-        user,
-        F.lit(number).alias(_KIND),
-        F.col(_EVENT)["place"].alias(_PLACES),
-        *(F.col(_EVENT)[f"v{n}"].cast(spec.types[c]).alias(c) for n, c in enumerate(group.columns)),
+def _pieces(spec: DatasetSpec, group: EventGroup, number: int, events: DataFrame) -> DataFrame:
+    """The events that there are as pieces of their users' lists.
+
+    They are made where the files are read, in whose order they lie together: sorted and shuffled are pieces alone.
+    """
+    user, types = spec.schema_.user, group.types(spec.types, spec.schema_.user)
+    names = [user, group.position_column, *group.columns]
+    rows = events.select(*(F.col(c).cast(types[c]).alias(c) for c in names))
+    made = struct_of({user: types[user], group.position_column: "bigint", **{c: spec.types[c] for c in group.columns}})
+    pieces = _Pieces(user, group.position_column, group.columns, to_arrow_schema(made))
+    return rows.mapInArrow(pieces, made).select(
+        user, F.lit(number).alias(_KIND), F.col(group.position_column).alias(_PLACE), *group.columns
     )
 
 
 def _new_type(spec: DatasetSpec, group: EventGroup) -> str:
     fields = [f"v{n}:{element_type(c, spec.types[c])}" for n, c in enumerate(group.columns)]
     return f"array<struct<{','.join(['position:bigint', *fields])}>>"
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Makes pieces of users' lists in a task; attributes as of ``event_pieces``, and the schema of what comes out."""
+
+    user: str
+    position: str
+    columns: Sequence[str]
+    schema: pa.Schema
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Spark's batches of a partition as pieces."""
+        for batch in batches:
+            yield _typed(event_pieces(batch, self.user, self.position, self.columns), self.schema)
 
 
 @dataclass(frozen=True)
@@ -158,9 +202,13 @@ class _Stream:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Spark's batches of a partition, laid."""
         for batch in replace(self.stream).lay(batches):
-            arrays = [batch.column(f.name) for f in self.schema]
-            cast = [a if a.type == f.type else a.cast(f.type) for a, f in zip(arrays, self.schema, strict=True)]
-            yield pa.RecordBatch.from_arrays(cast, schema=self.schema)
+            yield _typed(batch, self.schema)
+
+
+def _typed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    arrays = [batch.column(f.name) for f in schema]
+    cast = [a if a.type == f.type else a.cast(f.type) for a, f in zip(arrays, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(cast, schema=schema)
 
 
 def refuse_grown(base: Cut, now: DatasetMetadata) -> None:
@@ -179,57 +227,3 @@ def refuse_grown(base: Cut, now: DatasetMetadata) -> None:
             "them",
             fix="Nothing was published. Run the job again.",
         )
-
-
-def staged_lists(handle: Handle, base: Cut, run: Run, staged: Sequence[Staged], dates: Sequence[str]) -> DataFrame:
-    """The staged request rows of a log with their lists, made of what the tables would hold.
-
-    Args:
-        handle: The dataset.
-        base: The version that the run starts from.
-        run: The attempt.
-        staged: What it staged.
-        dates: Event dates of the log (ISO).
-    """
-    spec, found, events = handle.spec, {s.table: s for s in staged}, {}
-    for group in spec.events:
-        rows = handle.tables.staged_rows(spec, found[group.table], run)
-        events[group.name] = base.stored(group.table).unionByName(rows) if group.table in base.snapshots else rows
-    return with_lists(spec, staged_rows(handle, found[spec.anchor.name], run, dates), events)
-
-
-# -- the proof ------------------------------------------------------------------------------------------------------
-def require_same_lists(laid: Laid, requests: DataFrame) -> None:
-    """Refuse to publish request rows whose lists do not come back from what was staged.
-
-    Matching has compared every list with its windows, value for value; this is the way through storage.
-
-    Args:
-        laid: What was laid.
-        requests: The staged request rows of the log with their lists made of the staged events, in the log's types.
-
-    Raises:
-        StorageError: rows or lists differ.
-    """
-    # Texts of times, in lists of structs, are digested in the session's time zone.
-    requests = move_to(laid.frame.sparkSession, requests)
-    before = _summed(laid.frame, F.col(_PROOF))
-    after = _summed(requests, _digest(laid.spec, requests))
-    if before != after:
-        raise StorageError(
-            f"the lists that were staged in {laid.spec.name} are not those of the log",
-            expected=f"{counted(before[0], 'request')}, digest {before[1]}",
-            got=f"{counted(after[0], 'request')}, digest {after[1]}",
-            fix="Nothing was published. Please report it.",
-        )
-
-
-def _digest(spec: DatasetSpec, rows: DataFrame) -> Column:
-    """Digest of a request's key and lists."""
-    names = [*spec.request_key, *(c for group in spec.events for c in group.columns)]
-    return fingerprint([rows.schema[name] for name in names], strict=True).cast(_DIGEST)
-
-
-def _summed(rows: DataFrame, digest: Column) -> tuple[int, str]:
-    row = only_row(rows.agg(F.count(F.lit(1)).alias("n"), F.sum(digest).alias("sum")))
-    return int(row["n"]), str(row["sum"])

@@ -11,7 +11,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Cut, Handle
-from dedup_storage.dataset.lists import source_typed
 from dedup_storage.dataset.write.attempt import write_run
 from dedup_storage.dataset.write.audit import audit_staged, staged_rows
 from dedup_storage.dataset.write.collapse import COUNT, Collapse, InputStats, RequestKeys
@@ -26,8 +25,9 @@ from dedup_storage.dataset.write.existing import (
 )
 from dedup_storage.dataset.write.inconstant import constancy_error, example_requests, quarantine
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
-from dedup_storage.dataset.write.summary import TableSummary, WriteSummary, small_segment_hint
-from dedup_storage.dataset.write.user_lists import GrownListsError, lay, refuse_grown, require_same_lists, staged_lists
+from dedup_storage.dataset.write.summary import TableSummary, WriteSummary, layout_hint, small_segment_hint
+from dedup_storage.dataset.write.user_lists import GrownListsError, Laid, lay, refuse_grown
+from dedup_storage.dataset.write.user_proof import require_as_laid
 from dedup_storage.errors import ConflictError, DuplicateRowsError, InputError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import run_session
@@ -88,7 +88,7 @@ class Writer(TimedSteps):
         self._groups: Mapping[str, FeatureGroup] = {}
         self._inconstant = self._quarantined = self._dropped = self._left_out = 0
         self._base: Cut
-        self._whole: DataFrame | None = None
+        self._laid: Laid | None = None
         # Event dates of the log, all of them: a run keeps few.
         self._dates: tuple[str, ...] = ()
 
@@ -154,6 +154,7 @@ class Writer(TimedSteps):
             reached("write:extended")
         with ExitStack() as attempt:
             listed = attempt.enter_context(staging(self.tables, self.spec, run))
+            attempt.callback(self._release)
             staged, constant = self._stage(collapse, keys, run)
             if not constant:
                 self.tables.discard(self.spec, run)
@@ -169,12 +170,12 @@ class Writer(TimedSteps):
                 # Repeated rows fell to one another while staging, beside those that the dataset holds already.
                 self._dropped = input_rows - self._quarantined - own
             verdict = self._audit(run, staged, input_rows) if self.gate else None
-            self._whole = None
             reached("write:audited")
         with self.timed("publish"):
             members = [s.table for s in staged]
             version = self.tables.publish(self.spec, run, members, lambda now: self._verify(now, keys, run))
         tables = tuple(TableSummary(table=s.table, rows=s.rows, bytes=s.bytes, files=s.files) for s in staged)
+        hints = (*layout_hint(self.spec), *small_segment_hint(tables))
         rows = {s.table: s.rows for s in staged}
         asked = keys.stats.requests - self._left_out
         requests = asked if self._carries else rows.get("requests", asked)
@@ -189,7 +190,7 @@ class Writer(TimedSteps):
             quarantined_rows=self._quarantined,
             gate="passed" if self.gate else "off",
             docs=None if verdict is None else verdict.docs,
-            hints=(*small_segment_hint(tables), *(verdict.hints if verdict is not None else ())),
+            hints=(*hints, *(verdict.hints if verdict is not None else ())),
         )
 
     def _summary(self, stats: InputStats, version: int, **own: Any) -> WriteSummary:
@@ -312,30 +313,37 @@ class Writer(TimedSteps):
         self, collapse: Collapse, keys: RequestKeys, run: Run, *, checked: bool
     ) -> tuple[list[Staged], bool]:
         """The same for layout ``user``: the lists laid into those of their users, and what is new in these."""
-        user = self.spec.schema_.user
         requests, constant = collapse.requests(keys)
         impressions, repeated = self._impressions(collapse, keys, checked=checked)
         rows = requests.select(*(c for c in self.spec.anchor.columns if c in requests.columns))
-        laid = lay(self.handle, self._base, rows, keys.frame.select(user).distinct())
-        try:
-            with self.timed("stage"):
-                sorted_rows = collapse.in_segments(laid.requests())
-                staged = [self._stage_one(TableRole.REQUESTS, sorted_rows, run, presorted=True)]
-                for group in self.spec.events:
-                    table = next(t for t in self.spec.tables if t.name == group.table)
-                    staged.append(self.tables.stage(self.spec, table, laid.events(group), run, presorted=True))
-                    reached(f"write:staged-{table.name}")
-                staged.append(self._stage_one(TableRole.IMPRESSIONS, impressions, run, presorted=True))
-            with self.timed("constancy"):
-                refuse_repeated(self.spec, repeated())
-                same = checked or constant()
-            if same:
-                with self.timed("lists"):
-                    self._whole = staged_lists(self.handle, self._base, run, staged, self._dates)
-                    require_same_lists(laid, source_typed(self.spec, self._whole, self._whole.columns))
-            return staged, same
-        finally:
-            laid.release()
+        if self.gate:
+            from dedup_storage.quality import with_derived
+
+            rows = with_derived(rows, self.spec)
+        users = keys.frame.select(self.spec.schema_.user).distinct()
+        few = keys.stats.requests <= self.handle.settings.write.pointer_max_requests
+        self._release()
+        laid = self._laid = lay(self.handle, self._base, rows, users, few=few)
+        with self.timed("stage"):
+            sorted_rows = collapse.in_segments(laid.requests())
+            staged = [self._stage_one(TableRole.REQUESTS, sorted_rows, run, presorted=True)]
+            for group in self.spec.events:
+                table = next(t for t in self.spec.tables if t.name == group.table)
+                staged.append(self.tables.stage(self.spec, table, laid.events(group), run, presorted=True))
+                reached(f"write:staged-{table.name}")
+            staged.append(self._stage_one(TableRole.IMPRESSIONS, impressions, run, presorted=True))
+        with self.timed("constancy"):
+            refuse_repeated(self.spec, repeated())
+            same = checked or constant()
+        if same:
+            with self.timed("lists"):
+                require_as_laid(self.handle, laid, run, staged, self._dates)
+        return staged, same
+
+    def _release(self) -> None:
+        if self._laid is not None:
+            self._laid.release()
+        self._laid = None
 
     def _impressions(
         self, collapse: Collapse, keys: RequestKeys, *, checked: bool
@@ -413,7 +421,8 @@ class Writer(TimedSteps):
             empty_requests=0 if self.raw.form is Form.FLAT else None,
         )
         with self.timed("gate"):
-            return audit_staged(self.handle, run, staged, facts, self._dates, self._whole)
+            laid = None if self._laid is None else self._laid.audited()
+            return audit_staged(self.handle, run, staged, facts, self._dates, laid)
 
     @property
     def _carries(self) -> bool:

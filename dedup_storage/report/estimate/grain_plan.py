@@ -31,11 +31,13 @@ class GrainPlan:
         newest_first: New events come at the front of a list; ``None`` where both readings are as good.
         events: Columns of the event, in the group's order.
         requests: Columns whose values depend on the request: they stay lists.
+        slides: Lists go on from request to request, or nothing tells that they do not: no user has two.
     """
 
     newest_first: bool | None
     events: tuple[str, ...]
     requests: tuple[str, ...]
+    slides: bool = True
 
     def lists(self, history: History) -> Lists:
         """The lists of the event columns, oldest token first."""
@@ -62,14 +64,13 @@ def plan_history(history: History) -> GrainPlan:
     """
     probe, few = (_probe(history.lists, *reach) for reach in (_WIDE, _SHORT))
     names = list(probe.columns)
-    everything = GrainPlan(None, tuple(names), ())
     if not probe.num_tokens:
-        return everything
+        return GrainPlan(None, tuple(names), ())
     alone = {name: _read(probe.of([name]), few.of([name])) for name in names}
     left = {name: reading.cost for name, reading in alone.items()}
     slides = [name for name in names if left[name] <= _LEAST_LEFT * probe.num_tokens]
     if not slides:
-        return everything
+        return GrainPlan(None, tuple(names), (), slides=False)
     ranked = sorted(names, key=lambda name: (name not in slides, -left[name]))
     leader = ranked[0]
     turned = alone[leader].newest_first
