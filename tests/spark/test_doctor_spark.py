@@ -24,7 +24,7 @@ JOINS = {"joins: settings": "ok", "joins: plugins": "ok"}
 ICEBERG = {
     **ENGINES, **JOINS, "Spark: table in buckets": "ok", "Spark: tags and snapshots": "ok", "Spark: staged rows": "ok",
     "Spark: tag and property in one commit": "ok", "Spark: two writers": "ok", "Spark: cherry-pick": "ok",
-    "rows read without Spark": "ok", "joins: inside buckets": "ok",
+    "rows read without Spark": "ok", "joins: inside buckets": "ok", "Spark: all tables in one commit": "not-needed",
 }  # fmt: skip
 DELTA = {**ENGINES, **JOINS, "Spark: Delta table": "ok"}
 
@@ -103,9 +103,11 @@ def test_a_catalog_that_looks_at_nothing_is_found_out(spark: SparkSession, serve
 
 @pytest.mark.long
 def test_a_rest_catalog_that_keeps_everything(spark: SparkSession, serve: Serve, name: str) -> None:
-    server, lake = serve()
+    server, lake = serve(transactions=True)
     found = probed(lake)
-    assert states(found) == ICEBERG
+    together = found["Spark: all tables in one commit"]
+    assert together.found == "two tables changed by one commit; publications use it"
+    assert states(found) == {**ICEBERG, together.name: "ok"}
     assert {n for n, p in found.items() if p.state.value == "missing"} == set()
     ds = make(get_spark(lake), lake, name)
     same_rows(ds.logs(), log(spark, [1, 2]).frame)

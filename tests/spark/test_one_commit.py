@@ -133,6 +133,7 @@ def test_whatever_becomes_of_the_commit_the_version_is_there_once(
         assert (write(ds, 7), write(ds, 8)) == (6, 7)
     assert server.asked["transaction"] == asked + 1
     assert [r.message for r in caplog.records if "refused one: Malformed request: one table at a time" in r.message]
+    assert OneCommit(ds.spark, ds.settings, Lake(ds.settings)).trial(name) == "declined"
     holds(ds, [3, 4, 5, 6, 7, 8])
     assert [v.version for v in ds.versions()] == list(range(1, 8))
 
@@ -147,6 +148,8 @@ def test_a_catalog_that_loses_a_part_of_such_a_commit_is_found_out(
     assert server.asked["transaction"] == 1
     assert write(ds, 3) == 2
     assert server.asked["transaction"] == 1
+    # As the doctor tries it: two tables go together there, and two changes of one do not.
+    assert OneCommit(ds.spark, ds.settings, Lake(ds.settings)).trial(name) == "lossy"
     assert {table for _, table in server.tables} == {"requests", "impressions"}
     holds(ds, [3])
 

@@ -153,7 +153,7 @@ def test_what_a_rest_catalog_offers_is_told_and_no_secret_is_shown(tmp_path: Pat
         own = {"token": "the-bearer-token", "properties": {"s3.secret-access-key": "the-key"}}
         found = examine(rest(catalog, **own))
     by_name = {p.name: p for p in found.probes}
-    assert by_name["catalog: all tables in one commit"].found.startswith("offered, and used unless")
+    assert by_name["catalog: all tables in one commit"].found.startswith("offered; whether it keeps its word")
     keys = by_name["catalog: keys of the store"].found
     assert keys.startswith("handed out by the catalog for ")
     assert keys.endswith(" s: s3.access-key-id, s3.session-token")

@@ -15,6 +15,7 @@ from dedup_storage.lake.iceberg.branch import came_first
 from dedup_storage.lake.iceberg.format import TABLE_PROPERTIES
 from dedup_storage.lake.iceberg.holds import ATTEMPT
 from dedup_storage.lake.iceberg.metadata import Lake
+from dedup_storage.lake.iceberg.one_commit import LOSSY, WHOLE, OneCommit
 from dedup_storage.lake.iceberg.references import KEEP_REMEDY, lost_reference
 from dedup_storage.lake.iceberg.snapshots import live_rows, snapshot_summary, tags
 from dedup_storage.lake.probing import ROWS, Finding, Probes, State
@@ -26,6 +27,7 @@ __all__ = ["take_engine_probes"]
 _NAME = "rows"
 _RIGHTS = "Check the catalog's rights, and that Spark and its executors can write to the store."
 _SWAP = "Use a catalog that refuses a commit which rests on an outdated state; with this one versions get lost."
+_APART = "Let engines that read main load a version's tags: they may see it in one table before the other."
 # As a hold's property that names a version's members.
 _TEXT = "x" * 2000
 
@@ -102,6 +104,18 @@ class _Engine:
             return Finding(f"main has {rows} rows of {ROWS}, with the tags {sorted(named)}", State.MISSING, KEEP_REMEDY)
         return "picked and tagged in one commit"
 
+    def together(self) -> Finding | str:
+        one = OneCommit(self.spark, self.settings, self.lake)
+        if not one.offered:
+            return Finding("not offered; versions are published table by table", State.NOT_NEEDED)
+        found = one.trial(self.place[0])
+        if found == WHOLE:
+            return "two tables changed by one commit; publications use it"
+        told = "loses a part of one that it said it had made" if found == LOSSY else "refuses them"
+        return Finding(
+            f"the catalog offers such commits and {told}; versions are published table by table", State.WARNING, _APART
+        )
+
     def read(self) -> Finding | str:
         table = self.load()
         snapshot = tags(table)["v1"]
@@ -141,6 +155,7 @@ def take_engine_probes(
     take(staged, engine.stage, _RIGHTS, table)
     take("Spark: tag and property in one commit", engine.claim, KEEP_REMEDY, staged)
     take("Spark: two writers", engine.writers, _SWAP, staged)
+    take("Spark: all tables in one commit", engine.together, _RIGHTS, table)
     take(picked, engine.pick, KEEP_REMEDY, staged)
     take("rows read without Spark", engine.read, "Give PyIceberg the store's keys: catalog.properties.", picked)
     return engine.full if probes.works(picked) else None

@@ -33,13 +33,13 @@ from dedup_storage.lake.retries import small_commits
 from dedup_storage.layout import PROPERTY_PREFIX
 from dedup_storage.spark.errors import JAVA_ERRORS, commit_unknown, is_conflict, java_class, root_message
 
-__all__ = ["ONE_COMMIT", "OneCommit"]
+__all__ = ["DECLINED", "LOSSY", "ONE_COMMIT", "WHOLE", "OneCommit"]
 
 # Of the anchor table, followed by a hash of the catalog's address: what that catalog was found to do.
 ONE_COMMIT = PROPERTY_PREFIX + "one-commit."
 _logger = logging.getLogger(__name__)
 _TRIES = 5
-_WHOLE, _LOSSY = "whole", "lossy"
+WHOLE, LOSSY, DECLINED = "whole", "lossy", "declined"
 _PROBES = ("first", "second")
 # Answers to a request that was understood and is not wanted.
 _DECLINED = {
@@ -67,13 +67,20 @@ class OneCommit:
         place = f"{settings.catalog.uri}\n{settings.warehouse}"
         self.property = ONE_COMMIT + hashlib.sha256(place.encode()).hexdigest()[:8]
 
+    @property
+    def offered(self) -> bool:
+        """Whether server and client have such commits, as they say."""
+        if self.settings.catalog.type is not CatalogType.REST or not offers_one_commit(self.lake.catalog):
+            return False
+        return ChangesTogether(self.spark, self.settings.catalog.name).possible
+
     def usable(self, meta: IcebergMetadata) -> bool:
         """Whether the catalog offers it, loses nothing of it, and has refused none of this process. Where that cannot
         be found out, a warning says why, and this process does without."""
         if self._off or self.settings.catalog.type is not CatalogType.REST:
             return False
         try:
-            return self._found(meta) == _WHOLE
+            return self._found(meta) == WHOLE
         except Exception as error:  # noqa: BLE001 - the version is decided; what is wrong with the catalog is told below
             self._off = True
             _logger.warning(
@@ -87,13 +94,11 @@ class OneCommit:
 
     def _found(self, meta: IcebergMetadata) -> str | None:
         """What the catalog was found to do, or is now; ``None`` where it does not offer it."""
-        if not offers_one_commit(self.lake.catalog):
-            return None
-        if not ChangesTogether(self.spark, self.settings.catalog.name).possible:
+        if not self.offered:
             return None
         known = meta.anchor.properties.get(self.property)
         if known is None:
-            known = _WHOLE if self._loses_nothing(meta.spec.name) else _LOSSY
+            known = WHOLE if self._loses_nothing(meta.spec.name) else LOSSY
             self._note(meta, known)
         return known
 
@@ -106,7 +111,7 @@ class OneCommit:
         self._off = True
         self._warn_of_loss(", ".join(tables))
         try:
-            self._note(meta, _LOSSY)
+            self._note(meta, LOSSY)
         except Exception as error:  # noqa: BLE001 - what was lost is to be brought in first of all
             _logger.warning("That cannot be noted in %s: %s", meta.spec.name, type(error).__name__)
 
@@ -118,6 +123,25 @@ class OneCommit:
             tables,
         )
 
+    def trial(self, dataset: str) -> str:
+        """What the catalog does with such commits, tried in tables of a namespace that go again; for people.
+
+        Returns:
+            ``whole``: it made one for two tables, and loses nothing. ``lossy``: it said that it made one, and did not
+            make all of it. ``declined``: it offers such commits and makes none.
+
+        Raises:
+            Py4JJavaError, PySparkException: it did something else, which tells nothing.
+        """
+        with (
+            scratch_table(self.spark, self.settings, dataset) as one,
+            scratch_table(self.spark, self.settings, dataset) as other,
+        ):
+            made = self._changed(dataset, (one, other), "1")
+            if made is None:
+                return DECLINED
+            return WHOLE if made and self._changed(dataset, (one, one), "2") is not False else LOSSY
+
     def _loses_nothing(self, dataset: str) -> bool:
         """Whether of two changes of one table that the catalog makes in one commit both are there; what it declines it
         does not lose.
@@ -126,20 +150,25 @@ class OneCommit:
             Py4JJavaError, PySparkException: it did something else, which tells nothing.
         """
         with scratch_table(self.spark, self.settings, dataset) as name:
-            together = ChangesTogether(self.spark, self.settings.catalog.name)
-            for key in _PROBES:
-                together.change(f"{dataset}.{name}").set_property(key, "1")
-            try:
-                together.commit()
-            except JAVA_ERRORS as error:
-                if not commit_unknown(error) and (is_conflict(error) or java_class(error) & _DECLINED):
-                    return True
-                raise
-            there = self.lake.catalog.load_table((dataset, name)).properties
-        if not all(key in there for key in _PROBES):
-            self._warn_of_loss("of a table made to try it")
-            return False
+            if self._changed(dataset, (name, name), "1") is False:
+                self._warn_of_loss("of a table made to try it")
+                return False
         return True
+
+    def _changed(self, dataset: str, names: tuple[str, str], value: str) -> bool | None:
+        """Whether of a change of each of two tables, which may be one, both are there after one commit; ``None`` where
+        the catalog declines it. The value is a new one: what changes nothing is not sent."""
+        together = ChangesTogether(self.spark, self.settings.catalog.name)
+        for name, key in zip(names, _PROBES, strict=True):
+            together.change(f"{dataset}.{name}").set_property(key, value)
+        try:
+            together.commit()
+        except JAVA_ERRORS as error:
+            if not commit_unknown(error) and (is_conflict(error) or java_class(error) & _DECLINED):
+                return None
+            raise
+        found = (self.lake.catalog.load_table((dataset, name)).properties for name in names)
+        return all(there.get(key) == value for there, key in zip(found, _PROBES, strict=True))
 
     def complete(self, dataset: str, parts: Sequence[Part]) -> bool:
         """Bring all parts in at once. ``False`` where that is not known to have happened: to be done, or looked up,

@@ -156,7 +156,7 @@ class IcebergProbes:
 
     def _transactions(self) -> Finding | str:
         if offers_one_commit(self.lake.catalog):
-            return "offered, and used unless it loses a part: a first publication tries that"
+            return "offered; whether it keeps its word is tried with Spark, and by a first publication"
         return Finding("not offered; a version is published table by table, and is seen as one", State.NOT_NEEDED)
 
     def _keys(self) -> Finding | str:
