@@ -27,11 +27,9 @@ def mix64(values: npt.ArrayLike) -> UInt64:
         (n,) uint64.
     """
     with np.errstate(over="ignore"):
-        x = np.asarray(values).astype(np.uint64, copy=False) + _GOLDEN
-        if not isinstance(x, np.ndarray):
-            x = np.asarray(x)
+        x: UInt64 = np.asarray(np.asarray(values).astype(np.uint64, copy=False) + _GOLDEN)
         # In place: large arrays cost more in new memory than in arithmetic.
-        shifted = np.right_shift(x, np.uint64(30))
+        shifted: UInt64 = np.asarray(np.right_shift(x, np.uint64(30)))
         x ^= shifted
         x *= _FIRST
         np.right_shift(x, np.uint64(27), out=shifted)
