@@ -14,12 +14,24 @@ from pydantic import BaseModel, ConfigDict
 
 from dedup_storage.errors import SchemaError
 
-__all__ = ["RUNS_TYPE", "EventGroup", "ProposedGroup", "element_type", "event_groups", "free_name"]
+__all__ = [
+    "RUNS_TYPE",
+    "EventGroup",
+    "ProposedGroup",
+    "element_type",
+    "event_groups",
+    "features_prefix",
+    "free_name",
+    "is_features_table",
+    "table_group",
+]
 
 # Where a request's list stands in its user's list, oldest event first; positions count from 0.
 RUNS_TYPE = "array<struct<start:bigint,length:int>>"
 _LIST = re.compile(r"array<(.*)>", re.IGNORECASE | re.DOTALL)
 _SAFE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+# A table of features of events says of which group they are: by its number, which never changes, not by its name.
+_FEATURES = re.compile(r"fe([0-9]{1,6})_.+")
 
 
 class EventGroup(BaseModel):
@@ -49,6 +61,10 @@ class EventGroup(BaseModel):
     def table(self) -> str:
         """Name of the events' table."""
         return f"events_{self.name}"
+
+    def key(self, user: str) -> tuple[str, str]:
+        """Columns that identify an event."""
+        return user, self.position_column
 
     def table_columns(self, user: str) -> tuple[str, ...]:
         """Columns of the events' table, in order."""
@@ -117,6 +133,33 @@ def element_type(column: str, kind: str) -> str:
     if found is None:
         raise SchemaError(f"the sequence column {column} is not a list", expected="array<...>", got=kind)
     return found.group(1)
+
+
+def features_prefix(number: int) -> str:
+    """How the tables of features of a group's events begin.
+
+    Args:
+        number: The group's place among the dataset's.
+    """
+    return f"fe{number}_"
+
+
+def is_features_table(table: str) -> bool:
+    """Whether a table is named as those of features of events."""
+    return _FEATURES.fullmatch(table) is not None
+
+
+def table_group(table: str, groups: Sequence[EventGroup]) -> EventGroup | None:
+    """The group of which a table has a row an event: the events themselves, or features of them.
+
+    Args:
+        table: Its name.
+        groups: The dataset's.
+    """
+    named = _FEATURES.fullmatch(table)
+    if named is not None:
+        return groups[int(named[1])] if int(named[1]) < len(groups) else None
+    return next((group for group in groups if group.table == table), None)
 
 
 def free_name(name: str, taken: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
-from dedup_storage.event_groups import RUNS_TYPE, EventGroup, ProposedGroup, event_groups, free_name
+from dedup_storage.event_groups import RUNS_TYPE, EventGroup, ProposedGroup, event_groups, free_name, table_group
 from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name, explain_validation
 
 __all__ = [
@@ -91,7 +91,8 @@ class TableSpec(BaseModel):
     """One table of a dataset.
 
     Attributes:
-        role: What it is for; also its name, except for feature groups (``fg_<name>``) and events (``events_<group>``).
+        role: What it is for; also its name, except for feature groups (``fg_<name>``, of events ``fe<number>_<name>``)
+            and events (``events_<group>``).
         columns: Its columns in order, system columns included.
         sort_columns: Local order inside a segment.
     """
@@ -228,11 +229,12 @@ class DatasetSpec(BaseModel):
         )
 
     def event_group(self, table: str) -> EventGroup | None:
-        """The group whose events a table holds; ``None`` for any other table."""
-        return next((group for group in self.events if group.table == table), None)
+        """The group of whose events a table has a row each, themselves or features; ``None`` for any other table."""
+        return table_group(table, self.events)
 
     def partitioned(self, table: str) -> DatasetSpec:
-        """The description by which a table is partitioned: events lie by the month of their first appearance."""
+        """The description by which a table is partitioned: events and their features lie by the month of their first
+        appearance."""
         group = self.event_group(table)
         if group is None:
             return self
@@ -264,7 +266,7 @@ class DatasetSpec(BaseModel):
             columns: The dataset's columns, system columns included.
         """
         group = self.event_group(table)
-        if group is not None:
+        if group is not None and group.table == table:
             return group.types(columns, self.schema_.user)
         return {**columns, **{g.runs_column: RUNS_TYPE for g in self.events}}
 

@@ -36,6 +36,7 @@ class Grain(StrEnum):
 
     REQUEST = "request"
     IMPRESSION = "impression"
+    EVENT = "event"
 
 
 class DateGrain(StrEnum):
@@ -214,6 +215,8 @@ class LogSchema(_Frozen):
                     f"sequences: {member.column} and {other.column} run in parallel and are cut differently"
                 )
         for name, grain in self.columns.items():
+            if grain is Grain.EVENT:
+                raise ValueError(f"columns.{name}: event grain is for feature groups; a log has request and impression")
             fixed = self.fixed_grains().get(name)
             if fixed is not None and fixed is not grain:
                 raise ValueError(f"columns.{name}: {grain.value} grain, but its role makes it {fixed.value} grain")

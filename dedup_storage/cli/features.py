@@ -60,6 +60,9 @@ def add(
     across_users: Annotated[bool, typer.Option(help="A row looks at rows of other users too.")] = False,
     missing: Annotated[str, typer.Option(help="What to do with keys that get no row: refuse or null.")] = "refuse",
     not_null: Annotated[list[str] | None, typer.Option(help="Column that must have no null; repeatable.")] = None,
+    sequence: Annotated[
+        str | None, typer.Option(help="With --grain event: the sequence group, where there are several.")
+    ] = None,
     gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
@@ -76,6 +79,7 @@ def add(
             across_users=across_users,
             missing=missing,
             not_null=not_null or (),
+            sequence=sequence,
             run_id=run_id,
             gate=gate,
         )
@@ -187,7 +191,8 @@ def _groups(
 ) -> tuple[dict[str, FeatureGroup], list[Any]]:
     """The groups of a version, without Spark; and what of one of them is out of date."""
     from dedup_storage.lake.catalogs import open_lake
-    from dedup_storage.lake.groups import feature_groups, stale_cells
+    from dedup_storage.lake.groups import feature_groups
+    from dedup_storage.lake.outdated import stale_cells
 
     meta = job.metadata(dataset)
     number = meta.resolve(version)
@@ -203,7 +208,7 @@ def _row(group: FeatureGroup) -> tuple[object, ...]:
     versions = ", ".join(str(part.version) for part in group.coverage)
     return (
         group.name,
-        group.grain.value,
+        group.grain.value if group.sequence is None else f"{group.grain.value} ({group.sequence})",
         group.names,
         recipe or source.kind.value,
         versions,

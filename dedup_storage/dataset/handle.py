@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from pyspark.sql import Column, DataFrame, SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.dataset.lists import with_lists
+from dedup_storage.dataset.lists import EventFeatures, with_feature_lists, with_lists
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, known_columns
@@ -114,14 +115,20 @@ class Cut:
         """All rows of one of the log's own tables, with the lists that were logged."""
         return self.rows(self.spec.table(role).name)
 
-    def rows(self, table: str) -> DataFrame:
+    def rows(self, table: str, features: Sequence[FeatureGroup] = ()) -> DataFrame:
         """All rows of a table, with the columns that the version has of it and the lists that were logged.
 
         In layout ``user`` these are made of the users' lists, which are read only where a list is asked for.
+
+        Args:
+            table: Its name.
+            features: Groups at event grain: of the table of requests, whose rows get their lists too.
         """
         rows = self.stored(table)
         if not self.spec.events or table != self.spec.anchor.name:
             return rows
+        of_events = (EventFeatures(g.events_of(self.spec), g.table, g.types, self.stored(g.table)) for g in features)
+        rows = with_feature_lists(self.spec, rows, of_events)
         return with_lists(self.spec, rows, {group.name: self.stored(group.table) for group in self.spec.events})
 
     def stored(self, table: str, *, hidden: bool = False) -> DataFrame:

@@ -7,6 +7,7 @@ for, since the users' lists are distinct by user.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -14,9 +15,25 @@ from pyspark.sql import functions as F
 from dedup_storage.event_groups import RUNS_TYPE, EventGroup
 from dedup_storage.layout import DatasetSpec
 
-__all__ = ["source_typed", "user_lists", "with_lists"]
+__all__ = ["EventFeatures", "source_typed", "user_lists", "with_feature_lists", "with_lists"]
 
-_EVENTS, _LIST = "_dedup_events_", "_dedup_list_"
+_EVENTS, _LIST, _VALUES = "_dedup_events_", "_dedup_list_", "_dedup_values_"
+
+
+class EventFeatures(NamedTuple):
+    """Features of the events of one sequence group.
+
+    Attributes:
+        group: The sequence group.
+        table: Name of their table.
+        types: Feature -> Spark DDL type of its values.
+        rows: The table's rows.
+    """
+
+    group: EventGroup
+    table: str
+    types: Mapping[str, str]
+    rows: DataFrame
 
 
 def with_lists(spec: DatasetSpec, requests: DataFrame, events: Mapping[str, DataFrame]) -> DataFrame:
@@ -49,13 +66,65 @@ def with_lists(spec: DatasetSpec, requests: DataFrame, events: Mapping[str, Data
     return rows.select(*(rebuilt.get(c, F.col(c)) for c in columns))
 
 
+def with_feature_lists(spec: DatasetSpec, requests: DataFrame, features: Iterable[EventFeatures]) -> DataFrame:
+    """Request rows with a further list for each feature of events, parallel to the lists of its group.
+
+    An event that has no row yet is null in it, and so is every element of a list that is no window: its elements are
+    no events. A list is as long as the group's own in any case, and null where the group's first is.
+
+    Args:
+        spec: The dataset.
+        requests: Rows of its table of requests as they are stored.
+        features: What to add.
+    """
+    rows = requests
+    for number, each in enumerate(features):
+        group, name = each.group, f"{_VALUES}{number}"
+        # The rows of users that have none yet are not there, which is an empty list of values.
+        own = group.model_copy(update={"columns": tuple(each.types)})
+        values = user_lists(spec, own, each.rows, name, each.table).hint("merge")
+        none = F.lit(None).cast(values.schema[name].dataType.elementType)
+        rows = rows.join(values, [spec.schema_.user], "left")
+        cut = _cut(group, F.coalesce(F.col(name), F.array().cast(values.schema[name].dataType)), none)
+        first = group.columns[0]
+        columns = {
+            c: F.when(F.col(group.runs_column).isNull(), _nulls(first, kind))
+            .otherwise(F.col(_LIST + name).getField(c))
+            .cast(f"array<{kind}>")
+            for c, kind in each.types.items()
+        }
+        rows = rows.withColumn(_LIST + name, cut).withColumns(columns).drop(name, _LIST + name)
+    return rows
+
+
+def _nulls(column: str, kind: str) -> Column:
+    """A list of nulls as long as another one; null where that is."""
+    return F.transform(column, lambda _: F.lit(None).cast(kind))
+
+
+def _cut(group: EventGroup, values: Column, none: Column) -> Column:
+    """The values of a request's events, with ``none`` for each that is not there."""
+    runs = F.coalesce(F.col(group.runs_column), F.array().cast(RUNS_TYPE))
+
+    def piece(run: Column) -> Column:
+        there = F.slice(values, run["start"].cast("int") + F.lit(1), run["length"])
+        return F.concat(there, F.array_repeat(none, run["length"] - F.size(there)))
+
+    whole = F.flatten(F.transform(runs, piece))
+    whole = F.reverse(whole) if group.newest_first else whole
+    inside = F.forall(runs, lambda r: (r["start"] >= 0) & (r["length"] >= 0))
+    return F.when(inside, whole).otherwise(_refused(group))
+
+
 def source_typed(spec: DatasetSpec, rows: DataFrame, columns: Iterable[str]) -> DataFrame:
     """Columns in the types of the source: Iceberg has no 8- and 16-bit integers."""
     types = dict(zip(spec.source_columns, spec.source_types, strict=True))
     return rows.select(*(F.col(c).cast(types[c]).alias(c) if c in types else F.col(c) for c in columns))
 
 
-def user_lists(spec: DatasetSpec, group: EventGroup, events: DataFrame, name: str) -> DataFrame:
+def user_lists(
+    spec: DatasetSpec, group: EventGroup, events: DataFrame, name: str, table: str | None = None
+) -> DataFrame:
     """One row a user: the user, and the events in order of position, structs of position and values.
 
     A user whose events do not stand at 0, 1, 2 and so on is refused.
@@ -65,6 +134,7 @@ def user_lists(spec: DatasetSpec, group: EventGroup, events: DataFrame, name: st
         group: The group.
         events: Rows of its table.
         name: Of the list's column.
+        table: The table's name for messages; ``None`` for that of the events themselves.
     """
     place = group.position_column
     event = F.struct(F.col(place).alias(place), *(F.col(c).alias(c) for c in group.columns))
@@ -77,7 +147,7 @@ def user_lists(spec: DatasetSpec, group: EventGroup, events: DataFrame, name: st
     lists = events.groupBy(spec.schema_.user).agg(listed.alias(name))
     # Lists are cut out by index, which is the position only where no event is missing and none is there twice.
     places = F.sequence(F.lit(0).cast("bigint"), F.size(name).cast("bigint") - F.lit(1).cast("bigint"))
-    return lists.withColumn(name, F.when(F.col(name)[place] == places, F.col(name)).otherwise(_refused(group)))
+    return lists.withColumn(name, F.when(F.col(name)[place] == places, F.col(name)).otherwise(_refused(group, table)))
 
 
 def _list(group: EventGroup, events: str) -> Column:
@@ -91,11 +161,11 @@ def _list(group: EventGroup, events: str) -> Column:
     return F.when(inside, whole).otherwise(_refused(group))
 
 
-def _refused(group: EventGroup) -> Column:
+def _refused(group: EventGroup, table: str | None = None) -> Column:
     return F.raise_error(
         F.lit(
-            f"{group.table} does not hold every event of a user once: expected all events that {group.runs_column} "
-            "names, at positions 0, 1, 2 and so on. Another tool has changed its rows: restore the table, or roll back "
-            "to the version before."
+            f"{table or group.table} does not hold every event of a user once: expected all events that "
+            f"{group.runs_column} names, at positions 0, 1, 2 and so on. Another tool has changed its rows: restore "
+            "the table, or roll back to the version before."
         )
     )

@@ -85,6 +85,11 @@ def to_bundle(
         )
     chosen = tuple(find_group(groups, name, dataset) for name in sorted(set(names)))
     for group in chosen:
+        if group.grain is Grain.EVENT:
+            raise UsageError(
+                f"the feature group {group.name} is at event grain, and bundles hold groups of requests or impressions",
+                fix="Leave it out: each such group is read by itself.",
+            )
         if group.promoted is not None:
             raise UsageError(
                 f"the feature group {group.name} is promoted: reading it joins nothing",

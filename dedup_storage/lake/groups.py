@@ -8,15 +8,13 @@ keeps that of the snapshot it was made from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from datetime import date, timedelta
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dedup_storage.errors import SchemaError, UnknownColumnError, known_names
-from dedup_storage.lake.cells import Cell
+from dedup_storage.event_groups import EventGroup, features_prefix, is_features_table
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import DatasetSpec, Layout, TableRole, TableSpec
 from dedup_storage.schema import Grain, explain_validation
@@ -38,13 +36,11 @@ __all__ = [
     "is_group_table",
     "known_columns",
     "promoted_columns",
-    "stale_cells",
     "table_name",
 ]
 
 _PREFIX = "fg_"
 _BUNDLE_PREFIX = "fb_"
-_ALL = (Cell(None, None, None),)
 
 
 class _Frozen(BaseModel):
@@ -119,12 +115,13 @@ class FeatureGroup(_Frozen):
         uses: Other groups whose columns it reads.
         lookback: Days of history before its own event date that a row depends on; ``None`` for all of it.
         across_users: Whether a row depends on other users' rows, so that one changed segment concerns every bucket.
-        missing: ``refuse`` or ``null``: what a request or an impression without a row means.
+        missing: ``refuse`` or ``null``: what a request, an impression or an event without a row means.
         run_id: The run that defined or last refreshed it.
         coverage: What was computed from which version; what lies outside was not computed.
         promoted: The table that holds its columns since it was promoted; its own is empty then.
         bundled: The table that holds its columns beside those of other groups since they were bundled; its own is
             empty then.
+        sequence: At event grain the sequence group of whose events it has a row each; ``None`` at other grains.
     """
 
     name: str
@@ -140,6 +137,7 @@ class FeatureGroup(_Frozen):
     coverage: tuple[Coverage, ...] = ()
     promoted: str | None = None
     bundled: str | None = None
+    sequence: str | None = None
 
     @property
     def home(self) -> str:
@@ -163,7 +161,17 @@ class FeatureGroup(_Frozen):
 
     def key(self, spec: DatasetSpec) -> tuple[str, ...]:
         """Columns that identify a row."""
+        if self.grain is Grain.EVENT:
+            return self.events_of(spec).key(spec.schema_.user)
         return spec.request_key if self.grain is Grain.REQUEST else spec.impression_key
+
+    def events_of(self, spec: DatasetSpec) -> EventGroup:
+        """The sequence group of whose events it has a row each.
+
+        Raises:
+            SchemaError: the dataset has none of that name.
+        """
+        return _sequence(spec, self.sequence)
 
     def to_json(self) -> str:
         """The definition as a snapshot keeps it."""
@@ -185,25 +193,49 @@ class FeatureGroup(_Frozen):
             ) from None
 
 
-def table_name(group: str, taken: Iterable[str] = (), *, bundle: bool = False) -> str:
-    """Name of a new group's table: ``fg_<group>``, numbered where that is taken; of a bundle's: ``fb_<bundle>``."""
-    first = (_BUNDLE_PREFIX if bundle else _PREFIX) + group
+def table_name(group: str, taken: Iterable[str] = (), *, bundle: bool = False, events: int | None = None) -> str:
+    """Name of a new group's table: ``fg_<group>``, numbered where that is taken; of a bundle's: ``fb_<bundle>``; at
+    event grain ``fe<number of the sequence group>_<group>``."""
+    prefix = _PREFIX if events is None else features_prefix(events)
+    first = (_BUNDLE_PREFIX if bundle else prefix) + group
     names, number, name = set(taken), 2, first
     while name in names:
         name, number = f"{first}_{number}", number + 1
     return name
 
 
-def grain_table(spec: DatasetSpec, grain: Grain) -> TableSpec:
-    """The table that holds the dataset's own columns of one grain."""
+def grain_table(spec: DatasetSpec, grain: Grain, sequence: str | None = None) -> TableSpec:
+    """The table that holds the dataset's own columns of one grain.
+
+    Args:
+        spec: The dataset.
+        grain: The grain.
+        sequence: At event grain the sequence group.
+    """
+    if grain is Grain.EVENT:
+        events = _sequence(spec, sequence).table
+        return next(table for table in spec.tables if table.name == events)
     if spec.layout is Layout.FLAT:
         return spec.table(TableRole.LOGS)
     return spec.table(TableRole.REQUESTS if grain is Grain.REQUEST else TableRole.IMPRESSIONS)
 
 
+def _sequence(spec: DatasetSpec, name: str | None) -> EventGroup:
+    for group in spec.events:
+        if group.name == name:
+            return group
+    raise SchemaError(
+        f"the dataset {spec.name} has no sequence group {name} whose events are stored once",
+        expected=known_names(str(name), (g.name for g in spec.events)) if spec.events else "a dataset in layout user",
+    )
+
+
 def group_table(spec: DatasetSpec, group: FeatureGroup) -> TableSpec:
-    """A group's own table: the key, the event date, the columns."""
+    """A group's own table: the key, the event date (of events the month of first appearance), the columns."""
     key = group.key(spec)
+    if group.grain is Grain.EVENT:
+        columns = (*key, group.events_of(spec).epoch_column, *group.names)
+        return TableSpec(role=TableRole.FEATURES, name=group.table, columns=columns, sort_columns=key)
     dates = (spec.event_date_column,) if spec.event_date_column else ()
     return TableSpec(
         role=TableRole.FEATURES,
@@ -301,62 +333,6 @@ def find_group(groups: Mapping[str, FeatureGroup], name: str, dataset: str) -> F
     return groups[name]
 
 
-def stale_cells(
-    meta: DatasetMetadata,
-    spec: DatasetSpec,
-    version: int,
-    group: FeatureGroup,
-    state: Callable[[str], int | None] | None = None,
-) -> set[Cell]:
-    """Event dates and buckets of a group whose inputs changed between what they were computed from and a version.
-
-    A changed row concerns its own date and the days after it whose rows look back on it. A changed row of a looked up
-    table may concern any row of the group.
-
-    Args:
-        meta: The dataset's tables.
-        spec: The dataset.
-        version: The version.
-        group: The group.
-        state: Today's state of a looked up table (``Lake.state``); left out, such tables are not looked at.
-    """
-    table = group.source.table if group.source.kind is SourceKind.JOIN else None
-    if state is not None and table is not None:
-        today = state(table)
-        if any(part.lookups.get(table) != today for part in group.coverage):
-            return set(_ALL)
-    now, own = meta.snapshots(version), grain_table(spec, group.grain).name
-    cells: set[Cell] = set()
-    for part in group.coverage:
-        start = date.fromisoformat(part.start) if part.start else None
-        end = date.fromisoformat(part.end) - timedelta(days=1) if part.end else None
-        for table, snapshot_id in part.snapshots.items():
-            # A table that is gone held a group that this one reads; computing says so by name.
-            changed = meta.changed_cells(table, snapshot_id, now[table]) if table in now else _ALL
-            for cell in changed:
-                reached = cell.stretched(group.lookback)
-                reached = replace(reached, bucket=None) if group.across_users else reached
-                if reached.overlaps(Cell(start, end, None)):
-                    cells.add(reached)
-    if not group.coverage:
-        return set(_ALL)
-    return _up_to_the_last(cells, meta.stored_cells(own, now[own])) if cells else cells
-
-
-def _up_to_the_last(cells: Iterable[Cell], stored: Iterable[Cell]) -> set[Cell]:
-    """The cells without the days after the last that has rows."""
-    ends = [c.high for c in stored]
-    known = [e for e in ends if e is not None]
-    if not known or len(known) < len(ends):
-        return set(cells)
-    last = max(known)
-    cut = set()
-    for cell in cells:
-        beyond = cell.high is not None and cell.high > last and (cell.low is None or cell.low <= last)
-        cut.add(replace(cell, high=last) if beyond else cell)
-    return cut
-
-
 def is_group_table(table: str) -> bool:
     """Whether a table of a dataset is named as those that hold a feature group's columns, or a bundle's."""
-    return table.startswith((_PREFIX, _BUNDLE_PREFIX))
+    return table.startswith((_PREFIX, _BUNDLE_PREFIX)) or is_features_table(table)

@@ -38,6 +38,9 @@ def group_uses(
     source = group.source
     if source.kind is SourceKind.EXPRESSION:
         types = column_types(meta, version)
+        if group.grain is Grain.EVENT:
+            spec = meta.spec_of(version)
+            types |= group.events_of(spec).types(spec.types, spec.schema_.user)
         typed = {name: types.get(name, "string") for name in known}
         return {
             column: tuple(
@@ -77,6 +80,9 @@ def _inputs(
 ) -> dict[str, Place]:
     """Columns that a group's frames have -> the tables that hold them."""
     spec, groups, found = meta.spec_of(version), feature_groups(meta, version), dict[str, Place]()
+    if group.grain is Grain.EVENT:
+        table = grain_table(spec, group.grain, group.sequence).name
+        return {name: places(table) for name in columns_of(meta, version, table)}
     # An impression's frames have its request's columns beside its own; those of the grain's own table count.
     grains = [Grain.REQUEST, Grain.IMPRESSION] if group.grain is Grain.IMPRESSION else [Grain.REQUEST]
     for grain in grains:

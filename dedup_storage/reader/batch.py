@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from dedup_storage.choices import choice
 from dedup_storage.errors import InverseIndexError, UnknownColumnError, UsageError, known_names
 from dedup_storage.reader.blocks import Sent, receive, send
 from dedup_storage.reader.column import Column
@@ -225,7 +226,7 @@ class DedupBatch:
         String keys are hashed to 64 bits, as with ``strings='hash'``, which spares doing it here.
         """
         users = self[self.user_column].ids()
-        return users if Grain(level) is Grain.REQUEST else self.expand(users)
+        return users if _of_rows(level) is Grain.REQUEST else self.expand(users)
 
     def item_ids(self, column: str | None = None) -> Tensor:
         """(B,) int64: the item of each impression, the same in every batch and on every rank.
@@ -395,7 +396,8 @@ class DedupBatch:
             UnknownColumnError: a column that this grain of the batch does not have.
             UsageError: a column of codes, or there is no column to take.
         """
-        return keyed_jagged(self._of(Grain(grain)), columns, Grain(grain).value, buckets)
+        chosen = _of_rows(grain)
+        return keyed_jagged(self._of(chosen), columns, chosen.value, buckets)
 
     def to_arrow(self, grain: Grain | str = Grain.IMPRESSION) -> Any:
         """A pyarrow table for people: strings and nulls put back, times as int64 microseconds.
@@ -404,7 +406,7 @@ class DedupBatch:
             grain: ``impression`` for B rows with the request columns repeated, ``request`` for R rows of these alone.
         """
         return arrow_table(
-            self.requests, self.impressions, self.inverse_indices if Grain(grain) is Grain.IMPRESSION else None
+            self.requests, self.impressions, self.inverse_indices if _of_rows(grain) is Grain.IMPRESSION else None
         )
 
     def to_pandas(self, grain: Grain | str = Grain.IMPRESSION) -> Any:
@@ -414,6 +416,11 @@ class DedupBatch:
             MissingDependencyError: pandas is not installed.
         """
         return pandas_frame(self.to_arrow(grain))
+
+
+def _of_rows(grain: Grain | str) -> Grain:
+    """A grain that a batch has rows of; events are elements of its lists."""
+    return choice(Grain, grain, "grain of a batch", (Grain.REQUEST, Grain.IMPRESSION))
 
 
 def _cross(batch: DedupBatch) -> str | tuple[Any, ...]:

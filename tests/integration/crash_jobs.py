@@ -141,6 +141,13 @@ def _with_stale_features(spark: SparkSession, settings: Settings, name: str) -> 
     return ds
 
 
+def _with_stale_event_features(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    ds = _one_day_of_users(spark, settings, name)
+    ds.features.add("age", {"length": "2 * hist"}, grain="event", run_id="add", gate=False)
+    ds.write(log(spark, [2], 100), run_id="second", gate=False)
+    return ds
+
+
 def _with_features(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     ds = _with_stale_features(spark, settings, name)
     _refresh(ds)
@@ -200,6 +207,7 @@ JOBS: Mapping[str, Job] = {
     "forget": Job(_to_erase_from, lambda ds: ds.forget_users(GONE, "gdpr")),
     "add": Job(_one_day, _add),
     "refresh": Job(_with_stale_features, _refresh),
+    "refresh-events": Job(_with_stale_event_features, _refresh),
     "promote": Job(_with_features, lambda ds: ds.features.promote("age", run_id="promote")),
     "bundle": Job(_with_two_groups, lambda ds: ds.features.bundle("both", ["age", "place"], run_id="bundle")),
     "sample": Job(_to_sample, lambda ds: ds.samples.make("half", SAMPLE)),

@@ -23,6 +23,7 @@ STAGED = ["features:staged", "features:staged-anchor", "features:audited", "publ
 BEFORE_DECISION = {
     "add": ["features:created", *STAGED],
     "refresh": STAGED,
+    "refresh-events": STAGED,
     "promote": ["features:columns-added", "features:folded", "features:staged-anchor", "publish:before-claim"],
     "bundle": [
         "features:created",
@@ -36,14 +37,26 @@ BEFORE_DECISION = {
 EARLIER = {
     "add": ["first"],
     "refresh": ["first", "add", "second"],
+    "refresh-events": ["first", "add", "second"],
     "promote": ["first", "add", "second", "refresh"],
     "bundle": ["first", "add", "second"],
 }
 # On Iceberg each version names all tables; on Delta only those that it changes.
 TABLES = {"iceberg": ["fg_age", "impressions", "requests"], "delta": ["fg_age", "requests"]}
 BUNDLED = ["fb_both", "fg_age", "fg_place"]
+
+
+def members(job: str, tables: list[str]) -> list[str]:
+    """Tables that get a version, in this order."""
+    if job == "bundle":
+        return BUNDLED + tables[1:]
+    if job == "refresh-events":
+        return [*(["events_hist"] if "impressions" in tables else []), "fe0_age", *tables[1:]]
+    return tables
+
+
 STEPS = {
-    (job, table_format): [*before, *publication(table_format, *(BUNDLED + tables[1:] if job == "bundle" else tables))]
+    (job, table_format): [*before, *publication(table_format, *members(job, tables))]
     for job, before in BEFORE_DECISION.items()
     for table_format, tables in TABLES.items()
 }
@@ -53,6 +66,8 @@ OWN = {
     ("add", "delta"): ["features:staged-anchor"],
     ("refresh", "iceberg"): ["features:staged", "publish:after-pick-fg_age"],
     ("refresh", "delta"): ["publish:after-pick-fg_age"],
+    ("refresh-events", "iceberg"): ["publish:after-pick-fe0_age"],
+    ("refresh-events", "delta"): ["features:staged"],
     ("promote", "iceberg"): ["features:folded", "publish:after-pick-fg_age"],
     ("promote", "delta"): ["features:folded"],
     ("bundle", "iceberg"): ["features:emptied", "publish:after-pick-fb_both"],
@@ -94,7 +109,8 @@ def goes_on(ds: Dataset, job: str, point: str, before: Counter[Any]) -> None:
     done = JOBS[job].act(ds)
     assert done.already_published == decided(point)
     assert [v.run_id for v in ds.versions()] == [*EARLIER[job], job]
-    wanted = ds.logs(features=()).withColumn("length", F.size("hist"))
+    value = F.transform("hist", lambda x: x * 2) if job == "refresh-events" else F.size("hist")
+    wanted = ds.logs(features=()).withColumn("length", value)
     same_rows(ds.logs(), wanted.withColumn("place", F.upper("country")) if job == "bundle" else wanted)
-    made = BUNDLED if job == "bundle" else ["fg_age"]
+    made = BUNDLED if job == "bundle" else ["fe0_age"] if job == "refresh-events" else ["fg_age"]
     assert sorted(table for table in ds.metadata().tables if table.startswith("f")) == made

@@ -65,20 +65,34 @@ def cases(draw: Any) -> tuple[list[list[int]], list[tuple[int, Any]], int]:
     return events, requests, draw(st.integers(1, 3))
 
 
-@given(case=cases(), newest_first=st.booleans(), most=st.sampled_from([None, 1, 3]), seed=st.integers(0, 9))
-@examples(80)
+@given(
+    case=cases(),
+    newest_first=st.booleans(),
+    most=st.sampled_from([None, 1, 3]),
+    computed=st.sampled_from([None, None, 0, 4, 12]),
+    seed=st.integers(0, 9),
+)
+@examples(120)
 def test_lists_are_those_of_plain_python(
-    case: tuple[list[list[int]], list[tuple[int, Any]], int], newest_first: bool, most: int | None, seed: int
+    case: tuple[list[list[int]], list[tuple[int, Any]], int],
+    newest_first: bool,
+    most: int | None,
+    computed: int | None,
+    seed: int,
 ) -> None:
+    """Lists of a group; or of a feature of its events, of which each user's first ones are computed."""
     events, requests, count = case
     rng = np.random.default_rng(seed)
     rows = [(user, at, item) for user, own in enumerate(events) for at, item in enumerate(own)]
+    if computed is not None:
+        rows = [row for row in rows if row[1] < computed]
+        events = [[item if at < computed else None for at, item in enumerate(own)] for own in events]
     which = rng.integers(0, count, len(rows))
     every = pa.table(
         {n: pa.array([r[c] for r in rows], pa.int64()) for c, n in enumerate(("user", "position", "item"))}
     )
     files = {f"f{n}": every.filter(pa.array(which == n)) for n in range(count)}
-    expected: list[list[int] | None] = []
+    expected: list[list[int | None] | None] = []
     for user, told in requests:
         if told is not None and told and isinstance(told[0], dict):
             whole = [e for run in told for e in events[user][run["start"] : run["start"] + run["length"]]]
@@ -86,7 +100,7 @@ def test_lists_are_those_of_plain_python(
             expected.append(whole[::-1] if newest_first else whole)
         else:
             cut = told if told is None or most is None else told[:most] if newest_first else told[-most:]
-            expected.append(cut)
+            expected.append(cut if computed is None or cut is None else [None] * len(cut))
     is_list = [told is None or (told and not isinstance(told[0], dict)) for _, told in requests]
     runs = pa.array([None if own else told for own, (_, told) in zip(is_list, requests, strict=True)], RUNS)
     lists = pa.array([told if own else None for own, (_, told) in zip(is_list, requests, strict=True)], KIND)
@@ -96,7 +110,8 @@ def test_lists_are_those_of_plain_python(
     )  # fmt: skip
     ref = TableRef("events_g", "", {}, {"item": (-1, pa.int64())})
     stored = {(): tuple(DataFile("events_g", name, table.num_rows) for name, table in files.items())}
-    scan = EventScan(group, TableScan(ref, stored), ("item",), _Keys(files), most)
+    beside = None if computed is None else "seen"
+    scan = EventScan(group, TableScan(ref, stored), ("item",), _Keys(files), most, beside)
     users = pa.array([user for user, _ in requests], pa.int64())
     found = index_events(scan, (), users, runs, np.ones(len(requests), dtype=np.bool_))
     unit = found.unit(np.arange(len(requests)))
@@ -105,7 +120,7 @@ def test_lists_are_those_of_plain_python(
     delivered: list[Any] = []
     bounds = sorted({0, len(requests), *rng.integers(0, len(requests) + 1, 3).tolist()})
     for start, stop in pairwise(bounds):
-        table = pa.table({"item": lists.slice(start, stop - start)})
+        table = pa.table({beside or "item": lists.slice(start, stop - start)})
         block = pa.table(reader.lists(table, start, stop))
         delivered += plain_lists(block)["item"].to_pylist()
         assert block["item"].to_pylist() == delivered[start:stop]

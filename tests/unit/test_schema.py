@@ -32,7 +32,9 @@ def schemas(draw: st.DrawFn) -> LogSchema:
         "event_time": draw(st.sampled_from([None, next(take)])),
         "position": draw(st.sampled_from([None, next(take)])),
         "labels": tuple(next(take) for _ in range(draw(st.integers(0, 1)))),
-        "columns": {next(take): draw(st.sampled_from(Grain)) for _ in range(draw(st.integers(0, 2)))},
+        "columns": {
+            next(take): draw(st.sampled_from((Grain.REQUEST, Grain.IMPRESSION))) for _ in range(draw(st.integers(0, 2)))
+        },
         "sequences": tuple(
             SequenceColumn(column=next(take), times=draw(st.booleans()), max_length=draw(st.sampled_from([None, 7])))
             for _ in range(draw(st.integers(0, 1)))

@@ -90,6 +90,15 @@ def find_target(meta: DatasetMetadata, version: int, columns: Sequence[str]) -> 
             got="; ".join(f"{owners[c]}.{c}" for c in columns),
             fix="Run one backfill for each table.",
         )
+    group = spec.event_group(tables[0])
+    if group is not None:
+        raise UsageError(
+            f"the column {columns[0]} of a feature group at event grain cannot be backfilled: backfills choose rows "
+            "of requests or impressions",
+            expected=f"a column of another table than {tables[0]}",
+            fix="Compute all of the group anew: dedup-storage features refresh NAME --full; for other values of some "
+            "events give a frame with source and full=True.",
+        )
     return table_of(meta, version, tables[0])
 
 

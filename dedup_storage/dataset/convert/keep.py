@@ -11,6 +11,7 @@ from dedup_storage.lake.groups import FeatureGroup, SourceKind
 from dedup_storage.layout import LABEL_TIMES, DatasetSpec
 from dedup_storage.sampling.definition import Sample
 from dedup_storage.sampling.stored import parse_sample
+from dedup_storage.schema import Grain
 
 __all__ = ["Kept", "find_kept"]
 
@@ -64,6 +65,9 @@ def _left_groups(groups: Mapping[str, FeatureGroup], *, same_format: bool, drop:
     for name, group in groups.items():
         if drop:
             yield name, "--drop-features asks for it"
+        elif group.grain is Grain.EVENT:
+            gone.add(name)
+            yield name, "it is at event grain, and the new dataset lays its events anew; add it there again"
         elif group.source.kind is SourceKind.JOIN and not same_format:
             gone.add(name)
             yield name, f"tables of the new format have no {group.source.table} to look up in"

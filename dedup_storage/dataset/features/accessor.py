@@ -52,6 +52,7 @@ class Features:
         across_users: bool = False,
         missing: str = "refuse",
         not_null: Iterable[str] | bool = (),
+        sequence: str | None = None,
         run_id: str | None = None,
         gate: bool = True,
     ) -> FeatureSummary:
@@ -61,14 +62,15 @@ class Features:
             name: Name of the group.
             source: Column -> SQL expression over the grain's columns (at impression grain also the request's); a
                 ``Lookup``; a function of the grain's frame, or of (requests, impressions), that gives the key and the
-                columns; or such a frame.
-            grain: ``request`` or ``impression``: what one row stands for.
+                columns; or such a frame. At event grain no function, and expressions over one event alone.
+            grain: ``request``, ``impression`` or ``event`` (layout ``user``): what one row stands for.
             lookback: A row depends on the rows of its user of so many days before its own event date; ``None`` for the
                 whole history. ``refresh`` reads no more than that, and computes again what it reaches.
             uses: Other groups whose columns the frames have too.
             across_users: A row depends on other users' rows as well.
             missing: ``refuse`` when the log has keys that the source does not have, or let them be ``null``.
             not_null: Columns in which nulls are refused; ``True`` for all.
+            sequence: At event grain the sequence group of whose events a row is; ``None`` for the only one.
             run_id: Name of the run; one that is published already changes nothing.
             gate: Audit the staged rows before publication.
 
@@ -87,6 +89,7 @@ class Features:
                 across_users=across_users,
                 missing=missing,
                 not_null=not_null,
+                sequence=sequence,
                 gate=gate,
                 named=run_id is not None,
             )

@@ -15,11 +15,19 @@ from dedup_storage.dataset.features.checks import (
     require_stable_key,
     unclashing,
 )
+from dedup_storage.dataset.features.events import (
+    EventInputs,
+    choose_sequence,
+    refuse_key_names,
+    refuse_other_lists,
+    refuse_other_options,
+    refuse_own_lists,
+)
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.recipe import Recipe, Source
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.features.window import EVERYTHING
-from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.groups import (
@@ -49,6 +57,7 @@ class Adder(FeatureJob):
         across_users: Whether a row depends on other users' rows.
         missing: ``refuse`` rows that the log has and the group has not, or read them as ``null``.
         not_null: Columns in which the gate refuses nulls; ``True`` for all.
+        sequence: At event grain the sequence group of whose events a row is; ``None`` for the only one.
         run_id, gate, named: See ``FeatureJob``.
     """
 
@@ -65,6 +74,7 @@ class Adder(FeatureJob):
         across_users: bool = False,
         missing: str = "refuse",
         not_null: Iterable[str] | bool = (),
+        sequence: str | None = None,
         gate: bool = True,
         named: bool = True,
     ) -> None:
@@ -78,6 +88,15 @@ class Adder(FeatureJob):
             raise UsageError("the look-back is negative", expected="days, 0 or more", got=str(lookback))
         if lookback != 0 and handle.spec.event_date_column is None:
             raise UsageError("a look-back needs event dates", got=f"a dataset without event time: {handle.name}")
+        if grain is not Grain.EVENT and sequence is not None:
+            raise UsageError(
+                f"the sequence group {sequence} is named for a feature group at {grain.value} grain",
+                fix="Leave sequence out, or add it at event grain.",
+            )
+        self.sequence = None
+        if grain is Grain.EVENT:
+            refuse_other_options(self.recipe, lookback=lookback, uses=uses, across_users=across_users, group=group)
+            self.sequence = choose_sequence(handle.spec, sequence)
 
     def add(self) -> FeatureSummary:
         """Do it.
@@ -92,7 +111,7 @@ class Adder(FeatureJob):
             return done
         check_group_name(self.name, cut.groups, self.spec.name)
         for other in self.uses:
-            find_group(cut.groups, other, self.spec.name)
+            self._refuse_events(find_group(cut.groups, other, self.spec.name))
         self.prepare_gate()
         bare = FeatureGroup(
             name=self.name,
@@ -105,18 +124,24 @@ class Adder(FeatureJob):
             across_users=self.across_users,
             missing=self.missing,
             run_id=self.run_id,
+            sequence=None if self.sequence is None else self.sequence.name,
         )
         inputs = self.inputs(cut, bare, EVERYTHING)
         with explained(bare):
             frame = self.recipe.frame(inputs)
+        if isinstance(inputs, EventInputs):
+            self._refuse_lists(cut, inputs, bare)
         group = self._defined(frame, bare)
         unclashing(cut.meta, group, cut.groups)
         keys = inputs.keys(EVERYTHING)
         with explained(bare):
             frame = self.keyed(frame, keys, inputs.key)
+            if isinstance(inputs, EventInputs):
+                frame = inputs.fitted(frame, self.recipe, judged=self.gate)
         types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
         coverage = (Coverage(version=cut.version, snapshots=inputs.snapshots, lookups=inputs.lookups),)
-        table = self.free_table(cut, group_table(self.spec, group).columns, types)
+        events = None if self.sequence is None else self.spec.events.index(self.sequence)
+        table = self.free_table(cut, group_table(self.spec, group).columns, types, events=events)
         group = group.model_copy(update={"table": table, "coverage": coverage})
         self.tables.create_table(self.spec, group_table(self.spec, group), types)
         reached("features:created")
@@ -128,7 +153,9 @@ class Adder(FeatureJob):
             rows = self.tables.staged_rows(self.spec, staged, run)
             verdict = self.audit(group, rows, keys)
             reached("features:audited")
-        version = self.publish(run, [self.spec.anchor.name, group.table], self._still_free(group))
+        members, lists = [self.spec.anchor.name, group.table], refuse_other_lists(run, self.spec.name)
+        free = self._still_free(group)
+        version = self.publish(run, members, free) if self.sequence is None else self.publish(run, members, free, lists)
         return self.summary(version, group, staged=staged, verdict=verdict)
 
     def _asked(self) -> Request:
@@ -137,6 +164,7 @@ class Adder(FeatureJob):
         request = Request.of(
             self.job, group=self.name, grain=self.grain.value, lookback=self.lookback, uses=self.uses,
             across_users=self.across_users, missing=self.missing, not_null=not_null,
+            sequence=None if self.sequence is None else self.sequence.name,
         )  # fmt: skip
         return request.with_texts(source=self.recipe.text())
 
@@ -144,8 +172,22 @@ class Adder(FeatureJob):
         key = bare.key(self.spec)
         require_columns(frame, key, self.name)
         require_stable_key(frame, key, self.name)
-        columns = feature_columns(self.spec, key, frame.schema.fields, self.not_null)
+        columns = feature_columns(self.spec, bare, frame.schema.fields, self.not_null)
         return bare.model_copy(update={"columns": columns})
+
+    def _refuse_events(self, used: FeatureGroup) -> None:
+        if used.grain is Grain.EVENT:
+            raise UsageError(
+                f"the feature group {used.name} is at event grain, and {self.name} at {self.grain.value} grain",
+                expected="groups of requests or impressions in uses",
+                fix="Leave it out: no row of another grain belongs to one event.",
+            )
+
+    def _refuse_lists(self, cut: Cut, inputs: EventInputs, bare: FeatureGroup) -> None:
+        source = self.recipe.source
+        refuse_key_names(inputs.events, self.spec.schema_.user, (*source.expressions, *source.columns), self.name)
+        inputs.refuse_other_rows(source)
+        refuse_own_lists(cut, bare)
 
     def _still_free(self, group: FeatureGroup) -> Callable[[Mapping[str, FeatureGroup]], None]:
         def check(now: Mapping[str, FeatureGroup]) -> None:

@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from dedup_storage.errors import DedupStorageError, InputError, SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.lake.engine.plans import is_deterministic
-from dedup_storage.lake.groups import FeatureColumn, FeatureGroup, FeatureSource, SourceKind
+from dedup_storage.lake.groups import FeatureColumn, FeatureGroup, FeatureSource, SourceKind, group_table
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import check_name
@@ -57,14 +57,15 @@ def check_group_name(name: str, groups: Mapping[str, FeatureGroup], dataset: str
 
 
 def feature_columns(
-    spec: DatasetSpec, key: Sequence[str], fields: Iterable[T.StructField], not_null: Iterable[str] | bool
+    spec: DatasetSpec, group: FeatureGroup, fields: Iterable[T.StructField], not_null: Iterable[str] | bool
 ) -> tuple[FeatureColumn, ...]:
-    """The columns of a frame that are features: all but keys, dates and those in ``key``.
+    """The columns of a frame that are features: all but those which the group's table has beside them.
 
     Raises:
         SchemaError: there is none, one has a type that no table can hold, or ``not_null`` names none of them.
     """
-    system = {*key, spec.event_date_column}
+    key = group.key(spec)
+    system = group_table(spec, group.model_copy(update={"columns": ()})).columns
     features = [f for f in fields if f.name not in system]
     if not features:
         raise SchemaError("the feature group has no columns", expected=f"columns beside {', '.join(key)}")

@@ -27,6 +27,7 @@ class Inputs:
         groups: Groups of the version whose columns may be read.
         uses: Those whose columns the frames have too.
         window: Event dates and buckets to read, history included.
+        sequence: At event grain the sequence group (``EventInputs``).
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class Inputs:
         groups: Mapping[str, FeatureGroup],
         uses: Iterable[FeatureGroup],
         window: Window,
+        sequence: str | None = None,
     ) -> None:
         self.cut, self.spec = cut, cut.spec
         self.grain, self.groups, self.uses, self.window = grain, groups, tuple(uses), window
-        self.read = {grain_table(cut.spec, grain).name}
+        self.read = {grain_table(cut.spec, grain, sequence).name}
         self.lookups: dict[str, int] = {}
 
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame
 
+from dedup_storage.dataset.features.events import EventInputs
 from dedup_storage.dataset.features.inputs import Inputs
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.features.window import EVERYTHING, Window
@@ -22,6 +23,7 @@ from dedup_storage.lake.publishing import require_described, require_same
 from dedup_storage.lake.requests import Request
 from dedup_storage.lake.runs import new_attempt
 from dedup_storage.layout import COLUMNS_PROPERTY, DEFINITION
+from dedup_storage.schema import Grain
 from dedup_storage.sources.named import exact_keys
 from dedup_storage.spark.steps import TimedSteps
 
@@ -88,7 +90,9 @@ class FeatureJob(TimedSteps):
         return find_group(cut.groups, self.name, self.spec.name)
 
     def inputs(self, cut: Cut, group: FeatureGroup, window: Window) -> Inputs:
-        """Frames to compute the group from, for the rows inside a window."""
+        """Frames to compute the group from, for the rows inside a window; at event grain for all events."""
+        if group.grain is Grain.EVENT:
+            return EventInputs(cut, group)
         return Inputs(
             cut,
             grain=group.grain,
@@ -116,15 +120,27 @@ class FeatureJob(TimedSteps):
             return frame
         return frame.join(keys.select(*key, *dates), list(key))
 
-    def free_table(self, cut: Cut, columns: Sequence[str], types: Mapping[str, str], *, bundle: bool = False) -> str:
+    def free_table(
+        self,
+        cut: Cut,
+        columns: Sequence[str],
+        types: Mapping[str, str],
+        *,
+        bundle: bool = False,
+        events: int | None = None,
+    ) -> str:
         """A new table, or one of these columns that nobody has: left behind by an attempt, or by versions that
-        expired."""
+        expired.
+
+        Args:
+            events: Number of the sequence group of whose events the columns are features; ``None`` for other grains.
+        """
         meta, taken = cut.meta, []
         wanted = ", ".join(f"{c} {types[c]}" for c in columns)
         for name in meta.tables:
             if meta.properties(name).get(COLUMNS_PROPERTY) != wanted or not meta.is_free(name):
                 taken.append(name)
-        return table_name(self.name, taken, bundle=bundle)
+        return table_name(self.name, taken, bundle=bundle, events=events)
 
     def run(self, cut: Cut, *tables: str) -> Run:
         """The attempt, and the tables whose rows it changes; feature groups touch no event date of the log."""
@@ -160,11 +176,19 @@ class FeatureJob(TimedSteps):
         facts = {**run.table_facts.get(group.table, {}), DEFINITION: group.to_json()}
         return replace(run, table_facts={**run.table_facts, group.table: facts})
 
-    def publish(self, run: Run, members: list[str], verify: Callable[[Mapping[str, FeatureGroup]], None]) -> int:
-        """Publish what was staged; ``verify`` sees the groups of versions that appeared meanwhile."""
+    def publish(
+        self,
+        run: Run,
+        members: list[str],
+        verify: Callable[[Mapping[str, FeatureGroup]], None],
+        lists: Callable[[DatasetMetadata], None] = lambda now: None,
+    ) -> int:
+        """Publish what was staged; ``verify`` sees the groups of versions that appeared meanwhile, ``lists`` all of
+        the newest."""
 
         def check(now: DatasetMetadata) -> None:
             try:
+                lists(now)
                 verify(feature_groups(now, now.current))
             except DedupStorageError:
                 self.tables.discard(self.spec, run)

@@ -56,10 +56,14 @@ class GroupReader:
         self.groups = tuple(find_group(cut.groups, n, cut.spec.name) for n in names)
 
     def own(self, role: TableRole) -> DataFrame:
-        """The version's rows of one of the log's own tables, with the columns promoted into it."""
+        """The version's rows of one of the log's own tables, with the columns promoted into it; requests with a list
+        for each feature of events."""
         table = self._cut.spec.table(role)
+        events = tuple(g for g in self.groups if g.grain is Grain.EVENT) if role is TableRole.REQUESTS else ()
+        lists = (c for group in events for c in group.names)
         # A column that is there beside these belongs to a group of another version.
-        return self._cut.rows(table.name).select(*table.columns, *promoted_columns(self.groups, table.name))
+        columns = (*table.columns, *promoted_columns(self.groups, table.name), *lists)
+        return self._cut.rows(table.name, events).select(*columns)
 
     def columns(self, *grains: Grain) -> tuple[str, ...]:
         """Columns of the groups of these grains, groups by name."""

@@ -16,10 +16,16 @@ from dedup_storage.dataset.features.checks import (
     require_stable_key,
     same_source,
 )
+from dedup_storage.dataset.features.events import (
+    EventInputs,
+    refuse_other_lists,
+    refuse_other_options,
+    refuse_own_lists,
+)
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.promote import fold
 from dedup_storage.dataset.features.recipe import Recipe, Source
-from dedup_storage.dataset.features.stale import overlaps_stored, stale_window
+from dedup_storage.dataset.features.stale import overlaps_stored, stale_lookups, stale_window
 from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.dataset.features.window import EVERYTHING, Window
 from dedup_storage.dataset.handle import Cut, Handle
@@ -30,6 +36,7 @@ from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.requests import NOTHING, Request
 from dedup_storage.lake.staging import staging
 from dedup_storage.layout import Layout
+from dedup_storage.schema import Grain
 from dedup_storage.spark.types import ddl
 
 __all__ = ["Refresher"]
@@ -73,6 +80,8 @@ class Refresher(FeatureJob):
             return done
         group = self.find(cut)
         given = None if self.source is None else Recipe.of(self.source)
+        if group.grain is Grain.EVENT:
+            return self._refresh_events(cut, group, given)
         with self.timed("changes"):
             target = EVERYTHING if self.full else stale_window(cut, group, lookups=True)
         if given is not None and target != EVERYTHING:
@@ -97,6 +106,45 @@ class Refresher(FeatureJob):
         updated = group.model_copy(update={"coverage": coverage, "run_id": self.run_id, "source": source})
         written = (self._fold if group.moved else self._write)(cut, group, updated, frame, keys, target)
         return written.model_copy(update={"hints": hints})
+
+    def _refresh_events(self, cut: Cut, group: FeatureGroup, given: Recipe | None) -> FeatureSummary:
+        """Compute the events that have no row yet; all of them where what they are computed by changed."""
+        with self.timed("changes"):
+            whole = self.full or not group.coverage or stale_lookups(cut, group)
+            changed = whole or stale_window(cut, group, lookups=False) is not None
+        if given is not None:
+            refuse_other_options(given, lookback=0, uses=(), across_users=False, group=group.name)
+            if not whole:
+                require_same_source(group, given.source)
+        if not changed:
+            return self.summary(cut.version, group, up_to_date=True)
+        recipe = Recipe.stored(group.source) if given is None else given
+        refuse_own_lists(cut, group)
+        self.prepare_gate()
+        inputs = EventInputs(cut, group, new=not whole)
+        inputs.refuse_other_rows(recipe.source)
+        with explained(group):
+            frame = recipe.frame(inputs)
+        self._agree(frame, group)
+        keys = inputs.keys(EVERYTHING)
+        types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
+        with explained(group):
+            frame = typed(inputs.fitted(self.keyed(frame, keys, inputs.key), recipe, judged=self.gate), types)
+        lookups = inputs.lookups if whole else group.coverage[0].lookups
+        coverage = (Coverage(version=cut.version, snapshots=inputs.snapshots, lookups=lookups),)
+        updated = group.model_copy(update={"coverage": coverage, "run_id": self.run_id, "source": recipe.source})
+        run = self.run(cut, group.table)
+        if whole:
+            run = replace(run, replaced=EVERYTHING.ranges, replaced_tables=(group.table,), dates=None)
+        with staging(self.tables, self.spec, run) as listed:
+            with self.timed("stage"), explained(group):
+                staged = self.stage(updated, frame, run)
+            listed.append(staged)
+            verdict = self.audit(updated, self.tables.staged_rows(self.spec, staged, run), keys)
+            reached("features:audited")
+        members, lists = [self.spec.anchor.name, group.table], refuse_other_lists(run, self.spec.name)
+        version = self.publish(run, members, self.unchanged(group), lists)
+        return self.summary(version, updated, staged=staged, verdict=verdict, replaced=whole)
 
     def _source(self, group: FeatureGroup, recipe: Recipe, *, whole: bool) -> tuple[FeatureSource, tuple[str, ...]]:
         """What the definition keeps as the group's source, and what is to be said of it."""
@@ -179,7 +227,7 @@ class Refresher(FeatureJob):
         key = group.key(self.spec)
         require_columns(frame, (*key, *group.names), group.name)
         require_stable_key(frame, key, group.name)
-        for column in feature_columns(self.spec, key, frame.schema.fields, not_null=False):
+        for column in feature_columns(self.spec, group, frame.schema.fields, not_null=False):
             name, kind = column.name, column.type
             if group.types.get(name) != kind:
                 raise SchemaError(

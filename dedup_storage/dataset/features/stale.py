@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dedup_storage.dataset.features.window import Window
 from dedup_storage.dataset.handle import Cut
-from dedup_storage.lake.groups import FeatureGroup, stale_cells
+from dedup_storage.lake.groups import FeatureGroup
+from dedup_storage.lake.outdated import looks_elsewhere, stale_cells
 
-__all__ = ["overlaps_stored", "stale_window"]
+__all__ = ["overlaps_stored", "stale_lookups", "stale_window"]
 
 
 def stale_window(cut: Cut, group: FeatureGroup, *, lookups: bool) -> Window | None:
@@ -20,6 +21,11 @@ def stale_window(cut: Cut, group: FeatureGroup, *, lookups: bool) -> Window | No
     state = cut.handle.tables.state if lookups else None
     cells = stale_cells(cut.meta, cut.spec, cut.version, group, state)
     return Window.of(cells, cut.spec) if cells else None
+
+
+def stale_lookups(cut: Cut, group: FeatureGroup) -> bool:
+    """Whether the table that a group looks up in has another state than when it was computed."""
+    return looks_elsewhere(group, cut.handle.tables.state)
 
 
 def overlaps_stored(cut: Cut, group: FeatureGroup, window: Window) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pyspark.sql import DataFrame
 
+from dedup_storage.dataset.features.events import EventInputs
 from dedup_storage.dataset.features.inputs import Inputs
 from dedup_storage.dataset.features.stale import stale_window
 from dedup_storage.dataset.features.window import EVERYTHING
@@ -13,6 +14,7 @@ from dedup_storage.dataset.handle import Cut
 from dedup_storage.lake.groups import FeatureGroup, group_table
 from dedup_storage.quality.features import run_feature_gate
 from dedup_storage.quality.model import Verdict
+from dedup_storage.schema import Grain
 
 __all__ = ["verify_groups"]
 
@@ -31,7 +33,15 @@ def verify_groups(cut: Cut, run_id: str) -> Iterator[tuple[str, Verdict]]:
         stale = stale_window(cut, group, lookups=False)
         if stale == EVERYTHING:
             continue
-        inputs = Inputs(cut, grain=group.grain, groups=cut.groups, uses=(), window=EVERYTHING)
+        at_events = group.grain is Grain.EVENT
+        if at_events and stale is not None:
+            # Which of the events a refresh would compute is not a question of dates.
+            continue
+        inputs = (
+            EventInputs(cut, group)
+            if at_events
+            else Inputs(cut, grain=group.grain, groups=cut.groups, uses=(), window=EVERYTHING)
+        )
         keys, rows = inputs.keys(EVERYTHING), _rows(cut, group)
         if stale is not None:
             keys, rows = stale.outside(handle, keys), stale.outside(handle, rows)

@@ -31,7 +31,7 @@ def requests(handle: Handle, version: int | None = None, features: Sequence[str]
         cut = handle.cut(version)
         spec, groups = cut.spec, GroupReader(cut, features)
         keys, own = spec.request_key, spec.columns_of(Grain.REQUEST)
-        columns = (*keys, *own, *groups.columns(Grain.REQUEST))
+        columns = (*keys, *own, *groups.columns(Grain.REQUEST, Grain.EVENT))
         if spec.layout.divided:
             rows = groups.attach(groups.own(TableRole.REQUESTS), Grain.REQUEST)
             return source_typed(spec, rows, columns)
@@ -66,7 +66,7 @@ def logs(handle: Handle, version: int | None = None, features: Sequence[str] | N
     with translated():
         cut = handle.cut(version)
         spec, groups = cut.spec, GroupReader(cut, features)
-        columns = (*spec.source_columns, *groups.columns(Grain.REQUEST, Grain.IMPRESSION))
+        columns = (*spec.source_columns, *groups.columns(*Grain))
         if spec.layout is Layout.FLAT:
             rows = groups.attach(groups.own(TableRole.LOGS), Grain.REQUEST, Grain.IMPRESSION)
             return source_typed(spec, rows, columns)

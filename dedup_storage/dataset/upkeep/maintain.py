@@ -93,7 +93,7 @@ class Maintenance(TimedSteps):
         if self.bundle_from is None:
             return ()
         plans, groups = [], feature_groups(meta, meta.current).values()
-        for grain in Grain:
+        for grain in (Grain.REQUEST, Grain.IMPRESSION):
             there = by_table(group for group in groups if group.grain is grain and group.promoted is None)
             if len(there) < self.bundle_from:
                 continue

@@ -151,7 +151,7 @@ def _texts(partition: Mapping[str, Any]) -> dict[str, str | None]:
 
 def replaced_files(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles) -> list[str]:
     """The actions that take out the newest version's files in the ranges and buckets that an attempt replaces."""
-    files = live_files(ref)
+    files, spec = live_files(ref), spec.partitioned(staged.table)
     if not files.table.num_rows:
         return []
     mask = pa.array([False] * files.table.num_rows)

@@ -147,17 +147,17 @@ class DeltaMetadata(DatasetMetadata):
             return {Cell(None, None, None)}
 
     def _changed(self, table: str, old: int | None, new: int) -> set[Cell]:
-        ref = self.tables[table]
+        ref, spec = self.tables[table], self.spec.partitioned(table)
         steps = self._steps(table, old, new) if old is not None else []
         if not any(said for _, said in steps):
-            return delta_changed_cells(ref, self.spec, old, new)
+            return delta_changed_cells(ref, spec, old, new)
         found: set[Cell] = set()
         for snapshot, said in steps:
             if CHANGED in said:
                 found |= {Cell.from_list(values) for values in json.loads(said[CHANGED])}
             elif ROWS_KEPT not in said:
                 # Each publication is one Delta version; what other tools did before it moved rows and changed none.
-                found |= delta_changed_cells(ref, self.spec, snapshot - 1, snapshot)
+                found |= delta_changed_cells(ref, spec, snapshot - 1, snapshot)
         return found
 
     def _steps(self, table: str, old: int, new: int) -> list[tuple[int, Mapping[str, str]]]:
@@ -175,7 +175,7 @@ class DeltaMetadata(DatasetMetadata):
 
     def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
         """See ``DatasetMetadata``."""
-        return delta_stored_cells(self.tables[table], self.spec, snapshot_id)
+        return delta_stored_cells(self.tables[table], self.spec.partitioned(table), snapshot_id)
 
     def columns(self, table: str, snapshot_id: int) -> tuple[str, ...]:
         """See ``DatasetMetadata``."""

@@ -169,11 +169,11 @@ class IcebergMetadata(DatasetMetadata):
 
     def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
         """See ``DatasetMetadata``."""
-        return changed_cells(self.tables[table], self.spec, old, new)
+        return changed_cells(self.tables[table], self.spec.partitioned(table), old, new)
 
     def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
         """See ``DatasetMetadata``."""
-        return stored_cells(self.tables[table], self.spec, snapshot_id)
+        return stored_cells(self.tables[table], self.spec.partitioned(table), snapshot_id)
 
     def columns(self, table: str, snapshot_id: int) -> tuple[str, ...]:
         """See ``DatasetMetadata``."""

@@ -11,10 +11,12 @@ from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.reader.decode.files import DataFile
 
-__all__ = ["Bools", "EventFiles", "EventRows", "Int32", "Spans"]
+__all__ = ["MISSING", "Bools", "EventFiles", "EventRows", "Int32", "Spans"]
 
 Int32 = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
+# In the place of a number: an event of which there is no value.
+MISSING = -1
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class EventRows:
         users: (n,) int32, number of each request's user.
         listed: (n,) bool, requests whose lists stand as they are.
         offsets: (n + 1,) int64, the runs of each request, oldest events first.
-        starts: (runs,) int64, number of each run's first event.
+        starts: (runs,) int64, number of each run's first event; of features ``MISSING``, where it has no values.
         lengths: (runs,) int32, its events.
         events: Where these lie.
     """

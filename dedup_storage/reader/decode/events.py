@@ -16,7 +16,7 @@ import pyarrow as pa
 from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import gather_table, list_parts
 from dedup_storage.dedup.runs import ArrowColumn, Int64, large_offsets, single_chunk
-from dedup_storage.reader.decode.event_rows import Bools, EventRows, Spans
+from dedup_storage.reader.decode.event_rows import MISSING, Bools, EventRows, Spans
 from dedup_storage.reader.decode.files import DataFile, RowStream, TableRef
 from dedup_storage.reader.decode.streams import Streams
 
@@ -34,12 +34,14 @@ class EventSource:
         columns: Columns to read, also those of the requests' lists.
         newest_first: The log's lists begin with the newest event.
         most: Newest events of a list to deliver; ``None`` for all.
+        beside: Of features of events, which the requests have no lists of, the column whose lists they are as long as.
     """
 
     table: TableRef
     columns: tuple[str, ...]
     newest_first: bool = False
     most: int | None = None
+    beside: str | None = None
 
     def kind(self, column: str) -> pa.DataType:
         """Arrow type of a column's events, texts with long offsets."""
@@ -99,29 +101,32 @@ class EventReader:
         rows, newest_first = self._rows, self._source.newest_first
         spans, events = self._events(start, stop)
         low, high = int(rows.offsets[start]), int(rows.offsets[stop])
-        first, lengths = spans.places(rows.starts[low:high]), rows.lengths[low:high].astype(np.int64)
+        first, lengths = rows.starts[low:high].copy(), rows.lengths[low:high].astype(np.int64)
+        there = first != MISSING
+        first[there] = spans.places(first[there])
         if newest_first:
             events = gather_table(events, np.arange(len(spans) - 1, -1, -1, dtype=np.int64))
-            first = len(spans) - first - lengths
+            first[there] = len(spans) - first[there] - lengths[there]
         offsets = rows.offsets[start : stop + 1] - low
         runs = np.diff(offsets)
         sizes = np.diff(offsets_from_lengths(lengths)[offsets])
         begins = np.zeros(stop - start, dtype=np.int64)
         begins[runs == 1] = first[offsets[:-1][runs == 1]]
-        # Lists of several runs come behind the events.
-        several = np.flatnonzero(runs > 1)
+        # Lists of several runs come behind the events, and those of which something is missing.
+        several = np.flatnonzero((runs > 1) | (begins == MISSING))
         pieces = ranges(offsets[several], runs[several])
         if newest_first:
             pieces = np.repeat(offsets[several] + offsets[several + 1] - 1, runs[several]) - pieces
-        joined = ranges(first[pieces], lengths[pieces])
+        joined = _indices(first[pieces], lengths[pieces])
         begins[several] = len(spans) + offsets_from_lengths(sizes[several])[:-1]
         found = {}
         for column in self._source.columns:
             # One type in every block, for views of different types do not become one column.
             values = [_as(single_chunk(events[column]), self._source.kind(column))]
             if len(joined):
-                values.append(values[0].take(pa.array(joined)))
-            found[column] = self._views(values, begins, sizes, requests[column], rows.listed[start:stop])
+                values.append(values[0].take(joined))
+            own = requests[self._source.beside or column]
+            found[column] = self._views(values, begins, sizes, own, rows.listed[start:stop])
         return found
 
     def _views(self, values: list[pa.Array], begins: Int64, sizes: Int64, own: ArrowColumn, listed: Bools) -> pa.Array:
@@ -139,7 +144,10 @@ class EventReader:
             begins = np.where(listed, before + offsets[:-1] + skipped, begins)
             sizes = np.where(listed, kept, sizes)
             if len(elements):
-                values = [*values, _as(elements, values[0].type)]
+                kind = values[0].type
+                # What is no event has no features.
+                own_values = pa.nulls(len(elements), kind) if self._source.beside else _as(elements, kind)
+                values = [*values, own_values]
         together = values[0] if len(values) == 1 else pa.concat_arrays(values)
         return pa.LargeListViewArray.from_arrays(pa.array(begins), pa.array(sizes), together, mask=mask)
 
@@ -151,7 +159,8 @@ class EventReader:
         # forwards, and a user's events lie together.
         end = int(self._ends[np.searchsorted(self._ends, stop - 1, side="right")]) if stop > start else stop
         runs = slice(int(rows.offsets[start]), int(rows.offsets[end]))
-        spans = Spans.covering(rows.starts[runs], rows.lengths[runs].astype(np.int64))
+        there = rows.starts[runs] != MISSING
+        spans = Spans.covering(rows.starts[runs][there], rows.lengths[runs][there].astype(np.int64))
         numbers, carried = spans.numbers, self._carried
         count = carried.count(start, numbers) if carried is not None else 0
         table = self._read(numbers[count:])
@@ -166,6 +175,7 @@ class EventReader:
         border = int(np.searchsorted(self._ends, stop - 1, side="right"))
         first, end = int(self._ends[border - 1]) if border else 0, int(self._ends[border])
         own = rows.starts[int(rows.offsets[first]) : int(rows.offsets[end])]
+        own = own[own != MISSING]
         low = int(np.searchsorted(numbers, own.min())) if len(own) else len(numbers)
         # Copied, so that the rest of the block can go.
         kept = gather_table(table, np.arange(low, len(numbers), dtype=np.int64))
@@ -237,13 +247,24 @@ class HistoryReader:
         for reader in self._readers:
             found |= reader.lists(requests, start, stop)
         for name, lists in found.items():
-            requests = requests.set_column(requests.column_names.index(name), name, lists)
+            if name in requests.column_names:
+                requests = requests.set_column(requests.column_names.index(name), name, lists)
+            else:
+                requests = requests.append_column(name, lists)
         return requests
 
 
 def _opened(streams: Streams, part: str, source: EventSource, share: int, file: DataFile) -> RowStream:
     """An event file; a user's events may lie in many, which share what one alone may hold."""
     return streams.of(part, source.table, file, source.columns, share)
+
+
+def _indices(first: Int64, lengths: Int64) -> pa.Array:
+    """Places of the elements of some runs, one behind the other; null for those that are ``MISSING``."""
+    missing = first == MISSING
+    if not missing.any():
+        return pa.array(ranges(first, lengths))
+    return pa.array(ranges(np.where(missing, 0, first), lengths), mask=np.repeat(missing, lengths))
 
 
 def _as(array: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -105,8 +105,9 @@ class MergedReader:
         self._unit = unit
         # All parts are open at once, and share what one of them alone may hold.
         piece_bytes = max(source.piece_bytes // len(unit.parts), LEAST_PIECE)
-        own = replace(source, events=(), cut=(), piece_bytes=piece_bytes)
+        own = replace(source, events=(), cut=(), request_columns=source.stored_requests, piece_bytes=piece_bytes)
         self._readers = [UnitReader(part, own) for part in unit.parts]
+        self._columns = list(source.request_columns)
         self._streams = Streams(source.piece_bytes)
         self._histories = HistoryReader(unit.events, source.events, source.cuts, source.most, self._streams)
 
@@ -134,4 +135,5 @@ class MergedReader:
             lengths = lengths[place]
             requests = gather_table(requests, place)
             impressions = gather_table(impressions, ranges(offsets[place], lengths))
-        return Decoded(self._histories.put(requests, start, stop), impressions, lengths)
+        requests = self._histories.put(requests, start, stop)
+        return Decoded(requests.select(self._columns), impressions, lengths)

@@ -90,6 +90,13 @@ class UnitSource:
     cut_first: tuple[str, ...] = ()
 
     @property
+    def stored_requests(self) -> tuple[str, ...]:
+        """Columns of requests before the lists of events are in place."""
+        of_events = {c for each in self.events if each.beside for c in each.columns}
+        beside = (each.beside for each in self.events if each.beside)
+        return tuple(dict.fromkeys((*(c for c in self.request_columns if c not in of_events), *beside)))
+
+    @property
     def cuts(self) -> dict[str, ListCut]:
         """How the lists of ``cut`` are cut."""
         kinds = {column: self.requests.fields[column][1].value_type for column in self.cut}

@@ -14,7 +14,7 @@ from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import ArrowColumn, Int64, single_chunk
 from dedup_storage.errors import StorageError
 from dedup_storage.layout import EventGroup
-from dedup_storage.reader.decode.event_rows import Bools, EventFiles, EventRows, Int32
+from dedup_storage.reader.decode.event_rows import MISSING, Bools, EventFiles, EventRows, Int32
 from dedup_storage.reader.decode.events import EventSource
 from dedup_storage.reader.decode.files import DataFile
 from dedup_storage.reader.open.event_keys import EventKeys, Needs, Pieces
@@ -27,7 +27,7 @@ __all__ = ["EventScan", "SectionEvents", "index_events", "ranked"]
 
 @dataclass(frozen=True)
 class EventScan:
-    """One sequence group of a version.
+    """One sequence group of a version, or features of its events.
 
     Attributes:
         group: The group.
@@ -35,6 +35,7 @@ class EventScan:
         columns: Its columns that are read.
         keys: Reads where each user's events lie.
         most: Newest events of a list to deliver; ``None`` for all.
+        beside: Of features the column whose lists theirs stand beside; they may not be there of the newest events.
     """
 
     group: EventGroup
@@ -42,11 +43,12 @@ class EventScan:
     columns: tuple[str, ...]
     keys: EventKeys
     most: int | None = None
+    beside: str | None = None
 
     @property
     def source(self) -> EventSource:
         """What workers need of it: its list of files stays behind."""
-        return EventSource(self.scan.ref, self.columns, self.group.newest_first, self.most)
+        return EventSource(self.scan.ref, self.columns, self.group.newest_first, self.most, self.beside)
 
     def files_of(self, segment: SegmentKey) -> list[DataFile]:
         """Files that can hold events of a segment's users: those of its bucket, whatever their epoch."""
@@ -92,7 +94,8 @@ def index_events(
         wanted: (n,) bool, requests to deliver; of others nothing is looked for.
 
     Raises:
-        StorageError: an event that a request names is not there, or is there twice.
+        StorageError: an event that a request names is not there, or is there twice; of features, which are computed
+            after their events, only one before others that are there.
     """
     listed, offsets, starts, lengths = _runs(scan, runs, wanted)
     codes, values = ranked(users)
@@ -103,6 +106,17 @@ def index_events(
     np.maximum.at(high, own, starts + lengths)
     needs = Needs(values.take(pa.array(known)), low, high)
     places, events = _events(scan, segment, needs)
+    if scan.beside is not None:
+        there = places.there(own, starts, lengths)
+        # Each run as what is there of it, and behind that what is not.
+        lengths = np.stack([there, lengths - there], axis=1).ravel()
+        starts = np.stack([starts, np.full_like(starts, MISSING)], axis=1).ravel()
+        kept = lengths > 0
+        offsets = offsets_from_lengths(kept)[2 * offsets]
+        own, starts, lengths = np.repeat(own, 2)[kept], starts[kept], lengths[kept]
+        found = starts != MISSING
+        starts[found] = places.numbers(scan, own[found], starts[found], lengths[found])
+        return SectionEvents(codes, listed, offsets, starts, lengths, events)
     return SectionEvents(codes, listed, offsets, places.numbers(scan, own, starts, lengths), lengths, events)
 
 
@@ -160,6 +174,11 @@ class _Places:
     addresses: Int64
     starts: Int64
     numbered: Int64
+
+    def there(self, owners: Int64, starts: Int64, lengths: Int64) -> Int64:
+        """How many events of each run, its first ones, a user's list reaches to."""
+        ends = self.first[owners] + np.diff(self.addresses)[owners]
+        return np.clip(ends - starts, 0, lengths)
 
     def numbers(self, scan: EventScan, owners: Int64, starts: Int64, lengths: Int64) -> Int64:
         """Number of the first event of each run.

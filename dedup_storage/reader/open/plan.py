@@ -144,8 +144,9 @@ class ReadPlan:
         source = self.source
         read = [(source.requests, source.own_requests), (source.impressions, source.own_impressions)]
         read += [(group.table, group.columns) for group in source.features]
+        of_events = {c: pa.list_(e.table.fields[c][1]) for e in source.events if e.beside for c in e.columns}
         types = dict.fromkeys((REQUEST_WEIGHT, IMPRESSION_WEIGHT), pa.float64())
-        return types | {c: ref.fields[c][1] for ref, columns in read for c in columns}
+        return types | of_events | {c: ref.fields[c][1] for ref, columns in read for c in columns}
 
     def decoded(self, block_bytes: float) -> Iterator[Decoded]:
         """Everything that an epoch delivers, as Arrow tables in the order of the files.
@@ -337,7 +338,7 @@ def _event_scan(
     wanted, table, group = Filters(users=filters.users, buckets=filters.buckets), events.table, events.group
     scan = table.stored.plan(table.name, spec.partitioned(table.name), wanted, cache)
     keys = EventKeys(spec.schema_.user, group.position_column)
-    return EventScan(group, scan, events.columns, keys, options.history_length)
+    return EventScan(group, scan, events.columns, keys, options.history_length, events.beside)
 
 
 def _check_vocabularies(plan: ReadPlan) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -29,11 +30,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Events:
-    """A sequence group of which columns are read."""
+    """A sequence group of which columns are read, or features of its events.
+
+    Attributes:
+        table: The table that holds them.
+        group: The group; of features with these for columns.
+        columns: Those to read.
+        beside: Of features the column whose lists theirs stand beside, where these are no windows.
+    """
 
     table: CutTable
     group: EventGroup
     columns: tuple[str, ...]
+    beside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,7 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
     requests = cut.by_role(TableRole.LOGS if flat else TableRole.REQUESTS)[0]
     impressions = requests if flat else cut.by_role(TableRole.IMPRESSIONS)[0]
     tables, groups = _groups(cut)
+    features = tuple(_features_of_events(cut, groups))
     grains = _grains(spec) | {c: g.grain for g in groups for c in g.names}
     # A table may hold columns of other versions: log columns that a rollback left behind, of groups promoted there.
     own = {c for t in spec.tables if t.role is not TableRole.EVENTS for c in t.columns} | {
@@ -111,6 +121,10 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
         for name in types if names is None or not set(names) <= types.keys() else names:
             if name not in system:
                 known.setdefault(name, (types[name], grain, table))
+    for each in features:
+        types = each.table.stored.types()
+        for name in each.columns:
+            known.setdefault(name, (pa.list_(types[name]), Grain.REQUEST, each.table))
     wanted = options.columns
     if wanted is None:
         wanted = tuple(name for name, (type_, _, _) in known.items() if can_be_tensor(type_))
@@ -128,8 +142,10 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
         if columns:
             joined.append(Group(table, known[columns[0]][1], columns))
     events = tuple(_events(cut, group, chosen) for group in spec.events if {*group.columns} & {*chosen})
+    of_events = [replace(each, columns=tuple(c for c in each.columns if c in chosen)) for each in features]
+    events += tuple(each for each in of_events if each.columns)
     shared = {c for group in events for c in group.columns}
-    histories = [c for c in chosen if c in spec.schema_.sequence_columns and known[c][2] is requests]
+    histories = [c for c in chosen if (c in spec.schema_.sequence_columns and known[c][2] is requests) or c in shared]
     if options.history_length is not None and not histories:
         raise ConfigError(
             "history_length cuts history lists, and none is read",
@@ -138,11 +154,13 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
             else "a list",
             fix="Name it in columns, or leave history_length out.",
         )
+    # Where a list is no window, those of features are as long as it is.
+    beside = (each.beside for each in events if each.beside is not None)
     own_histories = tuple(c for c in histories if c not in shared) if options.history_length is not None else ()
     return Projection(
         requests=requests,
         impressions=impressions,
-        own_requests=of(Grain.REQUEST, requests),
+        own_requests=tuple(dict.fromkeys((*of(Grain.REQUEST, requests), *beside))),
         own_impressions=of(Grain.IMPRESSION, impressions),
         groups=tuple(joined),
         request_columns=of(Grain.REQUEST),
@@ -164,6 +182,17 @@ def _newest_first(spec: DatasetSpec, columns: tuple[str, ...]) -> tuple[str, ...
 
 def _events(cut: Cut, group: EventGroup, chosen: tuple[str, ...]) -> Events:
     return Events(cut.tables[group.table], group, tuple(c for c in group.columns if c in chosen))
+
+
+def _features_of_events(cut: Cut, groups: Sequence[FeatureGroup]) -> Iterator[Events]:
+    """Feature groups at event grain, in the order of their names."""
+    for feature in sorted((g for g in groups if g.grain is Grain.EVENT), key=lambda g: g.name):
+        table, group = cut.tables[feature.table], feature.events_of(cut.spec)
+        types = table.stored.types()
+        system = {*group.table_columns(cut.spec.schema_.user)}
+        # Of one in which another tool renamed a column, whatever it has.
+        names = feature.names if {*feature.names} <= types.keys() else tuple(c for c in types if c not in system)
+        yield Events(table, group.model_copy(update={"columns": names}), names, group.columns[0])
 
 
 def _condition(
@@ -203,6 +232,8 @@ def _groups(cut: Cut) -> tuple[list[tuple[CutTable, tuple[str, ...] | None]], li
     named: list[tuple[str, CutTable, tuple[str, ...] | None]] = []
     for name, table in tables.items():
         group = groups.get(name)
+        if group is not None and group.grain is Grain.EVENT:
+            continue
         if group is None and name not in bundles:
             named.append((name, table, None))
         elif group is not None and group.promoted is None:

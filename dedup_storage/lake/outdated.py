@@ -1,0 +1,83 @@
+"""What of a feature group is out of date, from metadata alone: event dates and buckets whose inputs changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import date, timedelta
+
+from dedup_storage.lake.cells import Cell
+from dedup_storage.lake.groups import FeatureGroup, SourceKind, grain_table
+from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.layout import DatasetSpec
+
+__all__ = ["looks_elsewhere", "stale_cells"]
+
+_ALL = (Cell(None, None, None),)
+
+
+def stale_cells(
+    meta: DatasetMetadata,
+    spec: DatasetSpec,
+    version: int,
+    group: FeatureGroup,
+    state: Callable[[str], int | None] | None = None,
+) -> set[Cell]:
+    """Event dates and buckets of a group whose inputs changed between what they were computed from and a version.
+
+    A changed row concerns its own date and the days after it whose rows look back on it. A changed row of a looked up
+    table may concern any row of the group.
+
+    Args:
+        meta: The dataset's tables.
+        spec: The dataset.
+        version: The version.
+        group: The group.
+        state: Today's state of a looked up table (``Lake.state``); left out, such tables are not looked at.
+    """
+    if state is not None and looks_elsewhere(group, state):
+        return set(_ALL)
+    now, own = meta.snapshots(version), grain_table(spec, group.grain, group.sequence).name
+    cells: set[Cell] = set()
+    for part in group.coverage:
+        start = date.fromisoformat(part.start) if part.start else None
+        end = date.fromisoformat(part.end) - timedelta(days=1) if part.end else None
+        for table, snapshot_id in part.snapshots.items():
+            # A table that is gone held a group that this one reads; computing says so by name.
+            changed = meta.changed_cells(table, snapshot_id, now[table]) if table in now else _ALL
+            for cell in changed:
+                reached = cell.stretched(group.lookback)
+                reached = replace(reached, bucket=None) if group.across_users else reached
+                if reached.overlaps(Cell(start, end, None)):
+                    cells.add(reached)
+    if not group.coverage:
+        return set(_ALL)
+    return _up_to_the_last(cells, meta.stored_cells(own, now[own])) if cells else cells
+
+
+def looks_elsewhere(group: FeatureGroup, state: Callable[[str], int | None]) -> bool:
+    """Whether the table that a group looks up in has another state than when it was computed.
+
+    Args:
+        group: The group.
+        state: Today's state of a table (``Lake.state``).
+    """
+    table = group.source.table if group.source.kind is SourceKind.JOIN else None
+    if table is None:
+        return False
+    today = state(table)
+    return any(part.lookups.get(table) != today for part in group.coverage)
+
+
+def _up_to_the_last(cells: Iterable[Cell], stored: Iterable[Cell]) -> set[Cell]:
+    """The cells without the days after the last that has rows."""
+    ends = [c.high for c in stored]
+    known = [e for e in ends if e is not None]
+    if not known or len(known) < len(ends):
+        return set(cells)
+    last = max(known)
+    cut = set()
+    for cell in cells:
+        beyond = cell.high is not None and cell.high > last and (cell.low is None or cell.low <= last)
+        cut.add(replace(cell, high=last) if beyond else cell)
+    return cut
