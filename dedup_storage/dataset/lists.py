@@ -7,10 +7,11 @@ for, since the users' lists are distinct by user.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType
 
 from dedup_storage.event_groups import RUNS_TYPE, EventGroup
 from dedup_storage.layout import DatasetSpec
@@ -83,9 +84,10 @@ def with_feature_lists(spec: DatasetSpec, requests: DataFrame, features: Iterabl
         # The rows of users that have none yet are not there, which is an empty list of values.
         own = group.model_copy(update={"columns": tuple(each.types)})
         values = user_lists(spec, own, each.rows, name, each.table).hint("merge")
-        none = F.lit(None).cast(values.schema[name].dataType.elementType)
+        made = cast(ArrayType, values.schema[name].dataType)
+        none = F.lit(None).cast(made.elementType)
         rows = rows.join(values, [spec.schema_.user], "left")
-        cut = _cut(group, F.coalesce(F.col(name), F.array().cast(values.schema[name].dataType)), none)
+        cut = _cut(group, F.coalesce(F.col(name), F.array().cast(made)), none)
         first = group.columns[0]
         columns = {
             c: F.when(F.col(group.runs_column).isNull(), _nulls(first, kind))

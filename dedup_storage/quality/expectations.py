@@ -194,7 +194,7 @@ def _check_rules(
             fix="Correct the name under checks in the schema file.",
         )
     if check.not_null and not skip_not_null:
-        yield _not_null(grain.value, column)
+        yield _not_null("request" if grain is Grain.REQUEST else "impression", column)
     base = base_type(types[column])
     bounded = [b for b in (check.minimum, check.maximum) if b is not None]
     dated = [isinstance(b, date) for b in bounded]
