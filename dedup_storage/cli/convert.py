@@ -30,9 +30,7 @@ def convert(
     target: Annotated[str, typer.Argument(help="Name of the dataset to write; one that this run began goes on.")],
     dataset: DatasetOption,
     to_format: Annotated[TableFormatName | None, typer.Option(help="Table format; else the configured one.")] = None,
-    layout: Annotated[
-        Layout | None, typer.Option(help="Layout; else that of the source (user: only of a dataset that has it).")
-    ] = None,
+    layout: Annotated[Layout | None, typer.Option(help="Layout; else that of the source.")] = None,
     date_grain: Annotated[DateGrain | None, typer.Option(help="Date part of a segment; else the source's.")] = None,
     buckets: Annotated[int | None, typer.Option(min=1, help="User buckets; else those of the source.")] = None,
     version: VersionOption = None,

@@ -167,7 +167,7 @@ class Dataset(ReadableDataset):
         affected: Affected | None = None,
         *,
         run_id: str | None = None,
-        strategy: Strategy | None = None,
+        strategy: Strategy | str | None = None,
         gate: bool = True,
         part_segments: int = MOST_SEGMENTS,
         progress: Progress | None = None,
@@ -197,7 +197,7 @@ class Dataset(ReadableDataset):
         )  # fmt: skip
 
     def plan_backfill(
-        self, change: Change, affected: Affected | None = None, strategy: Strategy | None = None
+        self, change: Change, affected: Affected | None = None, strategy: Strategy | str | None = None
     ) -> BackfillPlan:
         """What ``backfill`` would rewrite and what it would cost; nothing is written."""
         return self._backfill(change, affected, "plan", strategy).plan()
@@ -207,7 +207,7 @@ class Dataset(ReadableDataset):
         change: Change,
         affected: Affected | None,
         run_id: str,
-        strategy: Strategy | None,
+        strategy: Strategy | str | None,
         gate: bool = True,
         part_segments: int = MOST_SEGMENTS,
         progress: Progress | None = None,
@@ -228,7 +228,7 @@ class Dataset(ReadableDataset):
         time: str,
         run_id: str | None = None,
         *,
-        strategy: Strategy | None = None,
+        strategy: Strategy | str | None = None,
         gate: bool = True,
         part_segments: int = MOST_SEGMENTS,
         progress: Progress | None = None,
@@ -322,8 +322,8 @@ class Dataset(ReadableDataset):
         *,
         format: str | None = None,
         run_id: str | None = None,
-        layout: Layout | None = None,
-        date_grain: DateGrain | None = None,
+        layout: Layout | str | None = None,
+        date_grain: DateGrain | str | None = None,
         buckets: int | None = None,
         version: int | None = None,
         drop_features: bool = False,

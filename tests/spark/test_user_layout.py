@@ -284,9 +284,7 @@ def test_the_report_has_the_lists_that_were_logged(ds: tuple[Dataset, DataFrame]
 def test_what_is_not_there_yet_is_refused(spark: SparkSession, ds: tuple[Dataset, DataFrame]) -> None:
     made, _ = ds
     refused: list[Callable[[], Any]] = [
-        lambda: made.backfill(Change(expressions={"age": "transform(age, x -> x + 1)"})),
-        lambda: made.backfill(Change(expressions={"y": "size(words)"})),
-        lambda: made.features.promote("any"),
+        lambda: made.backfill(Change(expressions={"words": "slice(words, 1, 1)"})),
         lambda: made.join(),
     ]
     for action in refused:

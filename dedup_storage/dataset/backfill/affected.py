@@ -14,6 +14,7 @@ from dedup_storage.dataset.backfill.request import Affected, Change
 from dedup_storage.dataset.backfill.target import Target, table_of
 from dedup_storage.dataset.backfill.values import NewValues
 from dedup_storage.dataset.handle import Cut
+from dedup_storage.dataset.lists import with_lists
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
 from dedup_storage.lake.engine.plans import is_deterministic
 from dedup_storage.lake.engine.sessions import move_to
@@ -43,8 +44,8 @@ class AffectedRows:
         self.cut, self.handle = cut, cut.handle
         self.spec, self.tables, self.session = cut.spec, cut.handle.tables, cut.handle.spark
         self.target, self.change, self.affected = target, change, affected
-        if target.table == cut.spec.anchor.name:
-            cut.spec.require_stored_lists("a backfill of request columns")
+        if {*self._lists(target.table)} & {*change.names}:
+            cut.spec.require_stored_lists("a backfill of history lists")
         self.reads: tuple[str, ...] = ()
         self._listed: DataFrame | None = None
         self._stored = self.table(target.table).schema
@@ -53,8 +54,20 @@ class AffectedRows:
         self._users = self._user_frame()
 
     def table(self, name: str) -> DataFrame:
-        """All rows of a table of the version, with the columns by which segments are found."""
+        """All rows of a table of the version as they are stored, with the columns by which segments are found."""
         return move_to(self.session, self.cut.stored(name, hidden=True))
+
+    def _lists(self, table: str) -> list[str]:
+        """Columns of a table whose lists are made of users' events."""
+        return [c for g in self.spec.events for c in g.columns] if table == self.spec.anchor.name else []
+
+    def _logged(self, requests: DataFrame) -> DataFrame:
+        """Request rows of the affected users with the lists that were logged."""
+        events = {g.name: self._of_users(self.table(g.table)) for g in self.spec.events}
+        return with_lists(self.spec, requests, events)
+
+    def _of_users(self, rows: DataFrame) -> DataFrame:
+        return rows if self._users is None else rows.join(self._users, self.spec.schema_.user, "left_semi")
 
     def changed_groups(self) -> list[FeatureGroup]:
         """Feature groups whose columns lie in the table and are recomputed."""
@@ -79,14 +92,21 @@ class AffectedRows:
                 frame = frame.filter(F.col(date) >= F.lit(low).cast("date"))
             if high:
                 frame = frame.filter(F.col(date) <= F.lit(high).cast("date"))
-        if self.affected.where:
-            frame = frame.filter(F.expr(self.affected.where))
-        frame = frame.select(*wanted, self.tables.file(self.spec).alias(FILE))
+        where = self.affected.where
+        # Names are the same in SQL whatever their case; one too many costs a join, one too few another list.
+        told = (where or "").lower()
+        listed = any(c in wanted or c.lower() in told for c in self._lists(self.target.table))
+        if where and not listed:
+            frame = frame.filter(F.expr(where))
+        frame = frame.select(*("*",) if listed else wanted, self.tables.file(self.spec).alias(FILE))
         if self._users is not None:
             frame = frame.join(self._users, self.spec.schema_.user, "left_semi")
         if self.replacement is not None:
             keys = self.replacement.select(*self.target.keys)
             frame = frame.join(keys, list(self.target.keys), "left_semi")
+        if listed:
+            frame = self._logged(frame)
+            frame = (frame.filter(F.expr(where)) if where else frame).select(*wanted, FILE)
         return frame
 
     @cached_property
@@ -119,7 +139,7 @@ class AffectedRows:
             frame = base.join(self.replacement, list(self.target.keys)).drop(FILE)
             return frame.select(*kept, *(self._typed(frame, c, c) for c in self.change.names))
         if self.change.function is not None:
-            inputs = self.change.inputs or self.target.columns
+            inputs = self.change.inputs or self._readable()
             hidden = self.tables.hidden(self.spec)
             result = self.change.function(self._wide(inputs).drop(*hidden))
             if not isinstance(result, DataFrame):
@@ -183,33 +203,39 @@ class AffectedRows:
     def _named(self, expressions: Iterable[str]) -> list[str]:
         """Columns of the dataset that occur as words in expressions; a few too many cost little."""
         words = set(re.findall(r"\w+", " ".join(expressions)))
-        own = [c for c in self.target.columns if c in words]
+        own = [c for c in self._readable() if c in words]
         return own + [c for c in self._others() if c in words and c not in own]
+
+    def _readable(self) -> list[str]:
+        """The target's columns without those of the toolkit that stand for lists."""
+        runs = {group.runs_column for group in self.spec.events}
+        return [c for c in self.target.columns if c not in runs]
 
     def _others(self) -> dict[str, str]:
         """Columns of other tables that a row of the target may use -> their table."""
         if self.spec.layout is Layout.FLAT and len(self.target.keys) < len(self.spec.impression_key):
             return {}
         owners: dict[str, str] = {}
+        runs = {group.runs_column for group in self.spec.events}
         meta, moved = self.cut.meta, {g.table for g in self.cut.groups.values() if g.moved}
         for name in self.cut.snapshots:
             if name == self.target.table or name in moved or meta.role(name) in ("quarantine", "labels", "events"):
                 continue
             other = table_of(meta, self.cut.version, name)
             if set(other.keys) <= set(self.target.keys):
-                owners |= {c: name for c in other.columns if c not in self.target.columns and c not in owners}
+                new = (c for c in other.columns if c not in self.target.columns and c not in owners and c not in runs)
+                owners |= dict.fromkeys(new, name)
         return owners
 
     def _wide(self, columns: Iterable[str]) -> DataFrame:
         """Affected rows with columns of the target and of the tables whose keys it has."""
         names, others = list(columns), self._others()
-        if {*names} & {c for g in self.spec.events for c in (g.runs_column, *g.columns)}:
-            self.spec.require_stored_lists("a backfill that reads history lists")
+        own = self._readable()
         for name in names:
-            if name not in self.target.columns and name not in others:
+            if name not in own and name not in others:
                 raise UnknownColumnError(
                     f"no table of the dataset {self.spec.name} has the column {name} at this grain",
-                    expected=known_names(name, (*self.target.columns, *others)),
+                    expected=known_names(name, (*own, *others)),
                 )
         frame = self.rows([n for n in names if n in self.target.columns]).drop(FILE)
         used = dict.fromkeys(others[n] for n in names if n not in self.target.columns)
@@ -218,7 +244,9 @@ class AffectedRows:
             other = table_of(self.cut.meta, self.cut.version, table)
             on = [*other.keys, *(c for c in self._place() if c in (*other.columns, *self.tables.hidden(self.spec)))]
             brought = [n for n in names if others.get(n) == table and n not in self.target.columns]
-            frame = frame.join(self.table(table).select(*on, *brought), on, "left")
+            rows = self.table(table)
+            rows = self._logged(self._of_users(rows)) if {*brought} & {*self._lists(table)} else rows
+            frame = frame.join(rows.select(*on, *brought), on, "left")
         return frame
 
     # -- who ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pyspark.sql import functions as F
 
+from dedup_storage.choices import choice
 from dedup_storage.dataset.backfill.affected import AffectedRows
 from dedup_storage.dataset.backfill.audit import audit_rows, audit_segments
 from dedup_storage.dataset.backfill.parts import (
@@ -74,7 +75,7 @@ class Backfill(TimedSteps):
         affected: Affected,
         *,
         run_id: str,
-        strategy: Strategy | None = None,
+        strategy: Strategy | str | None = None,
         gate: bool = True,
         part_segments: int = MOST_SEGMENTS,
         progress: Progress | None = None,
@@ -86,7 +87,8 @@ class Backfill(TimedSteps):
         self.handle = replace(handle, spark=run_session(handle.spark))
         self.tables, self.spec = handle.tables, handle.spec
         self.change, self.affected, self.run_id, self.job = change, affected, run_id, job
-        self.strategy, self.gate = strategy, gate and handle.settings.quality.enabled
+        self.strategy = None if strategy is None else choice(Strategy, strategy, "strategy")
+        self.gate = gate and handle.settings.quality.enabled
         self.part_segments, self.progress, self.beside = part_segments, progress, beside
         self.seconds: dict[str, float] = {}
         self._read_bytes = 0

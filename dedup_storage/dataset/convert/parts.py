@@ -68,8 +68,8 @@ class PartRows:
         rows = self.cut.log_rows(role)
         return rows if part is None else rows.filter(part.condition(self.spec, self.bucket))
 
-    def raw(self, part: Part) -> RawLog:
-        """The part as a log: flat rows of flat layout, else requests and impressions."""
+    def raw(self, part: Part | None = None) -> RawLog:
+        """A part as a log, or all of it: flat rows of flat layout, else requests and impressions."""
         spec, schema = self.spec, self.spec.schema_.of_standard_rows().model_copy(update={"candidates": {}})
         # Assigned by a rule or by the order of a list, from rows that backfills may have changed since: they are kept.
         assigned = spec.position_column if spec.assigns_position else None

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
+from dedup_storage.choices import choice
 from dedup_storage.config import Settings
 from dedup_storage.dataset.convert.keep import Kept, find_kept
 from dedup_storage.dataset.convert.parts import Part, PartRows, find_parts
 from dedup_storage.dataset.convert.summary import ConvertSummary, PartCheck
 from dedup_storage.dataset.convert.take_along import copy_group, copy_sample
 from dedup_storage.dataset.handle import Cut, Handle
+from dedup_storage.dataset.write.groups import propose_groups
 from dedup_storage.dataset.write.run import write_log
 from dedup_storage.errors import DatasetExistsError, LostRacesError, StorageError, UsageError, VersionNotFoundError
 from dedup_storage.faults import reached
@@ -25,6 +27,7 @@ from dedup_storage.lake.requests import Request
 from dedup_storage.layout import DatasetSpec, Layout, ProposedGroup, TableRole
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
+from dedup_storage.spark.errors import translated
 from dedup_storage.spark.steps import TimedSteps
 
 __all__ = ["Conversion"]
@@ -53,8 +56,8 @@ class Conversion(TimedSteps):
         settings: Settings,
         name: str,
         *,
-        layout: Layout | None = None,
-        date_grain: DateGrain | None = None,
+        layout: Layout | str | None = None,
+        date_grain: DateGrain | str | None = None,
         buckets: int | None = None,
         version: int | None = None,
         run_id: str,
@@ -62,17 +65,14 @@ class Conversion(TimedSteps):
         progress: Progress | None = None,
     ) -> None:
         self.source, self.settings, self.name, self.run_id = source, settings, name, run_id
-        self.layout, self.date_grain, self.buckets = layout, date_grain, buckets
+        self.layout = None if layout is None else choice(Layout, layout, "layout")
+        self.date_grain = None if date_grain is None else choice(DateGrain, date_grain, "date grain")
+        self.buckets = buckets
         self.version, self.drop_features = version, drop_features
         self.progress = progress or (lambda done, of, written, planned: None)
         self.seconds: dict[str, float] = {}
         self._written = 0
-        if layout is Layout.USER and source.spec.layout is not Layout.USER:
-            raise UsageError(
-                f"the dataset {source.name} cannot be converted to layout user: its lists would have to be laid anew",
-                expected="layout split or flat",
-                fix=f"Write its log: dedup-storage write LOG --dataset {name} --layout user --schema FILE.",
-            )
+        self._groups: Sequence[ProposedGroup] | None = None
         self._pin = "convert_" + sha256(run_id.encode()).hexdigest()[:16]
 
     def run(self) -> ConvertSummary:
@@ -183,8 +183,19 @@ class Conversion(TimedSteps):
             layout=self.layout or own.layout,
             date_grain=self.date_grain or own.date_grain,
             buckets=self.buckets or own.buckets,
-            groups=[ProposedGroup(g.name, g.columns, g.newest_first) for g in own.events],
+            groups=self._event_groups(cut) if (self.layout or own.layout) is Layout.USER else (),
         )
+
+    def _event_groups(self, cut: Cut) -> Sequence[ProposedGroup]:
+        """Groups of the target's events: those of the source, those that an earlier attempt found, or found now."""
+        if self._groups is None:
+            begun = table_format(self.source.spark, self.settings).find(self.name)
+            known = cut.spec.events or (begun.original.events if begun is not None else ())
+            self._groups = [ProposedGroup(g.name, g.columns, g.newest_first) for g in known]
+            if not known:
+                with self.timed("groups"), translated():
+                    self._groups = propose_groups(self._rows(cut).raw(), cut.spec.schema_)
+        return self._groups
 
     def _target(self, cut: Cut) -> Handle:
         """Create the target, or open what an earlier attempt of this run created."""

@@ -158,7 +158,6 @@ class Features:
         """
         with translated():
             self._handle.require("promoting a feature group")
-            self._handle.spec.require_stored_lists("promoting a feature group")
             job = self._job(name, "promote-features", run_id)
             return self._told(job, lambda: promote(job), Accounts.move)
 

@@ -92,7 +92,7 @@ def merge_labels(
     late: LateLabels,
     *,
     run_id: str,
-    strategy: Strategy | None = None,
+    strategy: Strategy | str | None = None,
     gate: bool = True,
     part_segments: int = MOST_SEGMENTS,
     progress: Progress | None = None,
