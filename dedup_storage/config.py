@@ -55,7 +55,7 @@ _NOT_SETTINGS = frozenset(ENV_PREFIX + name for name in ("CONFIG", "DATASET", "D
 _ADDRESSES = ("warehouse", "catalog.uri", "spark.scratch", "quality.docs", "lineage.journal")
 # Catalog properties that settings give -> the setting; they would win over it in one client and lose in the other.
 _OWN_PROPERTIES = {
-    "type": "catalog.type", "uri": "catalog.uri", "warehouse": "warehouse", "jdbc.user": "catalog.user",
+    "type": "catalog.type", "uri": "catalog.uri", "jdbc.user": "catalog.user",
     "jdbc.password": ENV_PREFIX + "CATALOG__PASSWORD", "token": ENV_PREFIX + "CATALOG__TOKEN",
     "credential": ENV_PREFIX + "CATALOG__CREDENTIAL",
 }  # fmt: skip

@@ -252,7 +252,6 @@ def test_values_of_a_receiver_have_their_types_from_the_environment_too() -> Non
         ("catalog: {uri: 'https://catalog'}", "uri is given to the embedded catalog"),
         ("catalog: {type: glue, uri: 'https://catalog'}", r"glue\.endpoint"),
         ("catalog: {type: rest, uri: 'https://catalog', user: me}", "user is given to a catalog of type rest"),
-        ("catalog: {properties: {warehouse: other}}", "warehouse is no property here; it is told by warehouse"),
         ("catalog: {properties: {token: hunter2}}", "token is no property here; .*DEDUP_STORAGE_CATALOG__TOKEN"),
         ("catalog: {properties: {cache-enabled: 'true'}}", "cache-enabled is always false"),
         ("warehouse: ''", "warehouse: "),
