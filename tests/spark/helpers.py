@@ -7,14 +7,29 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.conversion import LocalDataToArrowConversion
 from pyspark.sql.types import StructType, _parse_datatype_string
 
 from dedup_storage.schema import LogSchema
 
-__all__ = ["FLAT_TYPES", "day", "flat_rows", "flat_schema", "frame", "multiset", "same_rows"]
+__all__ = [
+    "DELTA_DAILY",
+    "FLAT_TYPES",
+    "ICEBERG_DAILY",
+    "day",
+    "flat_rows",
+    "flat_schema",
+    "frame",
+    "multiset",
+    "same_rows",
+]
 
+# One format a test is run with each change; the other by `make test-slow`.
+RARELY = [pytest.mark.slow, pytest.mark.exhaustive]
+ICEBERG_DAILY = ["iceberg", pytest.param("delta", marks=RARELY)]
+DELTA_DAILY = [pytest.param("iceberg", marks=RARELY), "delta"]
 FLAT_TYPES = "user_id bigint, request_id bigint, ts timestamp, country string, hist array<bigint>, item bigint, y int"
 
 

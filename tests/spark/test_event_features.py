@@ -16,7 +16,7 @@ from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.errors import ConflictError, DedupStorageError, InputError, QualityGateError, SchemaError, UsageError
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sources.raw import RawLog
-from tests.spark.helpers import frame
+from tests.spark.helpers import DELTA_DAILY, ICEBERG_DAILY, frame
 from tests.spark.odd_lists import TYPES, odd_rows, odd_schema
 
 FORMATS = ["iceberg", "delta"]
@@ -77,6 +77,7 @@ def delivered(ds: Dataset, columns: list[str], **options: Any) -> dict[Any, list
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
 def test_every_history_has_a_list_beside_it(spark: SparkSession, lake: Settings, name: str) -> None:
     """Days that come late, a rollback, another name, merged files, an erasure: what is computed is right, the rest
     null."""
@@ -168,6 +169,7 @@ def test_what_is_no_feature_of_an_event_is_refused(spark: SparkSession, ds: Data
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
 def test_frames_lookups_and_a_rollback_meanwhile(spark: SparkSession, lake: Settings, name: str, at: Watch) -> None:
     """The same without event dates; events that another run takes away meanwhile are not taken for others."""
     ds = created(spark, lake, name, UNDATED)

@@ -13,6 +13,7 @@ from dedup_storage.dataset.joins.bucket import ShuffleWarning
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
+from tests.spark.helpers import DELTA_DAILY, ICEBERG_DAILY
 from tests.spark.test_user_layout import FORMATS, created, log, same
 
 OTHER = {"iceberg": "delta", "delta": "iceberg"}
@@ -32,6 +33,7 @@ def events_of(ds: Dataset) -> list[int]:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
 def test_backfills_of_request_columns_and_from_lists(spark: SparkSession, lake: Settings, name: str) -> None:
     """Runs stay with their requests; whatever reads a list, a condition too, reads the one that was logged."""
     one, two = (log(spark, [n]) for n in (1, 2))
@@ -84,6 +86,7 @@ def test_backfills_of_request_columns_and_from_lists(spark: SparkSession, lake: 
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
 def test_a_promoted_group_lies_beside_the_runs(spark: SparkSession, lake: Settings, name: str) -> None:
     one, two = (log(spark, [n]) for n in (1, 2))
     ds = created(spark, lake, name, one)
