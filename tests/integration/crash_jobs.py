@@ -130,8 +130,8 @@ def _add(ds: Dataset) -> Any:
     return ds.features.add("age", {"length": "size(hist)"}, run_id="add", gate=False)
 
 
-def _refresh(ds: Dataset) -> Any:
-    return ds.features.refresh("age", run_id="refresh", gate=False)
+def _refresh(ds: Dataset, run_id: str = "refresh") -> Any:
+    return ds.features.refresh("age", run_id=run_id, gate=False)
 
 
 def _with_stale_features(spark: SparkSession, settings: Settings, name: str) -> Dataset:
@@ -207,7 +207,7 @@ JOBS: Mapping[str, Job] = {
     "forget": Job(_to_erase_from, lambda ds: ds.forget_users(GONE, "gdpr")),
     "add": Job(_one_day, _add),
     "refresh": Job(_with_stale_features, _refresh),
-    "refresh-events": Job(_with_stale_event_features, _refresh),
+    "refresh-events": Job(_with_stale_event_features, lambda ds: _refresh(ds, "refresh-events")),
     "promote": Job(_with_features, lambda ds: ds.features.promote("age", run_id="promote")),
     "bundle": Job(_with_two_groups, lambda ds: ds.features.bundle("both", ["age", "place"], run_id="bundle")),
     "sample": Job(_to_sample, lambda ds: ds.samples.make("half", SAMPLE)),
