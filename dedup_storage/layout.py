@@ -199,7 +199,7 @@ class DatasetSpec(BaseModel):
         def ordered(*groups: Iterable[str]) -> tuple[str, ...]:
             return tuple(dict.fromkeys(c for group in groups for c in group))
 
-        requests = (*self.columns_of(Grain.REQUEST), *(group.runs_column for group in self.events))
+        requests = (*self.columns_of(Grain.REQUEST), *self.runs_columns)
         impressions = self.columns_of(Grain.IMPRESSION)
         if self.layout is Layout.FLAT:
             columns = ordered(sort, dates, (self.position_column,), requests, impressions)
@@ -227,6 +227,11 @@ class DatasetSpec(BaseModel):
                 for group in self.events
             ),
         )
+
+    @property
+    def runs_columns(self) -> tuple[str, ...]:
+        """Columns of the requests that hold runs in place of lists; none but in layout ``user``."""
+        return tuple(group.runs_column for group in self.events)
 
     def event_group(self, table: str) -> EventGroup | None:
         """The group of whose events a table has a row each, themselves or features; ``None`` for any other table."""

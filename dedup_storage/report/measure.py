@@ -86,7 +86,7 @@ def measure_dataset(
         )  # fmt: skip
     step = on_step or _silent
     step("Reading footers")
-    runs = [group.runs_column for group in dataset.spec.events]
+    runs = dataset.spec.runs_columns
     measured = Measured.read(dataset.spec.schema_, dataset.tables, on_file, runs=runs)
     _require_columns(measured, columns, dataset.spec.name)
     draw = None

@@ -99,8 +99,7 @@ class AffectedRows:
         if where and not listed:
             frame = frame.filter(F.expr(where))
         frame = frame.select(*("*",) if listed else wanted, self.tables.file(self.spec).alias(FILE))
-        if self._users is not None:
-            frame = frame.join(self._users, self.spec.schema_.user, "left_semi")
+        frame = self._of_users(frame)
         if self.replacement is not None:
             keys = self.replacement.select(*self.target.keys)
             frame = frame.join(keys, list(self.target.keys), "left_semi")
@@ -208,15 +207,14 @@ class AffectedRows:
 
     def _readable(self) -> list[str]:
         """The target's columns without those of the toolkit that stand for lists."""
-        runs = {group.runs_column for group in self.spec.events}
-        return [c for c in self.target.columns if c not in runs]
+        return [c for c in self.target.columns if c not in self.spec.runs_columns]
 
     def _others(self) -> dict[str, str]:
         """Columns of other tables that a row of the target may use -> their table."""
         if self.spec.layout is Layout.FLAT and len(self.target.keys) < len(self.spec.impression_key):
             return {}
         owners: dict[str, str] = {}
-        runs = {group.runs_column for group in self.spec.events}
+        runs = self.spec.runs_columns
         meta, moved = self.cut.meta, {g.table for g in self.cut.groups.values() if g.moved}
         for name in self.cut.snapshots:
             if name == self.target.table or name in moved or meta.role(name) in ("quarantine", "labels", "events"):

@@ -63,14 +63,13 @@ def find_target(meta: DatasetMetadata, version: int, columns: Sequence[str]) -> 
     """
     spec = meta.spec_of(version)
     fixed = {*spec.impression_key, spec.event_date_column, spec.schema_.event_time}
-    runs = {group.runs_column for group in spec.events}
     owners: dict[str, str] = {}
     present: list[str] = []
     moved = {g.table for g in feature_groups(meta, version).values() if g.moved}
     for table in meta.snapshots(version):
         if meta.role(table) not in _REWRITTEN or table in moved:
             continue
-        names = [c for c in columns_of(meta, version, table) if c not in fixed | runs]
+        names = [c for c in columns_of(meta, version, table) if c not in fixed and c not in spec.runs_columns]
         present += names
         owners |= dict.fromkeys(names, table)
     for column in columns:

@@ -189,8 +189,10 @@ class Conversion(TimedSteps):
     def _event_groups(self, cut: Cut) -> Sequence[ProposedGroup]:
         """Groups of the target's events: those of the source, those that an earlier attempt found, or found now."""
         if self._groups is None:
-            begun = table_format(self.source.spark, self.settings).find(self.name)
-            known = cut.spec.events or (begun.original.events if begun is not None else ())
+            known = cut.spec.events
+            if not known:
+                begun = table_format(self.source.spark, self.settings).find(self.name)
+                known = begun.original.events if begun is not None else ()
             self._groups = [ProposedGroup(g.name, g.columns, g.newest_first) for g in known]
             if not known:
                 with self.timed("groups"), translated():

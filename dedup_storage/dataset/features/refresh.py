@@ -22,6 +22,7 @@ from dedup_storage.dataset.features.events import (
     refuse_other_options,
     refuse_own_lists,
 )
+from dedup_storage.dataset.features.inputs import Inputs
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.promote import fold
 from dedup_storage.dataset.features.recipe import Recipe, Source
@@ -92,11 +93,7 @@ class Refresher(FeatureJob):
         source, hints = self._source(group, recipe, whole=target == EVERYTHING)
         self.prepare_gate()
         inputs = self.inputs(cut, group, target)
-        with explained(group):
-            frame = recipe.frame(inputs)
-        self._agree(frame, group)
-        keys = inputs.keys(target)
-        types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
+        frame, keys, types = self._computed(group, recipe, inputs, target)
         with explained(group):
             frame = typed(self.keyed(frame, keys, inputs.key), types)
         frame = target.only(self.handle, frame)
@@ -123,11 +120,7 @@ class Refresher(FeatureJob):
         self.prepare_gate()
         inputs = EventInputs(cut, group, new=not whole)
         inputs.refuse_other_rows(recipe.source)
-        with explained(group):
-            frame = recipe.frame(inputs)
-        self._agree(frame, group)
-        keys = inputs.keys(EVERYTHING)
-        types = {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
+        frame, keys, types = self._computed(group, recipe, inputs, EVERYTHING)
         with explained(group):
             frame = typed(inputs.fitted(self.keyed(frame, keys, inputs.key), recipe, judged=self.gate), types)
         lookups = inputs.lookups if whole else group.coverage[0].lookups
@@ -145,6 +138,16 @@ class Refresher(FeatureJob):
         members, lists = [self.spec.anchor.name, group.table], refuse_other_lists(run, self.spec.name)
         version = self.publish(run, members, self.unchanged(group), lists)
         return self.summary(version, updated, staged=staged, verdict=verdict, replaced=whole)
+
+    def _computed(
+        self, group: FeatureGroup, recipe: Recipe, inputs: Inputs, target: Window
+    ) -> tuple[DataFrame, DataFrame, dict[str, str]]:
+        """Rows that a recipe gives, held against the group; keys of those that there must be; types of both."""
+        with explained(group):
+            frame = recipe.frame(inputs)
+        self._agree(frame, group)
+        keys = inputs.keys(target)
+        return frame, keys, {f.name: ddl(f.dataType) for f in keys.schema.fields} | group.types
 
     def _source(self, group: FeatureGroup, recipe: Recipe, *, whole: bool) -> tuple[FeatureSource, tuple[str, ...]]:
         """What the definition keeps as the group's source, and what is to be said of it."""

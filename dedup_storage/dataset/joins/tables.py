@@ -70,7 +70,7 @@ def table_frame(
                 )
             df = cut.rows(table)
             if table == cut.spec.anchor.name:
-                df = df.drop(*(group.runs_column for group in cut.spec.events))
+                df = df.drop(*cut.spec.runs_columns)
             events = cut.spec.event_group(table)
             types = cut.spec.types if events is None else events.types(cut.spec.types, cut.spec.schema_.user)
             # Iceberg has no 8- and 16-bit integers. A cast would hide a bucket, so equal types stay untouched.

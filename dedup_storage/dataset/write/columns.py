@@ -138,8 +138,7 @@ def refuse_taken(handle: Handle, meta: DatasetMetadata, added: Mapping[str, str]
             taken[column.lower()] = f"a feature group that was promoted to {table}"
     for group in feature_groups(meta, meta.current).values():
         taken |= {c.lower(): f"the feature group {group.name}" for c in group.names}
-    runs = (group.runs_column for group in spec.events)
-    made = (spec.position_column, spec.event_date_column, *handle.tables.hidden(spec), *runs)
+    made = (spec.position_column, spec.event_date_column, *handle.tables.hidden(spec), *spec.runs_columns)
     taken |= {c.lower(): "the toolkit" for c in made if c}
     taken |= {c.lower(): f"the log, written {c}" for c in spec.source_columns}
     for version, other in sorted(meta.described.items()):

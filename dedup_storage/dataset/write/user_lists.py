@@ -96,7 +96,7 @@ class Laid:
         self.frame.unpersist()
 
     def _stored_columns(self) -> list[str]:
-        made = {group.runs_column for group in self.spec.events}
+        made = self.spec.runs_columns
         return [c for c in self.frame.columns if c in self.spec.anchor.columns or c in made]
 
     def _watched(self, table: str, rows: DataFrame) -> DataFrame:
@@ -111,7 +111,7 @@ def row_facts(spec: DatasetSpec, rows: DataFrame) -> tuple[Column, Column]:
 
 def row_digest(spec: DatasetSpec, rows: DataFrame) -> Column:
     """Digest of all values of a row of requests or events; places of nulls inside lists and of runs count."""
-    runs = [group.runs_column for group in spec.events if group.runs_column in rows.columns]
+    runs = [column for column in spec.runs_columns if column in rows.columns]
     plain = fingerprint([f for f in rows.schema.fields if f.name not in runs], strict=True)
     told = [part for r in runs for part in (F.size(r), F.col(r)["start"], F.col(r)["length"])]
     return F.xxhash64(plain, *told).cast(_DIGEST)

@@ -112,7 +112,7 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
             known[name] = (type_, grains.get(name, Grain.IMPRESSION), impressions)
     system = {*spec.impression_key, spec.event_date_column}
     types_of = {table.name: table.stored.types() for table, _ in tables}
-    for runs in (group.runs_column for group in spec.events):
+    for runs in spec.runs_columns:
         known.pop(runs, None)
     for table, names in tables:
         types = types_of[table.name]

@@ -74,8 +74,7 @@ def draw_dataset(
             position=spec.position_column,
         )  # fmt: skip
     requests, impressions = tables[TableRole.REQUESTS.value], tables[TableRole.IMPRESSIONS.value]
-    runs = (group.runs_column for group in spec.events)
-    rows = reading.rows(requests, (*spec.request_key, *spec.columns_of(Grain.REQUEST), *runs))
+    rows = reading.rows(requests, (*spec.request_key, *spec.columns_of(Grain.REQUEST), *spec.runs_columns))
     if spec.events:
         types = totals[requests.name].arrow_schema
         events = {group.name: _events(dataset, group, reading, types) for group in spec.events}

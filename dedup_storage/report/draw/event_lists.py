@@ -37,7 +37,7 @@ def with_lists(
         lists = _Lists.of(spec, group, events[group.name], repeated=repeated)
         for name, column in lists.columns_of(requests).items():
             requests = requests.set_column(requests.column_names.index(name), name, column)
-    return requests.drop_columns([group.runs_column for group in spec.events])
+    return requests.drop_columns(list(spec.runs_columns))
 
 
 def run_tokens(runs: pa.ChunkedArray) -> int:

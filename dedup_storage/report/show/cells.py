@@ -15,8 +15,10 @@ def times(value: float | None) -> str:
     return f"{value:.0f}x" if value >= 100 else f"{value:.1f}x" if value >= 10 else f"{value:.2f}x"
 
 
-def span(value: Range, rough: bool = False) -> str:
+def span(value: Range | None, rough: bool = False) -> str:
     """Bytes with their interval, if they were estimated."""
+    if value is None:
+        return "-"
     if value.low == value.high:
         return human_bytes(value.value)
     if rough:

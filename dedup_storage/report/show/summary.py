@@ -77,7 +77,7 @@ def summarize(dataset: DatasetFiles, flat: TableFiles, *, on_file: OnFile | None
             # Users and positions of events are no columns of the log: they belong to its lists.
             shown = name if table.role != TableRole.EVENTS.value or name in sequences else f"{table.name}.{name}"
             stored[shown] = stored.get(shown, 0) + column.stored_bytes
-    histories = sequences | {group.runs_column for group in dataset.spec.events}
+    histories = sequences | {*dataset.spec.runs_columns}
     events = {group.table for group in dataset.spec.events}
     names = list(dict.fromkeys([*flat_totals.columns, *stored]))
     savings = [

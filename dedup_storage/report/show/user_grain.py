@@ -66,10 +66,6 @@ def _share(value: Range) -> str:
     return f"{value.value:.1%}" + ("" if value.low == value.high else f" ({value.low:.1%} to {value.high:.1%})")
 
 
-def _bytes(value: Range | None) -> str:
-    return "-" if value is None else span(value)
-
-
 def _slide(group: UserGrain) -> str:
     if group.slide is None or group.slide_mean is None:
         return "-"
@@ -89,11 +85,11 @@ _ROWS: tuple[tuple[str, _Cell], ...] = (
     ("new events from request to request, median", _slide),
     ("runs a request", lambda g: f"{g.runs.value:.2f} (99 %: {g.runs_p99:,.0f})"),
     ("lists that are no windows", lambda g: _share(g.no_windows)),
-    ("stored, split layout", lambda g: _bytes(g.stored_split)),
-    ("stored, user grain", lambda g: _bytes(g.stored_user)),
-    ("decoded in an epoch, split layout", lambda g: _bytes(g.decoded_split)),
-    ("decoded in an epoch, user grain", lambda g: _bytes(g.decoded_user)),
-    ("moved to the device, a list a request", lambda g: _bytes(g.moved_split)),
-    ("... by user and day", lambda g: _bytes(g.moved_user_day)),
-    ("... by user, all dates", lambda g: _bytes(g.moved_user)),
+    ("stored, split layout", lambda g: span(g.stored_split)),
+    ("stored, user grain", lambda g: span(g.stored_user)),
+    ("decoded in an epoch, split layout", lambda g: span(g.decoded_split)),
+    ("decoded in an epoch, user grain", lambda g: span(g.decoded_user)),
+    ("moved to the device, a list a request", lambda g: span(g.moved_split)),
+    ("... by user and day", lambda g: span(g.moved_user_day)),
+    ("... by user, all dates", lambda g: span(g.moved_user)),
 )

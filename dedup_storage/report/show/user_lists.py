@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dedup_storage.report.model import Range, UserLists
+from dedup_storage.report.model import UserLists
 from dedup_storage.report.show.cells import span, times
 from dedup_storage.words import human_bytes
 
@@ -19,10 +19,6 @@ def list_rows(groups: Sequence[UserLists]) -> list[tuple[str, ...]]:
     return [(title, *(cell(group) for group in groups)) for title, cell in _ROWS]
 
 
-def _bytes(value: Range | None) -> str:
-    return "-" if value is None else span(value)
-
-
 _ROWS: tuple[tuple[str, _Cell], ...] = (
     ("list columns", lambda g: ", ".join(g.columns)),
     ("the log's lists begin with", lambda g: "the newest event" if g.newest_first else "the oldest event"),
@@ -33,8 +29,8 @@ _ROWS: tuple[tuple[str, _Cell], ...] = (
     ("stored: runs of the requests", lambda g: human_bytes(g.run_bytes)),
     ("stored: lists that are no windows", lambda g: human_bytes(g.list_bytes)),
     ("stored, together", lambda g: human_bytes(g.stored_bytes)),
-    ("a list for each request (split layout)", lambda g: _bytes(g.request_lists)),
+    ("a list for each request (split layout)", lambda g: span(g.request_lists)),
     ("... times what is stored", lambda g: times(g.ratio)),
-    ("floor: every event of every user once", lambda g: _bytes(g.floor)),
+    ("floor: every event of every user once", lambda g: span(g.floor)),
     ("... stored, times the floor", lambda g: times(g.times_floor)),
 )
