@@ -8,6 +8,7 @@ there, the same in bfloat16.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -213,15 +214,21 @@ def score(report: Report, model: DedupTransformer, device: str, dtype: torch.dty
 
 def main(argv: list[str] | None = None) -> None:
     """Run it."""
-    arguments = parse(str(__doc__).splitlines()[0], argv)
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--device", choices=("cpu", "cuda", "all"), default="all")
+    chosen, rest = own.parse_known_args(argv)
+    arguments = parse(str(__doc__).splitlines()[0], rest)
     report = Report("attention", arguments.scale)
     torch.manual_seed(0)
-    devices = [("cpu", torch.float32)]
-    if torch.cuda.is_available():
+    devices = [] if chosen.device == "cuda" else [("cpu", torch.float32)]
+    if torch.cuda.is_available() and chosen.device != "cpu":
         report.data["device"] = torch.cuda.get_device_name()
         devices.append(("cuda", torch.bfloat16))
+    elif chosen.device == "cuda":
+        print("attention: not run, since torch finds no CUDA device on this machine")
+        return
     else:
-        report.data["device"] = "no CUDA device: only the CPU was measured"
+        report.data["device"] = "no CUDA device was measured, only the CPU"
     report.data["threads"] = torch.get_num_threads()
     for device, dtype in devices:
         model = DedupTransformer(WIDTH, heads=HEADS, layers=LAYERS).to(device, dtype)

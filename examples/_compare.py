@@ -14,7 +14,7 @@ from dedup_storage.cli.output import show_table, stdout
 from dedup_storage.reader import DedupBatch, flat_batch
 from dedup_storage.words import human_bytes
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "wait"]
 
 Loss = Callable[[DedupBatch], Tensor]
 
@@ -68,15 +68,16 @@ def _step(
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
     model.zero_grad(set_to_none=True)
-    _wait(device)
+    wait(device)
     began = time.perf_counter()
     loss = loss_of(batch.to(device, non_blocking=True))
     loss.backward()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - began, float(loss.detach())
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given, so that a clock read next counts it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

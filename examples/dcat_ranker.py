@@ -35,6 +35,7 @@ from dedup_storage.errors import UsageError
 from dedup_storage.reader import DedupBatch, DedupDataset, flat_batch
 from dedup_storage.training.context_cache import ContextCache, ContextKey, history_digests
 from dedup_storage.words import human_bytes
+from examples._compare import wait
 from examples._data import Columns, Source, build, open_dataset
 from examples._dcat import DcatRanker, Inputs, area_under_curve
 from examples._run import check_labels
@@ -163,11 +164,15 @@ def _score(model: DcatRanker, batches: list[DedupBatch], columns: Columns, lengt
             contexts = cache.contexts(known, lambda places, inputs=inputs: model.encode(inputs.of_requests(places)))
             yield model.score(inputs, contexts)
 
+    device = next(model.parameters()).device
     first = torch.cat(list(cached()))
+    wait(device)
     began = time.perf_counter()
     again = torch.cat(list(cached()))
+    wait(device)
     between = time.perf_counter()
     ordinary = torch.cat([model(flat, expanded=True) for _, flat in pairs])
+    wait(device)
     ended = time.perf_counter()
     tokens = sum(len(flat.history.values) + 2 * len(flat.items) for _, flat in pairs)
     held = cache.statistics
