@@ -74,12 +74,13 @@ def attend_by_flex(
     score_mod = None
     if bias is not None and moments is not None:
         at, events, table, bounds = moments.at, moments.events, bias.table, bias.bounds
+        if not bounds:
+            # A constant class cannot be compiled backward: one class becomes two that are the same.
+            table, bounds = table[:, :1].repeat(1, 2), [1]
 
         def add_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
             # The kernel knows no bucketize: the class is the number of bounds that the age has reached.
             age = at[q] - events[k]
-            if not bounds:
-                return score + table[h, 0]
             number = (age >= bounds[0]).to(torch.int32)
             for bound in bounds[1:]:
                 number = number + (age >= bound).to(torch.int32)
