@@ -13,7 +13,7 @@ from torch import Tensor
 from dedup_storage.choices import choice
 from dedup_storage.errors import InverseIndexError, UnknownColumnError, UsageError, known_names
 from dedup_storage.reader.blocks import Sent, receive, send
-from dedup_storage.reader.column import Column
+from dedup_storage.reader.column import Column, repeated
 from dedup_storage.reader.forms import (
     arrow_table,
     keyed_jagged,
@@ -218,7 +218,7 @@ class DedupBatch:
                 got=f"{rows.shape[0]}",
                 fix="Pass a tensor computed from this batch's request columns.",
             )
-        return rows.index_select(0, self.inverse_indices.to(rows.device))
+        return repeated(rows, self.inverse_indices.to(rows.device))
 
     def user_ids(self, level: Grain | str = Grain.REQUEST) -> Tensor:
         """The user of each request (R,) or of each impression (B,), int64, the same in every batch and on every rank.
@@ -318,10 +318,9 @@ class DedupBatch:
         return self._map(lambda t: t.pin_memory())
 
     def is_pinned(self) -> bool:
-        """Whether every tensor is in page-locked memory."""
-        return self.buffer.is_pinned() and all(
-            t.is_pinned() for _, column in self.extras.values() for t in column.tensors().values()
-        )
+        """Whether every tensor is in page-locked memory; one without elements has none to lock."""
+        added = [t for _, column in self.extras.values() for t in column.tensors().values()]
+        return all(t.is_pinned() for t in (self.buffer, *added) if t.numel())
 
     def record_stream(self, stream: Any) -> None:
         """Tell the allocator that ``stream`` uses every tensor, so that none is reused too early."""
@@ -336,7 +335,7 @@ class DedupBatch:
         requests: Mapping[str, Tensor | Column] | None = None,
         impressions: Mapping[str, Tensor | Column] | None = None,
     ) -> DedupBatch:
-        """The batch with columns added or replaced, for transforms.
+        """The batch with columns added or replaced, for transforms; moved to the batch's device where they are not.
 
         Raises:
             InverseIndexError: a column has another number of rows than its grain.
@@ -354,7 +353,8 @@ class DedupBatch:
                         expected=f"{rows} rows",
                         got=f"{len(column)}",
                     )
-                extras[name] = (grain, column)
+                there = {part: t.to(self.device) for part, t in column.tensors().items()}
+                extras[name] = (grain, column.with_tensors(there))
         return replace(self, extras=extras)
 
     def as_dict(self) -> dict[str, Tensor]:

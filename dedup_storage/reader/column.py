@@ -17,9 +17,11 @@ from dedup_storage.reader.hashing import hash_strings
 from dedup_storage.training.masks import NULL_ID
 from dedup_storage.words import counted
 
-__all__ = ["Column", "dtype_text", "list_places"]
+__all__ = ["Column", "dtype_text", "list_places", "repeated", "taken"]
 
 _FIBONACCI = -7046029254386353131
+# Unsigned integers, of which a device knows fewer operations than of signed ones of the same width.
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 def dtype_text(tensor: Tensor) -> str:
@@ -40,6 +42,39 @@ def list_places(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     # The start of its list, plus its place in it.
     shift = (starts - offsets[:-1]).repeat_interleave(lengths)
     return offsets, torch.arange(len(shift), device=starts.device) + shift
+
+
+def taken(values: Tensor, places: Tensor) -> Tensor:
+    """Rows of a tensor of any dtype, on any device.
+
+    Args:
+        values: (n, ...).
+        places: int64 of any shape, or a mask (n,) bool, on the device of the values.
+
+    Returns:
+        (m, ...).
+    """
+    return _as_before(_signed(values)[places], values.dtype)
+
+
+def repeated(rows: Tensor, places: Tensor) -> Tensor:
+    """The same by ``index_select``, whose gradients are documented.
+
+    Args:
+        rows: (n, ...).
+        places: (m,) int64.
+    """
+    return _as_before(_signed(rows).index_select(0, places), rows.dtype)
+
+
+def _signed(values: Tensor) -> Tensor:
+    signed = _SIGNED.get(values.dtype)
+    return values if signed is None else values.view(signed)
+
+
+def _as_before(found: Tensor, dtype: torch.dtype) -> Tensor:
+    # A view of another dtype has no gradient, not even one of the same.
+    return found if found.dtype == dtype else found.view(dtype)
 
 
 @dataclass(frozen=True)
@@ -161,7 +196,8 @@ class Column:
         if self.offsets is None or self.element_valid is None:
             return self
         before = torch.nn.functional.pad(self.element_valid.cumsum(0), (1, 0))
-        return replace(self, values=self.values[self.element_valid], offsets=before[self.offsets], element_valid=None)
+        values = taken(self.values, self.element_valid)
+        return replace(self, values=values, offsets=before[self.offsets], element_valid=None)
 
     def buckets(self, rows: int) -> Tensor:
         """Rows of an embedding table by a stable hash, shaped like ``values``: 1 to ``rows``, and 0 for null.
@@ -202,10 +238,12 @@ class Column:
         there = places >= self.offsets[:-1].unsqueeze(1)
         if len(self.values) == 0:
             return self.values.new_full((len(self), length), fill)
-        taken = self.values[places.clamp(min=0)]
+        places = places.clamp(min=0)
         if self.element_valid is not None:
-            there = there & self.element_valid[places.clamp(min=0)]
-        return torch.where(there, taken, torch.as_tensor(fill, dtype=taken.dtype, device=taken.device))
+            there = there & self.element_valid[places]
+        other = torch.as_tensor(fill, dtype=self.values.dtype, device=self.values.device)
+        found = torch.where(there, _signed(self.values)[places], _signed(other))
+        return _as_before(found, self.values.dtype)
 
     def decode(self) -> list[Any]:
         """Python values, strings looked up in the vocabulary; for inspection."""

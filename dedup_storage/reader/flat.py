@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dedup_storage.reader.batch import DedupBatch
-from dedup_storage.reader.column import Column, list_places
+from dedup_storage.reader.column import Column, list_places, taken
 from dedup_storage.reader.layout import INVERSE, LENGTHS, packed
 from dedup_storage.schema import Grain
 
@@ -27,10 +27,10 @@ def take_rows(column: Column, rows: Tensor) -> Column:
     """
     valid = None if column.valid is None else column.valid[rows]
     if column.offsets is None:
-        return replace(column, values=column.values[rows], valid=valid)
+        return replace(column, values=taken(column.values, rows), valid=valid)
     offsets, places = list_places(column.offsets[rows], column.lengths[rows])
     elements = None if column.element_valid is None else column.element_valid[places]
-    return replace(column, values=column.values[places], offsets=offsets, valid=valid, element_valid=elements)
+    return replace(column, values=taken(column.values, places), offsets=offsets, valid=valid, element_valid=elements)
 
 
 def flat_batch(batch: DedupBatch) -> DedupBatch:

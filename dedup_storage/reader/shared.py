@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dedup_storage.reader.column import Column, list_places
+from dedup_storage.reader.column import Column, list_places, taken
 from dedup_storage.training.attention.windows import Windows
 
 __all__ = ["SharedLists"]
@@ -37,11 +37,11 @@ class SharedLists:
 
     @property
     def windows(self) -> Windows:
-        """What candidates attend to, for ``attend`` and ``CandidateAttention.shared``."""
+        """What candidates attend to, for ``attend`` and ``DedupTransformer.shared``."""
         return Windows(self.starts, self.ends)
 
     def lists(self) -> Column:
         """The same as lists with elements of their own: a gather on the device of the tensors, which it waits for."""
         offsets, places = list_places(self.starts, self.ends - self.starts)
         elements = None if self.element_valid is None else self.element_valid[places]
-        return Column(self.values[places], offsets, self.valid, elements, self.vocabulary)
+        return Column(taken(self.values, places), offsets, self.valid, elements, self.vocabulary)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from torch import Tensor
 
 from dedup_storage.dedup.runs import ArrowColumn, Int64, single_chunk
 from dedup_storage.errors import SchemaError, StorageError
@@ -155,13 +156,13 @@ class IdVocabulary:
             found = np.append(known, np.int32(0))[places]
         return found.astype(np.int32, copy=False)
 
-    def decode(self, ids: npt.ArrayLike) -> pa.Array:
+    def decode(self, ids: npt.ArrayLike | Tensor) -> pa.Array:
         """The value of each id; null for 0.
 
         Args:
-            ids: (n,) whole numbers from 0 to len(self) - 1.
+            ids: (n,) whole numbers from 0 to len(self) - 1; a tensor may lie on a device.
         """
-        wanted = np.asarray(ids, dtype=np.int64)
+        wanted = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids, dtype=np.int64)
         return self.values.take(pa.array(wanted - 1, mask=wanted == 0))
 
     @cached_property

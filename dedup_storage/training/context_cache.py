@@ -98,6 +98,7 @@ class _Entry:
     layers: tuple[tuple[Tensor, Tensor], ...]
     length: int
     num_bytes: int
+    encoded_on: torch.device | None
 
 
 class ContextCache:
@@ -152,8 +153,8 @@ class ContextCache:
             keys: Of R requests; a key may come more than once, and is encoded once.
             encode: Given the places of the requests whose contexts are missing, encodes these, in that order. It is
                 called at most once, without gradients, and not at all when nothing is missing.
-            device: Where the result lies; ``None`` takes the encoder's device, or the cache's where nothing was
-                encoded.
+            device: Where the result lies; ``None`` takes the encoder's device, whether anything was encoded now or
+                all was held.
 
         Returns:
             R contexts in the order of ``keys``.
@@ -183,15 +184,18 @@ class ContextCache:
                     expected=str(len(missing)),
                     got=str(len(made.offsets) - 1),
                 )
-            device = made.layers[0][0].device if device is None and made.layers else device
             for key, (first, last) in zip(missing, pairwise(made.offsets.tolist()), strict=True):
                 found[key] = self._keep(key, made, first, last)
-        return _joined([found[key] for key in keys], device)
+        wanted = [found[key] for key in keys]
+        if device is None and wanted:
+            # What was encoded now, if anything was, says where the model is: it may have moved meanwhile.
+            device = found[next(iter(missing), keys[0])].encoded_on
+        return _joined(wanted, device)
 
     def _keep(self, key: ContextKey, made: EncodedContexts, first: int, last: int) -> _Entry:
         layers = tuple((self._held(k[first:last]), self._held(v[first:last])) for k, v in made.layers)
         size = sum(t.numel() * t.element_size() for pair in layers for t in pair)
-        entry = _Entry(layers, last - first, size)
+        entry = _Entry(layers, last - first, size, made.layers[0][0].device if made.layers else None)
         if size > self.max_bytes:
             return entry
         with self._lock:

@@ -34,12 +34,14 @@ def count_weighted_moments(
     x = rows.to(wide)
     axes = [d for d in range(x.dim()) if d != 1]
     length = x.shape[2] if x.dim() == 3 else 1
-    weights = counts.to(wide).reshape(-1, *[1] * (x.dim() - 1))
+    # The counts of a batch that stayed on the host belong to rows that a model made on its device.
+    counts = counts.to(x.device, wide)
+    weights = counts.reshape(-1, *[1] * (x.dim() - 1))
 
     def total(values: Tensor) -> Tensor:
         return sum_over_ranks(values, group) if synchronize else values
 
-    first = total(torch.cat([(weights * x).sum(axes), (counts.to(wide).sum() * length).reshape(1)]))
+    first = total(torch.cat([(weights * x).sum(axes), (counts.sum() * length).reshape(1)]))
     number = first[-1].detach()
     mean = first[:-1] / number.clamp(min=1)
     centred = x - mean.reshape(1, -1, *[1] * (x.dim() - 2))

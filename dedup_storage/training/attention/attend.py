@@ -85,7 +85,9 @@ def attend(
         )
     weight = queries.shape[-1] ** -0.5 if scale is None else scale
     if wanted is Backend.AUTO:
-        wanted = Backend.VARLEN if varlen else Backend.FLEX if queries.is_cuda else Backend.BLOCKS
+        # The kernels of a GPU know no float64.
+        flex = queries.is_cuda and queries.dtype != torch.float64
+        wanted = Backend.VARLEN if varlen else Backend.FLEX if flex else Backend.BLOCKS
     if wanted is Backend.VARLEN:
         from dedup_storage.training.attention.varlen import attend_by_varlen
 
