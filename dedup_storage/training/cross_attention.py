@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from dedup_storage.errors import UsageError
-from dedup_storage.training.attention import Windows, attend
+from dedup_storage.training.attention import Attention, Windows
 from dedup_storage.training.attention.attend import Backend
-from dedup_storage.training.attention.contexts import attend_within
+from dedup_storage.training.attention.contexts import attend_within, plan_contexts
 from dedup_storage.training.sharing import check_shared
 
 __all__ = ["DedupTransformer", "EncodedContexts"]
@@ -104,7 +104,7 @@ class DedupTransformer(nn.Module):
         super().__init__()
         if width % heads:
             raise UsageError("the width is no multiple of the heads", got=f"{width} and {heads}")
-        self.causal, self.backend = causal, backend
+        self.causal, self.backend, self.heads = causal, backend, heads
         self.layers = nn.ModuleList(_Layer(width, heads, hidden or 4 * width) for _ in range(layers))
 
     @property
@@ -129,12 +129,14 @@ class DedupTransformer(nn.Module):
                 fix="Pass the offsets of the list column that the tokens are of, from its first row to its last.",
             )
         kept = []
+        # The last layer's states are nobody's.
+        planned = plan_contexts(offsets, self.heads) if len(self.layers) > 1 else []
         for number, layer in enumerate(self._layers):
             queries, keys, values = layer.split(tokens)
             kept.append((keys, values))
             # Nobody reads the context's states behind the last layer's keys and values.
             if number + 1 < len(self.layers):
-                tokens = layer.finish(tokens, attend_within(queries, keys, values, offsets, causal=self.causal))
+                tokens = layer.finish(tokens, attend_within(queries, keys, values, planned, causal=self.causal))
         return EncodedContexts(tuple(kept), offsets)
 
     def shared(self, contexts: EncodedContexts, windows: Windows) -> EncodedContexts:
@@ -170,13 +172,11 @@ class DedupTransformer(nn.Module):
             # A cache that was asked for no context knows of no layers.
             return candidates
         windows = contexts.windows if contexts.windows is not None else Windows.of_offsets(contexts.offsets)
-        for number, (layer, (keys, values)) in enumerate(zip(self._layers, contexts.layers, strict=True)):
+        tokens = len(contexts.layers[0][0]) if contexts.layers else 0
+        attention = Attention(windows, inverse_indices, tokens, backend=self.backend, check=bool(contexts.layers))
+        for layer, (keys, values) in zip(self._layers, contexts.layers, strict=True):
             queries, own_keys, own_values = layer.split(candidates)
-            attended = attend(
-                queries, keys, values, windows, inverse_indices, own=(own_keys, own_values), backend=self.backend,
-                check=number == 0,
-            )  # fmt: skip
-            candidates = layer.finish(candidates, attended)
+            candidates = layer.finish(candidates, attention(queries, keys, values, own=(own_keys, own_values)))
         return candidates
 
     def expanded(self, tokens: Tensor, offsets: Tensor, candidates: Tensor, inverse_indices: Tensor) -> Tensor:
@@ -195,8 +195,9 @@ class DedupTransformer(nn.Module):
         rows = torch.where(
             is_candidate.unsqueeze(1), candidates[owners], padded[torch.where(is_candidate, len(tokens), source)]
         )
+        planned = plan_contexts(bounds, self.heads)
         for layer in self._layers:
             queries, keys, values = layer.split(rows)
-            attended = attend_within(queries, keys, values, bounds, causal=self.causal, last_is_apart=True)
+            attended = attend_within(queries, keys, values, planned, causal=self.causal, last_is_apart=True)
             rows = layer.finish(rows, attended)
         return rows[ends - 1]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dedup_storage.errors import UsageError
-from dedup_storage.training.attention import AgeBias, Backend, Moments, Windows, attend
+from dedup_storage.training.attention import AgeBias, Attention, Backend, Moments, Windows, attend
 
 # Largest difference from the plain form in float64, outputs and gradients of order 1.
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 6e-2}
@@ -246,3 +246,27 @@ def test_refused(change: dict[str, Any], message: str) -> None:
     }
     with pytest.raises(UsageError, match=message):
         attend(**{**inputs, **change})
+
+
+@pytest.mark.parametrize("backend", ["blocks", "plain", "flex"])
+def test_one_attention_serves_several_layers(backend: str) -> None:
+    case = with_own(with_bias(packed([6, 4, 0, 9], [3, 2, 2, 5])))
+    attention = Attention(case.windows, case.inverse_indices, len(case.keys), moments=case.moments, backend=backend)
+
+    def attended(layer: int) -> tuple[Tensor, Tensor]:
+        queries = (case.queries * (layer + 1)).float()
+        rows = case.keys.float(), case.values.float() - layer
+        own = None if layer == 1 or case.own is None else (case.own[0].float(), case.own[1].float())
+        bias = None if case.bias is None else AgeBias(HEADS, case.bias.classes, case.bias.unit)
+        wanted = attend(
+            queries, *rows, case.windows, case.inverse_indices, own=own, moments=case.moments, bias=bias,
+            backend="plain",
+        )  # fmt: skip
+        return attention(queries, *rows, own=own, bias=bias), wanted
+
+    # Scoring and training by turns: a mask made for the one is not enough for the other.
+    for layer in range(4):
+        with torch.set_grad_enabled(layer > 1):
+            torch.testing.assert_close(*attended(layer), rtol=0, atol=2e-5)
+    with pytest.raises(UsageError, match="the keys are not those of the windows; expected 19; got 18"):
+        attention(case.queries, case.keys[1:], case.values[1:])

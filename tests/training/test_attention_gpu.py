@@ -31,5 +31,14 @@ def test_the_transformer_on_cuda() -> None:
     offsets = torch.tensor([0, 70, 70, 200], device="cuda")
     inverse = torch.tensor([0, 0, 1, 2, 2, 2], device="cuda")
     tokens, candidates = torch.randn(200, 64, device="cuda"), torch.randn(6, 64, device="cuda")
-    found = model(candidates, model.encode(tokens, offsets), inverse)
-    torch.testing.assert_close(found, model.expanded(tokens, offsets, candidates, inverse), rtol=0, atol=2e-2)
+    leaves = [tokens.requires_grad_(), candidates.requires_grad_()]
+    results = []
+    for out in (
+        model(candidates, model.encode(tokens, offsets), inverse),
+        model.expanded(tokens, offsets, candidates, inverse),
+    ):
+        results.append([out.detach(), *torch.autograd.grad((out**2).mean(), leaves)])
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=2e-2)
+    with torch.no_grad():
+        scored = model(candidates, model.encode(tokens, offsets), inverse)
+    torch.testing.assert_close(scored, results[0][0], rtol=0, atol=2e-2)

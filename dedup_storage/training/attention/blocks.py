@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,18 +11,90 @@ from torch import Tensor
 from dedup_storage.training.attention.bias import AgeBias
 from dedup_storage.training.attention.windows import Moments, Windows
 
-__all__ = ["attend_in_blocks", "like_lengths", "padded_places"]
+__all__ = ["Padded", "PlannedBlock", "attend_in_blocks", "like_lengths", "plan_blocks", "put_back"]
 
 # Scores of one block, over all heads: some tens of megabytes.
 _MOST_SCORES = 8_000_000
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Places of several rows, each padded to the longest.
+
+    Attributes:
+        places: (n, width) places first, first + 1, ... of each row; place 0 behind its end.
+        there: (n, width) bool, which lie before the end.
+        kept: (m,) int64, those among the n * width; ``None`` where all are.
+    """
+
+    places: Tensor
+    there: Tensor
+    kept: Tensor | None
+
+    @classmethod
+    def of(cls, firsts: Tensor, lengths: Tensor, width: int, number: int) -> Padded:
+        """Rows of some first places and lengths, ``number`` places altogether; waits for the device if any is padded.
+
+        Args:
+            firsts, lengths: (n,) int64.
+            width: The greatest length.
+            number: Sum of the lengths.
+        """
+        steps = torch.arange(width, device=firsts.device)
+        there = steps < lengths.unsqueeze(1)
+        places = torch.where(there, firsts.unsqueeze(1) + steps, 0)
+        kept = None if number == len(firsts) * width else there.flatten().nonzero().squeeze(1)
+        return cls(places, there, kept)
+
+    def without_padding(self, rows: Tensor) -> Tensor:
+        """(m, ...) of rows (n, width, ...)."""
+        flat = rows.flatten(0, 1)
+        return flat if self.kept is None else flat[self.kept]
+
+
+@dataclass(frozen=True)
+class PlannedBlock:
+    """Requests of like length: their queries and keys by place.
+
+    Attributes:
+        queries: Places in the order of the requests.
+        chosen: (n, c) int64, the query at each of them.
+        keys: Of each request.
+        into: (m,) int64, which queries the block's results without padding are of.
+    """
+
+    queries: Padded
+    chosen: Tensor
+    keys: Padded
+    into: Tensor
+
+
+def plan_blocks(windows: Windows, inverse_indices: Tensor, heads: int) -> list[PlannedBlock]:
+    """What ``attend_in_blocks`` needs beside queries and keys: the same for each layer. Waits for the device."""
+    order = torch.argsort(inverse_indices, stable=True)
+    counts = torch.bincount(inverse_indices, minlength=len(windows))
+    firsts = counts.cumsum(0) - counts
+    blocks = []
+    for requests, lengths, numbers in like_lengths(windows.lengths, counts, heads):
+        queries = Padded.of(firsts[requests], counts[requests], max(numbers), sum(numbers))
+        chosen = order[queries.places]
+        keys = Padded.of(windows.starts[requests], windows.lengths[requests], max(1, *lengths), sum(lengths))
+        blocks.append(PlannedBlock(queries, chosen, keys, queries.without_padding(chosen)))
+    return blocks
+
+
+def put_back(queries: Tensor, pieces: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
+    """Results of blocks, shaped like the queries they are of; each query stands in one block."""
+    if not pieces:
+        return queries * 0
+    return torch.empty_like(queries).index_copy(0, torch.cat(list(places)), torch.cat(list(pieces)).to(queries.dtype))
 
 
 def attend_in_blocks(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    windows: Windows,
-    inverse_indices: Tensor,
+    blocks: Sequence[PlannedBlock],
     *,
     own: tuple[Tensor, Tensor] | None = None,
     moments: Moments | None = None,
@@ -31,50 +104,35 @@ def attend_in_blocks(
     """See ``attend``. Keys are copied once for each request, never once for each impression."""
     if not len(keys):
         return queries * 0 if own is None else queries * 0 + own[1]
-    order = torch.argsort(inverse_indices, stable=True)
-    counts = torch.bincount(inverse_indices, minlength=len(windows))
-    firsts = counts.cumsum(0) - counts
-    pieces, places = [], []
-    for requests, longest, most in like_lengths(windows.lengths, counts, queries.shape[1]):
-        rows, there = padded_places(firsts[requests], counts[requests], most)
-        chosen = order[rows]
-        spots, present = padded_places(windows.starts[requests], windows.lengths[requests], longest)
-        block = _Block(queries[chosen], keys[spots], values[spots], present, scale)
+    pieces = []
+    for planned in blocks:
+        chosen, spots = planned.chosen, planned.keys.places
+        block = _Block(queries[chosen], keys[spots], values[spots], planned.keys.there, scale)
         if own is not None:
             block.own = own[0][chosen], own[1][chosen]
         if moments is not None:
             block.ages = moments.at[chosen].unsqueeze(2) - moments.events[spots].unsqueeze(1)
             block.hide_later, block.bias = moments.hide_later, bias
-        pieces.append(block.attend()[there])
-        places.append(chosen[there])
-    if not pieces:
-        return queries * 0
-    # Each query stands in one block.
-    return torch.empty_like(queries).index_copy(0, torch.cat(places), torch.cat(pieces).to(queries.dtype))
+        pieces.append(planned.queries.without_padding(block.attend()))
+    return put_back(queries, pieces, [planned.into for planned in blocks])
 
 
-def like_lengths(lengths: Tensor, counts: Tensor, heads: int) -> Iterator[tuple[Tensor, int, int]]:
-    """Requests with candidates, like lengths together, with the longest context and most candidates of each block."""
-    order = torch.argsort(lengths, stable=True)
-    order = order[counts[order] > 0]
-    sizes = list(zip(lengths[order].tolist(), counts[order].tolist(), strict=True))
+def like_lengths(lengths: Tensor, counts: Tensor, heads: int) -> Iterator[tuple[Tensor, list[int], list[int]]]:
+    """Requests with candidates, like lengths together, with their lengths and counts. Waits for the device once."""
+    # Those without candidates come last.
+    order = torch.argsort(torch.where(counts > 0, lengths, torch.iinfo(lengths.dtype).max), stable=True)
+    all_lengths, all_counts = torch.stack([lengths[order], counts[order]]).tolist()
+    asked = sum(count > 0 for count in all_counts)
     begin = 0
-    while begin < len(sizes):
+    while begin < asked:
         longest, most, end = 1, 1, begin
-        while end < len(sizes):
-            longer, more = max(longest, sizes[end][0]), max(most, sizes[end][1])
+        while end < asked:
+            longer, more = max(longest, all_lengths[end]), max(most, all_counts[end])
             if end > begin and (end + 1 - begin) * heads * longer * more > _MOST_SCORES:
                 break
             longest, most, end = longer, more, end + 1
-        yield order[begin:end], longest, most
+        yield order[begin:end], all_lengths[begin:end], all_counts[begin:end]
         begin = end
-
-
-def padded_places(firsts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """(n, width) places first, first + 1, … of each row, and whether they are inside it; others repeat place 0."""
-    steps = torch.arange(width, device=firsts.device)
-    there = steps < lengths.unsqueeze(1)
-    return torch.where(there, firsts.unsqueeze(1) + steps, 0), there
 
 
 class _Block:

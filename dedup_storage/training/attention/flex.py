@@ -19,7 +19,9 @@ BLOCK = 128
 _LEAST_WIDTH = 16
 
 
-def window_mask(windows: Windows, inverse_indices: Tensor, keys: int, moments: Moments | None = None) -> BlockMask:
+def window_mask(
+    windows: Windows, inverse_indices: Tensor, keys: int, moments: Moments | None = None, *, backward: bool = True
+) -> BlockMask:
     """Which blocks of keys each block of queries looks at, from the windows' ends alone: no pair of both is tried.
 
     Args:
@@ -28,6 +30,7 @@ def window_mask(windows: Windows, inverse_indices: Tensor, keys: int, moments: M
             looked at.
         keys: T.
         moments: Where later keys are hidden.
+        backward: Whether to say too which queries look at each block of keys, which gradients need.
     """
     starts, ends = windows.starts[inverse_indices], windows.ends[inverse_indices]
     rows = -(-len(inverse_indices) // BLOCK)
@@ -46,7 +49,7 @@ def window_mask(windows: Windows, inverse_indices: Tensor, keys: int, moments: M
 
     return BlockMask.from_kv_blocks(
         number[None, None].to(torch.int32), indices[None, None].to(torch.int32), BLOCK_SIZE=BLOCK, mask_mod=seen,
-        seq_lengths=(len(inverse_indices), keys),
+        seq_lengths=(len(inverse_indices), keys), compute_q_blocks=backward,
     )  # fmt: skip
 
 
@@ -59,18 +62,16 @@ def attend_by_flex(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    windows: Windows,
-    inverse_indices: Tensor,
+    mask: BlockMask | None,
     *,
     own: tuple[Tensor, Tensor] | None = None,
     moments: Moments | None = None,
     bias: AgeBias | None = None,
     scale: float,
 ) -> Tensor:
-    """See ``attend``; compiled on CUDA."""
-    if not len(queries) or not len(keys):
+    """See ``attend``; compiled on CUDA. The mask is ``window_mask``'s, ``None`` without a query or without a key."""
+    if mask is None:
         return queries * 0 if own is None else queries * 0 + own[1]
-    mask = window_mask(windows, inverse_indices, len(keys), moments)
     score_mod = None
     if bias is not None and moments is not None:
         at, events, table, bounds = moments.at, moments.events, bias.table, bias.bounds
@@ -89,19 +90,21 @@ def attend_by_flex(
         score_mod = add_bias
     # The kernels take no head narrower than 16; columns of zeros change no score.
     width = queries.shape[-1]
-    wide = max(0, _LEAST_WIDTH - width) if queries.is_cuda else 0
-    q, k, v = (torch.nn.functional.pad(t, (0, wide)).transpose(0, 1).unsqueeze(0) for t in (queries, keys, values))
-    rows, auxiliary = _attention(queries.is_cuda)(
+    rows = (queries, keys, values)
+    if queries.is_cuda and width < _LEAST_WIDTH:
+        rows = tuple(torch.nn.functional.pad(t, (0, _LEAST_WIDTH - width)) for t in rows)
+    q, k, v = (t.transpose(0, 1).unsqueeze(0) for t in rows)
+    whole, auxiliary = _attention(queries.is_cuda)(
         q, k, v, score_mod=score_mod, block_mask=mask, scale=scale, return_aux=AuxRequest(lse=True)
     )
-    found: Tensor = rows[0].transpose(0, 1)[..., :width]
+    found: Tensor = whole[0].transpose(0, 1)[..., :width]
     total: Tensor = auxiliary.lse[0].transpose(0, 1)
     if own is None:
         return found
     # softmax over keys and own key: the own key has the share e^s / (e^s + e^lse).
     score = ((queries * own[0]).sum(-1) * scale).to(total.dtype)
     share = torch.sigmoid(score - total).unsqueeze(-1).to(found.dtype)
-    return found * (1 - share) + own[1] * share
+    return torch.lerp(found, own[1], share)
 
 
 @cache
