@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable
 from decimal import Decimal
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,7 @@ CALLS: dict[str, Callable[[DedupBatch], Any]] = {
     "plain": lambda b: b.as_dict(),
     "jagged": lambda b: [b.to_kjt(buckets=9), b.to_kjt(["history", "long"]), b.to_kjt(["item_id"], "impression")],
     "arrow": lambda b: [b.to_arrow().to_pydict().__repr__(), b.to_arrow("request").to_pydict().__repr__()],
-    "pandas": lambda b: b.to_pandas().to_json(),
+    "pandas": lambda b: b.to_pandas().to_json() if find_spec("pandas") else None,
     "expand": lambda b: {name: b.expand(b[name].values) for name in ("age", "active", "half", *UNSIGNED)},
     "gradient": _gradient,
     "negative mask": lambda b: [b.negative_mask(), b.negative_mask(item_column="sku")],
