@@ -191,8 +191,8 @@ def test_blocks_and_plain(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_heads_of_a_width_that_is_no_power_of_two(dtype: torch.dtype) -> None:
     case = packed([130, 0, 17, 1, 140], [2, 30, 1, 0, 100])
-    rows = {name: normal(*getattr(case, name).shape[:2], 24) for name in ("queries", "keys", "values")}
-    case = replace(case, **rows)
+    queries, keys, values = (normal(*t.shape[:2], 24) for t in (case.queries, case.keys, case.values))
+    case = replace(case, queries=queries, keys=keys, values=values)
     wanted = case.run("plain", torch.float64)
     close(case.to("cuda").run("auto", dtype), wanted, 1e-2 if dtype == torch.float32 else 6e-2)
 

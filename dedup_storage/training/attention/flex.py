@@ -74,7 +74,8 @@ def attend_by_flex(
         return queries * 0 if own is None else queries * 0 + own[1]
     score_mod = None
     if bias is not None and moments is not None:
-        at, events, table, bounds = moments.at, moments.events, bias.table, bias.bounds
+        at, events, bounds = moments.at, moments.events, bias.bounds
+        table: Tensor = bias.table
         if not bounds:
             # A constant class cannot be compiled backward: one class becomes two that are the same.
             table, bounds = table[:, :1].repeat(1, 2), [1]
@@ -90,9 +91,9 @@ def attend_by_flex(
         score_mod = add_bias
     # The kernels take no head narrower than 16; columns of zeros change no score.
     width = queries.shape[-1]
-    rows = (queries, keys, values)
+    rows = [queries, keys, values]
     if queries.is_cuda and width < _LEAST_WIDTH:
-        rows = tuple(torch.nn.functional.pad(t, (0, _LEAST_WIDTH - width)) for t in rows)
+        rows = [torch.nn.functional.pad(t, (0, _LEAST_WIDTH - width)) for t in rows]
     q, k, v = (t.transpose(0, 1).unsqueeze(0) for t in rows)
     whole, auxiliary = _attention(queries.is_cuda)(
         q, k, v, score_mod=score_mod, block_mask=mask, scale=scale, return_aux=AuxRequest(lse=True)
