@@ -52,7 +52,8 @@ class Case:
         leaves = {"queries": self.queries, "keys": self.keys, "values": self.values}
         if self.own is not None:
             leaves |= {"own keys": self.own[0], "own values": self.own[1]}
-        leaves = {name: t.to(dtype).requires_grad_() for name, t in leaves.items()}
+        # Leaves of their own: a case that is of this type and device already would become one.
+        leaves = {name: t.detach().clone().to(dtype).requires_grad_() for name, t in leaves.items()}
         own = (leaves["own keys"], leaves["own values"]) if self.own is not None else None
         bias = None
         if self.bias is not None:
@@ -101,11 +102,18 @@ def with_moments(case: Case, *, hide: bool = True) -> Case:
     return replace(case, moments=Moments(events, at, hide_later=hide))
 
 
-def with_bias(case: Case, classes: int = 6) -> Case:
-    bias = AgeBias(HEADS, classes=classes, unit=2).to(torch.float64)
+def with_bias(case: Case, classes: int = 6, unit: int = 2) -> Case:
+    bias = AgeBias(HEADS, classes=classes, unit=unit).to(torch.float64)
     with torch.no_grad():
         bias.table.copy_(torch.randn(bias.table.shape, generator=torch.Generator().manual_seed(3)))
     return replace(with_moments(case), bias=bias)
+
+
+def over_years(case: Case) -> Case:
+    """Times in microseconds, decades apart: bounds of ages, and times, beyond 32 bits."""
+    assert case.moments is not None
+    moments = replace(case.moments, events=case.moments.events * 10**13 - 10**15, at=case.moments.at * 10**13)
+    return replace(case, moments=moments)
 
 
 def shared_lists(case: Case) -> Case:
@@ -125,6 +133,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "later hidden": lambda: with_moments(packed([6, 4, 0, 9], [3, 2, 2, 5])),
     "bias by age": lambda: with_bias(packed([6, 4, 0, 9], [3, 2, 2, 5])),
     "own key, later hidden, bias": lambda: with_own(with_bias(packed([6, 4, 0, 9], [3, 2, 2, 5]))),
+    "ages of microseconds": lambda: over_years(with_bias(packed([6, 4, 0, 9], [3, 2, 2, 5]), 32, 1_000_000)),
     "one class of ages": lambda: with_own(with_bias(packed([6, 4, 0, 9], [3, 2, 2, 5]), classes=1)),
     "shared lists": lambda: shared_lists(packed([4, 4, 4, 4, 4], [2, 3, 1, 4, 2])),
     "shared lists, later hidden": lambda: with_moments(shared_lists(packed([4, 4, 4, 4, 4], [2, 3, 1, 4, 2]))),
@@ -232,6 +241,7 @@ def test_age_classes() -> None:
         ({"queries": torch.zeros(2, HEADS, 3)}, "do not fit"),
         ({"bias": AgeBias(HEADS)}, "needs moments"),
         ({"moments": Moments(torch.zeros(1), torch.zeros(2))}, "the moments do not fit"),
+        ({"moments": Moments(torch.zeros(4), torch.zeros(2))}, "whole numbers of 64 bits"),
         ({"backend": "fast"}, "the backend fast is not known"),
         ({"backend": Backend.VARLEN}, "the backend varlen cannot do this"),
     ],

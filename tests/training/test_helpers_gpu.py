@@ -28,7 +28,7 @@ from dedup_storage.training.context_cache import ContextCache, ContextKey, histo
 from dedup_storage.training.cross_attention import DedupTransformer, EncodedContexts
 from dedup_storage.training.sharing import unequal_windows
 from tests.training.device import DEVICE, needs_cuda, needs_device, same
-from tests.training.test_attention import CASES, close, packed, with_bias
+from tests.training.test_attention import CASES, close, packed
 from tests.training.test_batch_gpu import batch_of
 
 pytestmark = needs_device
@@ -195,21 +195,6 @@ def test_heads_of_a_width_that_is_no_power_of_two(dtype: torch.dtype) -> None:
     case = replace(case, queries=queries, keys=keys, values=values)
     wanted = case.run("plain", torch.float64)
     close(case.to("cuda").run("auto", dtype), wanted, 1e-2 if dtype == torch.float32 else 6e-2)
-
-
-@needs_cuda
-def test_bias_of_as_many_classes_as_there_are_by_default() -> None:
-    case = with_bias(packed([6, 4, 0, 9], [3, 2, 2, 5]), classes=32)
-    moments = case.moments
-    assert moments is not None
-    assert case.bias is not None
-    # Microseconds: bounds that need 64 bits.
-    far = replace(moments, events=moments.events * 10**13 - 10**15, at=moments.at * 10**13)
-    bias = AgeBias(2)
-    with torch.no_grad():
-        bias.table.copy_(normal(2, 32))
-    case = replace(case, moments=far, bias=bias)
-    close(case.to("cuda").run("flex", torch.float32), case.run("plain", torch.float64), 1e-2)
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -215,3 +215,10 @@ class Attention:
                 expected=f"{len(keys)} events and {len(queries)} queries",
                 got=f"{len(moments.events)} and {len(moments.at)}",
             )
+        if moments is not None and {moments.events.dtype, moments.at.dtype} != {torch.int64}:
+            raise UsageError(
+                "moments are whole numbers of 64 bits",
+                expected="int64 events and queries in one unit",
+                got=f"{moments.events.dtype} and {moments.at.dtype}",
+                fix="Times as the batch delivers them are int64 (microseconds); convert others with .to(torch.int64).",
+            )

@@ -74,18 +74,25 @@ def attend_by_flex(
         return queries * 0 if own is None else queries * 0 + own[1]
     score_mod = None
     if bias is not None and moments is not None:
-        at, events, bounds = moments.at, moments.events, bias.bounds
+        at, events = moments.at, moments.events
         table: Tensor = bias.table
-        if not bounds:
+        if len(bias.bounds) == 0:
             # A constant class cannot be compiled backward: one class becomes two that are the same.
-            table, bounds = table[:, :1].repeat(1, 2), [1]
+            table = table[:, :1].repeat(1, 2)
+        last = table.shape[1] - 1
+        # A number of 64 bits reaches the kernel by a tensor alone: a Python integer is cut to 32 bits on its way.
+        units = torch.full_like(at, bias.unit) if bias.bounds else torch.ones_like(at)
 
         def add_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            # The kernel knows no bucketize: the class is the number of bounds that the age has reached.
-            age = at[q] - events[k]
-            number = (age >= bounds[0]).to(torch.int32)
-            for bound in bounds[1:]:
-                number = number + (age >= bound).to(torch.int32)
+            # The kernel knows no bucketize: the class is the number of binary digits of the age in units.
+            rest = torch.clamp(at[q] - events[k], min=0) // units[q]
+            number = torch.zeros_like(rest)
+            for digits in (32, 16, 8, 4, 2, 1):
+                more = rest >> digits
+                longer = more > 0
+                number = torch.where(longer, number + digits, number)
+                rest = torch.where(longer, more, rest)
+            number = torch.clamp(number + rest, max=last).to(torch.int32)
             return score + table[h, number]
 
         score_mod = add_bias
