@@ -1,20 +1,26 @@
 """Layout ``user`` against split layout and a plain sorted Delta table: bytes, write time day by day, bytes shuffled.
 
-One log of some days, written day by day into each. Bytes are those of Parquet's footers: the history lists alone (of
-layout ``user`` the windows and the events' tables, user and position among them) and all files. The floor holds every
-event of every user once. ``--format`` chooses the table format of both datasets.
+One log, whole and day by day into each layout; ``--log journey`` takes baskets of the Complete Journey, whole at every
+date grain. Bytes are those of Parquet's footers: the history lists alone (of layout ``user`` the windows and all that
+event tables hold) and all files. The floor holds every event of every user once. One day is read by the reader, its
+event bytes those of the row groups that it opens. ``--format`` chooses the table format.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -22,7 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks._harness import Report, lake, parse_kept, shuffled_bytes
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.demo import complete_journey
 from dedup_storage.layout import TableRole
+from dedup_storage.reader import DedupDataset
+from dedup_storage.reader.decode import files
 from dedup_storage.report.draw.dataset import draw_dataset
 from dedup_storage.report.estimate.baselines import BaselineLayout, measure_layout
 from dedup_storage.report.parquet.dataset_files import dataset_files
@@ -37,6 +46,9 @@ SCALES = {
     "full": {"users": 5_000, "requests_per_user": 60, "sequence_length": 512, "days": 30},
 }
 BUCKETS = 4
+LAYOUTS = ("split", "user")
+# What a first load may take of split layout's time, a late day of an early one's, and history lists of the floor.
+FIRST, LATER, FLOOR = 1.3, 1.3, 1.25
 
 
 def column_bytes(places: Iterable[str], columns: Iterable[str] | None = None) -> int:
@@ -82,73 +94,205 @@ def timed(spark: SparkSession, write: Callable[[], object]) -> tuple[float, int]
     return time.perf_counter() - start, shuffled
 
 
-def write_days(spark: SparkSession, ds: Dataset, days: list[RawLog]) -> list[tuple[float, int]]:
-    """Each day appended: seconds, and bytes shuffled."""
-    return [timed(spark, lambda day=day: ds.write(day, gate=False)) for day in days]
+def created(spark: SparkSession, settings: Settings, name: str, first: RawLog, layout: str, grain: str) -> Dataset:
+    """An empty dataset."""
+    return Dataset.create(spark, settings, name, first.schema, first, layout=layout, buckets=BUCKETS, date_grain=grain)
 
 
-def sorted_delta(frame: DataFrame, place: Path, days: int) -> list[str]:
-    """The flat log as a plain Delta table by date, sorted by user and request; its files."""
-    rows = frame.withColumn("event_date", F.to_date("request_time")).repartition(days, "event_date")
-    rows = rows.sortWithinPartitions("event_date", "user_id", "request_id")
-    rows.write.format("delta").partitionBy("event_date").option("compression", "zstd").save(str(place))
+def sorted_delta(raw: RawLog, place: Path, grain: str) -> list[str]:
+    """The flat log as one plain Delta table, by date if there is a grain, sorted by user and request; its files."""
+    schema, time_column = raw.schema, str(raw.schema.event_time)
+    day = F.to_date(time_column) if grain == "day" else F.trunc(F.to_date(time_column), "month")
+    parts = [] if grain == "none" else ["event_part"]
+    rows = raw.frame.withColumns(dict.fromkeys(parts, day))
+    rows = rows.repartition(*parts) if parts else rows.coalesce(1)
+    rows = rows.sortWithinPartitions(*parts, *schema.request_key)
+    rows.write.format("delta").partitionBy(*parts).option("compression", "zstd").save(str(place))
     return [str(path) for path in place.rglob("*.parquet") if "_delta_log" not in path.parts]
 
 
-def measure(report: Report, spark: SparkSession, settings: Settings, place: Path, params: SynthParams) -> None:
-    """Everything about one log."""
+class Opened:
+    """Counts stored bytes of the row groups of event files that Parquet's decoder is asked for, each column once."""
+
+    def __init__(self, tables: Iterable[str]) -> None:
+        self._tables, self._chunks = tuple(f"/{name}/" for name in tables), dict[tuple[Any, ...], int]()
+
+    @property
+    def bytes(self) -> int:
+        """Of all chunks."""
+        return sum(self._chunks.values())
+
+    def __enter__(self) -> Opened:
+        self._plain, self._open = pq.ParquetFile.iter_batches, files.open_parquet
+        files.open_parquet = self._opening()
+        pq.ParquetFile.iter_batches = self._counting()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pq.ParquetFile.iter_batches, files.open_parquet = self._plain, self._open
+
+    def _opening(self) -> Callable[..., pq.ParquetFile]:
+        def opened(client: Any, file: Any, *more: Any) -> pq.ParquetFile:
+            parquet = self._open(client, file, *more)
+            parquet.path_of_file = file.path
+            return parquet
+
+        return opened
+
+    def _counting(self) -> Callable[..., Iterator[pa.RecordBatch]]:
+        def batches(file: Any, *args: Any, **more: Any) -> Iterator[pa.RecordBatch]:
+            # A stream names all row groups from the one it begins with, and stops when it has what it needs.
+            groups, row, bounds = list(more["row_groups"]), 0, np.cumsum(
+                [file.metadata.row_group(g).num_rows for g in more["row_groups"]]
+            )  # fmt: skip
+            for batch in self._plain(file, *args, **more):
+                group = groups[int(np.searchsorted(bounds, row, side="right"))]
+                row += batch.num_rows
+                self._note(file, group, more["columns"])
+                yield batch
+
+        return batches
+
+    def _note(self, file: Any, group: int, names: Iterable[str]) -> None:
+        if any(table in file.path_of_file for table in self._tables):
+            chunks = [file.metadata.row_group(group).column(i) for i in range(file.metadata.num_columns)]
+            for chunk in chunks:
+                if chunk.path_in_schema in names:
+                    self._chunks[file.path_of_file, group, chunk.path_in_schema] = chunk.total_compressed_size
+
+
+def read_day(report: Report, ds: Dataset, date: Any) -> None:
+    """One day by the reader: event bytes by those that its windows need."""
+    cut = ds.handle.cut()
+    tables = {group.name: group.table for group in ds.spec.events}
+    needed = 0.0
+    for group in ds.spec.events:
+        place = group.position_column
+        rows = cut.stored("requests").filter(F.col(str(ds.spec.event_date_column)) == F.lit(date))
+        runs = rows.select(ds.schema.user, F.explode(group.runs_column).alias("r"))
+        windows = runs.groupBy(ds.schema.user).agg(
+            F.min("r.start").alias("low"), F.max(F.col("r.start") + F.col("r.length")).alias("high")
+        )
+        events = cut.stored(group.table)
+        count = events.join(windows, ds.schema.user).filter(
+            (F.col(place) >= F.col("low")) & (F.col(place) < F.col("high"))
+        )
+        needed += column_bytes(places(ds, group.table)) * count.count() / events.count()
+    day = DedupDataset(ds.name, ds.settings, batch_size=256, filters={str(ds.spec.event_date_column): date})
+    with Opened(tables.values()) as opened:
+        requests = sum(batch.num_requests for batch in day)
+    report.add(f"one day read, {requests:,} requests: event bytes opened by those that windows need",
+               opened.bytes / needed, "x", target="<= 2", holds=opened.bytes <= 2 * needed)  # fmt: skip
+    report.add("one day read: event files there", sum(len(places(ds, table)) for table in tables.values()), "files")
+
+
+def measure_bytes(
+    report: Report, settings: Settings, place: Path, raw: RawLog, found: dict[str, Dataset], grain: str
+) -> None:
+    """Bytes of the history lists and of all files."""
+    at = f"{grain}: "
+    stored = dataset_files(settings, found["split"].name)
+    totals = {table.name: read_totals(table) for table in stored.tables}
+    draw = draw_dataset(stored, totals, share=1.0)
+    floor = measure_layout(draw, BaselineLayout.FLOOR, Encoding.from_properties(stored.tables[0].properties))
+    base = floor.of(raw.schema.sequence_columns)
+    report.add(f"{at}floor: history lists", base / 1e6, "MB")
+    for layout, ds in found.items():
+        size = list_bytes(ds)
+        report.add(f"{at}{layout}: history lists", size / 1e6, "MB")
+        target = {"target": f"<= {FLOOR}", "holds": size <= FLOOR * base} if layout == "user" else {}
+        report.add(f"{at}{layout}: history lists, times the floor", size / base, "x", **target)
+    sizes = {layout: all_bytes(ds) for layout, ds in found.items()}
+    if settings.format == "delta":
+        plain = sorted_delta(raw, place / f"plain-{grain}", grain)
+        report.add(
+            f"{at}sorted Delta table: history lists", column_bytes(plain, raw.schema.sequence_columns) / 1e6, "MB"
+        )
+        sizes["sorted Delta table"] = column_bytes(plain)
+    least = min(size for layout, size in sizes.items() if layout != "user")
+    for layout, size in sizes.items():
+        target = {"target": "the least", "holds": size < least} if layout == "user" else {}
+        report.add(f"{at}{layout}: all files", size / 1e6, "MB", **target)
+
+
+def write_whole(report: Report, spark: SparkSession, settings: Settings, raw: RawLog, grain: str) -> dict[str, Dataset]:
+    """The whole log as a first load in each layout."""
+    found, taken = {}, {}
+    for layout in LAYOUTS:
+        found[layout] = created(spark, settings, f"{layout}_{grain}", raw, layout, grain)
+        taken[layout] = timed(spark, lambda layout=layout: found[layout].write(raw, gate=False))
+    (seconds, shuffled), (base, moved) = taken["user"], taken["split"]
+    report.add(
+        f"{grain}: first load", seconds, "s", baseline=base, target=f"<= {FIRST}x", holds=seconds <= FIRST * base
+    )
+    report.add(f"{grain}: first load, shuffled", shuffled / 1e6, "MB", baseline=moved / 1e6)
+    rows, logged = found["user"].logs().count(), raw.frame.count()
+    report.add(
+        f"{grain}: rows that logs() gives, of those of the log", rows / logged, "x", target="= 1", holds=rows == logged
+    )
+    return found
+
+
+def write_days(report: Report, spark: SparkSession, settings: Settings, days: list[RawLog]) -> dict[str, Dataset]:
+    """Each day appended, in both layouts in turn."""
+    found = {layout: created(spark, settings, f"{layout}_days", days[0], layout, "day") for layout in LAYOUTS}
+    taken: dict[str, list[tuple[float, int]]] = {layout: [] for layout in LAYOUTS}
+    for day in days:
+        for layout, ds in found.items():
+            taken[layout].append(timed(spark, lambda ds=ds, day=day: ds.write(day, gate=False)))
+    for name, number in (("first day", 0), ("day 2", 1), ("last day", -1)):
+        (seconds, shuffled), (base, moved) = taken["user"][number], taken["split"][number]
+        report.add(f"by day: write, {name}", seconds, "s", baseline=base)
+        report.add(f"by day: shuffled, {name}", shuffled / 1e6, "MB", baseline=moved / 1e6)
+    some = min(3, len(days) // 2)
+    early, late = (
+        statistics.median(t for t, _ in part) for part in (taken["user"][1 : 1 + some], taken["user"][-some:])
+    )
+    report.add(f"by day: write, last {some} days by days 2 to {1 + some}", late / early, "x",
+               target=f"<= {LATER}", holds=late <= LATER * early)  # fmt: skip
+    return found
+
+
+def synthetic(report: Report, spark: SparkSession, settings: Settings, place: Path, scale: str) -> None:
+    """A synthetic log: whole, day by day, one day read."""
+    params = SynthParams(**SCALES[scale], candidates_per_request=4, new_events_per_request=8, seed=7)
     made = generate(spark, params, str(place / "log"))
     whole = RawLog.read(spark, made.tables["log"], schema=params.log_schema())
-    dates = [row["d"] for row in whole.frame.select(F.to_date("request_time").alias("d")).distinct().collect()]
-    days = [
-        RawLog.from_frame(whole.frame.filter(F.to_date("request_time") == F.lit(date)), whole.schema)
-        for date in sorted(dates)
-    ]
-    found: dict[str, Dataset] = {}
-    taken: dict[str, list[tuple[float, int]]] = {}
+    # Each day in files of its own, as logs arrive.
+    by_day = whole.frame.withColumn("day", F.to_date("request_time")).repartition("day")
+    by_day.write.partitionBy("day").parquet(str(place / "days"))
+    folders = sorted(place.glob("days/day=*"))
+    days = [RawLog.read(spark, str(folder), schema=whole.schema) for folder in folders]
     # The first write of a session compiles its queries.
-    warm = Dataset.create(spark, settings, "warm", whole.schema, days[0], buckets=BUCKETS, date_grain="day")
-    warm.write(days[0], gate=False)
-    for layout in ("split", "user"):
-        ds = Dataset.create(
-            spark, settings, f"of_{layout}", whole.schema, days[0], layout=layout, buckets=BUCKETS, date_grain="day"
-        )
-        taken[layout] = write_days(spark, ds, days)
-        found[layout] = ds
+    for layout in LAYOUTS:
+        warm = created(spark, settings, f"warm_{layout}", days[0], layout, "day")
+        for day in days[:2]:
+            warm.write(day, gate=False)
+    found = write_whole(report, spark, settings, whole, "day")
     report.data["groups"] = [group.model_dump() for group in found["user"].spec.events]
-    rows, logged = found["user"].logs().count(), whole.frame.count()
-    report.add("rows that logs() gives, of those of the log", rows / logged, "x", target="= 1", holds=rows == logged)
-    for name, place_of in (("first day", 0), ("day 2", 1), ("last day", -1)):
-        report.add(
-            f"write, {name}", taken["user"][place_of][0], "s", baseline=taken["split"][place_of][0],
-        )  # fmt: skip
-        report.add(
-            f"shuffled, {name}", taken["user"][place_of][1] / 1e6, "MB", baseline=taken["split"][place_of][1] / 1e6,
-        )  # fmt: skip
-    files = dataset_files(settings, "of_split")
-    totals = {table.name: read_totals(table) for table in files.tables}
-    draw = draw_dataset(files, totals, share=1.0)
-    floor = measure_layout(draw, BaselineLayout.FLOOR, Encoding.from_properties(files.tables[0].properties))
-    base = floor.of(whole.schema.sequence_columns)
-    report.add("floor: history lists", base / 1e6, "MB")
-    lists = {layout: list_bytes(ds) for layout, ds in found.items()}
-    for layout, size in lists.items():
-        report.add(f"{layout}: history lists", size / 1e6, "MB")
-        report.add(f"{layout}: history lists, times the floor", size / base, "x")
-        report.add(f"{layout}: all files", all_bytes(found[layout]) / 1e6, "MB")
-    if settings.format == "delta":
-        plain = sorted_delta(whole.frame, place / "plain", params.days)
-        report.add("sorted Delta table: history lists", column_bytes(plain, whole.schema.sequence_columns) / 1e6, "MB")
-        report.add("sorted Delta table: all files", column_bytes(plain) / 1e6, "MB")
+    measure_bytes(report, settings, place, whole, found, "day")
+    daily = write_days(report, spark, settings, days)
+    middle = folders[len(folders) // 2].name.removeprefix("day=")
+    read_day(report, daily["user"], dt.date.fromisoformat(middle))
+
+
+def journey(report: Report, spark: SparkSession, settings: Settings, place: Path, scale: str) -> None:
+    """Baskets of the Complete Journey, of a tenth of the households or of all, whole at every date grain."""
+    share = 1.0 if scale == "full" else 0.1
+    complete_journey.write_log(place / "journey", share=share, max_length=512)
+    raw = RawLog.read(spark, str(place / "journey"), schema=complete_journey.log_schema())
+    report.data["journey share"] = share
+    for grain in ("none", "month", "day"):
+        measure_bytes(report, settings, place, raw, write_whole(report, spark, settings, raw, grain), grain)
 
 
 def main() -> None:
     """Run it."""
-    arguments = parse_kept(__doc__, None, format=("iceberg", "delta"))
-    report = Report("user_grain", f"{arguments.scale}, {arguments.format}")
-    params = SynthParams(**SCALES[arguments.scale], candidates_per_request=4, new_events_per_request=8, seed=7)
+    arguments = parse_kept(__doc__, None, format=("iceberg", "delta"), log=("synthetic", "journey"))
+    report = Report("user_grain", f"{arguments.log}, {arguments.scale}, {arguments.format}")
     with lake(keep=arguments.place, table_format=arguments.format) as (spark, settings, place):
-        measure(report, spark, settings, place, params)
+        of = journey if arguments.log == "journey" else synthetic
+        of(report, spark, settings, place, arguments.scale)
     report.finish(arguments.json)
 
 

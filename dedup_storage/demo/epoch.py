@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class EpochCounts:
         batches, requests, impressions: Counts; R request rows and B impression rows.
         decoded_bytes: Bytes of all column tensors as delivered (request columns R rows).
         flat_decoded_bytes: The same columns with every request column repeated for each impression.
+        list_elements, list_bytes: Elements of the requests' lists as delivered, all list columns together.
         device_bytes: Bytes of the batches' buffers: what one copy moves to the device.
         flat_device_bytes: What flat batches would move.
         seconds: Wall time.
@@ -34,15 +36,22 @@ class EpochCounts:
     impressions: int = 0
     decoded_bytes: int = 0
     flat_decoded_bytes: int = 0
+    list_elements: int = 0
+    list_bytes: int = 0
     device_bytes: int = 0
     flat_device_bytes: int = 0
     seconds: float = 0.0
 
     def add(self, batch: DedupBatch) -> None:
         """Count one batch."""
-        once = sum(_tensor_bytes(column) for column in (*batch.requests.values(), *batch.impressions.values()))
-        flat = sum(_tensor_bytes(column) for column in batch.impressions.values())
-        flat += sum(_expanded_bytes(column, batch.lengths) for column in batch.requests.values())
+        # Lists that are shared are made whenever they are asked for.
+        requests, impressions = batch.requests.values(), batch.impressions.values()
+        flat = sum(_tensor_bytes(column) for column in impressions)
+        once = flat + sum(_tensor_bytes(column) for column in requests)
+        flat += sum(_expanded_bytes(column, batch.lengths) for column in requests)
+        lists = [column.values for column in requests if column.offsets is not None]
+        self.list_elements += sum(values.numel() for values in lists)
+        self.list_bytes += sum(values.numel() * values.element_size() for values in lists)
         self.batches += 1
         self.requests += batch.num_requests
         self.impressions += batch.num_impressions
@@ -77,6 +86,7 @@ def read_epoch(
     batch_size: int,
     workers: int,
     progress: Callable[[EpochCounts], None] | None = None,
+    **options: Any,
 ) -> EpochCounts:
     """Read every batch once, move it to the device if there is one, and re-duplicate there.
 
@@ -86,12 +96,13 @@ def read_epoch(
         batch_size: Impressions of a batch.
         workers: DataLoader workers.
         progress: Called after every batch.
+        options: Further ones of ``DedupDataset``.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Workers must not be forked from a process that started Spark's Java gateway threads.
     context = "spawn" if workers else None
     loader = DataLoader(
-        DedupDataset(dataset, settings, batch_size=batch_size),
+        DedupDataset(dataset, settings, batch_size=batch_size, **options),
         batch_size=None,
         num_workers=workers,
         multiprocessing_context=context,

@@ -24,6 +24,7 @@ def read(dataset: DedupDataset, columns: list[str]) -> list[tuple[Any, ...]]:
     return sorted(found, key=repr)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", [Layout.SPLIT, pytest.param(Layout.FLAT, marks=pytest.mark.slow)])
 def test_reader_equals_logs(spark: Any, settings: Settings, name: str, layout: Layout) -> None:
     from dedup_storage.dataset.facade import Dataset

@@ -113,6 +113,7 @@ def test_two_frames_come_back(spark: SparkSession, settings: Settings, sample: L
     assert_gives_back(written(spark, settings, raw, choice).logs(), sample.table)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("source", SynthLayout)
 def test_synthetic_logs_pass_the_gate_and_come_back(

@@ -90,6 +90,7 @@ def test_every_version_gives_back_what_was_logged(spark: SparkSession, lake: Set
     assert all(check.passed for check in ds.check().checks if ".lists." in check.name)
 
 
+@pytest.mark.long
 def test_other_segments(spark: SparkSession, lake: Settings, name: str) -> None:
     """Replaced days share a segment with others, which are carried over with their runs: months, no dates."""
     schema = {"date_grain": {"iceberg": "month", "delta": "none"}[lake.format]}
