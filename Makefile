@@ -5,6 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Airflow's dependencies and Spark's never share an environment. AIRFLOW_CONSTRAINTS: Airflow's published ones, a file or URL.
 AIRFLOW_VENV ?= .venv-airflow
+# Releases of Spark that are tried, each in an environment of its own, and what is run on them.
+ENGINES ?= 4.0.5 4.1.4
+ENGINE_VENVS ?= .venv-engines
+ENGINE_TESTS ?= tests/spark/test_engine.py tests/contract/test_versions.py tests/contract/test_write.py \
+    tests/contract/test_features.py tests/spark/test_joins.py
 AIRFLOW_CONSTRAINTS ?=
 # The site's builder has an environment of its own too.
 DOCS_VENV ?= .venv-docs
@@ -16,12 +21,13 @@ PYTEST_ARGS ?=
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=30
 
-.PHONY: help demo test test-slow test-airflow servers bench docs reference lint format clean env
+.PHONY: help demo test test-slow test-airflow test-engines servers bench docs reference lint format clean env
 
 help:
 	@echo "make demo          raw shop log -> dataset -> compression summary -> PyTorch batches (FULL=1: all rows)"
 	@echo "make test          the tests (PYTEST_ARGS=... for pytest, WORKERS=2 processes)"
 	@echo "make test-slow     the slow ones, and ten times the examples of those with random ones"
+	@echo "make test-engines  the tests of engines on each release of Spark that is supported, each in an environment of its own"
 	@echo "make test-airflow  the DAGs in a real Airflow, in an environment of its own"
 	@echo "make servers       what tests of object stores start; without it they are skipped"
 	@echo "make bench         the benchmarks"
@@ -45,6 +51,17 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	@scripts/check_machine.sh >/dev/null
 	$(PYTEST) -m "(slow or crash or long or hypothesis) and not airflow" --hypothesis-profile=thorough $(PYTEST_ARGS)
+
+test-engines: $(STAMP) $(addprefix test-engine-,$(ENGINES))
+
+test-engine-%: $(ENGINE_VENVS)/%/.installed
+	@scripts/check_machine.sh >/dev/null
+	$(ENGINE_VENVS)/$*/bin/python -m pytest $(ENGINE_TESTS) -m "not slow and not crash" $(PYTEST_ARGS)
+
+$(ENGINE_VENVS)/%/.installed: setup.cfg | $(STAMP)
+	$(BIN)/python -m venv $(ENGINE_VENVS)/$*
+	$(BIN)/uv pip install --quiet --python $(ENGINE_VENVS)/$*/bin/python --editable '.[all]' 'pyspark==$*'
+	@touch $@
 
 test-airflow: $(STAMP) $(AIRFLOW_VENV)/.installed
 	@scripts/check_machine.sh >/dev/null

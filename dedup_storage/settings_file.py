@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dedup_storage.documents import read_values
+from dedup_storage.engines import of_engine
 from dedup_storage.errors import ConfigError
 from dedup_storage.secrets import secrets_in
 from dedup_storage.variables import COMPOUND, ENV_PREFIX, LEVELS
@@ -26,6 +27,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
         ConfigError: it cannot be read, or a secret stands in it; no value is repeated.
     """
     values = _without_empty(_read(path))
+    if Path(path) == embedded_file():
+        values["spark"]["packages"] = list(default_packages())
     for dotted in FILE_SECRETS:
         section, key = dotted.split(".")
         if key in values.get(section, {}):
@@ -59,8 +62,8 @@ def default_config() -> Path:
 
 
 def default_packages() -> tuple[str, ...]:
-    """Maven coordinates of the embedded defaults: the versions that the toolkit is tried with."""
-    return tuple(_read(embedded_file())["spark"]["packages"])
+    """Maven coordinates of the embedded defaults: what was tried with the Spark that is installed."""
+    return of_engine(_read(embedded_file())["spark"]["packages"])
 
 
 def embedded_file() -> Path:

@@ -15,6 +15,7 @@ import pytest
 
 from dedup_storage import faults
 from dedup_storage.config import Settings, load_settings
+from dedup_storage.engines import of_engine
 from tests.memory import leave_memory, use_memory
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of an embedded lake that lives as long as the test run."""
     from dedup_storage.lake.delta.session import DELTA_PACKAGE
 
-    packages = load_settings(ROOT / "conf" / "local.yaml", {}).spark.packages
+    packages = of_engine(load_settings(ROOT / "conf" / "local.yaml", {}).spark.packages)
     warehouse = tmp_path_factory.mktemp("lake") / "warehouse"
     return load_settings(
         ROOT / "conf" / "local.yaml",

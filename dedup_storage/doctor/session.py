@@ -10,7 +10,7 @@ from dedup_storage.dataset.joins import bucket_join
 from dedup_storage.dataset.joins.plugins import losing_plugins, other_engines
 from dedup_storage.dataset.joins.settings import BUCKET_JOIN, UNSAFE, missing
 from dedup_storage.doctor.machine import jars_needed
-from dedup_storage.doctor.packages import requirements
+from dedup_storage.engines import installed_engine
 from dedup_storage.lake.engine.versions import delta_version, iceberg_version, java_version, lacking_classes
 from dedup_storage.lake.probing import ROWS, Finding, Probes, State
 from dedup_storage.spark.errors import translated
@@ -40,8 +40,7 @@ def _engines(spark: SparkSession, settings: Settings) -> Finding | str:
     found = {"Iceberg": iceberg_version(spark)}
     if "Delta" in tried:
         found["Delta"] = delta_version(spark)
-    pins = {need.package: need.spec.removeprefix("==") for need in requirements("spark")}
-    tried["Spark"], found = pins.get("pyspark", spark.version), {"Spark": spark.version, **found}
+    tried["Spark"], found = installed_engine().spark, {"Spark": spark.version, **found}
     told = ", ".join(f"{name} {version}" for name, version in found.items())
     others = [f"{name} {tried[name]}" for name, version in found.items() if version != tried[name]]
     told = f"{told}, Java {java_version(spark)}, {spark.sparkContext.master}"

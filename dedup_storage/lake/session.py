@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import pyspark
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import FORMATS, Settings
+from dedup_storage.engines import require_engine
 from dedup_storage.errors import ConfigError, MissingDependencyError
 from dedup_storage.lake.engine.sessions import (
     SESSION_DEFAULTS,
@@ -99,6 +101,7 @@ def session_conf(settings: Settings, needs: Sequence[SessionNeeds], submitted: M
     if settings.spark.packages:
         of_store, left_out = store_packages(settings)
         packages = [*settings.spark.packages, *(p for need in needs for p in need.packages), *of_store]
+        require_engine(packages, pyspark.__version__)
         if of_store:
             # Iceberg names its tables' places by s3://, which Hadoop knows by another name.
             conf.setdefault("spark.hadoop.fs.s3.impl", "org.apache.hadoop.fs.s3a.S3AFileSystem")

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.dataset.joins import How, ShuffleWarning, bucket_join
 from dedup_storage.dataset.joins.plan import physical_plan
-from dedup_storage.dataset.joins.settings import BUCKET_JOIN
+from dedup_storage.dataset.joins.settings import BUCKET_JOIN, missing
 from dedup_storage.errors import (
     InputError,
     SchemaError,
@@ -61,8 +61,9 @@ def test_dated_tables(tables: Tables, name: str, partitions: str, user: str, how
     )
     result = bucket_join(left, right, how=how)
     assert exchanges(result) == 0
-    # The suite's session has all settings, so the frame stays in it, and views of it are seen there.
-    assert result.sparkSession is tables.spark
+    # Where the suite's session has all settings, the frame stays in it, and views of it are seen there; Spark 4.0 lacks
+    # one of them.
+    assert (result.sparkSession is tables.spark) == (not missing(tables.spark))
     same_as_plain(result, left, right, DATED, how)
     if user == "string" and how is How.INNER:
         same_as_plain(bucket_join(left, right, ("event_date", *KEYS), how), left, right, ("event_date", *KEYS), how)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dedup_storage.config import Settings
+from dedup_storage.engines import installed_engine
 from dedup_storage.lake.engine.sessions import SessionNeeds
 
 __all__ = ["DELTA_PACKAGE", "session_needs"]
 
-DELTA_PACKAGE = "io.delta:delta-spark_4.1_2.13:4.4.0"
+DELTA_PACKAGE = installed_engine().delta
 _CATALOG = {"spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog"}
 # Delta's default of 50 tasks for a table's log suits logs of millions of files.
 _FEW_TASKS = {"spark.databricks.delta.snapshotPartitions": "4"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["elements", "has_class", "has_method", "iterate"]
+__all__ = ["declares", "elements", "has_class", "has_method", "iterate"]
 
 
 def elements(sequence: Any) -> list[Any]:
@@ -27,5 +27,15 @@ def has_class(jvm: Any, name: str) -> bool:
 
 
 def has_method(java: Any, name: str) -> bool:
-    """Whether a Java object has a method of that name."""
+    """Whether a Java object has a public method of that name."""
     return any(str(method.getName()) == name for method in java.getClass().getMethods())
+
+
+def declares(java: Any, name: str) -> bool:
+    """Whether a Java object has a method of that name, public or not: Py4J calls both."""
+    kind = java.getClass()
+    while kind is not None:
+        if any(str(method.getName()) == name for method in kind.getDeclaredMethods()):
+            return True
+        kind = kind.getSuperclass()
+    return False

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dedup_storage.lake.engine.java import elements, has_method
+from dedup_storage.lake.engine.java import declares, elements, has_method
 from dedup_storage.lake.engine.plans import Operator
 from dedup_storage.lake.scans import PartitionColumn
 
 __all__ = ["DeltaRead", "IcebergRead", "delta_read", "iceberg_read"]
 
 _ICEBERG_TABLE = "org.apache.iceberg.spark.source.SparkTable"
-# What Iceberg's scan says of itself.
-_GROUPED_BY = re.compile(r"groupedBy=([^)]*)\)")
-_MANY_FIELDS = 1_000_000
 _DELTA_INDEXES = ("PreparedDeltaFileIndex", "TahoeLogFileIndex", "DeltaFileIndex")
 
 
@@ -26,12 +22,14 @@ def iceberg_read(operator: Operator) -> IcebergRead | None:
     java = operator.java
     if operator.name != "BatchScanExec" or str(java.table().getClass().getName()) != _ICEBERG_TABLE:
         return None
-    grouped = _GROUPED_BY.search(str(java.simpleString(_MANY_FIELDS)))
+    scan = java.scan()
+    # What a scan says of itself in words differs between releases.
+    grouped = scan.groupingKeyType().fields() if declares(scan, "groupingKeyType") else ()
     return IcebergRead(
         java.table(),
         columns=tuple(str(a.name()) for a in elements(java.output())),
         splits=int(java.inputPartitions().size()),
-        grouped_by=tuple(n.strip() for n in grouped.group(1).split(",") if n.strip()) if grouped else (),
+        grouped_by=tuple(str(field.name()) for field in grouped),
     )
 
 
