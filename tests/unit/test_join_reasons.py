@@ -38,7 +38,13 @@ class Java:
 
     def getClass(self) -> Any:  # noqa: N802 - Java's name
         simple = self.kind.rsplit(".", 1)[-1]
-        return SimpleNamespace(getSimpleName=lambda: simple, getName=lambda: self.kind)
+        methods = [SimpleNamespace(getName=lambda name=name: name) for name in vars(self)]
+        return SimpleNamespace(
+            getSimpleName=lambda: simple,
+            getName=lambda: self.kind,
+            getDeclaredMethods=lambda: methods,
+            getSuperclass=lambda: None,
+        )
 
     def children(self) -> Seq:
         return Seq(*self.kids)
@@ -71,13 +77,13 @@ def scan(
     schema.findField = columns.get  # type: ignore[attr-defined]
     iceberg = Java("table", name=table, spec=spec, schema=schema)
     relation = Java("org.apache.iceberg.spark.source.SparkTable", table=iceberg, snapshotId=7)
-    by = ", ".join(n for n, _, _ in named) if grouped is None else grouped
+    by = [n for n, _, _ in named] if grouped is None else [n.strip() for n in grouped.split(",") if n.strip()]
     return Java(
         "BatchScanExec",
         table=relation,
         output=Seq(*map(attribute, kinds)),
         inputPartitions=Seq(*range(splits)),
-        simpleString=f"BatchScan {table}[] IcebergScan(table={table}, filters=, groupedBy={by}) RuntimeFilters: []",
+        scan=Java("scan", groupingKeyType=Java("struct", fields=[Java("field", name=n) for n in by])),
         outputPartitioning=Java("keygroupedpartitioning(…)" if by else "UnknownPartitioning(4)"),
     )
 
