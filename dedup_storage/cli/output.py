@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -43,8 +43,16 @@ __all__ = [
 Summary: TypeAlias = "BaseModel | Mapping[str, Any] | DataclassInstance"
 # A pipe or a file has no width: tables are never cut there.
 _WIDTH_ELSEWHERE = 200
-stdout = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH_ELSEWHERE)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else _WIDTH_ELSEWHERE)
+
+
+def _console(stream: TextIO, *, to_errors: bool) -> Console:
+    """A console that prints every text as it stands: a list of texts in brackets is no markup, ``:car:`` no picture."""
+    width = None if stream.isatty() else _WIDTH_ELSEWHERE
+    return Console(stderr=to_errors, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
+
+
+stdout = _console(sys.stdout, to_errors=False)
+stderr = _console(sys.stderr, to_errors=True)
 _NUMBER = re.compile(r"-|[\d.,]+( [a-zA-Z]{1,2}|x|%)?")
 _POLL_SECONDS = 0.5
 

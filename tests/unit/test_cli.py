@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from dedup_storage.cli import app
-from dedup_storage.cli.output import format_value, show_summary
+from dedup_storage.cli.output import format_value, show_summary, show_table
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.config import Settings, default_config, load_settings
 from dedup_storage.errors import ConflictError, DedupStorageError, InputError, QualityGateError
@@ -413,6 +413,13 @@ def test_lists_of_rows_become_tables(capsys: pytest.CaptureFixture[str]) -> None
     assert "Wrote d" in out
     assert "Tables" in out
     assert "2.0 kB" in out
+
+
+def test_brackets_and_colons_of_data_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table("Rows of [bold]", ("column", "row [1]"), [("[viewed]", "[htl_1, htl_2]"), (":car:", "[/x]")])
+    shown = capsys.readouterr().out
+    for text in ("Rows of [bold]", "row [1]", "[viewed]", "[htl_1, htl_2]", ":car:", "[/x]"):
+        assert text in shown
 
 
 def _settings(place: Path, **catalog: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,19 @@ def test_lists_of_times_tell_the_unit_and_the_order(tmp_path: Path) -> None:
     found = propose(read_head(PUBLIC_LOGS["padded"][0](tmp_path)), {})
     assert found.times == {"hist_time": "s"}
     assert "newest first, since the times of hist_time go down" in " ".join(found.reasons["forms"])
+
+
+def test_times_that_nearly_always_go_down_tell_the_order_with_a_doubt(tmp_path: Path) -> None:
+    hours = list(range(40, 0, -1))
+    hours[20], hours[21] = hours[21], hours[20]
+    at = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in hours]
+    log = {"user_id": ["u", "v"], "request_id": ["a", "b"], "item_id": ["i", "j"]}
+    for name, times in (("down", at), ("up", at[::-1]), ("either", [*at[:20], *at[:20][::-1]])):
+        pq.write_table(pa.table(log | {"seen_at": [times, times], "seen": [["x"] * 40] * 2}), tmp_path / name)
+        found = propose(read_head(str(tmp_path / name)), {})
+        turned = found.values.get("forms", {})
+        assert turned == ({c: {"order": "newest-first"} for c in ("seen_at", "seen")} if name == "down" else {})
+        assert f"taken as {'newest' if name == 'down' else 'oldest'} first" in " ".join(found.unsure.values())
 
 
 def test_a_log_without_a_header_is_read_by_the_names_given(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from dedup_storage.layout import TableRole
 from dedup_storage.report.parquet.footers import OnFile
@@ -105,7 +106,7 @@ def _ratio(value: float | None) -> str:
 
 def summary_table(summary: Summary, title: str = "Stored bytes") -> RichTable:
     """The summary for a terminal."""
-    table = RichTable(title=title, title_justify="left")
+    table = RichTable(title=Text(title), title_justify="left")
     table.add_column("column")
     for heading in ("flat log", "dataset", "smaller by"):
         table.add_column(heading, justify="right")
@@ -113,7 +114,7 @@ def summary_table(summary: Summary, title: str = "Stored bytes") -> RichTable:
         name = f"{column.column} (sequence)" if column.sequence else column.column
         flat = human_bytes(column.flat_bytes) if column.flat_bytes else "added"
         ratio = _ratio(column.ratio) if column.flat_bytes else ""
-        table.add_row(name, flat, human_bytes(column.dataset_bytes), ratio)
+        table.add_row(Text(name), flat, human_bytes(column.dataset_bytes), ratio)
     table.add_section()
     table.add_row("files", human_bytes(summary.flat_bytes), human_bytes(summary.dataset_bytes), _ratio(summary.ratio))
     return table

@@ -20,6 +20,8 @@ __all__ = ["FoundLists", "look_at_lists", "plausible_unit"]
 
 _PER_SECOND = {TimeUnit.S: 1, TimeUnit.MS: 10**3, TimeUnit.US: 10**6, TimeUnit.NS: 10**9}
 _FIRST, _LAST = datetime(1990, 1, 1, tzinfo=UTC).timestamp(), datetime(2100, 1, 1, tzinfo=UTC).timestamp()
+# Times that go one way so many times as often as the other tell the order, though not without a doubt.
+_CLEARLY = 10
 _FILLS_NUMBERS = (0, -1)
 _FILLS_TEXTS = ("", "0", "-1", "<pad>", "<PAD>", "PAD", "[PAD]")
 
@@ -138,8 +140,13 @@ def _look_at_times(name: str, one: Lists, lists: Mapping[str, Lists], found: Fou
     ends = one.offsets[1:-1]
     steps[ends[(ends > 0) & (ends < len(numbers))] - 1] = 0
     up, down = int((steps > 0).sum()), int((steps < 0).sum())
-    if down and not up:
+    turned = down > _CLEARLY * up
+    if turned:
         together = [c for c, other in lists.items() if np.array_equal(other.lengths, lists[name].lengths)]
         found.order.update(dict.fromkeys(together, Order.NEWEST_FIRST))
-    elif up and down:
-        found.unsure.append(f"the times of {name} go up {up} times and down {down} times: its order is not clear")
+    if up and down:
+        taken = "newest first" if turned else "oldest first"
+        found.unsure.append(
+            f"the times of {name} go up {up:,} times and down {down:,} times: taken as {taken}, which order under "
+            f"forms says of each list of a group"
+        )
