@@ -31,6 +31,7 @@ def validate(
     from dedup_storage.sources.check import check_source
     from dedup_storage.sources.forms.first import first_rows
     from dedup_storage.sources.forms.kinds import standard_kinds
+    from dedup_storage.sources.recognise.order import order_notes
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
@@ -47,7 +48,7 @@ def validate(
     shown = first_rows(log, described) if other is None else None
     if shown is None and other is None and log.files:
         raise InputError(f"{source} holds no rows", fix="Check the path.")
-    notes = [note for s in (log, other) if s is not None for note in s.notes]
+    notes = [note for s in (log, other) if s is not None for note in s.notes] + order_notes(log, described)
     if str(job.json) != "-":
         show_table(f"{source} fits its schema", ("column", "type"), columns)
         if described.forms and shown is not None:

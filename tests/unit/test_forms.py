@@ -21,6 +21,7 @@ from dedup_storage.sources.check import check_source
 from dedup_storage.sources.forms.arrow import standard_table
 from dedup_storage.sources.forms.flat import flat_source
 from dedup_storage.sources.recognise.head import read_head
+from dedup_storage.sources.recognise.order import order_notes
 from dedup_storage.sources.recognise.propose import propose
 from dedup_storage.sources.recognise.written import schema_text
 from dedup_storage.sources.source import open_source
@@ -223,6 +224,24 @@ def test_times_that_nearly_always_go_down_tell_the_order_with_a_doubt(tmp_path: 
         turned = found.values.get("forms", {})
         assert turned == ({c: {"order": "newest-first"} for c in ("seen_at", "seen")} if name == "down" else {})
         assert f"taken as {'newest' if name == 'down' else 'oldest'} first" in " ".join(found.unsure.values())
+
+
+def test_lists_whose_times_run_the_other_way_than_the_schema_says_are_told(tmp_path: Path) -> None:
+    at = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(40, 0, -1)]
+    rows = {"user_id": ["u", "v"], "request_id": ["a", "b"], "item_id": ["i", "j"], "seen_at": [at, at[1:]]}
+    pq.write_table(pa.table(rows), tmp_path / "log.parquet")
+    source = open_source(str(tmp_path))
+    keys = {"user": "user_id", "request": ["request_id"], "item": "item_id"}
+    turned = {"forms": {"seen_at": {"order": "newest-first"}}}
+    timed = {"sequences": [{"column": "seen_at", "times": True}]}
+    (told,) = order_notes(source, LogSchema.from_dict(keys | timed))
+    assert told.startswith("The times of seen_at go down 77 times and up 0 times")
+    assert "Say order: newest-first under forms" in told
+    assert order_notes(source, LogSchema.from_dict(keys | timed | turned)) == []
+    assert order_notes(source, LogSchema.from_dict(keys | {"sequences": [{"column": "seen_at"}]})) == []
+    pq.write_table(pa.table(rows | {"seen_at": [at[::-1], at[::-1]]}), tmp_path / "log.parquet")
+    (told,) = order_notes(open_source(str(tmp_path)), LogSchema.from_dict(keys | timed | turned))
+    assert "Leave out order: newest-first under forms" in told
 
 
 def test_a_log_without_a_header_is_read_by_the_names_given(tmp_path: Path) -> None:
