@@ -28,7 +28,7 @@ def validate(
     format: Annotated[LogFormat | None, typer.Option(help="Format; told by the file's name if left out.")] = None,
 ) -> None:
     """Check a raw log against its schema before anything is started: its kind, its files, columns and types."""
-    from dedup_storage.sources.check import check_source
+    from dedup_storage.sources.check import check_named, check_source
     from dedup_storage.sources.forms.first import first_rows
     from dedup_storage.sources.forms.kinds import standard_kinds
     from dedup_storage.sources.recognise.order import order_notes
@@ -43,6 +43,7 @@ def validate(
     if impressions is not None:
         other = open_source(impressions, format=kind, wanted=wanted, settings=job.settings)
     check_source(log, described, impressions=other)
+    check_named(log, described, impressions=other)
     lying = {f.name: f.type for s in (log, other) if s is not None for f in s.schema}
     columns = [(name, str(kind)) for name, kind in standard_kinds(lying, described).items()]
     shown = first_rows(log, described) if other is None else None

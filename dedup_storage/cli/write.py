@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -78,9 +77,8 @@ def write(
         if done is not None:
             job.shown(f"{dataset} holds it already", done.shown(), done)
             return
-    notes: list[str] = []
     if described is not None and impressions is None:
-        notes = _look(job, source, format.value if format else None, described, fill_columns, meta)
+        _look(job, source, format.value if format else None, described, fill_columns, meta)
     with job.spark() as spark:
         from dedup_storage.dataset.facade import Dataset
         from dedup_storage.dataset.write.create import create_dataset, drop_unwritten
@@ -95,7 +93,6 @@ def write(
                 fill_columns=fill_columns,
                 scratch=job.scratch(spark),
             )  # fmt: skip
-            log = replace(log, notes=(*log.notes, *notes))
         target = found
         if described is not None:
             with job.step("Looking at the columns", spark):
@@ -129,25 +126,21 @@ def write(
 
 def _look(
     job: Job, source: str, format: str | None, schema: LogSchema, fill_columns: str | None, meta: DatasetMetadata | None
-) -> list[str]:
-    """What footers tell is told before Spark starts; texts, which must be read whole, are looked at once, later.
-
-    Returns:
-        What the first rows of a new dataset's log should make its writer doubt.
-    """
+) -> None:
+    """What footers tell is told before Spark starts; texts, which must be read whole, are looked at once, later."""
     from dedup_storage.sources.absent import without_absent
     from dedup_storage.sources.address import Kind, find_address
-    from dedup_storage.sources.check import check_source
-    from dedup_storage.sources.recognise.order import order_notes
+    from dedup_storage.sources.check import check_named, check_source
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
-    if find_address(source, format, job.store).kind is not Kind.PARQUET:
-        return []
-    wanted = wanted_columns(schema, None if meta is None else meta.spec.types)
-    opened = open_source(source, format=format, wanted=wanted, store=job.store)
-    check_source(opened, without_absent(schema, opened.schema.names, fill_columns))
-    return order_notes(opened, schema) if meta is None else []
+    if find_address(source, format, job.store).kind is Kind.PARQUET:
+        wanted = wanted_columns(schema, None if meta is None else meta.spec.types)
+        opened = open_source(source, format=format, wanted=wanted, store=job.store)
+        wished = without_absent(schema, opened.schema.names, fill_columns)
+        check_source(opened, wished)
+        if meta is None:
+            check_named(opened, wished)
 
 
 def _found(job: Job, dataset: str, *, needed: bool) -> DatasetMetadata | None:

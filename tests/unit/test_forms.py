@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dedup_storage.errors import InputError, SchemaError, UnsafeNameError
 from dedup_storage.schema import LogSchema
-from dedup_storage.sources.check import check_source
+from dedup_storage.sources.check import check_named, check_source
 from dedup_storage.sources.forms.arrow import standard_table
 from dedup_storage.sources.forms.flat import flat_source
 from dedup_storage.sources.recognise.head import read_head
@@ -224,6 +224,20 @@ def test_times_that_nearly_always_go_down_tell_the_order_with_a_doubt(tmp_path: 
         turned = found.values.get("forms", {})
         assert turned == ({c: {"order": "newest-first"} for c in ("seen_at", "seen")} if name == "down" else {})
         assert f"taken as {'newest' if name == 'down' else 'oldest'} first" in " ".join(found.unsure.values())
+
+
+def test_columns_inside_candidates_and_of_checks_are_looked_for(tmp_path: Path) -> None:
+    shown = [[{"hotel": "a", "price": 1.0, "clicked": True}]] * 2
+    pq.write_table(pa.table({"user_id": ["u", "v"], "request_id": ["a", "b"], "shown": shown}), tmp_path / "l.parquet")
+    source = open_source(str(tmp_path))
+    fits = {"user": "user_id", "request": ["request_id"], "item": "hotel", "labels": ["clicked"], "position": "rank",
+            "candidates": {"shown": "*"}, "checks": {"price": {"minimum": 0}, "rank": {"minimum": 0}},
+            "columns": {"price": "impression"}}  # fmt: skip
+    check_named(source, LogSchema.from_dict(fits))
+    wrong = {"item": "hotl", "labels": ["clickd"], "checks": {"prise": {"minimum": 0}}, "columns": {"shown": "request"}}
+    for role, value in wrong.items():
+        with pytest.raises(SchemaError, match=f"{role} names the column .* expected one of .*price"):
+            check_named(source, LogSchema.from_dict(fits | {role: value}))
 
 
 def test_lists_whose_times_run_the_other_way_than_the_schema_says_are_told(tmp_path: Path) -> None:
