@@ -55,6 +55,7 @@ stdout = _console(sys.stdout, to_errors=False)
 stderr = _console(sys.stderr, to_errors=True)
 _NUMBER = re.compile(r"-|[\d.,]+( [a-zA-Z]{1,2}|x|%)?")
 _POLL_SECONDS = 0.5
+_MOST_IN_A_CELL = 4
 
 
 def format_value(name: str, value: object) -> str:
@@ -95,15 +96,26 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def show_summary(title: str, summary: Summary) -> None:
-    """Print a summary's fields, one a line; a field that is a list of rows becomes a table of its own."""
+    """Print a summary's fields, one a line; a list of rows, or a summary inside it, becomes a table of its own."""
     values = _values(summary)
     tables = {name: value for name, value in values.items() if _is_table(value)}
-    plain = {name: value for name, value in values.items() if name not in tables and value not in (None, [], {}, ())}
+    inner = {name: value for name, value in values.items() if _is_summary(name, value)}
+    apart = tables.keys() | inner.keys()
+    plain = {name: value for name, value in values.items() if name not in apart and value not in (None, [], {}, ())}
     show_table(title, ("", ""), [(name.replace("_", " "), format_value(name, value)) for name, value in plain.items()])
     for name, rows in tables.items():
         columns = list(rows[0])
         cells = [[format_value(column, row.get(column)) for column in columns] for row in rows]
         show_table(name.replace("_", " ").capitalize(), [c.replace("_", " ") for c in columns], cells)
+    for name, value in inner.items():
+        show_summary(name.replace("_", " ").capitalize(), value)
+
+
+def _is_summary(name: str, value: object) -> bool:
+    """Whether a value has fields of its own, too many or too deep for a cell."""
+    if not isinstance(value, Mapping) or name.endswith("seconds"):
+        return False
+    return len(value) > _MOST_IN_A_CELL or any(isinstance(v, Mapping) or _is_table(v) for v in value.values())
 
 
 def _is_table(value: object) -> bool:

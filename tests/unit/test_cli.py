@@ -415,6 +415,16 @@ def test_lists_of_rows_become_tables(capsys: pytest.CaptureFixture[str]) -> None
     assert "2.0 kB" in out
 
 
+def test_a_summary_inside_a_summary_is_no_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    inner = {"version": 7, "strategies": {"merge-on-read": 4}, "quantities": [{"quantity": "rows", "planned": 5}]}
+    facts = {f"fact_{number}": number for number in range(5)}
+    show_summary("Merged", {"rows": {"a": 1, "b": 2}, "backfill": inner, "facts": facts, "seconds": {"plan": 1.25}})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for line in ("rows a: 1, b: 2", "seconds plan: 1.2 s", "Backfill", "version 7", "Quantities", "rows 5", "fact 4 4"):
+        assert line.split() in lines
+    assert not any("{" in word or "backfill" in word for line in lines for word in line)
+
+
 def test_brackets_and_colons_of_data_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     show_table("Rows of [bold]", ("column", "row [1]"), [("[viewed]", "[htl_1, htl_2]"), (":car:", "[/x]")])
     shown = capsys.readouterr().out
