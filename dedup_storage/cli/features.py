@@ -216,7 +216,10 @@ def _groups(
 
 def _recipe(group: FeatureGroup) -> str:
     source = group.source
-    recipe = ", ".join(f"{c}: {text}" for c, text in source.expressions.items()) or source.function or source.table
+    if source.table:
+        keys = " and ".join(f"{column}={key}" for column, key in source.on.items())
+        return f"{', '.join(f'{c}: {text}' for c, text in source.columns.items())} of {source.table} on {keys}"
+    recipe = ", ".join(f"{c}: {text}" for c, text in source.expressions.items()) or source.function
     return recipe or source.kind.value
 
 

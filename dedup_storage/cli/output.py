@@ -56,28 +56,36 @@ stderr = _console(sys.stderr, to_errors=True)
 _NUMBER = re.compile(r"-|[\d.,]+( [a-zA-Z]{1,2}|x|%)?")
 _POLL_SECONDS = 0.5
 _MOST_IN_A_CELL = 4
+_LEAST_ID = 10**15
 
 
 def format_value(name: str, value: object) -> str:
-    """A value as people read it; the unit follows from the end of its name (``_bytes``, ``_seconds``)."""
+    """A value as people read it; the unit follows from its name (``bytes``, ``_seconds``)."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (int, float)) and name.endswith("bytes"):
+    if isinstance(value, (int, float)) and _is_bytes(name):
         return human_bytes(value)
     if isinstance(value, (int, float)) and name.endswith("seconds"):
         return f"{value:.1f} s"
     if isinstance(value, int):
-        return f"{value:,}"
+        # Numbers so great are ids of snapshots, not amounts.
+        return f"{value:,}" if abs(value) < _LEAST_ID else str(value)
     if isinstance(value, float):
         return f"{value:,.2f}"
     if isinstance(value, Mapping):
-        unit = name if name.endswith(("bytes", "seconds")) else ""
+        unit = name if _is_bytes(name) or name.endswith("seconds") else ""
         return ", ".join(f"{key}: {format_value(unit or str(key), inner)}" for key, inner in value.items()) or "-"
     if isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(format_value("", inner) for inner in value) or "-"
     return str(value)
+
+
+def _is_bytes(name: str) -> bool:
+    """Whether a field counts bytes, such as ``stored_bytes_before``; bytes of a row are a rate."""
+    words = name.replace("_", " ").split()
+    return "bytes" in words and "per" not in words
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -393,8 +393,11 @@ def test_wrong_input_is_refused_before_spark_starts(
     [
         ("stored_bytes", 999, "999 B"),
         ("stored_bytes", 1_500_000, "1.5 MB"),
+        ("stored_bytes_before", 1_500_000, "1.5 MB"),
+        ("bytes_per_row", 1_500, "1,500"),
         ("wall_seconds", 2, "2.0 s"),
         ("rows", 1_234_567, "1,234,567"),
+        ("snapshots", {"requests": 2_795_414_293_619_954_363}, "requests: 2795414293619954363"),
         ("passed", True, "yes"),
         ("ratio", 2.5, "2.50"),
         ("docs", None, "-"),
