@@ -134,6 +134,8 @@ def test_a_summary_shows_no_half_open_date_and_nothing_that_was_not_done() -> No
     made = FeatureSummary(dataset="d", group="g", run_id="r", job="add-features", version=2, dates=(("", ""),), rows=3)
     assert made.shown()["dates"] == "all"
     assert {"job", "up_to_date"} & {*made.shown()} == set()
+    named = FeatureSummary(dataset="d", group="g", run_id="r", job="rename-features", version=3, grain="request")
+    assert {"gate", "dates", "replaced", "rows", "bytes", "files"} & {*named.shown()} == set()
     same = made.model_copy(update={"up_to_date": True})
     assert same.shown() == {"dataset": "d", "group": "g", "run_id": "r", "version": 2, "up_to_date": True}
     planned = WriteSummary(dataset="d", run_id="r", version=0, dry_run=True, requests=2)

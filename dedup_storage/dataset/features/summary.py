@@ -65,6 +65,11 @@ class FeatureSummary(BaseModel):
         if self.already_published or self.up_to_date:
             kept = ("dataset", "group", "run_id", "version", "already_published", "up_to_date", "hints")
             return {name: told[name] for name in kept if told[name] not in (False, ())}
-        for name in ("job", "already_published", "up_to_date"):
-            told.pop(name)
-        return told | {"dates": shown_ranges(self.dates)}
+        untold = {"job", "already_published", "up_to_date"}
+        if self.job not in ("add-features", "refresh-features") and self.gate == "off":
+            # The others compute no value that the gate could judge.
+            untold |= {"gate"}
+        if not self.dates:
+            untold |= {"dates", "replaced"} | ({"rows", "bytes", "files"} if not self.files else set())
+        dates = {"dates": shown_ranges(self.dates)} if self.dates else {}
+        return {name: value for name, value in told.items() if name not in untold} | dates
