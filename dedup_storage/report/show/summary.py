@@ -84,8 +84,8 @@ def summarize(dataset: DatasetFiles, flat: TableFiles, *, on_file: OnFile | None
     events = {group.table for group in dataset.spec.events}
     # A list of candidates is held against the impression columns that became of it.
     made = _made_of_lists(dataset.spec, flat_totals.columns, stored)
-    for column, parts in made.items():
-        stored[column] = stored.get(column, 0) + sum(stored.pop(part, 0) for part in parts if part != column)
+    for listed, parts in made.items():
+        stored[listed] = stored.get(listed, 0) + sum(stored.pop(part, 0) for part in parts if part != listed)
     names = list(dict.fromkeys([*flat_totals.columns, *stored]))
     savings = [
         ColumnSaving(
