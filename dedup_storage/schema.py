@@ -284,11 +284,11 @@ class LogSchema(_Frozen):
         for name in absent:
             always = (*self.request_key, self.item, self.event_time, self.position)
             nulls = ",".join(c for c in absent if c not in always)
-            later = f" Where a later log of a dataset lacks it: --fill-columns {nulls} (in Python fill_columns)."
+            later = f" For a log of a dataset that lacks it: --fill-columns {nulls} (in Python fill_columns)."
             raise SchemaError(
                 f"the column {name} is not in {where}",
                 expected=known_names(name, there),
-                fix=f"Correct the name in the schema file.{'' if name in always else later}",
+                fix=f"Correct the name, in the schema file or in the log.{'' if name in always else later}",
             )
 
     def without(self, columns: Collection[str]) -> LogSchema:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dedup_storage.cli.options import DatasetOption, VersionOption
+from dedup_storage.cli.output import stdout
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import QualityGateError
 
@@ -24,6 +25,9 @@ def check(
     with job.dataset(dataset) as opened, job.step(f"Checking {dataset}", opened.spark):
         verdict = opened.check(version, deep=deep)
     job.done(f"Checked {dataset}", verdict)
+    if str(job.json) != "-":
+        for hint in verdict.hints:
+            stdout.print(hint)
     if not verdict.passed:
         raise QualityGateError(
             f"{dataset} does not pass the quality suite", fix="See the expectations listed as failed."

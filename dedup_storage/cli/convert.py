@@ -60,7 +60,10 @@ def convert(
         }
         plan = source.convert(target, dry_run=True, **options)
         if dry_run:
-            job.done(f"Would convert {dataset} to {target}", plan)
+            # What only writing counts is no nought.
+            uncounted = {"version", "parts", "already_done", "requests", "impressions", "target_bytes", "seconds"}
+            shown = {name: value for name, value in plan.model_dump(mode="json").items() if name not in uncounted}
+            job.shown(f"Would convert {dataset} to {target}", shown, plan)
             return
         for left in plan.left:
             job.note(f"not converted: {left}")

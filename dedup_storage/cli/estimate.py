@@ -47,7 +47,7 @@ def estimate(
     from dedup_storage.report.estimate.savings import estimate_savings
     from dedup_storage.report.show.savings import savings_text
     from dedup_storage.schema import LogSchema
-    from dedup_storage.sources.forms.flat import flat_source
+    from dedup_storage.sources.forms.flat import flat_source, is_made_plain
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
@@ -68,7 +68,7 @@ def estimate(
             engine=draw,
         )  # fmt: skip
     if str(job.json) != "-":
-        stdout.print(savings_text(savings))
+        stdout.print(savings_text(savings, made_plain=is_made_plain(log)))
         for note in log.notes:
             stdout.print(note, markup=False)
     job.write_json(savings)

@@ -22,6 +22,7 @@ from dedup_storage.errors import UsageError
 from dedup_storage.schema import Grain
 
 if TYPE_CHECKING:
+    from dedup_storage.lake.cells import Cell
     from dedup_storage.lake.groups import FeatureGroup
 
 __all__ = ["add", "app", "bundle", "drop", "promote", "refresh"]
@@ -83,7 +84,7 @@ def add(
             run_id=run_id,
             gate=gate,
         )
-    job.done(f"Added {name} to {dataset}", summary)
+    job.shown(f"Added {name} to {dataset}", summary.shown(), summary)
 
 
 @app.command("refresh")
@@ -104,7 +105,8 @@ def refresh(
         with job.step(f"Refreshing {name} of {dataset}", opened.spark):
             source = import_function(function) if function else None
             summary = opened.features.refresh(name, source, run_id=run_id, full=full, gate=gate)
-    job.done(f"{name} of {dataset} was up to date" if summary.up_to_date else f"Refreshed {name}", summary)
+    title = f"{name} of {dataset} was up to date" if summary.up_to_date else f"Refreshed {name}"
+    job.shown(title, summary.shown(), summary)
 
 
 @app.command("promote")
@@ -113,7 +115,7 @@ def promote(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = 
     """Fold a feature group into its grain's table, so that reading joins nothing."""
     with job.dataset(dataset) as opened, job.step(f"Promoting {name} of {dataset}", opened.spark):
         summary = opened.features.promote(name, run_id=run_id)
-    job.done(f"Promoted {name} of {dataset}", summary)
+    job.shown(f"Promoted {name} of {dataset}", summary.shown(), summary)
 
 
 @app.command("bundle")
@@ -138,7 +140,7 @@ def bundle(
         return
     with job.dataset(dataset) as opened, job.step(f"Bundling {name} of {dataset}", opened.spark):
         summary = opened.features.bundle(name, chosen, run_id=run_id)
-    job.done(f"Bundled {', '.join(summary.groups) or name} of {dataset}", summary)
+    job.shown(f"Bundled {', '.join(summary.groups) or name} of {dataset}", summary.shown(), summary)
 
 
 @app.command("drop")
@@ -147,7 +149,7 @@ def drop(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = Non
     """Publish a version without a feature group; older versions keep it."""
     with job.dataset(dataset) as opened:
         summary = opened.features.drop(name, run_id=run_id)
-    job.done(f"Dropped {name} from {dataset}", summary)
+    job.shown(f"Dropped {name} from {dataset}", summary.shown(), summary)
 
 
 @app.command("rename")
@@ -162,34 +164,44 @@ def rename(
     """Publish a version in which a feature group has another name."""
     with job.dataset(dataset) as opened:
         summary = opened.features.rename(name, new_name, run_id=run_id)
-    job.done(f"Renamed {name} to {new_name}", summary)
+    job.shown(f"Renamed {name} to {new_name}", summary.shown(), summary)
 
 
 @app.command("list")
 @job
 def list_features(job: Job, dataset: DatasetOption, version: VersionOption = None) -> None:
     """List the feature groups of a version."""
-    groups, _ = _groups(job, dataset, version)
-    columns = ("group", "grain", "columns", "computed by", "from version", "moved to")
-    job.listed(f"Feature groups of {dataset}", columns, [_row(group) for group in groups.values()], groups.values())
+    groups, stale = _groups(job, dataset, version)
+    columns = ("group", "grain", "columns", "computed by", "from version", "out of date", "promoted into", "bundled in")
+    rows = [_row(group, stale[name]) for name, group in groups.items()]
+    job.listed(f"Feature groups of {dataset}", columns, rows, groups.values())
 
 
 @app.command("describe")
 @job
 def describe(job: Job, name: Name, dataset: DatasetOption, version: VersionOption = None) -> None:
     """Show a feature group's definition and lineage, and what of it is out of date."""
+    from dedup_storage.lake.cells import shown_cells, shown_ranges
     from dedup_storage.lake.groups import find_group
 
     groups, stale = _groups(job, dataset, version, name)
     group = find_group(groups, name, dataset)
     values: dict[str, Any] = group.model_dump(mode="json", exclude_defaults=True)
-    job.done(f"Feature group {name} of {dataset}", {**values, "out_of_date": stale})
+    shown = values | {
+        "source": _recipe(group),
+        "coverage": [
+            {"version": part.version, "dates": shown_ranges([(part.start, part.end)])} for part in group.coverage
+        ],
+        "out_of_date": shown_cells(stale[name]) or "no",
+    }
+    cells = sorted((cell.to_list() for cell in stale[name]), key=str)
+    job.shown(f"Feature group {name} of {dataset}", shown, {**values, "out_of_date": cells})
 
 
 def _groups(
     job: Job, dataset: str, version: int | None, name: str | None = None
-) -> tuple[dict[str, FeatureGroup], list[Any]]:
-    """The groups of a version, without Spark; and what of one of them is out of date."""
+) -> tuple[dict[str, FeatureGroup], dict[str, set[Cell]]]:
+    """The groups of a version, without Spark; and what of one of them, or of each, is out of date."""
     from dedup_storage.lake.catalogs import open_lake
     from dedup_storage.lake.groups import feature_groups
     from dedup_storage.lake.outdated import stale_cells
@@ -198,20 +210,27 @@ def _groups(
     number = meta.resolve(version)
     groups = feature_groups(meta, number)
     state = open_lake(job.settings).state
-    stale = stale_cells(meta, meta.spec, number, groups[name], state) if name in groups else set()
-    return groups, sorted((cell.to_list() for cell in stale), key=str)
+    asked = {name: groups[name]} if name in groups else {} if name else groups
+    return groups, {n: stale_cells(meta, meta.spec, number, group, state) for n, group in asked.items()}
 
 
-def _row(group: FeatureGroup) -> tuple[object, ...]:
+def _recipe(group: FeatureGroup) -> str:
     source = group.source
-    recipe = ", ".join(f"{c}: {text}" for c, text in source.expressions.items()) or source.function or source.table
-    versions = ", ".join(str(part.version) for part in group.coverage)
+    if source.table:
+        keys = " and ".join(f"{column}={key}" for column, key in source.on.items())
+        return f"{', '.join(f'{c}: {text}' for c, text in source.columns.items())} of {source.table} on {keys}"
+    recipe = ", ".join(f"{c}: {text}" for c, text in source.expressions.items()) or source.function
+    return recipe or source.kind.value
+
+
+def _row(group: FeatureGroup, stale: set[Cell]) -> tuple[object, ...]:
     return (
         group.name,
         group.grain.value if group.sequence is None else f"{group.grain.value} ({group.sequence})",
         group.names,
-        recipe or source.kind.value,
-        versions,
+        _recipe(group),
+        ", ".join(str(part.version) for part in group.coverage),
+        bool(stale),
         group.promoted,
         group.bundled,
     )

@@ -12,7 +12,7 @@ from dedup_storage.cli.options import LogFormat
 from dedup_storage.cli.output import show_table, stdout
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import StorageError, UsageError
-from dedup_storage.schema import LogSchema
+from dedup_storage.schema import Grain, LogSchema
 
 if TYPE_CHECKING:
     from dedup_storage.sources.grains import GrainReport
@@ -159,7 +159,10 @@ def _show(found: GrainReport, proposed: LogSchema) -> None:
             notes.append(f"times in {sequence.unit}" if sequence.unit else "times")
         because = f"varies in {column.varying_requests:,} of {column.requests:,} requests"
         if not column.requests:
-            because = "a row of the log is a request" if proposed.candidates else "hardly a request has two rows"
+            because = "hardly a request has two rows"
+            if proposed.candidates:
+                of_request = column.grain is Grain.REQUEST
+                because = "a row of the log is a request" if of_request else "part of the candidates"
         rows.append((column.column, column.grain.value, "declared" if column.declared else because, ", ".join(notes)))
     show_table("Grain of each column", ("column", "grain", "because", "taken as"), rows)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dedup_storage.cli.options import DatasetOption, GateOption, RunIdOption
+from dedup_storage.cli.outdated import outdated_hint
 from dedup_storage.cli.progress import part_progress
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.schema import check_name
@@ -34,4 +35,7 @@ def late_labels(
             summary = target.merge_labels(
                 read_frame(target.spark, source, keys=keys), label, time, run_id=run_id, gate=gate, progress=progress
             )
-    job.done(f"Merged late labels into {dataset}", summary)
+    written = summary.backfill
+    if not written.already_published:
+        written = written.model_copy(update={"hints": (*written.hints, *outdated_hint(job, dataset))})
+    job.done(f"Merged late labels into {dataset}", summary.model_copy(update={"backfill": written}))

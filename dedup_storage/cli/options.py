@@ -50,7 +50,7 @@ ConfigOption = Annotated[
         "--config",
         envvar="DEDUP_STORAGE_CONFIG",
         show_envvar=False,
-        help="Settings file; conf/local.yaml when there is one, else the embedded defaults.",
+        help="Settings file; else the one that DEDUP_STORAGE_CONFIG names, conf/local.yaml, or the embedded defaults.",
     ),
 ]
 JsonOption = Annotated[

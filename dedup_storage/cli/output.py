@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -43,32 +43,49 @@ __all__ = [
 Summary: TypeAlias = "BaseModel | Mapping[str, Any] | DataclassInstance"
 # A pipe or a file has no width: tables are never cut there.
 _WIDTH_ELSEWHERE = 200
-stdout = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH_ELSEWHERE)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else _WIDTH_ELSEWHERE)
+
+
+def _console(stream: TextIO, *, to_errors: bool) -> Console:
+    """A console that prints every text as it stands: a list of texts in brackets is no markup, ``:car:`` no picture."""
+    width = None if stream.isatty() else _WIDTH_ELSEWHERE
+    return Console(stderr=to_errors, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
+
+
+stdout = _console(sys.stdout, to_errors=False)
+stderr = _console(sys.stderr, to_errors=True)
 _NUMBER = re.compile(r"-|[\d.,]+( [a-zA-Z]{1,2}|x|%)?")
 _POLL_SECONDS = 0.5
+_MOST_IN_A_CELL = 4
+_LEAST_ID = 10**15
 
 
 def format_value(name: str, value: object) -> str:
-    """A value as people read it; the unit follows from the end of its name (``_bytes``, ``_seconds``)."""
+    """A value as people read it; the unit follows from its name (``bytes``, ``_seconds``)."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (int, float)) and name.endswith("bytes"):
+    if isinstance(value, (int, float)) and _is_bytes(name):
         return human_bytes(value)
     if isinstance(value, (int, float)) and name.endswith("seconds"):
         return f"{value:.1f} s"
     if isinstance(value, int):
-        return f"{value:,}"
+        # Numbers so great are ids of snapshots, not amounts.
+        return f"{value:,}" if abs(value) < _LEAST_ID else str(value)
     if isinstance(value, float):
         return f"{value:,.2f}"
     if isinstance(value, Mapping):
-        unit = name if name.endswith(("bytes", "seconds")) else ""
+        unit = name if _is_bytes(name) or name.endswith("seconds") else ""
         return ", ".join(f"{key}: {format_value(unit or str(key), inner)}" for key, inner in value.items()) or "-"
     if isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(format_value("", inner) for inner in value) or "-"
     return str(value)
+
+
+def _is_bytes(name: str) -> bool:
+    """Whether a field counts bytes, such as ``stored_bytes_before``; bytes of a row are a rate."""
+    words = name.replace("_", " ").split()
+    return "bytes" in words and "per" not in words
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -87,15 +104,26 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def show_summary(title: str, summary: Summary) -> None:
-    """Print a summary's fields, one a line; a field that is a list of rows becomes a table of its own."""
+    """Print a summary's fields, one a line; a list of rows, or a summary inside it, becomes a table of its own."""
     values = _values(summary)
     tables = {name: value for name, value in values.items() if _is_table(value)}
-    plain = {name: value for name, value in values.items() if name not in tables and value not in (None, [], {}, ())}
+    inner = {name: value for name, value in values.items() if _is_summary(name, value)}
+    apart = tables.keys() | inner.keys()
+    plain = {name: value for name, value in values.items() if name not in apart and value not in (None, [], {}, ())}
     show_table(title, ("", ""), [(name.replace("_", " "), format_value(name, value)) for name, value in plain.items()])
     for name, rows in tables.items():
         columns = list(rows[0])
         cells = [[format_value(column, row.get(column)) for column in columns] for row in rows]
         show_table(name.replace("_", " ").capitalize(), [c.replace("_", " ") for c in columns], cells)
+    for name, value in inner.items():
+        show_summary(name.replace("_", " ").capitalize(), value)
+
+
+def _is_summary(name: str, value: object) -> bool:
+    """Whether a value has fields of its own, too many or too deep for a cell."""
+    if not isinstance(value, Mapping) or name.endswith("seconds"):
+        return False
+    return len(value) > _MOST_IN_A_CELL or any(isinstance(v, Mapping) or _is_table(v) for v in value.values())
 
 
 def _is_table(value: object) -> bool:

@@ -28,9 +28,10 @@ def validate(
     format: Annotated[LogFormat | None, typer.Option(help="Format; told by the file's name if left out.")] = None,
 ) -> None:
     """Check a raw log against its schema before anything is started: its kind, its files, columns and types."""
-    from dedup_storage.sources.check import check_source
+    from dedup_storage.sources.check import check_named, check_source
     from dedup_storage.sources.forms.first import first_rows
     from dedup_storage.sources.forms.kinds import standard_kinds
+    from dedup_storage.sources.recognise.order import order_notes
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
@@ -42,12 +43,13 @@ def validate(
     if impressions is not None:
         other = open_source(impressions, format=kind, wanted=wanted, settings=job.settings)
     check_source(log, described, impressions=other)
+    check_named(log, described, impressions=other)
     lying = {f.name: f.type for s in (log, other) if s is not None for f in s.schema}
     columns = [(name, str(kind)) for name, kind in standard_kinds(lying, described).items()]
     shown = first_rows(log, described) if other is None else None
     if shown is None and other is None and log.files:
         raise InputError(f"{source} holds no rows", fix="Check the path.")
-    notes = [note for s in (log, other) if s is not None for note in s.notes]
+    notes = [note for s in (log, other) if s is not None for note in s.notes] + order_notes(log, described)
     if str(job.json) != "-":
         show_table(f"{source} fits its schema", ("column", "type"), columns)
         if described.forms and shown is not None:

@@ -47,8 +47,11 @@ def _columns(info: VersionInfo) -> str | None:
 
 
 def _row(info: VersionInfo) -> tuple[object, ...]:
-    published = datetime.fromtimestamp(info.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return (info.version, published, info.job, info.run_id, info.parent or None, info.rows, info.pins)
+    return (info.version, _published(info), info.job, info.run_id, info.parent or None, info.rows, info.pins)
+
+
+def _published(info: VersionInfo) -> str:
+    return datetime.fromtimestamp(info.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 @app.command("pin")
@@ -127,7 +130,9 @@ def rollback(
         return
     with job.dataset(dataset) as opened, job.step(f"Rolling {dataset} back", opened.spark):
         summary = opened.rollback(version, run_id=run_id)
-    job.done(f"Rolled {dataset} back to version {version}", summary)
+    told = {"dataset": dataset, "version": summary.version, "restores": version, "run_id": summary.run_id}
+    shown = {**told, "published (UTC)": _published(summary), "rows": dict(summary.rows)}
+    job.shown(f"Rolled {dataset} back to version {version}", shown, summary)
 
 
 @app.command("status")

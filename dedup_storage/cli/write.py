@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from dedup_storage.cli.options import DatasetOption, DryRunOption, GateOption, LogFormat, RunIdOption, SchemaOption
+from dedup_storage.cli.outdated import outdated_hint
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.errors import DatasetNotFoundError, DedupStorageError, UsageError
@@ -120,6 +121,8 @@ def write(
                 # A first write that is refused leaves no dataset, so that the next one may bring another schema.
                 drop_unwritten(written.handle)
             raise
+    if not (dry_run or summary.already_published):
+        summary = summary.model_copy(update={"hints": (*summary.hints, *outdated_hint(job, dataset))})
     title = f"{'Would write' if dry_run else 'Wrote'} {dataset}"
     job.shown(f"{dataset} holds it already" if summary.already_published else title, summary.shown(), summary)
 
@@ -130,14 +133,17 @@ def _look(
     """What footers tell is told before Spark starts; texts, which must be read whole, are looked at once, later."""
     from dedup_storage.sources.absent import without_absent
     from dedup_storage.sources.address import Kind, find_address
-    from dedup_storage.sources.check import check_source
+    from dedup_storage.sources.check import check_named, check_source
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
     if find_address(source, format, job.store).kind is Kind.PARQUET:
         wanted = wanted_columns(schema, None if meta is None else meta.spec.types)
         opened = open_source(source, format=format, wanted=wanted, store=job.store)
-        check_source(opened, without_absent(schema, opened.schema.names, fill_columns))
+        wished = without_absent(schema, opened.schema.names, fill_columns)
+        check_source(opened, wished)
+        if meta is None:
+            check_named(opened, wished)
 
 
 def _found(job: Job, dataset: str, *, needed: bool) -> DatasetMetadata | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
-__all__ = ["Cell", "whole_month"]
+__all__ = ["Cell", "shown_cells", "shown_ranges", "whole_month"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +52,43 @@ class Cell:
 def whole_month(first: date) -> tuple[date, date]:
     """The first and the last day of a month, of its first."""
     return first, (first + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+
+
+def shown_ranges(ranges: Iterable[tuple[str, str]]) -> str:
+    """Half-open ranges of event dates (ISO; an empty text is no bound) as people say them: by first and last day."""
+    return ", ".join(_days(first, _day_before(end) if end else "") for first, end in ranges)
+
+
+def shown_cells(cells: Collection[Cell]) -> str:
+    """Event dates with their user buckets, as people say them; an empty text for none."""
+    buckets: dict[tuple[str, str], set[int | None]] = {}
+    for cell in cells:
+        low, high = (day.isoformat() if day is not None else "" for day in (cell.low, cell.high))
+        buckets.setdefault((low, high), set()).add(cell.bucket)
+    told = []
+    for days, those in sorted(buckets.items()):
+        numbers = sorted(number for number in those if number is not None)
+        where = f" (buckets {_runs(numbers)})" if None not in those else ""
+        told.append(_days(*days) + where)
+    return ", ".join(told)
+
+
+def _days(first: str, last: str) -> str:
+    if not first or not last:
+        return f"from {first} on" if first else f"up to {last}" if last else "all"
+    return first if first == last else f"{first} to {last}"
+
+
+def _day_before(day: str) -> str:
+    return (date.fromisoformat(day) - timedelta(days=1)).isoformat()
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """Ascending numbers, neighbours joined: ``0 to 3, 7``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low} to {high}" for low, high in runs)

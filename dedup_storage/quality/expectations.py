@@ -124,7 +124,7 @@ def _row_rules(spec: DatasetSpec) -> Iterator[Rule]:
                 name=f"request.{sequence.column}.in_order",
                 grain="request",
                 column=sequence.column,
-                expected="times that ascend, the newest element last, without padding",
+                expected="times that ascend, the newest element last, without padding (forms: order, padding)",
                 type=IN_SET,
                 kwargs={"column": derived.ordered[sequence.column], "value_set": [True]},
             )

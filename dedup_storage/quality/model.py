@@ -14,6 +14,8 @@ __all__ = ["CheckGrain", "CheckResult", "GateFacts", "Verdict", "require"]
 
 CheckGrain = Literal["request", "impression", "dataset"]
 _MOST_NAMED = 12
+# The fact of a feature group how many keys of the log it was held against.
+_LOG_KEYS = ".log_keys"
 
 
 class GateFacts(BaseModel):
@@ -99,7 +101,12 @@ class Verdict(BaseModel):
         odd = [c for c in self.checks if c.passed and c.grain != "dataset" and c.unexpected_count]
         found = [f"{c.column}: {c.unexpected_count} {c.grain} rows are not as expected: {c.expected}" for c in odd]
         items = self.facts.get("null_items")
-        return (*found, *([f"{items} impressions have no item"] if items else []))
+        unjudged = [name.split(".")[1] for name, count in self.facts.items() if name.endswith(_LOG_KEYS) and not count]
+        return (
+            *found,
+            *([f"{items} impressions have no item"] if items else []),
+            *(f"the feature group {name} is out of date everywhere: none of its rows was judged" for name in unjudged),
+        )
 
     def with_group(self, name: str, verdict: Verdict) -> Verdict:
         """This verdict and that on a feature group in one."""

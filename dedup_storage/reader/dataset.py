@@ -183,7 +183,9 @@ class DedupDataset(IterableDataset[Any]):
         size = counted(options.batch_size, options.unit.value.removesuffix("s"))
         rank = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
         missing = f", {counted(plan.users_not_found, 'user')} asked for not found" if plan.users_not_found else ""
-        return f"DedupDataset({plan.spec.name}, version {plan.version}: {rows}, batches of {size}{rank}{missing})"
+        without = f", without {', '.join(plan.left_out)} (no tensor form)" if plan.left_out else ""
+        about = f"{rows}, batches of {size}{rank}{missing}{without}"
+        return f"DedupDataset({plan.spec.name}, version {plan.version}: {about})"
 
     @property
     def rank(self) -> int:

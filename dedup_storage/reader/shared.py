@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from dedup_storage.reader.column import Column, list_places, taken
+from dedup_storage.reader.column import Column, dtype_text, list_places, taken
 from dedup_storage.training.attention.windows import Windows
+from dedup_storage.words import counted
 
 __all__ = ["SharedLists"]
 
@@ -34,6 +35,17 @@ class SharedLists:
     valid: Tensor | None = None
     element_valid: Tensor | None = None
     vocabulary: tuple[Any, ...] | None = None
+
+    def __repr__(self) -> str:
+        """Shapes and dtypes, never values."""
+        named = {"values": self.values, "starts": self.starts, "ends": self.ends}
+        named |= {n: t for n, t in (("valid", self.valid), ("element_valid", self.element_valid)) if t is not None}
+        parts = [f"{name}={dtype_text(tensor)} {tuple(tensor.shape)}" for name, tensor in named.items()]
+        if self.vocabulary is not None:
+            parts.append(f"vocabulary={counted(len(self.vocabulary), 'string')}")
+        if self.values.device.type != "cpu":
+            parts.append(f"device={self.values.device}")
+        return f"SharedLists({', '.join(parts)})"
 
     @property
     def windows(self) -> Windows:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from dedup_storage.errors import SchemaError
+from dedup_storage.errors import SchemaError, known_names
+from dedup_storage.layout import free_name
 from dedup_storage.report.parquet.one_schema import joined
 from dedup_storage.schema import LogSchema, check_name
 from dedup_storage.sources.declared import refuse_other_types
@@ -15,7 +16,7 @@ from dedup_storage.sources.reserved import refuse_twice
 from dedup_storage.sources.source import Source
 from dedup_storage.sources.unsigned import UNSIGNED
 
-__all__ = ["check_source", "other_keys"]
+__all__ = ["check_named", "check_source", "other_keys"]
 
 _KEY = "an integer or a text"
 _WHOLE = (pa.int32(), pa.int64())
@@ -103,3 +104,42 @@ def check_source(source: Source, schema: LogSchema, *, impressions: Source | Non
     demand(schema.position, "position", pa.types.is_integer, "an integer")
     for column in (*schema.sequence_columns, *schema.candidates):
         demand(column, "list column", pa.types.is_list, "a list")
+
+
+def check_named(source: Source, schema: LogSchema, *, impressions: Source | None = None) -> None:
+    """Check what else a schema names in the log that a dataset begins with: columns inside candidates, and of bounds.
+
+    A later log may lack some of these, where that is said; a table's columns are known to Spark alone.
+
+    Args:
+        source, schema, impressions: As for ``check_source``, which is asked first.
+
+    Raises:
+        SchemaError: names the column, those that are there, and the remedy.
+    """
+    lying = {f.name: f.type for s in (source, impressions) if s is not None for f in s.schema}
+    if not lying:
+        return
+    kinds = standard_kinds(lying, schema)
+    inner = [name for column, taken in schema.candidates.items() for name in _made_of(kinds.get(column), taken)]
+    there = [*(c for c in kinds if c not in schema.candidates), *inner]
+    # A write makes these columns where the log has none.
+    made = {schema.position or free_name("position", there), free_name("event_date", there)}
+    roles = [("item", schema.item), *(("labels", c) for c in schema.labels)]
+    roles += [("columns", c) for c in schema.columns] + [("checks", c) for c in schema.checks]
+    for role, column in roles:
+        if column is not None and column not in there and column not in made:
+            raise SchemaError(
+                f"{role} names the column {column}, which is not in {source.address.source}",
+                expected=known_names(column, there),
+                fix="Correct the name in the schema file.",
+            )
+
+
+def _made_of(kind: pa.DataType | None, taken: str) -> list[str]:
+    """Impression columns that a list of candidates becomes."""
+    if taken != "*":
+        return [taken]
+    if kind is None or not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
+        return []
+    return [field.name for field in kind.value_type]

@@ -46,7 +46,14 @@ def test_a_group_from_the_command_line(
     assert [g["name"] for g in told("features", "list")] == ["age", "seen"]
     assert "array_contains(hist, item)" in run("features", "list").stdout.replace("\n", "")
 
-    ds.write(RawLog.from_frame(frame(spark, flat_rows([2], first_request=100)), flat_schema()), gate=False)
+    frame(spark, flat_rows([2], first_request=100)).write.parquet(str(tmp_path / "day"))
+    written = told("write", tmp_path / "day", "--no-gate")
+    assert written["hints"] == [
+        "feature groups out of date now: age, seen; bring them up to date with: "
+        f"dedup-storage features refresh NAME --dataset {name}"
+    ]
+    listed = [line.split() for line in run("features", "list").stdout.splitlines()]
+    assert [row[0] for row in listed if "yes" in row] == ["age", "seen"]
     described = told("features", "describe", "age")
     assert described["source"]["expressions"]["dk"] == "country = 'DK'"
     assert described["run_id"] == "one"

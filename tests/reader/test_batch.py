@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from dedup_storage.errors import InverseIndexError, MissingDependencyError, UnknownColumnError, UsageError
 from dedup_storage.reader import Column, DedupBatch, DedupDataset
+from dedup_storage.reader.shared import SharedLists
 from dedup_storage.schema import Grain
 from dedup_storage.training.masks import NULL_ID
 from tests.reader.lake import Lake, make_log
@@ -281,6 +282,8 @@ def test_many_columns_are_counted_not_listed(batch: DedupBatch) -> None:
 def test_a_column_of_strings_counts_them_and_shows_none() -> None:
     column = Column(torch.tensor([0, 1, 0], dtype=torch.int32), vocabulary=("secret", "word"))
     assert repr(column) == "Column(values=int32 (3,), vocabulary=2 strings)"
+    shared = SharedLists(column.values, torch.tensor([0, 1]), torch.tensor([3, 3]), vocabulary=column.vocabulary)
+    assert repr(shared) == "SharedLists(values=int32 (3,), starts=int64 (2,), ends=int64 (2,), vocabulary=2 strings)"
 
 
 def test_tables_for_people_hold_the_rows(batches: list[DedupBatch]) -> None:

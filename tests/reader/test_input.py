@@ -301,11 +301,17 @@ def test_options_are_the_fields_that_are_validated() -> None:
     assert {n: taken[n].default for n in same} == {n: fields[n].default for n in same}
 
 
-def test_a_dataset_says_what_it_reads(lake: Lake) -> None:
+def test_a_dataset_says_what_it_reads(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = repr(DedupDataset("input_tests", lake.settings, batch_size=10, unit="requests", rank=1, world_size=2))
     plan = DedupDataset("input_tests", lake.settings).plan
     rows = f"{plan.num_requests:,} requests, {plan.num_impressions:,} impressions"
     assert shown == f"DedupDataset(input_tests, version 1: {rows}, batches of 10 requests, rank 1 of 2)"
+    # As of a struct, which no log of these tests has.
+    monkeypatch.setattr("dedup_storage.reader.open.project.can_be_tensor", lambda kind: not pa.types.is_floating(kind))
+    without = DedupDataset("input_tests", lake.settings)
+    assert without.plan.left_out
+    assert repr(without).endswith(f", without {', '.join(without.plan.left_out)} (no tensor form))")
+    assert DedupDataset("input_tests", lake.settings, columns=["item_id"]).plan.left_out == ()
 
 
 @pytest.mark.parametrize("strings", [False, True])

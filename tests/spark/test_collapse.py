@@ -107,7 +107,9 @@ def test_a_request_row_that_occurs_twice_is_refused_without_the_gate(
     with pytest.raises(DuplicateRowsError, match="1 request key occurs more than once"):
         ds.write(raw, gate=False)
     assert ds.versions() == []
-    assert ds.write(raw, on_duplicates="keep-one", gate=False).requests == 2
+    for dry_run in (True, False):
+        kept = ds.write(raw, on_duplicates="keep-one", gate=False, dry_run=dry_run)
+        assert (kept.requests, kept.input_rows, kept.impressions, kept.dropped_duplicates) == (2, 6, 4, 2)
 
 
 def test_impressions_without_a_request_are_refused_without_the_gate(

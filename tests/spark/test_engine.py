@@ -112,6 +112,8 @@ def test_the_optimizer_tells_sizes_and_determinism(spark: SparkSession, tmp_path
     spark.range(100).coalesce(1).write.parquet(place)
     stored = sum(file.stat().st_size for file in Path(place).glob("*.parquet"))
     assert planned_bytes(spark.read.parquet(place)) == stored
+    one, other = (spark.read.parquet(place).alias(side) for side in ("one", "other"))
+    assert 0 < planned_bytes(one.crossJoin(other)) <= 2 * stored
     assert is_deterministic(spark.range(3))
     assert not is_deterministic(spark.range(3).withColumn("r", F.rand()))
 

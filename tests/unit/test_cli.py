@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from dedup_storage.cli import app
-from dedup_storage.cli.output import format_value, show_summary
+from dedup_storage.cli.output import format_value, show_summary, show_table
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.config import Settings, default_config, load_settings
 from dedup_storage.errors import ConflictError, DedupStorageError, InputError, QualityGateError
@@ -393,8 +393,11 @@ def test_wrong_input_is_refused_before_spark_starts(
     [
         ("stored_bytes", 999, "999 B"),
         ("stored_bytes", 1_500_000, "1.5 MB"),
+        ("stored_bytes_before", 1_500_000, "1.5 MB"),
+        ("bytes_per_row", 1_500, "1,500"),
         ("wall_seconds", 2, "2.0 s"),
         ("rows", 1_234_567, "1,234,567"),
+        ("snapshots", {"requests": 2_795_414_293_619_954_363}, "requests: 2795414293619954363"),
         ("passed", True, "yes"),
         ("ratio", 2.5, "2.50"),
         ("docs", None, "-"),
@@ -413,6 +416,23 @@ def test_lists_of_rows_become_tables(capsys: pytest.CaptureFixture[str]) -> None
     assert "Wrote d" in out
     assert "Tables" in out
     assert "2.0 kB" in out
+
+
+def test_a_summary_inside_a_summary_is_no_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    inner = {"version": 7, "strategies": {"merge-on-read": 4}, "quantities": [{"quantity": "rows", "planned": 5}]}
+    facts = {f"fact_{number}": number for number in range(5)}
+    show_summary("Merged", {"rows": {"a": 1, "b": 2}, "backfill": inner, "facts": facts, "seconds": {"plan": 1.25}})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for line in ("rows a: 1, b: 2", "seconds plan: 1.2 s", "Backfill", "version 7", "Quantities", "rows 5", "fact 4 4"):
+        assert line.split() in lines
+    assert not any("{" in word or "backfill" in word for line in lines for word in line)
+
+
+def test_brackets_and_colons_of_data_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table("Rows of [bold]", ("column", "row [1]"), [("[viewed]", "[htl_1, htl_2]"), (":car:", "[/x]")])
+    shown = capsys.readouterr().out
+    for text in ("Rows of [bold]", "row [1]", "[viewed]", "[htl_1, htl_2]", ":car:", "[/x]"):
+        assert text in shown
 
 
 def _settings(place: Path, **catalog: object) -> str:

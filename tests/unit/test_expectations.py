@@ -236,3 +236,9 @@ def test_a_remote_warehouse_needs_a_local_place_for_the_verdict(docs: str | None
 def test_a_run_id_cannot_leave_the_directory(tmp_path: Path, run_id: str) -> None:
     with pytest.raises(UnsafeNameError):
         docs_directory(spec=spec_of(), settings=Settings(warehouse=str(tmp_path)), run_id=run_id)
+
+
+def test_a_feature_group_none_of_whose_rows_was_judged_is_told() -> None:
+    facts = {"null_items": 0, "features.seen.log_keys": 0, "features.age.log_keys": 7, "features.age.missing_keys": 0}
+    verdict = Verdict(passed=True, dataset="d", run_id="check-v1", checks=(), facts=facts, docs="docs")
+    assert verdict.hints == ("the feature group seen is out of date everywhere: none of its rows was judged",)

@@ -7,9 +7,11 @@ from datetime import date
 import pytest
 
 from dedup_storage.dataset.features.checks import same_source
+from dedup_storage.dataset.features.summary import FeatureSummary
+from dedup_storage.dataset.write.summary import WriteSummary
 from dedup_storage.errors import SchemaError, UnknownColumnError
 from dedup_storage.lake.bundles import left_empty
-from dedup_storage.lake.cells import Cell
+from dedup_storage.lake.cells import Cell, shown_cells, shown_ranges
 from dedup_storage.lake.groups import (
     Coverage,
     FeatureColumn,
@@ -115,3 +117,28 @@ def test_sources_that_compute_the_same() -> None:
     ]
     assert all(same_source(*pair) for pair in same)
     assert not any(same_source(*pair) for pair in other)
+
+
+def test_dates_and_buckets_are_said_as_people_say_them() -> None:
+    ranges = [("2026-01-07", "2026-01-08"), ("2026-02-27", "2026-03-02"), ("", "2026-01-02"), ("2026-01-02", "")]
+    assert shown_ranges(ranges) == "2026-01-07, 2026-02-27 to 2026-03-01, up to 2026-01-01, from 2026-01-02 on"
+    assert shown_ranges([("", "")]) == "all"
+    day, later = date(2026, 1, 7), date(2026, 1, 9)
+    cells = {Cell(day, day, bucket) for bucket in (0, 1, 2, 5)} | {Cell(day, later, None), Cell(None, None, 3)}
+    told = "all (buckets 3), 2026-01-07 (buckets 0 to 2, 5), 2026-01-07 to 2026-01-09"
+    assert shown_cells(cells) == told
+    assert shown_cells(()) == ""
+
+
+def test_a_summary_shows_no_half_open_date_and_nothing_that_was_not_done() -> None:
+    made = FeatureSummary(dataset="d", group="g", run_id="r", job="add-features", version=2, dates=(("", ""),), rows=3)
+    assert made.shown()["dates"] == "all"
+    assert {"job", "up_to_date"} & {*made.shown()} == set()
+    named = FeatureSummary(dataset="d", group="g", run_id="r", job="rename-features", version=3, grain="request")
+    assert {"gate", "dates", "replaced", "rows", "bytes", "files"} & {*named.shown()} == set()
+    same = made.model_copy(update={"up_to_date": True})
+    assert same.shown() == {"dataset": "d", "group": "g", "run_id": "r", "version": 2, "up_to_date": True}
+    planned = WriteSummary(dataset="d", run_id="r", version=0, dry_run=True, requests=2)
+    assert {"gate", "inconstant_requests", "version"} & {*planned.shown()} == set()
+    assert planned.shown()["requests"] == 2
+    assert WriteSummary(dataset="d", run_id="r", version=1, gate="passed").shown()["gate"] == "passed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 
 from dedup_storage.errors import InputError, SchemaError, UnsafeNameError
 from dedup_storage.schema import LogSchema
-from dedup_storage.sources.check import check_source
+from dedup_storage.sources.check import check_named, check_source
 from dedup_storage.sources.forms.arrow import standard_table
 from dedup_storage.sources.forms.flat import flat_source
 from dedup_storage.sources.recognise.head import read_head
+from dedup_storage.sources.recognise.order import order_notes
 from dedup_storage.sources.recognise.propose import propose
 from dedup_storage.sources.recognise.written import schema_text
 from dedup_storage.sources.source import open_source
@@ -209,6 +211,51 @@ def test_lists_of_times_tell_the_unit_and_the_order(tmp_path: Path) -> None:
     found = propose(read_head(PUBLIC_LOGS["padded"][0](tmp_path)), {})
     assert found.times == {"hist_time": "s"}
     assert "newest first, since the times of hist_time go down" in " ".join(found.reasons["forms"])
+
+
+def test_times_that_nearly_always_go_down_tell_the_order_with_a_doubt(tmp_path: Path) -> None:
+    hours = list(range(40, 0, -1))
+    hours[20], hours[21] = hours[21], hours[20]
+    at = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in hours]
+    log = {"user_id": ["u", "v"], "request_id": ["a", "b"], "item_id": ["i", "j"]}
+    for name, times in (("down", at), ("up", at[::-1]), ("either", [*at[:20], *at[:20][::-1]])):
+        pq.write_table(pa.table(log | {"seen_at": [times, times], "seen": [["x"] * 40] * 2}), tmp_path / name)
+        found = propose(read_head(str(tmp_path / name)), {})
+        turned = found.values.get("forms", {})
+        assert turned == ({c: {"order": "newest-first"} for c in ("seen_at", "seen")} if name == "down" else {})
+        assert f"taken as {'newest' if name == 'down' else 'oldest'} first" in " ".join(found.unsure.values())
+
+
+def test_columns_inside_candidates_and_of_checks_are_looked_for(tmp_path: Path) -> None:
+    shown = [[{"hotel": "a", "price": 1.0, "clicked": True}]] * 2
+    pq.write_table(pa.table({"user_id": ["u", "v"], "request_id": ["a", "b"], "shown": shown}), tmp_path / "l.parquet")
+    source = open_source(str(tmp_path))
+    fits = {"user": "user_id", "request": ["request_id"], "item": "hotel", "labels": ["clicked"], "position": "rank",
+            "candidates": {"shown": "*"}, "checks": {"price": {"minimum": 0}, "rank": {"minimum": 0}},
+            "columns": {"price": "impression"}}  # fmt: skip
+    check_named(source, LogSchema.from_dict(fits))
+    wrong = {"item": "hotl", "labels": ["clickd"], "checks": {"prise": {"minimum": 0}}, "columns": {"shown": "request"}}
+    for role, value in wrong.items():
+        with pytest.raises(SchemaError, match=f"{role} names the column .* expected one of .*price"):
+            check_named(source, LogSchema.from_dict(fits | {role: value}))
+
+
+def test_lists_whose_times_run_the_other_way_than_the_schema_says_are_told(tmp_path: Path) -> None:
+    at = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(40, 0, -1)]
+    rows = {"user_id": ["u", "v"], "request_id": ["a", "b"], "item_id": ["i", "j"], "seen_at": [at, at[1:]]}
+    pq.write_table(pa.table(rows), tmp_path / "log.parquet")
+    source = open_source(str(tmp_path))
+    keys = {"user": "user_id", "request": ["request_id"], "item": "item_id"}
+    turned = {"forms": {"seen_at": {"order": "newest-first"}}}
+    timed = {"sequences": [{"column": "seen_at", "times": True}]}
+    (told,) = order_notes(source, LogSchema.from_dict(keys | timed))
+    assert told.startswith("The times of seen_at go down 77 times and up 0 times")
+    assert "Say order: newest-first under forms" in told
+    assert order_notes(source, LogSchema.from_dict(keys | timed | turned)) == []
+    assert order_notes(source, LogSchema.from_dict(keys | {"sequences": [{"column": "seen_at"}]})) == []
+    pq.write_table(pa.table(rows | {"seen_at": [at[::-1], at[::-1]]}), tmp_path / "log.parquet")
+    (told,) = order_notes(open_source(str(tmp_path)), LogSchema.from_dict(keys | timed | turned))
+    assert "Leave out order: newest-first under forms" in told
 
 
 def test_a_log_without_a_header_is_read_by_the_names_given(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetNotFoundError, InputError, VersionNotFoundError
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, Layout
 from dedup_storage.report.parquet.dataset_files import dataset_files, folder_files, input_files
-from dedup_storage.report.parquet.footers import Totals, iter_footers
+from dedup_storage.report.parquet.footers import DataFile, Totals, iter_footers
+from dedup_storage.report.parquet.tables import DatasetFiles, TableFiles
 from dedup_storage.report.show.summary import summarize
 from dedup_storage.schema import DateGrain, LogSchema
 
@@ -124,6 +125,34 @@ def test_summary_compares_column_by_column(lake: Settings, tmp_path: Path) -> No
     item = next(c for c in summary.columns if c.column == "item_id")
     assert item.dataset_bytes == 0
     assert item.ratio is None
+
+
+def test_candidates_are_held_against_the_columns_that_they_became(tmp_path: Path) -> None:
+    roles = {"user": "user", "request": "request", "item": "hotel", "labels": ["clicked"], "position": "rank"}
+    schema = LogSchema.from_dict(roles | {"candidates": {"shown": "*"}, "columns": {"price": "impression"}})
+    types = {"user": "bigint", "request": "bigint", "hotel": "bigint", "clicked": "boolean", "rank": "int"}
+    spec = DatasetSpec.build(
+        "d", schema, types | {"price": "double"}, layout=Layout.SPLIT, date_grain=DateGrain.NONE, buckets=1
+    )
+    keys = {"user": [1, 2], "request": [1, 2]}
+    shown = {"hotel": [7, 8, 9], "clicked": [True, False, None], "rank": [0, 1, 0], "price": [1.0, 2.0, 3.0]}
+    cells = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
+    feature = {"added": [1, 2, 3]}
+    pq.write_table(pa.table(keys | {"shown": [cells[:2], cells[2:]]}), tmp_path / "log.parquet")
+    pq.write_table(pa.table(keys), tmp_path / "r.parquet")
+    pq.write_table(pa.table({"user": [1, 1, 2], "request": [1, 1, 2]} | shown | feature), tmp_path / "i.parquet")
+    tables = tuple(
+        TableFiles(role, role, (DataFile(str(tmp_path / f"{role[0]}.parquet")),))
+        for role in ("requests", "impressions")
+    )
+    summary = summarize(DatasetFiles(spec, 1, tables), folder_files(str(tmp_path / "log.parquet")))
+    group = pq.read_metadata(tmp_path / "i.parquet").row_group(0)
+    sizes = {group.column(n).path_in_schema: group.column(n).total_compressed_size for n in range(group.num_columns)}
+    told = {column.column: column for column in summary.columns}
+    assert [*told] == ["shown", "request", "user", "added"]
+    assert told["shown"].dataset_bytes == sum(sizes[name] for name in shown)
+    assert told["added"].dataset_bytes == sizes["added"]
+    assert (summary.flat_rows, summary.request_rows, summary.dedup_factor) == (3, 2, 1.5)
 
 
 def test_a_folder_gives_hive_keys_and_leaves_hidden_files(tmp_path: Path) -> None:

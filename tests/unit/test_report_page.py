@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from dedup_storage.errors import InputError, SchemaError, StorageError, UnknownColumnError, UsageError
 from dedup_storage.report.estimate.savings import estimate_savings
@@ -226,6 +227,9 @@ def test_savings_of_a_whole_log_are_exact(files: TableFiles) -> None:
     assert savings.flat_wire_bytes == pytest.approx(table.nbytes, rel=0.05)
     assert savings.wire_saving > 2
     assert "users" in str(list(savings_text(savings).renderables))
+    for made_plain, title in ((False, "as it is now"), (True, "plain flat rows, in the log's order")):
+        table = next(t for t in savings_text(savings, made_plain=made_plain).renderables if isinstance(t, Table))
+        assert next(iter(table.columns[0].cells)) == title
 
 
 def test_savings_of_a_part_state_their_interval(files: TableFiles) -> None:

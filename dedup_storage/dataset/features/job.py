@@ -268,7 +268,7 @@ class FeatureJob(TimedSteps):
             already_published=already_published,
             up_to_date=up_to_date,
             grain=group.grain.value if group is not None else "",
-            table=group.table if group is not None else "",
+            table=group.home if group is not None else "",
             columns=group.names if group is not None else (),
             dates=window.ranges if staged is not None else (),
             buckets=window.buckets,

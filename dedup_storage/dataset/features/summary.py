@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
+
+from dedup_storage.lake.cells import shown_ranges
 
 __all__ = ["FeatureSummary"]
 
@@ -54,3 +58,18 @@ class FeatureSummary(BaseModel):
     docs: str | None = None
     seconds: dict[str, float] = {}
     hints: tuple[str, ...] = ()
+
+    def shown(self) -> dict[str, Any]:
+        """The summary for people: dates by first and last day, and nothing that does not apply."""
+        told = {name: getattr(self, name) for name in type(self).model_fields}
+        if self.already_published or self.up_to_date:
+            kept = ("dataset", "group", "run_id", "version", "already_published", "up_to_date", "hints")
+            return {name: told[name] for name in kept if told[name] not in (False, ())}
+        untold = {"job", "already_published", "up_to_date"}
+        if self.job not in ("add-features", "refresh-features") and self.gate == "off":
+            # The others compute no value that the gate could judge.
+            untold |= {"gate"}
+        if not self.dates:
+            untold |= {"dates", "replaced"} | ({"rows", "bytes", "files"} if not self.files else set())
+        dates = {"dates": shown_ranges(self.dates)} if self.dates else {}
+        return {name: value for name, value in told.items() if name not in untold} | dates

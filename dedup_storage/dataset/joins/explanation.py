@@ -62,7 +62,7 @@ def _table(*columns: str, right: int) -> Table:
 def _sides(join: ExplainedJoin) -> Table:
     table = _table("side", "table", "partitioned by", "rows", "on disk", "as rows", "files", "skew", right=3)
     for name, side in (("left", join.left), ("right", join.right)):
-        table.add_row(f"   {name}", *_side(side))
+        table.add_row(f"   {name}", *map(Text, _side(side)))
     return table
 
 
@@ -84,8 +84,8 @@ def _steps(steps: tuple[PlanStep, ...]) -> Table:
     for step in steps:
         table.add_row(
             step.kind.value,
-            step.detail,
-            ", ".join(step.tables) or "no Iceberg table",
+            Text(step.detail),
+            Text(", ".join(step.tables) or "no Iceberg table"),
             _count(step.rows),
             _bytes(step.stored_bytes),
             _bytes(step.row_bytes),

@@ -7,10 +7,13 @@ from dataclasses import asdict
 from pydantic import BaseModel, ConfigDict
 
 from dedup_storage.dataset.handle import Handle
+from dedup_storage.layout import TableRole
 from dedup_storage.sampling.definition import Sample
 
 __all__ = ["SamplePlan", "TablePlan", "plan_sample"]
 
+# What neither a reader nor a frame of a sample opens.
+_NEVER_READ = (TableRole.LABELS, TableRole.QUARANTINE)
 _WHOLE = (
     "No file is left out: users are chosen by a hash of their own, so each bucket and each file holds some of them. "
     "A sample of whole buckets (buckets=k), one with event dates, or one of so few users that buckets are empty "
@@ -62,6 +65,8 @@ def plan_sample(handle: Handle, sample: Sample, version: int | None) -> SamplePl
     dates = (sample.spec.start, sample.spec.end)
     tables = []
     for name, snapshot in cut.snapshots.items():
+        if cut.meta.role(name) in _NEVER_READ:
+            continue
         share = cut.meta.share_of_files(name, snapshot, dates, sample.chosen_buckets)
         tables.append(TablePlan(table=name, **asdict(share)))
     total, everything = sum(t.bytes for t in tables), sum(t.all_bytes for t in tables)

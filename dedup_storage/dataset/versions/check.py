@@ -55,6 +55,10 @@ def check_version(handle: Handle, version: int | None = None, *, deep: bool = Fa
         group_verdicts = list(verify_groups(cut, verdict.run_id))
         for name, group_verdict in group_verdicts:
             verdict = verdict.with_group(name, group_verdict)
+        # Groups that a refresh would compute anew are not judged, which shall be seen.
+        judged = {name for name, _ in group_verdicts}
+        untold = {f"features.{name}.log_keys": 0 for name in cut.groups if name not in judged}
+        verdict = verdict.model_copy(update={"facts": {**verdict.facts, **untold}})
         verdict.save(Path(verdict.docs))
         return verdict
 

@@ -366,6 +366,11 @@ class Collapse:
         """The same log, collapsed without naming rows."""
         return replace(self, pointer_max_requests=-1)
 
+    def candidates_of_all(self) -> int:
+        """Candidates in all request rows of a nested log, copies of a row among them; reads their lists alone."""
+        lists = F.greatest(self._candidates(), F.lit(0))
+        return int(only_row(self.raw.frame.agg(F.sum(lists).alias("n")))["n"] or 0)
+
     def one_row_each(self) -> Collapse:
         """The same log with one row for each key of its request rows (nested and two-frame logs)."""
         if self.raw.form is Form.FLAT:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dedup_storage.dataset.handle import Cut
+from dedup_storage.dataset.write.policies import OnDuplicates
 from dedup_storage.dataset.write.summary import WriteSummary
 from dedup_storage.dataset.write.writer import Writer
 
@@ -28,11 +31,14 @@ class PlannedWrite(Writer):
             if meta is not None and version and run.replaced is None:
                 keys = self._refuse_existing(Cut(self.handle, meta, version), keys)
             self._refuse_carried(run, keys)
+            kept = stats.rows - self._dropped
+            self._dropped += self._copied
+            repeated = "which impressions repeat, " if self.on_duplicates is OnDuplicates.KEEP_ONE else ""
             return self._summary(
-                stats,
+                replace(stats, rows=stats.rows + self._copied),
                 version,
                 dry_run=True,
                 requests=stats.requests - self._left_out,
-                impressions=stats.rows - self._dropped,
-                hints=("whether request columns are constant, and what the gate says, a write alone tells",),
+                impressions=kept,
+                hints=(f"whether request columns are constant, {repeated}and what the gate says, a write alone tells",),
             )

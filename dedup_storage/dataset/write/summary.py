@@ -79,13 +79,18 @@ class WriteSummary(BaseModel):
     notes: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
 
-    def shown(self) -> BaseModel | dict[str, object]:
+    def shown(self) -> dict[str, object]:
         """The summary for people: many dates are a range and a number; nothing was counted of what is there already."""
         if self.already_published:
             return {"dataset": self.dataset, "run_id": self.run_id, "version": self.version, "already_published": True}
-        if len(self.dates) <= _MOST_SHOWN:
-            return self
-        return self.model_copy(update={"dates": (f"{self.dates[0]} to {self.dates[-1]}, {len(self.dates)} dates",)})
+        # A dry run counts neither these nor what the gate would say, and has no version.
+        untold = {"already_published", "dry_run"}
+        if self.dry_run:
+            untold |= {"version", "inconstant_requests", "quarantined_rows", "gate", "seconds"}
+        told: dict[str, object] = {n: value for n, value in self.model_dump(mode="json").items() if n not in untold}
+        if len(self.dates) > _MOST_SHOWN:
+            told["dates"] = (f"{self.dates[0]} to {self.dates[-1]}, {len(self.dates)} dates",)
+        return told
 
 
 def layout_hint(spec: DatasetSpec) -> tuple[str, ...]:

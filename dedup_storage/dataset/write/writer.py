@@ -87,6 +87,8 @@ class Writer(TimedSteps):
         self.seconds: dict[str, float] = {}
         self._groups: Mapping[str, FeatureGroup] = {}
         self._inconstant = self._quarantined = self._dropped = self._left_out = 0
+        # Impressions of request rows that a nested log has twice: they go before anything is counted.
+        self._copied = 0
         self._base: Cut
         self._laid: Laid | None = None
         # Event dates of the log, all of them: a run keeps few.
@@ -129,10 +131,13 @@ class Writer(TimedSteps):
     def _keys(self) -> Iterator[tuple[Collapse, RequestKeys]]:
         """The log's requests."""
         collapse = Collapse(self.handle, self.raw, self.handle.settings.write.pointer_max_requests)
+        given = collapse
         if self.on_duplicates is OnDuplicates.KEEP_ONE:
             collapse = collapse.one_row_each()
         with self.timed("keys"):
             keys = collapse.keys()
+            if collapse is not given and self.raw.form is Form.NESTED:
+                self._copied = given.candidates_of_all() - keys.stats.rows
         try:
             if not keys.stats.requests:
                 raise InputError("the log holds no rows", fix="Check the path, or skip this run.")
@@ -143,7 +148,7 @@ class Writer(TimedSteps):
             keys.frame.unpersist()
 
     def _write(self, base: Cut, collapse: Collapse, keys: RequestKeys) -> WriteSummary:
-        input_rows = keys.stats.rows
+        input_rows = keys.stats.rows + self._copied
         self._base = base
         run = self._run(base.version, keys)
         if run.replaced is None and base.version:

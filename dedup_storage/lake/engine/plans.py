@@ -37,8 +37,13 @@ _JOIN_TYPES = {"LeftOuter": "left", "RightOuter": "right", "FullOuter": "full", 
 
 
 def planned_bytes(df: DataFrame) -> int:
-    """Size of a frame as the optimizer knows it: of files their stored bytes."""
-    return int(str(df._jdf.queryExecution().optimizedPlan().stats().sizeInBytes()))
+    """Size of a frame as the optimizer knows it: of files their stored bytes.
+
+    Of a join the optimizer knows the product of both sides; what they read is an upper bound too.
+    """
+    plan = df._jdf.queryExecution().optimizedPlan()
+    read = sum(int(str(leaf.stats().sizeInBytes())) for leaf in elements(plan.collectLeaves()))
+    return min(int(str(plan.stats().sizeInBytes())), read)
 
 
 def is_deterministic(df: DataFrame) -> bool:

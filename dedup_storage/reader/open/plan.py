@@ -80,6 +80,8 @@ class ReadPlan:
         totals: What is known of an epoch's rows.
         longest: Impressions of a request, at most, where the weights rest on it.
         vocabularies: Column -> vocabulary whose ids are delivered in place of its values.
+        left_out: Columns that are not delivered because they have no tensor form, such as structs, where no columns
+            were named.
     """
 
     spec: DatasetSpec
@@ -94,6 +96,7 @@ class ReadPlan:
     totals: Totals = field(default_factory=Totals)
     longest: int | None = None
     vocabularies: Mapping[str, IdVocabulary] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @property
     def opened(self) -> dict[str, Any]:
@@ -300,7 +303,10 @@ def make_plan(
         pins["vocabularies"] = {column: v.digest for column, v in sorted(vocabularies.items())}
     longest = impressions.positions if not keyed and options.unit is Unit.IMPRESSIONS else None
     chosen, lengths = dict(vocabularies or {}), KnownLengths(weights.slots)
-    plan = ReadPlan(spec, cut.version, options, pins, source, units, splits, weights, lengths, totals, longest, chosen)
+    plan = ReadPlan(
+        spec, cut.version, options, pins, source, units, splits, weights, lengths, totals, longest, chosen,
+        projection.left_out,
+    )  # fmt: skip
     _check_vocabularies(plan)
     return plan
 

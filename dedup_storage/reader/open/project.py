@@ -61,6 +61,7 @@ class Projection:
         events: Sequence groups whose events are read, in layout ``user``.
         cut: History lists of the requests' own table to cut to the newest elements.
         cut_first: Those of them whose newest elements come first.
+        left_out: Columns that were not delivered because they have no tensor form, where all columns were asked for.
     """
 
     requests: CutTable
@@ -74,6 +75,7 @@ class Projection:
     events: tuple[Events, ...] = ()
     cut: tuple[str, ...] = ()
     cut_first: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def project(cut: Cut, options: ReadOptions) -> Projection:
@@ -169,6 +171,7 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
         events=events,
         cut=own_histories,
         cut_first=_newest_first(spec, own_histories),
+        left_out=() if options.columns is not None else tuple(c for c in known if c not in chosen),
     )
 
 

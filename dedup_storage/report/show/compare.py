@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
+from rich.text import Text
 
 from dedup_storage.errors import DedupStorageError, UsageError
 from dedup_storage.report.model import Report
@@ -131,14 +132,16 @@ def _change(
 
 def comparison_table(comparison: Comparison) -> Table:
     """The comparison for a terminal."""
-    table = Table(title=f"{comparison.before} -> {comparison.after}", title_justify="left", box=None, pad_edge=False)
+    # Names are texts as they stand: in whatever console this is printed, brackets in them are no markup.
+    title = Text(f"{comparison.before} -> {comparison.after}")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("column")
     for heading in ("before", "after", "before / row", "after / row", "change / row"):
         table.add_column(heading, justify="right")
     for c in comparison.changes:
         change = "new" if c.growth is None else f"{c.growth:+.1%}" + (" !" if c.regressed else "")
         table.add_row(
-            c.column or "all files",
+            Text(c.column or "all files"),
             human_bytes(c.before_bytes),
             human_bytes(c.after_bytes),
             f"{c.before_per_row:.2f} B",

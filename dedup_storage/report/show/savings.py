@@ -14,14 +14,19 @@ from dedup_storage.words import human_bytes
 __all__ = ["savings_text"]
 
 
-def savings_text(savings: Savings) -> Group:
-    """The estimate for a terminal."""
+def savings_text(savings: Savings, *, made_plain: bool = False) -> Group:
+    """The estimate for a terminal.
+
+    Args:
+        savings: The estimate.
+        made_plain: What was measured are plain flat rows that were made of the log, which does not lie so.
+    """
     table = Table(title="Expected stored bytes", title_justify="left", box=None, pad_edge=False)
     table.add_column("stored as")
     for heading in ("sequence columns", "smaller by", "all columns", "smaller by", "users measured"):
         table.add_column(heading, justify="right")
     now = (human_bytes(savings.sequence_bytes), "1", human_bytes(savings.stored_bytes), "1", "")
-    table.add_row("as it is now", *now)
+    table.add_row("plain flat rows, in the log's order" if made_plain else "as it is now", *now)
     for row in savings.layouts:
         floor = row.total_saving is None
         total = "-" if floor else span(row.total, row.rough)

@@ -114,10 +114,10 @@ def terminal(report: Report) -> Group:
     """The report for a rich console."""
     parts: list[Text | Table] = [Text(headline(report))]
     for title, headings, rows in titled_tables(report):
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
         for heading in headings:
             left = heading in LEFT_HEADINGS
-            table.add_column(heading, justify="left" if left else "right", overflow="fold")
+            table.add_column(Text(heading), justify="left" if left else "right", overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         parts += [Text(), table]

@@ -23,7 +23,7 @@ from dedup_storage.sources.forms.lists import Lists
 from dedup_storage.sources.scratch import ScratchFolder, is_scratch
 from dedup_storage.sources.source import Source
 
-__all__ = ["flat_source", "measured_as_parquet", "standard_tables"]
+__all__ = ["flat_source", "is_made_plain", "measured_as_parquet", "standard_tables"]
 
 # Flat rows that are made at once: each carries its request's lists.
 _ROWS = 16_384
@@ -73,9 +73,14 @@ def flat_source(source: Source, schema: LogSchema, scratch: str | None = None) -
 
 def measured_as_parquet(source: Source) -> Source:
     """The source, with a note where its rows were made plain Parquet: their bytes are not those of its own files."""
-    if not any(is_scratch(file.path) for file in source.files):
+    if not is_made_plain(source):
         return source
     return replace(source, notes=(*source.notes, "its bytes are those of plain Parquet files of its rows"))
+
+
+def is_made_plain(source: Source) -> bool:
+    """Whether a source's files are those that were made of a log, and not the log's own."""
+    return any(is_scratch(file.path) for file in source.files)
 
 
 def _exploded(table: pa.Table, schema: LogSchema) -> Iterator[pa.Table]:

@@ -10,16 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dedup_storage.dedup.runs import single_chunk
+from dedup_storage.dedup.runs import Int64, single_chunk
 from dedup_storage.forms import Order, Padding, Side
 from dedup_storage.schema import TimeUnit
 from dedup_storage.sources.forms.items import bools
 from dedup_storage.sources.forms.lists import Bools, Lists
 
-__all__ = ["FoundLists", "look_at_lists", "plausible_unit"]
+__all__ = ["FoundLists", "clearly_down", "look_at_lists", "plausible_unit", "time_numbers", "time_steps"]
 
 _PER_SECOND = {TimeUnit.S: 1, TimeUnit.MS: 10**3, TimeUnit.US: 10**6, TimeUnit.NS: 10**9}
 _FIRST, _LAST = datetime(1990, 1, 1, tzinfo=UTC).timestamp(), datetime(2100, 1, 1, tzinfo=UTC).timestamp()
+# Times that go one way so many times as often as the other tell the order, though not without a doubt.
+_CLEARLY = 10
 _FILLS_NUMBERS = (0, -1)
 _FILLS_TEXTS = ("", "0", "-1", "<pad>", "<PAD>", "PAD", "[PAD]")
 
@@ -121,25 +123,46 @@ def _padded(values: pa.Array, padding: Padding) -> Bools:
     return bools(pc.equal(values, pa.scalar(padding.value).cast(values.type)))
 
 
-def _look_at_times(name: str, one: Lists, lists: Mapping[str, Lists], found: FoundLists) -> None:
-    values = one.values
-    unit = None
-    if not (pa.types.is_timestamp(values.type) or pa.types.is_date(values.type)):
+def time_numbers(values: pa.Array) -> tuple[TimeUnit | None, Int64] | None:
+    """Times as numbers that can be compared, and their unit where they are numbers in the log; nothing if they are no
+    times."""
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        unit, values = None, values.cast(pa.int64() if pa.types.is_timestamp(values.type) else pa.int32())
+    else:
         unit = plausible_unit(values)
         if unit is None:
-            return
+            return None
         values = values.cast(pa.int64())
-    else:
-        values = values.cast(pa.int64() if pa.types.is_timestamp(values.type) else pa.int32())
-    found.times[name] = unit
-    numbers = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
+    return unit, pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
+
+
+def time_steps(numbers: Int64, offsets: Int64) -> tuple[int, int]:
+    """How often the times of all lists go up, and how often down, from an element to the next one of its list."""
     steps = np.sign(np.diff(numbers))
     # Steps from one row's list to the next one's are none.
-    ends = one.offsets[1:-1]
+    ends = offsets[1:-1]
     steps[ends[(ends > 0) & (ends < len(numbers))] - 1] = 0
-    up, down = int((steps > 0).sum()), int((steps < 0).sum())
-    if down and not up:
+    return int((steps > 0).sum()), int((steps < 0).sum())
+
+
+def clearly_down(up: int, down: int) -> bool:
+    """Whether so many steps up and down are those of lists that begin with the newest element."""
+    return down > _CLEARLY * up
+
+
+def _look_at_times(name: str, one: Lists, lists: Mapping[str, Lists], found: FoundLists) -> None:
+    times = time_numbers(one.values)
+    if times is None:
+        return
+    found.times[name] = times[0]
+    up, down = time_steps(times[1], one.offsets)
+    turned = clearly_down(up, down)
+    if turned:
         together = [c for c, other in lists.items() if np.array_equal(other.lengths, lists[name].lengths)]
         found.order.update(dict.fromkeys(together, Order.NEWEST_FIRST))
-    elif up and down:
-        found.unsure.append(f"the times of {name} go up {up} times and down {down} times: its order is not clear")
+    if up and down:
+        taken = "newest first" if turned else "oldest first"
+        found.unsure.append(
+            f"the times of {name} go up {up:,} times and down {down:,} times: taken as {taken}, which order under "
+            f"forms says of each list of a group"
+        )
