@@ -314,6 +314,16 @@ class DatasetMetadata(ABC):
             buckets: User buckets; none given stand for all.
         """
 
+    @abstractmethod
+    def may_hold(self, table: str, snapshot_id: int, first: date, last: date) -> bool:
+        """Whether a snapshot has a file that may hold rows of some event dates, from metadata alone.
+
+        Args:
+            table: The table, which has event dates.
+            snapshot_id: The snapshot.
+            first, last: The event dates from the first to the last of them.
+        """
+
     @property
     def current(self) -> int:
         """The newest published version; 0 when nothing was published yet."""
