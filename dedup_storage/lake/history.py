@@ -316,13 +316,8 @@ class DatasetMetadata(ABC):
 
     @abstractmethod
     def may_hold(self, table: str, snapshot_id: int, first: date, last: date) -> bool:
-        """Whether a snapshot has a file that may hold rows of some event dates, from metadata alone.
-
-        Args:
-            table: The table, which has event dates.
-            snapshot_id: The snapshot.
-            first, last: The event dates from the first to the last of them.
-        """
+        """Whether a snapshot has a file that may hold rows of the event dates from the first to the last, from metadata
+        alone."""
 
     @property
     def current(self) -> int:
