@@ -30,6 +30,7 @@ from dedup_storage.cli import (
     versions,
     write,
 )
+from dedup_storage.cli.arrow_alone import own_process
 from dedup_storage.cli.commands import Commands
 from dedup_storage.cli.runtime import former
 
@@ -99,9 +100,11 @@ for _old, _new, _command in (
 
 def main() -> None:
     """Run the job named by the command line and exit with its status."""
+    own_process()
     app()
 
 
 def run_job(*names: str) -> None:
     """Run one job, ``GROUP NAME`` or ``NAME``, with the process's arguments: what a script of ``jobs/`` does."""
+    own_process()
     app(args=[*names, *sys.argv[1:]], prog_name="dedup-storage")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dedup_storage.cli.arrow_alone import arrow_alone
 from dedup_storage.cli.drawing import (
     SAMPLE_MIB,
     SampleOption,
@@ -58,6 +59,8 @@ def estimate(
     kind = format.value if format else None
     if spark:
         job.require(source)
+    else:
+        arrow_alone()
     place = scratch_folder(job, spark, scratch)
     log = open_source(source, format=kind, wanted=wanted_columns(described), settings=job.settings, scratch=place)
     log, described = flat_source(log, described, place)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dedup_storage.cli.arrow_alone import arrow_alone
 from dedup_storage.cli.drawing import (
     SAMPLE_MIB,
     SampleOption,
@@ -98,6 +99,8 @@ def report(
         refuse_idle({"--version": version is not None}, "beside --input, which has no versions")
     if spark:
         job.require(input)
+    else:
+        arrow_alone()
     # A file that cannot be read ends the job before anything is measured.
     before = _loaded(dataset, against) if against is not None else None
     with drawing(job, spark, scratch) as draw, file_progress() as progress:

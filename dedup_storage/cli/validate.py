@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dedup_storage.cli.arrow_alone import arrow_alone
 from dedup_storage.cli.options import LogFormat
 from dedup_storage.cli.output import show_table, stdout
 from dedup_storage.cli.runtime import Job, job
@@ -35,6 +36,7 @@ def validate(
     from dedup_storage.sources.source import open_source
     from dedup_storage.sources.wanted import wanted_columns
 
+    arrow_alone()
     described = LogSchema.from_yaml(schema)
     kind, wanted = format.value if format else None, wanted_columns(described)
     needed = wanted.needed if impressions is None else described.request_key

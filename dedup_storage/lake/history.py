@@ -314,6 +314,11 @@ class DatasetMetadata(ABC):
             buckets: User buckets; none given stand for all.
         """
 
+    @abstractmethod
+    def may_hold(self, table: str, snapshot_id: int, first: date, last: date) -> bool:
+        """Whether a snapshot has a file that may hold rows of the event dates from the first to the last, from metadata
+        alone."""
+
     @property
     def current(self) -> int:
         """The newest published version; 0 when nothing was published yet."""

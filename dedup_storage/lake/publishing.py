@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NoReturn, TypeVar
-
-from tenacity import RetryCallState, Retrying
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import (
@@ -24,6 +22,9 @@ from dedup_storage.lake.retries import whole_publications
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.segments import encode_segments
 from dedup_storage.layout import DatasetSpec
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState, Retrying
 
 __all__ = [
     "LostRaceError",

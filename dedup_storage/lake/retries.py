@@ -6,18 +6,14 @@ import logging
 import re
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
-
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from dedup_storage.errors import StorageError
 from dedup_storage.words import counted
+
+# Loaded where something is tried: where tornado is installed tenacity brings it along, which a look at files needs not.
+if TYPE_CHECKING:
+    from tenacity import RetryCallState, Retrying
 
 __all__ = [
     "READS",
@@ -40,11 +36,24 @@ _logger = logging.getLogger(__name__)
 
 # Attempts of a commit that changes little and is quickly made again.
 _MANY, _FEW = 30, 5
-# Seconds: writers that lost together wait for random times, twice as long each time.
-_WAIT = wait_random_exponential(multiplier=0.05, max=2)
-# Attempts of a read, and the seconds between them.
+
+
+def _twice_as_long(first: float, most: float) -> Callable[[RetryCallState], float]:
+    """Random waits, in seconds, up to a bound that doubles with each attempt."""
+
+    def wait(state: RetryCallState) -> float:
+        from tenacity import wait_random_exponential
+
+        return wait_random_exponential(multiplier=first, max=most)(state)
+
+    return wait
+
+
+# Writers that lost together do not come back together.
+_WAIT = _twice_as_long(0.05, 2)
+# Attempts of a read, and the waits between them.
 READS = 5
-_READ_WAIT = wait_random_exponential(multiplier=0.1, max=5)
+_READ_WAIT = _twice_as_long(0.1, 5)
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, StorageError)
 # Arrow reports damaged pages as OSError too; those have no errno, and name the format outside of any file's name.
 _NAMES = re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\S+\.parquet\S*")
@@ -65,7 +74,7 @@ def small_commits(lost: Callable[[BaseException], bool], attempts: int = _MANY) 
         lost: Whether an error says that another commit came first.
         attempts: How often it is made at most.
     """
-    return Retrying(retry=retry_if_exception(lost), stop=stop_after_attempt(attempts), wait=_WAIT, reraise=True)
+    return _trying(lost, attempts, _WAIT, reraise=True)
 
 
 def whole_publications(
@@ -78,9 +87,7 @@ def whole_publications(
         attempts: ``write.conflict_retries`` and one.
         give_up: Called after the last; raises.
     """
-    return Retrying(
-        retry=retry_if_exception(lost), stop=stop_after_attempt(attempts), wait=_WAIT, retry_error_callback=give_up
-    )
+    return _trying(lost, attempts, _WAIT, retry_error_callback=give_up)
 
 
 def passing_failures(passing: Callable[[BaseException], bool]) -> Retrying:
@@ -89,7 +96,7 @@ def passing_failures(passing: Callable[[BaseException], bool]) -> Retrying:
     Args:
         passing: Whether an error says so.
     """
-    return Retrying(retry=retry_if_exception(passing), stop=stop_after_attempt(_FEW), reraise=True)
+    return _trying(passing, _FEW, lambda state: 0.0, reraise=True)
 
 
 def unanswered_commits(unseen: Callable[[BaseException], bool]) -> Retrying:
@@ -98,7 +105,15 @@ def unanswered_commits(unseen: Callable[[BaseException], bool]) -> Retrying:
     Args:
         unseen: Whether an error says that the commit was not seen, or that the look failed too.
     """
-    return Retrying(retry=retry_if_exception(unseen), stop=stop_after_attempt(_FEW), wait=_WAIT, reraise=True)
+    return _trying(unseen, _FEW, _WAIT, reraise=True)
+
+
+def _trying(
+    again: Callable[[BaseException], bool], attempts: int, wait: Callable[[RetryCallState], float], **otherwise: Any
+) -> Retrying:
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt
+
+    return Retrying(retry=retry_if_exception(again), stop=stop_after_attempt(attempts), wait=wait, **otherwise)
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -123,13 +138,7 @@ def storage_reads(attempts: int = READS, again: Callable[[BaseException], bool] 
         attempts: How often it is made at most.
         again: Whether an error is.
     """
-    return Retrying(
-        retry=retry_if_exception(again),
-        stop=stop_after_attempt(attempts),
-        wait=_READ_WAIT,
-        before_sleep=_log_retry,
-        reraise=True,
-    )
+    return _trying(again, attempts, _READ_WAIT, before_sleep=_log_retry, reraise=True)
 
 
 def _log_retry(state: RetryCallState) -> None:

@@ -85,24 +85,30 @@ def feature_facts(group: FeatureGroup, staged: DataFrame, keys: DataFrame) -> di
     """Counts over staged rows: rows, keys of the log, duplicate, surplus and missing keys, nulls by column."""
     key = keys.columns
     checked = [c.name for c in group.columns if c.not_null]
-    nulls = [F.count_if(F.col(c).isNull()).alias(f"_n{i}") for i, c in enumerate(checked)]
-    have = only_row(staged.agg(*_sums(key), *nulls))
-    want = only_row(keys.agg(*_sums(key)))
+    # Both sides in one query.
+    sides = staged.select(*key, *checked, F.lit(True).alias("_gate_staged")).unionByName(
+        keys.select(*key, F.lit(False).alias("_gate_staged")), allowMissingColumns=True
+    )
+    ours = F.col("_gate_staged")
+    nulls = [F.count_if(ours & F.col(c).isNull()).alias(f"n{i}") for i, c in enumerate(checked)]
+    row = only_row(sides.agg(*_sums(key, "have", ours), *_sums(key, "want", ~ours), *nulls))
+    have, want = ({s: row[f"{side}_{s}"] for s in ("rows", "low", "high")} for side in ("have", "want"))
     facts = {"feature_rows": int(have["rows"]), "log_keys": int(want["rows"])}
-    if all(have[s] == want[s] for s in ("rows", "low", "high")):
+    if have == want:
         facts |= {"duplicate_keys": 0, "surplus_keys": 0, "missing_keys": 0}
     else:
         facts |= _compared(key, staged, keys)
-    return facts | {f"nulls_{c}": int(have[f"_n{i}"] or 0) for i, c in enumerate(checked)}
+    return facts | {f"nulls_{c}": int(row[f"n{i}"]) for i, c in enumerate(checked)}
 
 
-def _sums(key: Sequence[str]) -> tuple[Column, ...]:
+def _sums(key: Sequence[str], side: str, ours: Column) -> tuple[Column, ...]:
+    """Rows of one side, and sums of the hashes of their keys."""
     # Two sums of 32 bits each: one of 64 bits would overflow.
-    digest = F.xxhash64(*key)
+    digest = F.when(ours, F.xxhash64(*key))
     return (
-        F.count(F.lit(1)).alias("rows"),
-        F.sum(digest.bitwiseAND(F.lit(_LOW_BITS))).alias("low"),
-        F.sum(F.shiftrightunsigned(digest, 32)).alias("high"),
+        F.count_if(ours).alias(f"{side}_rows"),
+        F.sum(digest.bitwiseAND(F.lit(_LOW_BITS))).alias(f"{side}_low"),
+        F.sum(F.shiftrightunsigned(digest, 32)).alias(f"{side}_high"),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from pyspark.sql import SparkSession
 
@@ -75,6 +77,12 @@ def test_segments_are_partitions_and_their_files_are_sorted(ds: Dataset, lake: S
             assert keys == sorted(keys)
         assert len(seen) == len(set(seen)) > 2
         assert {d for d, _ in seen} == {"2024-01-01", "2024-01-02"}
+    # By which the second day needed no look for its requests among those of the first.
+    meta = ds.metadata()
+    first = meta.snapshots(1)["requests"]
+    days = [dt.date(2023, 12, 31), dt.date(2024, 1, 1), dt.date(2024, 1, 2)]
+    assert [meta.may_hold("requests", first, day, day) for day in days] == [False, True, False]
+    assert meta.may_hold("requests", first, days[0], days[2])
 
 
 @pytest.mark.long

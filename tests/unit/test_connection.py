@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +25,7 @@ from dedup_storage.lake.iceberg.commit import TableChange, change_table
 from dedup_storage.lake.iceberg.metadata import Lake as IcebergLake
 from dedup_storage.lake.iceberg.snapshots import tags
 from dedup_storage.layout import ROLE_PROPERTY, SPEC_PROPERTY, Layout
+from dedup_storage.schema import DateGrain
 from tests.reader.lake import Lake, Log, make_log
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -460,3 +462,17 @@ def test_renaming_on_an_object_store_is_refused(lake: Lake, tmp_path: Path, monk
     monkeypatch.setattr(Settings, "local_warehouse", None)
     with pytest.raises(UsageError, match="cannot be renamed on an object store"):
         connect(settings).rename("clicks", "views")
+
+
+@pytest.mark.parametrize("grain", [DateGrain.DAY, DateGrain.MONTH])
+def test_a_version_tells_which_dates_it_may_hold(tmp_path: Path, grain: DateGrain) -> None:
+    made = Lake(Settings(warehouse=str(tmp_path / "warehouse")))
+    made.write("clicks", LOG, date_grain=grain)
+    meta = IcebergLake(made.settings).load("clicks")
+    snapshot = meta.snapshots(1)["requests"]
+    days = sorted({day.as_py() for day in LOG.requests["event_date"]})
+    day = timedelta(days=1)
+    assert meta.may_hold("requests", snapshot, days[0], days[0])
+    assert meta.may_hold("requests", snapshot, days[0] - 9 * day, days[-1] + 9 * day)
+    assert not meta.may_hold("requests", snapshot, days[0] - 2 * day, days[0] - day)
+    assert not meta.may_hold("requests", snapshot, days[-1] + day, days[-1] + 400 * day)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import os
 import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import dedup_storage
-from dedup_storage.config import FORMATS
+from dedup_storage.config import FORMATS, Settings
 from dedup_storage.lake.rooms import room_part
+from tests.reader.lake import Lake, make_log
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("pyspark", "torch", "pyarrow", "pandas", "great_expectations", "matplotlib", "pyiceberg")
@@ -83,6 +87,56 @@ def test_a_log_of_files_is_opened_and_estimated_without_catalogs() -> None:
     """They cost more to load than a small log to read."""
     names = ["sources.forms.flat", "sources.recognise.head", "report.estimate.savings"]
     assert not {"pyiceberg", "deltalake", "pyspark"} & _import([f"dedup_storage.{name}" for name in names])
+
+
+_COMMANDS = """
+import sys
+from dedup_storage.cli.app import main
+
+for line in {lines!r}:
+    sys.argv = ["dedup-storage", *line.split()]
+    status = None
+    try:
+        main()
+    except SystemExit as ended:
+        status = ended.code or 0
+    heavy = sorted({heavy!r} & set(sys.modules))
+    print(line.split()[0], status, *heavy, sep=",", file=sys.stderr)
+"""
+
+
+def test_commands_that_need_no_engine_load_none(tmp_path: Path) -> None:
+    """One after the other in one process, the lightest first: what one loads, the next ones have too."""
+    Lake(Settings(warehouse=str(tmp_path / "warehouse"))).write("clicks", make_log(users=2))
+    log = pa.table({"user_id": [1, 1, 2], "request_id": [5, 5, 6], "item_id": [7, 8, 7], "hist": [[3, 4], [3, 4], []]})
+    pq.write_table(log, tmp_path / "log.parquet")
+    pq.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "unknown.parquet")
+    schema = "user: user_id\nrequest: [request_id]\nitem: item_id\nsequences: [{column: hist}]\n"
+    (tmp_path / "schema.yaml").write_text(schema)
+    lines = [
+        "--help",
+        "estimate --help",
+        "validate log.parquet --schema schema.yaml",
+        "estimate log.parquet --schema schema.yaml",
+        "datasets list",
+        "datasets describe clicks",
+        "versions list --dataset clicks",
+        "versions status --dataset clicks",
+        "infer-schema unknown.parquet",
+    ]
+    heavy = {"torch", "pyspark", "pandas", "matplotlib", "great_expectations"}
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMANDS.format(lines=lines, heavy=heavy)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "DEDUP_STORAGE_WAREHOUSE": "warehouse", "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if line.split(",")[0] in {line.split()[0] for line in lines}]
+    expected = [f"{line.split()[0]},{2 if 'unknown' in line else 0}" for line in lines]
+    assert told == expected, done.stderr
 
 
 @pytest.mark.parametrize("package", ["reader", "dedup", "sampling", "training"])

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType
 
 from dedup_storage.dataset.backfill.request import Affected, Change
-from dedup_storage.dataset.backfill.target import Target, table_of
+from dedup_storage.dataset.backfill.target import Target, date_column, table_of
 from dedup_storage.dataset.backfill.values import NewValues
 from dedup_storage.dataset.handle import Cut
 from dedup_storage.dataset.lists import with_lists
@@ -107,6 +107,21 @@ class AffectedRows:
             frame = self._logged(frame)
             frame = (frame.filter(F.expr(where)) if where else frame).select(*wanted, FILE)
         return frame
+
+    @cached_property
+    def touched(self) -> DataFrame:
+        """Files with affected rows: ``date`` and ``bucket`` of the segment, ``_file``, and the rows, ``n``.
+
+        The plan and the parts ask for them; they are looked for once, and kept until ``release``.
+        """
+        place = (date_column(self.spec).alias("date"), self.handle.bucket.alias("bucket"), FILE)
+        found = self.rows(()).select(*place).groupBy("date", "bucket", FILE).agg(F.count(F.lit(1)).alias("n"))
+        return found.persist()
+
+    def release(self) -> None:
+        """Free what is kept."""
+        if "touched" in vars(self):
+            self.touched.unpersist()
 
     @cached_property
     def _buckets(self) -> list[int]:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.dataset.backfill.affected import FILE, HIT, NEW, AffectedRows
@@ -198,18 +198,22 @@ def _files_of(files: DataFrame, segments: Iterable[Segment]) -> DataFrame:
         files: Of ``TableFormat.files``.
         segments: Which.
     """
+    return files.filter((F.col("content") == 0) & _inside(segments)).select("date", "bucket", "file_path")
+
+
+def _inside(segments: Iterable[Segment]) -> Column:
+    """Whether ``date`` and ``bucket`` are those of one of the segments."""
     buckets: dict[str, set[int]] = {}
     for segment in segments:
         buckets.setdefault(segment.date, set()).add(segment.bucket)
     inside = F.lit(False)
     for date, numbers in buckets.items():
         inside = inside | ((F.col("date") == date) & F.col("bucket").isin(numbers))
-    return files.filter((F.col("content") == 0) & inside).select("date", "bucket", "file_path")
+    return inside
 
 
 def _touched_files(rows: AffectedRows, part: Part) -> list[str]:
     """Places of the data files that hold affected rows of a part."""
-    inside = F.expr(rows.tables.inside(rows.spec, part.names))
-    found = rows.rows(()).filter(inside).select(F.col(FILE).alias("file_path")).distinct().toArrow()
+    found = rows.touched.filter(_inside(part.names)).select(F.col(FILE).alias("file_path")).toArrow()
     paths: list[str] = found["file_path"].to_pylist()
     return paths

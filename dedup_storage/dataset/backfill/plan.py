@@ -15,7 +15,6 @@ from pyspark.sql import functions as F
 from dedup_storage.dataset.backfill.affected import FILE, AffectedRows
 from dedup_storage.dataset.backfill.request import Strategy
 from dedup_storage.dataset.backfill.summary import Asked
-from dedup_storage.dataset.backfill.target import date_column
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.segments import Segment
@@ -138,15 +137,9 @@ def make_plan(rows: AffectedRows, strategy: Strategy | None = None, *, asked: bo
         F.coalesce(F.sum(F.when(~data, F.col("rows"))), F.lit(0)).alias("hidden"),
         F.sum(F.when(data, F.col("bytes"))).alias("bytes"),
     )
-    touched = (
-        rows.rows(())
-        .select(date_column(spec).alias("date"), rows.handle.bucket.alias("bucket"), FILE)
-        .groupBy("date", "bucket", FILE)
-        .agg(F.count(F.lit(1)).alias("n"))
-    )
     sizes = files.filter(data).select(F.col("file_path").alias(FILE), F.col("bytes").alias("file_bytes"))
     affected = (
-        touched.join(F.broadcast(sizes), FILE, "left")
+        rows.touched.join(F.broadcast(sizes), FILE, "left")
         .groupBy("date", "bucket")
         .agg(
             F.count(F.lit(1)).alias("affected_files"),

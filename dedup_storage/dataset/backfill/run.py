@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 
 from pyspark.sql import functions as F
@@ -92,6 +93,7 @@ class Backfill(TimedSteps):
         self.part_segments, self.progress, self.beside = part_segments, progress, beside
         self.seconds: dict[str, float] = {}
         self._read_bytes = 0
+        self._looks = ExitStack()
         self._request, self.against = request, against
 
     def _asked(self, meta: DatasetMetadata) -> Request:
@@ -107,13 +109,14 @@ class Backfill(TimedSteps):
         Raises:
             UsageError: what to do is not clear, or cannot be done.
         """
-        with translated():
+        with translated(), ExitStack() as self._looks:
             return make_plan(self._rows(self.handle.cut()), self.strategy)
 
     def _rows(self, cut: Cut) -> AffectedRows:
         target = find_target(cut.meta, cut.version, self.change.names)
         change = self.change if self.against is None else self.against(cut)
         rows = AffectedRows(cut, target, change, self.affected)
+        self._looks.callback(rows.release)
         # Analyses every expression, so that what cannot be computed is refused before anything is written.
         _ = rows.values().schema
         _ = rows.rows(()).schema
@@ -144,7 +147,7 @@ class Backfill(TimedSteps):
             QualityGateError: the gate refused the rewritten segments.
             ConflictError: another run changed the same segments first.
         """
-        with translated():
+        with translated(), ExitStack() as self._looks:
             for _ in range(_RETRIES):
                 base = self.handle.metadata().current
                 try:

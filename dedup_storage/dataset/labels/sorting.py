@@ -198,18 +198,27 @@ def sort_out(cut: Cut, late: LateLabels) -> LabelMerge:
     fresh = F.col("merged_time").isNull() | newer
     known = known.withColumn("fresh", fresh).persist()
     unknown = newest.join(stored.select(*key), key, "left_anti").persist()
-    unknown_count = unknown.count()
-    row = only_row(known.agg(F.count_if(F.col("fresh")).alias("m"), F.count_if(~F.col("fresh")).alias("s")))
+    kept = _counted(newest, unknown, known)
     merged = {
         "input_rows": counts["all"],
         "nan_rows": counts["nan"],
-        "superseded_rows": counts["all"] - counts["nan"] - newest.count(),
-        "stale_rows": int(row["s"]),
-        "unknown_rows": unknown_count,
-        "merged_rows": int(row["m"]),
+        "superseded_rows": counts["all"] - counts["nan"] - kept["newest"],
+        "stale_rows": kept["stale"],
+        "unknown_rows": kept["unknown"],
+        "merged_rows": kept["merged"],
     }
     newest.unpersist()
     return LabelMerge(LateLabels(late.rows, late.label, "label_time"), known, unknown, merged)
+
+
+def _counted(newest: DataFrame, unknown: DataFrame, known: DataFrame) -> dict[str, int]:
+    """Rows of each kind, in one query."""
+    fresh = F.col("fresh")
+    kinds = newest.select(F.lit("newest").alias("kind")).union(unknown.select(F.lit("unknown")))
+    kinds = kinds.union(known.select(F.when(fresh, "merged").when(~fresh, "stale")))
+    names = ("newest", "unknown", "merged", "stale")
+    row = only_row(kinds.agg(*(F.count_if(F.col("kind") == name).alias(name) for name in names)))
+    return {name: int(row[name]) for name in names}
 
 
 def require_label(spec: DatasetSpec, label: str) -> None:

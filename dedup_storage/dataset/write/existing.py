@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Sequence
+from datetime import date
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -18,7 +20,31 @@ from dedup_storage.schema import DateGrain
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.words import counted
 
-__all__ = ["carried_rows", "orphaned", "refuse_carried", "refuse_orphans", "refuse_repeated", "stored_requests"]
+__all__ = [
+    "carried_rows",
+    "has_segments",
+    "orphaned",
+    "refuse_carried",
+    "refuse_orphans",
+    "refuse_repeated",
+    "stored_requests",
+]
+
+
+def has_segments(cut: Cut, keys: RequestKeys) -> bool:
+    """Whether a version may have rows in the segments that a log's dates lie in, from metadata alone."""
+    grain, dates = cut.spec.date_grain, keys.stats.dates
+    if not dates or grain is DateGrain.NONE:
+        return True
+    try:
+        first, last = date.fromisoformat(dates[0]), date.fromisoformat(dates[-1])
+    except ValueError:
+        # Years that only Spark has.
+        return True
+    if grain is DateGrain.MONTH:
+        first, last = first.replace(day=1), last.replace(day=monthrange(last.year, last.month)[1])
+    table = cut.spec.anchor.name
+    return cut.meta.may_hold(table, cut.snapshots[table], first, last)
 
 
 def stored_requests(cut: Cut, keys: RequestKeys) -> DataFrame:

@@ -17,6 +17,7 @@ from dedup_storage.dataset.write.collapse import COUNT, Collapse, InputStats, Re
 from dedup_storage.dataset.write.columns import Fitted, extend_tables, refuse_taken
 from dedup_storage.dataset.write.existing import (
     carried_rows,
+    has_segments,
     orphaned,
     refuse_carried,
     refuse_orphans,
@@ -235,6 +236,8 @@ class Writer(TimedSteps):
 
     def _refuse_existing(self, base: Cut, keys: RequestKeys) -> RequestKeys:
         with self.timed("existing keys"):
+            if not has_segments(base, keys):
+                return keys
             existing = stored_requests(base, keys)
             row = only_row(existing.agg(F.count(F.lit(1)).alias("n"), F.sum(COUNT).alias("rows")))
             if not row["n"]:

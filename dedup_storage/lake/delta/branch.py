@@ -21,7 +21,6 @@ from dedup_storage.errors import ConflictError, StorageError, UsageError
 from dedup_storage.lake.branch import RUN_ID, BranchPart, branch_gone
 from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.metadata import DeltaLake
-from dedup_storage.lake.delta.open import load_delta
 from dedup_storage.lake.delta.segments import file_of_row
 from dedup_storage.lake.delta.stage import RUNS_FOLDER, StagedFiles, StagedStore
 from dedup_storage.lake.folders import child_folders, delete_files, delete_folder, is_delta_table, list_files
@@ -80,7 +79,7 @@ class DeltaBranch:
         if not self._is_there():
             return []
         try:
-            table = load_delta(self._uri, self.lake.options).to_pyarrow_table()
+            table = self.lake.opened.rows(self._uri)
         except (StorageError, OSError):
             if self._is_there():
                 raise
@@ -102,7 +101,7 @@ class DeltaBranch:
         from deltalake.exceptions import CommitFailedError, DeltaError
 
         try:
-            table = load_delta(self._uri, self.lake.options)
+            table = self.lake.opened.take(self._uri)
             if (table.transaction_version(_TRANSACTION) or 0) != number - 1:
                 return False
             properties = CommitProperties(

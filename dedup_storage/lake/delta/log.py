@@ -50,14 +50,14 @@ class TableLog(DeltaLog):
             return exchanged_actions(target, self.files_at(int(ref.load().version())))
         return restored_actions(ref, target)
 
-    def commit(self, actions: Sequence[str], app: str, number: int) -> None:
-        """Commit actions once: a log that has the application's transaction already stays as it is.
+    def commit(self, actions: Sequence[str], app: str, number: int, *, written: bool = False) -> None:
+        """See ``DeltaLog``.
 
         Raises:
             LostRaceError: another commit came between.
         """
         try:
-            super().commit(actions, app, number)
+            super().commit(actions, app, number, written=written)
         except JAVA_ERRORS as error:
             if _RACES & java_class(error):
                 raise LostRaceError(root_message(error)) from error

@@ -18,7 +18,7 @@ from dedup_storage.lake.delta.changes import delta_changed_cells, delta_stored_c
 from dedup_storage.lake.delta.events import Versions
 from dedup_storage.lake.delta.files import live_files, touched_files
 from dedup_storage.lake.delta.layout import generated_columns
-from dedup_storage.lake.delta.open import load_delta
+from dedup_storage.lake.delta.opened import opened_tables
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.versions import VERSIONS_TABLE, VersionLog
 from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
@@ -230,6 +230,11 @@ class DeltaMetadata(DatasetMetadata):
         kept = every.where(touched_files(self.spec, every.table, *dates, buckets or None)) if every.paths else every
         return FileShare(len(kept.paths), len(every.paths), kept.size_bytes, every.size_bytes)
 
+    def may_hold(self, table: str, snapshot_id: int, first: date, last: date) -> bool:
+        """See ``DatasetMetadata``."""
+        every = live_files(self.tables[table], snapshot_id)
+        return bool(every.paths and every.where(touched_files(self.spec, every.table, first, last, None)).paths)
+
     def kept(self, table: str, without: Collection[int] = ()) -> set[int]:
         """Delta versions of a table that a version, unless it is among those left out, or a tag names."""
         named = {
@@ -239,12 +244,19 @@ class DeltaMetadata(DatasetMetadata):
 
 
 class DeltaLake:
-    """The warehouse of one configuration, seen through ``deltalake``."""
+    """The warehouse of one configuration, seen through ``deltalake``.
+
+    Attributes:
+        settings: The configuration.
+        options: Of ``deltalake``.
+        opened: What opens the warehouse's tables, each version once.
+    """
 
     def __init__(self, settings: Settings) -> None:
         check_store(settings)
         self.settings = settings
         self.options = delta_options(settings.catalog.properties)
+        self.opened = opened_tables(self.options, settings.catalog.properties)
 
     def uri(self, dataset: str, table: str | None = None) -> str:
         """Folder of a dataset, or of one of its tables."""
@@ -253,7 +265,7 @@ class DeltaLake:
 
     def log(self, dataset: str) -> VersionLog:
         """The dataset's table of events."""
-        return VersionLog(self.uri(dataset), self.options)
+        return VersionLog(self.uri(dataset), self.options, self.opened)
 
     def _folders(self, uri: str) -> list[str]:
         return child_folders(uri, self.settings.catalog.properties)
@@ -265,8 +277,8 @@ class DeltaLake:
     def ref(self, dataset: str, table: str) -> DeltaRef:
         """One table."""
         uri = self.uri(dataset, table)
-        properties = load_delta(uri, self.options).metadata().configuration
-        return DeltaRef(table, uri, properties, self.options, self.settings.catalog.properties)
+        properties = self.opened.load(uri).metadata().configuration
+        return DeltaRef(table, uri, properties, self.options, self.settings.catalog.properties, self.opened)
 
     def state(self, table: str) -> int | None:
         """The newest version of any Delta table of the warehouse that changed its rows, ``namespace.table``."""
@@ -274,7 +286,7 @@ class DeltaLake:
         uri = self.uri(check_name(namespace, "namespace"), check_name(name, "table name"))
         if not self.is_table(uri):
             return None
-        history = load_delta(uri, self.options).history()
+        history = self.opened.load(uri).history()
         changed = [int(e["version"]) for e in history if not str(e.get("operation", "")).startswith(HARMLESS)]
         return max(changed, default=None)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from dedup_storage.lake.delta.open import load_delta
+from dedup_storage.lake.delta.opened import OpenedTables
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -28,6 +29,7 @@ class DeltaRef:
         properties: Its table properties.
         options: Of ``deltalake``.
         store: Catalog properties, by which everything else opens the table's files.
+        opened: What opens its lake's tables, each version once; ``None`` opens it anew every time.
     """
 
     name: str
@@ -35,6 +37,7 @@ class DeltaRef:
     properties: Mapping[str, str]
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
     store: Mapping[str, str] = field(default_factory=dict, repr=False)
+    opened: OpenedTables | None = field(default=None, repr=False, compare=False)
 
     def place(self, path: str) -> str:
         """Where a file of the table lies; the log of a shallow clone names files of another table by their address."""
@@ -44,8 +47,10 @@ class DeltaRef:
         return path if "://" in path or path.startswith("/") else f"{self.uri}/{path}"
 
     def load(self, version: int | None = None) -> DeltaTable:
-        """The table at a Delta version; ``None`` takes the newest."""
-        return load_delta(self.uri, self.options, version)
+        """The table at a Delta version, not to be changed; ``None`` takes the newest."""
+        if self.opened is None:
+            return load_delta(self.uri, self.options, version)
+        return self.opened.load(self.uri, version)
 
     def flagged(self, snapshot_id: int, where: str, columns: Sequence[str]) -> pa.Table:
         """See ``FlaggedRows``."""

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.branch import RUN_ID
 from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
-from dedup_storage.lake.delta.open import load_delta
 from dedup_storage.lake.delta.stage import RUNS_FOLDER, StagedStore
 from dedup_storage.lake.folders import child_folders, list_files
 from dedup_storage.lake.status import GONE, HELD, PublicationStatus, RunAtWork, status_of
@@ -62,7 +61,7 @@ def _parts(lake: DeltaLake, meta: DeltaMetadata) -> Iterator[RunAtWork]:
 def _run_of(lake: DeltaLake, place: str) -> str | None:
     """The run that a branch's first part on a table names; ``None`` without a part."""
     try:
-        table = load_delta(place, lake.options).to_pyarrow_table(columns=["body"], filters=[("number", "=", _FIRST)])
+        table = lake.opened.load(place).to_pyarrow_table(columns=["body"], filters=[("number", "=", _FIRST)])
     except (StorageError, OSError):
         if lake.is_table(place):
             raise

@@ -42,7 +42,7 @@ import pyarrow as pa
 from dedup_storage.errors import StorageError, UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.delta.events import Versions, fold
-from dedup_storage.lake.delta.open import load_delta
+from dedup_storage.lake.delta.opened import OpenedTables
 from dedup_storage.lake.history import version_expired
 from dedup_storage.lake.retries import small_commits
 from dedup_storage.schema import check_name
@@ -75,10 +75,12 @@ class VersionLog:
     Args:
         uri: The dataset's folder.
         options: Of ``deltalake``.
+        opened: What opens the tables of its lake.
     """
 
-    def __init__(self, uri: str, options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, uri: str, options: Mapping[str, str] | None = None, opened: OpenedTables | None = None) -> None:
         self.uri, self._options = f"{uri}/{VERSIONS_TABLE}", dict(options or {})
+        self._opened = OpenedTables(self._options) if opened is None else opened
 
     def create(self) -> None:
         """Create it, if it is not there."""
@@ -94,7 +96,7 @@ class VersionLog:
 
     def load(self) -> Versions:
         """Fold the events."""
-        return self._fold(load_delta(self.uri, self._options))
+        return fold(self._opened.rows(self.uri).to_pylist())
 
     def _fold(self, table: DeltaTable) -> Versions:
         return fold(table.to_pyarrow_table().to_pylist())
@@ -139,7 +141,7 @@ class VersionLog:
         from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError, DeltaError
 
-        table, once = load_delta(self.uri, self._options), once or event
+        table, once = self._opened.take(self.uri), once or event
         last = table.transaction_version(once) or 0
         if last >= version if once.startswith("undone") else last != version - 1:
             return False
@@ -170,7 +172,7 @@ class VersionLog:
         """
         for attempt in small_commits(_lost):
             with attempt:
-                table = load_delta(self.uri, self._options)
+                table = self._opened.take(self.uri)
                 found = self._fold(table)
                 if version not in found.published:
                     raise version_expired(self.uri.rsplit("/", 2)[-2], version)
@@ -205,7 +207,7 @@ class VersionLog:
         """
         for attempt in small_commits(_lost):
             with attempt:
-                table = load_delta(self.uri, self._options)
+                table = self._opened.take(self.uri)
                 found = self._fold(table)
                 reached("maintain:remembered")
                 needed = found.pins.keys() | found.restored
@@ -223,7 +225,7 @@ class VersionLog:
 
     def tag(self, table: str, name: str, snapshot_id: int) -> None:
         """Name a Delta version of a table; twice is once."""
-        events = load_delta(self.uri, self._options)
+        events = self._opened.take(self.uri)
         if self._fold(events).tags.get((table, name), -1) < snapshot_id:
             self._write(events, "tag", snapshot_id, f"{table}/{name}", {}, None)
 
@@ -234,7 +236,7 @@ class VersionLog:
 
     def record_sample(self, name: str, text: str) -> None:
         """Set a sample's record."""
-        events = load_delta(self.uri, self._options)
+        events = self._opened.take(self.uri)
         number = self._fold(events).sample_numbers.get(check_name(name, "sample name"), 0) + 1
         self._write(events, "sample", number, name, {"record": text}, None)
 
@@ -244,25 +246,24 @@ class VersionLog:
 
     def record_erasure(self, run_id: str, text: str) -> None:
         """Keep what is known of an erasure, in place of what was."""
-        events = load_delta(self.uri, self._options)
+        events = self._opened.take(self.uri)
         number = self._fold(events).erasure_numbers.get(run_id, 0) + 1
         self._write(events, "erasure", number, run_id, {"record": text}, None)
 
     def drop(self, tables: Sequence[str]) -> None:
         """Take the whole dataset back; its tables are removed after that."""
-        self._write(load_delta(self.uri, self._options), "dropped", 0, None, {"tables": list(tables)}, None)
+        self._write(self._opened.take(self.uri), "dropped", 0, None, {"tables": list(tables)}, None)
 
     def _delete(self, where: str) -> None:
         """Take events back; appends in between are no reason to fail."""
         for attempt in small_commits(_lost):
             with attempt:
-                load_delta(self.uri, self._options).delete(where)
+                self._opened.take(self.uri).delete(where)
 
     def tidy(self) -> None:
         """Join the table's own small files when there are many."""
-        table = load_delta(self.uri, self._options)
-        if len(table.file_uris()) >= _MOST_FILES:
-            table.optimize.compact()
+        if len(self._opened.load(self.uri).file_uris()) >= _MOST_FILES:
+            self._opened.take(self.uri).optimize.compact()
 
     def _write(
         self,

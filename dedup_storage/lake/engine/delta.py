@@ -13,6 +13,8 @@ from dedup_storage.lake.engine.java import iterate
 
 __all__ = ["DeltaLog"]
 
+_WRITE = "org.apache.spark.sql.delta.DeltaOperations$Write"
+
 
 class DeltaLog:
     """One table's log.
@@ -55,18 +57,46 @@ class DeltaLog:
         log = self._log()
         log.checkpoint(log.getSnapshotAt(version, self._none(), self._none(), False), self._none())
 
-    def commit(self, actions: Sequence[str], app: str, number: int) -> None:
+    def commit(self, actions: Sequence[str], app: str, number: int, *, written: bool = False) -> None:
         """Commit actions once: a log that has the application's transaction already stays as it is.
+
+        Args:
+            actions: Delta's actions, as JSON.
+            app, number: The application and its transaction.
+            written: They add new files and take out such as the newest version has, with their sizes, and do nothing
+                else: Delta then reckons the version's counts from those of the version before. Of other actions it
+                believes nothing, and reads the log back by Spark.
 
         Raises:
             Py4JJavaError, PySparkException: among others where another commit came between.
         """
         transaction = self._log().startTransaction()
-        if transaction.txnVersion(app) >= number:
+        if self._last_number(transaction, app) >= number:
             return
         marker = {"txn": {"appId": app, "version": number, "lastUpdated": time.time_ns() // 1_000_000}}
         listed = self._jvm.java.util.ArrayList()
         for action in (*actions, json.dumps(marker)):
             listed.add(self._delta.actions.Action.fromJson(action))
         converted = self._jvm.scala.jdk.javaapi.CollectionConverters.asScala(listed).toSeq()
-        transaction.commit(converted, getattr(self._delta, "DeltaOperations$ManualUpdate$").__getattr__("MODULE$"))
+        manual = getattr(self._delta, "DeltaOperations$ManualUpdate$").__getattr__("MODULE$")
+        transaction.commit(converted, self._write(transaction) if written else manual)
+
+    def _last_number(self, transaction: Any, app: str) -> int:
+        """The application's newest transaction; another one of it that comes before the commit refuses the commit."""
+        known = transaction.snapshot().setTransactionsIfKnown()
+        if known.isEmpty():
+            return int(transaction.txnVersion(app))
+        # Beside the log Delta notes what applications committed: nobody has to read it back.
+        transaction.readTxn().addOne(app)
+        found = self._jvm.scala.jdk.javaapi.CollectionConverters.asJava(known.get())
+        return max((int(each.version()) for each in found if each.appId() == app), default=-1)
+
+    def _write(self, transaction: Any) -> Any:
+        """Delta's name for what a write does; releases differ in how many options it has."""
+        made = transaction.getClass().getClassLoader().loadClass(_WRITE).getConstructors()[0]
+        gateway: Any = self.spark.sparkContext._gateway
+        values = gateway.new_array(self._jvm.java.lang.Object, made.getParameterCount())
+        values[0] = self._jvm.org.apache.spark.sql.SaveMode.Append
+        for place in range(1, len(values)):
+            values[place] = self._none()
+        return made.newInstance(values)

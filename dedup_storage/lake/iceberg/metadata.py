@@ -230,12 +230,7 @@ class IcebergMetadata(DatasetMetadata):
         self, table: str, snapshot_id: int, dates: tuple[date | None, date | None], buckets: Collection[int]
     ) -> FileShare:
         """See ``DatasetMetadata``."""
-        loaded, column = self.tables[table], self.spec.event_date_column
-        where: BooleanExpression = AlwaysTrue()
-        if column is not None and dates[0] is not None:
-            where = And(where, GreaterThanOrEqual(term=column, value=dates[0].isoformat()))
-        if column is not None and dates[1] is not None:
-            where = And(where, LessThanOrEqual(term=column, value=dates[1].isoformat()))
+        loaded, where = self.tables[table], self._of_dates(*dates)
         every = [task.file for task in loaded.scan(snapshot_id=snapshot_id).plan_files()]
         dated = every
         if not isinstance(where, AlwaysTrue):
@@ -243,6 +238,21 @@ class IcebergMetadata(DatasetMetadata):
         kept = [file for file in dated if not buckets or _in_buckets(loaded, file, buckets)]
         sizes = [sum(file.file_size_in_bytes for file in files) for files in (kept, every)]
         return FileShare(len(kept), len(every), *sizes)
+
+    def may_hold(self, table: str, snapshot_id: int, first: date, last: date) -> bool:
+        """See ``DatasetMetadata``."""
+        found = self.tables[table].scan(self._of_dates(first, last), snapshot_id=snapshot_id).plan_files()
+        return next(iter(found), None) is not None
+
+    def _of_dates(self, first: date | None, last: date | None) -> BooleanExpression:
+        """The condition that event dates lie between two; ``None`` is no bound."""
+        column = self.spec.event_date_column
+        where: BooleanExpression = AlwaysTrue()
+        if column is not None and first is not None:
+            where = And(where, GreaterThanOrEqual(term=column, value=first.isoformat()))
+        if column is not None and last is not None:
+            where = And(where, LessThanOrEqual(term=column, value=last.isoformat()))
+        return where
 
 
 def _in_buckets(table: Table, file: DataFile, buckets: Collection[int]) -> bool:
