@@ -125,9 +125,11 @@ def rollback(
         would = f"Would roll {dataset} back to" if done is None else f"Rolled {dataset} back before, by this run, to"
         job.done(f"{would} version {version}", {**found, "rows": dict(restored.rows)})
         return
+    done = None if run_id is None else job.metadata(dataset).version_of_run(run_id)
     with job.dataset(dataset) as opened, job.step(f"Rolling {dataset} back", opened.spark):
         summary = opened.rollback(version, run_id=run_id)
-    job.done(f"Rolled {dataset} back to version {version}", summary)
+    title = f"Rolled {dataset} back to version {version}"
+    job.done(title if done is None else f"{title} before, as version {done}: nothing was done", summary)
 
 
 @app.command("status")

@@ -140,7 +140,11 @@ class IcebergErasure:
                 branch.open(current[name])
                 rewriters[name].write(current[name], touched[name])
                 reached("forget:written")
-                facts = {PART: encode_segments({name: segments[name]}), PROPERTY_PREFIX + "run-id": self.run_id}
+                facts = {
+                    PART: encode_segments({name: segments[name]}),
+                    PROPERTY_PREFIX + "run-id": self.run_id,
+                    **self.facts,
+                }
                 rewriters[name].swap(branch, touched[name], facts)
                 reached("forget:part")
             members = list(dict.fromkeys((*touched, self.spec.anchor.name)))
