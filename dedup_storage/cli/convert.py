@@ -69,4 +69,7 @@ def convert(
             job.note(f"not converted: {left}")
         with part_progress() as progress:
             summary = source.convert(target, progress=progress, **options)
-    job.shown(f"Converted {dataset} to {target}", summary.model_copy(update={"parts": ()}), summary)
+    title = f"Converted {dataset} to {target}"
+    if summary.parts and summary.already_done == len(summary.parts):
+        title += f" before, as version {summary.version}: every part was compared again"
+    job.shown(title, summary.model_copy(update={"parts": ()}), summary)

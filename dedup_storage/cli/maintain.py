@@ -64,4 +64,7 @@ def maintain(
                 bundle_from=bundle_from,
                 dry_run=dry_run,
             )
-    job.done(f"{'Would maintain' if dry_run else 'Maintained'} {dataset}", summary)
+    title = f"{'Would maintain' if dry_run else 'Maintained'} {dataset}"
+    if summary.already_published:
+        title += f": compacted already, as version {summary.compacted}, no more of that"
+    job.shown(title, summary, summary)

@@ -165,10 +165,11 @@ class Job:
         stderr.print(text, markup=False)
 
     def done(self, title: str, summary: Summary) -> None:
-        """Print a summary and write it to ``--json``."""
-        if str(self.json) != "-":
-            show_summary(title, summary)
-        self.write_json(summary)
+        """Print a summary and write it to ``--json``; where a version held the run already, the title says so."""
+        if getattr(summary, "already_published", False):
+            version = getattr(summary, "version", None)
+            title = f"Published already, as version {version}: nothing was done"
+        self.shown(title, summary, summary)
 
     def shown(self, title: str, shown: Summary, summary: Summary) -> None:
         """Print a shortened summary, and write the whole one to ``--json``."""

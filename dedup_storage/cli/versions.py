@@ -128,11 +128,13 @@ def rollback(
         would = f"Would roll {dataset} back to" if done is None else f"Rolled {dataset} back before, by this run, to"
         job.done(f"{would} version {version}", {**found, "rows": dict(restored.rows)})
         return
+    done = None if run_id is None else job.metadata(dataset).version_of_run(run_id)
     with job.dataset(dataset) as opened, job.step(f"Rolling {dataset} back", opened.spark):
         summary = opened.rollback(version, run_id=run_id)
     told = {"dataset": dataset, "version": summary.version, "restores": version, "run_id": summary.run_id}
     shown = {**told, "published (UTC)": _published(summary), "rows": dict(summary.rows)}
-    job.shown(f"Rolled {dataset} back to version {version}", shown, summary)
+    title = f"Rolled {dataset} back to version {version}"
+    job.shown(title if done is None else f"{title} before, as version {done}: nothing was done", shown, summary)
 
 
 @app.command("status")

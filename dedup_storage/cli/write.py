@@ -71,12 +71,12 @@ def write(
         )
     job.require(source, impressions, gate=gate)
     meta = _found(job, dataset, needed=described is None)
-    if meta is not None and run_id is not None:
+    if meta is not None and run_id is not None and _agrees(meta, described, layout, date_grain, buckets):
         options = (mode, on_inconstant, on_duplicates, add_columns, fill_columns)
         origins = {"log": source, **({} if impressions is None else {"impressions": impressions})}
         done = _published(job, meta, run_id, origins, format.value if format else None, options, dry_run=dry_run)
         if done is not None:
-            job.shown(f"{dataset} holds it already", done.shown(), done)
+            job.shown(_held(done), done.shown(), done)
             return
     if described is not None and impressions is None:
         _look(job, source, format.value if format else None, described, fill_columns, meta)
@@ -124,7 +124,26 @@ def write(
     if not (dry_run or summary.already_published):
         summary = summary.model_copy(update={"hints": (*summary.hints, *outdated_hint(job, dataset))})
     title = f"{'Would write' if dry_run else 'Wrote'} {dataset}"
-    job.shown(f"{dataset} holds it already" if summary.already_published else title, summary.shown(), summary)
+    job.shown(_held(summary) if summary.already_published else title, summary.shown(), summary)
+
+
+def _agrees(
+    meta: DatasetMetadata,
+    schema: LogSchema | None,
+    layout: Layout | None,
+    date_grain: DateGrain | None,
+    buckets: int | None,
+) -> bool:
+    """Whether the dataset is what is given for one; where it is not, or the log has to tell, it is judged later."""
+    from dedup_storage.dataset.write.agreement import fits, refuse_layout, with_units
+
+    if schema is not None:
+        refuse_layout(meta.spec, layout, date_grain or schema.date_grain, buckets or schema.buckets)
+    return schema is None or fits(meta.spec, with_units(schema, meta.spec.schema_))
+
+
+def _held(summary: WriteSummary) -> str:
+    return f"{summary.dataset} holds it already, as version {summary.version}: nothing was done"
 
 
 def _look(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from dedup_storage.config import Settings
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 Metadata = TypeVar("Metadata", bound=DatasetMetadata)
+_logger = logging.getLogger(__name__)
+# Parts of a conversion are published by writes.
+_PUBLISHED_BY = {"convert": ("convert", "write")}
 
 
 class LostRaceError(Exception):
@@ -305,14 +309,34 @@ def require_same(meta: DatasetMetadata, asked: str | None, run_id: str) -> int |
         asked: The text of a ``Request``; ``None`` where nobody wrote it down.
         run_id: The run.
 
+    Of a version that says nothing of its request the job alone is compared, and a warning says so.
+
     Raises:
         UsageError: it was asked something else; names the inputs that differ.
     """
     done = meta.version_of_run(run_id)
     request = Request.from_text(asked)
-    if done is not None and request is not None:
-        request.require_same(meta.claim(done).get(REQUEST), run_id, done)
+    if done is None or request is None:
+        return done
+    facts = meta.claim(done)
+    kept = facts.get(REQUEST)
+    known = Request.from_text(kept) is not None
+    request.require_same(kept if known else _job_alone(facts, request), run_id, done)
+    if not known:
+        _logger.warning(
+            "Version %s of %s does not say what the run %s was asked to do: what is asked now is taken for the same, "
+            "and nothing is done.",
+            done, meta.spec.name, run_id,
+        )  # fmt: skip
     return done
+
+
+def _job_alone(facts: Mapping[str, str], asked: Request) -> str | None:
+    """What a version tells of a request that nobody wrote down: whose job it was."""
+    published, now = facts.get("job"), asked.inputs.get("job", "")
+    if published is None or published in _PUBLISHED_BY.get(now, (now,)):
+        return None
+    return Request.of(published).text
 
 
 def version_facts(run: Run) -> dict[str, str]:

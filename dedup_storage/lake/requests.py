@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from dedup_storage.errors import UsageError
 
-__all__ = ["NOTHING", "REQUEST", "Request", "short_digest"]
+__all__ = ["NOTHING", "REQUEST", "Request", "begun_otherwise", "require_same_parts", "short_digest"]
 
 # The fact that keeps it.
 REQUEST = "request"
@@ -60,6 +60,10 @@ class Request:
         """The request with inputs whose texts are made already."""
         return Request({**self.inputs, **{name.replace("_", " "): text for name, text in inputs.items()}})
 
+    def only(self, names: Iterable[str]) -> Request:
+        """The request as far as it has inputs of these names."""
+        return Request({name: self.inputs[name] for name in names if name in self.inputs})
+
     @property
     def text(self) -> str:
         """As a fact."""
@@ -101,6 +105,31 @@ class Request:
             got=_values(names, self.inputs),
             fix=f"{fix}, or another run id.",
         )
+
+
+def require_same_parts(asked: Request, parts: Iterable[Mapping[str, str]], run_id: str) -> None:
+    """Refuse to go on with, or to take away, finished parts of another request under the same run id.
+
+    Args:
+        asked: What is asked now.
+        parts: Facts of the run's finished parts; those that say nothing of a request are taken for the same.
+        run_id: The run.
+
+    Raises:
+        UsageError: names the inputs that differ, or says that a part is of another request.
+    """
+    for kept in {text: None for facts in parts if (text := facts.get(REQUEST)) is not None}:
+        asked.require_same(kept, run_id)
+        if Request.from_text(kept) is None:
+            raise begun_otherwise(run_id)
+
+
+def begun_otherwise(run_id: str) -> UsageError:
+    """The error for a run whose parts an earlier release wrote for another request, as a digest alone."""
+    return UsageError(
+        f"the run {run_id} was begun with another request",
+        fix="Give what it was begun with to finish it, or another run id.",
+    )
 
 
 def _listed(names: list[str]) -> str:

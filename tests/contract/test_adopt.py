@@ -89,6 +89,10 @@ def test_an_adopted_log_is_read_written_to_and_converted(
     assert read(DedupDataset(name, lake)) == rows_of(ds)
     with pytest.raises(DatasetExistsError):
         adopt(spark, lake, name, schema(), source)
+    again = adopt(spark, lake, name, schema(), source, "take")
+    assert (again.already_published, again.version, again.kind) == (True, 1, summary.kind)
+    with pytest.raises(UsageError, match="the run take published version 1 with another request: the source differs"):
+        adopt(spark, lake, name, schema(), f"{source}_2", "take")
 
     more = numbered(spark, [3], 100)
     assert ds.write(more, run_id="more", gate=False).version == 2

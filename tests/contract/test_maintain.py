@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from dedup_storage import faults
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change
 from dedup_storage.dataset.facade import Dataset
@@ -93,6 +94,35 @@ def test_expiry_takes_versions_and_what_only_they_name(lake: Settings, ds: Datas
     # A run id stays spent, though its version is gone.
     assert ds.write(make_log([1]), run_id="day-1", gate=False).already_published
     assert ds.write(make_log([2], 300), gate=False).version == 4
+
+
+@pytest.mark.slow
+def test_an_expiry_that_was_killed_leaves_files_for_a_while_and_takes_no_row(
+    lake: Settings, ds: Dataset, make_log: MakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in (2, 3):
+        ds.write(make_log([1], 100 * day), mode="replace", gate=False)
+    ds.pin(2, "paper")
+    policy = Policy(keep_versions=1, keep_days=0)
+
+    def stop(point: str) -> None:
+        if point == "maintain:unnamed":
+            raise Stop
+
+    monkeypatch.setattr(faults, "watcher", stop)
+    with pytest.raises(Stop):
+        ds.maintain(policy=policy, compact=False)
+    monkeypatch.setattr(faults, "watcher", None)
+    assert ds.metadata().version_numbers == [2, 3]
+    stored = len(left_behind(ds))
+    ds.maintain(policy=policy, compact=False)
+    # On Delta nothing tells such files from those of a run that is about to name them: they go by their age.
+    assert len(left_behind(ds)) == (stored if lake.format == "delta" else 0)
+    grown_old(folder(lake, ds))
+    ds.maintain(policy=policy, compact=False)
+    assert left_behind(ds) == []
+    for version, first_request in ((2, 200), (3, 300)):
+        same_rows(ds.logs(version), make_log([1], first_request).frame)
 
 
 def decayed(spark: SparkSession, lake: Settings, name: str) -> tuple[Dataset, DataFrame]:

@@ -50,6 +50,36 @@ def test_an_erasure_refuses_a_column_that_was_renamed(ds: Dataset, make_log: Mak
     same_rows(ds.logs(), make_log([1]).frame.filter("user_id <> 1"))
 
 
+@ICEBERG
+@pytest.mark.parametrize("again", [False, True])
+def test_an_erasure_refuses_a_column_that_was_dropped(ds: Dataset, make_log: MakeLog, again: bool) -> None:
+    """Versions made anew have today's columns: all users' values would be gone. Added again, it is another column."""
+    other_tool(ds, "requests", "DROP COLUMN country")
+    if again:
+        other_tool(ds, "requests", "ADD COLUMN country string")
+    told = r"column country of .*requests was dropped by another tool, .*; got versions that would lose its .*: v1\."
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=told):
+            ds.forget_users([1], "gone", dry_run=dry_run)
+    same_rows(ds.logs(), make_log([1]).frame)
+    # The way out that it names.
+    assert ds.convert(f"{ds.name}_b").impressions == 15
+    other = Dataset.open(ds.spark, ds.settings, f"{ds.name}_b")
+    assert other.forget_users([1]).clean
+    same_rows(other.logs(), make_log([1]).frame.filter("user_id <> 1"))
+
+
+@DELTA
+def test_an_erasure_refuses_a_column_that_was_dropped_after_mapping(ds: Dataset, make_log: MakeLog) -> None:
+    """Kept versions of before the mapping name no column otherwise, and have one more than the table."""
+    mapping = "'delta.columnMapping.mode' = 'name', 'delta.minReaderVersion' = '2', 'delta.minWriterVersion' = '5'"
+    other_tool(ds, "requests", f"SET TBLPROPERTIES ({mapping})")
+    other_tool(ds, "requests", "DROP COLUMN country")
+    with pytest.raises(UsageError, match=r"column country of .*requests was renamed or dropped"):
+        ds.forget_users([1], "gone")
+    same_rows(ds.logs(1), make_log([1]).frame)
+
+
 @DELTA
 def test_an_erasure_keeps_columns_that_files_name_otherwise(ds: Dataset, make_log: MakeLog) -> None:
     """With column mapping, columns that came later have names of their own in files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from dedup_storage import faults
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.upkeep import Limits, Policy
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.requests import Request
 from dedup_storage.sources.raw import RawLog
@@ -108,6 +112,96 @@ def test_writes(spark: SparkSession, lake: Settings, name: str, tmp_path: Path) 
     with pytest.raises(UsageError, match=r"first published version 1 with another request: the job"):
         ds.backfill(Change(expressions={"y": "1"}), run_id="first", gate=False)
     same_rows(ds.logs(), log(spark, [1, 2]).frame.unionByName(day))
+
+
+def stopped_after(point: str) -> Callable[[str], None]:
+    def watch(reached: str) -> None:
+        if reached == point:
+            raise Stop
+
+    return watch
+
+
+def test_upkeep(spark: SparkSession, lake: Settings, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ds = made(spark, lake, name, date_grain="month", buckets=2)
+    rows, steps = log(spark, [1, 2]).frame, {"expire": False, "orphans": False}
+
+    def grown(day: int) -> None:
+        nonlocal rows
+        more = log(spark, [day], 100 * day)
+        ds.write(more, gate=False)
+        rows = rows.unionByName(more.frame)
+
+    def refused(work: Callable[[], Any], told: str) -> None:
+        with pytest.raises(UsageError, match=told):
+            work()
+
+    grown(3)
+    first = ds.maintain("m", **steps)
+    assert (first.version, first.compacted, first.already_published) == (3, 3, False)
+    grown(4)
+    # The same again has nothing to compact any more: it says so, and leaves what has decayed since.
+    for dry_run in (True, False):
+        again = ds.maintain("m", dry_run=dry_run, **steps)
+        assert (again.version, again.compacted, again.already_published) == (4, 3, True)
+        assert {g.skipped for g in again.compaction if g.decayed_segments} == {
+            "the run m compacted already, as version 3: give another run id"
+        }
+    published = "the run m published version 3 with another request: the "
+    refused(lambda: ds.maintain("m"), f"{published}steps differ; expected steps compact; got steps compact and expire")
+    refused(
+        lambda: ds.maintain("m", policy=Policy(keep_versions=2), limits=Limits(files=8), **steps),
+        f"{published}files, keep versions differ|{published}files and keep versions differ",
+    )
+    refused(lambda: ds.forget_users([1], "m"), f"{published}job differs; expected job maintain; got job forget-user")
+    refused(lambda: ds.write(log(spark, [5], 500), run_id="m", gate=False), f"{published}job differs; .*got job write")
+
+    # What a backfill finished is no compaction's, and no erasure takes it away.
+    change, who = Change(expressions={"y": "y + 10"}), Affected(users=[1])
+    given: dict[str, Any] = {"run_id": "b", "part_segments": 1, "gate": False}
+    with pytest.raises(Stop):
+        ds.backfill(change, who, progress=lambda *_: stop(2), **given)
+    begun = "the run b was begun with another request: the job differs; expected job backfill; got job "
+    refused(lambda: ds.maintain("b", **steps), f"{begun}maintain")
+    refused(lambda: ds.forget_users([2], "b"), f"{begun}forget-user")
+    assert ds.backfill(change, who, **given).resumed_segments == 1
+    rows = with_y(rows, "user_id = 1", "y + 10")
+    same_rows(ds.logs(), rows)
+
+    # Nor are a compaction's parts a backfill's.
+    monkeypatch.setattr(faults, "watcher", stopped_after("maintain:part"))
+    with pytest.raises(Stop):
+        ds.maintain("m2", **steps)
+    monkeypatch.setattr(faults, "watcher", None)
+    refused(
+        lambda: ds.backfill(change, who, run_id="m2", gate=False),
+        "the run m2 was begun with another request: the job differs; expected job maintain; got job backfill",
+    )
+    done = ds.maintain("m2", **steps)
+    assert (done.compacted, done.already_published) == (6, False)
+    same_rows(ds.logs(), rows)
+    assert left_behind(ds) == []
+
+
+@pytest.mark.slow
+def test_conversions(spark: SparkSession, lake: Settings, name: str) -> None:
+    ds, target = made(spark, lake, name), f"{name}_b"
+    first = ds.convert(target, run_id="c")
+    assert not first.already_done
+    other = Dataset.create(spark, lake, f"{name}_o", ds.schema, log(spark, [5], 500))
+    other.write(log(spark, [5], 500), run_id="day-5", gate=False)
+    ds.write(log(spark, [3], 300), gate=False)
+    # No part of theirs has the name of one of ours.
+    with pytest.raises(UsageError, match=r"the run c published version 1 with another request: the source differs"):
+        other.convert(target, run_id="c")
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=r"version 1 with another .*: the version differs; .*; got version 2"):
+            ds.convert(target, run_id="c", dry_run=dry_run)
+    with pytest.raises(UsageError, match=r"the feature groups differ; .* taken along; got .* left"):
+        ds.convert(target, run_id="c", version=1, drop_features=True)
+    again = ds.convert(target, run_id="c", version=1)
+    assert again.already_done == len(again.parts) == len(first.parts)
+    same_rows(Dataset.open(spark, lake, target).logs(), ds.logs(1))
 
 
 @pytest.mark.slow

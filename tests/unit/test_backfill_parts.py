@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dedup_storage.dataset.backfill.other_parts import refuse_other_parts
 from dedup_storage.dataset.backfill.parts import PART_BYTES, parts_of
 from dedup_storage.dataset.backfill.plan import BackfillPlan, SegmentPlan, _segment
 from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, former_digest
 from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, _judged
 from dedup_storage.errors import UsageError
-from dedup_storage.lake.branch import branch_name
+from dedup_storage.lake.branch import BranchPart, branch_name
 from dedup_storage.lake.engine.net import Files
 from dedup_storage.lake.iceberg.rewrite import _segment_of
+from dedup_storage.lake.requests import Request
 from dedup_storage.lake.segments import Segment
 
 MB = 1_000_000
@@ -203,3 +206,26 @@ def test_net_change_of_several_commits() -> None:
     assert set(net.removed) == {"old"}
     assert set(net.marks) == {"v3@4"}
     assert net.unmarked == {}
+
+
+def test_parts_of_another_request_are_left_alone() -> None:
+    """Under one run id: a compaction's on one table, a backfill's on another."""
+    compaction = Request.of("maintain").text
+    kept = {"requests": [{"request": compaction}], "impressions": [{"part": "of an early release"}], "labels": []}
+    meta: Any = SimpleNamespace(spec=SimpleNamespace(name="clicks"), tables=[*kept, "fg_age"])
+    tables: Any = SimpleNamespace(
+        branches=lambda dataset, table: [branch_name("r")] if table in kept else ["run-of-others"],
+        branch=lambda dataset, table, run_id: SimpleNamespace(
+            parts=lambda: [BranchPart(facts) for facts in kept[table]]
+        ),
+    )
+    backfill = Request.of("backfill", columns=["y"])
+    refuse_other_parts(tables, meta, lambda: Request.of("maintain"), "r")
+    refuse_other_parts(tables, meta, lambda: backfill, "r", besides="requests")
+    with pytest.raises(UsageError, match=r"the run r was begun .*; expected job maintain; got job backfill"):
+        refuse_other_parts(tables, meta, lambda: backfill, "r", besides="impressions")
+
+    def never() -> Request:
+        raise AssertionError("no part, no look at frames")
+
+    refuse_other_parts(tables, meta, never, "other")

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dedup_storage.errors import UsageError
-from dedup_storage.lake.requests import Request
+from dedup_storage.lake.publishing import require_same
+from dedup_storage.lake.requests import Request, require_same_parts
 from dedup_storage.spark.digests import function_digest
 
 FIRST = Request.of("backfill", columns=("y",), where="user_id < 6", dates=None).with_texts(
@@ -44,6 +46,58 @@ def test_the_same_request_goes_on_and_another_is_refused_by_name() -> None:
 @pytest.mark.parametrize("kept", [None, "", "0123456789abcdef", "17"])
 def test_runs_of_before_go_on(kept: str | None) -> None:
     FIRST.require_same(kept, "b")
+
+
+class Published:
+    """What ``require_same`` asks of a dataset: one version, with facts."""
+
+    spec = SimpleNamespace(name="clicks")
+
+    def __init__(self, **facts: str) -> None:
+        self.facts = facts
+
+    def version_of_run(self, run_id: str) -> int | None:
+        return 3 if run_id == "r" else None
+
+    def claim(self, version: int) -> dict[str, str]:
+        return self.facts
+
+
+@pytest.mark.parametrize(("job", "asked"), [("write", "write"), ("write", "convert"), ("maintain", "maintain")])
+def test_a_version_of_before_is_taken_for_the_same_and_says_so(
+    job: str, asked: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    meta: Any = Published(job=job)
+    assert require_same(meta, Request.of(asked, rows=7).text, "r") == 3
+    assert caplog.messages == [
+        "Version 3 of clicks does not say what the run r was asked to do: what is asked now is taken for the same, and "
+        "nothing is done."
+    ]
+    caplog.clear()
+    assert require_same(meta, Request.of(asked).text, "other") is None
+    # Another verb was never the same, whatever it was asked.
+    told = r"the run r published version 3 with another request: the job differs; expected job \w+; got job forget-user"
+    with pytest.raises(UsageError, match=told):
+        require_same(meta, Request.of("forget-user").text, "r")
+    assert not caplog.messages
+
+
+def test_a_version_that_says_what_it_was_asked_says_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    meta: Any = Published(job="backfill", request=FIRST.text)
+    assert require_same(meta, FIRST.text, "r") == 3
+    with pytest.raises(UsageError, match="the users differ"):
+        require_same(meta, FIRST.with_texts(users="2 ids (bb)").text, "r")
+    assert not caplog.messages
+
+
+def test_parts_of_another_request_are_nobodys_else() -> None:
+    parts: list[dict[str, str]] = [{"part": "a"}, {"part": "b", "request": FIRST.text}]
+    require_same_parts(FIRST, parts, "r")
+    require_same_parts(Request.of("maintain"), parts[:1], "r")
+    with pytest.raises(UsageError, match=r"the run r was begun with another request: the job differs; .*job backfill"):
+        require_same_parts(Request.of("maintain"), parts, "r")
+    with pytest.raises(UsageError, match=r"the run r was begun with another request\. Give"):
+        require_same_parts(FIRST, [{"request": "0123456789abcdef"}], "r")
 
 
 def test_no_value_is_kept() -> None:

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from dedup_storage.choices import choice
 from dedup_storage.dataset.backfill.affected import AffectedRows
 from dedup_storage.dataset.backfill.audit import audit_rows, audit_segments
+from dedup_storage.dataset.backfill.other_parts import refuse_other_parts
 from dedup_storage.dataset.backfill.parts import (
     MOST_SEGMENTS,
     Part,
@@ -25,7 +26,7 @@ from dedup_storage.dataset.backfill.request import Affected, Change, Strategy, b
 from dedup_storage.dataset.backfill.summary import BackfillSummary, Comparison
 from dedup_storage.dataset.backfill.target import changed_fact, find_target
 from dedup_storage.dataset.handle import Cut, Handle
-from dedup_storage.errors import ConflictError, DedupStorageError, DuplicateRowsError, UsageError, VersionNotFoundError
+from dedup_storage.errors import ConflictError, DedupStorageError, DuplicateRowsError, VersionNotFoundError
 from dedup_storage.faults import reached
 from dedup_storage.lake.branch import BASE, Branch, goes_on, is_worthless
 from dedup_storage.lake.conflicts import overlap
@@ -35,7 +36,7 @@ from dedup_storage.lake.facts import CHANGED
 from dedup_storage.lake.history import Added, DatasetMetadata
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.publishing import require_described, require_same
-from dedup_storage.lake.requests import REQUEST, Request
+from dedup_storage.lake.requests import REQUEST, Request, begun_otherwise
 from dedup_storage.lake.runs import new_attempt
 from dedup_storage.lake.segments import MAINTAIN, Segment
 from dedup_storage.spark.errors import translated
@@ -197,11 +198,12 @@ class Backfill(TimedSteps):
     def _begin(self, meta: DatasetMetadata) -> tuple[AffectedRows, BackfillPlan, Branch]:
         """Go on where an earlier attempt of this run stopped, or begin at the current version."""
         table = find_target(meta, meta.current, self.change.names).table
+        refuse_other_parts(self.tables, meta, lambda: self._asked(meta), self.run_id, besides=table)
         branch = self.tables.branch(self.spec.name, table, self.run_id)
         parts = branch.parts()
         if parts:
             facts = parts[-1].facts
-            self._require_same(meta, facts[REQUEST])
+            self._require_same(meta, facts.get(REQUEST))
             try:
                 rows = self._rows(Cut(self.handle, meta, meta.resolve(int(facts[BASE]))))
                 plan = make_plan(rows, self.strategy, asked=self.beside is None)
@@ -219,14 +221,11 @@ class Backfill(TimedSteps):
             branch.open(rows.target.snapshot_id)
         return rows, plan, branch
 
-    def _require_same(self, meta: DatasetMetadata, kept: str) -> None:
-        """Refuse to go on with parts of another request."""
+    def _require_same(self, meta: DatasetMetadata, kept: str | None) -> None:
+        """Refuse to go on with parts of another request; those of a backfill always said what it was."""
         self._asked(meta).require_same(kept, self.run_id)
         if Request.from_text(kept) is None and kept != former_digest(self.change, self.affected):
-            raise UsageError(
-                f"the run {self.run_id} was begun with another request",
-                fix="Give what it was begun with to finish it, or another run id.",
-            )
+            raise begun_otherwise(self.run_id)
 
     def _run(self, rows: AffectedRows, plan: BackfillPlan, branch: Branch) -> BackfillSummary:
         finished = done_segments(branch)

@@ -14,7 +14,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.convert.keep import Kept, find_kept
 from dedup_storage.dataset.convert.parts import Part, PartRows, find_parts
 from dedup_storage.dataset.convert.summary import ConvertSummary, PartCheck
-from dedup_storage.dataset.convert.take_along import copy_group, copy_sample
+from dedup_storage.dataset.convert.take_along import conversion_source, copy_group, copy_sample
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.write.groups import propose_groups
 from dedup_storage.dataset.write.run import write_log
@@ -23,7 +23,7 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.branch import goes_on
 from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.requests import Request
+from dedup_storage.lake.requests import REQUEST, Request
 from dedup_storage.layout import DatasetSpec, Layout, ProposedGroup, TableRole
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
@@ -131,7 +131,7 @@ class Conversion(TimedSteps):
         """
         cut = self._source_cut()
         kept, spec = self._kept(cut), self._target_spec(cut)
-        self._refuse_other(table_format(self.source.spark, self.settings).find(self.name), spec)
+        self._refuse_other(table_format(self.source.spark, self.settings).find(self.name), spec, cut)
         return self._summary(cut, kept, spec, _stored(self.source, cut.version))
 
     def _summary(self, cut: Cut, kept: Kept, spec: DatasetSpec, source_bytes: int) -> ConvertSummary:
@@ -211,19 +211,26 @@ class Conversion(TimedSteps):
                 columns.setdefault(spec.event_date_column, "date")
             tables.create(spec, columns)
             existing = tables.settle(spec)
-        self._refuse_other(existing, spec)
+        self._refuse_other(existing, spec, cut)
         return Handle(self.source.spark, self.settings, spec, tables)
 
-    def _refuse_other(self, existing: DatasetMetadata | None, spec: DatasetSpec) -> None:
-        """Refuse a target that another run began."""
+    def _refuse_other(self, existing: DatasetMetadata | None, spec: DatasetSpec, cut: Cut) -> None:
+        """Refuse a target that another run began, or this one of another source: its parts would be mixed with ours."""
         if existing is None:
             return
-        runs = {existing.claim(number).get("run-id", "") for number in existing.version_numbers}
+        claims = {number: existing.claim(number) for number in existing.version_numbers}
+        runs = {facts.get("run-id", "") for facts in claims.values()}
         if existing.original != spec or any(not run.startswith(f"{self.run_id}.") for run in runs):
             raise DatasetExistsError(
                 f"the dataset {self.name} exists and was not begun by this run",
                 fix="Choose another name, or go on with --run-id of the run that began it.",
             )
+        asked = self._asked(cut)
+        for number, facts in claims.items():
+            kept = Request.from_text(facts.get(REQUEST))
+            if kept is not None:
+                # Each part says more, such as its feature group.
+                asked.require_same(kept.only(asked.inputs).text, self.run_id, number)
 
     def _convert(self, rows: PartRows, target: Handle, part: Part) -> tuple[PartCheck, bool]:
         """Write a part unless an earlier attempt did, and compare; also whether one did."""
@@ -231,10 +238,11 @@ class Conversion(TimedSteps):
             wanted = rows.check(part)
         if not wanted.requests:
             return wanted, False
+        asked = self._asked(rows.cut)
         try:
             with self.timed("write"):
                 summary = write_log(
-                    target, rows.raw(part), run_id=f"{self.run_id}.{part.name}", gate=False, request=self._asked(rows)
+                    target, rows.raw(part), run_id=f"{self.run_id}.{part.name}", gate=False, request=asked
                 )
         except (StorageError, LostRacesError) as error:
             raise error.advised(goes_on(self.run_id)) from error
@@ -265,10 +273,10 @@ class Conversion(TimedSteps):
                 fix="Check the source: dedup-storage check. Drop the target and its files.",
             )
 
-    def _asked(self, rows: PartRows) -> Request:
+    def _asked(self, cut: Cut) -> Request:
         """What a part is written from: a version never changes, so its rows need not be looked at."""
-        source = self.source
-        return Request.of("convert", source=source.name, format=source.tables.name, version=rows.cut.version)
+        source = conversion_source(cut)
+        return source.with_texts(feature_groups="left" if self.drop_features else "taken along")
 
     def _rows(self, cut: Cut) -> PartRows:
         # Parts are told apart by the source's buckets, in the target too.

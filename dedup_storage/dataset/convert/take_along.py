@@ -23,7 +23,12 @@ from dedup_storage.sampling.definition import Sample
 from dedup_storage.sampling.stored import USER_WEIGHT
 from dedup_storage.schema import Grain
 
-__all__ = ["copy_group", "copy_sample"]
+__all__ = ["conversion_source", "copy_group", "copy_sample"]
+
+
+def conversion_source(cut: Cut) -> Request:
+    """What a conversion is asked to read."""
+    return Request.of("convert", source=cut.spec.name, format=cut.handle.tables.name, version=cut.version)
 
 
 def copy_group(cut: Cut, target: Handle, group: FeatureGroup, run_id: str, *, outdated: bool) -> None:
@@ -40,8 +45,7 @@ def copy_group(cut: Cut, target: Handle, group: FeatureGroup, run_id: str, *, ou
         StorageError: the rows differ.
     """
     job = FeatureJob(target, group.name, run_id=run_id, job="convert", gate=False)
-    source = Request.of("convert", source=cut.spec.name, format=cut.handle.tables.name, version=cut.version)
-    now, done = job.begin(lambda: source.with_texts(group=group.name))
+    now, done = job.begin(lambda: conversion_source(cut).with_texts(group=group.name))
     if done is not None:
         return
     coverage = () if outdated else (Coverage(version=now.version, snapshots=_inputs(now, group)),)
@@ -104,9 +108,14 @@ def copy_sample(source: Handle, target: Handle, sample: Sample, run_id: str) -> 
         source, target: The datasets, of the same users.
         sample: The sample of the source.
         run_id: The run.
+
+    Raises:
+        UsageError: the target has a sample of that name and another definition.
     """
     store = SampleStore(target)
     if store.find(sample.name) is not None:
+        # Left as it is, or refused.
+        make_sample(target, sample.name, sample.spec, version=None, run_id=run_id)
         return
     if sample.table is None:
         make_sample(target, sample.name, sample.spec, version=None, run_id=run_id)

@@ -50,6 +50,16 @@ class LateLabelsSummary(BaseModel):
     merged_rows: int
     backfill: BackfillSummary
 
+    @property
+    def already_published(self) -> bool:
+        """Whether the run id was published before; nothing was done now."""
+        return self.backfill.already_published
+
+    @property
+    def version(self) -> int:
+        """The version that holds the result."""
+        return self.backfill.version
+
 
 class _Sorting:
     """Sorts late labels out against each version that an attempt of the backfill starts from.

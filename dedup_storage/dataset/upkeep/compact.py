@@ -22,6 +22,7 @@ from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.facts import ROWS_KEPT
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, TableFormat
+from dedup_storage.lake.requests import Request
 from dedup_storage.lake.runs import new_attempt
 from dedup_storage.lake.segments import MAINTAIN, Segment, encode_segments
 from dedup_storage.spark.errors import translated
@@ -42,10 +43,11 @@ class Compactor:
     Args:
         handle: The dataset.
         run_id: The run; parts that an earlier attempt finished are kept.
+        request: What the run is asked to do.
     """
 
-    def __init__(self, handle: Handle, run_id: str) -> None:
-        self.tables, self.spec, self.run_id = handle.tables, handle.spec, run_id
+    def __init__(self, handle: Handle, run_id: str, request: Request) -> None:
+        self.tables, self.spec, self.run_id, self.request = handle.tables, handle.spec, run_id, request
         self.session = run_session(handle.spark)
 
     def compact(self, meta: DatasetMetadata, decayed: Mapping[str, Sequence[SegmentDecay]]) -> int | None:
@@ -70,7 +72,7 @@ class Compactor:
             dates=tuple(sorted({s.date for listed in segments.values() for s in listed})),
             segments=segments,
             branch=next(iter(branches.values())).name,
-            facts={"mode": MAINTAIN},
+            facts={"mode": MAINTAIN, **self.request.facts},
             table_facts={name: {ROWS_KEPT: "true"} for name in segments},
         )
         found: int | None = None
@@ -113,7 +115,7 @@ class Compactor:
             rows = self.tables.read(self.spec.name, target.table, target.snapshot_id, hidden=True)
             spec = self.spec.partitioned(target.table)
             rows = move_to(self.session, rows).filter(F.expr(self.tables.inside(spec, part)))
-            facts = {PART: encode_segments({target.table: part}), RUN_ID: self.run_id}
+            facts = {PART: encode_segments({target.table: part}), RUN_ID: self.run_id, **self.request.facts}
             swap_rows(self.tables, self.spec, self.session, branch, run, target, rows, paths, facts)
             reached("maintain:part")
         self._same_rows(meta, target, branch)

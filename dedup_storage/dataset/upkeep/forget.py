@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from pyspark.sql import DataFrame
 
+from dedup_storage.dataset.backfill.other_parts import refuse_other_parts
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.forget_summary import ForgetSummary, scanned, signed
 from dedup_storage.dataset.upkeep.receipt import ErasureRecord, erasure_request, list_digest
@@ -67,6 +68,7 @@ class Forgetting(TimedSteps):
                 digest = list_digest(users, None if self._known is None else self._known.receipt.users_digest)
                 request = erasure_request(count, digest)
                 self._refuse_other(meta, request)
+                refuse_other_parts(self.tables, meta, lambda: request, self.run_id)
                 if self._known is not None and self._known.done and not self.dry_run:
                     return self._again(self._known.receipt, users)
                 return self._erased(users, count, digest, request)

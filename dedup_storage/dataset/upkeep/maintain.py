@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dedup_storage.dataset.backfill.other_parts import refuse_other_parts
 from dedup_storage.dataset.features.bundle import Bundler
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.decay import Limits
@@ -11,6 +12,8 @@ from dedup_storage.errors import UsageError
 from dedup_storage.lake.bundles import BundlePlan, bundle_run, plan_bundle
 from dedup_storage.lake.groups import by_table, feature_groups
 from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.publishing import require_same
+from dedup_storage.lake.requests import NOTHING, Request
 from dedup_storage.lake.upkeep import Outdated, Policy, TableExpiry, Upkeep
 from dedup_storage.schema import Grain
 from dedup_storage.spark.errors import translated
@@ -27,7 +30,8 @@ class Maintenance(TimedSteps):
 
     Args:
         handle: The dataset.
-        run_id: Names the version of the compaction.
+        run_id: Names the version of the compaction. Where that is published, the run bundles and compacts no more: it
+            finishes what is left to expire and to clean.
         limits: What counts as decayed.
         policy: Which versions stay, and how long files that nothing names do.
         compact, expire, orphans: Which steps to take; a log that lies as it was adopted is never compacted.
@@ -62,16 +66,19 @@ class Maintenance(TimedSteps):
 
         Raises:
             VersionNotFoundError: the dataset holds no version yet.
-            UsageError: its format cannot maintain it.
+            UsageError: its format cannot maintain it, or the run id stands for another request.
         """
         with translated():
             meta = self._settled()
             meta.resolve(None)
-            restoring = Restoring(self.handle, self.run_id, self.limits)
-            if not self.dry_run and meta.version_of_run(self.run_id) is not None:
+            request = self._asked()
+            done = require_same(meta, request.text, self.run_id)
+            refuse_other_parts(self.tables, meta, self._asked, self.run_id)
+            restoring = Restoring(self.handle, self.run_id, self.limits, request)
+            if done is not None and not self.dry_run:
                 restoring.drop_own(meta)
                 meta = self.handle.metadata()
-            bundles = self._bundle(meta)
+            bundles = self._bundle(meta) if done is None else ()
             if bundles and not self.dry_run:
                 meta = self._settled()
             upkeep = self._upkeep()
@@ -79,14 +86,25 @@ class Maintenance(TimedSteps):
             gains: tuple[Gain, ...] = ()
             if self.compact:
                 with self.timed("compact"):
-                    gains = restoring.run(meta, dry_run=self.dry_run)
+                    gains = restoring.run(meta, done=done, dry_run=self.dry_run)
                 upkeep = self._upkeep()
             # What a dry run does not publish counts among the newest versions all the same.
             coming = len(bundles) + any(g.decayed_segments and not g.skipped for g in gains) if self.dry_run else 0
             outdated = self._expire(upkeep, coming) if self.expire else None
             with self.timed("clean"):
                 expiry = upkeep.clean(outdated, orphans=self.orphans, dry_run=self.dry_run)
-            return self._summary(gains, outdated or Outdated(), expiry, stored, bundles)
+            summary = self._summary(gains, outdated or Outdated(), expiry, stored, bundles)
+            return summary.model_copy(update={"already_published": done is not None})
+
+    def _asked(self) -> Request:
+        """What is asked for, as far as the run id stands for it: a compaction by other limits is another one."""
+        steps = {"compact": self.compact, "expire": self.expire, "orphans": self.orphans}
+        bounds = {**self.limits.model_dump(), **self.policy.model_dump()}
+        return Request.of("maintain").with_texts(
+            steps=" and ".join(step for step, taken in steps.items() if taken) or NOTHING,
+            bundle_from=NOTHING if self.bundle_from is None else str(self.bundle_from),
+            **{name: str(value) for name, value in bounds.items()},
+        )
 
     def _bundle(self, meta: DatasetMetadata) -> tuple[BundlePlan, ...]:
         """Bring the feature groups of each grain together where they lie in many tables."""
@@ -132,6 +150,7 @@ class Maintenance(TimedSteps):
             dataset=self.spec.name,
             run_id=self.run_id,
             version=meta.current,
+            compacted=meta.version_of_run(self.run_id),
             dry_run=self.dry_run,
             bundles=bundles,
             compaction=gains,

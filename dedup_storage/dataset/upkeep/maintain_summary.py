@@ -40,6 +40,8 @@ class MaintainSummary(BaseModel):
     Attributes:
         dataset, run_id: Which.
         version: The current version afterwards.
+        already_published: The run's compaction was published before: nothing was bundled and compacted now.
+        compacted: The version of the run's compaction; ``None`` where it compacted nothing.
         dry_run: Nothing was changed.
         bundles: Feature groups that were brought into one table, one entry for each grain that had many.
         compaction: One entry for each table; in a dry run ``after`` repeats ``before``.
@@ -55,6 +57,8 @@ class MaintainSummary(BaseModel):
     dataset: str
     run_id: str
     version: int
+    already_published: bool = False
+    compacted: int | None = None
     dry_run: bool
     bundles: tuple[BundlePlan, ...] = ()
     compaction: tuple[Gain, ...] = ()

@@ -8,6 +8,7 @@ from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, measure_dec
 from dedup_storage.dataset.upkeep.maintain_summary import Gain
 from dedup_storage.lake.branch import branch_name
 from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.requests import Request
 from dedup_storage.layout import LABEL_TIMES, TableRole
 
 __all__ = ["Restoring"]
@@ -24,29 +25,33 @@ class Restoring:
         handle: The dataset.
         run_id: Names the version.
         limits: What counts as decayed.
+        request: What the run is asked to do.
     """
 
-    def __init__(self, handle: Handle, run_id: str, limits: Limits) -> None:
+    def __init__(self, handle: Handle, run_id: str, limits: Limits, request: Request) -> None:
         self.handle, self.tables, self.spec = handle, handle.tables, handle.spec
-        self.run_id, self.limits = run_id, limits
+        self.run_id, self.limits, self.request = run_id, limits, request
 
-    def run(self, meta: DatasetMetadata, *, dry_run: bool = False) -> tuple[Gain, ...]:
+    def run(self, meta: DatasetMetadata, *, done: int | None = None, dry_run: bool = False) -> tuple[Gain, ...]:
         """Do it; gives each table before and after.
 
         Args:
             meta: The dataset's tables.
+            done: The version in which this run compacted; what has decayed since is another run's.
             dry_run: Measure, change nothing.
         """
         before = self._measure(meta)
         decayed = {name: [s for s in listed if s.reasons] for name, listed in before.items()}
         own, skipped = branch_name(self.run_id), {}
         for name, listed in decayed.items():
-            if listed and working_branches(self.tables, self.spec.name, name, own):
+            if listed and done is not None:
+                skipped[name] = f"the run {self.run_id} compacted already, as version {done}: give another run id"
+            elif listed and working_branches(self.tables, self.spec.name, name, own):
                 skipped[name] = "a run is at work on the table"
         chosen = {name: listed for name, listed in decayed.items() if listed and name not in skipped}
         after = before
         if chosen and not dry_run:
-            version = Compactor(self.handle, self.run_id).compact(meta, chosen)
+            version = Compactor(self.handle, self.run_id, self.request).compact(meta, chosen)
             if version is None:
                 skipped |= dict.fromkeys(chosen, "another run changed the segments meanwhile")
             after = self._measure(self.handle.metadata())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.choices import choice
 from dedup_storage.config import Settings
 from dedup_storage.dataset.handle import Handle, open_handle
+from dedup_storage.dataset.write.agreement import fits, refuse_layout, refuse_schema, with_units
 from dedup_storage.dataset.write.groups import propose_groups
-from dedup_storage.errors import DatasetExistsError, SchemaError
+from dedup_storage.errors import SchemaError
 from dedup_storage.lake.formats import table_format
 from dedup_storage.layout import DatasetSpec, Layout, propose_segments
 from dedup_storage.schema import DateGrain, LogSchema, check_name
@@ -21,10 +20,6 @@ from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.errors import translated
 
 __all__ = ["create_dataset", "drop_unwritten"]
-
-_ROLES = (
-    "user", "request", "item", "event_time", "time_unit", "position", "sequences", "labels", "checks", "columns"
-)  # fmt: skip
 
 
 def create_dataset(
@@ -60,13 +55,13 @@ def create_dataset(
     number = buckets or schema.buckets
     tables = table_format(spark, settings)
     with translated():
-        schema = _with_units(schema, raw.schema)
+        schema = with_units(schema, raw.schema)
         existing = tables.find(name)
         if existing is not None:
-            _refuse_layout(existing.spec, form, grain, number)
+            refuse_layout(existing.spec, form, grain, number)
             if existing.current:
-                _refuse_schema(existing.spec, schema, {*raw.source_types()} & {*existing.spec.types})
-            if existing.current or (existing.spec.types == raw.source_types() and _fits(existing.spec, schema)):
+                refuse_schema(existing.spec, schema, {*raw.source_types()} & {*existing.spec.types})
+            if existing.current or (existing.spec.types == raw.source_types() and fits(existing.spec, schema)):
                 return Handle(spark, settings, existing.spec, tables)
             if not dry_run:
                 # Made by a write that was refused: nobody has read it, and another schema is given now.
@@ -95,63 +90,6 @@ def drop_unwritten(handle: Handle) -> None:
     found = handle.tables.find(handle.name)
     if found is not None and not found.current:
         handle.tables.drop(found.spec)
-
-
-def _refuse_layout(spec: DatasetSpec, layout: Layout | None, grain: DateGrain | None, buckets: int | None) -> None:
-    for setting, value in {"layout": layout, "date_grain": grain, "buckets": buckets}.items():
-        stored = getattr(spec, setting)
-        if value is not None and value != stored:
-            raise DatasetExistsError(
-                f"the dataset {spec.name} exists with another {setting}",
-                expected=str(value),
-                got=str(stored),
-                fix="Leave it out to write into the dataset as it is, or choose another name.",
-            )
-
-
-def _refuse_schema(spec: DatasetSpec, schema: LogSchema, shared: Collection[str]) -> None:
-    """Refuse another meaning of columns that both the dataset and the log have; of others it counts when they are
-    added."""
-    for role in _ROLES:
-        stored, asked = getattr(spec.schema_, role), getattr(schema, role)
-        if role == "columns":
-            known = spec.schema_.declared_grains()
-            stored = {c: known[c].value for c in asked if c in known and known[c] is not asked[c]}
-            asked = {c: asked[c].value for c in stored}
-        if role == "time_unit" and asked is None:
-            continue
-        if role == "sequences":
-            asked = tuple(s for s in _with_units(schema, spec.schema_).sequences if s.column in shared)
-            stored = tuple(s for s in stored if s.column in shared)
-        if role == "labels":
-            stored, asked = (tuple(c for c in names if c in shared) for names in (stored, asked))
-        if role == "checks":
-            stored, asked = ({c: check for c, check in told.items() if c in shared} for told in (stored, asked))
-        if stored != asked:
-            raise DatasetExistsError(
-                f"the dataset {spec.name} exists with another {role}",
-                expected=str(asked),
-                got=str(stored),
-                fix="Correct the schema file, or choose another name.",
-            )
-
-
-def _with_units(schema: LogSchema, other: LogSchema) -> LogSchema:
-    """The schema, units of times that it leaves open taken from another."""
-    units = {s.column: s.unit for s in other.sequences}
-    sequences = tuple(
-        s.model_copy(update={"unit": units.get(s.column)}) if s.times and s.unit is None else s
-        for s in schema.sequences
-    )
-    return schema.model_copy(update={"time_unit": schema.time_unit or other.time_unit, "sequences": sequences})
-
-
-def _fits(spec: DatasetSpec, schema: LogSchema) -> bool:
-    try:
-        _refuse_schema(spec, schema, spec.types)
-    except DatasetExistsError:
-        return False
-    return True
 
 
 def _proposal(raw: RawLog, schema: LogSchema) -> tuple[DateGrain, int]:

@@ -20,6 +20,7 @@ from dedup_storage.lake.delta.metadata import DeltaLake
 from dedup_storage.lake.delta.versions import VERSIONS_TABLE, VersionLog
 from dedup_storage.lake.folders import delete_folder, list_files
 from dedup_storage.lake.history import left_over
+from dedup_storage.lake.publishing import version_facts
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.sql import listed, quoted
 from dedup_storage.layout import MADE_FOR_PROPERTY, ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, TableRole
@@ -58,7 +59,7 @@ def adopt_log(
         raise _taken(spec, f"a table {spec.anchor.name} that is no dataset's")
     log.create()
     attempt = f"{run.attempt}/{uuid.uuid4().hex[:12]}"
-    facts = {"run-id": run.run_id, "job": run.job, "staged-tables": "", "dates": "*", "parent": "0"}
+    facts = {**version_facts(run), "staged-tables": "", "parent": "0"}
     if not log.claim(1, {**facts, "attempt": attempt}):
         raise _overtaken(spec)
     reached("adopt:claimed")

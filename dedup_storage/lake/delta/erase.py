@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -179,13 +179,24 @@ class TableEraser:
         Raises:
             UsageError: another tool gave a column another name since, or took it away.
         """
-        mode = self.ref.load(snapshot).metadata().configuration.get("delta.columnMapping.mode", "none")
+        stored = self.ref.load(snapshot)
+        self._refuse_lost(field.name for field in stored.schema().fields)
+        mode = stored.metadata().configuration.get("delta.columnMapping.mode", "none")
         if mode == "none":
             files = [self.ref.place(p) for p in paths]
             return self.session.read.schema(self._schema).option("basePath", self.ref.uri).parquet(*files)
         # There files have names of their own for columns, which only the log knows.
         rows = self.session.read.format("delta").option("versionAsOf", str(snapshot)).load(self.ref.uri)
-        lost = [name for name in rows.columns if name not in self._schema.names]
+        listed = text_frame(self.session, "_name", (p.rpartition("/")[2] for p in map(self.ref.place, paths)))
+        name = F.element_at(F.split(F.col("_metadata.file_path"), "/"), -1)
+        rows = rows.withColumn("_name", name).join(F.broadcast(listed), "_name", "left_semi")
+        kinds = {field.name: field.dataType for field in self._schema.fields}
+        return rows.select(*(c if c in rows.columns else F.lit(None).cast(k).alias(c) for c, k in kinds.items()))
+
+    def _refuse_lost(self, stored: Iterable[str]) -> None:
+        """Refuse to write rows of a kept version anew by today's columns where these have not all of its own; before
+        column mapping was set, files have them under the names of then."""
+        lost = [name for name in stored if name not in self._schema.names]
         if lost:
             raise UsageError(
                 f"the column {lost[0]} of {self.spec.name}.{self.table} was renamed or dropped by another tool",
@@ -193,11 +204,6 @@ class TableEraser:
                 fix="Nothing was changed. Give it its name back (ALTER TABLE … RENAME COLUMN), or let those versions "
                 "expire.",
             )
-        listed = text_frame(self.session, "_name", (p.rpartition("/")[2] for p in map(self.ref.place, paths)))
-        name = F.element_at(F.split(F.col("_metadata.file_path"), "/"), -1)
-        rows = rows.withColumn("_name", name).join(F.broadcast(listed), "_name", "left_semi")
-        kinds = {field.name: field.dataType for field in self._schema.fields}
-        return rows.select(*(c if c in rows.columns else F.lit(None).cast(k).alias(c) for c, k in kinds.items()))
 
     def _write(self, paths: Collection[str], snapshot: int) -> list[str]:
         """New files with the rows of some, without the users; gives Delta's actions that add them."""

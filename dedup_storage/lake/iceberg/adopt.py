@@ -14,6 +14,7 @@ from dedup_storage.errors import InputError
 from dedup_storage.lake.history import left_over
 from dedup_storage.lake.iceberg.metadata import DROPPED, EXPIRED_PREFIX, RENAMED, Lake
 from dedup_storage.lake.iceberg.tables import member_tables
+from dedup_storage.lake.publishing import version_facts
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.sql import listed, literal, located, quoted
 from dedup_storage.layout import MADE_FOR_PROPERTY, ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, version_tag
@@ -79,7 +80,7 @@ def adopt_table(
 
 def describe_adopted(spark: SparkSession, settings: Settings, spec: DatasetSpec, run: Run, created_ms: int) -> None:
     """Say what the table is, last: from here on there is a dataset."""
-    facts = {"run-id": run.run_id, "job": run.job, "parent": "0", "created-ms": str(created_ms), "dates": "*"}
+    facts = {**version_facts(run), "parent": "0", "created-ms": str(created_ms)}
     _set(
         spark,
         _name(settings, spec),

@@ -16,7 +16,7 @@ from dedup_storage.lake.folders import delete_vocabularies
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import PART, RunBranch, branch_name, commit_again, load_java
 from dedup_storage.lake.iceberg.expire import Expiry
-from dedup_storage.lake.iceberg.kept import KeptVersions, find_touched, kept_snapshots, refuse_renamed
+from dedup_storage.lake.iceberg.kept import KeptVersions, find_touched, kept_snapshots, refuse_dropped, refuse_renamed
 from dedup_storage.lake.iceberg.manifests import named_files, removed_bounds
 from dedup_storage.lake.iceberg.metadata import ERASURE_PREFIX
 from dedup_storage.lake.iceberg.rewrite import TableRewriter, Touched
@@ -89,6 +89,7 @@ class IcebergErasure:
         self._rewriters = self._rewriters_of(meta)
         for name in self._rewriters:
             refuse_renamed(meta, name)
+            refuse_dropped(meta, name)
         self._touched = {name: find_touched(meta, name, rewriter) for name, rewriter in self._rewriters.items()}
         current, found = meta.snapshots(meta.current), {}
         for name, rewriter in self._rewriters.items():
@@ -139,7 +140,11 @@ class IcebergErasure:
                 branch.open(current[name])
                 rewriters[name].write(current[name], touched[name])
                 reached("forget:written")
-                facts = {PART: encode_segments({name: segments[name]}), PROPERTY_PREFIX + "run-id": self.run_id}
+                facts = {
+                    PART: encode_segments({name: segments[name]}),
+                    PROPERTY_PREFIX + "run-id": self.run_id,
+                    **self.facts,
+                }
                 rewriters[name].swap(branch, touched[name], facts)
                 reached("forget:part")
             members = list(dict.fromkeys((*touched, self.spec.anchor.name)))

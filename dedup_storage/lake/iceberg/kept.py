@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from pyiceberg.table import Table
+from pyiceberg.types import NestedField
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError, UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.branch import BRANCH_PREFIX
+from dedup_storage.lake.groups import columns_of
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_again, load_java, main_id
 from dedup_storage.lake.iceberg.expire import Expiry
@@ -34,7 +36,7 @@ from dedup_storage.lake.iceberg.snapshots import (
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, DatasetSpec, TableRole
 
-__all__ = ["KeptVersions", "find_touched", "kept_snapshots", "refuse_renamed"]
+__all__ = ["KeptVersions", "find_touched", "kept_snapshots", "refuse_dropped", "refuse_renamed"]
 
 
 def find_touched(meta: DatasetMetadata, name: str, rewriter: TableRewriter) -> dict[int, Touched]:
@@ -58,9 +60,7 @@ def refuse_renamed(meta: DatasetMetadata, name: str) -> None:
     table = meta.tables[name]
     now = {field.field_id: field.name for field in table.schema().fields}
     for snapshot_id in kept_snapshots(table):
-        snapshot = table.snapshot_by_id(snapshot_id)
-        schema = table.schemas().get(snapshot.schema_id) if snapshot and snapshot.schema_id is not None else None
-        for field in schema.fields if schema is not None else ():
+        for field in _fields(table, snapshot_id):
             new = now.get(field.field_id, field.name)
             if new != field.name:
                 raise UsageError(
@@ -70,6 +70,40 @@ def refuse_renamed(meta: DatasetMetadata, name: str) -> None:
                     fix="Nothing was changed. Give it its name back: "
                     f"ALTER TABLE {meta.spec.name}.{name} RENAME COLUMN {new} TO {field.name}.",
                 )
+
+
+def refuse_dropped(meta: DatasetMetadata, name: str) -> None:
+    """Refuse to make a table's kept snapshots anew where another tool dropped a column that a version shows: a snapshot
+    that is made anew has the table's columns of today, in all of its rows. One that was added again under the same name
+    is another column.
+
+    Raises:
+        UsageError: names the column and the versions.
+    """
+    table = meta.tables[name]
+    now, showing = {field.field_id for field in table.schema().fields}, dict[str, list[str]]()
+    for version in meta.version_numbers:
+        snapshot_id = meta.snapshots(version).get(name)
+        gone = {f.name for f in _fields(table, snapshot_id) if f.field_id not in now} if snapshot_id else ()
+        # Columns that no version shows are taken away when a group is promoted under their name.
+        for column in columns_of(meta, version, name) if gone else ():
+            if column in gone:
+                showing.setdefault(column, []).append(f"v{version}")
+    for column, versions in showing.items():
+        raise UsageError(
+            f"the column {column} of {meta.spec.name}.{name} was dropped by another tool, and kept versions show it",
+            expected=f"the column {column} in the table, since versions are made anew with its columns",
+            got=f"versions that would lose its values: {', '.join(versions)}",
+            fix="Nothing was changed. Let these versions expire (dedup-storage maintain). Where the newest one is among"
+            " them, convert it (dedup-storage convert), erase in the new dataset, and drop this one.",
+        )
+
+
+def _fields(table: Table, snapshot_id: int) -> tuple[NestedField, ...]:
+    """A table's columns as a snapshot has them."""
+    snapshot = table.snapshot_by_id(snapshot_id)
+    schema = table.schemas().get(snapshot.schema_id) if snapshot and snapshot.schema_id is not None else None
+    return schema.fields if schema is not None else ()
 
 
 def _telling(meta: DatasetMetadata, name: str) -> list[int]:
