@@ -5,17 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dedup_storage.config import Settings, load_settings
-from dedup_storage.connection import Lake, connect
-from dedup_storage.errors import DedupStorageError
-from dedup_storage.layout import DatasetSpec, Layout
-from dedup_storage.schema import DateGrain, Grain, LogSchema, SequenceColumn
-
 if TYPE_CHECKING:
+    from dedup_storage.config import Settings, load_settings
+    from dedup_storage.connection import Lake, connect
     from dedup_storage.dataset.backfill import Affected, Change
     from dedup_storage.dataset.facade import Dataset
+    from dedup_storage.errors import DedupStorageError
+    from dedup_storage.layout import DatasetSpec, Layout
     from dedup_storage.reader import DedupDataset
     from dedup_storage.sampling.definition import SampleSpec
+    from dedup_storage.schema import DateGrain, Grain, LogSchema, SequenceColumn
     from dedup_storage.sources.raw import RawLog
 
 __version__ = "0.1.0"
@@ -41,15 +40,21 @@ __all__ = [
     "load_settings",
 ]
 
-# Names that bring an engine with them -> the module that has them; whoever only reads batches never pays for Spark.
-_LATER = {
-    "Affected": "dedup_storage.dataset.backfill",
-    "Change": "dedup_storage.dataset.backfill",
-    "Dataset": "dedup_storage.dataset.facade",
-    "DedupDataset": "dedup_storage.reader",
-    "RawLog": "dedup_storage.sources.raw",
-    "SampleSpec": "dedup_storage.sampling.definition",
+# Module -> its names. Whoever only reads batches never pays for Spark, and a Python process that a task of Spark starts
+# imports the package for its arrays alone: not for settings and schemas.
+_HOMES = {
+    "dedup_storage.config": ("Settings", "load_settings"),
+    "dedup_storage.connection": ("Lake", "connect"),
+    "dedup_storage.dataset.backfill": ("Affected", "Change"),
+    "dedup_storage.dataset.facade": ("Dataset",),
+    "dedup_storage.errors": ("DedupStorageError",),
+    "dedup_storage.layout": ("DatasetSpec", "Layout"),
+    "dedup_storage.reader": ("DedupDataset",),
+    "dedup_storage.sampling.definition": ("SampleSpec",),
+    "dedup_storage.schema": ("DateGrain", "Grain", "LogSchema", "SequenceColumn"),
+    "dedup_storage.sources.raw": ("RawLog",),
 }
+_LATER = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,10 +6,13 @@ One test an adapter of ``dedup_storage.lake.engine``; its name and the assertion
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
@@ -105,6 +108,21 @@ def test_sessions_are_copied_and_frames_move_between_them(spark: SparkSession) -
     assert (own.sparkSession.conf.get(SIZE), session.conf.get(SIZE)) == ("9", "7")
     assert spark.conf.get(SIZE) not in ("7", "9")
     assert own.sparkSession.table("engine_view").count() == 2
+
+
+def test_runs_share_python_processes(spark: SparkSession) -> None:
+    """A session of its own would have a parent process of its own, which stays until the application ends."""
+
+    def parents(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield pa.record_batch([pa.array([os.getppid()] * batch.num_rows)], names=["parent"])
+
+    found = {
+        row["parent"]
+        for _ in range(2)
+        for row in run_session(spark).range(1).mapInArrow(parents, "parent bigint").collect()
+    }
+    assert len(found) == 1
 
 
 def test_the_optimizer_tells_sizes_and_determinism(spark: SparkSession, tmp_path: Path) -> None:

@@ -79,6 +79,13 @@ def test_importing_the_package_is_light() -> None:
     assert not set(HEAVY) & _import(["dedup_storage"])
 
 
+def test_what_a_task_of_a_write_runs_is_light() -> None:
+    """Each Python process that Spark starts imports it, before it has done anything."""
+    loaded = _import(["dedup_storage.windows.tasks"], blocked=("pyspark", "pydantic", "yaml", "tenacity"))
+    assert {"pyarrow", "numpy"} <= loaded
+    assert not {"torch", "pandas", "pyiceberg", "rich"} & loaded
+
+
 def test_command_line_starts_without_engines() -> None:
     assert not set(HEAVY) & _import(["dedup_storage.cli"])
 

@@ -11,10 +11,8 @@ holds a batch of rows and one user's list, whatever the bucket holds. What is ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
@@ -27,17 +25,20 @@ from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.types import ddl, fingerprint, struct_of
-from dedup_storage.windows.pieces import event_pieces
 from dedup_storage.windows.stream import StreamGroup, UserStream
+from dedup_storage.windows.tasks import LayTask, PieceTask
 
 __all__ = ["GrownListsError", "Laid", "lay", "refuse_grown", "row_digest", "row_facts"]
 
 _KIND, _PLACE, _BUCKET = "_dedup_kind", "_dedup_place", "_dedup_bucket"
 _NEW, _EVENT, _DIGEST = "_dedup_new_", "_dedup_event", "decimal(38,0)"
-# What a task holds of the rows at once.
-_BATCHES = {
+_SETTINGS = {
+    # What a task holds of the rows at once.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 * 1024**2),
+    # Partitions without rows are joined to others although the rows are kept: each would start Python for nothing, and
+    # be a task of every table that is written of them.
+    "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
 }
 
 
@@ -124,11 +125,11 @@ def lay(handle: Handle, base: Cut, requests: DataFrame, users: DataFrame, *, few
         handle: The dataset; ``requests`` belongs to a session of the run's own.
         base: The version whose events there are; version 0 has none.
         requests: Request rows with their lists, the event date, and columns that go along.
-        users: The users of these rows, one column, each once.
-        few: They may be broadcast.
+        users: The users of these rows, one column.
+        few: They may be broadcast, each as often as it is there: to find them once each would be a shuffle.
     """
     spec, schema, session = handle.spec, handle.spec.schema_, requests.sparkSession
-    for key, value in _BATCHES.items():
+    for key, value in _SETTINGS.items():
         session.conf.set(key, value)
     rows = requests.select(
         *requests.columns, F.lit(len(spec.events)).alias(_KIND), F.lit(None).cast("bigint").alias(_PLACE)
@@ -136,7 +137,7 @@ def lay(handle: Handle, base: Cut, requests: DataFrame, users: DataFrame, *, few
     for number, group in enumerate(spec.events):
         if group.table in base.snapshots:
             known = move_to(session, base.stored(group.table))
-            known = known.join(F.broadcast(users) if few else users, schema.user, "left_semi")
+            known = known.join(F.broadcast(users) if few else users.distinct(), schema.user, "left_semi")
             if not few:
                 # They were shuffled; pieces are of events that lie together.
                 known = known.sortWithinPartitions(schema.user, group.position_column)
@@ -148,7 +149,7 @@ def lay(handle: Handle, base: Cut, requests: DataFrame, users: DataFrame, *, few
     made = {g.runs_column: RUNS_TYPE for g in spec.events} | {_NEW + g.name: _new_type(spec, g) for g in spec.events}
     stored = struct_of({**types, **made})
     groups = [StreamGroup(g.columns, g.newest_first, g.runs_column, _NEW + g.name) for g in spec.events]
-    stream = _Stream(UserStream(schema.user, _KIND, _PLACE, groups), to_arrow_schema(stored))
+    stream = LayTask(UserStream(schema.user, _KIND, _PLACE, groups), to_arrow_schema(stored))
     return Laid(handle, rows.mapInArrow(stream, stored).persist(StorageLevel.MEMORY_AND_DISK))
 
 
@@ -161,7 +162,7 @@ def _pieces(spec: DatasetSpec, group: EventGroup, number: int, events: DataFrame
     names = [user, group.position_column, *group.columns]
     rows = events.select(*(F.col(c).cast(types[c]).alias(c) for c in names))
     made = struct_of({user: types[user], group.position_column: "bigint", **{c: spec.types[c] for c in group.columns}})
-    pieces = _Pieces(user, group.position_column, group.columns, to_arrow_schema(made))
+    pieces = PieceTask(user, group.position_column, group.columns, to_arrow_schema(made))
     return rows.mapInArrow(pieces, made).select(
         user, F.lit(number).alias(_KIND), F.col(group.position_column).alias(_PLACE), *group.columns
     )
@@ -170,45 +171,6 @@ def _pieces(spec: DatasetSpec, group: EventGroup, number: int, events: DataFrame
 def _new_type(spec: DatasetSpec, group: EventGroup) -> str:
     fields = [f"v{n}:{element_type(c, spec.types[c])}" for n, c in enumerate(group.columns)]
     return f"array<struct<{','.join(['position:bigint', *fields])}>>"
-
-
-@dataclass(frozen=True)
-class _Pieces:
-    """Makes pieces of users' lists in a task; attributes as of ``event_pieces``, and the schema of what comes out."""
-
-    user: str
-    position: str
-    columns: Sequence[str]
-    schema: pa.Schema
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Spark's batches of a partition as pieces."""
-        for batch in batches:
-            yield _typed(event_pieces(batch, self.user, self.position, self.columns), self.schema)
-
-
-@dataclass(frozen=True)
-class _Stream:
-    """A stream that begins anew in every task.
-
-    Attributes:
-        stream: Says which columns are which.
-        schema: Of the rows that come out.
-    """
-
-    stream: UserStream
-    schema: pa.Schema
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Spark's batches of a partition, laid."""
-        for batch in replace(self.stream).lay(batches):
-            yield _typed(batch, self.schema)
-
-
-def _typed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    arrays = [batch.column(f.name) for f in schema]
-    cast = [a if a.type == f.type else a.cast(f.type) for a, f in zip(arrays, schema, strict=True)]
-    return pa.RecordBatch.from_arrays(cast, schema=schema)
 
 
 def refuse_grown(base: Cut, now: DatasetMetadata) -> None:

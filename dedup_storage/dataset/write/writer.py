@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame
@@ -42,6 +43,7 @@ from dedup_storage.lake.staging import staging
 from dedup_storage.layout import Layout, TableRole, TableSpec
 from dedup_storage.schema import DateGrain
 from dedup_storage.sources.raw import Form
+from dedup_storage.spark.beside import beside
 from dedup_storage.spark.rows import only_row
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.words import counted
@@ -328,10 +330,9 @@ class Writer(TimedSteps):
             from dedup_storage.quality import with_derived
 
             rows = with_derived(rows, self.spec)
-        users = keys.frame.select(self.spec.schema_.user).distinct()
         few = keys.stats.requests <= self.handle.settings.write.pointer_max_requests
         self._release()
-        laid = self._laid = lay(self.handle, self._base, rows, users, few=few)
+        laid = self._laid = lay(self.handle, self._base, rows, keys.frame.select(self.spec.schema_.user), few=few)
         with self.timed("stage"):
             sorted_rows = collapse.in_segments(laid.requests())
             staged = [self._stage_one(TableRole.REQUESTS, sorted_rows, run, presorted=True)]
@@ -339,13 +340,16 @@ class Writer(TimedSteps):
                 table = next(t for t in self.spec.tables if t.name == group.table)
                 staged.append(self.tables.stage(self.spec, table, laid.events(group), run, presorted=True))
                 reached(f"write:staged-{table.name}")
-            staged.append(self._stage_one(TableRole.IMPRESSIONS, impressions, run, presorted=True))
-        with self.timed("constancy"):
-            refuse_repeated(self.spec, repeated())
-            same = checked or constant()
-        if same:
-            with self.timed("lists"):
-                require_as_laid(self.handle, laid, run, staged, self._dates)
+        prove = partial(require_as_laid, self.handle, laid, run, tuple(staged), self._dates)
+        with beside(self.session, prove) as proved:
+            with self.timed("stage"):
+                staged.append(self._stage_one(TableRole.IMPRESSIONS, impressions, run, presorted=True))
+            with self.timed("constancy"):
+                refuse_repeated(self.spec, repeated())
+                same = checked or constant()
+            if same:
+                with self.timed("lists"):
+                    proved()
         return staged, same
 
     def _release(self) -> None:

@@ -31,6 +31,7 @@ SESSION_DEFAULTS = {
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
     "spark.sql.adaptive.optimizeSkewsInRebalancePartitions.enabled": "false",
     "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
+    "spark.sql.artifact.isolation.enabled": "false",
     "spark.redaction.regex": SECRET_NAME,
 }
 

@@ -1,0 +1,61 @@
+"""What Spark's tasks run: they are handed over as they are, and a new Python process imports this module for them.
+
+So it imports nothing but arrays and matching. What a write knows beside that (catalogs, settings, Spark's own frames)
+would be loaded by each process again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from dedup_storage.windows.pieces import event_pieces
+from dedup_storage.windows.stream import UserStream
+
+__all__ = ["LayTask", "PieceTask"]
+
+
+@dataclass(frozen=True)
+class PieceTask:
+    """Makes pieces of users' lists.
+
+    Attributes:
+        user, position, columns: As of ``event_pieces``.
+        schema: Of the rows that come out.
+    """
+
+    user: str
+    position: str
+    columns: Sequence[str]
+    schema: pa.Schema
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """A partition's batches of events as pieces."""
+        for batch in batches:
+            yield _typed(event_pieces(batch, self.user, self.position, self.columns), self.schema)
+
+
+@dataclass(frozen=True)
+class LayTask:
+    """Lays requests into their users' lists, by a stream that begins anew in every task.
+
+    Attributes:
+        stream: Says which columns are which.
+        schema: Of the rows that come out.
+    """
+
+    stream: UserStream
+    schema: pa.Schema
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """A partition's batches, laid."""
+        for batch in replace(self.stream).lay(batches):
+            yield _typed(batch, self.schema)
+
+
+def _typed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    arrays = [batch.column(f.name) for f in schema]
+    cast = [a if a.type == f.type else a.cast(f.type) for a, f in zip(arrays, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(cast, schema=schema)
