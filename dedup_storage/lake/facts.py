@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["CHANGED", "ROWS_KEPT", "Facts"]
+__all__ = ["CHANGED", "ERASING", "ROWS_KEPT", "Facts"]
 
 # Name of a fact -> what it says.
 Facts = Mapping[str, str]
@@ -13,3 +13,5 @@ Facts = Mapping[str, str]
 ROWS_KEPT = "rows-kept"
 # What changed, as JSON, where files do not tell (a promoted group's rows are in another table).
 CHANGED = "changed"
+# The job of a version that users were erased by.
+ERASING = "forget-user"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 
 from dedup_storage.lake.cells import Cell
-from dedup_storage.lake.groups import FeatureGroup, SourceKind, grain_table
+from dedup_storage.lake.facts import ERASING
+from dedup_storage.lake.groups import Coverage, FeatureGroup, SourceKind, grain_table
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import DatasetSpec
 
@@ -26,7 +27,8 @@ def stale_cells(
     """Event dates and buckets of a group whose inputs changed between what they were computed from and a version.
 
     A changed row concerns its own date and the days after it whose rows look back on it. A changed row of a looked up
-    table may concern any row of the group.
+    table may concern any row of the group. An erasure changes no row of the users that are left, unless rows of the
+    group depend on other users.
 
     Args:
         meta: The dataset's tables.
@@ -42,7 +44,10 @@ def stale_cells(
     for part in group.coverage:
         start = date.fromisoformat(part.start) if part.start else None
         end = date.fromisoformat(part.end) - timedelta(days=1) if part.end else None
-        for table, snapshot_id in part.snapshots.items():
+        if group.across_users and _erased_since(meta, part.version, version):
+            cells.add(Cell(start, end, None))
+            continue
+        for table, snapshot_id in _inputs(meta, part).items():
             # A table that is gone held a group that this one reads; computing says so by name.
             changed = meta.changed_cells(table, snapshot_id, now[table]) if table in now else _ALL
             for cell in changed:
@@ -53,6 +58,19 @@ def stale_cells(
     if not group.coverage:
         return set(_ALL)
     return _up_to_the_last(cells, meta.stored_cells(own, now[own])) if cells else cells
+
+
+def _erased_since(meta: DatasetMetadata, computed: int, version: int) -> bool:
+    """Whether users were erased after a version, until another one."""
+    return any(meta.claim(n).get("job") == ERASING for n in meta.version_numbers if computed < n <= version)
+
+
+def _inputs(meta: DatasetMetadata, part: Coverage) -> Mapping[str, int]:
+    """Snapshots that a part was computed from: those of its version, which an erasure has committed anew."""
+    if part.version not in meta.version_numbers:
+        return part.snapshots
+    anew = meta.snapshots(part.version)
+    return {table: anew.get(table, snapshot_id) for table, snapshot_id in part.snapshots.items()}
 
 
 def looks_elsewhere(group: FeatureGroup, state: Callable[[str], int | None]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.upkeep.forget_summary import content_digest
 from dedup_storage.errors import InputError, UsageError
+from dedup_storage.lake.cells import Cell
 from dedup_storage.lake.delta.format import DeltaFormat
+from dedup_storage.lake.outdated import stale_cells
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sources.raw import RawLog
 from tests.contract.test_convert import StoppedError
@@ -31,6 +34,12 @@ def log(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
     return RawLog.from_frame(erasable_rows(spark, days, first_request), flat_schema(buckets=2))
 
 
+def odd_log(spark: SparkSession) -> RawLog:
+    """A day with one request whose country changes inside it."""
+    changing = F.when(F.expr("request_id = 500 and item % 2 = 0"), "XX").otherwise(F.col("country"))
+    return RawLog.from_frame(erasable_rows(spark, [3], 500).withColumn("country", changing), flat_schema(buckets=2))
+
+
 @pytest.fixture
 def ds(spark: SparkSession, lake: Settings, name: str) -> Dataset:
     """Four versions: written, a day replaced, a feature group, a day with one inconstant request; a sample beside."""
@@ -39,12 +48,7 @@ def ds(spark: SparkSession, lake: Settings, name: str) -> Dataset:
     ds.write(raw, run_id="first", gate=False)
     ds.write(log(spark, [1], 100), run_id="second", mode="replace", gate=False)
     ds.features.add("seen", {"n": "size(hist)"}, gate=False)
-    odd = erasable_rows(spark, [3], 500)
-    odd = odd.withColumn(
-        "country", F.when(F.expr("request_id = 500 and item % 2 = 0"), "XX").otherwise(F.col("country"))
-    )
-    last = RawLog.from_frame(odd, flat_schema(buckets=2))
-    ds.write(last, run_id="third", on_inconstant="quarantine", gate=False)
+    ds.write(odd_log(spark), run_id="third", on_inconstant="quarantine", gate=False)
     ds.samples.make("some", fraction=0.5, strata=[{"name": "country", "column": "country"}])
     ds.pin(1, "paper")
     return ds
@@ -73,6 +77,14 @@ def log_texts(ds: Dataset) -> Iterator[tuple[str, str]]:
                 yield path.name, str(add)
 
 
+def outdated(ds: Dataset, version: int) -> dict[str, set[Cell]]:
+    """Of each feature group what is out of date at a version, and what would be if its rows depended on other users."""
+    cut = ds.handle.cut(version)
+    groups = ds.features(version)
+    asked = {**groups, **{f"{n} across": g.model_copy(update={"across_users": True}) for n, g in groups.items()}}
+    return {name: stale_cells(cut.meta, cut.spec, cut.version, group) for name, group in asked.items()}
+
+
 def told(ds: Dataset) -> set[int]:
     """Erased ids that some such text has."""
     return {user for _, text in log_texts(ds) for user in GONE if str(user) in text}
@@ -85,6 +97,9 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, lake: S
     theirs = {n: ds.logs(n).filter(f"not ({KEPT})").count() for n in numbers}
     sampled = multiset(ds.logs(sample="some").filter(KEPT))
     known = {(v.version, v.run_id, v.pins) for v in ds.versions()}
+    stale = {n: outdated(ds, n) for n in numbers}
+    assert stale[3] == {"seen": set(), "seen across": set()}
+    assert {cell.low for cell in stale[4]["seen"]} == {dt.date(2024, 1, 3)}
     assert set(GONE) <= stored_users(ds)
     planned = ds.forget_users(GONE, dry_run=True)
     counted = {t.table: t.rows for t in planned.tables}
@@ -107,6 +122,12 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, lake: S
     assert read(DedupDataset(ds.name, lake, version=1)) == rows_of(ds, 1)
     assert read(DedupDataset(ds.name, lake)) == rows_of(ds)
     assert set(ds.features()) == {"seen"}
+    # A row of its own user follows as before; one that depends on other users is to be computed without the erased.
+    assert {n: outdated(ds, n)["seen"] for n in numbers[2:]} == {n: stale[n]["seen"] for n in numbers[2:]}
+    newest = outdated(ds, done.version)
+    assert newest["seen"] == stale[4]["seen"]
+    first = Cell(dt.date(2024, 1, 1), dt.date(2024, 1, 1), None)
+    assert any(cell.overlaps(first) for cell in newest["seen across"])
     assert multiset(ds.logs(sample="some")) == sampled
     assert {(v.version, v.run_id, v.pins) for v in ds.versions()[:-1]} == known
 
@@ -116,7 +137,7 @@ def test_users_are_gone_from_every_version_and_file(spark: SparkSession, lake: S
     assert again.model_dump_json() == done.model_dump_json()
     other = ds.forget_users(GONE, "gdpr-2")
     assert (other.version, other.versions_rewritten, other.clean, other.not_found) == (done.version, (), True, 2)
-    assert ds.write(log(spark, [3], 500), run_id="third", gate=False).already_published
+    assert ds.write(odd_log(spark), run_id="third", on_inconstant="quarantine", gate=False).already_published
     ds.features.refresh("seen", gate=False)
     ds.rollback(1)
     ds.write(log(spark, [4], 900), gate=False)

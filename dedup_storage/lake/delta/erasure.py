@@ -12,6 +12,7 @@ from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.publish import DeltaPublisher
 from dedup_storage.lake.delta.relay import RELAY
 from dedup_storage.lake.engine.sessions import move_to
+from dedup_storage.lake.facts import ERASING
 from dedup_storage.lake.folders import delete_vocabularies
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.runs import Run, new_attempt
@@ -97,7 +98,7 @@ class DeltaErasure:
         attempt = new_attempt(self.run_id)
         run = Run(
             run_id=self.run_id,
-            job="forget-user",
+            job=ERASING,
             attempt=attempt,
             base=meta.current,
             dates=None,

@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import move_to
+from dedup_storage.lake.facts import ERASING
 from dedup_storage.lake.folders import delete_vocabularies
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import PART, RunBranch, branch_name, commit_again, load_java
@@ -20,7 +21,7 @@ from dedup_storage.lake.iceberg.kept import KeptVersions, find_touched, kept_sna
 from dedup_storage.lake.iceberg.manifests import named_files, removed_bounds
 from dedup_storage.lake.iceberg.metadata import ERASURE_PREFIX
 from dedup_storage.lake.iceberg.rewrite import TableRewriter, Touched
-from dedup_storage.lake.iceberg.snapshots import ERASING, tags
+from dedup_storage.lake.iceberg.snapshots import tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.runs import Run, new_attempt
 from dedup_storage.lake.segments import encode_segments

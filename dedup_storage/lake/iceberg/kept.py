@@ -18,6 +18,7 @@ from dedup_storage.config import Settings
 from dedup_storage.errors import ConflictError, UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.branch import BRANCH_PREFIX
+from dedup_storage.lake.facts import ERASING
 from dedup_storage.lake.groups import columns_of
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_again, load_java, main_id
@@ -26,7 +27,6 @@ from dedup_storage.lake.iceberg.holds import HOLD_PREFIX
 from dedup_storage.lake.iceberg.manifests import lists_removed
 from dedup_storage.lake.iceberg.rewrite import TableRewriter, Touched
 from dedup_storage.lake.iceberg.snapshots import (
-    ERASING,
     STANDS_FOR,
     ancestors,
     definition_text,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from pyiceberg.manifest import DataFileContent
 
+from dedup_storage.lake.facts import ERASING
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata
 from dedup_storage.lake.iceberg.origin import open_access
-from dedup_storage.lake.iceberg.snapshots import ERASING, STANDS_FOR, ancestors, live_rows, snapshot_summary
+from dedup_storage.lake.iceberg.snapshots import STANDS_FOR, ancestors, live_rows, snapshot_summary
 from dedup_storage.lake.iceberg.whole import live_files, lost_files
 from dedup_storage.lake.members import Member
 from dedup_storage.lake.wholeness import Damage, StoredFiles

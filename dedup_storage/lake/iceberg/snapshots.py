@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from pyiceberg.table.snapshots import Snapshot
 
 __all__ = [
-    "ERASING",
     "NO_GROUP",
     "STANDS_FOR",
     "ancestors",
@@ -26,8 +25,6 @@ __all__ = [
 
 # Of a snapshot that was made anew in place of another one: which.
 STANDS_FOR = PROPERTY_PREFIX + "stands-for"
-# The job of snapshots that an erasure made.
-ERASING = "forget-user"
 # Of a snapshot that empties a feature group's table: it is made from the one with the definition, and has none.
 NO_GROUP = {PROPERTY_PREFIX + DEFINITION: ""}
 
