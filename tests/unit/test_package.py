@@ -54,7 +54,13 @@ def test_supported_versions_are_those_that_are_installed() -> None:
         for line in lines.split()
         if "==" in line
     }
-    for package in ("pyspark", "pyiceberg", "delta-spark", "great-expectations", "apache-airflow"):
+    tried = [engine.spark for engine in ENGINES.values()]
+    assert f"pyspark>={tried[0]},<={tried[-1]}" in extras["spark"].split()
+    for engine in ENGINES.values():
+        assert re.search(
+            rf"\| {engine.spark} \| {engine.iceberg.rpartition(':')[2]} \| {engine.delta.rpartition(':')[2]} \|", page
+        )
+    for package in ("pyiceberg", "delta-spark", "great-expectations", "apache-airflow"):
         assert pins[package] in page, package
     for python in re.findall(r"Python :: (3\.\d+)", _setup()["metadata"]["classifiers"]):
         assert python in page
