@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 import dedup_storage
+from dedup_storage.engines import ENGINES
 from tests.site.pages import ROOT, written_pages
 
 PACKAGE = Path(dedup_storage.__file__).parent
@@ -57,9 +58,8 @@ def test_supported_versions_are_those_that_are_installed() -> None:
     tried = [engine.spark for engine in ENGINES.values()]
     assert f"pyspark>={tried[0]},<={tried[-1]}" in extras["spark"].split()
     for engine in ENGINES.values():
-        assert re.search(
-            rf"\| {engine.spark} \| {engine.iceberg.rpartition(':')[2]} \| {engine.delta.rpartition(':')[2]} \|", page
-        )
+        row = " | ".join((engine.spark, *(jar.rpartition(":")[2] for jar in engine.jars)))
+        assert f"| {row} |" in page
     for package in ("pyiceberg", "delta-spark", "great-expectations", "apache-airflow"):
         assert pins[package] in page, package
     for python in re.findall(r"Python :: (3\.\d+)", _setup()["metadata"]["classifiers"]):
