@@ -17,6 +17,7 @@ from dedup_storage.cli.options import (
     pairs,
     refuse_idle,
 )
+from dedup_storage.cli.outdated import stale_groups
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import UsageError
 from dedup_storage.schema import Grain
@@ -171,7 +172,7 @@ def rename(
 @job
 def list_features(job: Job, dataset: DatasetOption, version: VersionOption = None) -> None:
     """List the feature groups of a version."""
-    groups, stale = _groups(job, dataset, version)
+    groups, stale = stale_groups(job, dataset, version)
     columns = ("group", "grain", "columns", "computed by", "from version", "out of date", "promoted into", "bundled in")
     rows = [_row(group, stale[name]) for name, group in groups.items()]
     job.listed(f"Feature groups of {dataset}", columns, rows, groups.values())
@@ -184,7 +185,7 @@ def describe(job: Job, name: Name, dataset: DatasetOption, version: VersionOptio
     from dedup_storage.lake.cells import shown_cells, shown_ranges
     from dedup_storage.lake.groups import find_group
 
-    groups, stale = _groups(job, dataset, version, name)
+    groups, stale = stale_groups(job, dataset, version, name)
     group = find_group(groups, name, dataset)
     values: dict[str, Any] = group.model_dump(mode="json", exclude_defaults=True)
     shown = values | {
@@ -196,22 +197,6 @@ def describe(job: Job, name: Name, dataset: DatasetOption, version: VersionOptio
     }
     cells = sorted((cell.to_list() for cell in stale[name]), key=str)
     job.shown(f"Feature group {name} of {dataset}", shown, {**values, "out_of_date": cells})
-
-
-def _groups(
-    job: Job, dataset: str, version: int | None, name: str | None = None
-) -> tuple[dict[str, FeatureGroup], dict[str, set[Cell]]]:
-    """The groups of a version, without Spark; and what of one of them, or of each, is out of date."""
-    from dedup_storage.lake.catalogs import open_lake
-    from dedup_storage.lake.groups import feature_groups
-    from dedup_storage.lake.outdated import stale_cells
-
-    meta = job.metadata(dataset)
-    number = meta.resolve(version)
-    groups = feature_groups(meta, number)
-    state = open_lake(job.settings).state
-    asked = {name: groups[name]} if name in groups else {} if name else groups
-    return groups, {n: stale_cells(meta, meta.spec, number, group, state) for n, group in asked.items()}
 
 
 def _recipe(group: FeatureGroup) -> str:

@@ -1,4 +1,4 @@
-"""What to do next about feature groups whose rows a job changed."""
+"""Which feature groups are out of date, and what to do next about them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dedup_storage.cli.runtime import Job
+    from dedup_storage.lake.cells import Cell
+    from dedup_storage.lake.groups import FeatureGroup
 
-__all__ = ["outdated_hint"]
+__all__ = ["outdated_hint", "stale_groups"]
+
+
+def stale_groups(
+    job: Job, dataset: str, version: int | None = None, name: str | None = None
+) -> tuple[dict[str, FeatureGroup], dict[str, set[Cell]]]:
+    """The groups of a version, without Spark; and what of one of them, or of each, is out of date."""
+    from dedup_storage.lake.catalogs import open_lake
+    from dedup_storage.lake.groups import feature_groups
+    from dedup_storage.lake.outdated import stale_cells
+
+    meta = job.metadata(dataset)
+    number = meta.resolve(version)
+    groups = feature_groups(meta, number)
+    state = open_lake(job.settings).state
+    asked = {name: groups[name]} if name in groups else {} if name else groups
+    return groups, {n: stale_cells(meta, meta.spec, number, group, state) for n, group in asked.items()}
 
 
 def outdated_hint(job: Job, dataset: str) -> tuple[str, ...]:
@@ -15,14 +33,8 @@ def outdated_hint(job: Job, dataset: str) -> tuple[str, ...]:
 
     Needs no Spark.
     """
-    from dedup_storage.lake.catalogs import open_lake
-    from dedup_storage.lake.groups import feature_groups
-    from dedup_storage.lake.outdated import stale_cells
-
-    meta = job.metadata(dataset)
-    newest, state = meta.resolve(None), open_lake(job.settings).state
-    groups = feature_groups(meta, newest)
-    stale = [name for name, group in groups.items() if stale_cells(meta, meta.spec, newest, group, state)]
+    _, cells = stale_groups(job, dataset)
+    stale = [name for name, found in cells.items() if found]
     if not stale:
         return ()
     remedy = f"dedup-storage features refresh {stale[0] if len(stale) == 1 else 'NAME'} --dataset {dataset}"

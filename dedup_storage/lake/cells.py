@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -49,9 +50,9 @@ class Cell:
         return not (below or above)
 
 
-def whole_month(first: date) -> tuple[date, date]:
-    """The first and the last day of a month, of its first."""
-    return first, (first + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+def whole_month(day: date) -> tuple[date, date]:
+    """The first and the last day of a day's month."""
+    return day.replace(day=1), day.replace(day=monthrange(day.year, day.month)[1])
 
 
 def shown_ranges(ranges: Iterable[tuple[str, str]]) -> str:

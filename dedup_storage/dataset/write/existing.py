@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from calendar import monthrange
 from collections.abc import Sequence
 from datetime import date
 
@@ -14,6 +13,7 @@ from dedup_storage.dataset.write.audit import of_dates
 from dedup_storage.dataset.write.collapse import RequestKeys
 from dedup_storage.dataset.write.inconstant import example_requests
 from dedup_storage.errors import DuplicateRowsError, InputError
+from dedup_storage.lake.cells import whole_month
 from dedup_storage.lake.ranges import in_ranges
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain
@@ -42,7 +42,7 @@ def has_segments(cut: Cut, keys: RequestKeys) -> bool:
         # Years that only Spark has.
         return True
     if grain is DateGrain.MONTH:
-        first, last = first.replace(day=1), last.replace(day=monthrange(last.year, last.month)[1])
+        first, last = whole_month(first)[0], whole_month(last)[1]
     table = cut.spec.anchor.name
     return cut.meta.may_hold(table, cut.snapshots[table], first, last)
 

@@ -75,13 +75,14 @@ def attend_by_flex(
     score_mod = None
     if bias is not None and moments is not None:
         at, events = moments.at, moments.events
-        table: Tensor = bias.table
-        if len(bias.bounds) == 0:
-            # A constant class cannot be compiled backward: one class becomes two that are the same.
-            table = table[:, :1].repeat(1, 2)
-        last = table.shape[1] - 1
+        table: Tensor
         # A number of 64 bits reaches the kernel by a tensor alone: a Python integer is cut to 32 bits on its way.
-        units = torch.full_like(at, bias.unit) if bias.bounds else torch.ones_like(at)
+        if bias.bounds:
+            table, units = bias.table, torch.full_like(at, bias.unit)
+        else:
+            # A constant class cannot be compiled backward: one class becomes two that are the same.
+            table, units = bias.table[:, :1].repeat(1, 2), torch.ones_like(at)
+        last = table.shape[1] - 1
 
         def add_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
             # The kernel knows no bucketize: the class is the number of binary digits of the age in units.
