@@ -19,7 +19,7 @@ from dedup_storage.dataset.write.summary import WriteSummary
 from dedup_storage.demo.complete_journey import LogSummary, log_schema, write_log
 from dedup_storage.demo.epoch import EpochCounts, read_epoch
 from dedup_storage.errors import StorageError
-from dedup_storage.lake.engine.status import Shuffled, shuffled
+from dedup_storage.lake.engine.status import Shuffled, counted_shuffles
 from dedup_storage.layout import Layout
 from dedup_storage.report.measure import measure_dataset
 from dedup_storage.report.model import UserLists
@@ -118,9 +118,9 @@ def _write(job: Job, settings: Settings, raw: Path, max_length: int) -> dict[str
         for name, (layout, title) in steps.items():
             with job.step(title, spark):
                 dataset = Dataset.create(spark, settings, name, described, source, layout=layout)
-                before = shuffled(spark)
-                summary = dataset.write(source)
-                found[name] = summary, shuffled(spark) - before
+                with counted_shuffles(spark) as shuffles:
+                    summary = dataset.write(source)
+                found[name] = summary, shuffles
             parts = ", ".join(f"{t.rows:,} rows of {t.table} in {t.files} files" for t in summary.tables)
             times = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in summary.seconds.items())
             stdout.print(f"   {parts}; quality gate {summary.gate}.\n   {times}.")

@@ -25,7 +25,7 @@ from dedup_storage.lake.engine.iceberg import load_table
 from dedup_storage.lake.engine.plans import Operator, executed_plan, is_deterministic, planned_bytes
 from dedup_storage.lake.engine.scans import delta_read, iceberg_read
 from dedup_storage.lake.engine.sessions import in_own_session, is_stopped, move_to, run_session
-from dedup_storage.lake.engine.status import counted_reads, shuffled
+from dedup_storage.lake.engine.status import counted_reads, counted_shuffles
 from dedup_storage.lake.formats import scan_of
 from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.spark.errors import JAVA_ERRORS
@@ -185,10 +185,11 @@ def test_what_spark_counted(spark: SparkSession, tmp_path: Path) -> None:
         rows = spark.read.parquet(place).agg(F.sum("id")).collect()
     assert rows[0][0] == 50_000 * 49_999 // 2
     assert reads.bytes > 0
-    before = shuffled(spark)
-    spark.range(100).repartition(3).count()
-    moved = shuffled(spark) - before
-    assert moved.rows >= 100
+    spark.range(70).repartition(3).count()
+    with counted_shuffles(spark) as moved:
+        spark.range(100).repartition(3).count()
+    # The rows, and a count for each of the three partitions.
+    assert moved.rows == 100 + 3
     assert moved.stored_bytes > 0
 
 

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from dedup_storage.lake.engine.java import elements
 
-__all__ = ["Reads", "Shuffled", "counted_reads", "shuffled"]
+__all__ = ["Reads", "Shuffled", "counted_reads", "counted_shuffles"]
 
 
 @dataclass
@@ -23,10 +23,40 @@ class Reads:
     bytes: int = 0
 
 
+@dataclass
+class Shuffled:
+    """Rows and bytes that stages wrote for others to read; 0 until the work has ended."""
+
+    rows: int = 0
+    stored_bytes: int = 0
+
+
 @contextmanager
 def counted_reads(spark: SparkSession) -> Iterator[Reads]:
     """Count what the jobs started inside read, in this thread and no other."""
-    context, tag, found = spark.sparkContext, f"reads-{uuid.uuid4().hex}", Reads()
+    found = Reads()
+    with _counted_stages(spark) as stages:
+        yield found
+    found.bytes = sum(int(stage.inputBytes()) for stage in stages)
+
+
+@contextmanager
+def counted_shuffles(spark: SparkSession) -> Iterator[Shuffled]:
+    """Count what the jobs started inside shuffled, in this thread and those that take over its tags."""
+    found = Shuffled()
+    with _counted_stages(spark) as stages:
+        yield found
+    found.rows = sum(int(stage.shuffleWriteRecords()) for stage in stages)
+    found.stored_bytes = sum(int(stage.shuffleWriteBytes()) for stage in stages)
+
+
+@contextmanager
+def _counted_stages(spark: SparkSession) -> Iterator[list[Any]]:
+    """The stages of the jobs started inside, found when they have ended.
+
+    Jobs are found by a tag: a sum over all stages that Spark remembers would fall when it forgets the oldest ones.
+    """
+    context, tag, found = spark.sparkContext, f"counted-{uuid.uuid4().hex}", list[Any]()
     context.addJobTag(tag)
     try:
         yield found
@@ -40,33 +70,7 @@ def counted_reads(spark: SparkSession) -> Iterator[Reads]:
         stages |= set(elements(store.job(job_id).stageIds()))
     for stage_id in stages:
         try:
-            found.bytes += int(store.lastStageAttempt(stage_id).inputBytes())
+            found.append(store.lastStageAttempt(stage_id))
         except Py4JJavaError:
             # A stage that was never run, since an earlier one left what it would have made.
             continue
-
-
-@dataclass(frozen=True)
-class Shuffled:
-    """Rows and bytes that all stages so far wrote for others to read."""
-
-    rows: int
-    stored_bytes: int
-
-    def __sub__(self, earlier: Shuffled) -> Shuffled:
-        return Shuffled(self.rows - earlier.rows, self.stored_bytes - earlier.stored_bytes)
-
-
-def shuffled(spark: SparkSession) -> Shuffled:
-    """Sum over the stages that Spark remembers (the last 1,000 by default)."""
-    stages = _stages(spark)
-    return Shuffled(
-        rows=sum(int(stage.shuffleWriteRecords()) for stage in stages),
-        stored_bytes=sum(int(stage.shuffleWriteBytes()) for stage in stages),
-    )
-
-
-def _stages(spark: SparkSession) -> list[Any]:
-    gateway: Any = spark.sparkContext._gateway
-    store = spark.sparkContext._jsc.sc().statusStore()
-    return elements(store.stageList(None, False, False, gateway.new_array(gateway.jvm.double, 0), None))
