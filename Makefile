@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=30
 
-.PHONY: help demo test test-slow test-airflow test-engines servers bench docs reference lint format clean env
+.PHONY: help demo test test-slow test-airflow test-engines servers bench docs reference notebooks lint format clean env
 
 help:
 	@echo "make demo          raw shop log -> dataset -> compression summary -> PyTorch batches (FULL=1: all rows)"
@@ -89,7 +89,11 @@ bench: $(STAMP)
 reference: $(STAMP)
 	$(BIN)/python -m scripts.reference
 
-docs: reference $(DOCS_VENV)/.installed
+notebooks: $(STAMP)
+	@scripts/check_machine.sh >/dev/null
+	$(BIN)/python -m scripts.notebooks
+
+docs: reference notebooks $(DOCS_VENV)/.installed
 	$(DOCS_VENV)/bin/zensical build --clean --strict
 
 $(DOCS_VENV)/.installed: setup.cfg | $(STAMP)
@@ -108,6 +112,6 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(AIRFLOW_VENV) $(DOCS_VENV) $(SERVERS_VENV) docs/reference build dist out warehouse spark-warehouse metastore_db derby.log *.egg-info \
+	rm -rf $(VENV) $(AIRFLOW_VENV) $(DOCS_VENV) $(SERVERS_VENV) docs/reference docs/notebooks build dist out warehouse spark-warehouse metastore_db derby.log *.egg-info \
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

