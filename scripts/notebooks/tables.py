@@ -10,6 +10,8 @@ __all__ = ["html_table"]
 
 _NUMBER = re.compile(r"[-+]?[\d.,]+(?:e[-+]\d+)?\s?%?|nan|NaN", re.IGNORECASE)
 _RIGHT = ' style="text-align: right"'
+# Cells: tag, spans, text.
+_Row = list[tuple[str, str, str]]
 
 
 class _Cells(HTMLParser):
@@ -17,7 +19,7 @@ class _Cells(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: list[list[tuple[str, str, str]]] = []
+        self.rows: list[_Row] = []
         self.heads = 0
         self._open = False
         self._in_head = False
@@ -38,6 +40,8 @@ class _Cells(HTMLParser):
             self._in_head = False
         elif tag in ("th", "td"):
             self._open = False
+            kind, spans, text = self.rows[-1][-1]
+            self.rows[-1][-1] = kind, spans, text.strip()
 
     def handle_data(self, data: str) -> None:
         if self._open:
@@ -53,21 +57,34 @@ def html_table(text: str) -> str:
     """
     cells = _Cells()
     cells.feed(text)
-    numbers = _columns_of_numbers(cells.rows[cells.heads :])
-    lines = ["<table>", "<thead>"]
-    for i, row in enumerate(cells.rows):
-        if i == cells.heads:
-            lines += ["</thead>", "<tbody>"]
-        lines.append("<tr>")
-        for j, (tag, spans, said) in enumerate(row):
-            # A head's last row stands over the columns; those above it may span several.
-            right = _NUMBER.fullmatch(said.strip()) if i >= cells.heads else not spans and j in numbers
-            lines.append(f"<{tag}{spans}{_RIGHT if right else ''}>{html.escape(said.strip(), quote=False)}</{tag}>")
-        lines.append("</tr>")
-    return "\n".join([*lines, "</tbody>", "</table>"])
+    head, body = _head(cells.rows[: cells.heads]), cells.rows[cells.heads :]
+    numbers = _columns_of_numbers(body)
+    # A head's last row stands over the columns; those above it may span several.
+    heads = [_line(row, [not spans and j in numbers for j, (_, spans, _) in enumerate(row)]) for row in head]
+    rows = [_line(row, [bool(_NUMBER.fullmatch(said)) for _, _, said in row]) for row in body]
+    parts = ["<table>", *(["<thead>", *heads, "</thead>"] if heads else []), "<tbody>", *rows, "</tbody>", "</table>"]
+    return "\n".join(parts)
 
 
-def _columns_of_numbers(rows: list[list[tuple[str, str, str]]]) -> set[int]:
+def _head(rows: list[_Row]) -> list[_Row]:
+    """A head without empty rows; an index's names, which pandas sets in a row of their own, beside the columns'."""
+    rows = [row for row in rows if any(said for _, _, said in row)]
+    if len(rows) > 1 and len(rows[-2]) == len(rows[-1]):
+        pairs = list(zip(rows[-2], rows[-1], strict=True))
+        if not any(over[1] or under[1] or (over[2] and under[2]) for over, under in pairs):
+            rows[-2:] = [[(tag, "", over or under) for (tag, _, over), (_, _, under) in pairs]]
+    return rows
+
+
+def _line(row: _Row, right: list[bool]) -> str:
+    cells = (
+        f"<{tag}{spans}{_RIGHT if to_the_right else ''}>{html.escape(said, quote=False)}</{tag}>"
+        for (tag, spans, said), to_the_right in zip(row, right, strict=True)
+    )
+    return "\n".join(["<tr>", *cells, "</tr>"])
+
+
+def _columns_of_numbers(rows: list[_Row]) -> set[int]:
     width = max(map(len, rows), default=0)
     full = [row for row in rows if len(row) == width]
-    return {j for j in range(width) if full and all(_NUMBER.fullmatch(row[j][2].strip()) for row in full)}
+    return {j for j in range(width) if full and all(_NUMBER.fullmatch(row[j][2]) for row in full)}

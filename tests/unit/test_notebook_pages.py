@@ -49,8 +49,7 @@ def test_tables_keep_their_cells_and_nothing_else() -> None:
     text = page("mine", _notebook(_shown({"text/html": frame._repr_html_(), "text/plain": "…"}))).text
     table = text[text.index("<table>") :]
     assert re.findall(r"<(t[hd])[^>]*>([^<]*)</t", table) == [
-        ("th", ""), ("th", "name"), ("th", "size"),
-        ("th", "at"), ("th", ""), ("th", ""),
+        ("th", "at"), ("th", "name"), ("th", "size"),
         ("th", "3"), ("td", "a &lt;b&gt;"), ("td", "1000.5"),
         ("th", "4"), ("td", "c"), ("td", "NaN"),
     ]  # fmt: skip
@@ -58,6 +57,11 @@ def test_tables_keep_their_cells_and_nothing_else() -> None:
     assert '<th style="text-align: right">size</th>' in table
     assert "\n\n" not in table  # one block of HTML
     assert not re.search(r"class|border|<style|<div", table)
+
+
+def test_a_table_whose_columns_have_no_names_has_no_head() -> None:
+    html = pd.Series({"a": 1}, name="").to_frame()._repr_html_()
+    assert "<thead>" not in page("mine", _notebook(_shown({"text/html": html}))).text
 
 
 def test_a_table_of_a_style_has_no_random_ids() -> None:
