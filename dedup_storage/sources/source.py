@@ -151,16 +151,7 @@ def open_source(
     if address.kind is Kind.TABLE:
         if settings is None:
             return Source(address)
-        # Catalogs cost a second to load, and files need none.
-        from dedup_storage.report.parquet.dataset_files import input_files
-
-        table = input_files(source, settings)
-        if table.deleted_rows:
-            raise InputError(
-                f"the table {source} has {table.deleted_rows} rows that delete files take away",
-                fix="Compact the table first, or write it into a dataset: Spark reads it as it is.",
-            )
-        return _checked(address, table.files, known, resolve=table.resolve)
+        return _of_catalog(address, settings, known, scratch)
     if address.kind is Kind.DELTA:
         files, stated = delta_input(address.place, address.store)
         return _checked(replace(address, files=files), None, known, scratch, stated=stated)
@@ -170,6 +161,21 @@ def open_source(
     if address.kind is Kind.PARQUET:
         return _checked(address, None, known, scratch)
     return _from_texts(address, known, scratch)
+
+
+def _of_catalog(address: Address, settings: Settings, known: Wanted, scratch: str | None) -> Source:
+    """A table's files as they lie, or its rows made plain where some hold columns under other names."""
+    # Catalogs cost a second to load, and files need none.
+    from dedup_storage.sources.catalog import catalog_input
+
+    table = catalog_input(address.source, settings)
+    # What a table is partitioned by is no path's: its files hold every column, by name or not at all.
+    files = tuple(replace(file, partition={}) for file in table.files.files)
+    resolve = table.files.resolve
+    if not files or all(table.lies_by_name(schema) for _, schema, _ in read_schemas(files, resolve)):
+        return _checked(address, files, known, scratch, resolve, stated=table.schema)
+    plain = tuple(ScratchFolder(scratch, address.store).write(table.rows()))
+    return _checked(address, plain, known, stated=table.schema)
 
 
 # -- Parquet ------------------------------------------------------------------------------------------------------
