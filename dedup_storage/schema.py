@@ -29,6 +29,8 @@ __all__ = [
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _LEVEL_SEPARATOR = "."
+# Roles of columns of the impression.
+_BELOW = ("item", "position", "labels")
 
 
 class Grain(StrEnum):
@@ -207,6 +209,11 @@ class LogSchema(_Frozen):
             raise ValueError(f"the key column {twice[0]} has two roles")
         if len(set(self.sequence_columns)) != len(self.sequence_columns):
             raise ValueError("sequences: a column is named twice")
+        made = [c for c in self.candidates.values() if c != "*"]
+        twice = sorted({c for c in made if made.count(c) > 1})
+        if twice:
+            raise ValueError(f"candidates: the column {twice[0]} is named twice")
+        self._one_role_each()
         cut = {s.group: s for s in self.sequences if s.longer == "newest"}
         for member in self.sequences:
             other = cut.get(member.group) if member.group is not None else None
@@ -225,6 +232,22 @@ class LogSchema(_Frozen):
         if self.date_grain not in (None, DateGrain.NONE) and self.event_time is None:
             raise ValueError(f"date_grain {self.date_grain.value} needs event_time")
         return self
+
+    def _one_role_each(self) -> None:
+        """A column is of the request or of the impression, and is one thing; but the time of an event may be its key,
+        an item what is predicted, and a list of candidates becomes the column of its name."""
+        roles = [("user", (self.user,)), ("request", self.request), ("event_time", (self.event_time,)),
+                 ("sequences", self.sequence_columns), ("candidates", tuple(self.candidates)), ("item", (self.item,)),
+                 ("position", (self.position,)), ("labels", self.labels)]  # fmt: skip
+        known: dict[str, str] = {}
+        for role, columns in roles:
+            for column in columns:
+                other = known.setdefault(column, role) if column is not None else role
+                both = (other, role) == ("request", "event_time") or (
+                    other in ("candidates", *_BELOW) and role in _BELOW
+                )
+                if other != role and not both:
+                    raise ValueError(f"the column {column} has two roles: {other} and {role}")
 
     @property
     def made_by_forms(self) -> list[str]:
@@ -398,7 +421,14 @@ def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
     clauses = []
     for problem in error.errors(include_url=False):
         where = _LEVEL_SEPARATOR.join(str(part) for part in problem["loc"]) or "schema"
-        if problem["type"] == "extra_forbidden":
+        named = "[key]" in problem["loc"] or problem["msg"] == "Keys should be strings"
+        if named and not isinstance(problem["input"], str):
+            above = _LEVEL_SEPARATOR.join(str(part) for part in problem["loc"][:-2])
+            clauses.append(
+                f"a name{f' under {above}' if above else ''} is no text; put it in quotes (YAML reads on, off, yes and "
+                "no as truth values, and digits as numbers)"
+            )
+        elif problem["type"] == "extra_forbidden":
             level: type[BaseModel] | None = model if len(problem["loc"]) == 1 else None
             hint = f" (known keys: {known_names(where, level.model_fields)})" if level else ""
             clauses.append(f"the key {where} is unknown{hint}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Literal
@@ -101,7 +102,7 @@ class Filters(BaseModel):
 
     @field_serializer("where", when_used="json")
     def _described(self, where: dict[str, Any]) -> dict[str, Any]:
-        """Bytes that are no text as their hexadecimal digits: JSON has no bytes."""
+        """Bytes that are no text as their hexadecimal digits, NaN and infinity as words: JSON has none of them."""
         return {column: _each(wanted, _shown) for column, wanted in where.items()}
 
     @field_validator("users", mode="before")
@@ -273,6 +274,8 @@ def _plain_value(value: Any) -> Any:
 
 
 def _shown(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if not isinstance(value, bytes):
         return value
     try:

@@ -74,6 +74,9 @@ def find_address(source: str, format: str | None = None, store: Store | None = N
     Raises:
         InputError: there is nothing, or it is of a kind that is not read.
     """
+    if not source.strip():
+        raise InputError("the log has no name", expected="a file, a folder, a pattern of files or a table's name",
+                         fix="Give one: a variable of the shell may be empty.")  # fmt: skip
     if format is not None and format not in [kind.value for kind in Kind]:
         raise InputError(
             f"the input format {format} is not known", expected=known_names(format, [kind.value for kind in Kind])
@@ -94,6 +97,12 @@ def find_address(source: str, format: str | None = None, store: Store | None = N
     if info.is_file:
         only = (DataFile(place, info.size, changed_ns=info.mtime_ns),)
         return Address(source, _kind_of(only, format, source, opener), place, only, opener)
+    if info.type is pafs.FileType.Unknown:
+        raise InputError(
+            f"{source} is no file and no folder",
+            expected="files, which are read more than once",
+            fix="Write what a pipe or a device gives into a file first.",
+        )
     place, inner = place.rstrip("/"), inner.rstrip("/")
     if format in (None, Kind.DELTA) and is_delta_table(place, opener.properties):
         return Address(source, Kind.DELTA, place, store=opener)

@@ -10,6 +10,7 @@ from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.layout import free_name
 from dedup_storage.report.parquet.one_schema import joined
 from dedup_storage.schema import LogSchema, check_name
+from dedup_storage.sources.address import Kind
 from dedup_storage.sources.declared import refuse_other_types
 from dedup_storage.sources.forms.kinds import standard_kinds
 from dedup_storage.sources.reserved import refuse_twice
@@ -73,7 +74,7 @@ def check_source(source: Source, schema: LogSchema, *, impressions: Source | Non
     for each in sources:
         refuse_twice(f.name for f in each.schema)
     kinds = {f.name: f.type for s in sources for f in s.schema}
-    if not kinds:
+    if not kinds and any(s.address.kind is Kind.TABLE for s in sources):
         return
     if impressions is not None and source.schema and impressions.schema:
         for key in schema.request_key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,11 +11,16 @@ import pyarrow.compute as pc
 
 from dedup_storage.errors import InputError
 from dedup_storage.report.parquet.footers import DataFile, Resolve
-from dedup_storage.report.parquet.one_schema import joined, open_parquet
+from dedup_storage.report.parquet.one_schema import constant, joined, open_parquet
 from dedup_storage.sources.unsigned import UNSIGNED
 
-__all__ = ["Wanted", "refuse_empty_types", "with_partitions", "with_types"]
+__all__ = ["Told", "Wanted", "refuse_empty_types", "with_partitions", "with_types"]
 
+# What a path tells: column -> text, or no value.
+Told = Mapping[str, str | None]
+# Numbers that only some engines read, and those that are not in their plain form.
+_ODD = re.compile(r"\+|[+-]?0[xX]|-0+$")
+_PADDED = re.compile(r"\+|[+-]?0[0-9xX]|-0$")
 # Iceberg has no such types, and a key has one type in both formats.
 _SHORT = (pa.int8(), pa.int16())
 
@@ -88,44 +94,94 @@ def _lacks_a_type(kind: pa.DataType) -> bool:
 
 
 def with_partitions(
-    files: Sequence[DataFile], schema: pa.Schema, known: Wanted, resolve: Resolve, origins: Mapping[str, str]
+    files: Sequence[DataFile],
+    schema: pa.Schema,
+    known: Wanted,
+    resolve: Resolve,
+    origins: Mapping[str, str],
+    told: Mapping[str, Told],
 ) -> pa.Schema:
     """The schema with the columns that stand in paths alone, as texts; those that stand in both must agree.
 
+    A column that no path gives a value has the type that is declared for it, or none.
+
     Args:
-        files: The files, with what their paths tell.
+        files: The files.
         schema: Of the columns inside them.
         known: Types of columns.
         resolve: Finds the file system of a file.
         origins: File -> the file that its rows were made of, to be named.
+        told: File -> what its path tells.
 
     Raises:
-        InputError: a value in a file is not the one in its path.
+        InputError: a value in a file is not the one in its path, or one in a path is none of its column's type.
     """
-    keys = dict.fromkeys(key for file in files for key in file.partition)
+    keys = dict.fromkeys(key for values in told.values() for key in values)
     for key in keys:
         if key in schema.names:
-            _refuse_disagreement(key, files, resolve, origins)
+            _refuse_disagreement(key, files, resolve, origins, told)
         else:
-            schema = schema.append(pa.field(key, known.types.get(key, pa.string())))
+            there = any(values.get(key) is not None for values in told.values())
+            schema = schema.append(pa.field(key, known.types.get(key, pa.string() if there else pa.null())))
+        _refuse_values(key, schema.field(key).type, origins, told, known)
     return schema
 
 
-def _refuse_disagreement(key: str, files: Sequence[DataFile], resolve: Resolve, origins: Mapping[str, str]) -> None:
-    for file in files:
-        if key not in file.partition:
+def _refuse_values(
+    key: str, kind: pa.DataType, origins: Mapping[str, str], told: Mapping[str, Told], known: Wanted
+) -> None:
+    """Refuse texts of paths that are no values of a type; of a key also 007, which would become one with 7."""
+    if pa.types.is_string(kind):
+        return
+    seen = set[str]()
+    for path, values in told.items():
+        text = values.get(key)
+        if text is None or text in seen:
             continue
+        seen.add(text)
+        odd = _PADDED if key in (*known.whole, *known.texts) else _ODD
+        if (_is_whole(kind) and odd.match(text)) or not _is_value(text, kind):
+            raise InputError(
+                f"the path of {origins.get(path, path)} tells {key}={text}, which is no value of its type",
+                expected=f"{kind} in its plain form, of a key without leading zeros",
+                fix=f"Correct the path, or keep {key} a text.",
+            )
+
+
+def _is_whole(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_decimal(kind))
+
+
+def _is_value(text: str, kind: pa.DataType) -> bool:
+    try:
+        constant(text, kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    return True
+
+
+def _refuse_disagreement(
+    key: str,
+    files: Sequence[DataFile],
+    resolve: Resolve,
+    origins: Mapping[str, str],
+    told: Mapping[str, Told],
+) -> None:
+    for file in files:
+        if key not in told[file.path]:
+            continue
+        asked = told[file.path][key]
         filesystem, inner = resolve(file.path)
         with filesystem.open_input_file(inner) as stream:
             parquet = open_parquet(stream)
             if key not in parquet.schema_arrow.names:
                 continue
             values = pc.unique(parquet.read(columns=[key])[key])
-        told = [None if v is None else str(v) for v in values.to_pylist()]
-        if any(v != file.partition[key] for v in told):
+        found = [None if v is None else str(v) for v in values.to_pylist()]
+        if any(v != asked for v in found):
             raise InputError(
                 f"the column {key} differs from the path of {origins.get(file.path, file.path)}",
-                expected=f"{key}={file.partition[key]} in every row",
-                got=f"{len(told)} values in the file",
+                expected=f"{key}={asked} in every row" if asked is not None else f"no value of {key} in any row",
+                got=f"{len(found)} values in the file",
                 fix="Correct the path, or rename the column in the file or in the path.",
             )

@@ -151,7 +151,15 @@ def refuse_other_types(
     # Times are read from whatever tells them.
     times = {schema.event_time, *(s.column for s in schema.sequences if s.times)}
     here = {**inner, **lying}
-    for column, kind in declared_types(schema.types).items():
+    known = declared_types(schema.types)
+    for column in (c for c in schema.types if c not in known and c in here):
+        raise SchemaError(
+            f"types says {schema.types[column]} of the column {column}, which no column of files has",
+            expected=f"a type that {here[column]} can be made, or none",
+            got=f"{here[column]} in {source}",
+            fix=f"Leave {column} out of types in the schema file.",
+        )
+    for column, kind in known.items():
         found = here.get(column)
         if found is None and column not in standard:
             raise SchemaError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -15,9 +16,14 @@ from dedup_storage.lake.folders import Store
 from dedup_storage.lake.stores import delta_options, with_region
 from dedup_storage.report.parquet.footers import DataFile
 
-__all__ = ["delta_input", "iceberg_rows"]
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+__all__ = ["delta_input", "iceberg_rows", "scanned"]
 
 _NUMBER = re.compile(r"(\d+)")
+_UNREADABLE = (OSError, ValueError, TypeError, NotImplementedError)
+_BY_NAME = "Give its name in the catalog: namespace.table."
 
 
 def delta_input(place: str, store: Store) -> tuple[tuple[DataFile, ...], pa.Schema]:
@@ -64,17 +70,39 @@ def iceberg_rows(place: str, store: Store) -> Iterator[pa.RecordBatch]:
         ) from None
     filesystem, inner = store(f"{place}/metadata")
     names = [e for e in filesystem.get_file_info(pafs.FileSelector(inner)) if e.base_name.endswith(".metadata.json")]
-    newest = max(names, key=lambda e: (_numbered(e.base_name), e.mtime_ns))
+    number = max(_numbered(e.base_name) for e in names)
+    newest = sorted(e.base_name for e in names if _numbered(e.base_name) == number)
+    if len(newest) > 1:
+        # Of two writers that began with one state the catalog took one.
+        raise InputError(
+            f"the Iceberg table {place} has {len(newest)} newest metadata files, of which its catalog knows one",
+            expected="one metadata file of each number",
+            got=", ".join(newest),
+            fix=_BY_NAME,
+        )
     try:
-        table = StaticTable.from_metadata(f"{place}/metadata/{newest.base_name}", with_region(store.properties))
+        table = StaticTable.from_metadata(f"{place}/metadata/{newest[0]}", with_region(store.properties))
+    except _UNREADABLE as error:
+        raise _unread(place, error) from None
+    yield from scanned(table, place)
+
+
+def scanned(table: Table, name: str) -> Iterator[pa.RecordBatch]:
+    """The rows of an Iceberg table, deletes and renamed columns applied.
+
+    Raises:
+        InputError: the table cannot be read.
+    """
+    try:
         yield from table.scan().to_arrow_batch_reader()
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"the Iceberg table {place} cannot be read: {str(error).splitlines()[0]}",
-            fix="Give its name in the catalog: namespace.table.",
-        ) from None
+        raise _unread(name, error) from None
+
+
+def _unread(name: str, error: Exception) -> InputError:
+    return InputError(f"the Iceberg table {name} cannot be read: {str(error).splitlines()[0]}", fix=_BY_NAME)
 
 
 def _numbered(name: str) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -27,8 +29,8 @@ def json_tables(path: str, store: Store) -> Iterator[pa.Table]:
     """
     number = 0
     rows: list[dict[str, Any]] = []
-    infinite: list[str] = []
-    decoder = json.JSONDecoder(object_pairs_hook=_fields, parse_constant=lambda text: _constant(text, infinite))
+    # ``NaN`` and ``Infinity``, which JSON does not have and some writers put there, are what they say.
+    decoder = json.JSONDecoder(object_pairs_hook=_fields, parse_constant=_Said)
     with opened(path, store) as stream:
         for line in _lines(stream):
             number += 1
@@ -37,14 +39,18 @@ def json_tables(path: str, store: Store) -> Iterator[pa.Table]:
             row = _object(decoder, line, number, path)
             rows.append(row)
             if len(rows) == _LINES:
-                yield _table(rows, path, number, said=bool(infinite))
+                yield _table(rows, path, number)
                 rows = []
     if rows:
-        yield _table(rows, path, number, said=bool(infinite))
+        yield _table(rows, path, number)
 
 
 class _TwiceError(ValueError):
     """An object has two fields of one name."""
+
+
+class _Said(float):
+    """A number that stands there as a word, not as digits that no double holds."""
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -52,13 +58,6 @@ def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise _TwiceError(next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place])))
     return found
-
-
-def _constant(text: str, infinite: list[str]) -> float:
-    """``NaN`` and ``Infinity``, which JSON does not have and some writers put there, are what they say."""
-    if text != "NaN":
-        infinite.append(text)
-    return float(text)
 
 
 def _object(decoder: json.JSONDecoder, line: bytes, number: int, path: str) -> dict[str, Any]:
@@ -69,6 +68,12 @@ def _object(decoder: json.JSONDecoder, line: bytes, number: int, path: str) -> d
     """
     try:
         row = decoder.decode(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InputError(
+            f"line {number} of {path} is not written in UTF-8",
+            expected="UTF-8",
+            fix="Convert it, for example with iconv -f ENCODING -t utf-8.",
+        ) from None
     except _TwiceError as error:
         raise InputError(
             f"the field {error} occurs twice in one object in line {number} of {path}",
@@ -87,7 +92,7 @@ def _object(decoder: json.JSONDecoder, line: bytes, number: int, path: str) -> d
 def one_number(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
     """A type whose integers are doubles where those of another one are: JSON has one kind of number."""
     types = pa.types
-    if kind == pa.int64() and other == pa.float64():
+    if types.is_null(kind) or (kind == pa.int64() and other == pa.float64()):
         return other
     if types.is_list(kind) and types.is_list(other):
         return pa.list_(kind.value_field.with_type(one_number(kind.value_type, other.value_type)))
@@ -123,38 +128,64 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
         yield kept
 
 
-def _table(rows: list[dict[str, Any]], path: str, last: int, *, said: bool) -> pa.Table:
+def _table(rows: list[dict[str, Any]], path: str, last: int) -> pa.Table:
     columns = {}
     for name in dict.fromkeys(key for row in rows for key in row):
         values = [row.get(name) for row in rows]
         try:
-            columns[name] = pa.array(values)
+            name.encode()
+            columns[name] = _array(values)
         except UnicodeEncodeError:
             raise InputError(
-                f"the column {name} holds texts that are no Unicode in {path}, up to line {last}",
+                f"the column {ascii(name)[1:-1]} holds texts that are no Unicode in {path}, up to line {last}",
                 expected="no half of a surrogate pair, such as \\ud800, by itself",
                 fix="Correct the file.",
             ) from None
         except (pa.ArrowException, OverflowError):
-            try:
-                columns[name] = pa.array(values, pa.uint64())
-            except (pa.ArrowException, OverflowError):
-                raise InputError(
-                    f"the column {name} has values of several types in {path}",
-                    expected="one type",
-                    got=f"several before line {last + 1}",
-                    fix=f"Write {name} as one type, for example as a text.",
-                ) from None
-        if not said and _holds_infinity(columns[name]):
+            columns[name] = None
+        kind = None if columns[name] is None else columns[name].type
+        if kind is None or any(bool in set(map(type, found)) for found in _numbers(kind, values)):
+            raise InputError(
+                f"the column {name} has values of several types in {path}",
+                expected="one type, and integers of at most 64 bits",
+                got=f"several before line {last + 1}",
+                fix=f"Write {name} as one type, for example as a text.",
+            )
+        if _holds_infinity(columns[name]) and any(
+            type(v) is float and math.isinf(v) for v in chain(*_numbers(kind, values))
+        ):
             raise InputError(
                 f"the column {name} holds a number beyond every double in {path}, up to line {last}",
                 expected="numbers below 1.8e308",
                 fix=f"Write {name} as a text, or correct the file.",
             )
-        if _has_bare_object(columns[name].type):
+        if _has_bare_object(kind):
             raise InputError(
                 f"the column {name} holds objects without any field in {path}, up to line {last}",
                 expected="a field in some object of the column",
                 fix=f"Write {name} as null where it is empty, or leave it out.",
             )
     return pa.table(columns)
+
+
+def _array(values: list[Any]) -> pa.Array:
+    """Values as Arrow takes them; integers that only 64 bits without a sign hold are such integers."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        # Told the type, Arrow would cut fractions off.
+        if not {*map(type, values)} <= {int, type(None)}:
+            raise
+        return pa.array(values, pa.uint64())
+
+
+def _numbers(kind: pa.DataType, values: Iterable[Any]) -> Iterator[list[Any]]:
+    """What stands where a type has doubles: Arrow takes a truth value beside numbers for one of them."""
+    there = [v for v in values if v is not None]
+    if pa.types.is_floating(kind):
+        yield there
+    elif pa.types.is_list(kind):
+        yield from _numbers(kind.value_type, chain.from_iterable(there))
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _numbers(field.type, (v.get(field.name) for v in there))

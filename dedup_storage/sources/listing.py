@@ -19,11 +19,13 @@ from dedup_storage.lake.folders import is_hidden
 from dedup_storage.lake.retries import is_refusal
 from dedup_storage.report.parquet.footers import DataFile
 
-__all__ = ["GLOB", "is_iceberg", "listed", "matching"]
+__all__ = ["GLOB", "is_iceberg", "is_passed_over", "listed", "matching", "told_columns"]
 
 GLOB = re.compile(r"[*?\[{]")
 _HIVE_KEY = re.compile(r"([^/=]+)=([^/]*)/")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+# How Hadoop ends the name of a file that is being copied.
+_UNFINISHED = "._COPYING_"
 # Folders and files that a table keeps beside its rows -> whose they are.
 _LOGS = {"_delta_log": "Delta", ".hoodie": "Hudi"}
 _MARK = re.compile(r"^(.*)/(?:(_delta_log|\.hoodie)(?:/.*)?|metadata/[^/]*\.metadata\.json)$")
@@ -102,7 +104,7 @@ def _below(filesystem: pafs.FileSystem, place: str, inner: str) -> tuple[list[Da
         mark = _MARK.match(relative)
         if mark is not None:
             tables[place + mark[1]] = _LOGS.get(mark[2], "Iceberg")
-        if entry.is_file and not is_hidden(relative):
+        if entry.is_file and not is_hidden(relative) and not relative.endswith(_UNFINISHED):
             found.append(DataFile(place + relative, entry.size, _keys(relative, place), entry.mtime_ns))
     if isinstance(filesystem, pafs.LocalFileSystem):
         folders = [inner, *(e.path for e in entries if e.type is pafs.FileType.Directory)]
@@ -110,9 +112,20 @@ def _below(filesystem: pafs.FileSystem, place: str, inner: str) -> tuple[list[Da
     return sorted(found, key=lambda f: f.path), tables
 
 
+def told_columns(relative: str) -> list[tuple[str, str | None]]:
+    """Column and value of each folder of a path that tells them, below the folder of all; ``None`` is no value."""
+    pairs = _HIVE_KEY.findall(relative.lstrip("/"))
+    return [(unquote(key), None if value == _NO_VALUE else unquote(value)) for key, value in pairs]
+
+
+def is_passed_over(name: str) -> bool:
+    """Whether Spark reads no rows of a file of this name, though it is named itself."""
+    return is_hidden(name) or name.endswith(_UNFINISHED)
+
+
 def _keys(relative: str, place: str) -> dict[str, str]:
     """Partition column -> value, of a path below its folder; a column without a value is left out."""
-    told = [(unquote(k), unquote(v)) for k, v in _HIVE_KEY.findall(relative.lstrip("/"))]
+    told = told_columns(relative)
     keys = dict(told)
     if len(keys) < len(told):
         twice = next(key for number, (key, _) in enumerate(told) if key in dict(told[:number]))
@@ -121,7 +134,7 @@ def _keys(relative: str, place: str) -> dict[str, str]:
             expected="one value of it in a path",
             fix="Name the folder below the first one, or rename one of them.",
         )
-    return {k: v for k, v in keys.items() if v != _NO_VALUE}
+    return {k: v for k, v in keys.items() if v is not None}
 
 
 def _check_links(inner: str, folders: Iterable[str], files: Iterable[str]) -> None:

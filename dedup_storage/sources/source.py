@@ -7,6 +7,7 @@ address  ->  what it is, which files it has now            (address.py)
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ from dedup_storage.sources.columns import Wanted, refuse_empty_types, with_parti
 from dedup_storage.sources.damaged import unreadable
 from dedup_storage.sources.foreign import delta_input, iceberg_rows
 from dedup_storage.sources.json_lines import json_tables, one_number
+from dedup_storage.sources.listing import is_passed_over, told_columns
 from dedup_storage.sources.reserved import refuse_repeated, refuse_reserved
 from dedup_storage.sources.scratch import ScratchFolder
 from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, typed
@@ -151,16 +153,7 @@ def open_source(
     if address.kind is Kind.TABLE:
         if settings is None:
             return Source(address)
-        # Catalogs cost a second to load, and files need none.
-        from dedup_storage.report.parquet.dataset_files import input_files
-
-        table = input_files(source, settings)
-        if table.deleted_rows:
-            raise InputError(
-                f"the table {source} has {table.deleted_rows} rows that delete files take away",
-                fix="Compact the table first, or write it into a dataset: Spark reads it as it is.",
-            )
-        return _checked(address, table.files, known, resolve=table.resolve)
+        return _of_catalog(address, settings, known, scratch)
     if address.kind is Kind.DELTA:
         files, stated = delta_input(address.place, address.store)
         return _checked(replace(address, files=files), None, known, scratch, stated=stated)
@@ -170,6 +163,21 @@ def open_source(
     if address.kind is Kind.PARQUET:
         return _checked(address, None, known, scratch)
     return _from_texts(address, known, scratch)
+
+
+def _of_catalog(address: Address, settings: Settings, known: Wanted, scratch: str | None) -> Source:
+    """A table's files as they lie, or its rows made plain where some hold columns under other names."""
+    # Catalogs cost a second to load, and files need none.
+    from dedup_storage.sources.catalog import catalog_input
+
+    table = catalog_input(address.source, settings)
+    # What a table is partitioned by is no path's: its files hold every column, by name or not at all.
+    files = tuple(replace(file, partition={}) for file in table.files.files)
+    resolve = table.files.resolve
+    if not files or all(table.lies_by_name(schema) for _, schema, _ in read_schemas(files, resolve)):
+        return _checked(address, files, known, scratch, resolve, stated=table.schema)
+    plain = tuple(ScratchFolder(scratch, address.store).write(table.rows()))
+    return _checked(address, plain, known, stated=table.schema)
 
 
 # -- Parquet ------------------------------------------------------------------------------------------------------
@@ -213,14 +221,16 @@ def _checked(
     beyond = {c for c in wide if c not in known.types and not fits_signed(files, c, resolve)}
     one = with_types(found_types, replace(known, whole=tuple(c for c in known.whole if c not in beyond)))
     refuse_reserved(one.names)
-    one = with_partitions(files, one, known, resolve, made_of)
+    told = {file.path: _told_by(file, address, made_of) for file in files}
+    one = with_partitions(files, one, known, resolve, made_of, told)
     refuse_empty_types(one, address.source)
-    told = dict.fromkeys(key for file in files for key in file.partition)
+    columns = list(dict.fromkeys(key for values in told.values() for key in values))
+    above = {_above_columns(file, address.place) for file in files} if columns else {address.place}
     plain = (
         not packed
-        and not any(_is_odd(file, told) for file in files)
-        # Spark reads a path's time in the zone of its session.
-        and not any(pa.types.is_timestamp(one.field(c).type) for c in told)
+        and len(above) == 1
+        and not any(_is_odd(file, columns, next(iter(above))) for file in files)
+        and all(_is_read_alike(one.field(c).type) for c in columns)
         and all(
             f.name not in one.names or is_plain(f.type, one.field(f.name).type) for schema in different for f in schema
         )
@@ -233,13 +243,52 @@ def _checked(
     return replace(found, files=made, resolve=address.store)
 
 
-def _is_odd(file: DataFile, told: Iterable[str]) -> bool:
+def _told_by(file: DataFile, address: Address, origins: Mapping[str, str]) -> dict[str, str | None]:
+    """What a file's path, or its table's log, tells of its rows: column -> text, or no value."""
+    path = origins.get(file.path, file.path)
+    told = told_columns(path.removeprefix(address.place)) if path.startswith(address.place) else []
+    return {**{key: None for key, _ in told}, **file.partition}
+
+
+def _is_read_alike(kind: pa.DataType) -> bool:
+    """Whether Spark makes of a path's text what Arrow makes of it: times are read in the zone of its session, and
+    numbers with a point by other rules."""
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_integer(kind) or types.is_date(kind) or types.is_boolean(kind))
+
+
+def _above_columns(file: DataFile, place: str) -> str:
+    """The folder above those of a file's path that tell columns."""
+    if not file.path.startswith(place):
+        return ""
+    plain = itertools.takewhile(lambda part: "=" not in part, file.path[len(place) :].split("/")[:-1])
+    return place + "/".join(plain)
+
+
+def _is_odd(file: DataFile, columns: Sequence[str], place: str) -> bool:
     """Whether Spark cannot open a file by its name, or does not find in its path what the columns of paths are.
 
-    Spark leaves a file out whose path lacks a column that other paths tell, and takes each coded byte for a letter.
+    Spark leaves a file out whose path lacks a column that other paths tell, and takes each coded byte for a letter. Of
+    folders it knows only those that tell the same columns in the same order, all below one and none between them; and
+    it takes what they tell for true, whatever a table's log says.
+
+    Args:
+        file: The file.
+        columns: What the paths of all files tell.
+        place: The folder above the first of them.
     """
     folder, _, name = file.path.rpartition("/")
-    return ":" in name or any(f"/{key}=" not in folder for key in told) or (bool(told) and bool(_CODED.search(folder)))
+    if ":" in name or is_passed_over(name):
+        return True
+    if not columns:
+        return False
+    if _CODED.search(folder) or not folder.startswith(place):
+        return True
+    below = folder[len(place) :].strip("/")
+    told = told_columns(f"{below}/")
+    first = below.split("/")[: len(columns)]
+    values = [(column, file.partition.get(column)) for column in columns]
+    return told != values or any(value == "" for _, value in told) or not all("=" in part for part in first)
 
 
 def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[DataFile, pa.Schema, frozenset[str]]]:

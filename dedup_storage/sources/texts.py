@@ -26,9 +26,10 @@ _PROBE = 1024**2
 # The end of a time's text that tells its zone.
 ZONED = r":[0-9.]*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _WHOLE = r"^(0|-?[1-9][0-9]{0,18})$"
+_PLAIN_DECIMAL = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
-# A double holds every integer of so many digits.
-_EXACT = r"^-?[0-9]{16,}$"
+# A double holds every integer of fewer digits, whatever stands behind them.
+_BEYOND = r"^-?[0-9]{16,}"
 _MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 
 
@@ -201,7 +202,7 @@ class TextColumns:
             if self._number.setdefault(name, True):
                 self._number[name] = (
                     _all(pc.match_substring_regex(column, _NUMBER))
-                    and not _any(pc.match_substring_regex(column, _EXACT))
+                    and not _any(pc.match_substring_regex(column, _BEYOND))
                     and _all(pc.is_finite(column.cast(pa.float64())))
                 )
             if self._truth.setdefault(name, True):
@@ -249,8 +250,15 @@ def typed(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
         if kind == pa.string() or column.type != pa.string():
             columns.append(column)
             continue
-        if pa.types.is_integer(kind):
-            wrong = pc.invert(pc.match_substring_regex(column, _WHOLE))
+        if pa.types.is_nested(kind):
+            raise InputError(
+                f"types says {kind} of the column {name}, whose texts tell no such values by themselves",
+                expected="a type of single values",
+                fix=f"Say under forms how the texts of {name} are read (split, json), and leave it out of types.",
+            )
+        if pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+            plain = _WHOLE if pa.types.is_integer(kind) else _PLAIN_DECIMAL
+            wrong = pc.invert(pc.match_substring_regex(column, plain))
             count = pc.sum(wrong).as_py() or 0
             if count:
                 raise _no_values(name, count, kind)

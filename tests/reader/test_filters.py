@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -139,6 +141,15 @@ def test_a_state_names_the_filters(lake: Lake, log: Log) -> None:
         (pa.array([3, 4, None]), np.array(4), [False, True, False]),
         (pa.array([3, 4, None]), (n for n in (4, None)), [False, True, True]),
         (pa.array([0, 10**9, None], pa.timestamp("us")), np.datetime64(10**12, "ns"), [False, True, False]),
+        # A list of values left out minus zero, which a comparison kept.
+        (pa.array([0.0, -0.0, None]), 0.0, [True, True, False]),
+        (pa.array([0.0, 1.0, None]), [-0.0, None], [True, False, True]),
+        (pa.array([float("nan"), 1.0]), float("nan"), [True, False]),
+        (pa.array([1, 0, None]), True, [True, False, False]),
+        (pa.array([True, False, None]), 1, [True, False, False]),
+        (pa.array([Decimal("1.10"), None]), 1.1, [True, False]),
+        (pa.array([dt.date(2024, 6, 1), None]), dt.datetime(2024, 6, 1), [True, False]),
+        (pa.array(["7", None]), 7, [True, False]),
     ],
 )
 def test_values_of_every_kind_are_asked_for(values: pa.Array, wanted: object, kept: list[bool]) -> None:
@@ -149,7 +160,27 @@ def test_values_of_every_kind_are_asked_for(values: pa.Array, wanted: object, ke
     assert ReadOptions(filters=filters).described()["filters"]["where"]
 
 
-def test_a_number_that_no_column_holds_is_told() -> None:
-    condition = Condition("column", pa.int64(), Grain.REQUEST, None, 2**63)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        (pa.int64(), 2**63),
+        # Arrow took each of these for another value: 7, 16, a neighbour, true, the day, 1.00, "7", 1970.
+        (pa.int64(), "007"),
+        (pa.int64(), "0x10"),
+        (pa.int64(), 2.0**53 + 2),
+        (pa.bool_(), 2),
+        (pa.bool_(), 0.5),
+        (pa.date32(), dt.datetime(2024, 6, 1, 12)),
+        (pa.decimal128(9, 2), 1.005),
+        (pa.string(), 7.0),
+        (pa.string(), True),
+        (pa.timestamp("us", "UTC"), 1_717_200_000),
+    ],
+)
+@pytest.mark.parametrize("form", [lambda value: value, lambda value: [value], lambda value: {">=": value}])
+def test_a_value_that_no_column_holds_is_told(
+    kind: pa.DataType, wanted: object, form: Callable[[object], object]
+) -> None:
+    condition = Condition("column", kind, Grain.REQUEST, None, form(wanted))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="the filter on column asks for a value that the column cannot hold"):
-        condition.mask(pa.chunked_array([pa.array([1])]))
+        condition.mask(pa.chunked_array([pa.nulls(1, kind)]))

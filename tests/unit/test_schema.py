@@ -172,3 +172,30 @@ def test_unknown_key_of_a_check_is_refused() -> None:
     with pytest.raises(SchemaError, match=r"checks\.i\.minimun is unknown"):
         LogSchema.from_dict({**BASE, "checks": {"i": {"minimun": 1}}})
     assert ColumnCheck(minimum=0).minimum == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("labels: [u]", "the column u has two roles: user and labels"),
+        ("labels: [t]\nevent_time: t", "the column t has two roles: event_time and labels"),
+        ("event_time: i", "the column i has two roles: event_time and item"),
+        ("labels: [h]\nsequences: [{column: h}]", "the column h has two roles: sequences and labels"),
+        ("candidates: {u: i}", "the column u has two roles: user and candidates"),
+        ("candidates: {a: i, b: i}", "candidates: the column i is named twice"),
+        ("columns: {on: request}", "a name under columns is no text; put it in quotes"),
+        ("types: {5: string}", "a name under types is no text; put it in quotes"),
+        ("yes: x", "a name is no text; put it in quotes"),
+    ],
+)
+def test_a_column_has_one_role_and_a_name_that_is_a_text(tmp_path: Path, text: str, told: str) -> None:
+    """A label that was the user, too, made the key a column of impressions."""
+    place = tmp_path / "schema.yaml"
+    place.write_text(f"user: u\nrequest: [r]\nitem: i\n{text}\n")
+    with pytest.raises(SchemaError, match=told):
+        LogSchema.from_yaml(place)
+
+
+def test_the_time_of_an_event_may_be_its_request() -> None:
+    described = LogSchema.from_dict({"user": "u", "request": ["t"], "item": "i", "event_time": "t"})
+    assert described.fixed_grains()["t"] is Grain.REQUEST

@@ -254,7 +254,8 @@ def test_a_delta_folder_is_its_log(tmp_path: Path) -> None:
 
 def test_a_table_with_rows_that_delete_files_take_away_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     table = TableFiles("shop.log", TableRole.LOGS.value, (), deleted_rows=3)
-    monkeypatch.setattr("dedup_storage.report.parquet.dataset_files.input_files", lambda source, settings: table)
+    monkeypatch.setattr("dedup_storage.sources.catalog.catalog_table", lambda name, settings: None)
+    monkeypatch.setattr("dedup_storage.sources.catalog.table_files", lambda opened, name: table)
     with pytest.raises(InputError, match=r"the table shop\.log has 3 rows that delete files take away.*Compact"):
         open_source("shop.log", settings=Settings())
 

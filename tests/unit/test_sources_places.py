@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from dedup_storage.errors import InputError
+from dedup_storage.errors import InputError, SchemaError
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.address import find_address
+from dedup_storage.sources.check import check_source
 from dedup_storage.sources.forms.flat import flat_source
 from dedup_storage.sources.source import Wanted, open_source
+from dedup_storage.sources.wanted import wanted_columns
 
 ROWS = pa.table({"u": [1, 2], "r": [1, 2], "i": [1, 2], "p": ["a", "a"]})
 
@@ -99,3 +102,90 @@ def test_a_path_tells_a_column_once(tmp_path: Path) -> None:
     _put(tmp_path / "day=1" / "day=2" / "a.parquet")
     with pytest.raises(InputError, match="tells the column day twice"):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("k=+5", "bigint"), ("k=0x10", "bigint"), ("k= 5", "bigint"), ("k=300", "tinyint"), ("k=1.005", "decimal(9,2)"),
+        ("k=2024", "date"), ("k=2024-1-5", "date"), ("k=2024-06-01 10%3A00%3A00", "date"), ("k=yes", "boolean"),
+        ("k=[1]", "array<int>"), ("u=007", "bigint"), ("u=-0", "bigint"),
+    ],
+)  # fmt: skip
+def test_a_value_in_a_path_is_one_of_its_type_to_every_engine(tmp_path: Path, folder: str, kind: str) -> None:
+    """Spark read 2024 as the first of January, and 007 became the user 7, who has a folder beside it."""
+    column = folder.partition("=")[0]
+    pq.write_table(ROWS.drop_columns([column] if column == "u" else []), _put(tmp_path / folder / "a.parquet"))
+    schema = LogSchema.from_dict({"user": "u", "request": "r", "item": "i", "types": {column: kind}})
+    with pytest.raises(InputError, match=rf"the path of .*a\.parquet tells {column}=.*Correct the path"):
+        open_source(str(tmp_path), wanted=wanted_columns(schema))
+
+
+def test_a_number_in_a_path_may_have_zeros_before_it_where_it_is_no_key(tmp_path: Path) -> None:
+    _put(tmp_path / "month=06" / "a.parquet")
+    source = open_source(str(tmp_path), wanted=Wanted(types={"month": pa.int32()}))
+    assert [t["month"].to_pylist() for t in source.tables()] == [[6, 6]]
+
+
+def test_a_path_that_tells_no_value_agrees_with_its_file(tmp_path: Path) -> None:
+    """Arrow took the file's values, and Spark none."""
+    for value in ("a", "__HIVE_DEFAULT_PARTITION__"):
+        _put(tmp_path / f"p={value}" / "a.parquet")
+    with pytest.raises(InputError, match=r"the column p differs from the path of .*DEFAULT.*no value of p in any row"):
+        open_source(str(tmp_path))
+
+
+def test_a_column_that_no_path_gives_a_value_is_not_left_out(tmp_path: Path) -> None:
+    _put(tmp_path / "k=__HIVE_DEFAULT_PARTITION__" / "a.parquet")
+    with pytest.raises(InputError, match="the column k has no value and no type in any file"):
+        open_source(str(tmp_path))
+    source = open_source(str(tmp_path), wanted=Wanted(types={"k": pa.string()}))
+    assert [t["k"].to_pylist() for t in source.tables()] == [[None, None]]
+
+
+def test_what_is_no_file_and_no_name_at_all_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"is no file and no folder.*Write what a pipe"):
+        find_address(str(tmp_path / "pipe"))
+    # An empty variable of a shell stood for the folder that the command ran in.
+    with pytest.raises(InputError, match="the log has no name"):
+        find_address("")
+
+
+def test_a_file_that_is_being_copied_is_left_out(tmp_path: Path) -> None:
+    _put(tmp_path / "a.parquet")
+    _put(tmp_path / "b.parquet._COPYING_")
+    assert [file.path for file in open_source(str(tmp_path)).files] == [str(tmp_path / "a.parquet")]
+
+
+def test_a_file_without_columns_lacks_those_of_the_schema(tmp_path: Path) -> None:
+    pq.write_table(pa.table({}), tmp_path / "a.parquet")
+    schema = LogSchema.from_dict({"user": "u", "request": "r", "item": "i"})
+    with pytest.raises(SchemaError, match="the column u is not in"):
+        check_source(open_source(str(tmp_path / "a.parquet")), schema)
+
+
+@pytest.mark.parametrize(
+    ("places", "as_they_lie"),
+    [
+        (["a=1/b=2", "a=2/b=__HIVE_DEFAULT_PARTITION__"], True),
+        (["2024/a=1", "2024/a=2"], True),
+        (["a=1/more", "a=2"], True),
+        (["2024/a=1", "2025/a=1"], False),
+        (["a=1/more/b=2"], False),
+        (["a=1/b=2", "b=2/a=1"], False),
+        (["a="], False),
+        (["a=1", "."], False),
+        (["_log.parquet", ".log.parquet", "log.parquet._COPYING_"], False),
+    ],
+)
+def test_files_lie_as_they_are_where_spark_finds_their_columns_by_their_paths(
+    tmp_path: Path, places: list[str], as_they_lie: bool
+) -> None:
+    """Elsewhere it gave up, took a column for null, or read no row; in these cases Arrow's rows are made plain."""
+    named = places[0].startswith("_")
+    paths = [_put(tmp_path / place / ("" if named else "rows.parquet")) for place in places]
+    for log in paths if named else [tmp_path]:
+        source = open_source(str(log), format="parquet")
+        assert sum(t.num_rows for t in source.tables()) == (2 if named else 2 * len(paths))
+        assert all(file.path.startswith(str(tmp_path)) for file in source.files) is as_they_lie

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from dedup_storage.errors import InputError
+from dedup_storage.errors import InputError, SchemaError
+from dedup_storage.schema import LogSchema
+from dedup_storage.sources.check import check_source
+from dedup_storage.sources.declared import declared_types
 from dedup_storage.sources.source import Source, Wanted, open_source
+from dedup_storage.sources.wanted import wanted_columns
 
 KEYS = Wanted(needed=("u", "r"), texts=("u", "r"))
 
@@ -78,6 +83,14 @@ def test_what_cannot_be_unpacked_is_told_by_its_file(tmp_path: Path, suffix: str
         (b'{"u":1,"x":1,"x":2}', "the field x occurs twice in one object in line 2"),
         (b'{"u":1,"x":{"y":1,"y":2}}', "the field y occurs twice"),
         (b'{"u":"\\ud800"}', "the column u holds texts that are no Unicode"),
+        (b'{"\\ud800":1}', r"the column \\ud800 holds texts that are no Unicode"),
+        ('{"u":"é"}'.encode("latin-1"), "line 2 of .* is not written in UTF-8.*iconv"),
+        # Told integers of 64 bits without a sign, Arrow cut 1.5 down to 1; beside numbers it took true for 1.
+        (b'{"x":9007199254740993}\n{"x":1.5}', "the column x has values of several types"),
+        (b'{"x":1.5}\n{"x":true}', "the column x has values of several types"),
+        (b'{"x":[{"y":1.5}]}\n{"x":[{"y":false}]}', "the column x has values of several types"),
+        # A file that says Infinity in its word has numbers all the same.
+        (b'{"x":Infinity}\n{"x":1e999}', "the column x holds a number beyond every double"),
         (b'{"u":1,"x":[1e999]}', "the column x holds a number beyond every double"),
         (b'{"u":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "line 2 .* is no JSON object"),
     ],
@@ -85,6 +98,14 @@ def test_what_cannot_be_unpacked_is_told_by_its_file(tmp_path: Path, suffix: str
 def test_json_that_python_would_take_is_refused(tmp_path: Path, line: bytes, told: str) -> None:
     with pytest.raises(InputError, match=told):
         open_source(_text(tmp_path / "a.jsonl", b"\n" + line + b"\n"))
+
+
+def test_json_numbers_are_one_column_whatever_part_has_none(tmp_path: Path) -> None:
+    """Parts of ten thousand lines: nothing, integers, numbers with a point."""
+    for nothing, some in (("null", "{}"), ("[]", "[{}]"), ("null", '{{"y":{}}}')):
+        values = [nothing] * 10_000 + [some.format(1)] * 10_000 + [some.format(0.5)]
+        file = _text(tmp_path / "a.jsonl", "".join(f'{{"x":{value}}}\n' for value in values).encode())
+        assert [row["x"] for row in _rows(open_source(file))] == list(map(json.loads, values))
 
 
 def test_json_says_infinity_in_its_own_word(tmp_path: Path) -> None:
@@ -101,3 +122,32 @@ def test_declared_types_of_texts_hold_every_value(tmp_path: Path) -> None:
     ]  # fmt: skip
     with pytest.raises(InputError, match="1 texts of the column x"):
         open_source(_text(tmp_path / "b.csv", b"u,x,at\n1,1e999,\n"), wanted=wanted)
+
+
+@pytest.mark.parametrize("kind", ["array<bigint>", "map<string,int>", "struct<a:int>"])
+def test_declared_types_that_texts_do_not_tell_are_refused(tmp_path: Path, kind: str) -> None:
+    wanted = Wanted(types=declared_types({"x": kind}))
+    with pytest.raises(InputError, match=r"types says .* of the column x.*under forms"):
+        open_source(_text(tmp_path / "a.csv", b'u,x\n1,"[1]"\n'), wanted=wanted)
+
+
+@pytest.mark.parametrize("text", ["007", "+7", "1.005"])
+def test_texts_of_decimals_are_in_their_plain_form(tmp_path: Path, text: str) -> None:
+    wanted = Wanted(types=declared_types({"x": "decimal(9,2)"}))
+    with pytest.raises(InputError, match="texts of the column x are no values of its type"):
+        open_source(_text(tmp_path / "a.csv", f"u,x\n1,{text}\n".encode()), wanted=wanted)
+
+
+def test_numbers_with_a_point_that_no_double_holds_stay_texts(tmp_path: Path) -> None:
+    """Ids that went through a column with a point: 9007199254740993.0 became 9007199254740992.0."""
+    for text in ("9007199254740993.0", "12345678901234567891e0"):
+        source = open_source(_text(tmp_path / "a.csv", f"u,x\n1,{text}\n2,1.5\n".encode()))
+        assert [row["x"] for row in _rows(source)] == [text, "1.5"]
+
+
+@pytest.mark.parametrize("kind", ["variant", "void", "interval day"])
+def test_types_that_no_file_has_are_not_ignored(tmp_path: Path, kind: str) -> None:
+    schema = LogSchema.from_dict({"user": "u", "request": ["r"], "item": "i", "types": {"x": kind}})
+    source = open_source(_text(tmp_path / "a.csv", b"u,r,i,x\n1,a,5,7\n"), wanted=wanted_columns(schema))
+    with pytest.raises(SchemaError, match=f"types says {kind} of the column x.*Leave x out"):
+        check_source(source, schema)

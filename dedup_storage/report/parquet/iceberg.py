@@ -19,7 +19,7 @@ from dedup_storage.report.parquet.tables import TableFiles
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
-__all__ = ["catalog_table_files", "iceberg_member_files", "table_files"]
+__all__ = ["catalog_table", "catalog_table_files", "iceberg_member_files", "table_files"]
 
 
 def iceberg_member_files(metadata: DatasetMetadata, name: str, role: str, snapshot_id: int) -> TableFiles:
@@ -112,10 +112,19 @@ def catalog_table_files(identifier: str, settings: Settings) -> TableFiles:
     Raises:
         InputError: there is no such table.
     """
+    return table_files(catalog_table(identifier, settings), identifier)
+
+
+def catalog_table(identifier: str, settings: Settings) -> Table:
+    """Any table of the catalog, by ``namespace.table``.
+
+    Raises:
+        InputError: there is no such table.
+    """
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
     try:
-        return table_files(Lake(settings).catalog.load_table(identifier), identifier)
+        return Lake(settings).catalog.load_table(identifier)
     except (NoSuchTableError, NoSuchNamespaceError):
         raise InputError(
             f"there is no table {identifier} in the catalog {settings.catalog.name}",

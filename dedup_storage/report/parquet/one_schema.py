@@ -13,7 +13,17 @@ import pyarrow.parquet as pq
 
 from dedup_storage.errors import InputError
 
-__all__ = ["conform", "file_schema", "index_columns", "is_plain", "joined", "one_schema", "open_parquet", "plain_type"]
+__all__ = [
+    "conform",
+    "constant",
+    "file_schema",
+    "index_columns",
+    "is_plain",
+    "joined",
+    "one_schema",
+    "open_parquet",
+    "plain_type",
+]
 
 _SIGNED = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 # The signed type that holds every value of an unsigned one.
@@ -227,14 +237,14 @@ def conform(table: pa.Table, schema: pa.Schema, constants: Mapping[str, object] 
             except pa.ArrowInvalid as error:
                 raise pa.ArrowInvalid(f"the column {field.name}: {error}") from None
         elif constants is not None and field.name in constants:
-            value = _constant(str(constants[field.name]), field.type)
+            value = constant(str(constants[field.name]), field.type)
             columns.append(pa.chunked_array([pa.repeat(value, table.num_rows)]))
         else:
             columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _constant(text: str, kind: pa.DataType) -> pa.Scalar:
+def constant(text: str, kind: pa.DataType) -> pa.Scalar:
     """A path's text as a value; a time without a zone is UTC.
 
     Raises:
