@@ -292,6 +292,11 @@ class SplitOrder:
         """A window that is planned, and not forgotten."""
         return self._windows[number]
 
+    def coming(self, number: int) -> PlannedWindow | None:
+        """A window, planned now if need be; ``None`` where there is none of that number, or it was passed already."""
+        with self._lock:
+            return self._windows.get(number) if self.has_window(number) else None
+
     def offset(self, window: int) -> int:
         """Place of a window's first request in the split's sequence."""
         return self._offsets[window]

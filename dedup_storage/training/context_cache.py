@@ -70,8 +70,14 @@ def history_digests(offsets: Tensor, *columns: Tensor) -> list[bytes]:
         R digests of 16 bytes (BLAKE2b).
 
     Raises:
-        UsageError: a column has another number of elements than the offsets tell of.
+        UsageError: no column is given, or one has another number of elements than the offsets tell of.
     """
+    if not columns:
+        # All histories would have one digest, and each user one context for ever.
+        raise UsageError(
+            "a history is told by its columns, and none is given",
+            fix="Pass the offsets, then the values of every list that the encoder reads.",
+        )
     rows = [c.detach().cpu().contiguous() for c in columns]
     bounds = offsets.tolist()
     # What lies outside of the offsets would be in no digest, and a change there would not be seen.

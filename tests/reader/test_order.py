@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from torch.utils.data import DataLoader
 from dedup_storage.errors import ConfigError
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset, Ends
+from dedup_storage.reader.decode.split import SplitReader
+from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader
 from dedup_storage.reader.order import EpochOrder, OrderOptions, UnitSizes, greedy_bounds
 from tests.reader.lake import Lake, Log, make_log
 from tests.reader.reading import content, deliver, interleave, requests_of
@@ -217,3 +220,35 @@ def test_batches_are_cut_greedily(costs: list[int], size: int) -> None:
         slow.append(current)
     bounds = greedy_bounds(np.array(costs, dtype=np.int64), size).tolist()
     assert [costs[a:b] for a, b in pairwise(bounds)] == slow
+
+
+@pytest.mark.parametrize("slow", ["plan", "read"])
+def test_windows_that_are_passed_over_are_not_read(opened: Opener, monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+    """Behind batches that other ranks had received, a split goes on some windows later: what was begun of those between
+    is neither asked for nor read beside what comes."""
+    options = {"splits": 1, "buffer_bytes": 1024, "batch_size": 60, "shuffle": False, "threads": 2}
+    whole = deliver(opened(**options))
+    busy: set[int] = set()
+    read, start = UnitReader.read, SplitReader._start
+
+    def alone(self: UnitReader, first: int, last: int) -> Decoded:
+        assert id(self) not in busy, "two threads read one unit's files"
+        busy.add(id(self))
+        try:
+            # Long enough for another thread to come.
+            time.sleep(0.01 if slow == "read" else 0)
+            return read(self, first, last)
+        finally:
+            busy.discard(id(self))
+
+    def late(self: SplitReader, window: int) -> None:
+        time.sleep(0.01)
+        start(self, window)
+
+    monkeypatch.setattr(UnitReader, "read", alone)
+    if slow == "plan":
+        monkeypatch.setattr(SplitReader, "_start", late)
+    dataset = opened(**options)
+    dataset.load_state_dict({**dataset.state_dict(), "done": [2, 3, 4, 5, 6]})
+    some = [content(batch) for batch in islice(dataset, 3)]
+    assert some == [whole[n] for n in (0, 1, 7)]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dedup_storage.errors import UsageError
 from dedup_storage.training.attention import AgeBias, Attention, Backend, Moments, Windows, attend
+from dedup_storage.training.attention.contexts import attend_within, plan_contexts
 
 # Largest difference from the plain form in float64, outputs and gradients of order 1.
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 6e-2}
@@ -178,6 +179,28 @@ def test_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = case.run("blocks", torch.float64)
     monkeypatch.setattr("dedup_storage.training.attention.blocks._MOST_SCORES", 10)
     close(case.run("blocks", torch.float64), whole, 1e-12)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_what_is_no_number_stays_with_its_request(broken: float) -> None:
+    """The first request's tokens are none; the others' results and gradients are those without it."""
+    offsets, inverse = torch.tensor([0, 2, 7, 8, 8]), torch.tensor([0, 1, 1, 2, 3])
+    found = {}
+    for first in (1.0, broken):
+        torch.manual_seed(0)
+        queries, keys, values = (torch.randn(n, HEADS, WIDTH, dtype=torch.float64) for n in (5, 8, 8))
+        tokens = torch.randn(8, HEADS, WIDTH, dtype=torch.float64)
+        for rows in (keys, values, tokens):
+            rows[:2] = first
+        queries[0] = first
+        leaves = [rows.requires_grad_() for rows in (queries, keys, values, tokens)]
+        out = attend(queries, keys, values, Windows.of_offsets(offsets), inverse, backend="blocks")
+        planned = plan_contexts(offsets, HEADS)
+        within = [attend_within(tokens, tokens, tokens, planned, causal=causal) for causal in (True, False)]
+        sum(part.sum() for part in (out[1:], *(w[2:] for w in within))).backward()  # type: ignore[union-attr]
+        found[first] = [out[1:], *(w[2:] for w in within), *(r.grad[2:] for r in leaves[1:] if r.grad is not None)]
+    for good, other in zip(found[1.0], found[broken], strict=True):
+        assert torch.equal(good, other)
 
 
 def test_gradients_by_differences() -> None:

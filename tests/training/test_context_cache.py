@@ -103,6 +103,8 @@ def test_digests_tell_columns_types_and_borders_apart() -> None:
         # What lies outside of the offsets may change, and no digest would.
         with pytest.raises(UsageError, match=r"offsets do not fit the history's columns; expected from 0 to 3"):
             history_digests(wrong, one, two)
+    with pytest.raises(UsageError, match="none is given"):
+        history_digests(offsets)
     assert history_digests(torch.tensor([0]), one[:0]) == []
 
 

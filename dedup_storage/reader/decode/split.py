@@ -18,6 +18,7 @@ from dedup_storage.reader.decode.unit_reader import BlockReader, Decoded
 from dedup_storage.reader.decode.window import Window, encode_window
 from dedup_storage.reader.order import SplitOrder
 from dedup_storage.reader.progress import Progress
+from dedup_storage.reader.sequence import PlannedWindow
 
 __all__ = ["ArrowTransform", "SplitReader"]
 
@@ -137,18 +138,23 @@ class SplitReader:
     def _window(self, number: int) -> Window:
         if number not in self._windows:
             self._settle()
+            # A shard that takes turns with others in a split passes over windows. What is being decoded of these reads
+            # the files that are read now.
+            for passed in [w for w in self._ahead if w < number]:
+                self._ahead.pop(passed).cancel()
             ahead = self._ahead.get(number)
             encoded = ahead.window.result() if ahead is not None and ahead.window is not None else None
-            parts = ahead.take() if ahead is not None else self._decode(number)
+            planned = self._order.window(number)
+            parts = ahead.take() if ahead is not None else self._decode(planned)
             # Only now: ``close`` waits for what else is being decoded of a window that failed.
             self._ahead.pop(number, None)
             self._plan_next(number)
-            self._windows[number] = encoded if encoded is not None else self._encode(parts, self._permutation(number))
+            self._windows[number] = encoded if encoded is not None else self._encode(parts, _permutation(planned))
         return self._windows[number]
 
-    def _readers(self, number: int) -> list[BlockReader]:
+    def _readers(self, window: PlannedWindow) -> list[BlockReader]:
         """The units of a window's blocks; those of earlier windows are closed."""
-        now = [block.unit for block in self._order.window(number).blocks]
+        now = [block.unit for block in window.blocks]
         for unit in [u for u in self._units if u not in now]:
             self._units.pop(unit).close()
         for unit in now:
@@ -156,28 +162,23 @@ class SplitReader:
                 self._units[unit] = self._open(unit)
         return [self._units[unit] for unit in now]
 
-    def _decode(self, number: int) -> list[Decoded]:
-        blocks = self._order.window(number).blocks
-        return [r.read(b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)]
-
-    def _permutation(self, number: int) -> _Order | None:
-        """The order of a window's requests; ``None`` where they stay as they were read."""
-        order = self._order.window(number).order
-        return None if order is None or np.all(order[1:] > order[:-1]) else order
+    def _decode(self, window: PlannedWindow) -> list[Decoded]:
+        return [r.read(b.start, b.stop) for r, b in zip(self._readers(window), window.blocks, strict=True)]
 
     def _plan_next(self, number: int) -> None:
         if self._pool is not None:
             self._planning = self._pool.submit(self._start, number + 1)
 
     def _start(self, number: int) -> None:
-        if self._pool is None or not self._order.has_window(number):
+        planned = self._order.coming(number) if self._pool is not None else None
+        if self._pool is None or planned is None:
             return
         # A unit occurs once in a window, and the windows before have been read: no two threads share its files.
-        blocks = self._order.window(number).blocks
         started = [
-            self._pool.submit(r.read, b.start, b.stop) for r, b in zip(self._readers(number), blocks, strict=True)
+            self._pool.submit(r.read, b.start, b.stop)
+            for r, b in zip(self._readers(planned), planned.blocks, strict=True)
         ]
-        decoding, order, window = _Ahead(started), self._permutation(number), None
+        decoding, order, window = _Ahead(started), _permutation(planned), None
         if self._transform is None:
             # Threads take work in the order it was given: no window waits for blocks that nobody decodes.
             window = self._pool.submit(lambda: self._encode(decoding.take(), order))
@@ -194,6 +195,12 @@ class SplitReader:
             whole = plain_lists(requests).combine_chunks()
             requests, impressions = _apply(self._transform, whole, impressions.combine_chunks())
         return encode_window(requests, impressions, lengths, order, self._packer.forms)
+
+
+def _permutation(window: PlannedWindow) -> _Order | None:
+    """The order of a window's requests; ``None`` where they stay as they were read."""
+    order = window.order
+    return None if order is None or np.all(order[1:] > order[:-1]) else order
 
 
 def _apply(transform: ArrowTransform, requests: pa.Table, impressions: pa.Table) -> tuple[pa.Table, pa.Table]:

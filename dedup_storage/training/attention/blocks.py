@@ -22,7 +22,8 @@ class Padded:
     """Places of several rows, each padded to the longest.
 
     Attributes:
-        places: (n, width) places first, first + 1, ... of each row; place 0 behind its end.
+        places: (n, width) places first, first + 1, ... of each row; behind its end its last place again, of an empty
+            row place 0. What padding is, a NaN say, is nobody else's then: a weight of 0 does not take it away.
         there: (n, width) bool, which lie before the end.
         kept: (m,) int64, those among the n * width; ``None`` where all are.
     """
@@ -42,7 +43,8 @@ class Padded:
         """
         steps = torch.arange(width, device=firsts.device)
         there = steps < lengths.unsqueeze(1)
-        places = torch.where(there, firsts.unsqueeze(1) + steps, 0)
+        inside = torch.minimum(steps, (lengths - 1).unsqueeze(1))
+        places = torch.where((lengths > 0).unsqueeze(1), firsts.unsqueeze(1) + inside, 0)
         kept = None if number == len(firsts) * width else there.flatten().nonzero().squeeze(1)
         return cls(places, there, kept)
 
