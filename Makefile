@@ -58,6 +58,8 @@ test-engine-%: $(ENGINE_VENVS)/%/.installed
 	@scripts/check_machine.sh >/dev/null
 	$(ENGINE_VENVS)/$*/bin/python -m pytest $(ENGINE_TESTS) -m "not slow and not crash" $(PYTEST_ARGS)
 
+# Made by a chain of patterns, they would be removed at the end, and the environments laid again each time.
+.PRECIOUS: $(ENGINE_VENVS)/%/.installed
 $(ENGINE_VENVS)/%/.installed: setup.cfg | $(STAMP)
 	$(BIN)/python -m venv $(ENGINE_VENVS)/$*
 	$(BIN)/uv pip install --quiet --python $(ENGINE_VENVS)/$*/bin/python --editable '.[all]' 'pyspark==$*'

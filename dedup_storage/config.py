@@ -261,6 +261,15 @@ class Settings(_Frozen):
         return None if self.names_warehouse else local_folder(self.warehouse)
 
     @property
+    def shared_folder(self) -> str | None:
+        """Folder that every machine of a job reaches; ``None`` where the warehouse is a REST catalog's name."""
+        if self.spark.scratch is not None:
+            return place_uri(self.spark.scratch)
+        if self.names_warehouse and "://" not in self.warehouse:
+            return None
+        return f"{self.warehouse_uri.rstrip('/')}/_scratch"
+
+    @property
     def docs_folder(self) -> Path:
         """Directory of the quality gate's verdicts and Data Docs, a folder for each dataset in it.
 

@@ -89,7 +89,7 @@ def infer_schema(
         from dedup_storage.sources.raw import RawLog
 
         with job.step("Detecting grains", spark):
-            log = RawLog.read(spark, source, format=kind, schema=start, scratch=job.scratch(spark))
+            log = RawLog.read(spark, source, format=kind, schema=start)
             grains = with_evidence(log, detect_grains(log))
             proposed = propose_schema(log, grains, found.times)
     if loud:

@@ -35,7 +35,6 @@ from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import ConfigError, DedupStorageError, MissingDependencyError
 from dedup_storage.lake.hiding import secrets_of
 from dedup_storage.lake.stores import S3_SCHEMES, missing_package, scheme_of, store_packages
-from dedup_storage.places import place_uri
 from dedup_storage.schema import check_name
 from dedup_storage.secrets import hidden
 
@@ -108,12 +107,6 @@ class Job:
 
             yield Dataset.open(session, self.settings, name)
 
-    def scratch(self, spark: SparkSession | None = None) -> str | None:
-        """Where rows are made plain Parquet: inside the warehouse where other machines read them too."""
-        if spark is None or (spark.sparkContext.master or "").startswith("local"):
-            return None
-        return self.shared_folder
-
     @property
     def shared_folder(self) -> str:
         """A folder that every machine of the job reaches.
@@ -121,14 +114,13 @@ class Job:
         Raises:
             ConfigError: none is known: a REST catalog's warehouse is a name.
         """
-        if self.settings.spark.scratch is not None:
-            return place_uri(self.settings.spark.scratch)
-        if self.settings.names_warehouse and "://" not in self.settings.warehouse:
+        folder = self.settings.shared_folder
+        if folder is None:
             raise ConfigError(
                 f"the warehouse {self.settings.warehouse} is a name, which tells of no folder for passing rows",
                 fix="Set spark.scratch to a folder that this machine and the cluster both reach.",
             )
-        return f"{self.settings.warehouse_uri}/_scratch"
+        return folder
 
     @property
     def store(self) -> Store:

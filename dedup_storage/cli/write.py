@@ -92,7 +92,6 @@ def write(
                 spark, source, format=format.value if format else None, schema=meaning, impressions=impressions,
                 types=None if found is None else found.spec.types,
                 fill_columns=fill_columns,
-                scratch=job.scratch(spark),
             )  # fmt: skip
         target = found
         if described is not None:

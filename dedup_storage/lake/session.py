@@ -14,6 +14,7 @@ from dedup_storage.config import FORMATS, Settings
 from dedup_storage.engines import require_engine
 from dedup_storage.errors import ConfigError, MissingDependencyError
 from dedup_storage.lake.engine.sessions import (
+    SCRATCH,
     SESSION_DEFAULTS,
     SessionNeeds,
     default_file_system,
@@ -49,6 +50,8 @@ def get_spark(settings: Settings, app_name: str = "dedup_storage") -> SparkSessi
     running = SparkSession.getActiveSession()
     if running is not None and not is_stopped(running):
         _require_place(running, settings)
+        if settings.shared_folder is not None:
+            running.conf.set(SCRATCH, settings.shared_folder)
         return _adopt(running, needs, hadoop_settings(settings.catalog.properties))
     # Without this, Python workers start whatever `python3` is on the PATH, which lacks pyarrow.
     os.environ.setdefault("PYSPARK_PYTHON", settings.spark.conf.get(_PYTHON, sys.executable))
@@ -88,6 +91,8 @@ def session_conf(settings: Settings, needs: Sequence[SessionNeeds], submitted: M
         _refuse_other_catalog(need.catalog, {**submitted, **given})
         conf |= {**need.catalog, **need.conf}
     conf |= {f"spark.hadoop.{key}": value for key, value in hadoop_settings(settings.catalog.properties).items()}
+    if settings.shared_folder is not None:
+        conf[SCRATCH] = settings.shared_folder
     conf |= given
     own = [e for need in needs for e in need.extensions]
     conf[_EXTENSIONS] = _listed(own, given.get(_EXTENSIONS), submitted.get(_EXTENSIONS))

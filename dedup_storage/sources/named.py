@@ -15,7 +15,7 @@ from pyspark.sql.types import DataType, IntegerType, StringType
 
 from dedup_storage.errors import InputError, UnknownColumnError, UsageError
 from dedup_storage.keys import IdList, plain_keys
-from dedup_storage.lake.engine.stores import require_file_system, session_store
+from dedup_storage.lake.engine.stores import require_file_system, session_scratch, session_store
 from dedup_storage.lake.folders import Store
 from dedup_storage.sources.exact import exact_cast, exact_key, is_key_type, key_kind
 from dedup_storage.sources.frames import source_frame
@@ -38,11 +38,13 @@ def read_frame(spark: SparkSession, source: str, *, keys: Sequence[str] = (), ne
         needed: Columns that the header of a CSV file must name: a first row that names none may be values.
 
     Raises:
+        ConfigError: the session runs on a cluster, and rows that are no plain Parquet have no folder.
         InputError: there is nothing, or it cannot be read.
     """
     require_file_system(spark, source)
     wanted = Wanted(needed=tuple(needed), texts=tuple(keys))
-    return source_frame(spark, open_source(source, wanted=wanted, store=session_store(spark)))
+    folder = session_scratch(spark, source)
+    return source_frame(spark, open_source(source, wanted=wanted, scratch=folder, store=session_store(spark)))
 
 
 def read_ids(path: str | Path, store: Store | None = None) -> IdList:

@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.lake.engine.plans import planned_bytes
 from dedup_storage.lake.engine.sessions import move_to
-from dedup_storage.lake.engine.stores import require_file_system, session_store
+from dedup_storage.lake.engine.stores import require_file_system, session_scratch, session_store
 from dedup_storage.schema import Grain, LogSchema, check_name
 from dedup_storage.sources.absent import ColumnChoice, without_absent
 from dedup_storage.sources.address import Kind
@@ -97,17 +97,20 @@ class RawLog:
             types: Column -> Spark DDL type of the dataset that the rows go into; used where no value changes.
             fill_columns: Columns of the schema that the log may lack, by name, or ``all``; ``Dataset.write`` makes
                 nulls of them.
-            scratch: Folder, which this machine and the cluster both reach, for rows that are no plain Parquet.
+            scratch: Folder, which this machine and the cluster both reach, for rows that are no plain Parquet; by
+                default the settings' (``spark.scratch``), and without a cluster this machine's temporary folder.
 
         Raises:
+            ConfigError: the session runs on a cluster, and rows that are no plain Parquet have no folder.
             InputError: it cannot be read.
             SchemaError: a column is missing or has the wrong type.
         """
         wanted = wanted_columns(schema, types)
 
         def opened(place: str, needed: tuple[str, ...]) -> Source:
+            folder = scratch if scratch is not None else session_scratch(spark, place)
             return open_source(
-                place, format=format, wanted=replace(wanted, needed=needed), scratch=scratch, store=session_store(spark)
+                place, format=format, wanted=replace(wanted, needed=needed), scratch=folder, store=session_store(spark)
             )
 
         with translated():

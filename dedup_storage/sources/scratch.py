@@ -6,7 +6,7 @@ import atexit
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -17,27 +17,31 @@ from dedup_storage.errors import StorageError
 from dedup_storage.lake.folders import Store
 from dedup_storage.report.parquet.footers import DataFile
 
-__all__ = ["ScratchFolder", "is_scratch"]
+__all__ = ["Parent", "ScratchFolder", "is_scratch"]
 
 _ROWS = 65_536
 _PREFIX = "dedup-storage-input-"
+# A folder, or what names one (or refuses) once there are rows for it; ``None`` is this machine's temporary folder.
+Parent = str | Callable[[], str] | None
 
 
 class ScratchFolder:
     """A new folder for plain Parquet files, removed when the process ends.
 
     Args:
-        parent: Folder that every process that reads the rows reaches; by default this machine's temporary folder.
+        parent: Folder that every process that reads the rows reaches, or what names it; by default this machine's
+            temporary folder.
         store: Opens it.
     """
 
-    def __init__(self, parent: str | None = None, store: Store | None = None) -> None:
+    def __init__(self, parent: Parent = None, store: Store | None = None) -> None:
         self.store = store or Store()
         if parent is None:
             self.place = tempfile.mkdtemp(prefix=_PREFIX)
             atexit.register(shutil.rmtree, self.place, ignore_errors=True)
         else:
-            self.place = f"{parent.rstrip('/')}/{_PREFIX}{uuid.uuid4().hex}"
+            folder = parent() if callable(parent) else parent
+            self.place = f"{folder.rstrip('/')}/{_PREFIX}{uuid.uuid4().hex}"
             filesystem, inner = self.store(self.place)
             filesystem.create_dir(inner)
             atexit.register(_remove, filesystem, inner)

@@ -37,7 +37,7 @@ from dedup_storage.sources.foreign import delta_input, iceberg_rows
 from dedup_storage.sources.json_lines import json_tables, one_number
 from dedup_storage.sources.listing import is_passed_over, told_columns
 from dedup_storage.sources.reserved import refuse_repeated, refuse_reserved
-from dedup_storage.sources.scratch import ScratchFolder
+from dedup_storage.sources.scratch import Parent, ScratchFolder
 from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, typed
 from dedup_storage.sources.unsigned import UNSIGNED, fits_signed
 
@@ -123,7 +123,7 @@ def open_source(
     format: str | None = None,
     wanted: Wanted | None = None,
     settings: Settings | None = None,
-    scratch: str | None = None,
+    scratch: Parent = None,
     store: Store | None = None,
 ) -> Source:
     """Open a source of rows.
@@ -133,7 +133,8 @@ def open_source(
         format: Its kind, where names do not tell.
         wanted: What is known of its columns.
         settings: Where the catalog of table names is; without it tables are left to Spark.
-        scratch: Folder for rows that are made plain Parquet; this machine's temporary folder by default.
+        scratch: Folder for rows that are made plain Parquet, or what names it when some are; this machine's temporary
+            folder by default.
         store: Opens files and folders; by default by the settings, and without them as this machine is set up.
 
     Raises:
@@ -187,7 +188,7 @@ def _checked(
     address: Address,
     files: tuple[DataFile, ...] | None,
     known: Wanted,
-    scratch: str | None = None,
+    scratch: Parent = None,
     resolve: Resolve | None = None,
     stated: pa.Schema | None = None,
     origins: Mapping[str, str] | None = None,
@@ -325,7 +326,7 @@ def _packing(footer: pq.FileMetaData) -> frozenset[str]:
 # -- texts --------------------------------------------------------------------------------------------------------
 
 
-def _from_texts(address: Address, known: Wanted, scratch: str | None) -> Source:
+def _from_texts(address: Address, known: Wanted, scratch: Parent) -> Source:
     folder = ScratchFolder(scratch, address.store)
     origins: dict[str, str] = {}
 

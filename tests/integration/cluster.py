@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyspark
 
-from tests.servers.processes import HOST, QUICK, free_port, running, until
+from tests.servers.processes import HOST, QUICK, Unavailable, free_port, running, until
 
 __all__ = ["standalone", "submit"]
 
@@ -22,17 +22,24 @@ SPARK = Path(pyspark.__file__).parent
 
 
 @contextmanager
-def standalone(place: Path) -> Iterator[str]:
+def standalone(place: Path, hidden: Path | None = None) -> Iterator[str]:
     """A master and two workers of one core each; gives the master's address.
 
+    Args:
+        place: Folder for their output and for the work of their executors.
+        hidden: Folder of this machine that the workers see as an empty one of their own, as if they ran on another
+            machine.
+
     Raises:
-        Unavailable: they did not start.
+        Unavailable: they did not start, or folders cannot be hidden from processes here.
     """
     port, page = free_port(), free_port()
-    environ = {**os.environ, "SPARK_HOME": str(SPARK), "SPARK_LOCAL_IP": HOST}
+    # Executors inherit it from their worker: the toolkit lies on every machine of a cluster.
+    environ = {**os.environ, "SPARK_HOME": str(SPARK), "SPARK_LOCAL_IP": HOST, "PYTHONPATH": str(ROOT)}
     environ |= {"SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": QUICK}
     java = [str(SPARK / "bin" / "spark-class")]
     address = f"spark://{HOST}:{port}"
+    elsewhere = _elsewhere(hidden) if hidden is not None else []
 
     def alive() -> int:
         with urllib.request.urlopen(f"http://{HOST}:{page}/json/", timeout=5) as answer:
@@ -47,6 +54,7 @@ def standalone(place: Path) -> Iterator[str]:
             folder = place / f"worker-{number}"
             folder.mkdir()
             worker = [
+                *elsewhere,
                 *java,
                 "org.apache.spark.deploy.worker.Worker",
                 "--host",
@@ -61,6 +69,22 @@ def standalone(place: Path) -> Iterator[str]:
             process = stack.enter_context(running([*worker, *more], log, env=environ))
             until(lambda: alive() == number, process, f"worker {number}", log)  # noqa: B023
         yield address
+
+
+def _elsewhere(hidden: Path) -> list[str]:
+    """The beginning of a command whose process finds a folder empty, whatever others write there.
+
+    Raises:
+        Unavailable: this account may not do that.
+    """
+    prefix = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden)]
+    try:
+        tried = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise Unavailable("there is no unshare, which hides a folder from a process") from error
+    if tried.returncode:
+        raise Unavailable(f"no folder can be hidden from a process: {tried.stderr.strip()[-200:]}")
+    return prefix
 
 
 def submit(

@@ -14,11 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyspark
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dedup_storage.config import Settings
+from dedup_storage.engines import installed_engine
 from dedup_storage.lake.engine.atomic import AtomicChange, atomic_change
 from dedup_storage.lake.engine.delta import DeltaLog
 from dedup_storage.lake.engine.iceberg import load_table
@@ -93,6 +95,15 @@ def table(spark: SparkSession, settings: Settings, name: str) -> Table:
     made = Table(spark, settings, name)
     made.add(1)
     return made
+
+
+def test_the_session_is_that_of_the_installed_release(spark: SparkSession) -> None:
+    """Another Spark may be named by SPARK_HOME, and other jars by the settings: what passes here passed on these."""
+    engine = installed_engine()
+    assert spark.version == pyspark.__version__
+    assert spark.version.split(".")[:2] == engine.spark.split(".")[:2]
+    loaded = {place.rpartition("/")[2] for place in spark.conf.get("spark.jars", "").split(",")}
+    assert {"{}_{}-{}.jar".format(*jar.split(":")) for jar in engine.jars} <= loaded
 
 
 def test_sessions_are_copied_and_frames_move_between_them(spark: SparkSession) -> None:

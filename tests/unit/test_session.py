@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from pyspark import SparkContext
 
 from dedup_storage.config import FORMATS, Settings
 from dedup_storage.errors import ConfigError
-from dedup_storage.lake.engine.sessions import launch_java
+from dedup_storage.lake.engine.sessions import SCRATCH, launch_java
 from dedup_storage.lake.rooms import room_part
 from dedup_storage.lake.session import session_conf
 
@@ -43,6 +45,52 @@ def test_no_secret_is_on_javas_command_line(monkeypatch: pytest.MonkeyPatch) -> 
     withheld = {key: value for key, value in conf.items() if key not in started[0]}
     assert {f"hunter{n}" for n in range(2, 6)} <= set(withheld.values())
     assert all(value.startswith("hunter") for value in withheld.values())
+
+
+def test_packages_are_fetched_by_one_process_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a new machine two jobs that began together ended both: each found the other's half of a jar."""
+    free: list[tuple[bool, bool]] = []
+
+    def start(conf: object) -> None:
+        found = []
+        for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
+            with (tmp_path / "dedup-storage" / "lock").open("rb") as other:
+                try:
+                    fcntl.flock(other, kind | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    found.append(False)
+                else:
+                    found.append(True)
+        free.append((found[0], found[1]))
+        if len(free) == 1:
+            raise RuntimeError("a download failed")
+
+    monkeypatch.setattr(SparkContext, "_ensure_initialized", start)
+    conf = conf_of(packages=["a:b:1"], conf={"spark.jars.ivy": str(tmp_path)})
+    with pytest.raises(RuntimeError, match="a download failed"):
+        launch_java(conf)
+    launch_java(conf)
+    launch_java(conf)
+    launch_java({**conf, "spark.jars.packages": "a:b:2"})
+    # What was fetched once is read by many at a time; what was not, or failed, is fetched by one.
+    assert free == [(False, False), (False, False), (True, False), (False, False)]
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(SparkContext, "_ensure_initialized", lambda conf: started.append(conf))
+    (tmp_path / "file").write_text("")
+    launch_java(conf_of(packages=["a:b:1"], conf={"spark.jars.ivy": str(tmp_path / "file")}))
+    launch_java(conf_of())
+    assert len(started) == 2
+
+
+def test_the_folder_for_passing_rows_is_known_to_the_session() -> None:
+    assert conf_of()[SCRATCH] == "s3://logs/lake/_scratch"
+    assert conf_of(scratch="s3://other/rows/")[SCRATCH] == "s3://other/rows"
+    # The name of a REST catalog's warehouse tells of no folder.
+    rest = Settings.model_validate({"warehouse": "logs", "catalog": {"type": "rest", "uri": "http://catalog"}})
+    assert SCRATCH not in session_conf(rest, [], {})
 
 
 def test_lists_of_the_user_are_kept_beside_those_that_are_needed() -> None:

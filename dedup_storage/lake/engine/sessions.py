@@ -10,13 +10,16 @@ from typing import Any
 from pyspark import RDD, SparkConf, SparkContext
 from pyspark.sql import DataFrame, SparkSession
 
+from dedup_storage.lake.engine.fetching import alone_fetching
 from dedup_storage.secrets import SECRET_NAME, is_secret_name
 
 __all__ = [
+    "SCRATCH",
     "SESSION_DEFAULTS",
     "SessionNeeds",
     "default_file_system",
     "in_own_session",
+    "is_local",
     "is_stopped",
     "launch_java",
     "move_to",
@@ -35,6 +38,8 @@ SESSION_DEFAULTS = {
     "spark.redaction.regex": SECRET_NAME,
 }
 
+# A session's setting of ours: where rows are passed from this machine to the executors.
+SCRATCH = "spark.dedup_storage.scratch"
 # Catalogs and stores, which may be defined while a session runs.
 _DEFINED = ("spark.sql.catalog.", "fs.")
 # Those that Java need not know before there is a session.
@@ -78,7 +83,8 @@ def launch_java(conf: Mapping[str, str]) -> None:
     PySpark hands what a session is built with to Java's command line, which everybody on the machine can read.
     """
     shown = {key: value for key, value in conf.items() if not (key.startswith(_LATER) and is_secret_name(key))}
-    SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(list(shown.items())))
+    with alone_fetching(conf):
+        SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(list(shown.items())))
 
 
 def default_file_system(spark: SparkSession) -> str:
@@ -101,6 +107,11 @@ def run_session(spark: SparkSession) -> SparkSession:
         if spark.conf.isModifiable(key):
             session.conf.set(key, SESSION_DEFAULTS[key])
     return session
+
+
+def is_local(spark: SparkSession) -> bool:
+    """Whether the executors run on this machine, as threads of the driver or beside it."""
+    return str(spark.sparkContext.master or "").startswith("local")
 
 
 def is_stopped(session: SparkSession) -> bool:

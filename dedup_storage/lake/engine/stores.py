@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from dedup_storage.errors import ConfigError
+from dedup_storage.lake.engine.sessions import SCRATCH, is_local
 from dedup_storage.lake.folders import Store
 from dedup_storage.lake.stores import HADOOP_NAMES, S3_SCHEMES, hadoop_settings, missing_package, of_hadoop, scheme_of
 
-__all__ = ["require_file_system", "session_store", "use_store"]
+__all__ = ["require_file_system", "session_scratch", "session_store", "use_store"]
 
 
 def session_store(spark: SparkSession) -> Store:
@@ -22,6 +24,31 @@ def session_store(spark: SparkSession) -> Store:
         if value is not None:
             found[name] = value
     return Store(of_hadoop(found))
+
+
+def session_scratch(spark: SparkSession, source: str) -> str | Callable[[], str] | None:
+    """Where rows are made plain Parquet for a session to read: a folder that its executors reach.
+
+    Args:
+        spark: The session.
+        source: What the rows are of, for the message.
+
+    Returns:
+        The folder; ``None`` is this machine's temporary one. Where a cluster has none, what refuses when it is called:
+        rows that are plain Parquet need no folder.
+    """
+    if is_local(spark):
+        return None
+    folder = spark.conf.get(SCRATCH, None)
+
+    def refuse() -> str:
+        raise ConfigError(
+            f"rows of {source} are made plain Parquet before a cluster reads them, and no folder is named for that",
+            expected="a folder that this machine and the cluster both reach",
+            fix="Set spark.scratch to one, or give plain Parquet.",
+        )
+
+    return folder or refuse
 
 
 def use_store(session: SparkSession, properties: Mapping[str, str]) -> None:
