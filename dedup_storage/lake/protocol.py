@@ -100,6 +100,10 @@ class TableFormat(SampleTables, Protocol):
             InputError: it is partitioned by something else.
         """
 
+    def lies_at(self, dataset: str, place: str) -> str:
+        """Where a table that is to be adopted lies now, ``namespace.table``: an adoption as the same dataset that was
+        stopped may have moved it."""
+
     def adopt(self, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run) -> None:
         """Make a log that is there version 1 of a dataset, without copying it.
 

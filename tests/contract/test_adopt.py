@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage import faults
 from dedup_storage.config import Settings
-from dedup_storage.dataset.adopt import adopt
+from dedup_storage.dataset.adopt import AdoptSummary, adopt
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import (
     DatasetExistsError,
@@ -142,6 +143,118 @@ def test_nothing_of_a_stopped_adoption_is_taken_for_another_log(
     with pytest.raises(DatasetExistsError, match="a table logs that is no dataset's"):
         adopt(spark, lake, name, schema(), places[0])
     assert DeltaTable(f"{lake.local_warehouse}/{name}/logs").file_uris()
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, point: str, run: Callable[[], object]) -> None:
+    """Run something that dies at a point, as it must."""
+
+    def stop(reached: str) -> None:
+        if reached == point:
+            raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(faults, "watcher", stop)
+        with pytest.raises(StoppedError):
+            run()
+
+
+@pytest.mark.crash
+def test_a_stopped_adoption_of_an_iceberg_table_is_gone_on_with(
+    spark: SparkSession, settings: Settings, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table has a new name by then; no other log is taken for it, and nothing is made beside it."""
+    catalog, source = settings.catalog.name, lay(spark, settings, "table", name, tmp_path)
+    other = lay(spark, settings, "table", f"{name}_b", tmp_path)
+    first = numbered(spark, [1, 2])
+
+    def take(log: str = source) -> AdoptSummary:
+        return adopt(spark, settings, name, schema(), log, "take")
+
+    stop_at(monkeypatch, "adopt:marked", take)
+    # Nothing is moved: it may still become another dataset.
+    assert spark.table(f"{catalog}.{source}").count() == 30
+    stop_at(monkeypatch, "adopt:moved", take)
+    with pytest.raises(DatasetNotFoundError, match=rf"Finish it: dedup-storage adopt {source} --dataset {name}"):
+        Dataset.open(spark, settings, name)
+    with pytest.raises(DatasetExistsError, match=rf"lies {name}.logs, which was the table {source} before"):
+        take(other)
+    with pytest.raises(DatasetExistsError, match=rf"ALTER TABLE {name}.logs RENAME TO {source}"):
+        Dataset.create(spark, settings, name, schema(), first, buckets=1)
+    spark.sql(f"CREATE TABLE {catalog}.{source} (a int) USING iceberg")
+    with pytest.raises(DatasetExistsError, match=rf"there is a table {source} again"):
+        take()
+    spark.sql(f"DROP TABLE {catalog}.{source}")
+    done = take()
+    assert (done.version, done.rows, done.already_published) == (1, 30, False)
+    ds = Dataset.open(spark, settings, name)
+    same_rows(ds.logs(), first.frame)
+    assert [(v.run_id, v.job) for v in ds.versions()] == [("take", "adopt")]
+    assert take().already_published
+    assert spark.table(f"{catalog}.{other}").count() == 30
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("then", ["adopt", "write"])
+def test_nothing_of_a_stopped_adoption_of_files_is_taken_for_another_log_on_iceberg(
+    spark: SparkSession, settings: Settings, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    places = [str(tmp_path / str(number)) for number in range(2)]
+    for number, place in enumerate(places):
+        numbered(spark, [1 + number], 100 * number).frame.write.parquet(place)
+    for point in ("adopt:created", "adopt:filled"):
+        stop_at(monkeypatch, point, lambda: adopt(spark, settings, name, schema(), places[0]))
+    second = numbered(spark, [2], 100)
+    if then == "adopt":
+        adopt(spark, settings, name, schema(), places[1])
+        ds = Dataset.open(spark, settings, name)
+    else:
+        ds = Dataset.create(spark, settings, name, schema(), second, layout=Layout.FLAT, buckets=1)
+        ds.write(second, gate=False)
+    assert [(v.version, v.job) for v in ds.versions()] == [(1, then)]
+    same_rows(ds.logs(), second.frame)
+    # Files of others stay, and the tables that named them leave nothing.
+    assert spark.read.parquet(places[0]).count() == 15
+    assert [p.name for p in Path(str(settings.local_warehouse), name).iterdir()] == ["logs"]
+
+
+@pytest.mark.crash
+def test_an_adopted_table_that_got_its_name_back_is_adopted_again(
+    spark: SparkSession, settings: Settings, name: str, tmp_path: Path
+) -> None:
+    """As its rows are now, whatever it had been as a dataset."""
+    catalog, source = settings.catalog.name, lay(spark, settings, "table", name, tmp_path)
+    adopt(spark, settings, name, schema(), source)
+    more = numbered(spark, [3], 100)
+    Dataset.open(spark, settings, name).write(more, run_id="more", gate=False)
+    with pytest.raises(InputError, match=rf"{name}.logs is a table of the dataset {name}"):
+        adopt(spark, settings, f"{name}_c", schema(), f"{name}.logs")
+    spark.sql(f"ALTER TABLE {catalog}.{name}.logs RENAME TO {source}")
+    spark.sql(f"ALTER TABLE {catalog}.{source} UNSET TBLPROPERTIES ('write.wap.enabled')")
+    last = numbered(spark, [4], 200)
+    last.frame.writeTo(f"{catalog}.{source}").append()
+    done = adopt(spark, settings, f"{name}_b", schema(), source)
+    assert (done.version, done.rows) == (1, 60)
+    ds = Dataset.open(spark, settings, f"{name}_b")
+    same_rows(ds.logs(), numbered(spark, [1, 2]).frame.unionByName(more.frame).unionByName(last.frame))
+    assert [(v.version, v.job) for v in ds.versions()] == [(1, "adopt")]
+
+
+@pytest.mark.crash
+def test_a_refused_adoption_moves_nothing(spark: SparkSession, settings: Settings, name: str, tmp_path: Path) -> None:
+    catalog, source = settings.catalog.name, lay(spark, settings, "table", name, tmp_path)
+    fields = ", ".join(f"{f.name} {f.dataType.simpleString()}" for f in spark.table(f"{catalog}.{source}").schema)
+    spark.sql(f"CREATE TABLE {catalog}.{name}_old.nothing ({fields}) USING iceberg")
+    with pytest.raises(InputError, match=r"_old.nothing holds no rows"):
+        adopt(spark, settings, name, schema(), f"{name}_old.nothing")
+    assert spark.table(f"{catalog}.{name}_old.nothing").count() == 0
+    spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {catalog}.{name}")
+    spark.sql(f"CREATE TABLE {catalog}.{name}.logs (a int) USING iceberg")
+    with pytest.raises(DatasetExistsError, match="a table logs that is no dataset's"):
+        adopt(spark, settings, name, schema(), source)
+    raw = numbered(spark, [1])
+    with pytest.raises(DatasetExistsError, match="a table logs that is no dataset's"):
+        Dataset.create(spark, settings, name, schema(), raw, layout=Layout.FLAT, buckets=1)
+    assert spark.table(f"{catalog}.{source}").count() == 30
 
 
 @pytest.mark.long

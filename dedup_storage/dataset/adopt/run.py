@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 from pydantic import BaseModel, ConfigDict
 from pyspark.sql import SparkSession
@@ -127,7 +128,7 @@ def _adopt(
             return _summary(settings, existing, source, kind, start).model_copy(
                 update={"version": version, "already_published": True}
             )
-        log = find_source(spark, settings, source, schema)
+        log = find_source(spark, settings, source, schema, partial(tables.lies_at, name))
         grain, buckets = tables.partitions_of(log.kind.value, log.place, schema)
         spec = adopted_spec(log, name, schema, grain, buckets)
         columns = dict(zip(spec.source_columns, spec.source_types, strict=True))

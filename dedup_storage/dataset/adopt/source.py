@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -42,8 +43,14 @@ class Source:
     frame: DataFrame
 
 
-def find_source(spark: SparkSession, settings: Settings, source: str, schema: LogSchema) -> Source:
+def find_source(
+    spark: SparkSession, settings: Settings, source: str, schema: LogSchema, lies_at: Callable[[str], str]
+) -> Source:
     """Find out what a log is, as every command does, and whether it can be adopted as it lies.
+
+    Args:
+        spark, settings, source, schema: As for ``adopt``.
+        lies_at: Where a table lies, which a stopped adoption may have moved.
 
     Raises:
         InputError: there is no log, it is of a kind that the configured format cannot adopt, or its files differ.
@@ -61,7 +68,8 @@ def find_source(spark: SparkSession, settings: Settings, source: str, schema: Lo
         parts = source.removeprefix(f"{settings.catalog.name}.").split(".")
         if len(parts) != 2:
             raise InputError(f"{source} is no table's name", expected="namespace.table, or a path with a slash in it")
-        return Source(Kind.ICEBERG, ".".join(parts), spark.read.table(".".join((settings.catalog.name, *parts))))
+        place = lies_at(".".join(parts))
+        return Source(Kind.ICEBERG, place, spark.read.table(f"{settings.catalog.name}.{place}"))
     if address.kind is Kind.ICEBERG:
         raise InputError(f"{source} is an Iceberg table's folder", fix="Adopt it by its name: namespace.table.")
     if address.kind is Kind.DELTA and settings.format != "delta":

@@ -85,6 +85,10 @@ class DeltaFormat(DeltaSamples):
             )
         return (DateGrain.DAY if partitions else DateGrain.NONE), 1
 
+    def lies_at(self, dataset: str, place: str) -> str:
+        """As it is named: what is adopted is never moved."""
+        return place
+
     def adopt(self, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run) -> None:
         """Make a log that is there version 1 of a dataset: a table that names its files where they lie."""
         adopt_log(self.spark, self.lake, spec, kind, place, columns, run)

@@ -54,6 +54,10 @@ class AtomicChange:
         found = self._java.table().properties().get(key)
         return str(found) if found is not None else None
 
+    def properties(self) -> list[str]:
+        """Names of the table's properties."""
+        return [str(key) for key in self._java.table().properties()]
+
     def on_main(self, snapshot_id: int) -> bool:
         """Whether a snapshot is main's, or one that main's was made from."""
         table = self._java.table()

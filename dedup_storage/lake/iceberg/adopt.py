@@ -1,29 +1,32 @@
-"""Iceberg tables over a log that is there, and what a creation that was stopped left."""
+"""Iceberg tables over a log that is there."""
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pyiceberg.transforms import BucketTransform, IdentityTransform
 from pyspark.sql import SparkSession
 
-from dedup_storage.config import Settings
-from dedup_storage.errors import InputError
-from dedup_storage.lake.history import left_over
-from dedup_storage.lake.iceberg.metadata import DROPPED, EXPIRED_PREFIX, RENAMED, Lake
-from dedup_storage.lake.iceberg.tables import member_tables
+from dedup_storage.errors import ConflictError, InputError
+from dedup_storage.faults import reached
+from dedup_storage.lake.engine.atomic import AtomicChange
+from dedup_storage.lake.iceberg.branch import change_again
+from dedup_storage.lake.iceberg.expire import version_named
+from dedup_storage.lake.iceberg.left import clear_stopped, foreign_table
+from dedup_storage.lake.iceberg.metadata import ADOPTED, DROPPED, EXPIRED_PREFIX, RENAMED, Lake
 from dedup_storage.lake.publishing import version_facts
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.sql import listed, literal, located, quoted
-from dedup_storage.layout import MADE_FOR_PROPERTY, ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, version_tag
+from dedup_storage.layout import PROPERTY_PREFIX, ROLE_PROPERTY, SPEC_PROPERTY, DatasetSpec, version_tag
 from dedup_storage.schema import DateGrain, LogSchema
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
-__all__ = ["adopt_table", "clear_left", "describe_adopted", "table_partitions"]
+__all__ = ["adopt_log", "table_partitions"]
 
 
 def table_partitions(table: Table, place: str, schema: LogSchema) -> tuple[DateGrain, int]:
@@ -49,69 +52,123 @@ def table_partitions(table: Table, place: str, schema: LogSchema) -> tuple[DateG
     return grain, buckets
 
 
-def _name(settings: Settings, spec: DatasetSpec) -> str:
-    return quoted(settings.catalog.name, spec.name, spec.anchor.name)
-
-
-def adopt_table(
-    spark: SparkSession, settings: Settings, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str]
+def adopt_log(
+    spark: SparkSession, lake: Lake, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run
 ) -> None:
-    """Give the dataset a table of the log's files: the table itself under a new name, or a new one that names them."""
-    name, catalog = _name(settings, spec), settings.catalog.name
+    """Make a log that is there version 1 of a dataset: its table under a new name, or a new one that names its files.
+
+    The table says first what it is adopted from, so that what a stopped adoption left is known as such; version 1 and
+    the description come last, in one commit.
+
+    Args:
+        spark, lake: Where the table is to be.
+        spec: The dataset.
+        kind: ``iceberg`` or ``parquet``.
+        place: ``namespace.table``, or the log's folder.
+        columns: Column -> type.
+        run: The adoption.
+
+    Raises:
+        DatasetExistsError: another table has the place of the dataset's.
+        InputError: the log holds no rows, or is a table of a dataset that is there.
+        ConflictError: another process adopts a log, or creates a dataset, under the same name.
+    """
+    settings, target = lake.settings, f"{spec.name}.{spec.anchor.name}"
+    stopped = clear_stopped(spark, lake, spec, place)
+    record = {"kind": kind, "from": stopped.get("from", place), "to": spec.name, "attempt": _attempt(run)}
+    mark = json.dumps(record)
+    if place != target and lake.catalog.table_exists((spec.name, spec.anchor.name)):
+        raise foreign_table(spec.name, spec.anchor.name)
     if kind == "iceberg":
-        spark.sql(f"ALTER TABLE {quoted(catalog, *place.split('.'))} RENAME TO `{spec.name}`.`{spec.anchor.name}`")
+        _mark(spark, lake, place, mark)
+        reached("adopt:marked")
+        if place != target:
+            old = quoted(settings.catalog.name, *place.split("."))
+            spark.sql(f"ALTER TABLE {old} RENAME TO `{spec.name}`.`{spec.anchor.name}`")
+        reached("adopt:moved")
     else:
-        fields = ", ".join(f"{quoted(c)} {kind_}" for c, kind_ in columns.items())
-        where = located(Lake(settings).place_of_new(spec.name, spec.anchor.name))
-        spark.sql(f"CREATE TABLE {name} ({fields}) USING iceberg{where} TBLPROPERTIES ('format-version' = '2')")
-        folder = literal(f"`parquet`.`{place.replace('`', '``')}`")
-        target = f"{spec.name}.{spec.anchor.name}"
-        procedure = f"{quoted(catalog)}.system.add_files"
-        spark.sql(f"CALL {procedure}(table => '{target}', source_table => '{folder}')")
+        _name_files(spark, lake, spec, place, columns, mark)
+    snapshot = lake.catalog.load_table((spec.name, spec.anchor.name)).current_snapshot()
+    if snapshot is None:
+        raise _empty(place)
+    facts = {**version_facts(run), "parent": "0", "created-ms": str(snapshot.timestamp_ms)}
     properties = {
         ROLE_PROPERTY: spec.anchor.role.value,
         "write.wap.enabled": "true",
         "commit.retry.num-retries": "20",
         "commit.retry.min-wait-ms": "50",
         "write.parquet.compression-codec": "zstd",
+        EXPIRED_PREFIX + version_tag(1): json.dumps(facts),
+        SPEC_PROPERTY: spec.to_json(),
     }
-    _set(spark, name, properties)
+
+    def describe(change: AtomicChange) -> None:
+        if change.property(ADOPTED) != mark:
+            raise _overtaken(spec)
+        # There already where the catalog did not answer.
+        if change.property(SPEC_PROPERTY) is None:
+            change.tag(version_tag(1), snapshot.snapshot_id)
+            for key, value in properties.items():
+                change.set_property(key, value)
+
+    change_again(spark, settings, spec.name, spec.anchor.name, describe)
 
 
-def describe_adopted(spark: SparkSession, settings: Settings, spec: DatasetSpec, run: Run, created_ms: int) -> None:
-    """Say what the table is, last: from here on there is a dataset."""
-    facts = {**version_facts(run), "parent": "0", "created-ms": str(created_ms)}
-    _set(
-        spark,
-        _name(settings, spec),
-        {EXPIRED_PREFIX + version_tag(1): json.dumps(facts), SPEC_PROPERTY: spec.to_json()},
-    )
+def _attempt(run: Run) -> str:
+    return f"{run.attempt}/{uuid.uuid4().hex[:12]}"
 
 
-def _set(spark: SparkSession, name: str, properties: Mapping[str, str]) -> None:
-    spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")
-
-
-def clear_left(spark: SparkSession, lake: Lake, spec: DatasetSpec, wanted: str) -> None:
-    """Take away tables that a stopped creation of another description left: they would be taken for this one's. A
-    dataset that is there stays.
-
-    Args:
-        spark, lake: Where the tables are.
-        spec: The dataset that is to be made.
-        wanted: What its tables are made for.
+def _mark(spark: SparkSession, lake: Lake, place: str, mark: str) -> None:
+    """Say in a table what is to become of it; what it has of a dataset that it was before goes.
 
     Raises:
-        DatasetExistsError: one of them has rows.
-        DatasetNotFoundError: a drop or a rename of the dataset was stopped; says how to finish it.
+        InputError: it holds no rows, or is a table of a dataset that is there.
     """
-    if lake.find(spec.name) is not None:
-        return
-    if any(lake.half_done(spec.name, what) is not None for what in (DROPPED, RENAMED)):
-        raise lake.missing(spec.name)
-    for name, table in member_tables(lake.catalog, spec.name).items():
-        if table.properties.get(MADE_FOR_PROPERTY) == wanted:
-            continue
-        if table.metadata.snapshots:
-            raise left_over(spec.name, name)
-        spark.sql(f"DROP TABLE IF EXISTS {quoted(lake.settings.catalog.name, spec.name, name)} PURGE")
+    namespace, _, name = place.partition(".")
+    found = lake.find(namespace)
+    if found is not None and name in found.tables:
+        raise InputError(
+            f"{place} is a table of the dataset {namespace}",
+            fix="Convert the dataset (dedup-storage convert), or name another table.",
+        )
+    if any(lake.half_done(namespace, what) is not None for what in (DROPPED, RENAMED)):
+        raise lake.missing(namespace)
+    if lake.catalog.load_table((namespace, name)).current_snapshot() is None:
+        raise _empty(place)
+
+    def change(change: AtomicChange) -> None:
+        for key in change.properties():
+            if key.startswith(PROPERTY_PREFIX) and key != ADOPTED:
+                change.set_property(key, None)
+        for tag in change.refs():
+            if version_named(tag) is not None:
+                change.untag(tag)
+        change.set_property(ADOPTED, mark)
+
+    change_again(spark, lake.settings, namespace, name, change)
+
+
+def _name_files(
+    spark: SparkSession, lake: Lake, spec: DatasetSpec, place: str, columns: Mapping[str, str], mark: str
+) -> None:
+    """Make a table that names the Parquet files of a folder."""
+    catalog, fields = lake.settings.catalog.name, ", ".join(f"{quoted(c)} {kind}" for c, kind in columns.items())
+    where = located(lake.place_of_new(spec.name, spec.anchor.name))
+    properties = listed({"format-version": "2", ADOPTED: mark})
+    name = quoted(catalog, spec.name, spec.anchor.name)
+    spark.sql(f"CREATE TABLE {name} ({fields}) USING iceberg{where} TBLPROPERTIES ({properties})")
+    reached("adopt:created")
+    folder, target = literal(f"`parquet`.`{place.replace('`', '``')}`"), f"{spec.name}.{spec.anchor.name}"
+    spark.sql(f"CALL {quoted(catalog)}.system.add_files(table => '{target}', source_table => '{folder}')")
+    reached("adopt:filled")
+
+
+def _empty(place: str) -> InputError:
+    return InputError(f"the log {place} holds no rows")
+
+
+def _overtaken(spec: DatasetSpec) -> ConflictError:
+    return ConflictError(
+        f"another process made a dataset {spec.name} in the same moment",
+        fix="See what it is: dedup-storage datasets list. Choose another name.",
+    )

@@ -11,19 +11,19 @@ from pyspark.sql import functions as F
 from pyspark.sql.readwriter import DataFrameWriterV2
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import InputError
 from dedup_storage.faults import reached
 from dedup_storage.lake.branch import BRANCH_PREFIX, branch_name, branch_names
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.facts import Facts
 from dedup_storage.lake.history import DatasetMetadata, version_expired
-from dedup_storage.lake.iceberg.adopt import adopt_table, clear_left, describe_adopted, table_partitions
+from dedup_storage.lake.iceberg.adopt import adopt_log, table_partitions
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_or_find
 from dedup_storage.lake.iceberg.columns import add_logged, add_promoted
 from dedup_storage.lake.iceberg.complete import compacted
 from dedup_storage.lake.iceberg.erasure import IcebergErasure
 from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
 from dedup_storage.lake.iceberg.holds import holds, pending_attempt
+from dedup_storage.lake.iceberg.left import clear_left, lies_at
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.proof import iceberg_damages, iceberg_files
 from dedup_storage.lake.iceberg.publish import Publisher
@@ -93,12 +93,11 @@ class IcebergFormat(IcebergSamples):
     def adopt(self, spec: DatasetSpec, kind: str, place: str, columns: Mapping[str, str], run: Run) -> None:
         """Make a log that is there version 1 of a dataset."""
         begin_namespace(self.spark, self.settings, self.lake.catalog, spec.name)
-        adopt_table(self.spark, self.settings, spec, kind, place, columns)
-        snapshot = self.lake.catalog.load_table((spec.name, spec.anchor.name)).current_snapshot()
-        if snapshot is None:
-            raise InputError(f"the log {place} holds no rows")
-        self._publisher.tag(spec.name, spec.anchor.name, version_tag(1), snapshot.snapshot_id)
-        describe_adopted(self.spark, self.settings, spec, run, snapshot.timestamp_ms)
+        adopt_log(self.spark, self.lake, spec, kind, place, columns, run)
+
+    def lies_at(self, dataset: str, place: str) -> str:
+        """Where a table that is to be adopted lies: one that a stopped adoption has moved is found again."""
+        return lies_at(self.lake, dataset, place)
 
     def find(self, dataset: str) -> DatasetMetadata | None:
         """The dataset's tables, or ``None`` when there is no such dataset."""

@@ -37,6 +37,7 @@ from dedup_storage.layout import (
     PROPERTY_PREFIX,
     SPEC_PROPERTY,
     DatasetSpec,
+    TableRole,
     claim_tag,
     parse_version_tag,
     version_tag,
@@ -54,6 +55,7 @@ __all__ = [
     "Lake",
     "VersionInfo",
     "ancestors",
+    "finish_adoption",
     "live_rows",
     "open_lake",
     "snapshot_summary",
@@ -69,6 +71,8 @@ DESCRIBED_PREFIX = SPEC_PROPERTY + "."
 ERASURE_PREFIX = PROPERTY_PREFIX + "erasure."
 # What stands in an anchor table in place of the dataset's description while it is dropped or renamed, as JSON.
 DROPPED, RENAMED = PROPERTY_PREFIX + "dropped", PROPERTY_PREFIX + "renamed"
+# Of a log's table that is adopted, as JSON: from what place, as which dataset, by which attempt. It is there first.
+ADOPTED = PROPERTY_PREFIX + "adopted"
 
 
 class IcebergMetadata(DatasetMetadata):
@@ -312,6 +316,21 @@ class Lake:
         """The anchor of a dataset whose drop or rename (``key``) was begun and is not done."""
         return self._anchor(check_name(dataset, "dataset name"), key) if self.begun else None
 
+    def half_adopted(self, dataset: str) -> Mapping[str, str] | None:
+        """What the table says that an adoption left under a dataset's name: ``kind``, ``from``, ``to``, ``attempt``. It
+        was stopped before there was a dataset, or is at work."""
+        from pyiceberg.exceptions import NoSuchTableError
+
+        try:
+            table = self.catalog.load_table((dataset, TableRole.LOGS.value)) if self.begun else None
+        except NoSuchTableError:
+            return None
+        if table is None or ADOPTED not in table.properties or SPEC_PROPERTY in table.properties:
+            return None
+        record: Mapping[str, str] = json.loads(table.properties[ADOPTED])
+        # A table that is to become another dataset's may have this name until it is moved.
+        return record if record["to"] == dataset else None
+
     def find(self, dataset: str) -> IcebergMetadata | None:
         """A dataset's tables, or ``None`` when there is no such dataset."""
         check_name(dataset, "dataset name")
@@ -381,11 +400,21 @@ class Lake:
     def _way_out(self, dataset: str) -> str | None:
         if self.half_done(dataset, DROPPED) is not None:
             return f"A drop was stopped. Finish it: dedup-storage datasets drop {dataset}."
+        adopted = self.half_adopted(dataset)
+        if adopted is not None:
+            return finish_adoption(dataset, adopted)
         renamed = self.half_done(dataset, RENAMED)
         if renamed is None:
             return None
         record = json.loads(renamed.properties[RENAMED])
         return f"A rename was stopped. Finish it: dedup-storage datasets rename {record['from']} {record['to']}."
+
+
+def finish_adoption(dataset: str, record: Mapping[str, str]) -> str:
+    """What to do about an adoption that was stopped, given its record."""
+    return (
+        f"An adoption was stopped. Finish it: dedup-storage adopt {record['from']} --dataset {dataset} --schema FILE."
+    )
 
 
 def open_lake(settings: Settings) -> Catalog:
