@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -54,9 +55,21 @@ def class_path(coordinates: Sequence[str]) -> str:
         with (home / "lock").open("w") as lock, tempfile.TemporaryDirectory(prefix="dedup-storage-jars-") as folder:
             # Two that download into one cache break each other's.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return _resolve(str(jar), coordinates, home, Path(folder))
+            return _known(home, coordinates) or _resolve(str(jar), coordinates, home, Path(folder))
     except OSError as error:
         raise Unavailable(f"jars cannot be kept in {home}: {error.strerror}") from error
+
+
+def _note(home: Path, coordinates: Sequence[str]) -> Path:
+    """Where the class path of the coordinates is noted once they were resolved: Ivy takes seconds to find it again."""
+    return home / f"{hashlib.sha256(' '.join(coordinates).encode()).hexdigest()[:16]}.path"
+
+
+def _known(home: Path, coordinates: Sequence[str]) -> str | None:
+    """The class path as it was noted, if all its jars are there."""
+    note = _note(home, coordinates)
+    path = note.read_text() if note.is_file() else ""
+    return path if path and all(Path(jar).is_file() for jar in path.split(os.pathsep)) else None
 
 
 def _resolve(ivy: str, coordinates: Sequence[str], home: Path, folder: Path) -> str:
@@ -73,7 +86,9 @@ def _resolve(ivy: str, coordinates: Sequence[str], home: Path, folder: Path) -> 
     if done.returncode or not (folder / "path").is_file():
         lines = [line for line in (done.stdout + done.stderr).splitlines() if "::" in line or "error" in line.lower()]
         raise Unavailable(f"the jars {', '.join(coordinates)} cannot be had: {' '.join(lines)[-400:]}")
-    return (folder / "path").read_text().strip()
+    path = (folder / "path").read_text().strip()
+    _note(home, coordinates).write_text(path)
+    return path
 
 
 def _dependencies(coordinates: Sequence[str]) -> list[str]:
