@@ -22,13 +22,14 @@ from dedup_storage.layout import Layout
 from dedup_storage.schema import DateGrain, LogSchema
 from dedup_storage.sources.raw import RawLog
 from dedup_storage.synth import SynthLayout, SynthParams, write_log
+from tests.spark.helpers import RARELY
 from tests.strategies import LogSample, examples, logs
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
 LAYOUTS = [layout.value for layout in Layout]
 # An example takes Spark seconds, so a failing one is printed as it is, without minutes of shrinking.
-EXAMPLES = examples(4, shrink=False)
+EXAMPLES = examples(3, shrink=False)
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,15 @@ def test_two_frames_come_back(spark: SparkSession, settings: Settings, sample: L
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("source", SynthLayout)
+@pytest.mark.parametrize(
+    ("source", "layout"),
+    # Each form of a log and each layout; the other pairs by `make test-slow`.
+    [
+        pytest.param(source, layout, marks=[] if number % len(LAYOUTS) == place else RARELY)
+        for number, source in enumerate(SynthLayout)
+        for place, layout in enumerate(LAYOUTS)
+    ],
+)
 def test_synthetic_logs_pass_the_gate_and_come_back(
     spark: SparkSession, settings: Settings, tmp_path: Path, layout: str, source: SynthLayout
 ) -> None:

@@ -28,17 +28,30 @@ from dedup_storage.errors import (
 from dedup_storage.layout import Layout
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.raw import RawLog
-from tests.spark.helpers import FLAT_TYPES, day, flat_rows, flat_schema, frame, multiset, same_rows
+from tests.spark.helpers import FLAT_TYPES, RARELY, day, flat_rows, flat_schema, frame, multiset, same_rows
 
 LAYOUTS = ["split", "flat"]
+# Each layout and each way to a log, in pairs; the other pairs by `make test-slow`.
+LOCATED = [
+    pytest.param("split", True, id="split-parquet"),
+    pytest.param("flat", False, id="flat-frame"),
+    pytest.param("split", False, id="split-frame", marks=RARELY),
+    pytest.param("flat", True, id="flat-parquet", marks=RARELY),
+]
+# Each date grain and each layout, too.
+GRAINS = [
+    ("split", "day"),
+    ("flat", "month"),
+    ("split", "none"),
+    *(pytest.param(*pair, marks=RARELY) for pair in (("flat", "day"), ("split", "month"), ("flat", "none"))),
+]
 
 
 def create(spark: SparkSession, settings: Settings, name: str, raw: RawLog, **options: Any) -> Dataset:
     return Dataset.create(spark, settings, name, raw.schema, raw, **options)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("located", [True, False], ids=["parquet", "frame"])
+@pytest.mark.parametrize(("layout", "located"), LOCATED)
 def test_flat_log_comes_back_row_for_row(
     spark: SparkSession, settings: Settings, name: str, tmp_path: Path, layout: str, located: bool
 ) -> None:
@@ -126,8 +139,7 @@ def test_two_frames(spark: SparkSession, settings: Settings, name: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("grain", ["day", "month", "none"])
+@pytest.mark.parametrize(("layout", "grain"), GRAINS)
 def test_replacing_a_day_leaves_the_others(
     spark: SparkSession, settings: Settings, name: str, layout: str, grain: str
 ) -> None:
@@ -143,7 +155,7 @@ def test_replacing_a_day_leaves_the_others(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("grain", ["month", "none"])
+@pytest.mark.parametrize("grain", ["none", pytest.param("month", marks=RARELY)])
 def test_more_dates_than_a_run_keeps_are_replaced(
     spark: SparkSession, settings: Settings, name: str, grain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +172,7 @@ def test_more_dates_than_a_run_keeps_are_replaced(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("grain", ["month", "none"])
+@pytest.mark.parametrize("grain", ["month", pytest.param("none", marks=RARELY)])
 def test_a_request_has_one_event_date(spark: SparkSession, settings: Settings, name: str, grain: str) -> None:
     """The same requests with another time are the same requests, whatever date they would get."""
     schema = flat_schema(date_grain=grain)
@@ -200,7 +212,7 @@ def test_the_first_of_differing_rows_is_one_by_content(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["split", pytest.param("flat", marks=RARELY)])
 def test_a_date_of_the_logs_own(spark: SparkSession, settings: Settings, name: str, layout: str) -> None:
     """Every form of a log may have its own event date; it is found again in a conversion and in a sample."""
     rows = frame(spark, flat_rows([1, 2])).withColumn("event_date", F.to_date("ts"))
@@ -261,8 +273,7 @@ def inconstant(spark: SparkSession) -> Any:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("located", [True, False], ids=["parquet", "frame"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layout", "located"), LOCATED)
 def test_inconstant_requests(
     spark: SparkSession, settings: Settings, name: str, tmp_path: Path, layout: str, located: bool
 ) -> None:
