@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.sources.raw import RawLog
+from tests.restored import restored
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
 FORMATS = [pytest.param("iceberg", marks=pytest.mark.slow), "delta"]
@@ -58,9 +59,9 @@ def written(spark: SparkSession, lake: Settings, name: str, raw: RawLog) -> Data
 
 
 @pytest.fixture
-def ds(spark: SparkSession, lake: Settings, name: str, make_log: MakeLog) -> Dataset:
+def ds(spark: SparkSession, lake: Settings, make_log: MakeLog) -> Dataset:
     """A split dataset of one day, version 1."""
-    return written(spark, lake, name, make_log([1]))
+    return restored(spark, lake, "a day", lambda name: written(spark, lake, name, make_log([1])))
 
 
 @pytest.fixture(scope="session")

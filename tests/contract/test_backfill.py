@@ -26,9 +26,9 @@ MORE = Change(expressions={"y": "y + 10"})
     [(Strategy.OVERWRITE, "day"), pytest.param(Strategy.COPY_ON_WRITE, "month", marks=pytest.mark.slow)],
 )
 def test_one_table_is_rewritten_where_users_are_affected(
-    spark: SparkSession, lake: Settings, name: str, strategy: Strategy, date_grain: str
+    spark: SparkSession, lake: Settings, strategy: Strategy, date_grain: str
 ) -> None:
-    ds, plain = made(spark, lake, name, date_grain=date_grain), log(spark, [1, 2]).frame
+    ds, plain = made(spark, lake, date_grain=date_grain), log(spark, [1, 2]).frame
     before = {table: files(ds, table, 1) for table in ("requests", "impressions")}
     plan = ds.plan_backfill(MORE, Affected(users=[1, 5]), strategy)
     assert ds.metadata().current == 1
@@ -56,8 +56,8 @@ def test_one_table_is_rewritten_where_users_are_affected(
 
 @pytest.mark.long
 @DELTA_ALONE
-def test_a_stopped_run_goes_on(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds, who = made(spark, lake, name), Affected(where="user_id < 6")
+def test_a_stopped_run_goes_on(spark: SparkSession, lake: Settings) -> None:
+    ds, who = made(spark, lake), Affected(where="user_id < 6")
 
     def stop(done: int, *_: int) -> None:
         if done >= 3:
@@ -78,9 +78,9 @@ def test_a_stopped_run_goes_on(spark: SparkSession, lake: Settings, name: str) -
 
 
 @pytest.mark.slow
-def test_runs_that_meet(spark: SparkSession, lake: Settings, name: str) -> None:
+def test_runs_that_meet(spark: SparkSession, lake: Settings) -> None:
     """The same segments conflict by name and leave nothing; other segments, tables and appends do not conflict."""
-    ds, plain, appended = made(spark, lake, name), log(spark, [1, 2]).frame, log(spark, [2, 3], 500)
+    ds, plain, appended = made(spark, lake), log(spark, [1, 2]).frame, log(spark, [2, 3], 500)
 
     def same() -> None:
         ds.backfill(Change(expressions={"y": "7"}), Affected(users=[1]), run_id="fast", gate=False)
@@ -107,8 +107,8 @@ def test_runs_that_meet(spark: SparkSession, lake: Settings, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_refused_leaves_nothing(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds = made(spark, lake, name, checks={"y": {"allowed": [0, 1]}})
+def test_what_is_refused_leaves_nothing(spark: SparkSession, lake: Settings) -> None:
+    ds = made(spark, lake, checks={"y": {"allowed": [0, 1]}})
     with pytest.raises(QualityGateError, match="y"):
         ds.backfill(Change(expressions={"y": "y + 5"}), Affected(users=[1]), run_id="bad")
     assert left_behind(ds) == []
@@ -121,8 +121,8 @@ def test_what_is_refused_leaves_nothing(spark: SparkSession, lake: Settings, nam
 
 @pytest.mark.slow
 @DELTA_ALONE
-def test_new_values_by_every_means(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds, expected = made(spark, lake, name, layout="flat", date_grain="none"), log(spark, [1, 2]).frame
+def test_new_values_by_every_means(spark: SparkSession, lake: Settings) -> None:
+    ds, expected = made(spark, lake, layout="flat", date_grain="none"), log(spark, [1, 2]).frame
     on = ["user_id", "request_id", "item"]
 
     def rank(df: DataFrame) -> DataFrame:

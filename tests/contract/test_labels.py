@@ -22,8 +22,8 @@ def aside(ds: Dataset) -> DataFrame:
 
 
 @pytest.mark.slow
-def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds, rows = made(spark, lake, name), late(40, users=USERS)
+def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settings) -> None:
+    ds, rows = made(spark, lake), late(40, users=USERS)
     before = files(ds, "requests", 1)
     unknown = 0
     for number, part in enumerate((rows[20:], rows[:25])):
@@ -51,9 +51,9 @@ def test_any_order_of_arrival_equals_a_rebuild(spark: SparkSession, lake: Settin
 
 
 @pytest.mark.long
-def test_times_of_labels_are_compacted_and_decide_as_before(spark: SparkSession, lake: Settings, name: str) -> None:
+def test_times_of_labels_are_compacted_and_decide_as_before(spark: SparkSession, lake: Settings) -> None:
     """Every merge adds a file to each bucket; maintenance joins them, and an older label still changes nothing."""
-    ds = made(spark, lake, name)
+    ds = made(spark, lake)
     key = ds.impressions().select(*ds.spec.impression_key)
 
     def merged(value: int, day: int) -> tuple[int, int]:
@@ -76,8 +76,8 @@ def test_times_of_labels_are_compacted_and_decide_as_before(spark: SparkSession,
 
 
 @pytest.mark.slow
-def test_versions_list_the_rows_that_are_read(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds = made(spark, lake, name)
+def test_versions_list_the_rows_that_are_read(spark: SparkSession, lake: Settings) -> None:
+    ds = made(spark, lake)
     strategy = Strategy.MERGE_ON_READ if ds.tables.marks_rows else None
     ds.backfill(Change(expressions={"y": "y + 1"}), Affected(users=[1]), strategy=strategy, gate=False)
     read = {table: ds.handle.cut().rows(table).count() for table in ("requests", "impressions")}

@@ -125,9 +125,9 @@ def test_an_expiry_that_was_killed_leaves_files_for_a_while_and_takes_no_row(
         same_rows(ds.logs(version), make_log([1], first_request).frame)
 
 
-def decayed(spark: SparkSession, lake: Settings, name: str) -> tuple[Dataset, DataFrame]:
+def decayed(spark: SparkSession, lake: Settings) -> tuple[Dataset, DataFrame]:
     """Three appends into one month, two buckets; and the rows."""
-    ds, rows = made(spark, lake, name, date_grain="month", buckets=2), log(spark, [1, 2]).frame
+    ds, rows = made(spark, lake, date_grain="month", buckets=2), log(spark, [1, 2]).frame
     for number in (3, 4):
         raw = log(spark, [number], 100 * number)
         ds.write(raw, gate=False)
@@ -136,8 +136,8 @@ def decayed(spark: SparkSession, lake: Settings, name: str) -> tuple[Dataset, Da
 
 
 @pytest.mark.slow
-def test_compaction_restores_the_order_and_changes_no_row(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds, expected = decayed(spark, lake, name)
+def test_compaction_restores_the_order_and_changes_no_row(spark: SparkSession, lake: Settings) -> None:
+    ds, expected = decayed(spark, lake)
     ds.features.add("length", {"n": "size(hist)"}, gate=False)
     steps = {"expire": False, "orphans": False}
     planned = {g.table: g for g in ds.maintain(dry_run=True, **steps).compaction}

@@ -31,8 +31,8 @@ def stop(done: int, *_: Any) -> None:
         raise Stop
 
 
-def test_a_backfill_under_way_and_done(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds, plain = made(spark, lake, name), log(spark, [1, 2]).frame
+def test_a_backfill_under_way_and_done(spark: SparkSession, lake: Settings) -> None:
+    ds, plain = made(spark, lake), log(spark, [1, 2]).frame
     keys = list(ds.spec.impression_key)
     rows = ds.impressions().select(*keys).withColumn("y", F.lit(7)).localCheckpoint()
     users = spark.createDataFrame([(1,), (2,), (3,), (5,)], "user_id bigint")
@@ -66,8 +66,8 @@ def test_a_backfill_under_way_and_done(spark: SparkSession, lake: Settings, name
     assert (ds.metadata().current, left_behind(ds)) == (2, [])
 
 
-def test_a_function_that_was_mended(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds, plain = made(spark, lake, name), log(spark, [1, 2]).frame
+def test_a_function_that_was_mended(spark: SparkSession, lake: Settings) -> None:
+    ds, plain = made(spark, lake), log(spark, [1, 2]).frame
 
     def change(value: int) -> Change:
         def recompute(frame: DataFrame) -> DataFrame:
@@ -84,8 +84,8 @@ def test_a_function_that_was_mended(spark: SparkSession, lake: Settings, name: s
     same_rows(ds.logs(), with_y(plain, "user_id < 4", "7"))
 
 
-def test_writes(spark: SparkSession, lake: Settings, name: str, tmp_path: Path) -> None:
-    ds, place = made(spark, lake, name), str(tmp_path / "log")
+def test_writes(spark: SparkSession, lake: Settings, tmp_path: Path) -> None:
+    ds, place = made(spark, lake), str(tmp_path / "log")
     day = log(spark, [3], 500).frame
     day.coalesce(1).write.parquet(place)
 
@@ -122,8 +122,8 @@ def stopped_after(point: str) -> Callable[[str], None]:
     return watch
 
 
-def test_upkeep(spark: SparkSession, lake: Settings, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ds = made(spark, lake, name, date_grain="month", buckets=2)
+def test_upkeep(spark: SparkSession, lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    ds = made(spark, lake, date_grain="month", buckets=2)
     rows, steps = log(spark, [1, 2]).frame, {"expire": False, "orphans": False}
 
     def grown(day: int) -> None:
@@ -184,11 +184,12 @@ def test_upkeep(spark: SparkSession, lake: Settings, name: str, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_conversions(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds, target = made(spark, lake, name), f"{name}_b"
+def test_conversions(spark: SparkSession, lake: Settings) -> None:
+    ds = made(spark, lake)
+    target = f"{ds.name}_b"
     first = ds.convert(target, run_id="c")
     assert not first.already_done
-    other = Dataset.create(spark, lake, f"{name}_o", ds.schema, log(spark, [5], 500))
+    other = Dataset.create(spark, lake, f"{ds.name}_o", ds.schema, log(spark, [5], 500))
     other.write(log(spark, [5], 500), run_id="day-5", gate=False)
     ds.write(log(spark, [3], 300), gate=False)
     # No part of theirs has the name of one of ours.
@@ -205,17 +206,17 @@ def test_conversions(spark: SparkSession, lake: Settings, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_runs_of_before_go_on(spark: SparkSession, lake: Settings, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_before_go_on(spark: SparkSession, lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Request, "facts", {})
-    ds = made(spark, lake, name)
+    ds = made(spark, lake)
     monkeypatch.undo()
     assert "request" not in ds.versions()[0].summary
     assert ds.write(log(spark, [3], 500), run_id="first", gate=False).already_published
 
 
 @pytest.mark.slow
-def test_labels_features_and_rollbacks(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds = made(spark, lake, name)
+def test_labels_features_and_rollbacks(spark: SparkSession, lake: Settings) -> None:
+    ds = made(spark, lake)
     late = ds.impressions().filter("user_id = 1").select(*ds.spec.impression_key)
     late = late.withColumn("y", F.lit(1)).withColumn("at", F.expr("timestamp'2024-02-01'"))
     for value, done in ((1, False), (1, True)):

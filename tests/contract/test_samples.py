@@ -26,6 +26,7 @@ from dedup_storage.sampling.hashing import limit, user_points
 from dedup_storage.sources.raw import RawLog
 from tests.contract.test_convert import StoppedError
 from tests.contract.test_maintain import grown_old
+from tests.restored import restored
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
 
 USERS, SEED = 16, 3
@@ -41,11 +42,14 @@ def log(spark: SparkSession, days: list[int], first_request: int = 0, users: int
 
 
 @pytest.fixture
-def ds(spark: SparkSession, lake: Settings, name: str) -> Dataset:
-    raw = log(spark, [1, 2])
-    created = Dataset.create(spark, lake, name, raw.schema, raw)
-    created.write(raw, gate=False)
-    return created
+def ds(spark: SparkSession, lake: Settings) -> Dataset:
+    def build(name: str) -> Dataset:
+        raw = log(spark, [1, 2])
+        created = Dataset.create(spark, lake, name, raw.schema, raw)
+        created.write(raw, gate=False)
+        return created
+
+    return restored(spark, lake, "to sample", build)
 
 
 def wanted(users: int = USERS) -> dict[int, float]:

@@ -46,9 +46,9 @@ def nth(point: str, number: int, error: Exception) -> tuple[Callable[[str], None
 
 @pytest.mark.parametrize("error", [StorageError("the disk is full"), UnreadableFileError("a file is away")])
 def test_a_backfill_keeps_its_parts_through_trouble(
-    spark: SparkSession, lake: Settings, name: str, watch: Callable[..., None], error: Exception
+    spark: SparkSession, lake: Settings, watch: Callable[..., None], error: Exception
 ) -> None:
-    ds, change, who = made(spark, lake, name), Change(expressions={"y": "y + 10"}), Affected(where="user_id < 6")
+    ds, change, who = made(spark, lake), Change(expressions={"y": "y + 10"}), Affected(where="user_id < 6")
     watch(nth("backfill:part", 3, error)[0])
     with pytest.raises(type(error), match=r"The finished parts are kept: the run b goes on"):
         ds.backfill(change, who, run_id="b", strategy=Strategy.OVERWRITE, part_segments=1, gate=False)
@@ -62,9 +62,9 @@ def test_a_backfill_keeps_its_parts_through_trouble(
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [LostRacesError("others came first"), ConflictError("another run was faster")])
 def test_only_a_true_conflict_drops_the_parts(
-    spark: SparkSession, lake: Settings, name: str, watch: Callable[..., None], error: ConflictError
+    spark: SparkSession, lake: Settings, watch: Callable[..., None], error: ConflictError
 ) -> None:
-    ds = made(spark, lake, name)
+    ds = made(spark, lake)
     change, who = Change(expressions={"y": "y + 10"}), Affected(users=[1, 2])
     watch(nth("backfill:audited", 1, error)[0])
     with pytest.raises(type(error)):
@@ -77,9 +77,9 @@ def test_only_a_true_conflict_drops_the_parts(
 
 
 def test_a_compaction_keeps_its_parts_through_trouble(
-    spark: SparkSession, lake: Settings, name: str, watch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, lake: Settings, watch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ds = made(spark, lake, name)
+    ds = made(spark, lake)
     # A second file in some segments of a day.
     ds.write(log(spark, [1], 500), gate=False)
     before = ds.logs().collect()
@@ -99,8 +99,8 @@ def test_a_compaction_keeps_its_parts_through_trouble(
     assert not any(ds.tables.branches(ds.name, table) for table in ds.metadata().tables)
 
 
-def test_staged_data_that_another_took_is_told_by_table_and_run(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds = made(spark, lake, name)
+def test_staged_data_that_another_took_is_told_by_table_and_run(spark: SparkSession, lake: Settings) -> None:
+    ds = made(spark, lake)
     tables, table = ds.tables, ds.spec.tables[1]
     rows = ds.handle.cut().rows(table.name).select(*table.columns)
 

@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.sources.raw import RawLog
+from tests.restored import restored
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
 __all__ = ["DELTA_ALONE", "USERS", "files", "left_behind", "log", "made"]
@@ -26,12 +27,16 @@ def log(spark: SparkSession, days: list[int], first_request: int = 0, **schema: 
     return RawLog.from_frame(frame(spark, rows), flat_schema(**schema))
 
 
-def made(spark: SparkSession, lake: Settings, name: str, *, layout: str = "split", **schema: Any) -> Dataset:
-    """A dataset of two days, version 1."""
-    raw = log(spark, [1, 2], **schema)
-    ds = Dataset.create(spark, lake, name, raw.schema, raw, layout=layout)
-    ds.write(raw, run_id="first", gate=False)
-    return ds
+def made(spark: SparkSession, lake: Settings, *, layout: str = "split", **schema: Any) -> Dataset:
+    """A dataset of two days, version 1; one of each kind at a time."""
+
+    def build(name: str) -> Dataset:
+        raw = log(spark, [1, 2], **schema)
+        ds = Dataset.create(spark, lake, name, raw.schema, raw, layout=layout)
+        ds.write(raw, run_id="first", gate=False)
+        return ds
+
+    return restored(spark, lake, f"contract {layout} {sorted(schema.items())}", build)
 
 
 def files(ds: Dataset, table: str, version: int) -> set[str]:

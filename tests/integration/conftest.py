@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -13,6 +12,7 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from tests.integration.crash_jobs import JOBS
 from tests.integration.images import Images, record
+from tests.restored import restored
 
 __all__ = ["Recorded", "case"]
 
@@ -31,7 +31,9 @@ def recorded(spark: SparkSession, settings: Settings, tmp_path_factory: pytest.T
     @cache
     def of(job: str, table_format: str) -> Images:
         lake = settings.model_copy(update={"format": table_format})
-        ds = JOBS[job].prepare(spark, lake, f"t_{uuid.uuid4().hex[:12]}")
+        begin = JOBS[job].begin
+        # Jobs that begin alike begin with one dataset: each test puts an image in its place.
+        ds = restored(spark, lake, begin, lambda name: begin(spark, lake, name), *JOBS[job].before)
         names = (ds.name, *(f"{ds.name}{end}" for end in JOBS[job].also))
         images = Images(spark, lake, tmp_path_factory.mktemp("images"), names)
         record(images, lambda: JOBS[job].act(ds))

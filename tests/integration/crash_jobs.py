@@ -39,14 +39,23 @@ class Job:
     """A job to interrupt.
 
     Attributes:
-        prepare: Makes the dataset, given its name.
+        begin: Makes the dataset, given its name.
         act: Does the job; once more after a crash, it goes on with it.
+        before: What is done to the dataset before the job.
         also: What the names of further datasets that the job changes have behind the dataset's name.
     """
 
-    prepare: Callable[[SparkSession, Settings, str], Dataset]
+    begin: Callable[[SparkSession, Settings, str], Dataset]
     act: Callable[[Dataset], Any]
+    before: tuple[Callable[[Dataset], Any], ...] = ()
     also: tuple[str, ...] = ()
+
+    def prepare(self, spark: SparkSession, settings: Settings, name: str) -> Dataset:
+        """Make the dataset as it is before the job."""
+        ds = self.begin(spark, settings, name)
+        for step in self.before:
+            step(ds)
+        return ds
 
 
 def log(spark: SparkSession, days: list[int], first_request: int = 0, users: int = 5, **schema: Any) -> RawLog:
@@ -134,42 +143,24 @@ def _refresh(ds: Dataset, run_id: str = "refresh") -> Any:
     return ds.features.refresh("age", run_id=run_id, gate=False)
 
 
-def _with_stale_features(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    ds = _one_day(spark, settings, name)
-    _add(ds)
-    ds.write(log(spark, [2], 100), run_id="second", gate=False)
-    return ds
+def _add_of_events(ds: Dataset) -> Any:
+    return ds.features.add("age", {"length": "2 * hist"}, grain="event", run_id="add", gate=False)
 
 
-def _with_stale_event_features(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    ds = _one_day_of_users(spark, settings, name)
-    ds.features.add("age", {"length": "2 * hist"}, grain="event", run_id="add", gate=False)
-    ds.write(log(spark, [2], 100), run_id="second", gate=False)
-    return ds
-
-
-def _with_features(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    ds = _with_stale_features(spark, settings, name)
-    _refresh(ds)
-    return ds
-
-
-def _with_two_groups(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    ds = _one_day(spark, settings, name)
-    _add(ds)
-    ds.features.add("place", {"place": "upper(country)"}, run_id="second", gate=False)
-    return ds
+def _add_another(ds: Dataset) -> Any:
+    return ds.features.add("place", {"place": "upper(country)"}, run_id="second", gate=False)
 
 
 def _to_sample(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     return _created(spark, settings, name, log(spark, [1], users=12))
 
 
-def _with_old_sample(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    ds = _to_sample(spark, settings, name)
-    ds.samples.make("half", SAMPLE)
-    ds.write(log(spark, [2], 1000, users=20), gate=False)
-    return ds
+def _sample(ds: Dataset) -> Any:
+    return ds.samples.make("half", SAMPLE)
+
+
+def _more_users(ds: Dataset) -> Any:
+    return ds.write(log(ds.spark, [2], 1000, users=20), gate=False)
 
 
 def _three_flat_days(spark: SparkSession, settings: Settings, name: str) -> Dataset:
@@ -178,6 +169,10 @@ def _three_flat_days(spark: SparkSession, settings: Settings, name: str) -> Data
 
 def _write(mode: str, number: int) -> Callable[[Dataset], Any]:
     return lambda ds: ds.write(log(ds.spark, [number], 100), run_id="second", mode=mode, gate=False)
+
+
+# An append of another day.
+_second_day = _write("append", 2)
 
 
 def _backfill(strategy: Strategy) -> Callable[[Dataset], Any]:
@@ -195,9 +190,9 @@ def _merge_labels(ds: Dataset) -> Any:
 
 
 JOBS: Mapping[str, Job] = {
-    "append": Job(_one_day, _write("append", 2)),
+    "append": Job(_one_day, _second_day),
     "replace": Job(_one_day, _write("replace", 1)),
-    "append-user": Job(_one_day_of_users, _write("append", 2)),
+    "append-user": Job(_one_day_of_users, _second_day),
     "overwrite": Job(_eight_users, _backfill(Strategy.OVERWRITE)),
     "merge-on-read": Job(_eight_users, _backfill(Strategy.MERGE_ON_READ)),
     "late-labels": Job(_eight_users, _merge_labels),
@@ -206,13 +201,15 @@ JOBS: Mapping[str, Job] = {
     ),
     "forget": Job(_to_erase_from, lambda ds: ds.forget_users(GONE, "gdpr")),
     "add": Job(_one_day, _add),
-    "refresh": Job(_with_stale_features, _refresh),
-    "refresh-events": Job(_with_stale_event_features, lambda ds: _refresh(ds, "refresh-events")),
-    "promote": Job(_with_features, lambda ds: ds.features.promote("age", run_id="promote")),
-    "bundle": Job(_with_two_groups, lambda ds: ds.features.bundle("both", ["age", "place"], run_id="bundle")),
-    "sample": Job(_to_sample, lambda ds: ds.samples.make("half", SAMPLE)),
-    "refresh-sample": Job(_with_old_sample, lambda ds: ds.samples.refresh("half")),
-    "drop-sample": Job(_with_old_sample, lambda ds: ds.samples.drop("half")),
+    "refresh": Job(_one_day, _refresh, (_add, _second_day)),
+    "refresh-events": Job(_one_day_of_users, lambda ds: _refresh(ds, "refresh-events"), (_add_of_events, _second_day)),
+    "promote": Job(_one_day, lambda ds: ds.features.promote("age", run_id="promote"), (_add, _second_day, _refresh)),
+    "bundle": Job(
+        _one_day, lambda ds: ds.features.bundle("both", ["age", "place"], run_id="bundle"), (_add, _add_another)
+    ),
+    "sample": Job(_to_sample, _sample),
+    "refresh-sample": Job(_to_sample, lambda ds: ds.samples.refresh("half"), (_sample, _more_users)),
+    "drop-sample": Job(_to_sample, lambda ds: ds.samples.drop("half"), (_sample, _more_users)),
     "convert-to-delta": Job(_three_flat_days, _convert("delta"), also=("_b",)),
     "convert-to-iceberg": Job(_three_flat_days, _convert("iceberg"), also=("_b",)),
 }

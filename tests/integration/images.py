@@ -63,15 +63,20 @@ class Images:
         self._rows[point] = self._catalog_rows()
 
     def restore(self, point: str) -> Dataset:
-        """Let the datasets be what they were at a point, no file more, no file less; gives the first, opened anew."""
+        """Let the datasets be what they were at a point, no file more, no file less; gives the first, opened anew.
+
+        Other datasets whose names begin with theirs are gone.
+        """
         for name in self.names:
-            shutil.rmtree(self.warehouse / name, ignore_errors=True)
+            for folder in self.warehouse.glob(f"{name}*"):
+                shutil.rmtree(folder)
+        for name in self.names:
             if (self.place / point / name).exists():
                 shutil.copytree(self.place / point / name, self.warehouse / name)
         with closing(self._connect()) as catalog, catalog:
             for table, column in CATALOG.items():
                 if table in self._rows[point]:
-                    catalog.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(n,) for n in self.names])
+                    catalog.executemany(f"DELETE FROM {table} WHERE {column} GLOB ?", [(f"{n}*",) for n in self.names])
                     for row in self._rows[point][table]:
                         catalog.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
         # Delta remembers the logs that it has read, by their paths.

@@ -11,9 +11,10 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.lake.iceberg.metadata import tags
 from dedup_storage.sources.raw import RawLog
+from tests.restored import restored
 from tests.spark.helpers import flat_rows, flat_schema, frame
 
-__all__ = ["USERS", "data_files", "left_behind", "log", "make", "with_y"]
+__all__ = ["USERS", "build", "data_files", "left_behind", "log", "make", "with_y"]
 
 USERS = 12
 
@@ -25,12 +26,18 @@ def log(spark: SparkSession, days: list[int], first_request: int = 0, **schema: 
     )
 
 
-def make(spark: SparkSession, settings: Settings, name: str, *, layout: str = "split", **schema: Any) -> Dataset:
+def build(spark: SparkSession, settings: Settings, name: str, *, layout: str = "split", **schema: Any) -> Dataset:
     """A dataset of two days, written."""
     raw = log(spark, [1, 2], **schema)
     created = Dataset.create(spark, settings, name, raw.schema, raw, layout=layout)
     created.write(raw, run_id="first", gate=False)
     return created
+
+
+def make(spark: SparkSession, settings: Settings, *, layout: str = "split", **schema: Any) -> Dataset:
+    """What ``build`` makes, in the suite's lake, put back in its place; one of each kind at a time."""
+    kind = f"backfilling {layout} {sorted(schema.items())}"
+    return restored(spark, settings, kind, lambda name: build(spark, settings, name, layout=layout, **schema))
 
 
 def data_files(ds: Dataset, table: str, version: int) -> set[str]:

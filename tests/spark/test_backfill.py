@@ -18,8 +18,8 @@ from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
 
 
 @pytest.fixture
-def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    return make(spark, settings, name)
+def ds(spark: SparkSession, settings: Settings) -> Dataset:
+    return make(spark, settings)
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
@@ -82,8 +82,8 @@ def test_backfill_over_backfill_over_append(spark: SparkSession, ds: Dataset) ->
         same_rows(ds.logs(), expected)
 
 
-def test_flat_layout_and_request_columns(spark: SparkSession, settings: Settings, name: str) -> None:
-    ds = make(spark, settings, name, layout="flat")
+def test_flat_layout_and_request_columns(spark: SparkSession, settings: Settings) -> None:
+    ds = make(spark, settings, layout="flat")
     change = Change(expressions={"country": "concat(country, size(hist))", "y": "y + user_id"})
     ds.backfill(change, Affected(where="user_id % 3 = 1"), run_id="b", gate=False)
     hit = F.col("user_id") % 3 == 1

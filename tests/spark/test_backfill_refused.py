@@ -23,10 +23,9 @@ from tests.spark.backfilling import left_behind, log, make
 from tests.spark.helpers import frame, same_rows
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def ds(spark: SparkSession, settings: Settings) -> Dataset:
-    """Shared: each test shows that it left nothing behind."""
-    return make(spark, settings, "t_backfill_refused")
+    return make(spark, settings)
 
 
 def test_the_plan_says_what_will_be_written(spark: SparkSession, ds: Dataset) -> None:
@@ -46,8 +45,8 @@ def test_the_plan_says_what_will_be_written(spark: SparkSession, ds: Dataset) ->
     assert set(plan.strategies) <= {"overwrite", "copy-on-write"}
 
 
-def test_the_gate_refuses_and_nothing_remains(spark: SparkSession, settings: Settings, name: str) -> None:
-    ds = make(spark, settings, name, checks={"y": {"allowed": [0, 1]}})
+def test_the_gate_refuses_and_nothing_remains(spark: SparkSession, settings: Settings) -> None:
+    ds = make(spark, settings, checks={"y": {"allowed": [0, 1]}})
     with pytest.raises(QualityGateError, match="y"):
         ds.backfill(Change(expressions={"y": "y + 5"}), Affected(users=[1]))
     assert [v.version for v in ds.versions()] == [1]

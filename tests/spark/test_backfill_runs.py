@@ -20,8 +20,8 @@ SLOW = pytest.mark.slow
 
 
 @pytest.fixture
-def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    return make(spark, settings, name)
+def ds(spark: SparkSession, settings: Settings) -> Dataset:
+    return make(spark, settings)
 
 
 class Stop(Exception):
@@ -129,9 +129,9 @@ def test_other_segments_and_appends_do_not_conflict(spark: SparkSession, ds: Dat
 @pytest.mark.long
 @pytest.mark.parametrize("date_grain", ["none", pytest.param("day", marks=SLOW)])
 def test_feature_runs_on_the_same_dates_do_not_conflict(
-    spark: SparkSession, settings: Settings, name: str, date_grain: str
+    spark: SparkSession, settings: Settings, date_grain: str
 ) -> None:
-    ds = make(spark, settings, name, date_grain=date_grain)
+    ds = make(spark, settings, date_grain=date_grain)
     ds.features.add("size", {"n": "size(hist)"}, gate=False)
     plain = log(spark, [1, 2]).frame.withColumn("n", F.size("hist"))
 

@@ -53,10 +53,10 @@ class Silent:
 @pytest.mark.parametrize("commits", [True, False])
 @pytest.mark.parametrize("strategy", [Strategy.OVERWRITE, pytest.param(Strategy.MERGE_ON_READ, marks=pytest.mark.slow)])
 def test_a_part_of_unknown_state_is_looked_up(
-    spark: SparkSession, settings: Settings, name: str, commits: bool, strategy: Strategy,
+    spark: SparkSession, settings: Settings, commits: bool, strategy: Strategy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    ds = make(spark, settings, name)
+    ds = make(spark, settings)
     owner, method = (IcebergTable, "exchange") if strategy is Strategy.OVERWRITE else (branch, "merge_into")
     silent = Silent(spark, getattr(owner, method), 3, commits=commits)
     monkeypatch.setattr(owner, method, silent.of())
@@ -72,10 +72,10 @@ def test_a_part_of_unknown_state_is_looked_up(
 
 
 def test_writes_of_unknown_state_are_looked_up(
-    spark: SparkSession, settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Staging and the claim go on where the commit is there; where it is not, nothing is published."""
-    ds = make(spark, settings, name)
+    ds = make(spark, settings)
     more = log(spark, [3], 500)
     for owner, method in ((IcebergFormat, "_commit"), (Publisher, "_claim")):
         monkeypatch.setattr(owner, method, Silent(spark, getattr(owner, method), 1, commits=True).of())
@@ -89,16 +89,14 @@ def test_writes_of_unknown_state_are_looked_up(
 
 
 @pytest.mark.parametrize("strategy", [Strategy.OVERWRITE, pytest.param(Strategy.MERGE_ON_READ, marks=pytest.mark.slow)])
-def test_expiry_by_another_tool_takes_no_part(
-    spark: SparkSession, settings: Settings, name: str, strategy: Strategy
-) -> None:
-    ds, seen = make(spark, settings, name), []
+def test_expiry_by_another_tool_takes_no_part(spark: SparkSession, settings: Settings, strategy: Strategy) -> None:
+    ds, seen = make(spark, settings), []
 
     def expire(point: str) -> None:
         seen.append(point)
         if point == "backfill:part" and seen.count(point) in (1, 3):
             spark.sql(
-                f"CALL {settings.catalog.name}.system.expire_snapshots(table => '{name}.impressions', "
+                f"CALL {settings.catalog.name}.system.expire_snapshots(table => '{ds.name}.impressions', "
                 "older_than => TIMESTAMP '2100-01-01', retain_last => 1)"
             ).collect()
 

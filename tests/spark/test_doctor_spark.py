@@ -14,7 +14,7 @@ from dedup_storage.errors import ConfigError
 from dedup_storage.lake.catalogs import open_admin
 from dedup_storage.lake.probing import Probe
 from dedup_storage.lake.session import get_spark
-from tests.spark.backfilling import log, make
+from tests.spark.backfilling import build, log
 from tests.spark.conftest import Serve
 from tests.spark.helpers import same_rows
 
@@ -50,7 +50,7 @@ def test_the_local_lakes(
     spark: SparkSession, settings: Settings, name: str, table_format: str, expected: dict[str, str]
 ) -> None:
     lake = settings.model_copy(update={"format": table_format})
-    make(spark, lake, name)
+    build(spark, lake, name)
     before = names(Path(lake.warehouse) / name)
     found = probed(lake)
     assert states(found) == expected
@@ -80,7 +80,7 @@ def test_a_catalog_without_tags_is_refused_by_that_reason(
     server, lake = serve(**flaw)
     session = get_spark(lake)
     with pytest.raises(ConfigError) as refused:
-        make(session, lake, name)
+        build(session, lake, name)
     assert str(refused.value).startswith(
         f"the catalog {lake.catalog.name} (rest, {server.uri}) {reason}, and versions are made of tags and staged "
         "snapshots, so no dataset can be created there. Use a catalog that keeps"
@@ -109,7 +109,7 @@ def test_a_rest_catalog_that_keeps_everything(spark: SparkSession, serve: Serve,
     assert together.found == "two tables changed by one commit; publications use it"
     assert states(found) == {**ICEBERG, together.name: "ok"}
     assert {n for n, p in found.items() if p.state.value == "missing"} == set()
-    ds = make(get_spark(lake), lake, name)
+    ds = build(get_spark(lake), lake, name)
     same_rows(ds.logs(), log(spark, [1, 2]).frame)
     assert {key[1] for key in server.tables} == {"requests", "impressions"}
     assert open_admin(lake).datasets() == [name]

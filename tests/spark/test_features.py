@@ -25,6 +25,7 @@ from dedup_storage.errors import (
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.layout import Layout
 from dedup_storage.sources.raw import RawLog
+from tests.restored import restored
 from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
 
 
@@ -32,11 +33,17 @@ def log(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
     return RawLog.from_frame(frame(spark, flat_rows(days, first_request=first_request)), flat_schema())
 
 
-def make(spark: SparkSession, settings: Settings, name: str, days: list[int], **options: Any) -> Dataset:
+def build(spark: SparkSession, settings: Settings, name: str, days: list[int], **options: Any) -> Dataset:
     raw = log(spark, days)
     created = Dataset.create(spark, settings, name, raw.schema, raw, **options)
     created.write(raw, run_id="first", gate=False)
     return created
+
+
+def make(spark: SparkSession, settings: Settings, days: list[int], **options: Any) -> Dataset:
+    """What ``build`` makes, put back in its place; one of each kind at a time."""
+    kind = f"features {days} {sorted(options.items())}"
+    return restored(spark, settings, kind, lambda name: build(spark, settings, name, days, **options))
 
 
 def files(ds: Dataset, table: str, snapshot_id: int) -> set[str]:
@@ -61,9 +68,9 @@ def clicked(requests: DataFrame, impressions: DataFrame) -> DataFrame:
 @pytest.mark.long
 @pytest.mark.parametrize("layout", [Layout.SPLIT, pytest.param(Layout.FLAT, marks=pytest.mark.slow)])
 def test_added_columns_are_those_computed_plainly_and_nothing_is_rewritten(
-    spark: SparkSession, settings: Settings, name: str, layout: Layout
+    spark: SparkSession, settings: Settings, layout: Layout
 ) -> None:
-    ds = make(spark, settings, name, [1, 2, 3], layout=layout)
+    ds = make(spark, settings, [1, 2, 3], layout=layout)
     plain = ds.logs()
     before = ds.versions()[0]
     added = ds.features.add("age", {"length": "size(hist)", "in_dk": "country = 'DK'"}, run_id="a1")
@@ -96,8 +103,9 @@ def test_added_columns_are_those_computed_plainly_and_nothing_is_rewritten(
 
 
 @pytest.mark.long
-def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings, name: str) -> None:
-    ds = make(spark, settings, name, [1])
+def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings) -> None:
+    ds = make(spark, settings, [1])
+    name = ds.name
     plain = ds.logs()
     catalog = settings.catalog.name
     spark.sql(f"CREATE TABLE {catalog}.{name}.items USING iceberg AS SELECT id item_id, id * 2 price FROM range(20)")
@@ -120,8 +128,9 @@ def test_lookups_frames_and_missing_rows(spark: SparkSession, settings: Settings
     same_rows(ds.logs(), wanted.withColumn("score", F.expr("if(user_id > 1, 1.5D, null)")))
 
 
-def test_a_changed_lookup_table_makes_the_group_stale(spark: SparkSession, settings: Settings, name: str) -> None:
-    ds = make(spark, settings, name, [1])
+def test_a_changed_lookup_table_makes_the_group_stale(spark: SparkSession, settings: Settings) -> None:
+    ds = make(spark, settings, [1])
+    name = ds.name
     table = f"{settings.catalog.name}.{name}.prices"
     spark.sql(f"CREATE TABLE {table} USING iceberg AS SELECT id item, id * 2 price FROM range(20)")
     lookup = Lookup(f"{name}.prices", {"item": "item"}, {"price": "price"})
@@ -142,8 +151,8 @@ def test_a_changed_lookup_table_makes_the_group_stale(spark: SparkSession, setti
     assert ds.features.refresh("price", gate=False).up_to_date
 
 
-def test_rollback_rename_and_drop_are_versions(spark: SparkSession, settings: Settings, name: str) -> None:
-    ds = make(spark, settings, name, [1])
+def test_rollback_rename_and_drop_are_versions(spark: SparkSession, settings: Settings) -> None:
+    ds = make(spark, settings, [1])
     plain = multiset(ds.logs())
     ds.features.add("a", {"one": "1"}, gate=False, run_id="add-a")
     ds.features.rename("a", "b", run_id="rename")
@@ -171,10 +180,8 @@ def test_rollback_rename_and_drop_are_versions(spark: SparkSession, settings: Se
     "date_grain",
     [pytest.param("day", marks=pytest.mark.slow), "month", pytest.param("none", marks=pytest.mark.slow)],
 )
-def test_refresh_computes_what_is_new_or_changed(
-    spark: SparkSession, settings: Settings, name: str, date_grain: str
-) -> None:
-    ds = make(spark, settings, name, [1, 2, 3, 8], date_grain=date_grain)
+def test_refresh_computes_what_is_new_or_changed(spark: SparkSession, settings: Settings, date_grain: str) -> None:
+    ds = make(spark, settings, [1, 2, 3, 8], date_grain=date_grain)
     ds.features.add("recent", recent, lookback=2, gate=False)
 
     def up_to_date() -> None:
@@ -225,8 +232,8 @@ def test_a_log_without_event_time(spark: SparkSession, settings: Settings, name:
 
 
 @pytest.mark.long
-def test_groups_that_read_other_groups(spark: SparkSession, settings: Settings, name: str) -> None:
-    ds = make(spark, settings, name, [1])
+def test_groups_that_read_other_groups(spark: SparkSession, settings: Settings) -> None:
+    ds = make(spark, settings, [1])
     ds.features.add("a", {"length": "size(hist)"}, gate=False)
     ds.features.add("b", {"twice": "2 * length"}, uses=["a"], gate=False)
     assert {tuple(r) for r in ds.requests().select("length", "twice").collect()} == {(i, 2 * i) for i in range(5)}
@@ -240,8 +247,8 @@ def test_groups_that_read_other_groups(spark: SparkSession, settings: Settings, 
     assert ds.requests().filter("twice is null or twice != 2 * size(hist)").isEmpty()
 
 
-def test_two_groups_added_at_once_are_both_there(spark: SparkSession, settings: Settings, name: str) -> None:
-    ds = make(spark, settings, name, [1])
+def test_two_groups_added_at_once_are_both_there(spark: SparkSession, settings: Settings) -> None:
+    ds = make(spark, settings, [1])
 
     def add(number: int) -> int:
         return ds.features.add(f"g{number}", {f"c{number}": str(number)}, gate=False).version
@@ -251,8 +258,8 @@ def test_two_groups_added_at_once_are_both_there(spark: SparkSession, settings: 
     assert {tuple(r) for r in ds.logs().select("c0", "c1", "c2").collect()} == {(0, 1, 2)}
 
 
-def test_the_same_group_by_two_runs_conflicts_by_name(spark: SparkSession, settings: Settings, name: str) -> None:
-    ds = make(spark, settings, name, [1])
+def test_the_same_group_by_two_runs_conflicts_by_name(spark: SparkSession, settings: Settings) -> None:
+    ds = make(spark, settings, [1])
     ds.features.add("a", {"one": "1"}, gate=False)
     ds.write(log(spark, [2], 100), gate=False)
     from dedup_storage.dataset.features.refresh import Refresher
@@ -274,7 +281,7 @@ def test_the_same_group_by_two_runs_conflicts_by_name(spark: SparkSession, setti
 
 @pytest.fixture(scope="session")
 def bad(spark: SparkSession, settings: Settings) -> Dataset:
-    return make(spark, settings, "t_features_bad_input", [1])
+    return build(spark, settings, "t_features_bad_input", [1])
 
 
 def half_requests(requests: DataFrame) -> DataFrame:
@@ -345,10 +352,8 @@ def test_bad_input_is_named_and_nothing_is_published(
 
 
 @pytest.mark.long
-def test_a_refresh_of_a_promoted_group_keeps_the_rows_of_a_flat_month(
-    spark: SparkSession, settings: Settings, name: str
-) -> None:
-    ds = make(spark, settings, name, [1, 2], layout="flat", date_grain="month")
+def test_a_refresh_of_a_promoted_group_keeps_the_rows_of_a_flat_month(spark: SparkSession, settings: Settings) -> None:
+    ds = make(spark, settings, [1, 2], layout="flat", date_grain="month")
     ds.features.add("age", {"length": "size(hist)"}, gate=False)
     once = ds.requests(features=()).select("user_id", "request_id", F.lit(1).alias("n"))
     ds.features.add("twice", once.unionByName(once), gate=False)
@@ -375,9 +380,9 @@ def test_a_refresh_of_a_promoted_group_keeps_the_rows_of_a_flat_month(
     ("layout", "date_grain"), [("split", "month"), pytest.param("flat", "day", marks=pytest.mark.slow)]
 )
 def test_a_promoted_group_reads_and_refreshes_as_before(
-    spark: SparkSession, settings: Settings, name: str, layout: str, date_grain: str
+    spark: SparkSession, settings: Settings, layout: str, date_grain: str
 ) -> None:
-    ds = make(spark, settings, name, [1, 2], layout=layout, date_grain=date_grain)
+    ds = make(spark, settings, [1, 2], layout=layout, date_grain=date_grain)
     ds.features.add("age", {"length": "size(hist)"}, gate=False)
     ds.features.add("match", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
     ds.features.add("other", {"twice": "2 * length"}, uses=["age"], gate=False)
@@ -433,8 +438,8 @@ def test_a_promoted_group_reads_and_refreshes_as_before(
 
 
 @pytest.mark.long
-def test_the_check_of_a_version_judges_its_groups(spark: SparkSession, settings: Settings, name: str) -> None:
-    ds = make(spark, settings, name, [1])
+def test_the_check_of_a_version_judges_its_groups(spark: SparkSession, settings: Settings) -> None:
+    ds = make(spark, settings, [1])
     ds.features.add("age", {"length": "size(hist)"}, not_null=True, gate=False)
     ds.features.add("seen", {"seen": "array_contains(hist, item)"}, grain="impression", gate=False)
     ds.features.add("bad", {"x": "if(user_id = 1, null, 1)"}, not_null=True, gate=False)

@@ -16,6 +16,7 @@ from dedup_storage.dataset.upkeep.forget_summary import content_digest
 from dedup_storage.errors import InputError, UsageError
 from dedup_storage.lake.stored_rows import StoredRows
 from dedup_storage.sources.raw import RawLog
+from tests.restored import restored
 from tests.spark.helpers import day, flat_rows, flat_schema, frame, multiset, same_rows
 
 KEPT = "user_id not in (1, 5)"
@@ -43,8 +44,12 @@ def test_bounds_that_metadata_cut(spark: SparkSession, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+def ds(spark: SparkSession, settings: Settings) -> Dataset:
     """Four versions: written, backfilled by deletion vectors, late labels with an unknown one, appended."""
+    return restored(spark, settings, "to erase from", lambda name: _four_versions(spark, settings, name))
+
+
+def _four_versions(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     raw = log(spark, [1, 2])
     ds = Dataset.create(spark, settings, name, raw.schema, raw)
     ds.write(raw, run_id="first", gate=False)

@@ -15,18 +15,15 @@ from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.handle import Cut
 from dedup_storage.dataset.labels import LateLabels, merge
 from dedup_storage.errors import ConflictError, SchemaError, UnknownColumnError, UsageError
-from dedup_storage.sources.raw import RawLog
-from tests.spark.helpers import day, flat_rows, flat_schema, frame, same_rows
+from tests.spark.backfilling import make
+from tests.spark.helpers import day, flat_rows, frame, same_rows
 
 TYPES = "user_id bigint, request_id bigint, item bigint, y int, at timestamp"
 
 
 @pytest.fixture
-def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    raw = RawLog.from_frame(frame(spark, flat_rows([1, 2], users=12)), flat_schema())
-    created = Dataset.create(spark, settings, name, raw.schema, raw)
-    created.write(raw, run_id="first", gate=False)
-    return created
+def ds(spark: SparkSession, settings: Settings) -> Dataset:
+    return make(spark, settings)
 
 
 def late(number: int, seed: int = 1, users: int = 12) -> list[tuple[Any, ...]]:

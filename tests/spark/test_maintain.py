@@ -17,6 +17,7 @@ from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.errors import VersionNotFoundError
 from dedup_storage.sources.raw import RawLog
+from tests.restored import restored
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
 
 NOW = Policy(keep_versions=1, keep_days=0)
@@ -28,11 +29,14 @@ def log(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
 
 
 @pytest.fixture
-def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    raw = log(spark, [1])
-    created = Dataset.create(spark, settings, name, raw.schema, raw)
-    created.write(raw, run_id="first", gate=False)
-    return created
+def ds(spark: SparkSession, settings: Settings) -> Dataset:
+    def build(name: str) -> Dataset:
+        raw = log(spark, [1])
+        created = Dataset.create(spark, settings, name, raw.schema, raw)
+        created.write(raw, run_id="first", gate=False)
+        return created
+
+    return restored(spark, settings, "to maintain", build)
 
 
 def files(ds: Dataset, table: str) -> set[str]:

@@ -21,6 +21,7 @@ from dedup_storage.lake.iceberg.metadata import tags
 from dedup_storage.lake.upkeep import DAY_MS
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sources.raw import RawLog
+from tests.restored import restored
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
 
 NOW = Policy(keep_versions=1, keep_days=0)
@@ -28,13 +29,17 @@ MORE = Change(expressions={"y": "y + 10"})
 
 
 @pytest.fixture
-def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+def ds(spark: SparkSession, settings: Settings) -> Dataset:
     """Two versions; the second hides rows of user 1."""
-    raw = RawLog.from_frame(frame(spark, flat_rows([1, 2], users=8)), flat_schema(buckets=2))
-    created = Dataset.create(spark, settings, name, raw.schema, raw)
-    created.write(raw, run_id="first", gate=False)
-    created.backfill(MORE, Affected(users=[1]), run_id="b", strategy=Strategy.MERGE_ON_READ, gate=False)
-    return created
+
+    def build(name: str) -> Dataset:
+        raw = RawLog.from_frame(frame(spark, flat_rows([1, 2], users=8)), flat_schema(buckets=2))
+        created = Dataset.create(spark, settings, name, raw.schema, raw)
+        created.write(raw, run_id="first", gate=False)
+        created.backfill(MORE, Affected(users=[1]), run_id="b", strategy=Strategy.MERGE_ON_READ, gate=False)
+        return created
+
+    return restored(spark, settings, "hidden rows", build)
 
 
 def expected(spark: SparkSession, changes: dict[int, int]) -> Any:

@@ -22,7 +22,7 @@ from dedup_storage.lake.iceberg.publish import Publisher
 from dedup_storage.lake.iceberg.scratch import drop_left
 from dedup_storage.lake.session import get_spark
 from tests.rest_catalog import RestCatalog
-from tests.spark.backfilling import log, make
+from tests.spark.backfilling import build, log
 from tests.spark.conftest import Serve
 from tests.spark.helpers import multiset
 
@@ -54,7 +54,7 @@ def kill() -> None:
 def served(serve: Serve, name: str, **flaws: Any) -> tuple[RestCatalog, Dataset]:
     """A catalog, and a dataset with version 1 in it."""
     server, lake = serve(**flaws)
-    return server, make(get_spark(lake), lake, name)
+    return server, build(get_spark(lake), lake, name)
 
 
 def write(ds: Dataset, number: int, **more: Any) -> int:
@@ -64,7 +64,7 @@ def write(ds: Dataset, number: int, **more: Any) -> int:
 
 
 def holds(ds: Dataset, days: list[int]) -> None:
-    """Each of the days is there once, beside the two of ``make``, and all of the version is as it was published."""
+    """Each of the days is there once, beside the two of ``build``, and all of the version is as it was published."""
     expected = multiset(log(ds.spark, [1, 2]).frame)
     for number in days:
         expected += multiset(log(ds.spark, [number], 100 * number).frame)

@@ -27,7 +27,8 @@ from dedup_storage.report.draw.dataset import draw_dataset
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.report.parquet.tables import read_totals
 from dedup_storage.sources.raw import RawLog
-from tests.spark.helpers import day, frame
+from tests.restored import restored
+from tests.spark.helpers import DELTA_DAILY, ICEBERG_DAILY, day, frame
 from tests.spark.odd_lists import TYPES, bits, odd_rows, odd_schema
 
 FORMATS = ["iceberg", "delta"]
@@ -48,6 +49,17 @@ def created(spark: SparkSession, lake: Settings, name: str, first: RawLog) -> Da
     return Dataset.create(spark, lake, name, first.schema, first, layout="user")
 
 
+def one_day(spark: SparkSession, lake: Settings) -> tuple[Dataset, RawLog]:
+    """A dataset with the first day, and its log; one at a time."""
+
+    def build(name: str) -> Dataset:
+        made = created(spark, lake, name, log(spark, [1]))
+        made.write(log(spark, [1]), gate=False)
+        return made
+
+    return restored(spark, lake, "a day of users", build), log(spark, [1])
+
+
 def same(found: DataFrame, expected: DataFrame) -> None:
     assert found.columns == expected.columns
     assert found.dtypes == expected.dtypes
@@ -57,6 +69,7 @@ def same(found: DataFrame, expected: DataFrame) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
 def test_every_version_gives_back_what_was_logged(spark: SparkSession, lake: Settings, name: str) -> None:
     """Days that come late, a day replaced, a rollback, the same run twice: each version is what it was."""
     one, two, three = (log(spark, [n], seed=1) for n in (1, 2, 3))
@@ -103,6 +116,7 @@ def test_other_segments(spark: SparkSession, lake: Settings, name: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
 def test_without_event_times(spark: SparkSession, lake: Settings, name: str) -> None:
     schema = {"event_time": None, "date_grain": "none", "columns": {"ts": "request"}}
     one, two = log(spark, [1], schema=schema), log(spark, [2], schema=schema, first=500)
@@ -143,13 +157,12 @@ def test_the_gate_judges_lists_that_are_not_stored(spark: SparkSession, settings
 
 
 @pytest.mark.long
-def test_lists_that_grew_meanwhile(spark: SparkSession, lake: Settings, name: str, at: Watch) -> None:
+def test_lists_that_grew_meanwhile(spark: SparkSession, lake: Settings, at: Watch) -> None:
     """Of two writers on the same users the later one is laid again, on the lists as they are then."""
-    one, two, three = (log(spark, [n]) for n in (1, 2, 3))
+    two, three = (log(spark, [n]) for n in (2, 3))
     mode = {"iceberg": "append", "delta": "replace"}[lake.format]
-    ds = created(spark, lake, name, one)
-    ds.write(one, gate=False)
-    other = Dataset.open(spark, lake, name)
+    ds, one = one_day(spark, lake)
+    other = Dataset.open(spark, lake, ds.name)
     at("write:audited", lambda: other.write(two, run_id="faster", gate=False))
     assert ds.write(three, run_id="slower", mode=mode, gate=False).version == 3
     assert [v.run_id for v in ds.versions()][1:] == ["faster", "slower"]
@@ -159,12 +172,11 @@ def test_lists_that_grew_meanwhile(spark: SparkSession, lake: Settings, name: st
 
 
 @pytest.mark.long
-def test_a_writer_that_is_overtaken_each_time(spark: SparkSession, lake: Settings, name: str, at: Watch) -> None:
-    one, two = (log(spark, [n]) for n in (1, 2))
+@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
+def test_a_writer_that_is_overtaken_each_time(spark: SparkSession, lake: Settings, at: Watch) -> None:
     hasty = lake.model_copy(update={"write": lake.write.model_copy(update={"conflict_retries": 0})})
-    ds = created(spark, hasty, name, one)
-    ds.write(one, gate=False)
-    other = Dataset.open(spark, lake, name)
+    other, one = one_day(spark, lake)
+    two, ds = log(spark, [2]), Dataset.open(spark, hasty, other.name)
     at("write:audited", lambda: other.write(two, gate=False))
     with pytest.raises(ConflictError, match=r"users' lists of .* first"):
         ds.write(log(spark, [3]), gate=False)
@@ -299,11 +311,10 @@ def test_what_is_not_there_yet_is_refused(spark: SparkSession, ds: tuple[Dataset
 
 
 @pytest.mark.long
-def test_features_labels_samples_joins_and_conversion(spark: SparkSession, lake: Settings, name: str) -> None:
+@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
+def test_features_labels_samples_joins_and_conversion(spark: SparkSession, lake: Settings) -> None:
     """Verbs that read requests get their lists; those that read other columns read no list."""
-    one = log(spark, [1])
-    made = created(spark, lake, name, one)
-    made.write(one, gate=False)
+    made, one = one_day(spark, lake)
     made.features.add("counts", {"many": "size(words)", "first": "element_at(seen, 1)"}, gate=False)
     requests = one.frame.dropDuplicates(["u", "r"])
     expected = requests.selectExpr("u", "r", "size(words) AS many", "element_at(seen, 1) AS first")
@@ -321,17 +332,17 @@ def test_features_labels_samples_joins_and_conversion(spark: SparkSession, lake:
     # On Delta every join moves rows, and is refused unless that is allowed.
     exchange = "refuse" if lake.format == "iceberg" else "warn"
     assert made.join(columns=["age", "y"], exchange=exchange).count() == one.frame.count()
-    made.convert(f"{name}_split", layout="split")
-    converted = Dataset.open(spark, lake, f"{name}_split")
+    made.convert(f"{made.name}_split", layout="split")
+    converted = Dataset.open(spark, lake, f"{made.name}_split")
     same(converted.logs(features=()), made.logs(features=()))
 
 
 @pytest.mark.long
-def test_erasure_and_upkeep(spark: SparkSession, lake: Settings, name: str) -> None:
+def test_erasure_and_upkeep(spark: SparkSession, lake: Settings) -> None:
     """A user's events go with the requests, from every kept version and every file; merged files change no list."""
     days = [log(spark, [n]) for n in (1, 2, 3)]
-    made = created(spark, lake, name, days[0])
-    for raw in days:
+    made, _ = one_day(spark, lake)
+    for raw in days[1:]:
         made.write(raw, gate=False)
     whole = days[0].frame.unionByName(days[1].frame).unionByName(days[2].frame)
     summary = made.maintain(policy=Policy(keep_versions=1, keep_days=0))
@@ -351,12 +362,11 @@ def test_erasure_and_upkeep(spark: SparkSession, lake: Settings, name: str) -> N
 
 
 @pytest.mark.long
-def test_a_write_during_an_erasure(spark: SparkSession, lake: Settings, name: str, at: Watch) -> None:
+@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
+def test_a_write_during_an_erasure(spark: SparkSession, lake: Settings, at: Watch) -> None:
     """Requests that come while their user is erased stand in events that go: the erasure looks anew."""
-    one, two = (log(spark, [n]) for n in (1, 2))
-    made = created(spark, lake, name, one)
-    made.write(one, gate=False)
-    other = Dataset.open(spark, lake, name)
+    made, one = one_day(spark, lake)
+    two, other = log(spark, [2]), Dataset.open(spark, lake, made.name)
     at("forget:written", lambda: other.write(two, run_id="between", gate=False))
     receipt = made.forget_users(["user 2"], "gone")
     assert receipt.clean

@@ -14,7 +14,7 @@ from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
 from tests.spark.helpers import DELTA_DAILY, ICEBERG_DAILY
-from tests.spark.test_user_layout import FORMATS, created, log, same
+from tests.spark.test_user_layout import FORMATS, log, one_day, same
 
 OTHER = {"iceberg": "delta", "delta": "iceberg"}
 
@@ -34,11 +34,10 @@ def events_of(ds: Dataset) -> list[int]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
-def test_backfills_of_request_columns_and_from_lists(spark: SparkSession, lake: Settings, name: str) -> None:
+def test_backfills_of_request_columns_and_from_lists(spark: SparkSession, lake: Settings) -> None:
     """Runs stay with their requests; whatever reads a list, a condition too, reads the one that was logged."""
-    one, two = (log(spark, [n]) for n in (1, 2))
-    ds = created(spark, lake, name, one)
-    ds.write(one, gate=False)
+    ds, one = one_day(spark, lake)
+    two = log(spark, [2])
     ds.write(two, gate=False)
     logged, before = one.frame.unionByName(two.frame), events_of(ds)
 
@@ -87,10 +86,9 @@ def test_backfills_of_request_columns_and_from_lists(spark: SparkSession, lake: 
 
 @pytest.mark.long
 @pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
-def test_a_promoted_group_lies_beside_the_runs(spark: SparkSession, lake: Settings, name: str) -> None:
-    one, two = (log(spark, [n]) for n in (1, 2))
-    ds = created(spark, lake, name, one)
-    ds.write(one, gate=False)
+def test_a_promoted_group_lies_beside_the_runs(spark: SparkSession, lake: Settings) -> None:
+    ds, one = one_day(spark, lake)
+    two = log(spark, [2])
     before = events_of(ds)
     ds.features.add("counts", {"many": "size(words)"}, gate=False)
     ds.features.add("labels", {"twice": "2 * y"}, grain="impression", gate=False)
@@ -111,7 +109,7 @@ def test_a_promoted_group_lies_beside_the_runs(spark: SparkSession, lake: Settin
     same(ds.logs().select(columns), wanted(one.frame, two.frame))
     same(ds.logs(2, features=()), one.frame)
     # The reader finds them in the table of requests too, with lists made of events.
-    batches = DedupDataset(name, lake, batch_size=64, columns=["words", "many"])
+    batches = DedupDataset(ds.name, lake, batch_size=64, columns=["words", "many"])
     counts = [(b["words"].lengths.tolist(), b["many"].values.tolist()) for b in batches]
     assert counts
     assert all(lengths == many for lengths, many in counts)
@@ -121,11 +119,9 @@ def test_a_promoted_group_lies_beside_the_runs(spark: SparkSession, lake: Settin
     same(ds.logs().select([*one.frame.columns, "twice"]), wanted(one.frame, two.frame).drop("many"))
 
 
-def test_joins_have_lists_where_rows_may_move(spark: SparkSession, lake: Settings, name: str) -> None:
+def test_joins_have_lists_where_rows_may_move(spark: SparkSession, lake: Settings) -> None:
     """They are made by moving rows, which is said; a join that must not move any refuses them by name."""
-    one = log(spark, [1])
-    ds = created(spark, lake, name, one)
-    ds.write(one, gate=False)
+    ds, one = one_day(spark, lake)
     for exchange in ("refuse", "one-side"):
         with pytest.raises(UsageError, match=r"the history lists of .* are made of users' lists"):
             ds.join(exchange=exchange)

@@ -16,6 +16,8 @@ from dedup_storage.errors import ConflictError, DedupStorageError, ForeignCommit
 from dedup_storage.lake.iceberg.metadata import tags
 from dedup_storage.layout import claim_tag, version_tag
 from dedup_storage.sources.raw import RawLog
+from tests.contract.conftest import written
+from tests.restored import restored
 from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
 
 
@@ -30,11 +32,9 @@ def writer_of(ds: Dataset, raw: RawLog, **options: Any) -> Writer:
 
 
 @pytest.fixture
-def ds(spark: SparkSession, settings: Settings, name: str) -> Dataset:
-    raw = log(spark, [1])
-    created = Dataset.create(spark, settings, name, raw.schema, raw)
-    created.write(raw, run_id="day-1", gate=False)
-    return created
+def ds(spark: SparkSession, settings: Settings) -> Dataset:
+    # The dataset of the tests of both formats.
+    return restored(spark, settings, "a day", lambda name: written(spark, settings, name, log(spark, [1])))
 
 
 @pytest.mark.long
