@@ -178,43 +178,33 @@ def test_inferred_schema_finds_grains_and_sequences(run: Run, tmp_path: Path) ->
     ]
 
 
+# What the wrong logs below break; one dataset is enough for all of them, since they change nothing.
+STRICT = {"columns": {"hist": "request"}, "checks": {"i": {"not_null": True}, "y": {"allowed": [0, 1]}}}
+
+
 @pytest.mark.parametrize(
-    ("changes", "schema", "status", "needle"),
+    ("changes", "status", "needle"),
     [
-        ({"r": None}, {}, 2, "the column r is not in"),
-        ({"u": pa.array([1.5, 1.5, 2.5, 2.5])}, {}, 2, "u"),
-        ({"u": pa.array([1, None, 2, 2], pa.int64())}, {}, 2, "u"),
-        ({"i": pa.array([5, 6, 5, None], pa.int64())}, {"checks": {"i": {"not_null": True}}}, 3, "i"),
-        (
-            {"pos": pa.array([0, 0, 0, 1], pa.int32())},
-            {"position": "pos"},
-            2,
-            "1 impression has the key of another one in the log",
-        ),
-        (
-            {"hist": pa.array([[1, 2], [1, 3], [3], [3]], pa.list_(pa.int64()))},
-            {"columns": {"hist": "request"}},
-            2,
-            "hist",
-        ),
-        ({"y": pa.array([0, 1, 0, 9], pa.int32())}, {"checks": {"y": {"allowed": [0, 1]}}}, 3, "y"),
+        ({"r": None}, 2, "the column r is not in"),
+        ({"u": pa.array([1.5, 1.5, 2.5, 2.5])}, 2, "u"),
+        ({"u": pa.array([1, None, 2, 2], pa.int64())}, 2, "u"),
+        ({"i": pa.array([5, 6, 5, None], pa.int64())}, 3, "i"),
+        ({"pos": pa.array([0, 0, 0, 1], pa.int32())}, 2, "1 impression has the key of another one in the log"),
+        ({"hist": pa.array([[1, 2], [1, 3], [3], [3]], pa.list_(pa.int64()))}, 2, "hist"),
+        ({"y": pa.array([0, 1, 0, 9], pa.int32())}, 3, "y"),
     ],
     ids=["no-key", "wrong-type", "null-key", "null-item", "twice-a-key", "inconstant", "not-allowed"],
 )
 def test_wrong_logs_are_refused_and_change_nothing(
-    run: Run,
-    settings: Settings,
-    name: str,
-    tmp_path: Path,
-    changes: dict[str, Any],
-    schema: dict[str, Any],
-    status: int,
-    needle: str,
+    run: Run, settings: Settings, tmp_path: Path, changes: dict[str, Any], status: int, needle: str
 ) -> None:
-    good = {**changes, "pos": pa.array([0, 1, 0, 1], pa.int32())} if "pos" in changes else {}
-    described = _schema(tmp_path / "schema.yaml", **schema)
-    first = run("write", _log(tmp_path / "good", **good), "--dataset", name, "--schema", described)
-    assert first.exit_code == 0, first.output
+    placed = "pos" in changes
+    name = "t_wrong_logs_placed" if placed else "t_wrong_logs"
+    described = _schema(tmp_path / "schema.yaml", **({"position": "pos"} if placed else STRICT))
+    if Lake(settings).find(name) is None:
+        good = {"pos": pa.array([0, 1, 0, 1], pa.int32())} if placed else {}
+        first = run("write", _log(tmp_path / "good", **good), "--dataset", name, "--schema", described)
+        assert first.exit_code == 0, first.output
     later = pa.array([3, 3, 4, 4], pa.int64())
     bad = {"u": later} | {k: v for k, v in changes.items() if v is not None or k == "r"}
     done = run("write", _log(tmp_path / "bad", **bad), "--dataset", name, "--schema", described)
