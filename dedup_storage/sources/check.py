@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -13,11 +13,11 @@ from dedup_storage.schema import LogSchema, check_name
 from dedup_storage.sources.address import Kind
 from dedup_storage.sources.declared import refuse_other_types
 from dedup_storage.sources.forms.kinds import standard_kinds
-from dedup_storage.sources.reserved import refuse_twice
+from dedup_storage.sources.reserved import refuse_reserved, refuse_twice
 from dedup_storage.sources.source import Source
 from dedup_storage.sources.unsigned import UNSIGNED
 
-__all__ = ["check_columns", "check_named", "check_source", "other_keys"]
+__all__ = ["check_columns", "check_named", "check_source", "other_keys", "refuse_inner"]
 
 _KEY = "an integer or a text"
 _WHOLE = (pa.int32(), pa.int64())
@@ -85,6 +85,7 @@ def check_source(source: Source, schema: LogSchema, *, impressions: Source | Non
     for name in kinds:
         check_name(name, "column name")
     refuse_twice(kinds)
+    refuse_inner(schema, kinds, [n for c, taken in schema.candidates.items() for n in _made_of(kinds.get(c), taken)])
     schema.require_columns(kinds, source.address.source)
     refuse_other_types(schema, lying, kinds, source.address.source)
 
@@ -105,6 +106,28 @@ def check_source(source: Source, schema: LogSchema, *, impressions: Source | Non
     demand(schema.position, "position", pa.types.is_integer, "an integer")
     for column in (*schema.sequence_columns, *schema.candidates):
         demand(column, "list column", pa.types.is_list, "a list")
+
+
+def refuse_inner(schema: LogSchema, columns: Collection[str], inner: Sequence[str]) -> None:
+    """Refuse names that candidates have inside, and that no column of impressions can have.
+
+    Args:
+        schema: The log's meaning.
+        columns: Its columns, lists of candidates among them.
+        inner: What becomes of these lists.
+
+    Raises:
+        SchemaError: a name is taken, by a column of the request too; names it.
+        UnsafeNameError: a name cannot be used.
+    """
+    for name in inner:
+        check_name(name, "column name")
+    refuse_reserved(inner)
+    refuse_twice(inner)
+    of_request = {c.lower() for c in columns if c not in schema.candidates}
+    for name in inner:
+        if name.lower() in of_request:
+            raise SchemaError(f"the impression column {name} is also a request column", fix="Rename it.")
 
 
 def check_named(source: Source, schema: LogSchema, *, impressions: Source | None = None) -> None:

@@ -50,8 +50,13 @@ def delta_input(place: str, store: Store) -> tuple[tuple[DataFile, ...], pa.Sche
                 fix="Export its rows to Parquet files, or partition it otherwise.",
             )
         path = action["path"] if "://" in action["path"] else f"{prefix}/{unquote(action['path'])}"
-        found.append(DataFile(path, action["size_bytes"], {k: str(v) for k, v in values if v is not None}))
+        found.append(DataFile(path, action["size_bytes"], {k: _text(v) for k, v in values if v is not None}))
     return tuple(sorted(found, key=lambda file: file.path)), pa.schema(table.schema().to_arrow())
+
+
+def _text(value: object) -> str:
+    """A value as it stands in paths."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def iceberg_rows(place: str, store: Store) -> Iterator[pa.RecordBatch]:

@@ -18,7 +18,7 @@ from dedup_storage.lake.engine.stores import require_file_system, session_scratc
 from dedup_storage.schema import Grain, LogSchema, check_name
 from dedup_storage.sources.absent import ColumnChoice, without_absent
 from dedup_storage.sources.address import Kind
-from dedup_storage.sources.check import check_source, other_keys
+from dedup_storage.sources.check import check_source, other_keys, refuse_inner
 from dedup_storage.sources.declared import refuse_other_types
 from dedup_storage.sources.exact import exact_cast
 from dedup_storage.sources.forms.spark import standard_frames
@@ -202,6 +202,8 @@ class RawLog:
         if self.candidates is not None:
             fields += [f for f in self.candidates.schema.fields if f.name not in self.frame.columns]
         check_types(self.schema, fields)
+        if self.form is Form.NESTED:
+            refuse_inner(self.schema, self.frame.columns, [name for _, name in self._spread()])
 
     def with_nulls(self, grains: Mapping[str, Grain], types: Mapping[str, str]) -> RawLog:
         """The log with columns that it lacks, null in every row.

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import InputError, SchemaError
+from dedup_storage.errors import InputError, SchemaError, UsageError
 from dedup_storage.layout import TableRole
 from dedup_storage.report.parquet.tables import TableFiles
 from dedup_storage.schema import LogSchema
@@ -289,6 +289,25 @@ def test_footers_tell_what_does_not_fit(tmp_path: Path, column: str, values: pa.
         check_source(open_source(_put(tmp_path / "bad.parquet", bad)), schema)
     with pytest.raises(SchemaError, match=f"the column {column} is not in"):
         check_source(open_source(_put(tmp_path / "less.parquet", good.drop_columns([column]))), schema)
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ("a b", "the column name 'a b' cannot be used"),
+        ("", "the column name '' cannot be used"),
+        ("_file", "the column _file has a name that Iceberg uses itself"),
+        ("_dedup_item", "the column _dedup_item has a name that dedup_storage uses itself"),
+        ("u", "the impression column u is also a request column"),
+        ("R", "the impression column R is also a request column"),
+    ],
+)
+def test_names_inside_candidates_are_those_of_columns(tmp_path: Path, field: str, told: str) -> None:
+    candidates = pa.array([[(5, 7)]], pa.list_(pa.struct([("i", pa.int64()), (field, pa.int64())])))
+    place = _put(tmp_path / "log.parquet", pa.table({"u": [1], "r": ["a"], "c": candidates}))
+    schema = LogSchema.from_dict({"user": "u", "request": ["r"], "item": "i", "candidates": {"c": "*"}})
+    with pytest.raises(UsageError, match=told):
+        check_source(open_source(place), schema)
 
 
 def test_event_time_with_a_unit_is_written_as_it_is_read() -> None:

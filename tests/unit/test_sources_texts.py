@@ -15,6 +15,7 @@ from dedup_storage.errors import InputError, SchemaError
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.check import check_source
 from dedup_storage.sources.declared import declared_types
+from dedup_storage.sources.recognise.head import read_head
 from dedup_storage.sources.source import Source, Wanted, open_source
 from dedup_storage.sources.wanted import wanted_columns
 
@@ -151,3 +152,9 @@ def test_types_that_no_file_has_are_not_ignored(tmp_path: Path, kind: str) -> No
     source = open_source(_text(tmp_path / "a.csv", b"u,r,i,x\n1,a,5,7\n"), wanted=wanted_columns(schema))
     with pytest.raises(SchemaError, match=f"types says {kind} of the column x.*Leave x out"):
         check_source(source, schema)
+
+
+def test_a_header_with_a_number_among_its_names_is_no_row(tmp_path: Path) -> None:
+    """``infer-schema`` took it for values, and the schema that it wrote made a row of it."""
+    assert read_head(_text(tmp_path / "a.csv", b"user_id,item_id,2020\n1,5,7\n")).header == ()
+    assert read_head(_text(tmp_path / "b.csv", b"17,a,2020\n1,b,7\n")).header == ("column_1", "column_2", "column_3")

@@ -18,6 +18,7 @@ from dedup_storage.schema import LogSchema
 from dedup_storage.sources.address import Address, Kind, find_address
 from dedup_storage.sources.check import check_columns, check_named, check_source
 from dedup_storage.sources.json_lines import json_tables
+from dedup_storage.sources.recognise import roles
 from dedup_storage.sources.source import Source, open_source
 from dedup_storage.sources.texts import Dialect, TextColumns, csv_batches, dialects, typed
 
@@ -127,6 +128,7 @@ def _some(dialect: Dialect) -> Iterator[pa.Table]:
 
 
 def _are_values(names: tuple[str, ...]) -> bool:
-    """Whether a first row holds values: a number is no name, unless pandas numbered its columns."""
+    """Whether a first row holds values: a number is no name, unless pandas numbered the columns or others are named."""
     numbered = list(names) == [str(number) for number in range(len(names))]
-    return not numbered and any(_NUMBER.fullmatch(name) for name in names)
+    named = roles.by_name(names, (*roles.USER, *roles.REQUEST, *roles.ITEM)) is not None
+    return not numbered and not named and any(_NUMBER.fullmatch(name) for name in names)
