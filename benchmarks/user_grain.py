@@ -1,9 +1,11 @@
 """Layout ``user`` against split layout and a plain sorted Delta table: bytes, write time day by day, bytes shuffled.
 
 One log, whole and day by day into each layout; ``--log journey`` takes baskets of the Complete Journey, whole at every
-date grain. Bytes are those of Parquet's footers: the history lists alone (of layout ``user`` the windows and all that
-event tables hold) and all files. The floor holds every event of every user once. One day is read by the reader, its
-event bytes those of the row groups that it opens. ``--format`` chooses the table format.
+date grain. ``--log yambda`` is in the form of MLPerf's DLRMv4 data, beside memory-mapped stores; ``--log features``
+computes features of the events of a log of many requests. Bytes are those of Parquet's footers: the history lists alone
+(of layout ``user`` the windows and all that event tables hold) and all files. The floor holds every event of every user
+once. One day is read by the reader, its event bytes those of the row groups that it opens. ``--format`` chooses the
+table format.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from pyspark.sql import functions as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks._anchor_epochs import epochs
+from benchmarks._anchors import Anchors, build, log_schema, write_log
 from benchmarks._harness import Report, lake, parse_kept, shuffled_bytes
+from benchmarks._memory import peaks
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.demo import complete_journey
@@ -39,11 +44,27 @@ from dedup_storage.report.parquet.encoding import Encoding
 from dedup_storage.report.parquet.tables import read_totals
 from dedup_storage.sources.generate import generate
 from dedup_storage.sources.raw import RawLog
-from dedup_storage.synth import SynthParams
+from dedup_storage.synth import SynthLayout, SynthParams
 
 SCALES = {
     "small": {"users": 300, "requests_per_user": 30, "sequence_length": 256, "days": 6},
     "full": {"users": 5_000, "requests_per_user": 60, "sequence_length": 512, "days": 30},
+}
+YAMBDA = {
+    "small": Anchors(users=300, median=800, sigma=1.3, most=30_000, window=2_048, every=50),
+    "full": Anchors(users=2_000, median=2_000, sigma=1.1, most=50_000, window=2_048, every=100),
+}
+HEAP = {"small": "1g", "full": "2g"}
+STORES = {"events": "memory-mapped events, windows by arithmetic", "lists": "memory-mapped lists as logged"}
+FEATURE = {
+    "small": {"users": 2_000, "requests_per_user": 50, "sequence_length": 128, "new_events_per_request": 4},
+    "full": {"users": 20_000, "requests_per_user": 50, "sequence_length": 128, "new_events_per_request": 4},
+}
+# What an event-grain feature may write of its column's own bytes; a column of few values shows what the keys weigh.
+WRITTEN = 1.2
+FEATURES = {
+    "price": ("xxhash64(hist_item_ids, hist_times)", "a feature that nothing compresses", f"<= {WRITTEN}"),
+    "kind": ("hist_actions % 2", "a feature of two values", None),
 }
 BUCKETS = 4
 LAYOUTS = ("split", "user")
@@ -286,13 +307,117 @@ def journey(report: Report, spark: SparkSession, settings: Settings, place: Path
         measure_bytes(report, settings, place, raw, write_whole(report, spark, settings, raw, grain), grain)
 
 
+def event_columns(ds: Dataset) -> dict[str, int]:
+    """Bytes of each column of a group's events alone, sorted by user and position: the floor, column by column."""
+    found: dict[str, int] = {}
+    for group in ds.spec.events:
+        keys = [ds.schema.user, group.position_column]
+        rows = pa.concat_tables(
+            pq.read_table(unquote(urlparse(place).path), columns=[*keys, *group.columns], partitioning=None)
+            for place in places(ds, group.table)
+        ).sort_by([(key, "ascending") for key in keys])
+        for column in group.columns:
+            sizes = []
+            for dictionary in (False, True):
+                sink = pa.BufferOutputStream()
+                pq.write_table(rows.select([column]), sink, compression="zstd", use_dictionary=dictionary)
+                sizes.append(sum(part.total_compressed_size for part in _chunks(pq.read_metadata(sink.getvalue()))))
+            found[column] = min(sizes)
+    return found
+
+
+def _chunks(metadata: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        yield from (group.column(index) for index in range(group.num_columns))
+
+
+def yambda(report: Report, spark: SparkSession, settings: Settings, place: Path, scale: str, rounds: int) -> None:
+    """A log in the form of MLPerf's DLRMv4 data beside memory-mapped stores: memory to build, bytes, reading."""
+    form, logged = YAMBDA[scale], place / "yambda"
+    report.data |= write_log(form, logged)
+    raw = RawLog.read(spark, str(logged / "log"), schema=log_schema(form.window))
+    for name in ("requests", "tokens", "events", "events of the busiest user"):
+        report.add(f"log: {name}", report.data[name], "")
+    found = {}
+    for layout in LAYOUTS:
+        found[layout] = created(spark, settings, f"yambda_{layout}", raw, layout, "none")
+        start = time.perf_counter()
+        with peaks(spark) as most:
+            found[layout].write(raw, gate=False)
+        report.add(f"{layout}: building", time.perf_counter() - start, "s")
+        report.add(f"{layout}: peak memory of the JVM", most.jvm / 1e6, "MB")
+        report.add(f"{layout}: peak memory of Python workers, all and the largest", most.workers / 1e6, "MB",
+                   spread=(most.worker / 1e6, most.workers / 1e6))  # fmt: skip
+    stores = {title: place / kind for kind, title in STORES.items()}
+    for kind, title in STORES.items():
+        built = build(kind, logged, stores[title], form.window)
+        report.add(f"{title}: building", built["seconds"], "s")
+        report.add(f"{title}: peak memory of building", built["peak"] / 1e6, "MB")
+        report.add(f"{title}: bytes", built["bytes"] / 1e6, "MB")
+    floor = sum(event_columns(found["user"]).values())
+    report.add("floor, each event once, zstd: history lists", floor / 1e6, "MB")
+    for layout, ds in found.items():
+        size = list_bytes(ds)
+        report.add(f"{layout}: history lists", size / 1e6, "MB")
+        report.add(f"{layout}: history lists, times the floor", size / floor, "x")
+        report.add(f"{layout}: all files", all_bytes(ds) / 1e6, "MB")
+    datasets: dict[str, tuple[str, dict[str, Any]]] = {layout: (ds.name, {}) for layout, ds in found.items()}
+    datasets["user, shared, eight together"] = (found["user"].name, {"histories": "shared", "together": 8})
+    read = epochs(settings, datasets, stores, rounds)
+    for title, one in read.items():
+        same = (one["tokens"], one["items"]) == (report.data["tokens"], read[STORES["lists"]]["items"])
+        report.add(f"{title}: tokens read, of those logged; items the same", one["tokens"] / report.data["tokens"], "x",
+                   target="= 1", holds=same)  # fmt: skip
+        rates = [report.data["requests"] / seconds for seconds in one["seconds"]]
+        report.add(f"{title}: histories a second on one core", statistics.median(rates), "1/s",
+                   spread=(min(rates), max(rates)))  # fmt: skip
+
+
+def event_feature(report: Report, spark: SparkSession, settings: Settings, place: Path, scale: str) -> None:
+    """Features of events of a log of many requests: bytes written beside the column's own over distinct events."""
+    params = SynthParams(**FEATURE[scale], candidates_per_request=1, days=10, layout=SynthLayout.NESTED, seed=7)
+    made = generate(spark, params, str(place / "log"))
+    raw = RawLog.read(spark, made.tables["log"], schema=params.log_schema())
+    ds = created(spark, settings, "feature", raw, "user", "none")
+    start = time.perf_counter()
+    ds.write(raw, gate=False)
+    requests = params.users * params.requests_per_user
+    tokens = requests * params.sequence_length
+    (group,) = ds.spec.events
+    distinct = params.users * (params.sequence_length + params.new_events_per_request * (params.requests_per_user - 1))
+    events = ds.handle.cut().stored(group.table).count()
+    report.add("first load", time.perf_counter() - start, "s")
+    for name, value in (("requests", requests), ("tokens", tokens), ("distinct events", distinct)):
+        report.add(f"log: {name}", value, "")
+    report.add("events stored, of the distinct ones", events / distinct, "x")
+    for name, (text, what, target) in FEATURES.items():
+        summary = ds.features.add(name, {name: text}, grain="event", gate=False)
+        own = column_bytes(places(ds, summary.table), [name])
+        report.add(f"{what}: rows computed, of the distinct events", summary.rows / distinct, "x")
+        report.add(f"{what}: the column", own / distinct, "B/event")
+        report.add(f"{what}: bytes written (baseline: a plain value a token)", summary.bytes / 1e6, "MB",
+                   baseline=8 * tokens / 1e6)  # fmt: skip
+        report.add(f"{what}: bytes written, of the column's own", summary.bytes / own, "x", target=target,
+                   holds=summary.bytes <= WRITTEN * own if target else None)  # fmt: skip
+        report.add(f"{what}: seconds", sum(summary.seconds.values()), "s")
+
+
 def main() -> None:
     """Run it."""
-    arguments = parse_kept(__doc__, None, format=("iceberg", "delta"), log=("synthetic", "journey"))
+    arguments = parse_kept(
+        __doc__, None, format=("iceberg", "delta"), log=("synthetic", "journey", "yambda", "features")
+    )
     report = Report("user_grain", f"{arguments.log}, {arguments.scale}, {arguments.format}")
-    with lake(keep=arguments.place, table_format=arguments.format) as (spark, settings, place):
-        of = journey if arguments.log == "journey" else synthetic
-        of(report, spark, settings, place, arguments.scale)
+    scale, conf = arguments.scale, {}
+    if arguments.log == "yambda":
+        report.data["heap"] = conf["spark.driver.memory"] = HEAP[scale]
+    with lake(conf, keep=arguments.place, table_format=arguments.format) as (spark, settings, place):
+        if arguments.log == "yambda":
+            yambda(report, spark, settings, place, scale, arguments.rounds)
+        else:
+            logs = {"journey": journey, "features": event_feature, "synthetic": synthetic}
+            logs[arguments.log](report, spark, settings, place, scale)
     report.finish(arguments.json)
 
 

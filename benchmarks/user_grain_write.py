@@ -3,11 +3,13 @@
 Both layouts take turns, the first of each pair the second of the next, so that a busy spell of the machine hits both.
 What is compared of days is their median over three, since one write takes seconds of which much is planning. No
 quality gate. Queries that are compiled and Python processes that start with a session's first writes are left out: two
-days were written into other datasets before.
+days were written into other datasets before. ``--measure memory`` takes long histories of users of 1, 10 and 100 days
+instead, and the most memory that a first load and one more day take, under one heap limit.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,17 +20,24 @@ from pyspark.sql import functions as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks._harness import Report, Timing, in_turn, lake, parse_kept
+from benchmarks._harness import Report, Timing, costs_in_turn, in_turn, lake, parse_kept
+from benchmarks._memory import peaks
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.sources.generate import generate
 from dedup_storage.sources.raw import RawLog
-from dedup_storage.synth import SynthParams
+from dedup_storage.synth import SynthLayout, SynthParams
 
 SCALES = {
     "small": {"users": 100, "requests_per_user": 48, "sequence_length": 512, "days": 12},
     "full": {"users": 2_000, "requests_per_user": 60, "sequence_length": 512, "days": 30},
 }
+MEMORY = {
+    "small": {"users": 8, "sequence_length": 16_384, "new_events_per_request": 50},
+    "full": {"users": 32, "sequence_length": 16_384, "new_events_per_request": 50},
+}
+# Days of a user, requests of a day, and what Python workers may take of 100 days by what they take of 10.
+DAYS, REQUESTS, GROWN, HEAP = (1, 10, 100), 2, 1.5, "1g"
 LAYOUTS = ("split", "user")
 BUCKETS, NEAR = 4, 3
 
@@ -92,13 +101,85 @@ def measure(
                holds=late["user"] / early["user"] <= 1.3, baseline=late["split"] / early["split"])  # fmt: skip
 
 
+def grown_log(spark: SparkSession, place: Path, days: int, scale: str) -> tuple[RawLog, RawLog]:
+    """A log of so many days, and the day after."""
+    params = SynthParams(
+        **MEMORY[scale],
+        requests_per_user=REQUESTS * (days + 1),
+        candidates_per_request=4,
+        days=days + 1,
+        layout=SynthLayout.NESTED,
+        seed=7,
+    )
+    made = generate(spark, params, str(place / f"log-{days}"))
+    rows = RawLog.read(spark, made.tables["log"], schema=params.log_schema()).frame
+    end = F.lit(params.start.date()) + days
+    parts = {
+        "first": rows.filter(F.to_date("request_time") < end),
+        "next": rows.filter(F.to_date("request_time") >= end),
+    }
+    for name, part in parts.items():
+        part.write.parquet(str(place / f"{name}-{days}"))
+    shutil.rmtree(place / f"log-{days}")
+    first, last = (RawLog.read(spark, str(place / f"{name}-{days}"), schema=params.log_schema()) for name in parts)
+    return first, last
+
+
+def memory(report: Report, spark: SparkSession, settings: Settings, place: Path, scale: str, json: str | None) -> None:
+    """Most memory of a first load of 1, 10 and 100 days, and of one more day, in both layouts."""
+    workers: dict[tuple[str, str, int], int] = {}
+    for warm, days in ((True, DAYS[0]), *((False, days) for days in DAYS)):
+        first, last = grown_log(spark, place / ("warm" if warm else "log"), days, scale)
+        for layout in LAYOUTS:
+            name = f"{'warm' if warm else 'grown'}_{days}_{layout}"
+            ds = Dataset.create(
+                spark, settings, name, first.schema, first, layout=layout, buckets=BUCKETS, date_grain="day"
+            )
+            for what, log in (("first load", first), ("one more day", last)):
+                with peaks(spark) as most:
+                    (cost,) = costs_in_turn(spark, {layout: lambda ds=ds, log=log: ds.write(log, gate=False)}, 1)[
+                        layout
+                    ]
+                if warm:
+                    continue
+                workers[what, layout, days] = most.workers
+                at = f"{days} days, {layout}, {what}: "
+                report.add(at + "peak memory of the JVM", most.jvm / 1e6, "MB")
+                report.add(at + "peak memory of Python workers, the largest and all", most.workers / 1e6, "MB",
+                           spread=(most.worker / 1e6, most.workers / 1e6))  # fmt: skip
+                report.add(at + "shuffled", cost.shuffled / 1e6, "MB")
+                report.add(at + "spilled", cost.spilled / 1e6, "MB")
+                report.add(at + "time", cost.seconds, "s")
+                report.save(json)
+        if not warm:
+            report.add(f"{days} days: requests", first.frame.count(), "")
+            report.add(f"{days} days: longest list of a user", longest(ds), "events")
+    for what in ("first load", "one more day"):
+        few, many = (workers[what, "user", days] for days in DAYS[1:])
+        report.add(f"layout user, {what}: Python workers, {DAYS[2]} days by {DAYS[1]}", many / few, "x",
+                   target=f"<= {GROWN}", holds=many <= GROWN * few)  # fmt: skip
+
+
+def longest(ds: Dataset) -> int:
+    """Events of the user who has most."""
+    (group,) = ds.spec.events
+    rows = ds.handle.cut().stored(group.table)
+    return int(rows.agg(F.max(group.position_column).alias("most")).first()["most"]) + 1
+
+
 def main() -> None:
     """Run it."""
-    arguments = parse_kept(__doc__, None, format=("iceberg", "delta"))
-    report = Report("user_grain_write", f"{arguments.scale}, {arguments.format}")
-    params = SynthParams(**SCALES[arguments.scale], candidates_per_request=4, new_events_per_request=8, seed=7)
-    with lake(keep=arguments.place, table_format=arguments.format) as (spark, settings, place):
-        measure(report, spark, settings, place, params, arguments.json)
+    arguments = parse_kept(__doc__, None, format=("iceberg", "delta"), measure=("seconds", "memory"))
+    scale, conf = arguments.scale, {}
+    report = Report("user_grain_write", f"{arguments.measure}, {scale}, {arguments.format}")
+    if arguments.measure == "memory":
+        report.data["heap"] = conf["spark.driver.memory"] = HEAP
+    params = SynthParams(**SCALES[scale], candidates_per_request=4, new_events_per_request=8, seed=7)
+    with lake(conf, keep=arguments.place, table_format=arguments.format) as (spark, settings, place):
+        if arguments.measure == "memory":
+            memory(report, spark, settings, place, scale, arguments.json)
+        else:
+            measure(report, spark, settings, place, params, arguments.json)
     report.finish(arguments.json)
 
 

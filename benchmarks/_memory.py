@@ -1,0 +1,92 @@
+"""Most resident memory of a session's processes while something runs: the JVM, and Python's under it (Linux)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks._harness import peak_memory_bytes, reset_peak_memory
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+__all__ = ["Peaks", "own_bytes", "peaks"]
+
+# Processes are looked at so often; each one's own high-water mark holds what came between.
+_SECONDS = 0.05
+
+
+@dataclass
+class Peaks:
+    """Most resident bytes.
+
+    Attributes:
+        jvm: Of driver and executor in one: heap and all else.
+        worker: Of the largest Python worker.
+        workers: Of all Python workers together; pages that they share are counted once (``Pss``).
+    """
+
+    jvm: int = 0
+    worker: int = 0
+    workers: int = 0
+
+
+@contextmanager
+def peaks(spark: SparkSession) -> Iterator[Peaks]:
+    """What a session's processes take while the block runs; filled in when it ends."""
+    found, stop = Peaks(), threading.Event()
+    jvm = int(spark._jvm.java.lang.ProcessHandle.current().pid())  # type: ignore[union-attr]
+    reset_peak_memory(spark)
+    # A worker that an earlier write has left keeps its mark.
+    for pid in _workers(jvm):
+        with suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def watch() -> None:
+        while True:
+            marks, together = [0], 0
+            for pid in _workers(jvm):
+                with suppress(OSError):
+                    marks.append(_bytes(pid, "status", "VmHWM:"))
+                    together += _bytes(pid, "smaps_rollup", "Pss:")
+            found.worker, found.workers = max(found.worker, *marks), max(found.workers, together)
+            if stop.wait(_SECONDS):
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        watcher.join()
+        found.jvm = peak_memory_bytes(spark)
+
+
+def own_bytes(name: str) -> int:
+    """Resident memory of this process: now (``VmRSS:``), or the most that it had (``VmHWM:``)."""
+    return _bytes("self", "status", name)
+
+
+def _workers(jvm: int) -> list[int]:
+    """Processes under the JVM: Spark's daemon and its workers."""
+    found, asked = [], [jvm]
+    while asked:
+        pid = asked.pop()
+        with suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                below = [int(child) for child in (task / "children").read_text().split()]
+                found += below
+                asked += below
+    return found
+
+
+def _bytes(pid: int | str, file: str, name: str) -> int:
+    for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    return 0
