@@ -226,7 +226,7 @@ class Soak:
                 worker = self.start(role)
                 continue
             if "refused" in said:
-                self.refused[said["refused"][:120]] += 1
+                self.refused[f"{job['kind']}: {said['refused']}"] += 1
                 continue
             if "fault" in said:
                 self.faults.append(f"{job['run']}: {said['fault']}")

@@ -26,6 +26,7 @@ __all__ = [
     "JAVA_ERRORS",
     "commit_unknown",
     "is_conflict",
+    "is_gone",
     "is_trouble",
     "java_class",
     "root_message",
@@ -58,6 +59,13 @@ _STORAGE = re.compile(
 )
 # Iceberg's word for a table whose files others may name; the class of the error is that of conflicts.
 _KEPT_FILES = "GC is disabled"
+# A file that is not there: as Iceberg says it, and as S3 does to whoever asks for its length alone.
+_GONE = re.compile(
+    r"org\.apache\.iceberg\.exceptions\.NotFoundException"
+    r"|software\.amazon\.awssdk\.services\.s3\.model\.NoSuchKeyException"
+)
+# S3 gives no reason with the answer to such a question.
+_UNEXPLAINED = ("(Service: ", "null (Service: ")
 _TORN = ("is not a parquet file", "not a parquet file", "cannot read footer", "could not read footer", "malformed")
 
 
@@ -108,6 +116,12 @@ def commit_unknown(error: BaseException) -> bool:
     return isinstance(error, UnknownCommitError) or "CommitStateUnknownException" in java_class(error)
 
 
+def is_gone(error: BaseException) -> bool:
+    """Whether a file is not there that a table names, or named a moment ago."""
+    # Of what a task met, Spark may tell the text alone.
+    return any(_GONE.search(text) for entry in _chain(error) for text in entry)
+
+
 def is_trouble(error: BaseException) -> bool:
     """Whether files, a network or a catalog failed, and no other commit is to blame as far as anybody knows."""
     failed = any(_STORAGE.fullmatch(name) for name, _ in _chain(error))
@@ -118,6 +132,8 @@ def root_message(error: BaseException) -> str:
     """First line of the innermost message, without a stack trace."""
     for _, message in reversed(_chain(error)):
         line = message.strip().splitlines()[0] if message.strip() else ""
+        if line.startswith(_UNEXPLAINED):
+            line = f"the store gave no reason {line.removeprefix('null ')}"
         if line:
             return line[:400]
     return type(error).__name__
@@ -172,6 +188,13 @@ def translate(error: BaseException) -> DedupStorageError:
         return UnreadableFileError(
             f"the file{file} cannot be read: {root_message(error)}",
             fix="The file may be whole: see whether Spark reads its types, and whether it is still there.",
+        )
+    if is_gone(error):
+        return StorageError(
+            f"the file{file} is not there" if file else "a file that a table names is not there",
+            got=root_message(error),
+            fix="Another run may have removed it meanwhile: run the job again with the same run id. "
+            "If it is told again, see what dedup-storage check finds.",
         )
     illegal = _ILLEGAL.search(text)
     if illegal:

@@ -19,7 +19,7 @@ from dedup_storage.errors import (
 )
 from dedup_storage.lake.branch import is_worthless
 from dedup_storage.lake.retries import whole_publications
-from dedup_storage.spark.errors import is_conflict, translate
+from dedup_storage.spark.errors import is_conflict, is_gone, translate
 
 
 class Thrown:
@@ -85,6 +85,39 @@ def test_the_class_decides(chain: list[tuple[str, str | None]], kind: type[Dedup
     assert is_conflict(raised(*chain)) is (kind is ConflictError)
     # Py4J's own text names an object of its own, nothing that a reader knows.
     assert "o1785" not in str(told)
+
+
+AWS = "software.amazon.awssdk.services.s3.model."
+HEAD = "(Service: S3, Status Code: 404, Request ID: jGxE) (SDK Attempt Count: 1)"
+
+
+@pytest.mark.parametrize(
+    ("chain", "what"),
+    [
+        # A file's length is asked without its content, and answered without a reason.
+        ([(AWS + "NoSuchKeyException", HEAD)], "a file that a table names is not there"),
+        ([(AWS + "NoSuchKeyException", f"null {HEAD}")], "a file that a table names is not there"),
+        ([("org.apache.spark.SparkException", f"Job aborted: task 0.0 failed: {AWS}NoSuchKeyException: null {HEAD}")],
+         "a file that a table names is not there"),
+        ([(ICEBERG + "NotFoundException", "Location does not exist: s3://b/m/snap-1.avro"),
+          (AWS + "NoSuchKeyException", "The specified key does not exist.")],
+         "the file s3://b/m/snap-1.avro is not there"),
+    ],
+)  # fmt: skip
+def test_a_file_that_went_is_told_with_what_to_do(chain: list[tuple[str, str | None]], what: str) -> None:
+    """Maintenance beside runs that drop their own snapshots was told a number and a request's id."""
+    error = raised(*chain)
+    assert is_gone(error)
+    told = translate(error)
+    assert (type(told), told.what) == (StorageError, what)
+    assert "run the job again with the same run id" in str(told)
+    assert "got (Service" not in str(told)
+
+
+def test_a_store_that_gives_no_reason_is_told_as_such() -> None:
+    error = raised((AWS + "S3Exception", HEAD.replace("404", "403")))
+    assert not is_gone(error)
+    assert translate(error).what.startswith("the store gave no reason (Service: S3, Status Code: 403")
 
 
 @pytest.mark.parametrize(

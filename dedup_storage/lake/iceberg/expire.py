@@ -25,7 +25,7 @@ from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.retries import passing_failures
 from dedup_storage.lake.sql import quoted
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, claim_tag, parse_version_tag, version_tag
-from dedup_storage.spark.errors import JAVA_ERRORS, java_class
+from dedup_storage.spark.errors import is_gone
 
 __all__ = ["MAIN", "VERSION_OF_TAG", "Expiry", "version_named"]
 
@@ -160,7 +160,7 @@ class Expiry:
 
     def call(self, sql: str) -> DataFrame:
         """Run a procedure that looks at every snapshot, again when one of them went meanwhile: runs drop their own."""
-        for attempt in passing_failures(_gone):
+        for attempt in passing_failures(is_gone):
             with attempt:
                 return self.spark.sql(sql)
         raise AssertionError("unreachable: tenacity reraises")
@@ -170,10 +170,3 @@ def _is_free(names: Iterable[str]) -> bool:
     """Whether nothing but versions, main and branches is among a snapshot's names."""
     others = (name for name in names if not VERSION_OF_TAG.fullmatch(name))
     return all(other == MAIN or other.startswith(BRANCH_PREFIX) for other in others)
-
-
-def _gone(error: BaseException) -> bool:
-    # Of what a task met, Spark may tell the text alone.
-    return isinstance(error, JAVA_ERRORS) and (
-        "NotFoundException" in java_class(error) or "iceberg.exceptions.NotFoundException" in str(error)
-    )
