@@ -26,6 +26,7 @@ from dedup_storage.errors import (
     InputError,
     UsageError,
 )
+from dedup_storage.lake.iceberg.metadata import Lake
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
 from dedup_storage.report.parquet.dataset_files import dataset_files
@@ -247,6 +248,12 @@ def test_a_refused_adoption_moves_nothing(spark: SparkSession, settings: Setting
     with pytest.raises(InputError, match=r"_old.nothing holds no rows"):
         adopt(spark, settings, name, schema(), f"{name}_old.nothing")
     assert spark.table(f"{catalog}.{name}_old.nothing").count() == 0
+    # Somebody's release of the log: versions are named in the same way.
+    spark.sql(f"ALTER TABLE {catalog}.{source} CREATE TAG v1")
+    with pytest.raises(InputError, match=rf"{source} has names that versions have: v1"):
+        adopt(spark, settings, name, schema(), source)
+    assert "v1" in Lake(settings).catalog.load_table(tuple(source.split("."))).metadata.refs
+    spark.sql(f"ALTER TABLE {catalog}.{source} DROP TAG v1")
     spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {catalog}.{name}")
     spark.sql(f"CREATE TABLE {catalog}.{name}.logs (a int) USING iceberg")
     with pytest.raises(DatasetExistsError, match="a table logs that is no dataset's"):

@@ -3,12 +3,14 @@
 What is checked is told by the versions alone: each is the one before and the rows of its run, each read is one whole
 published version, versions are in order for every reader, and no run is lost or there twice. It goes on until enough
 has happened: processes start as fast as the machine lets them. ``make test-slow`` lets it go on for 90 seconds at
-least, and ``HISTORY`` for any time: seconds, writers, readers, as in ``HISTORY=1800,16,8``.
+least, and ``HISTORY`` for any time: seconds, writers, readers, and the processes that the writers share, as in
+``HISTORY=1800,16,8,4``. ``--log-cli-level=INFO`` tells of it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -34,38 +36,27 @@ from tests.integration.processes import start
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(3600)]
 
 _DEFAULT = "90,2,1" if hypothesis.settings().max_examples >= 1000 else "0,2,1"
-SECONDS, WRITERS, READERS = (int(n) for n in os.environ.get("HISTORY", _DEFAULT).split(","))
+SECONDS, WRITERS, READERS, *SHARED = (int(n) for n in os.environ.get("HISTORY", _DEFAULT).split(","))
+PROCESSES = SHARED[0] if SHARED else WRITERS
+# Readers do not take all of the machine from the writers.
+PAUSE = 0.5 * (READERS - 1)
 # What a history must have seen, and for how long it waits for that.
 KILLS, VERSIONS, LONGEST = 3, 5, 600
+logger = logging.getLogger(__name__)
 REQUESTS, CANDIDATES = 5, 3
 
 
-@dataclass
-class Writer:
-    """One writer: its process of now, and what all its processes said."""
+class Told:
+    """A process, and the lines that it has said so far: nobody waits for somebody who listens to it."""
 
-    ds: Dataset
-    number: int
-    end: Path
-    lines: list[str] = field(default_factory=list)
-    began: int = 0
-    process: subprocess.Popen[str] = field(init=False)
-    _ear: threading.Thread = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        """Go on with the run after the last one that it told of."""
-        self.began, turn = len(self.runs), self.turn
-        given = ["--dataset", self.ds.name, "--writer", str(self.number), "--turn", str(turn)]
-        self.process = start(self.ds.settings, "history_process", *given, "--end", str(self.end), memory="700m")
-        self._ear = threading.Thread(target=self._listen, args=(self.process,), daemon=True)
+    def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
+        self.process, self.lines = process, lines
+        self._ear = threading.Thread(target=self._listen, daemon=True)
         self._ear.start()
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        self.lines.extend(iter(process.stdout.readline, ""))
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(iter(self.process.stdout.readline, ""))
 
     def wait(self) -> int:
         """Wait for the process; gives its exit status."""
@@ -73,15 +64,36 @@ class Writer:
         self._ear.join(timeout=60)
         return status
 
-    @property
-    def runs(self) -> list[list[str]]:
-        """Run and outcome of each run that it told of."""
-        return [line.split()[1:] for line in self.lines if line.startswith("RAN")]
+
+@dataclass
+class Writers:
+    """Writers that share a process: that of now, and what all of theirs said."""
+
+    ds: Dataset
+    numbers: list[int]
+    end: Path
+    lines: list[str] = field(default_factory=list)
+    began: int = 0
+    told: Told = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Go on with the run of each writer after its last one that they told of."""
+        self.began, turns = len(self.runs), [f"{number}={self.turn(number)}" for number in self.numbers]
+        given = ["--dataset", self.ds.name, "--writers", ",".join(turns)]
+        process = start(self.ds.settings, "history_process", *given, "--end", str(self.end), memory="700m")
+        self.told = Told(process, self.lines)
 
     @property
-    def turn(self) -> int:
-        """The run that comes after the last one that was published."""
-        done = [run for run, outcome in self.runs if outcome != "conflict"]
+    def runs(self) -> list[list[str]]:
+        """Run and outcome of each run that they told of."""
+        return [line.split()[1:] for line in self.lines if line.startswith("RAN")]
+
+    def turn(self, number: int) -> int:
+        """A writer's run that comes after its last one that was published."""
+        done = [run for run, outcome in self.runs if outcome != "conflict" and run.startswith(f"w{number}-")]
         return int(done[-1].rpartition("-")[2]) + 1 if done else 0
 
 
@@ -102,10 +114,9 @@ def test_a_history_of_many_processes(
     ds = Dataset.create(spark, lake, name, raw.schema, raw)
     ds.write(raw, run_id="first", gate=False)
     chance, began = random.Random(20), time.monotonic()
-    readers = [
-        start(lake, "history_process", "--dataset", name, "--end", str(end), memory="500m") for _ in range(READERS)
-    ]
-    writers = [Writer(ds, number, end) for number in range(WRITERS)]
+    given = ["--dataset", name, "--pause", str(PAUSE), "--end", str(end)]
+    readers = [Told(start(lake, "history_process", *given), []) for _ in range(READERS)]
+    writers = [Writers(ds, list(range(first, WRITERS, PROCESSES)), end) for first in range(PROCESSES)]
     killed = 0
     while (lasted := time.monotonic() - began) < SECONDS or (
         lasted < LONGEST and (killed < KILLS or len(ds.versions()) < VERSIONS)
@@ -115,16 +126,18 @@ def test_a_history_of_many_processes(
         busy = [each for each in writers if len(each.runs) > each.began]
         if busy:
             victim = chance.choice(busy)
-            victim.process.send_signal(signal.SIGKILL)
-            victim.wait()
+            victim.told.process.send_signal(signal.SIGKILL)
+            # One that ended by itself has failed.
+            assert victim.told.wait() == -signal.SIGKILL, "".join(victim.lines[-20:])
             victim.begin()
             killed += 1
+            logger.info("%.0f s: %s killed, version %s", lasted, victim.numbers, ds.metadata().current)
         beside(ds, chance)
     end.touch()
     for each in writers:
-        assert each.wait() == 0, "".join(each.lines[-20:])
-    reads = [r.communicate(timeout=300)[0].splitlines() for r in readers]
-    assert all(r.returncode == 0 for r in readers), "\n".join(line for lines in reads for line in lines[-20:])
+        assert each.told.wait() == 0, "".join(each.lines[-20:])
+    for reader in readers:
+        assert reader.wait() == 0, "".join(reader.lines[-20:])
 
     ds.tables.settle(ds.spec)
     expected = contents(ds)
@@ -133,13 +146,18 @@ def test_a_history_of_many_processes(
     told = {run: outcome for each in writers for run, outcome in each.runs}
     published = {info.run_id for info in ds.versions()}
     assert {run for run, outcome in told.items() if outcome != "conflict"} <= published
-    for lines in reads:
-        seen = [json.loads(line.removeprefix(SAW)) for line in lines if line.startswith(SAW)]
+    all_seen: list[int] = []
+    for reader in readers:
+        seen = [json.loads(line.removeprefix(SAW)) for line in reader.lines if line.startswith(SAW)]
         versions = [version for version, _ in seen]
+        all_seen += versions
         assert len(versions) > 2
         assert versions == sorted(versions)
         for version, counts in seen:
             assert dict(counts) == expected[version], f"version {version}"
+    conflicts = sum(outcome == "conflict" for each in writers for _, outcome in each.runs)
+    logger.info("%s versions, %s kills, %s conflicts", len(expected), killed, conflicts)
+    logger.info("%s reads of %s versions", len(all_seen), len(set(all_seen)))
     assert ds.check(deep=True).passed
 
 

@@ -17,6 +17,7 @@ from dedup_storage.lake.iceberg.branch import change_again
 from dedup_storage.lake.iceberg.expire import version_named
 from dedup_storage.lake.iceberg.left import clear_stopped, foreign_table
 from dedup_storage.lake.iceberg.metadata import ADOPTED, DROPPED, EXPIRED_PREFIX, RENAMED, Lake
+from dedup_storage.lake.iceberg.snapshots import tags
 from dedup_storage.lake.publishing import version_facts
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.sql import listed, literal, located, quoted
@@ -122,7 +123,7 @@ def _mark(spark: SparkSession, lake: Lake, place: str, mark: str) -> None:
     """Say in a table what is to become of it; what it has of a dataset that it was before goes.
 
     Raises:
-        InputError: it holds no rows, or is a table of a dataset that is there.
+        InputError: it holds no rows, is a table of a dataset that is there, or has tags that versions have.
     """
     namespace, _, name = place.partition(".")
     found = lake.find(namespace)
@@ -133,15 +134,24 @@ def _mark(spark: SparkSession, lake: Lake, place: str, mark: str) -> None:
         )
     if any(lake.half_done(namespace, what) is not None for what in (DROPPED, RENAMED)):
         raise lake.missing(namespace)
-    if lake.catalog.load_table((namespace, name)).current_snapshot() is None:
+    table = lake.catalog.load_table((namespace, name))
+    if table.current_snapshot() is None:
         raise _empty(place)
+    own = sorted(tag for tag in tags(table) if version_named(tag) is not None)
+    was_a_dataset = ROLE_PROPERTY in table.properties
+    if own and not was_a_dataset:
+        raise InputError(
+            f"the table {place} has names that versions have: {', '.join(own)}",
+            expected="no tag or branch like v1, claim-v1 or pin-v1-name",
+            fix=f"Give it another name first; such as: ALTER TABLE {place} DROP TAG {own[0]}.",
+        )
 
     def change(change: AtomicChange) -> None:
         for key in change.properties():
             if key.startswith(PROPERTY_PREFIX) and key != ADOPTED:
                 change.set_property(key, None)
         for tag in change.refs():
-            if version_named(tag) is not None:
+            if was_a_dataset and version_named(tag) is not None:
                 change.untag(tag)
         change.set_property(ADOPTED, mark)
 
