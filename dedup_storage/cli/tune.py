@@ -30,14 +30,15 @@ def tune(
     """Try encodings on a sample of users, explain the best, and with --apply set the table properties."""
     from dedup_storage.report.parquet.dataset_files import dataset_files
     from dedup_storage.report.tune.dataset import tune_dataset
+    from dedup_storage.report.tune.search import Grid
     from dedup_storage.words import human_bytes
 
     refuse_idle_draw(share, sample_mib)
     files = dataset_files(job.settings, dataset, version)
     with file_progress() as progress:
         proposals = tune_dataset(
-            files, share=share, draw_bytes=sample_mib * 1024**2, tolerance=tolerance, on_file=progress.files,
-            on_step=progress.step,
+            files, share=share, draw_bytes=sample_mib * 1024**2, tolerance=tolerance,
+            grid=Grid.of_format(job.settings.format), on_file=progress.files, on_step=progress.step,
         )  # fmt: skip
     for p in proposals if str(job.json) != "-" else ():
         stdout.print(
@@ -50,12 +51,20 @@ def tune(
             ("setting", "why"),
             [*(line.split(": ", 1) for line in p.settings), *((c.column, c.why) for c in p.columns)],
         )
-        show_table("Properties to change", ("property", "value"), list(p.properties.items()))
-    if apply and any(p.properties for p in proposals):
+        if p.properties:
+            show_table("Properties to change", ("property", "value"), list(p.properties.items()))
+    changing = [p.table for p in proposals if p.properties]
+    if apply and changing:
         with job.spark() as spark:
             from dedup_storage.report.tune.apply import apply_properties
 
             for p in proposals:
                 apply_properties(spark, job.settings, dataset, p.table, p.properties)
+    if not changing:
+        job.note("Nothing to change: the settings in use are those that it would choose.")
+    elif apply:
+        job.note(f"Set on {', '.join(changing)}: files written from now on follow, those that are there stay.")
+    else:
+        job.note(f"Nothing was changed; --apply sets this on {', '.join(changing)}, for files written from then on.")
     job.write_json({"dataset": dataset, "version": files.version, "applied": apply,
                     "proposals": [p.model_dump(mode="json") for p in proposals]})  # fmt: skip

@@ -140,6 +140,17 @@ class TableFormat(SampleTables, Protocol):
             columns: Column -> Spark DDL type.
         """
 
+    def set_encodings(self, dataset: str, table: str, properties: Mapping[str, str]) -> None:
+        """Set how a table's files are encoded from now on.
+
+        Args:
+            dataset, table: The table.
+            properties: By Iceberg's names, ``write.parquet.…``.
+
+        Raises:
+            UsageError: the format has no such property of a table.
+        """
+
     def extend(
         self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()
     ) -> None:

@@ -85,8 +85,12 @@ def _outputs(outputs: list[Any], made: Page, place: str, picture: str, heading: 
 
 
 def _same_everywhere(text: str, place: str) -> str:
-    machine = (str(ROOT), str(Path.home()), tempfile.gettempdir(), socket.gethostname())
-    told = [word for word in machine if word.strip("/") and word in text] + _RANDOM.findall(text)
+    folders = (str(ROOT), str(Path.home()), tempfile.gettempdir())
+    told = [folder for folder in folders if folder.strip("/") and folder in text] + _RANDOM.findall(text)
+    host = socket.gethostname()
+    # A machine may be called as other things are.
+    if re.search(rf"(?<![\w-]){re.escape(host)}(?![\w-])", text) and not host.isalpha():
+        told.append(host)
     if told:
         raise NotebookError(f"{place}: an output tells of the machine, or of this one run: {', '.join(told)}")
     return text

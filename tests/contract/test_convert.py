@@ -61,6 +61,7 @@ def test_there_and_back_is_the_same(
     assert (done.source_version, done.version, done.already_done) == (1, 2, 1)
     assert (done.requests, done.impressions, len(done.parts)) == (10, 30, 2)
     assert (done.source_format, done.target_format) == (lake.format, OTHER[lake.format])
+    assert done.hints[0].endswith(f"DEDUP_STORAGE_FORMAT={OTHER[lake.format]}")
     turned = Dataset.open(spark, other, f"{name}_b")
     same_rows(turned.logs(), raw.frame)
     assert read(DedupDataset(f"{name}_b", other)) == read(DedupDataset(name, lake, version=1))

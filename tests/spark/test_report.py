@@ -171,6 +171,30 @@ def test_the_tuner_s_properties_are_those_of_the_next_files(spark: SparkSession,
     assert all(c.start_stored_bytes > 0 for p in proposals for c in p.columns)
 
 
+def test_the_tuner_s_properties_are_those_of_the_next_files_of_delta(
+    spark: SparkSession, settings: Settings, name: str
+) -> None:
+    delta = settings.model_copy(update={"format": "delta"})
+    # A dataset of the same name in the other format is none of its business.
+    other = _write(spark, settings, name, "split")
+    dataset = _write(spark, delta, name, "split")
+    (proposal, _) = tune_dataset(dataset_files(delta, name), tolerance=1e9, grid=Grid.of_format("delta"))
+    assert proposal.trials
+    assert not any("level" in key or "version" in key for key in proposal.properties)
+    changed = {"write.parquet.dict-encoding-enabled.column.hist.element": "true"}
+    apply_properties(spark, delta, name, "requests", changed)
+    dataset.write(_raw(spark, flat_rows([9], users=12, first_request=500)), gate=False)
+    before = {f.path for f in dataset_files(delta, name, 1).tables[0].files}
+    files = dataset_files(delta, name, 2).tables[0]
+    assert files.properties.items() >= changed.items()
+    assert read_pages([f for f in files.files if f.path not in before])["hist"].dictionaries
+    assert not read_pages([f for f in files.files if f.path in before])["hist"].dictionaries
+    assert dataset_files(settings, name).tables[0].properties.items().isdisjoint(changed.items())
+    assert len(other.versions()) == 1
+    with pytest.raises(UsageError, match=r"no property for write\.parquet\.compression-level"):
+        apply_properties(spark, delta, name, "requests", {**changed, "write.parquet.compression-level": "9"})
+
+
 def test_only_parquet_properties_can_be_set(spark: SparkSession, settings: Settings, name: str) -> None:
     with pytest.raises(UnsafeNameError, match="cannot be set"):
         apply_properties(spark, settings, name, "requests", {"write.parquet.x'='1', 'y": "1"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -194,6 +195,16 @@ def test_lists_descriptions_and_pins_need_no_spark(tmp_path: Path) -> None:
     for part in ("requests 4, impressions", "Pinned version 1 of clicks", "Feature groups of clicks: none",
                  "Renamed clicks to views", "Dropped views", f"Datasets in {warehouse} (iceberg): none"):  # fmt: skip
         assert part in done.stdout
+
+
+def test_tune_says_whether_it_changed_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.reader.lake import Lake, make_log
+
+    monkeypatch.setenv("DEDUP_STORAGE_WAREHOUSE", str(tmp_path))
+    Lake(Settings(warehouse=str(tmp_path))).write("clicks", make_log(users=2, requests_per_user=2))
+    status, _, err = _run(app, "tune", "--dataset", "clicks", "--tolerance", "1000")
+    assert status == 0
+    assert re.search(r"Nothing was changed; --apply sets this on \w+", err)
 
 
 def test_a_drop_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from dedup_storage.lake.delta.layout import (
     iceberg_names,
     not_null,
     partition_columns,
+    writer_names,
 )
 from dedup_storage.lake.delta.metadata import DeltaLake, DeltaMetadata
 from dedup_storage.lake.delta.publish import DeltaPublisher
@@ -409,3 +410,22 @@ def test_samples_and_tags_are_events(log: VersionLog) -> None:
     log.tag("sm_half", "x' OR '1'='1", 5)
     with pytest.raises(UsageError, match="characters that it may not"):
         log.untag("sm_half", "x' OR '1'='1")
+
+
+def test_file_settings_by_the_writer_s_names_and_back() -> None:
+    start = "write.parquet.dict-encoding-enabled.column."
+    told = {
+        "write.parquet.page-size-bytes": "1048576",
+        f"{start}hist.element": "true",
+        f"{start}price": "false",
+        f"{start}seen.element.name": "false",
+    }
+    assert writer_names(told) == {
+        "parquet.page.size": "1048576",
+        "parquet.enable.dictionary#hist.list.element": "true",
+        "parquet.enable.dictionary#price": "false",
+        "parquet.enable.dictionary#seen.list.element.name": "false",
+    }
+    assert iceberg_names(writer_names(told)) == told
+    # Keys of a map look like fields of a struct, and the writer takes the level from no table.
+    assert writer_names({f"{start}tags.key": "true", "write.parquet.compression-level": "9"}) == {}

@@ -108,11 +108,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_run_is_kept_until_the_notebook_changes(folder: Path) -> None:
     pytest.importorskip("ipykernel")
-    source = "import os, sys, tempfile\nprint(1 + 1)\nprint('chatter', file=sys.stderr)\nsys.path[:0] == []"
+    source = "import os, sys\nprint(1 + 1)\nprint('chatter', file=sys.stderr)\nos.system('echo chatter')\n1 + 1"
     nbformat.write(_notebook(source=source), folder / "mine.ipynb")
     assert run.kept("mine") is None
     done = run.executed("mine")
     assert [o.output_type for o in done.cells[1].outputs] == ["stream", "execute_result"]
+    assert "chatter" not in page("mine", done).text.split("```python")[1].partition("```")[2]
     assert run.kept("mine") == done
     nbformat.write(_notebook(source="2 + 2"), folder / "mine.ipynb")
     assert run.kept("mine") is None

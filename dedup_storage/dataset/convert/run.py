@@ -6,7 +6,7 @@ pinned until the run ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 
 from dedup_storage.choices import choice
@@ -29,6 +29,7 @@ from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.steps import TimedSteps
+from dedup_storage.variables import ENV_PREFIX
 
 __all__ = ["Conversion"]
 
@@ -118,10 +119,17 @@ class Conversion(TimedSteps):
                 "requests": sum(c.requests for c in checks),
                 "impressions": sum(c.impressions for c in checks),
                 "target_bytes": _stored(target, written.current),
-                "hints": tuple(f"refresh the feature group {n}, which was out of date" for n in sorted(kept.outdated)),
+                "hints": tuple(self._hints(kept)),
                 "seconds": self.seconds,
             }
         )
+
+    def _hints(self, kept: Kept) -> Iterator[str]:
+        if self.settings.format != self.source.tables.name:
+            name = self.settings.format
+            yield f"commands find it where the settings say format: {name}, or with {ENV_PREFIX}FORMAT={name}"
+        for name in sorted(kept.outdated):
+            yield f"refresh the feature group {name}, which was out of date"
 
     def plan(self) -> ConvertSummary:
         """What it would do; nothing is written.

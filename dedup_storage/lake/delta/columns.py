@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping
 from pyspark.sql import SparkSession
 
 from dedup_storage.errors import UsageError
-from dedup_storage.lake.delta.layout import file_properties
+from dedup_storage.lake.delta.layout import file_properties, writer_names
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.sql import listed, quoted
 from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, TableSpec
 
-__all__ = ["add_logged", "add_promoted"]
+__all__ = ["add_logged", "add_promoted", "set_encodings"]
 
 
 def add_promoted(spark: SparkSession, ref: DeltaRef, columns: Mapping[str, str]) -> None:
@@ -46,6 +46,22 @@ def add_logged(
     # What Delta itself goes by stays as it is; the rest is the Parquet writer's.
     encodings = {k: v for k, v in file_properties(spec, table, (), dictionaries).items() if not k.startswith("delta.")}
     _set(spark, ref, {key: value for key, value in encodings.items() if key not in ref.properties})
+
+
+def set_encodings(spark: SparkSession, ref: DeltaRef, properties: Mapping[str, str]) -> None:
+    """See ``TableFormat.set_encodings``.
+
+    Raises:
+        UsageError: one is no property of a Delta table.
+    """
+    named = writer_names(properties)
+    if len(named) < len(properties):
+        missing = sorted(key for key in properties if not writer_names({key: properties[key]}))
+        raise UsageError(
+            f"a Delta table has no property for {', '.join(missing)}",
+            expected="page size, row-group size and dictionaries; codec and level are those of the session that writes",
+        )
+    _set(spark, ref, named)
 
 
 def _path(ref: DeltaRef) -> str:

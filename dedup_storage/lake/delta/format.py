@@ -16,7 +16,7 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.branch import branch_name, branch_names
 from dedup_storage.lake.delta.adopt import adopt_log, clear_left, clear_stopped
 from dedup_storage.lake.delta.branch import DeltaBranch, branches_of
-from dedup_storage.lake.delta.columns import add_logged, add_promoted
+from dedup_storage.lake.delta.columns import add_logged, add_promoted, set_encodings
 from dedup_storage.lake.delta.erasure import DeltaErasure
 from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.layout import (
@@ -183,6 +183,10 @@ class DeltaFormat(DeltaSamples):
     def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
         """Add columns that feature groups are promoted to; those that are there with the same type stay."""
         add_promoted(self.spark, self.lake.ref(spec.name, table), columns)
+
+    def set_encodings(self, dataset: str, table: str, properties: Mapping[str, str]) -> None:
+        """Set how a table's files are encoded from now on."""
+        set_encodings(self.spark, self.lake.ref(dataset, table), properties)
 
     def extend(
         self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()

@@ -7,6 +7,7 @@ out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 from dedup_storage.lake.sql import quoted
@@ -23,6 +24,7 @@ __all__ = [
     "kept_forever",
     "not_null",
     "partition_columns",
+    "writer_names",
 ]
 
 _FOREVER = "interval 36500 days"
@@ -89,14 +91,25 @@ def file_properties(
         lists: List columns beside the sequences that the schema names.
         dictionaries: List columns that take a dictionary.
     """
-    properties = kept_forever()
-    for key, value in encoding_properties(spec, table, lists, dictionaries).items():
+    return kept_forever() | writer_names(encoding_properties(spec, table, lists, dictionaries))
+
+
+def writer_names(properties: Mapping[str, str]) -> dict[str, str]:
+    """File settings by the Parquet writer's own names; those that it takes from no table are left out.
+
+    Args:
+        properties: By Iceberg's names.
+    """
+    found = {}
+    for key, value in properties.items():
         if key in _WRITER_NAMES:
-            properties[_WRITER_NAMES[key]] = value
-        elif key.startswith(_DICTIONARY):
-            path = key.removeprefix(_DICTIONARY).removesuffix(".element")
-            properties[f"{_WRITER_DICTIONARY}{path}.list.element"] = value
-    return properties
+            found[_WRITER_NAMES[key]] = value
+        elif key.startswith(_DICTIONARY) and not {"key", "value"} & {*key.removeprefix(_DICTIONARY).split(".")[1:]}:
+            # Iceberg names the elements of a list without the group around them, and the entries of a map, which
+            # nothing tells from fields of a struct.
+            path = re.sub(r"\.element(?=\.|$)", ".list.element", key.removeprefix(_DICTIONARY))
+            found[_WRITER_DICTIONARY + path] = value
+    return found
 
 
 def kept_forever() -> dict[str, str]:
@@ -117,8 +130,8 @@ def iceberg_names(properties: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for key, value in properties.items():
         if key.startswith(_WRITER_DICTIONARY):
-            column = key.removeprefix(_WRITER_DICTIONARY).removesuffix(".list.element")
-            found[f"{_DICTIONARY}{column}.element"] = value
+            path = key.removeprefix(_WRITER_DICTIONARY).replace(".list.element", ".element")
+            found[_DICTIONARY + path] = value
         else:
             found[back.get(key, key)] = value
     return found

@@ -15,7 +15,7 @@ from dedup_storage.lake.sql import listed, quoted
 from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, TableSpec
 from dedup_storage.table_properties import encoding_properties
 
-__all__ = ["add_logged", "add_promoted"]
+__all__ = ["add_logged", "add_promoted", "set_properties"]
 
 
 def add_promoted(spark: SparkSession, lake: Lake, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
@@ -28,7 +28,7 @@ def add_promoted(spark: SparkSession, lake: Lake, spec: DatasetSpec, table: str,
     # Set before any row has them, so that what else looks at the table knows them for what they are.
     promoted = lake.catalog.load_table((spec.name, table)).properties.get(PROMOTED_PROPERTY, "")
     names = ",".join(sorted({*filter(None, promoted.split(",")), *columns}))
-    _set(spark, lake, spec, table, {PROMOTED_PROPERTY: names})
+    set_properties(spark, lake, spec.name, table, {PROMOTED_PROPERTY: names})
 
 
 def add_logged(
@@ -48,22 +48,24 @@ def add_logged(
     _add(spark, lake, spec, table.name, columns, logged=True)
     there = lake.catalog.load_table((spec.name, table.name)).properties
     encodings = encoding_properties(spec, table, (), dictionaries)
-    _set(spark, lake, spec, table.name, {key: value for key, value in encodings.items() if key not in there})
+    new = {key: value for key, value in encodings.items() if key not in there}
+    set_properties(spark, lake, spec.name, table.name, new)
 
 
-def _name(lake: Lake, spec: DatasetSpec, table: str) -> str:
-    return quoted(lake.settings.catalog.name, spec.name, table)
-
-
-def _set(spark: SparkSession, lake: Lake, spec: DatasetSpec, table: str, properties: Mapping[str, str]) -> None:
+def set_properties(spark: SparkSession, lake: Lake, dataset: str, table: str, properties: Mapping[str, str]) -> None:
+    """Set properties of a table; without any, nothing is committed."""
     if properties:
-        spark.sql(f"ALTER TABLE {_name(lake, spec, table)} SET TBLPROPERTIES ({listed(properties)})")
+        spark.sql(f"ALTER TABLE {_name(lake, dataset, table)} SET TBLPROPERTIES ({listed(properties)})")
+
+
+def _name(lake: Lake, dataset: str, table: str) -> str:
+    return quoted(lake.settings.catalog.name, dataset, table)
 
 
 def _add(
     spark: SparkSession, lake: Lake, spec: DatasetSpec, table: str, columns: Mapping[str, str], *, logged: bool = False
 ) -> None:
-    name = _name(lake, spec, table)
+    name = _name(lake, spec.name, table)
     there = {f.name: f.dataType for f in spark.read.table(name).schema.fields}
     # Iceberg widens 8- and 16-bit integers.
     wanted = spark.createDataFrame([], ", ".join(f"{quoted(c)} {t}" for c, t in columns.items())).schema

@@ -18,7 +18,7 @@ from dedup_storage.lake.facts import Facts
 from dedup_storage.lake.history import DatasetMetadata, version_expired
 from dedup_storage.lake.iceberg.adopt import adopt_log, table_partitions
 from dedup_storage.lake.iceberg.branch import RunBranch, commit_or_find
-from dedup_storage.lake.iceberg.columns import add_logged, add_promoted
+from dedup_storage.lake.iceberg.columns import add_logged, add_promoted, set_properties
 from dedup_storage.lake.iceberg.complete import compacted
 from dedup_storage.lake.iceberg.erasure import IcebergErasure
 from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
@@ -174,6 +174,10 @@ class IcebergFormat(IcebergSamples):
     def add_columns(self, spec: DatasetSpec, table: str, columns: Mapping[str, str]) -> None:
         """Add columns that feature groups are promoted to; those that are there with the same type stay."""
         add_promoted(self.spark, self.lake, spec, table, columns)
+
+    def set_encodings(self, dataset: str, table: str, properties: Mapping[str, str]) -> None:
+        """Set how a table's files are encoded from now on."""
+        set_properties(self.spark, self.lake, dataset, table, properties)
 
     def extend(
         self, spec: DatasetSpec, table: TableSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()

@@ -1,4 +1,4 @@
-"""Setting a proposal's properties on an Iceberg table, through Spark: PyIceberg does not commit to format v3."""
+"""Setting a proposal's properties on a table, through Spark: PyIceberg does not commit to format v3."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import UnsafeNameError
-from dedup_storage.lake.sql import listed, quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,18 +24,20 @@ def apply_properties(
     """Set Parquet properties; files that are there stay as they are, those written from now on follow.
 
     Args:
-        spark: Session with the catalog defined.
-        settings: Settings of that catalog.
+        spark: Session that knows the format of the settings.
+        settings: Settings of the lake.
         dataset, table: Namespace and table.
         properties: ``write.parquet.…`` -> value.
 
     Raises:
         UnsafeNameError: a key or value that could not be a Parquet property.
+        UsageError: the format has no such property of a table.
     """
     if not properties:
         return
     for key, value in sorted(properties.items()):
         if not _KEY.fullmatch(key) or not _VALUE.fullmatch(value):
             raise UnsafeNameError(f"the table property {key[:80]!r} cannot be set", expected="write.parquet.NAME=VALUE")
-    name = quoted(settings.catalog.name, dataset, table)
-    spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({listed(properties)})")
+    from dedup_storage.lake.formats import table_format
+
+    table_format(spark, settings).set_encodings(dataset, table, properties)

@@ -56,6 +56,11 @@ class Grid:
     level: tuple[int, ...] = (1, 3, 6, 9, 12)
     page_version: tuple[int, ...] = (1, 2)
 
+    @classmethod
+    def of_format(cls, format: str) -> Grid:
+        """What can be set on tables of a format: Delta takes the level and the page version from no table."""
+        return cls(level=(), page_version=()) if format == "delta" else cls()
+
     def points(self) -> Iterator[Point]:
         """Every combination."""
         for values in product(self.page_bytes, self.row_group_bytes, self.level, self.page_version):
