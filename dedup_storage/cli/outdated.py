@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["stale_groups", "with_outdated"]
 
-Written = TypeVar("Written", bound="WriteSummary | BackfillSummary")
+Written = TypeVar("Written", "WriteSummary", "BackfillSummary")
 
 
 def stale_groups(

@@ -83,7 +83,8 @@ def pandas_frame(table: pa.Table) -> Any:
         if _counts(column.type) and column.null_count:
             # A float holds ids of 53 bits.
             kind = "boolean" if pa.types.is_boolean(column.type) else _NULLABLE[str(column.type)]
-            frame[name] = pandas.api.types.pandas_dtype(kind).__from_arrow__(column)
+            nullable: Any = pandas.api.types.pandas_dtype(kind)
+            frame[name] = nullable.__from_arrow__(column)
         elif _counts_in_lists(column) and pc.list_flatten(column).null_count:
             frame[name] = pandas.Series(column.to_pylist(), dtype=object)
     return frame

@@ -44,7 +44,7 @@ class CatalogTable:
     def lies_by_name(self, file: pa.Schema) -> bool:
         """Whether a file's columns, read by their names, are the table's."""
         found = dict(_numbered(file, ""))
-        return None not in found and all(self.names.get(n) == p for n, p in found.items()) and self.made <= {*found}
+        return all(n is not None and self.names.get(n) == p for n, p in found.items()) and self.made <= {*found}
 
 
 def catalog_input(name: str, settings: Settings) -> CatalogTable:

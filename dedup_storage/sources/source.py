@@ -166,7 +166,7 @@ def open_source(
     return _from_texts(address, known, scratch)
 
 
-def _of_catalog(address: Address, settings: Settings, known: Wanted, scratch: str | None) -> Source:
+def _of_catalog(address: Address, settings: Settings, known: Wanted, scratch: Parent) -> Source:
     """A table's files as they lie, or its rows made plain where some hold columns under other names."""
     # Catalogs cost a second to load, and files need none.
     from dedup_storage.sources.catalog import catalog_input

@@ -111,7 +111,7 @@ class _Group:
         stored_split, stored_user = (
             columns_range(layouts, which, names) for which in (BaselineLayout.SPLIT, BaselineLayout.USER)
         )
-        decoded_split = self._total(self._bytes(drawn.lengths, drawn.lengths > 0, of=drawn), drawn)
+        decoded_split = self._total(self._bytes(drawn.lengths, (drawn.lengths > 0).astype(np.int64), of=drawn), drawn)
         decoded_user = self._total(self._bytes(stored, windows.runs * filled, windows=True))
         no_windows = _at_most(self._ratio(windows.kept.astype(np.int64), filled), 1)
         pays, why = verdict(
