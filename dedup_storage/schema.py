@@ -236,11 +236,13 @@ class LogSchema(_Frozen):
     def _one_role_each(self) -> None:
         """A column is of the request or of the impression, and is one thing; but the time of an event may be its key,
         an item what is predicted, and a list of candidates becomes the column of its name."""
-        roles = [("user", (self.user,)), ("request", self.request), ("event_time", (self.event_time,)),
-                 ("sequences", self.sequence_columns), ("candidates", tuple(self.candidates)), ("item", (self.item,)),
-                 ("position", (self.position,)), ("labels", self.labels)]  # fmt: skip
+        roles: dict[str, tuple[str | None, ...]] = {
+            "user": (self.user,), "request": self.request, "event_time": (self.event_time,),
+            "sequences": self.sequence_columns, "candidates": tuple(self.candidates), "item": (self.item,),
+            "position": (self.position,), "labels": self.labels,
+        }  # fmt: skip
         known: dict[str, str] = {}
-        for role, columns in roles:
+        for role, columns in roles.items():
             for column in columns:
                 other = known.setdefault(column, role) if column is not None else role
                 both = (other, role) == ("request", "event_time") or (

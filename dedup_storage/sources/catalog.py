@@ -43,8 +43,10 @@ class CatalogTable:
 
     def lies_by_name(self, file: pa.Schema) -> bool:
         """Whether a file's columns, read by their names, are the table's."""
-        found = dict(_numbered(file, ""))
-        return all(n is not None and self.names.get(n) == p for n, p in found.items()) and self.made <= {*found}
+        told = list(_numbered(file, ""))
+        found = {number: path for number, path in told if number is not None}
+        same = all(self.names.get(number) == path for number, path in found.items())
+        return same and len(found) == len(told) and self.made <= found.keys()
 
 
 def catalog_input(name: str, settings: Settings) -> CatalogTable:
