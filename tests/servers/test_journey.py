@@ -4,7 +4,6 @@ workers see nothing of the driver's folders. What needs no Spark runs every day.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -47,13 +46,9 @@ def raw_logs(object_store: ObjectStore) -> None:
     for day in DAYS:
         columns = zip(*rows_of([day]), strict=True)
         table = pa.table([pa.array(values, f.type) for values, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
-        if day < DAYS[-1]:
-            pq.write_table(table, f"{LOGS}/day-{day}/part-0.parquet", filesystem=files)
-            continue
-        # What is no Parquet goes through a folder that the driver and the executors both reach.
-        with files.open_output_stream(f"{LOGS}/day-{day}/part-0.json") as stream:
-            lines = ({**row, "ts": row["ts"].isoformat()} for row in table.to_pylist())
-            stream.write("\n".join(map(json.dumps, lines)).encode())
+        # Spark does not read the last day's files: it goes through a folder that driver and executors both reach.
+        packed = "brotli" if day == DAYS[-1] else "zstd"
+        pq.write_table(table, f"{LOGS}/day-{day}/part-0.parquet", filesystem=files, compression=packed)
     for name, users in LISTS.items():
         with files.open_output_stream(f"{LOGS}/{name}") as stream:
             stream.write("".join(f"{user}\n" for user in users).encode())
