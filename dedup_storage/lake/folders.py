@@ -241,9 +241,12 @@ def delete_vocabularies(anchor: str, properties: Mapping[str, str] | None = None
     Args:
         anchor: Folder of the anchor table.
         properties: Catalog properties.
+
+    Raises:
+        StorageError: they cannot be deleted.
     """
+    place = f"{anchor.rstrip('/')}/{VOCABULARIES}"
     try:
-        delete_folder(f"{anchor.rstrip('/')}/{VOCABULARIES}", properties)
-    except (StorageError, OSError):
-        # A store that only the catalog has the keys of: the reader opens it in this way too, and could write none.
-        return
+        delete_folder(place, properties)
+    except OSError as error:
+        raise StorageError(f"the vocabularies {place} cannot be deleted: {error}", fix="Run the job again.") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -20,6 +21,7 @@ from dedup_storage.dataset.backfill import Affected, Change, Strategy
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.upkeep import ForgetSummary, Policy
 from dedup_storage.errors import UsageError
+from dedup_storage.lake.delta.log import TableLog
 from dedup_storage.layout import Layout
 from dedup_storage.reader.open.vocabulary import open_vocabulary
 from dedup_storage.sources.raw import RawLog
@@ -282,8 +284,21 @@ def torn(ds: Dataset, receipt: ForgetSummary) -> None:
     assert [t.rows for t in after.tables] == [t.rows for t in done.tables]
 
 
+@pytest.mark.long
+def test_checkpoints_of_the_second_form(spark: SparkSession, settings: Settings, name: str) -> None:
+    """Another tool chose them for a Delta table; files beside them have the least and greatest values of others."""
+    ds = made(spark, settings, "delta", name)
+    place = f"{settings.warehouse_uri}/{name}/requests"
+    spark.sql(f"ALTER TABLE delta.`{place}` SET TBLPROPERTIES ('delta.checkpointPolicy' = 'v2')")
+    TableLog(spark, place).checkpoint(DeltaTable(place).version())
+    assert [file for file in told(ds, FIRST) if "_sidecars" in file]
+    erase(ds, FIRST, 1)
+    erase(ds, LONG, 2, FIRST)
+
+
 @pytest.mark.slow
 @pytest.mark.exhaustive
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("operation", list(OPERATIONS))
 @pytest.mark.parametrize("table_format", FORMATS)
 def test_erasure_before_and_after(

@@ -19,6 +19,8 @@ from dedup_storage.cli import app
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.faults import VARIABLE
+from dedup_storage.lake.catalogs import open_lake
+from dedup_storage.lake.folders import VOCABULARIES, list_files
 from tests.servers.rows import CHANGED, DAYS, GONE, plain, rows_of
 from tests.servers.store import LOGS
 from tests.spark.helpers import flat_schema
@@ -77,7 +79,10 @@ def end(lake: Lake, config: Path) -> None:
 
     ds.maintain("tidy", policy=Policy(keep_versions=2, keep_days=0, orphan_days=1))
     same(ds, changed)
+    lake.vocabulary(NAME, "country")
+    assert len(vocabularies(lake)) == 1
     command(config, "forget-user", "--dataset", NAME, "--users", f"s3://{LOGS}/gone.txt", "--run-id", "forget")
+    assert vocabularies(lake) == []
     left = plain(DAYS, changed=CHANGED, gone=[GONE])
     same(ds, left)
     loader = DataLoader(DedupDataset(NAME, lake.settings), batch_size=None, num_workers=2)
@@ -85,6 +90,14 @@ def end(lake: Lake, config: Path) -> None:
     assert lake.datasets() == [NAME]
     lake.drop(NAME, force=True)
     assert lake.datasets() == []
+
+
+def vocabularies(lake: Lake) -> list[str]:
+    """Files of stored vocabularies, by the keys that the table has where a catalog vends them."""
+    meta = open_lake(lake.settings).load(NAME)
+    anchor = meta.spec.anchor.name
+    keys = lake.settings.catalog.properties if lake.settings.format == "delta" else meta.anchor.io.properties
+    return [file.path for file in list_files(f"{meta.location(anchor)}/{VOCABULARIES}", keys)]
 
 
 def logs(lake: Lake, config: Path) -> None:

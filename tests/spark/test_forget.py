@@ -178,3 +178,30 @@ def test_a_user_beside_rows_that_a_backfill_hid(spark: SparkSession, settings: S
     for number, expected in (before | {3: before[2]}).items():
         assert multiset(ds.logs(number)) == expected
     assert ds.forget_users([11]).clean is True
+
+
+@pytest.mark.long
+def test_names_that_other_tools_gave(spark: SparkSession, settings: Settings, name: str) -> None:
+    """Another tool's branches and tags keep their rows but the user's, and stay branches and tags."""
+    raw = log(spark, [1, 2])
+    ds = Dataset.create(spark, settings, name, raw.schema, raw)
+    ds.write(raw, run_id="first", gate=False)
+    table = f"{settings.catalog.name}.{name}.requests"
+    spark.sql(f"ALTER TABLE {table} CREATE BRANCH older")
+    spark.sql(f"ALTER TABLE {table} CREATE TAG first")
+    ds.write(log(spark, [3], 500), run_id="second", gate=False)
+    spark.sql(f"ALTER TABLE {table} CREATE BRANCH newest")
+    # A branch that has rows of its own.
+    spark.sql(f"ALTER TABLE {table} CREATE BRANCH own")
+    own = spark.read.table(table).filter("user_id = 2 or user_id = 5")
+    own.withColumn("request_id", own.request_id + 9_000).writeTo(f"{table}.branch_own").append()
+    names = ("older", "first", "newest", "own")
+    before = {n: multiset(spark.read.option("versionAsOf", n).table(table).filter("user_id <> 5")) for n in names}
+    receipt = ds.forget_users([5])
+    assert receipt.clean
+    for given, rows in before.items():
+        assert multiset(spark.read.option("versionAsOf", given).table(table)) == rows
+    kinds = {n: ref.snapshot_ref_type for n, ref in ds.metadata().tables["requests"].metadata.refs.items()}
+    assert {n: kinds[n] for n in names} == {"older": "branch", "first": "tag", "newest": "branch", "own": "branch"}
+    assert ds.verify_erasure(receipt, [5]).clean
+    assert ds.forget_users([2]).clean

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from dedup_storage.lake.delta.events import fold
 from dedup_storage.lake.delta.files import live_files, restored_actions
 from dedup_storage.lake.delta.ref import DeltaRef
-from dedup_storage.lake.delta.relay import FilesAnew, Relay, cut_log, log_versions, named_files, relay_table
+from dedup_storage.lake.delta.relay import (
+    FilesAnew,
+    Relay,
+    checkpoints,
+    cut_log,
+    log_versions,
+    named_files,
+    relay_table,
+)
 from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
 from dedup_storage.lake.delta.versions import VersionLog
 from dedup_storage.lake.folders import delete_files
@@ -106,9 +114,18 @@ def test_what_a_log_names(tmp_path: Path) -> None:
     assert named_files(ref, {}) == every
     table = DeltaTable(place)
     table.create_checkpoint()
-    (Path(place) / "_delta_log" / f"{0:020}.json").unlink()
-    (Path(place) / "_delta_log" / "unrelated.json").write_text("not of the log")
+    place_of_log = f"{place}/_delta_log"
+    Path(place_of_log, f"{0:020}.json").unlink()
+    Path(place_of_log, "unrelated.json").write_text("not of the log")
     assert sorted(set(log_versions(ref, {}).values())) == [1, 2]
+    # A part of a checkpoint of the second form is of the log too.
+    part = f"_sidecars/{2:020}.checkpoint.{1:010}.{1:010}.8f1c.parquet"
+    for other in (part, f"_other/{9:020}.json"):
+        Path(place_of_log, other).parent.mkdir()
+        Path(place_of_log, other).touch()
+    assert log_versions(ref, {})[part] == 2
+    assert f"{place_of_log}/{part}" in checkpoints(ref, {})
+    assert max(log_versions(ref, {}).values()) == 2
     # The first commit is gone, and with it what only it named.
     assert named_files(ref, {}) < every
     assert set(table.file_uris()) <= {f"{place}/{name}" for name in named_files(ref, {})}

@@ -16,7 +16,7 @@ from dedup_storage.lake.delta.layout import bucket_column, bucket_expression
 from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
 from dedup_storage.lake.delta.metadata import DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
-from dedup_storage.lake.delta.relay import LOG_FOLDER, FilesAnew, Relay, cut_log, log_versions, named_files
+from dedup_storage.lake.delta.relay import LOG_FOLDER, FilesAnew, Relay, checkpoints, cut_log, log_versions, named_files
 from dedup_storage.lake.delta.stage import StagedStore
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.folders import delete_files, is_hidden, list_files, open_folder
@@ -259,9 +259,10 @@ class TableEraser:
         commits = [f"{folder}/{n}" for n in names if n.endswith(".json")]
         if commits:
             found += self._bounded(self.session.read.text(commits), F.get_json_object("value", "$.add.stats"))
-        checkpoints = [f"{folder}/{n}" for n in names if n.endswith(".parquet")]
-        if checkpoints:
-            rows = self.session.read.schema("add struct<stats: string>").parquet(*checkpoints)
+        written = checkpoints(self.ref, self._properties)
+        if written:
+            # Spark passes over what begins with an underscore, unless it is named.
+            rows = self.session.read.schema("add struct<stats: string>").parquet(*written)
             found += self._bounded(rows, F.col("add.stats"))
         return found
 

@@ -19,13 +19,25 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.delta.files import live_files
 from dedup_storage.lake.delta.log import TableLog
 from dedup_storage.lake.delta.ref import DeltaRef
-from dedup_storage.lake.folders import delete_files, list_files, read_text
+from dedup_storage.lake.folders import delete_files, list_files, open_folder, read_text
 
-__all__ = ["LOG_FOLDER", "RELAY", "FilesAnew", "Relay", "cut_log", "log_versions", "named_files", "relay_table"]
+__all__ = [
+    "LOG_FOLDER",
+    "RELAY",
+    "FilesAnew",
+    "Relay",
+    "checkpoints",
+    "cut_log",
+    "log_versions",
+    "named_files",
+    "relay_table",
+]
 
 # Kind of a version whose tables' kept versions are made anew.
 RELAY = "relay"
 LOG_FOLDER = "_delta_log"
+# Below it: parts of checkpoints of the second form, which have actions that add files.
+_SIDECARS = "_sidecars"
 # Delta's files of one version (or of a range, compacted): commits, checksums, checkpoints.
 _LOG_FILE = re.compile(r"(\d{20})(?:\.\d{20})?\.(?:json|crc|compacted\.json|checkpoint\..*parquet|checkpoint\..*json)")
 
@@ -108,13 +120,23 @@ def relay_table(
 
 
 def log_versions(ref: DeltaRef, properties: Mapping[str, str]) -> dict[str, int]:
-    """Names of the files of a table's log -> the Delta version each belongs to; of a range, the first."""
-    found = {}
-    for file in list_files(f"{ref.uri}/{LOG_FOLDER}", properties):
-        match = _LOG_FILE.fullmatch(file.base_name)
-        if match is not None:
-            found[file.base_name] = int(match.group(1))
+    """Places in a table's log of its files -> the Delta version each belongs to; of a range, the first."""
+    folder, found = f"{ref.uri}/{LOG_FOLDER}", {}
+    _, root = open_folder(folder, properties)
+    for file in list_files(folder, properties):
+        above, _, name = file.path[len(root) :].strip("/").rpartition("/")
+        match = _LOG_FILE.fullmatch(name)
+        if match is not None and above in ("", _SIDECARS):
+            found[f"{above}/{name}".lstrip("/")] = int(match.group(1))
     return found
+
+
+def checkpoints(ref: DeltaRef, properties: Mapping[str, str]) -> list[str]:
+    """Places of the Parquet files below a table's log, whether a checkpoint names them or not."""
+    folder = f"{ref.uri}/{LOG_FOLDER}"
+    _, root = open_folder(folder, properties)
+    places = (file.path[len(root) :].strip("/") for file in list_files(folder, properties))
+    return [f"{folder}/{place}" for place in places if place.endswith(".parquet")]
 
 
 def named_files(ref: DeltaRef, properties: Mapping[str, str]) -> set[str]:
@@ -126,8 +148,8 @@ def named_files(ref: DeltaRef, properties: Mapping[str, str]) -> set[str]:
             add: dict[str, Any] | None = json.loads(line).get("add")
             if add is not None:
                 found.add(str(add["path"]))
-    checkpoints = [v for n, v in versions.items() if "checkpoint" in n]
-    return found | (set(live_files(ref, min(checkpoints)).paths) if checkpoints else set())
+    readable = [v for n, v in versions.items() if "checkpoint" in n and not n.startswith(_SIDECARS)]
+    return found | (set(live_files(ref, min(readable)).paths) if readable else set())
 
 
 def cut_log(ref: DeltaRef, log: TableLog, oldest: int, properties: Mapping[str, str]) -> int:
@@ -137,6 +159,8 @@ def cut_log(ref: DeltaRef, log: TableLog, oldest: int, properties: Mapping[str, 
         return 0
     log.checkpoint(oldest)
     reached("relay:checkpoint")
+    # What names sidecars goes first: without them it could not be read.
+    old.sort(key=lambda place: place.startswith(_SIDECARS))
     # Hadoop keeps a checksum beside each file of a local disk.
-    checksums = [f".{name}.crc" for name in old]
+    checksums = [f"{above}{slash}.{name}.crc" for above, slash, name in (place.rpartition("/") for place in old)]
     return delete_files(f"{ref.uri}/{LOG_FOLDER}", [*old, *checksums], properties)

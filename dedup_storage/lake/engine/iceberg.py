@@ -16,7 +16,6 @@ from dedup_storage.lake.engine.net import Files
 
 __all__ = ["IcebergTable", "load_java_table", "load_table"]
 
-_MAIN = "main"
 _ALL_SNAPSHOTS = 2**31 - 1
 
 
@@ -101,12 +100,13 @@ class IcebergTable:
         instead_of: str | None = None,
         note: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Let tags, or ``main``, name another snapshot, and remove the branch ``instead_of``, with a note as above."""
+        """Let tags and branches name another snapshot, and remove the branch ``instead_of``, with a note as above."""
         whole = self._java.newTransaction()
         change = whole.manageSnapshots()
         for name in names:
-            replace = change.replaceBranch if name == _MAIN else change.replaceTag
-            change = replace(name, snapshot_id)
+            there = self._java.refs().get(name)
+            branch = there is not None and there.isBranch()
+            change = (change.replaceBranch if branch else change.replaceTag)(name, snapshot_id)
         if instead_of is not None:
             change = change.removeBranch(instead_of)
         change.commit()
@@ -124,6 +124,11 @@ class IcebergTable:
         for snapshot_id in snapshot_ids:
             change = change.expireSnapshotId(snapshot_id)
         change.commit()
+
+    def delete_below(self, folder: str) -> None:
+        """Delete everything below a folder, by the client that the table's files are read with: it has the keys that
+        the catalog may vend."""
+        self._java.io().deletePrefix(f"{folder.rstrip('/')}/")
 
     # -- files --------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from dedup_storage.config import Settings
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.facts import ERASING
-from dedup_storage.lake.folders import delete_vocabularies
+from dedup_storage.lake.folders import VOCABULARIES
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import PART, RunBranch, branch_name, commit_again, load_java
 from dedup_storage.lake.iceberg.expire import Expiry
@@ -163,7 +163,9 @@ class IcebergErasure:
             unnamed = [s.snapshot_id for s in table.metadata.snapshots if s.snapshot_id not in named]
             expiry.remove_snapshots(name, unnamed)
             reached("forget:cleared")
-        delete_vocabularies(self._metadata().anchor.location(), self.settings.catalog.properties)
+        anchor = load_java(self.spark, self.settings, self.spec.name, self.spec.anchor.name)
+        # Those counted from rows that are gone hold their values, and are never read again.
+        anchor.delete_below(f"{self._metadata().anchor.location().rstrip('/')}/{VOCABULARIES}")
 
     def remains(self) -> dict[str, Remains]:
         """See ``Erasure``."""
