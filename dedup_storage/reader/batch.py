@@ -168,7 +168,7 @@ class DedupBatch:
             return self
         named = [("", LENGTHS, self.lengths), ("", INVERSE, self.inverse_indices)]
         named += [(name, part, t) for name in self.layout.grains for part, t in self[name].tensors().items()]
-        buffer, layout, sizes = packed(self.layout.grains, named)
+        buffer, layout, sizes = packed(self.layout.grains, named, self.layout.types)
         return replace(self, buffer=buffer, layout=layout, sizes=sizes)
 
     def request_users(self) -> tuple[Tensor, Tensor]:
@@ -400,17 +400,25 @@ class DedupBatch:
         return keyed_jagged(self._of(chosen), columns, chosen.value, buckets)
 
     def to_arrow(self, grain: Grain | str = Grain.IMPRESSION) -> Any:
-        """A pyarrow table for people: strings and nulls put back, times as int64 microseconds.
+        """A pyarrow table for people: strings, nulls, dates and times put back as the log has them.
+
+        Timestamps have microseconds, and UTC where the column is one of instants; decimals are float64, as in tensors.
+        Hashes and ids of a vocabulary stay numbers, and so does what ``with_columns`` added.
 
         Args:
             grain: ``impression`` for B rows with the request columns repeated, ``request`` for R rows of these alone.
         """
-        return arrow_table(
-            self.requests, self.impressions, self.inverse_indices if _of_rows(grain) is Grain.IMPRESSION else None
-        )
+        # A column that was added in the place of another one has a type of its own.
+        types = {name: kind for name, kind in self.layout.types.items() if name not in self.extras}
+        inverse = self.inverse_indices if _of_rows(grain) is Grain.IMPRESSION else None
+        return arrow_table(self.requests, self.impressions, inverse, types)
 
     def to_pandas(self, grain: Grain | str = Grain.IMPRESSION) -> Any:
-        """A pandas frame, as ``to_arrow``.
+        """A pandas frame, as ``to_arrow``: dates and times are ``datetime64``, and ``NaT`` where they are null.
+
+        Whole numbers and booleans with nulls are of pandas' nullable types (``Int64``, ``UInt64``, ``boolean``), so
+        that no id becomes a float; lists are arrays, with null ones among their numbers Python lists. Times of day are
+        ``datetime.time``, durations ``timedelta64``.
 
         Raises:
             MissingDependencyError: pandas is not installed.

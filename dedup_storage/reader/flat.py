@@ -59,5 +59,5 @@ def flat_batch(batch: DedupBatch) -> DedupBatch:
         if column.vocabulary is not None:
             vocabularies[name] = column.vocabulary
     grains = {name: grain for name, grain in batch.grains.items() if name not in extras}
-    buffer, layout, sizes = packed(grains, named)
+    buffer, layout, sizes = packed(grains, named, batch.layout.types)
     return replace(batch, buffer=buffer, layout=layout, sizes=sizes, vocabularies=vocabularies, extras=extras)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -16,10 +18,22 @@ from dedup_storage.reader.column import Column, dtype_text
 from dedup_storage.schema import Grain
 from dedup_storage.words import counted
 
-__all__ = ["arrow_table", "keyed_jagged", "pandas_frame", "pipelineable", "plain_tensors", "shown_columns"]
+__all__ = [
+    "arrow_table", "keyed_jagged", "pandas_frame", "pipelineable", "plain_tensors", "shown_columns", "type_name",
+]  # fmt: skip
 
 # Columns of each grain that a printed batch names.
 _SHOWN_COLUMNS = 12
+# What batches hold as numbers or codes, by the type that it is given back in; timestamps have zones beside.
+_TOLD = (
+    (pa.date32(), pa.types.is_date), (pa.time64("us"), pa.types.is_time), (pa.duration("us"), pa.types.is_duration),
+    (pa.string(), pa.types.is_string), (pa.string(), pa.types.is_large_string), (pa.string(), pa.types.is_string_view),
+    (pa.binary(), pa.types.is_binary), (pa.binary(), pa.types.is_large_binary), (pa.binary(), pa.types.is_binary_view),
+    (pa.binary(), pa.types.is_fixed_size_binary),
+)  # fmt: skip
+_NAMED = (pa.timestamp("us"), *(kind for kind, _ in _TOLD))
+_ZONED = re.compile(r"timestamp\[us, tz=(.+)\]")
+_NULLABLE = {f"{sign}int{bits}": f"{'U' if sign else ''}Int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
 def plain_tensors(index: Mapping[str, Tensor], columns: Mapping[str, tuple[Grain, Column]]) -> dict[str, Tensor]:
@@ -60,44 +74,90 @@ def _kind(column: Column) -> str:
 def pandas_frame(table: pa.Table) -> Any:
     """A table as a pandas frame; see ``DedupBatch.to_pandas``."""
     try:
-        import pandas  # noqa: F401
+        import pandas
     except ImportError:
         raise MissingDependencyError("to_pandas needs pandas", fix="Install pandas, or use to_arrow().") from None
-    return table.to_pandas()
+    frame = table.to_pandas(date_as_object=False)
+    for name in table.column_names:
+        column = table[name]
+        if _counts(column.type) and column.null_count:
+            # A float holds ids of 53 bits.
+            kind = "boolean" if pa.types.is_boolean(column.type) else _NULLABLE[str(column.type)]
+            nullable: Any = pandas.api.types.pandas_dtype(kind)
+            frame[name] = nullable.__from_arrow__(column)
+        elif _counts_in_lists(column) and pc.list_flatten(column).null_count:
+            frame[name] = pandas.Series(column.to_pylist(), dtype=object)
+    return frame
 
 
-def _array(values: Tensor, valid: Tensor | None, vocabulary: tuple[Any, ...] | None) -> pa.Array:
+def _counts(kind: pa.DataType) -> bool:
+    """Whether pandas would make floats or objects of values of a type where one is null."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+
+
+def _counts_in_lists(column: pa.ChunkedArray) -> bool:
+    return bool(pa.types.is_large_list(column.type)) and _counts(column.type.value_type)
+
+
+def type_name(kind: pa.DataType) -> str | None:
+    """Arrow's name of the type that ``to_arrow`` gives values back in, where a tensor's dtype does not tell it.
+
+    Example: ``pa.timestamp("ns", "UTC")`` -> ``"timestamp[us, tz=UTC]"``
+    """
+    if pa.types.is_dictionary(kind):
+        return type_name(kind.value_type)
+    if pa.types.is_timestamp(kind):
+        return str(pa.timestamp("us", kind.tz))
+    for told, is_kind in _TOLD:
+        if is_kind(kind):
+            return str(told)
+    return None
+
+
+def _named_type(name: str) -> pa.DataType:
+    """The type of a name that ``type_name`` gave."""
+    zone = _ZONED.fullmatch(name)
+    return pa.timestamp("us", zone[1]) if zone else next(kind for kind in _NAMED if str(kind) == name)
+
+
+def _array(values: Tensor, valid: Tensor | None, vocabulary: tuple[Any, ...] | None, name: str | None) -> pa.Array:
     numbers = values.cpu().numpy()
+    kind = None if name is None else _named_type(name)
     if vocabulary is not None:
-        words = pa.array(vocabulary) if vocabulary else pa.array([], pa.string())
+        words = pa.array(vocabulary, kind if kind is not None or vocabulary else pa.string())
         return words.take(pa.array(numbers, mask=numbers < 0))
-    return pa.array(numbers, mask=None if valid is None else ~valid.cpu().numpy())
+    array = pa.array(numbers, mask=None if valid is None else ~valid.cpu().numpy())
+    return array if kind is None else array.view(kind)
 
 
-def _column(column: Column) -> pa.Array:
+def _column(column: Column, name: str | None) -> pa.Array:
     if column.offsets is None:
-        return _array(column.values, column.valid, column.vocabulary)
-    elements = _array(column.values, column.element_valid, column.vocabulary)
+        return _array(column.values, column.valid, column.vocabulary, name)
+    elements = _array(column.values, column.element_valid, column.vocabulary, name)
     offsets = column.offsets.cpu().numpy()
     missing = None if column.valid is None else pa.array(~column.valid.cpu().numpy())
     return pa.LargeListArray.from_arrays(pa.array(offsets), elements, mask=missing)
 
 
 def arrow_table(
-    requests: Mapping[str, Column], impressions: Mapping[str, Column], inverse_indices: Tensor | None
+    requests: Mapping[str, Column],
+    impressions: Mapping[str, Column],
+    inverse_indices: Tensor | None,
+    types: Mapping[str, str],
 ) -> pa.Table:
-    """Columns as a batch holds them, strings and nulls put back: times stay int64 microseconds.
+    """Columns as a batch holds them, strings, nulls, dates and times put back.
 
     Args:
         requests: Columns of R rows.
         impressions: Columns of B rows.
         inverse_indices: (B,) the request row of each impression, to repeat the former; ``None`` for R rows.
+        types: Names of the columns' types, as ``type_name`` gives them; of lists of the elements.
     """
     rows = None if inverse_indices is None else pa.array(inverse_indices.cpu().numpy().astype(np.int64))
-    arrays = {name: _column(column) for name, column in requests.items()}
+    arrays = {name: _column(column, types.get(name)) for name, column in requests.items()}
     if rows is not None:
         arrays = {name: array.take(rows) for name, array in arrays.items()}
-        arrays |= {name: _column(column) for name, column in impressions.items()}
+        arrays |= {name: _column(column, types.get(name)) for name, column in impressions.items()}
     return pa.table(arrays)
 
 

@@ -76,10 +76,14 @@ class Layout:
     Args:
         grains: Column -> its grain, requests first.
         sections: What lies one after the other.
+        types: Column -> Arrow's name of its type (of a list its elements'), where a tensor's dtype does not tell it:
+            times, dates, texts.
     """
 
-    def __init__(self, grains: Mapping[str, Grain], sections: Iterable[Section]) -> None:
-        self.grains = dict(grains)
+    def __init__(
+        self, grains: Mapping[str, Grain], sections: Iterable[Section], types: Mapping[str, str] | None = None
+    ) -> None:
+        self.grains, self.types = dict(grains), dict(types or {})
         self.sections = tuple(sections)
         # Column -> part -> its section, and its place there.
         self._places: dict[str, dict[str, tuple[int, int]]] = {}
@@ -99,7 +103,7 @@ class Layout:
                 ]
                 for s in self.sections
             ]
-            self._text = json.dumps([self.grains, described])
+            self._text = json.dumps([self.grains, described, self.types])
         return _parse, (self._text,)
 
     def bases(self, counts: Sequence[int]) -> list[int]:
@@ -138,22 +142,26 @@ class Layout:
 @lru_cache(maxsize=256)
 def _parse(text: str) -> Layout:
     """The layout that a pickled batch names: one object for all batches of its kind."""
-    grains, sections = json.loads(text)
+    grains, sections, types = json.loads(text)
     return Layout(
         {name: Grain(grain) for name, grain in grains.items()},
         [
             Section(elements, more, width, tuple(Field(c, part, getattr(torch, dtype)) for c, part, dtype in fields))
             for elements, more, width, fields in sections
         ],
+        types,
     )
 
 
-def packed(grains: Mapping[str, Grain], tensors: Sequence[tuple[str, str, Tensor]]) -> tuple[Tensor, Layout, Counts]:
+def packed(
+    grains: Mapping[str, Grain], tensors: Sequence[tuple[str, str, Tensor]], types: Mapping[str, str]
+) -> tuple[Tensor, Layout, Counts]:
     """A buffer of its own for a batch's tensors, on their device.
 
     Args:
         grains: Column -> its grain, requests first.
         tensors: Column, part and tensor; those of the batch itself first, R and B elements long.
+        types: As ``Layout`` has them.
 
     Returns:
         The buffer, what lies in it, and the counts that say where.
@@ -166,6 +174,7 @@ def packed(grains: Mapping[str, Grain], tensors: Sequence[tuple[str, str, Tensor
             Section(count, 0, tensor.element_size(), (Field(name, part, tensor.dtype),))
             for count, (name, part, tensor) in enumerate(tensors)
         ],
+        types,
     )
     buffer = torch.empty(layout.bases(sizes)[-1], dtype=torch.uint8, device=tensors[0][2].device)
     for view, (*_, tensor) in zip(layout.views(sizes), tensors, strict=True):

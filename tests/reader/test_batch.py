@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from dataclasses import replace
 from multiprocessing import get_context
@@ -286,14 +287,23 @@ def test_a_column_of_strings_counts_them_and_shows_none() -> None:
     assert repr(shared) == "SharedLists(values=int32 (3,), starts=int64 (2,), ends=int64 (2,), vocabulary=2 strings)"
 
 
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+IN_TIME = {
+    "event_date": lambda days: (EPOCH + dt.timedelta(days=days)).date(),
+    "event_time": lambda micros: EPOCH + dt.timedelta(microseconds=micros),
+}
+
+
 def test_tables_for_people_hold_the_rows(batches: list[DedupBatch]) -> None:
     for batch in batches:
         frame, inverse = batch.to_pandas(), batch.inverse_indices.tolist()
         assert list(frame.columns) == list(batch)
         for name, grain in batch.grains.items():
             values = batch[name].decode()
+            values = [IN_TIME[name](value) for value in values] if name in IN_TIME else values
             whole = [values[i] for i in inverse] if grain is Grain.REQUEST else values
             assert batch.to_arrow()[name].to_pylist() == whole
+        assert {str(frame[name].dtype) for name in IN_TIME} == {"datetime64[ms]", "datetime64[us, UTC]"}
         requests = batch.to_arrow("request")
         assert requests.column_names == list(batch.requests)
         assert requests["history"].to_pylist() == batch["history"].decode()

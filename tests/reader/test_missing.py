@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import pickle
 import sys
 import types
 from abc import ABCMeta
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from dedup_storage.reader import Column, DedupBatch, DedupDataset
 from dedup_storage.reader.decode.encode import Forms, Strings, encode_scalars
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.window import encode_window
+from dedup_storage.reader.flat import flat_batch
 from dedup_storage.reader.hashing import hash_strings
 from dedup_storage.reader.progress import Progress
 from dedup_storage.schema import Grain
@@ -209,3 +212,45 @@ def test_a_column_of_a_hook_without_a_tensor_form_is_named(column: pa.Array) -> 
     table = pa.table({"odd": column})
     with pytest.raises(SchemaError, match=r"the column odd has no tensor form.*cast it in arrow_transform"):
         encode_window(table, table.select([]), np.ones(2, dtype=np.int64), None, Forms())
+
+
+def test_tables_for_people_have_the_types_of_the_log() -> None:
+    """Every type with a null: no date becomes a number, no id a float, whatever way the batch went."""
+    big, last = 2**63 - 1, dt.datetime(9999, 12, 31, 23, 59, 59, 999_999)
+    columns = {
+        "day": pa.array([dt.date(2024, 1, 31), None]),
+        "instant": pa.array([last.replace(tzinfo=dt.UTC), None], pa.timestamp("us", "UTC")),
+        "local": pa.array([last, None], pa.timestamp("us")),
+        "clock": pa.array([dt.time(1, 2, 3, 4), None], pa.time64("us")),
+        "lasted": pa.array([dt.timedelta(days=3, microseconds=1), None], pa.duration("us")),
+        "price": pa.array([Decimal("1.25"), None], pa.decimal128(10, 2)),
+        "unsigned": pa.array([Decimal(2**64 - 1), None], pa.decimal128(20, 0)),
+        "whole": pa.array([big, None]),
+        "flag": pa.array([True, None]),
+        "bytes": pa.array([b"\xff", None]),
+        "text": pa.array(["x", None]),
+        "no_bytes": pa.array([None, None], pa.binary()),
+        "days": pa.array([[dt.date(2024, 1, 31), None], None]),
+        "ids": pa.array([[big, None], []]),
+    }
+    lengths = np.array([1, 1], dtype=np.int64)
+    window = encode_window(pa.table(columns), pa.table({"item": [1, 2]}), lengths, None, Forms())
+    made = BatchPacker("user", "item", (), (), Forms()).pack([Part(window, (0, 2), (0, 2), lengths)], Progress())
+    for batch in (made, pickle.loads(pickle.dumps(made)), flat_batch(made)):  # noqa: S301 - our own bytes
+        told, frame = batch.to_arrow("request"), batch.to_pandas("request")
+        for name, column in columns.items():
+            first = 1.25 if name == "price" else 2**64 - 1 if name == "unsigned" else column[0].as_py()
+            assert told[name].to_pylist() == [first, column[1].as_py()], name
+            assert name in ("days", "ids") or frame[name].isna().tolist() == column.is_null().to_pylist(), name
+        assert {name: str(frame[name].dtype) for name in ("day", "instant", "local", "lasted")} == {
+            "day": "datetime64[ms]", "instant": "datetime64[us, UTC]", "local": "datetime64[us]",
+            "lasted": "timedelta64[us]",
+        }  # fmt: skip
+        assert (frame["unsigned"][0], frame["whole"][0], frame["flag"][0]) == (2**64 - 1, big, True)
+        assert frame["ids"].tolist() == [[big, None], []]
+        assert told.schema.field("no_bytes").type == pa.binary()
+    hashed = encode_window(pa.table(columns), pa.table({"item": [1, 2]}), lengths, None, Forms(strings="hash"))
+    hashes = BatchPacker("user", "item", (), (), Forms()).pack([Part(hashed, (0, 2), (0, 2), lengths)], Progress())
+    assert hashes.to_arrow("request").schema.field("text").type == pa.int64()
+    added = made.with_columns(requests={"day": torch.tensor([7, 8])})
+    assert added.to_arrow("request")["day"].to_pylist() == [7, 8]

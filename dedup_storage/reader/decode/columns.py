@@ -25,6 +25,7 @@ from dedup_storage.reader.decode.encode import (
     is_list,
     joined_valid,
     tensor_type,
+    told_type,
 )
 from dedup_storage.reader.decode.lists import Lists, encode_lists
 from dedup_storage.reader.decode.rows import RowOrder
@@ -45,12 +46,14 @@ class Kind:
         groups: Name and dtype of the columns of each group.
         coded: Columns of codes into a vocabulary.
         lists: List columns and the dtype of their elements.
+        types: Columns and Arrow's names of their types, as ``type_name`` gives them.
     """
 
     names: tuple[str, ...]
     groups: tuple[tuple[tuple[str, torch.dtype], ...], ...]
     coded: tuple[str, ...]
     lists: tuple[tuple[str, torch.dtype], ...]
+    types: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def list_names(self) -> tuple[str, ...]:
@@ -74,8 +77,9 @@ class Kind:
         """Its columns with their types. Example: ``"item_id int64, price float64"``"""
         types = {name: str(dtype).removeprefix("torch.") for group in self.groups for name, dtype in group}
         types |= dict.fromkeys(self.coded, "string")
-        types |= {name: f"lists of {str(dtype).removeprefix('torch.')}" for name, dtype in self.lists}
-        return ", ".join(f"{name} {types[name]}" for name in self.names)
+        elements = {name: str(dtype).removeprefix("torch.") for name, dtype in self.lists}
+        told = types | elements | dict(self.types)
+        return ", ".join(f"{name} {'lists of ' if name in elements else ''}{told[name]}" for name in self.names)
 
 
 # As many as there are selections of columns: a batch compares kinds by identity.
@@ -166,6 +170,7 @@ def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms, *, kee
     coded: dict[str, Scalars] = {}
     lists: dict[str, Lists] = {}
     masks: dict[str, Bools] = {}
+    types: dict[str, str] = {}
     for name in table.column_names:
         column, form = table[name], forms.of(name)
         if not can_be_tensor(column.type):
@@ -187,12 +192,16 @@ def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms, *, kee
                 coded[name] = pieces[0] if order is None else pieces[0].take(order.rows)
         if valid is not None:
             masks[name] = valid
+        told = told_type(column.type, form)
+        if told is not None:
+            types[name] = told
     groups = tuple(Group(_stack(group, table.num_rows, order)) for group in plain.values())
     kind = _kind(
         tuple(table.column_names),
         tuple(tuple((name, tensor_type(ps[0].values.dtype)) for name, ps in group) for group in plain.values()),
         tuple(coded),
         tuple((name, column.dtype) for name, column in lists.items()),
+        tuple(types.items()),
     )
     stacked = np.stack(list(masks.values())) if masks else np.empty((0, table.num_rows), dtype=np.bool_)
     in_order = stacked if order is None or not masks else order.take(stacked.view(np.uint8)).view(np.bool_)

@@ -15,6 +15,7 @@ import torch
 
 from dedup_storage.dedup.runs import single_chunk
 from dedup_storage.errors import SchemaError
+from dedup_storage.reader.forms import type_name
 from dedup_storage.reader.hashing import hash_strings
 from dedup_storage.reader.vocabulary import IdVocabulary
 
@@ -31,6 +32,7 @@ __all__ = [
     "joined",
     "joined_valid",
     "tensor_type",
+    "told_type",
 ]
 
 Strings = Literal["dictionary", "hash"]
@@ -79,6 +81,17 @@ def _is_scalar(type_: pa.DataType) -> bool:
 def can_be_tensor(type_: pa.DataType) -> bool:
     """Whether a column of this type has a tensor form: scalars, and lists of scalars."""
     return _is_scalar(type_.value_type) if is_list(type_) else _is_scalar(type_)
+
+
+def told_type(type_: pa.DataType, form: Form) -> str | None:
+    """Arrow's name of the type that a column's values, or the elements of its lists, are given back in (``type_name``).
+
+    ``None`` where the tensor's dtype tells it, and where values become hashes or ids of a vocabulary.
+    """
+    kind = type_.value_type if is_list(type_) else type_
+    if isinstance(form, IdVocabulary) or (form == "hash" and is_text(kind)):
+        return None
+    return type_name(kind)
 
 
 def tensor_type(dtype: np.dtype[Any]) -> torch.dtype:

@@ -145,4 +145,4 @@ def _layout(requests: Present, impressions: Present, shared: bool) -> Layout:
                 sections.append(Section(lists, 0, 1, (Field(name, "element_valid", torch.bool),)))
             lists += 1
     grains = dict.fromkeys(requests.kind.names, Grain.REQUEST) | dict.fromkeys(impressions.kind.names, Grain.IMPRESSION)
-    return Layout(grains, sections)
+    return Layout(grains, sections, {**dict(requests.kind.types), **dict(impressions.kind.types)})
