@@ -81,6 +81,8 @@ def infer_schema(
     if asks:
         _ask(found, [] if head is None else head.table.column_names)
     start = _start(found)
+    if head is not None:
+        head.check(start, source)
     with job.spark() as spark:
         from dedup_storage.sources.grains import detect_grains
         from dedup_storage.sources.infer import propose_schema, with_evidence

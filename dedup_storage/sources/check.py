@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
@@ -16,7 +16,7 @@ from dedup_storage.sources.reserved import refuse_twice
 from dedup_storage.sources.source import Source
 from dedup_storage.sources.unsigned import UNSIGNED
 
-__all__ = ["check_named", "check_source", "other_keys"]
+__all__ = ["check_columns", "check_named", "check_source", "other_keys"]
 
 _KEY = "an integer or a text"
 _WHOLE = (pa.int32(), pa.int64())
@@ -118,9 +118,27 @@ def check_named(source: Source, schema: LogSchema, *, impressions: Source | None
         SchemaError: names the column, those that are there, and the remedy.
     """
     lying = {f.name: f.type for s in (source, impressions) if s is not None for f in s.schema}
-    if not lying:
-        return
+    if lying:
+        _refuse_unknown(standard_kinds(lying, schema), schema, source.address.source)
+
+
+def check_columns(lying: Mapping[str, pa.DataType], schema: LogSchema, place: str) -> None:
+    """Check that a log has every column that a schema names, whatever its type.
+
+    Args:
+        lying: Columns of the log as they lie, with types as far as they are known.
+        schema: Its meaning.
+        place: The log, for the message.
+
+    Raises:
+        SchemaError: names the column, those that are there, and the remedy.
+    """
     kinds = standard_kinds(lying, schema)
+    schema.require_columns(kinds, place)
+    _refuse_unknown(kinds, schema, place)
+
+
+def _refuse_unknown(kinds: Mapping[str, pa.DataType], schema: LogSchema, place: str) -> None:
     inner = [name for column, taken in schema.candidates.items() for name in _made_of(kinds.get(column), taken)]
     there = [*(c for c in kinds if c not in schema.candidates), *inner]
     # A write makes these columns where the log has none.
@@ -130,7 +148,7 @@ def check_named(source: Source, schema: LogSchema, *, impressions: Source | None
     for role, column in roles:
         if column is not None and column not in there and column not in made:
             raise SchemaError(
-                f"{role} names the column {column}, which is not in {source.address.source}",
+                f"{role} names the column {column}, which is not in {place}",
                 expected=known_names(column, there),
                 fix="Correct the name in the schema file.",
             )

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -367,6 +369,14 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
             "the option --sql is given twice for a",
         ),
         (["infer-schema", "log.csv"], "the request column is not named, and no column looks like one"),
+        (
+            ["infer-schema", "log.csv", "--user", "user_id", "--request", "user_id", "--item", "iten_id"],
+            "the column iten_id is not in log.csv",
+        ),
+        (["infer-schema", "day.parquet", "--request", "rid"], "the column rid is not in day.parquet"),
+        (["infer-schema", "day.parquet", "--request", "r", "--label", "clik"], "the column clik is not in day.parquet"),
+        (["infer-schema", "day.parquet", "--request", "r", "--event-time", "t"], "the column t is not in day.parquet"),
+        (["infer-schema", "day.parquet", "--request", "r", "--item", "price"], "the item price has a type that cannot"),
         (["generate", "out", "--set", "itms=5"], "the key itms is unknown"),
         (["generate", "out", "--set", "items"], "NAME=VALUE"),
         (["generate", "out", "--preset", "hugh"], "the preset hugh does not exist"),
@@ -377,6 +387,8 @@ def test_wrong_input_is_refused_before_spark_starts(
 ) -> None:
     (tmp_path / "typo.yaml").write_text(SCHEMA.replace("user:", "usr:"))
     (tmp_path / "log.csv").write_text("user_id,item_id\n1,2\n1,3\n")
+    rows = {"user_id": [1, 1, 2], "r": [5, 5, 6], "item_id": [2, 3, 4], "price": [1.5, 2.5, 3.5]}
+    pq.write_table(pa.table(rows), tmp_path / "day.parquet")
 
     def never(*_: object, **__: object) -> None:
         pytest.fail("Spark was started")

@@ -14,9 +14,11 @@ from dedup_storage.errors import InputError
 from dedup_storage.lake.folders import Store
 from dedup_storage.report.parquet.footers import DataFile
 from dedup_storage.report.parquet.one_schema import conform
+from dedup_storage.schema import LogSchema
 from dedup_storage.sources.address import Address, Kind, find_address
+from dedup_storage.sources.check import check_columns, check_named, check_source
 from dedup_storage.sources.json_lines import json_tables
-from dedup_storage.sources.source import open_source
+from dedup_storage.sources.source import Source, open_source
 from dedup_storage.sources.texts import Dialect, TextColumns, csv_batches, dialects, typed
 
 __all__ = ["Head", "read_head"]
@@ -32,10 +34,31 @@ class Head:
     Attributes:
         table: Some thousand rows, as they lie.
         header: Names given to the columns of files that have no header.
+        source: The log, where metadata tells its columns and their types; ``None`` of texts.
+        whole: Whether the rows have all columns of the log: later lines of JSON may have more.
     """
 
     table: pa.Table
     header: tuple[str, ...] = ()
+    source: Source | None = None
+    whole: bool = True
+
+    def check(self, schema: LogSchema, place: str) -> None:
+        """Refuse a schema that names columns which the log does not have, as far as the head tells.
+
+        Args:
+            schema: What the columns are taken for.
+            place: The log, for the message.
+
+        Raises:
+            SchemaError: names the column and those that are there.
+        """
+        if self.source is not None:
+            check_source(self.source, schema)
+            check_named(self.source, schema)
+        elif self.whole:
+            # The types of texts follow from all rows.
+            check_columns({f.name: f.type for f in self.table.schema}, schema, place)
 
 
 def read_head(
@@ -62,14 +85,16 @@ def read_head(
     if address.kind in (Kind.CSV, Kind.TSV):
         return _text_head(address, header, texts)
     tables: Iterator[pa.Table]
+    opened = None
     if address.kind is Kind.JSON:
         tables = chain.from_iterable(json_tables(file.path, address.store) for file in address.files)
     else:
-        tables = open_source(source, format=format, settings=settings).tables()
+        opened = open_source(source, format=format, settings=settings)
+        tables = opened.tables()
     found = next((table for table in tables if table.num_rows), None)
     if found is None:
         raise InputError(f"{source} holds no rows", fix="Check the path.")
-    return Head(found.slice(0, _ROWS))
+    return Head(found.slice(0, _ROWS), source=opened, whole=opened is not None)
 
 
 def _text_head(address: Address, header: tuple[str, ...], texts: tuple[str, ...]) -> Head:
