@@ -21,7 +21,7 @@ from dedup_storage.report.estimate.histories import days, histories, user_time_o
 from dedup_storage.report.estimate.layouts import KnownTotals, estimate_layouts
 from dedup_storage.report.estimate.user_grain import estimate_user_grain
 from dedup_storage.report.estimate.user_layout import plan_histories, user_tables
-from dedup_storage.report.model import UserGrain
+from dedup_storage.report.model import Range, UserGrain
 from dedup_storage.report.show.user_grain import grain_rows, grain_text
 from dedup_storage.schema import LogSchema
 from dedup_storage.windows import Events, Lists, Memory, Windows, rebuild
@@ -207,6 +207,31 @@ def test_of_a_large_draw_some_users_are_matched(
     assert found.tokens.value == pytest.approx(truth.tokens.value)
     assert found.events.value == pytest.approx(truth.events.value, rel=0.2)
     assert found.events.low < found.events.high
+    # What all users that were drawn tell is counted, and figures of one quantity agree.
+    assert found.requests == Range(value=draw.num_requests, low=draw.num_requests, high=draw.num_requests)
+    assert found.decoded_split == truth.decoded_split
+    assert found.ratio.value == pytest.approx(found.tokens.value / found.events.value)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_estimate_goes_beyond_what_is_counted(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 3,000 requests 3,039 had a history: some users' were matched, and lists told the requests of the others."""
+    monkeypatch.setattr("dedup_storage.report.estimate.user_grain._MOST_TOKENS", 1_500)
+    whole = made(users=60, requests=3)
+    users = np.unique(whole.users)
+    chosen = np.isin(whole.users, np.random.default_rng(seed).choice(users, 24, replace=False))
+    drawn = replace(whole.part(chosen), share=0.4)
+    of_requests = KnownTotals(whole.num_impressions, whole.num_requests, {}, True)
+    for known, most in ((known_of(whole), whole.num_impressions), (of_requests, whole.num_requests)):
+        for group in grain_of(drawn, known, stored=False).values():
+            assert group.requests.low <= group.requests.value <= group.requests.high <= most
+            assert 0 <= group.no_windows.low <= group.no_windows.high <= 1
+            assert 1 <= group.ratio.low <= group.tokens.value / group.events.value + 1e-9
+            assert group.events.high <= group.tokens.high
+    # Every request has a list: they are as many as there are requests, not as many as lists of some length.
+    assert grain_of(drawn, stored=False)["history"].requests.value == drawn.num_requests
+    log = grain_of(drawn, known_of(whole), stored=False)["history"].requests
+    assert log.value == pytest.approx(whole.num_impressions * drawn.num_requests / drawn.num_impressions)
 
 
 def test_the_text_holds_every_group(grain: dict[str, UserGrain]) -> None:

@@ -50,6 +50,10 @@ class Interval:
     def __contains__(self, truth: float) -> bool:
         return self.low <= truth <= self.high
 
+    def within(self, least: float, most: float) -> Interval:
+        """The interval inside bounds that are known exactly: what was counted, and what there is in all."""
+        return Interval(*(min(max(end, least), most) for end in (self.value, self.low, self.high)))
+
 
 def student_t(probability: float, degrees: int) -> float:
     """Quantile of Student's t by its expansion in the normal quantile.

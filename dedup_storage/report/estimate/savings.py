@@ -189,9 +189,11 @@ def _requests(draw: LogDraw, rows: int, confidence: float) -> Interval:
     users, index = np.unique(draw.users, return_inverse=True)
     y: Floats = np.bincount(index, minlength=len(users)).astype(np.float64)
     x: Floats = np.bincount(index[draw.inverse], minlength=len(users)).astype(np.float64)
-    return ratio_interval(
+    found = ratio_interval(
         float(y.sum()), x, y, float(rows), share=min(1.0, draw.share), confidence=confidence, model_error=0.0
     )
+    # Those that were drawn are counted, and each other row is of one more at most.
+    return found.within(draw.num_requests, draw.num_requests + rows - draw.num_impressions)
 
 
 def _wire(draw: LogDraw) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """What a log's histories are: how far they repeat, how they slide, and what storing each event once would save.
 
 Totals of the whole log are estimated from whole users by the ratio estimator (``intervals``); what adds up over
-users takes no error of a model. Lists are matched exactly, and given back exactly (``windows``).
+users takes no error of a model. Lists are matched exactly, and given back exactly (``windows``): of a large draw those
+of some users, while requests and tokens are counted in all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import BaselineLayout
 from dedup_storage.report.estimate.grain_plan import GrainPlan, Plans, stored_tokens
 from dedup_storage.report.estimate.histories import History, days, histories, user_time_order
-from dedup_storage.report.estimate.intervals import Floats, ratio_interval
+from dedup_storage.report.estimate.intervals import Floats, Interval, ratio_interval
 from dedup_storage.report.estimate.layouts import KnownTotals, LayoutEstimate, known_lengths
 from dedup_storage.report.estimate.ranges import as_range, columns_range
 from dedup_storage.report.estimate.verdict import verdict
@@ -60,7 +61,7 @@ def estimate_user_grain(
     for history in histories(draw, order):
         part = _part(history)
         rows = order[: len(part.lists.users)]
-        group = _Group(part, plans[history.columns], known, counts[: len(rows)], draw, confidence)
+        group = _Group(part, history, plans[history.columns], known, counts, draw, confidence)
         found.append(group.report(layouts, dates.take(pa.array(rows)) if dates is not None else None))
     return tuple(found)
 
@@ -82,10 +83,13 @@ class _Group:
     """One group, its lists matched, and sums of its users.
 
     Attributes:
-        impressions: (requests,) of each request.
+        history: Lists of the users that are matched.
+        whole: Lists of all users drawn, of whom these are the first.
+        impressions: (requests,) of each request drawn.
     """
 
     history: History
+    whole: History
     plan: GrainPlan
     known: KnownTotals
     impressions: Int64
@@ -100,14 +104,16 @@ class _Group:
         filled = (lists.lengths > 0).astype(np.int64)
         monthly, daily = self._by_period(lists, dates)
         slides = _slides(lists, windows, stored)
-        ratio = self._ratio(lists.lengths, stored)
+        ratio = _at_least(self._ratio(lists.lengths, stored), 1)
+        drawn = self.whole.lists
+        tokens = self._total(drawn.lengths, drawn)
         names = tuple(self.history.lists.columns)
         stored_split, stored_user = (
             columns_range(layouts, which, names) for which in (BaselineLayout.SPLIT, BaselineLayout.USER)
         )
-        decoded_split = self._total(self._bytes(lists.lengths, filled))
+        decoded_split = self._total(self._bytes(drawn.lengths, (drawn.lengths > 0).astype(np.int64), of=drawn), drawn)
         decoded_user = self._total(self._bytes(stored, windows.runs * filled, windows=True))
-        no_windows = self._ratio(windows.kept.astype(np.int64), filled)
+        no_windows = _at_most(self._ratio(windows.kept.astype(np.int64), filled), 1)
         pays, why = verdict(
             ratio,
             no_windows,
@@ -123,13 +129,13 @@ class _Group:
             request_columns=self.plan.requests,
             newest_first=self.plan.newest_first,
             users=lists.num_users,
-            requests=self._total(filled),
-            tokens=self._total(lists.lengths),
-            events=self._total(stored),
+            requests=self._requests(),
+            tokens=tokens,
+            events=self._events(stored, tokens),
             ratio=ratio,
-            ratio_month=self._ratio(lists.lengths, monthly[0]) if monthly else None,
-            ratio_day=self._ratio(lists.lengths, daily[0]) if daily else None,
-            runs=self._ratio(windows.runs, filled * ~windows.kept),
+            ratio_month=_at_least(self._ratio(lists.lengths, monthly[0]), 1) if monthly else None,
+            ratio_day=_at_least(self._ratio(lists.lengths, daily[0]), 1) if daily else None,
+            runs=_at_least(self._ratio(windows.runs, filled * ~windows.kept), 1),
             runs_p99=float(np.percentile(windows.runs[filled > 0], 99)) if filled.any() else 0.0,
             no_windows=no_windows,
             slide=float(np.median(slides)) if len(slides) else None,
@@ -162,45 +168,73 @@ class _Group:
             found.append((stored_tokens(begun, windows), windows.runs))
         return found[0], found[1]
 
-    def _bytes(self, events: Int64, runs: Int64, *, windows: bool = False) -> Floats:
+    def _bytes(self, events: Int64, runs: Int64, *, windows: bool = False, of: Lists | None = None) -> Floats:
         """Bytes in memory of each request's share: events of event columns, whole lists of the others, windows."""
+        lists = self.history.lists if of is None else of
         total = np.zeros(len(events))
-        for name, values in self.history.lists.columns.items():
-            own = self.history.lists.lengths if name in self.plan.requests else events
+        for name, values in lists.columns.items():
+            own = lists.lengths if name in self.plan.requests else events
             total += own * (values.nbytes / max(1, len(values)))
             total += 0 if windows and name in self.plan.events else _OFFSET_BYTES
         return total + _RUN_BYTES * runs * windows
 
-    def _sums(self, of_lists: Int64 | Floats) -> Floats:
-        """Sums over each user's requests. (requests,) -> (users,) float64."""
-        lists = self.history.lists
-        return np.bincount(lists.users, weights=of_lists, minlength=lists.num_users).astype(np.float64)
-
-    def _share(self) -> float:
-        measured = self.history.lists.num_users / max(1, self.draw.num_users)
-        return min(1.0, self.draw.share * measured)
-
-    def _interval(self, x: Floats, y: Floats, known: float) -> Range:
-        share, confidence = self._share(), self.confidence
-        return as_range(
-            ratio_interval(float(y.sum()), x, y, known, share=share, confidence=confidence, model_error=0.0)
+    def _interval(self, lists: Lists, x: Int64 | Floats, y: Int64 | Floats, known: float) -> Interval:
+        """Of sums over users: (requests,) of what is known of the whole log, and of what is not."""
+        share = min(1.0, self.draw.share * lists.num_users / max(1, self.draw.num_users))
+        sizes, totals = (
+            np.bincount(lists.users, weights=each, minlength=lists.num_users).astype(np.float64) for each in (x, y)
+        )
+        return ratio_interval(
+            float(totals.sum()), sizes, totals, known, share=share, confidence=self.confidence, model_error=0.0
         )
 
-    def _total(self, of_lists: Int64 | Floats) -> Range:
-        """The whole log's total of what was measured on each list."""
-        lists, known = self.history.lists, self.known
+    def _requests(self) -> Range:
+        """Requests with a history: by what all requests are estimated by, so that they are never more than those."""
+        lists, known = self.whole.lists, self.known
+        filled = (lists.lengths > 0).astype(np.int64)
+        every = np.ones_like(filled)
+        x, total = (self.impressions, known.impressions) if known.requests is None else (every, known.requests)
+        those, all_of_them = (self._interval(lists, x, y, total) for y in (filled, every))
+        # Those that were drawn are counted, and each other row may be of one more.
+        counted = float(filled.sum())
+        return as_range(those.within(counted, min(counted + total - float(x.sum()), all_of_them.high)))
+
+    def _total(self, of_lists: Int64 | Floats, of: Lists | None = None) -> Range:
+        """The whole log's total of what was measured on each list, of those that are matched or of others."""
+        lists, known = self.history.lists if of is None else of, self.known
         name = next(iter(lists.columns))
         counted = known_lengths(lists.columns[name], lists.offsets)
+        impressions = self.impressions[: len(counted)]
         if name in known.elements and counted.any():
-            times = 1 if known.per_request else self.impressions
-            return self._interval(self._sums(counted * times), self._sums(of_lists), known.elements[name])
+            times = 1 if known.per_request else impressions
+            return as_range(self._interval(lists, counted * times, of_lists, known.elements[name]))
         if known.requests is not None:
-            return self._interval(self._sums(np.ones(len(lists.users))), self._sums(of_lists), known.requests)
-        return self._interval(self._sums(self.impressions), self._sums(of_lists), known.impressions)
+            return as_range(self._interval(lists, np.ones(len(counted)), of_lists, known.requests))
+        return as_range(self._interval(lists, impressions, of_lists, known.impressions))
+
+    def _events(self, stored: Int64, tokens: Range) -> Range:
+        """Tokens to store: their share of all tokens, so that ratio, tokens and these agree."""
+        lists = self.history.lists
+        if lists.num_users == self.whole.lists.num_users:
+            return _at_most(self._total(stored), tokens.high)
+        share = self._interval(lists, lists.lengths, stored, 1.0).within(0, 1)
+        return Range(value=tokens.value * share.value, low=tokens.low * share.low, high=tokens.high * share.high)
 
     def _ratio(self, y: Int64, x: Int64) -> Range:
         """Sum of y over sum of x; 0 where there is nothing to divide by."""
-        return self._interval(self._sums(x), self._sums(y), 1.0)
+        return as_range(self._interval(self.history.lists, x, y, 1.0))
+
+
+def _at_least(found: Range, bound: float) -> Range:
+    """An estimate of what is never less; nothing stays nothing."""
+    if found.value == 0:
+        return found
+    return Range(value=max(found.value, bound), low=max(found.low, bound), high=max(found.high, bound))
+
+
+def _at_most(found: Range, bound: float) -> Range:
+    """An estimate of what is never more."""
+    return Range(value=min(found.value, bound), low=min(found.low, bound), high=min(found.high, bound))
 
 
 def _slides(lists: Lists, windows: Windows, stored: Int64) -> Int64:
