@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.write.summary import WriteSummary
 from dedup_storage.demo.complete_journey import LogSummary, log_schema, write_log
-from dedup_storage.demo.epoch import EpochCounts, read_epoch
+from dedup_storage.demo.epoch import EpochCounts, EpochOptions, read_epoch
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.engine.status import Shuffled, counted_shuffles
 from dedup_storage.layout import Layout
@@ -32,7 +32,7 @@ __all__ = ["main"]
 
 SPLIT, USER = "complete_journey", "complete_journey_user"
 # A batch holds up to so many baskets of a household that follow one another, and each of their events once.
-SHARED: dict[str, Any] = {"histories": "shared", "together": 8, "across_dates": True}
+SHARED: EpochOptions = {"histories": "shared", "together": 8, "across_dates": True}
 # Start and length of a run, as 64-bit numbers.
 _RUN_BYTES = 16
 
@@ -71,7 +71,7 @@ def demo(
         stdout.print(summary_table(summary, f"Stored bytes: the flat log against {name}"))
     epochs = {}
     with job.step("5. Reading an epoch of each through torch's DataLoader"):
-        for name, options in ((SPLIT, dict[str, Any]()), (USER, SHARED)):
+        for name, options in ((SPLIT, EpochOptions()), (USER, SHARED)):
             epochs[name] = read_epoch(settings, name, batch_size=batch_size, workers=workers, **options)
     for name, epoch in epochs.items():
         stdout.print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -14,7 +14,15 @@ from torch.utils.data import DataLoader
 from dedup_storage.config import Settings
 from dedup_storage.reader import Column, DedupBatch, DedupDataset
 
-__all__ = ["EpochCounts", "read_epoch"]
+__all__ = ["EpochCounts", "EpochOptions", "read_epoch"]
+
+
+class EpochOptions(TypedDict, total=False):
+    """Options of ``DedupDataset`` that say how requests of a user share their events."""
+
+    histories: Literal["lists", "shared"]
+    together: int
+    across_dates: bool
 
 
 @dataclass
@@ -86,7 +94,7 @@ def read_epoch(
     batch_size: int,
     workers: int,
     progress: Callable[[EpochCounts], None] | None = None,
-    **options: Any,
+    **options: Unpack[EpochOptions],
 ) -> EpochCounts:
     """Read every batch once, move it to the device if there is one, and re-duplicate there.
 
@@ -96,7 +104,7 @@ def read_epoch(
         batch_size: Impressions of a batch.
         workers: DataLoader workers.
         progress: Called after every batch.
-        options: Further ones of ``DedupDataset``.
+        options: Of ``DedupDataset``; its own defaults where they are left out.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Workers must not be forked from a process that started Spark's Java gateway threads.
