@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dedup_storage.cli.options import DatasetOption, FormerSqlOption, GateOption, RunIdOption, SqlOption, pairs
-from dedup_storage.cli.outdated import outdated_hint
+from dedup_storage.cli.outdated import with_outdated
 from dedup_storage.cli.progress import part_progress
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import UsageError
@@ -104,9 +104,7 @@ def backfill(
                 part_segments=part_segments,
                 progress=progress,
             )
-    if not summary.already_published:
-        summary = summary.model_copy(update={"hints": (*summary.hints, *outdated_hint(job, dataset))})
-    job.done(f"Backfilled {dataset}", summary)
+    job.done(f"Backfilled {dataset}", with_outdated(job, dataset, summary))
 
 
 def _change(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dedup_storage.cli.options import DatasetOption, GateOption, RunIdOption
-from dedup_storage.cli.outdated import outdated_hint
+from dedup_storage.cli.outdated import with_outdated
 from dedup_storage.cli.progress import part_progress
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.schema import check_name
@@ -35,7 +35,5 @@ def late_labels(
             summary = target.merge_labels(
                 read_frame(target.spark, source, keys=keys), label, time, run_id=run_id, gate=gate, progress=progress
             )
-    written = summary.backfill
-    if not written.already_published:
-        written = written.model_copy(update={"hints": (*written.hints, *outdated_hint(job, dataset))})
+    written = with_outdated(job, dataset, summary.backfill)
     job.done(f"Merged late labels into {dataset}", summary.model_copy(update={"backfill": written}))

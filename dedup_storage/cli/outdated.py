@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from dedup_storage.cli.runtime import Job
+    from dedup_storage.dataset.backfill.summary import BackfillSummary
+    from dedup_storage.dataset.write.summary import WriteSummary
     from dedup_storage.lake.cells import Cell
     from dedup_storage.lake.groups import FeatureGroup
 
-__all__ = ["outdated_hint", "stale_groups"]
+__all__ = ["stale_groups", "with_outdated"]
+
+Written = TypeVar("Written", "WriteSummary", "BackfillSummary")
 
 
 def stale_groups(
@@ -28,11 +32,16 @@ def stale_groups(
     return groups, {n: stale_cells(meta, meta.spec, number, group, state) for n, group in asked.items()}
 
 
-def outdated_hint(job: Job, dataset: str) -> tuple[str, ...]:
-    """Which feature groups of the newest version are out of date, and what refreshes them; nothing where none is.
+def with_outdated(job: Job, dataset: str, summary: Written) -> Written:
+    """The summary of a run that changed rows, with a hint at the feature groups that are out of date since; needs no
+    Spark. Where nothing was done, nothing is said."""
+    if summary.already_published or getattr(summary, "dry_run", False):
+        return summary
+    return summary.model_copy(update={"hints": (*summary.hints, *_outdated_hint(job, dataset))})
 
-    Needs no Spark.
-    """
+
+def _outdated_hint(job: Job, dataset: str) -> tuple[str, ...]:
+    """Which feature groups of the newest version are out of date, and what refreshes them; nothing where none is."""
     _, cells = stale_groups(job, dataset)
     stale = [name for name, found in cells.items() if found]
     if not stale:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from dedup_storage.cli.options import DatasetOption, DryRunOption, GateOption, LogFormat, RunIdOption, SchemaOption
-from dedup_storage.cli.outdated import outdated_hint
+from dedup_storage.cli.outdated import with_outdated
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.errors import DatasetNotFoundError, DedupStorageError, UsageError
@@ -121,8 +121,7 @@ def write(
                 # A first write that is refused leaves no dataset, so that the next one may bring another schema.
                 drop_unwritten(written.handle)
             raise
-    if not (dry_run or summary.already_published):
-        summary = summary.model_copy(update={"hints": (*summary.hints, *outdated_hint(job, dataset))})
+    summary = with_outdated(job, dataset, summary)
     title = f"{'Would write' if dry_run else 'Wrote'} {dataset}"
     job.shown(_held(summary) if summary.already_published else title, summary.shown(), summary)
 
