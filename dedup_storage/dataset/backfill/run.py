@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ from dedup_storage.lake.branch import BASE, Branch, goes_on, is_worthless
 from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.engine.status import counted_reads
-from dedup_storage.lake.facts import CHANGED
+from dedup_storage.lake.facts import CHANGED, COLUMNS
 from dedup_storage.lake.history import Added, DatasetMetadata
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.publishing import require_described, require_same
@@ -279,8 +279,7 @@ class Backfill(TimedSteps):
             segments={plan.table: segments} if segments else {},
             reads=rows.reads,
             branch=branch.name,
-            # Groups that read a bundled one see by its own table, which has no rows, where its values changed.
-            table_facts={g.table: {CHANGED: changed_fact(segments)} for g in rows.changed_groups() if g.bundled},
+            table_facts=self._table_facts(rows, segments),
             facts={
                 "mode": "backfill",
                 "table": plan.table,
@@ -289,6 +288,15 @@ class Backfill(TimedSteps):
                 **self._asked(rows.cut.meta).facts,
             },
         )
+
+    def _table_facts(self, rows: AffectedRows, segments: Collection[Segment]) -> dict[str, dict[str, str]]:
+        """What the tables' parts of the version say: that other columns than these kept their values."""
+        if not segments:
+            return {}
+        columns = {COLUMNS: ",".join(rows.change.names)}
+        # Groups that read a bundled one see by its own table, which has no rows, where its values changed.
+        changed = {CHANGED: changed_fact(segments), **columns}
+        return {rows.target.table: columns, **{g.table: changed for g in rows.changed_groups() if g.bundled}}
 
     def _part(
         self, rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str, files: SegmentFiles

@@ -167,9 +167,9 @@ class IcebergMetadata(DatasetMetadata):
         """See ``DatasetMetadata``."""
         return definition_text(self.tables[table], tags(self.tables[table])[version_tag(version)])
 
-    def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
+    def changed_cells(self, table: str, old: int | None, new: int, columns: Collection[str] | None = None) -> set[Cell]:
         """See ``DatasetMetadata``."""
-        return changed_cells(self.tables[table], self.spec.partitioned(table), old, new)
+        return changed_cells(self.tables[table], self.spec.partitioned(table), old, new, columns)
 
     def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
         """See ``DatasetMetadata``."""
