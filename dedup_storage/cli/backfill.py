@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from dedup_storage.dataset.backfill import Affected, Change
     from dedup_storage.keys import IdList
+    from dedup_storage.lake.history import DatasetMetadata
 
 __all__ = ["backfill"]
 
@@ -74,7 +76,8 @@ def backfill(
         )
     if sum(value is not None for value in (users, users_table, sample)) > 1:
         raise UsageError("users are named twice", expected="one of --users, --users-table and --sample")
-    with job.dataset(dataset, rows, users_table, gate=gate) as target:
+    names = (*expressions, *(column or ()))
+    with job.dataset(dataset, rows, users_table, gate=gate, check=lambda meta: _refuse_unknown(meta, names)) as target:
         from dedup_storage.dataset.backfill import Strategy
         from dedup_storage.sources.named import read_ids
 
@@ -105,6 +108,14 @@ def backfill(
                 progress=progress,
             )
     job.done(f"Backfilled {dataset}", with_outdated(job, dataset, summary))
+
+
+def _refuse_unknown(meta: DatasetMetadata, names: Sequence[str]) -> None:
+    from dedup_storage.dataset.backfill.target import find_target
+
+    version = meta.resolve(None)
+    if names:
+        find_target(meta, version, names)
 
 
 def _change(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from dedup_storage.cli.outdated import with_outdated
 from dedup_storage.cli.progress import part_progress
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.schema import check_name
+
+if TYPE_CHECKING:
+    from dedup_storage.lake.history import DatasetMetadata
 
 __all__ = ["late_labels"]
 
@@ -27,7 +30,7 @@ def late_labels(
 ) -> None:
     """Merge late labels into the impressions; the newest by its own time wins."""
     check_name(dataset, "dataset name")
-    with job.dataset(dataset, source, gate=gate) as target:
+    with job.dataset(dataset, source, gate=gate, check=lambda meta: _refuse_unknown(meta, label)) as target:
         from dedup_storage.sources.named import read_frame
 
         keys = (*target.schema.request_key, target.schema.item)
@@ -37,3 +40,9 @@ def late_labels(
             )
     written = with_outdated(job, dataset, summary.backfill)
     job.done(f"Merged late labels into {dataset}", summary.model_copy(update={"backfill": written}))
+
+
+def _refuse_unknown(meta: DatasetMetadata, label: str) -> None:
+    from dedup_storage.dataset.labels.sorting import require_label
+
+    require_label(meta.spec, label)

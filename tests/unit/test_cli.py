@@ -400,6 +400,24 @@ def test_wrong_input_is_refused_before_spark_starts(
     assert "Traceback" not in err
 
 
+def test_a_column_that_the_dataset_has_not_is_told_before_spark_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.reader.lake import Lake, make_log
+
+    monkeypatch.setenv("DEDUP_STORAGE_WAREHOUSE", str(tmp_path / "warehouse"))
+    Lake(Settings(warehouse=str(tmp_path / "warehouse"))).write("clicks", make_log(users=2, requests_per_user=2))
+    monkeypatch.setattr("dedup_storage.cli.runtime.local_spark", lambda *_, **__: pytest.fail("Spark was started"))
+    for arguments, needle in (
+        (("backfill", "--sql", "prise=1", "--all"), "has the column prise"),
+        (("backfill", "--sql", "price=1", "--sql", "age=1", "--all"), "one backfill rewrites one table"),
+        (("backfill", "--rows", "new.parquet", "--column", "event_time"), "it decides where a row lies"),
+        (("late-labels", "late.parquet", "--label", "price", "--time", "at"), "the column price is no label"),
+    ):
+        status, _, err = _run(app, *arguments, "--dataset", "clicks")
+        assert (status, needle in err) == (2, True), err
+
+
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
