@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, GateOption, RunIdOption
+from dedup_storage.cli.backfill import shown_plan
+from dedup_storage.cli.options import DatasetOption, DryRunOption, GateOption, RunIdOption
 from dedup_storage.cli.outdated import with_outdated
 from dedup_storage.cli.progress import part_progress
 from dedup_storage.cli.runtime import Job, job
@@ -25,6 +26,7 @@ def late_labels(
     dataset: DatasetOption,
     label: Annotated[str, typer.Option(help="The label's column.")],
     time: Annotated[str, typer.Option(help="The column with the time of the label.")],
+    dry_run: DryRunOption = False,
     gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
@@ -34,6 +36,13 @@ def late_labels(
         from dedup_storage.sources.named import read_frame
 
         keys = (*target.schema.request_key, target.schema.item)
+        if dry_run:
+            with job.step("Planning", target.spark):
+                rows = read_frame(target.spark, source, keys=keys)
+                plan = target.plan_labels(rows, label, time, run_id, gate=gate)
+            shown = plan.model_dump(mode="json") | {"backfill": shown_plan(plan.backfill)}
+            job.shown(f"Would merge late labels into {dataset}", shown, plan)
+            return
         with part_progress() as progress:
             summary = target.merge_labels(
                 read_frame(target.spark, source, keys=keys), label, time, run_id=run_id, gate=gate, progress=progress
