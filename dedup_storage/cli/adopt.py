@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, RunIdOption
+from dedup_storage.cli.options import DatasetOption, DryRunOption, RunIdOption
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.schema import LogSchema, check_name
 
@@ -20,6 +20,7 @@ def adopt(
     source: Annotated[str, typer.Argument(help="namespace.table, or the folder of a Delta table or Parquet files.")],
     dataset: DatasetOption,
     schema: Annotated[Path, typer.Option("--schema", help="Log schema (YAML), with a position.")],
+    dry_run: DryRunOption = False,
     run_id: RunIdOption = None,
 ) -> None:
     """Register a flat log as a dataset without copying it; convert it later to gain what segments give."""
@@ -29,6 +30,6 @@ def adopt(
     with job.spark() as spark:
         from dedup_storage.dataset.adopt import adopt as run
 
-        with job.step(f"Adopting {source}", spark):
-            summary = run(spark, job.settings, dataset, described, source, run_id)
-    job.done(f"Adopted {source} as {dataset}", summary)
+        with job.step(f"{'Looking at' if dry_run else 'Adopting'} {source}", spark):
+            summary = run(spark, job.settings, dataset, described, source, run_id, dry_run=dry_run)
+    job.done(f"{'Would adopt' if dry_run else 'Adopted'} {source} as {dataset}", summary)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,10 +19,11 @@ from dedup_storage.schema import check_name
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from dedup_storage.dataset.backfill import Affected, Change
+    from dedup_storage.dataset.backfill import Affected, BackfillPlan, Change
     from dedup_storage.keys import IdList
+    from dedup_storage.lake.history import DatasetMetadata
 
-__all__ = ["backfill"]
+__all__ = ["backfill", "shown_plan"]
 
 _SHOWN = 20
 
@@ -74,7 +76,8 @@ def backfill(
         )
     if sum(value is not None for value in (users, users_table, sample)) > 1:
         raise UsageError("users are named twice", expected="one of --users, --users-table and --sample")
-    with job.dataset(dataset, rows, users_table, gate=gate) as target:
+    names = (*expressions, *(column or ()))
+    with job.dataset(dataset, rows, users_table, gate=gate, check=lambda meta: _refuse_unknown(meta, names)) as target:
         from dedup_storage.dataset.backfill import Strategy
         from dedup_storage.sources.named import read_ids
 
@@ -90,9 +93,8 @@ def backfill(
         chosen = None if strategy is _Strategy.AUTO else Strategy(strategy.value)
         if dry_run:
             with job.step("Planning", spark):
-                plan = target.plan_backfill(change, who, chosen)
-            shown = plan.model_dump(mode="json") | {"segments": [s.model_dump() for s in plan.segments[:_SHOWN]]}
-            job.shown(f"Plan for {dataset}", shown, plan)
+                plan = target.plan_backfill(change, who, chosen, run_id=run_id, gate=gate)
+            job.shown(f"Plan for {dataset}", shown_plan(plan), plan)
             return
         with part_progress() as progress:
             summary = target.backfill(
@@ -105,6 +107,21 @@ def backfill(
                 progress=progress,
             )
     job.done(f"Backfilled {dataset}", with_outdated(job, dataset, summary))
+
+
+def _refuse_unknown(meta: DatasetMetadata, names: Sequence[str]) -> None:
+    from dedup_storage.dataset.backfill.target import find_target
+
+    version = meta.resolve(None)
+    if names:
+        find_target(meta, version, names)
+
+
+def shown_plan(plan: BackfillPlan) -> dict[str, Any]:
+    """A plan for people: of many segments the first, of a run that is done that it is."""
+    if plan.published is not None:
+        return {"dataset": plan.dataset, "published already as version": plan.published, "would be done": "nothing"}
+    return plan.model_dump(mode="json") | {"segments": [s.model_dump() for s in plan.segments[:_SHOWN]]}
 
 
 def _change(

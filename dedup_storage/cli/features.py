@@ -9,6 +9,7 @@ import typer
 from dedup_storage.cli.commands import Commands
 from dedup_storage.cli.options import (
     DatasetOption,
+    DryRunOption,
     FormerSqlOption,
     GateOption,
     RunIdOption,
@@ -65,13 +66,15 @@ def add(
     sequence: Annotated[
         str | None, typer.Option(help="With --grain event: the sequence group, where there are several.")
     ] = None,
+    dry_run: DryRunOption = False,
     gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
     """Compute new columns and publish them as a feature group; nothing is rewritten."""
     source = _source([*(sql or ()), *(former_sql or ())], function, join, on, column)
     days = _days(lookback)
-    with job.dataset(dataset, gate=gate) as opened, job.step(f"Adding {name} to {dataset}", opened.spark):
+    text = f"Looking at {name}" if dry_run else f"Adding {name} to {dataset}"
+    with job.dataset(dataset, gate=gate) as opened, job.step(text, opened.spark):
         summary = opened.features.add(
             name,
             source(),
@@ -84,8 +87,9 @@ def add(
             sequence=sequence,
             run_id=run_id,
             gate=gate,
+            dry_run=dry_run,
         )
-    job.shown(f"Added {name} to {dataset}", summary.shown(), summary)
+    job.shown(f"{'Would add' if dry_run else 'Added'} {name} to {dataset}", summary.shown(), summary)
 
 
 @app.command("refresh")
@@ -96,6 +100,7 @@ def refresh(
     dataset: DatasetOption,
     function: Function = None,
     full: Annotated[bool, typer.Option("--full", help="Compute every row again, whatever changed.")] = False,
+    dry_run: DryRunOption = False,
     gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
@@ -103,20 +108,24 @@ def refresh(
     with job.dataset(dataset, gate=gate) as opened:
         from dedup_storage.dataset.features.recipe import import_function
 
-        with job.step(f"Refreshing {name} of {dataset}", opened.spark):
+        with job.step(f"{'Looking at' if dry_run else 'Refreshing'} {name} of {dataset}", opened.spark):
             source = import_function(function) if function else None
-            summary = opened.features.refresh(name, source, run_id=run_id, full=full, gate=gate)
-    title = f"{name} of {dataset} was up to date" if summary.up_to_date else f"Refreshed {name}"
+            summary = opened.features.refresh(name, source, run_id=run_id, full=full, gate=gate, dry_run=dry_run)
+    done = f"{'Would refresh' if dry_run else 'Refreshed'} {name}"
+    title = f"{name} of {dataset} was up to date" if summary.up_to_date else done
     job.shown(title, summary.shown(), summary)
 
 
 @app.command("promote")
 @job
-def promote(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = None) -> None:
+def promote(
+    job: Job, name: Name, dataset: DatasetOption, dry_run: DryRunOption = False, run_id: RunIdOption = None
+) -> None:
     """Fold a feature group into its grain's table, so that reading joins nothing."""
-    with job.dataset(dataset) as opened, job.step(f"Promoting {name} of {dataset}", opened.spark):
-        summary = opened.features.promote(name, run_id=run_id)
-    job.shown(f"Promoted {name} of {dataset}", summary.shown(), summary)
+    text = f"{'Looking at' if dry_run else 'Promoting'} {name} of {dataset}"
+    with job.dataset(dataset) as opened, job.step(text, opened.spark):
+        summary = opened.features.promote(name, run_id=run_id, dry_run=dry_run)
+    job.shown(f"{'Would promote' if dry_run else 'Promoted'} {name} of {dataset}", summary.shown(), summary)
 
 
 @app.command("bundle")
@@ -146,11 +155,13 @@ def bundle(
 
 @app.command("drop")
 @job
-def drop(job: Job, name: Name, dataset: DatasetOption, run_id: RunIdOption = None) -> None:
+def drop(
+    job: Job, name: Name, dataset: DatasetOption, dry_run: DryRunOption = False, run_id: RunIdOption = None
+) -> None:
     """Publish a version without a feature group; older versions keep it."""
     with job.dataset(dataset) as opened:
-        summary = opened.features.drop(name, run_id=run_id)
-    job.shown(f"Dropped {name} from {dataset}", summary.shown(), summary)
+        summary = opened.features.drop(name, run_id=run_id, dry_run=dry_run)
+    job.shown(f"{'Would drop' if dry_run else 'Dropped'} {name} from {dataset}", summary.shown(), summary)
 
 
 @app.command("rename")
@@ -160,12 +171,13 @@ def rename(
     name: Name,
     new_name: Annotated[str, typer.Argument(help="Its name from now on.")],
     dataset: DatasetOption,
+    dry_run: DryRunOption = False,
     run_id: RunIdOption = None,
 ) -> None:
     """Publish a version in which a feature group has another name."""
     with job.dataset(dataset) as opened:
-        summary = opened.features.rename(name, new_name, run_id=run_id)
-    job.shown(f"Renamed {name} to {new_name}", summary.shown(), summary)
+        summary = opened.features.rename(name, new_name, run_id=run_id, dry_run=dry_run)
+    job.shown(f"{'Would rename' if dry_run else 'Renamed'} {name} to {new_name}", summary.shown(), summary)
 
 
 @app.command("list")

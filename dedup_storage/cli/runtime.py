@@ -90,18 +90,25 @@ class Job:
             yield session
 
     @contextmanager
-    def dataset(self, name: str, *reads: str | None, gate: bool = False) -> Iterator[Dataset]:
+    def dataset(
+        self,
+        name: str,
+        *reads: str | None,
+        gate: bool = False,
+        check: Callable[[DatasetMetadata], None] = lambda meta: None,
+    ) -> Iterator[Dataset]:
         """A dataset in the session of the settings; what is wrong or missing is told before Spark starts.
 
         Args:
             name: The dataset.
             reads, gate: As for ``require``.
+            check: Refuses what the dataset's metadata shows to be wrong.
 
         Raises:
             DatasetNotFoundError: names the datasets that do exist.
         """
         self.require(*reads, gate=gate)
-        self.metadata(name)
+        check(self.metadata(name))
         with self.spark() as session:
             from dedup_storage.dataset.facade import Dataset
 

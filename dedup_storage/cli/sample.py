@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dedup_storage.cli.commands import Commands
-from dedup_storage.cli.options import DatasetOption, GateOption, RunIdOption, VersionOption, keep_once
+from dedup_storage.cli.options import DatasetOption, DryRunOption, GateOption, RunIdOption, VersionOption, keep_once
 from dedup_storage.cli.output import show_table
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.documents import read_values
 from dedup_storage.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
-    from dedup_storage.sampling.summary import SampleReport
+    from dedup_storage.sampling.summary import SampleReport, SampleSummary
 
 __all__ = ["app"]
 
@@ -106,6 +106,7 @@ def create(
     former_last: Annotated[str | None, typer.Option("--end", hidden=True)] = None,
     seed: Seed = 0,
     version: VersionOption = None,
+    dry_run: DryRunOption = False,
     run_id: RunIdOption = None,
 ) -> None:
     """Make a named sample; made already with the same definition, it stays as it is."""
@@ -125,8 +126,8 @@ def create(
     }
     values = {**_definition(definition), **{k: v for k, v in given.items() if v not in (None, {}, [])}}
     with job.dataset(dataset) as opened, job.step(f"Sampling {dataset}", opened.spark):
-        summary = opened.samples.make(name, values, version=version, run_id=run_id)
-    job.done(f"Sample {name} of {dataset}" + (": unchanged" if summary.unchanged else ""), summary)
+        summary = opened.samples.make(name, values, version=version, run_id=run_id, dry_run=dry_run)
+    job.done(_title(summary), summary)
 
 
 @app.command("split")
@@ -141,6 +142,7 @@ def split(
     ] = None,
     seed: Seed = 0,
     version: VersionOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Make samples without a row in common: train, validation and test by user, by time, or by both."""
     parsed: dict[str, tuple[dt.date | None, dt.date | None]] = {}
@@ -156,9 +158,17 @@ def split(
         keep_once("--dates", parsed, name, (begin, end))
     shares = _pairs(share, "--share", float)
     with job.dataset(dataset) as opened, job.step(f"Dividing {dataset}", opened.spark):
-        made = opened.samples.split(shares or None, parsed or None, seed=seed, version=version)
+        made = opened.samples.split(shares or None, parsed or None, seed=seed, version=version, dry_run=dry_run)
     rows = [(s.name, s.users, s.population) for s in made]
-    job.listed(f"Samples of {dataset}", ("sample", "users", "of"), rows, made)
+    title = f"{'Samples that would be made' if dry_run else 'Samples'} of {dataset}"
+    job.listed(title, ("sample", "users", "of"), rows, made)
+
+
+def _title(summary: SampleSummary) -> str:
+    told = f"ample {summary.name} of {summary.dataset}"
+    if summary.unchanged:
+        return f"S{told}: unchanged"
+    return f"Would make s{told}" if summary.dry_run else f"S{told}"
 
 
 @app.command("list")
@@ -210,21 +220,27 @@ def plan(job: Job, name: Name, dataset: DatasetOption, version: VersionOption = 
 @app.command("refresh")
 @job
 def refresh(
-    job: Job, name: Name, dataset: DatasetOption, version: VersionOption = None, run_id: RunIdOption = None
+    job: Job,
+    name: Name,
+    dataset: DatasetOption,
+    version: VersionOption = None,
+    dry_run: DryRunOption = False,
+    run_id: RunIdOption = None,
 ) -> None:
     """Take in the users of a newer version."""
     with job.dataset(dataset) as opened, job.step(f"Refreshing {name}", opened.spark):
-        summary = opened.samples.refresh(name, version=version, run_id=run_id)
-    job.done(f"Sample {name} of {dataset}" + (": unchanged" if summary.unchanged else ""), summary)
+        summary = opened.samples.refresh(name, version=version, run_id=run_id, dry_run=dry_run)
+    job.done(_title(summary), summary)
 
 
 @app.command("drop")
 @job
-def drop(job: Job, name: Name, dataset: DatasetOption) -> None:
+def drop(job: Job, name: Name, dataset: DatasetOption, dry_run: DryRunOption = False) -> None:
     """Forget a sample; the dataset's rows stay as they are."""
     with job.dataset(dataset) as opened:
-        opened.samples.drop(name)
-    job.done(f"Dropped sample {name}", {"dataset": dataset, "sample": name})
+        opened.samples.drop(name, dry_run=dry_run)
+    told = {"dataset": dataset, "sample": name, "dry_run": dry_run}
+    job.shown(f"{'Would drop' if dry_run else 'Dropped'} sample {name}", {"dataset": dataset, "sample": name}, told)
 
 
 @app.command("materialise")
@@ -235,12 +251,16 @@ def materialise(
     dataset: DatasetOption,
     into: Annotated[str, typer.Option("--into", help="Name of the new dataset.")],
     version: VersionOption = None,
+    dry_run: DryRunOption = False,
     gate: GateOption = True,
     run_id: RunIdOption = None,
 ) -> None:
     """Write a sample's rows into a dataset of its own, weights as columns."""
     with job.dataset(dataset, gate=gate) as opened, job.step(f"Writing {into}", opened.spark):
-        summary = opened.samples.materialise(name, into, version=version, run_id=run_id, gate=gate)
+        summary = opened.samples.materialise(name, into, version=version, run_id=run_id, gate=gate, dry_run=dry_run)
+    if dry_run and not summary.already_published:
+        job.shown(f"Would write {into}", summary.shown(), summary)
+        return
     job.done(f"Wrote {into}", summary)
 
 

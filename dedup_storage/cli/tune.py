@@ -28,6 +28,7 @@ def tune(
     apply: Annotated[bool, typer.Option("--apply", help="Set the proposed table properties.")] = False,
 ) -> None:
     """Try encodings on a sample of users, explain the best, and with --apply set the table properties."""
+    from dedup_storage.lake.catalogs import open_lake
     from dedup_storage.report.parquet.dataset_files import dataset_files
     from dedup_storage.report.tune.dataset import tune_dataset
     from dedup_storage.report.tune.search import Grid
@@ -38,7 +39,7 @@ def tune(
     with file_progress() as progress:
         proposals = tune_dataset(
             files, share=share, draw_bytes=sample_mib * 1024**2, tolerance=tolerance,
-            grid=Grid.of_format(job.settings.format), on_file=progress.files, on_step=progress.step,
+            grid=Grid.of_tables(sets_level=open_lake(job.settings).sets_level), on_file=progress.files, on_step=progress.step,
         )  # fmt: skip
     for p in proposals if str(job.json) != "-" else ():
         stdout.print(

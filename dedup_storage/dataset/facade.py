@@ -16,7 +16,7 @@ from dedup_storage.dataset.convert.run import Progress as ConvertProgress
 from dedup_storage.dataset.features.accessor import Features
 from dedup_storage.dataset.former import former_method
 from dedup_storage.dataset.handle import Handle, open_handle
-from dedup_storage.dataset.labels import LateLabels, LateLabelsSummary, merge_labels
+from dedup_storage.dataset.labels import LateLabels, LateLabelsPlan, LateLabelsSummary, merge_labels, plan_labels
 from dedup_storage.dataset.lineage import Accounts, run_told
 from dedup_storage.dataset.readable import ReadableDataset
 from dedup_storage.dataset.samples.accessor import Samples
@@ -197,10 +197,25 @@ class Dataset(ReadableDataset):
         )  # fmt: skip
 
     def plan_backfill(
-        self, change: Change, affected: Affected | None = None, strategy: Strategy | str | None = None
+        self,
+        change: Change,
+        affected: Affected | None = None,
+        strategy: Strategy | str | None = None,
+        *,
+        run_id: str | None = None,
+        gate: bool = True,
     ) -> BackfillPlan:
-        """What ``backfill`` would rewrite and what it would cost; nothing is written."""
-        return self._backfill(change, affected, "plan", strategy).plan()
+        """What ``backfill`` would rewrite and what it would cost; nothing is written.
+
+        Args:
+            change, affected, strategy, gate: As for ``backfill``.
+            run_id: Name of the run, where it has one: whether it is published already, or goes on, is said.
+
+        Raises:
+            UsageError: what to do is not clear or cannot be done.
+        """
+        planned = self._backfill(change, affected, run_id or "plan", strategy, gate)
+        return planned.plan(named=run_id is not None)
 
     def _backfill(
         self,
@@ -256,6 +271,28 @@ class Dataset(ReadableDataset):
             ),
             lambda accounts, done: accounts.rewrite(done.backfill),
         )  # fmt: skip
+
+    def plan_labels(
+        self,
+        rows: DataFrame,
+        label: str,
+        time: str,
+        run_id: str | None = None,
+        *,
+        strategy: Strategy | str | None = None,
+        gate: bool = True,
+    ) -> LateLabelsPlan:
+        """What ``merge_labels`` would change and rewrite; nothing is written.
+
+        Args:
+            rows, label, time, strategy, gate: As for ``merge_labels``.
+            run_id: Name of the run, where it has one: whether it is published already, or goes on, is said.
+
+        Raises:
+            UsageError: the rows cannot be used.
+        """
+        self.handle.require("merging late labels")
+        return plan_labels(self.handle, LateLabels(rows, label, time), run_id=run_id, strategy=strategy, gate=gate)
 
     # -- upkeep -------------------------------------------------------------------------------------------------
 

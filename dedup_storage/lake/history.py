@@ -264,8 +264,15 @@ class DatasetMetadata(ABC):
         """The feature group that a table holds in a version, as JSON."""
 
     @abstractmethod
-    def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
-        """Where a table's rows changed between two of its snapshots (``None``: before the first)."""
+    def changed_cells(self, table: str, old: int | None, new: int, columns: Collection[str] | None = None) -> set[Cell]:
+        """Where a table's rows changed between two of its snapshots (``None``: before the first).
+
+        Args:
+            table: The table.
+            old, new: The snapshots.
+            columns: Names in lower case: changes that are known to be of other columns alone are passed over; ``None``
+                takes all.
+        """
 
     @abstractmethod
     def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
@@ -377,7 +384,13 @@ class DatasetMetadata(ABC):
 
 
 class Catalog(Protocol):
-    """The datasets of one configuration, whatever their format; no Spark."""
+    """The datasets of one configuration, whatever their format; no Spark.
+
+    Attributes:
+        sets_level: Whether a table's properties set the compression level and the page version of its files.
+    """
+
+    sets_level: bool
 
     def datasets(self) -> list[str]:
         """Their names."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -12,9 +13,15 @@ from dedup_storage.lake.groups import Coverage, FeatureGroup, SourceKind, grain_
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import DatasetSpec
 
-__all__ = ["looks_elsewhere", "stale_cells"]
+__all__ = ["looks_elsewhere", "read_names", "stale_cells"]
 
 _ALL = (Cell(None, None, None),)
+_WORD, _LAST_WORD = re.compile(r"\w+"), re.compile(r"\w+$")
+# Words of expressions that read what they do not name: other queries, names made of texts, where rows lie.
+_OTHERWISE = frozenset(
+    {"select", "identifier", "input_file_name", "input_file_block_start", "input_file_block_length", "_metadata",
+     "monotonically_increasing_id", "spark_partition_id"}
+)  # fmt: skip
 
 
 def stale_cells(
@@ -28,7 +35,8 @@ def stale_cells(
 
     A changed row concerns its own date and the days after it whose rows look back on it. A changed row of a looked up
     table may concern any row of the group. An erasure changes no row of the users that are left, unless rows of the
-    group depend on other users.
+    group depend on other users. Of a backfill only those groups are out of date that read one of its columns, or of
+    which nobody knows what they read.
 
     Args:
         meta: The dataset's tables.
@@ -39,6 +47,7 @@ def stale_cells(
     """
     if state is not None and looks_elsewhere(group, state):
         return set(_ALL)
+    reads = read_names(group)
     now, own = meta.snapshots(version), grain_table(spec, group.grain, group.sequence).name
     cells: set[Cell] = set()
     for part in group.coverage:
@@ -49,7 +58,7 @@ def stale_cells(
             continue
         for table, snapshot_id in _inputs(meta, part).items():
             # A table that is gone held a group that this one reads; computing says so by name.
-            changed = meta.changed_cells(table, snapshot_id, now[table]) if table in now else _ALL
+            changed = meta.changed_cells(table, snapshot_id, now[table], reads) if table in now else _ALL
             for cell in changed:
                 reached = cell.stretched(group.lookback)
                 reached = replace(reached, bucket=None) if group.across_users else reached
@@ -58,6 +67,38 @@ def stale_cells(
     if not group.coverage:
         return set(_ALL)
     return _up_to_the_last(cells, meta.stored_cells(own, now[own])) if cells else cells
+
+
+def read_names(group: FeatureGroup) -> frozenset[str] | None:
+    """Names, in lower case, among which are those of all columns that a group's values follow from; ``None`` where that
+    is not known: of functions of frames, and of frames.
+
+    An expression reads no column whose name does not stand in it, but by a star or by a name that it makes.
+    """
+    source = group.source
+    if source.kind is SourceKind.JOIN:
+        return frozenset(column.lower() for column in source.on)
+    if source.kind is not SourceKind.EXPRESSION:
+        return None
+    texts = source.expressions.values()
+    words = frozenset(word.lower() for text in texts for word in _WORD.findall(text))
+    return None if words & _OTHERWISE or any(map(_has_star, texts)) else words
+
+
+def _has_star(text: str) -> bool:
+    """Whether a star of an expression is none between two factors, so that it may stand for every column."""
+    return not all(_ends_a_factor(before.rstrip()) for before in _before_stars(text))
+
+
+def _before_stars(text: str) -> Iterator[str]:
+    return (text[:at] for at, sign in enumerate(text) if sign == "*")
+
+
+def _ends_a_factor(text: str) -> bool:
+    word = _LAST_WORD.search(text)
+    if word is not None:
+        return word.group().lower() not in ("distinct", "all")
+    return text.endswith((")", "]", "`", "'", '"'))
 
 
 def _erased_since(meta: DatasetMetadata, computed: int, version: int) -> bool:

@@ -45,6 +45,7 @@ class SampleSummary(BaseModel):
         population: Users it was drawn from.
         effective_users: Users of an unweighted sample that would say as much about an unrelated measure.
         unchanged: Nothing had to be done.
+        dry_run: Nothing was done: what the sample would be.
         strata: Counts by stratum.
         borders: Where divided strata are cut.
         hints: What to keep in mind.
@@ -60,6 +61,7 @@ class SampleSummary(BaseModel):
     population: int
     effective_users: float
     unchanged: bool = False
+    dry_run: bool = False
     strata: tuple[StratumRow, ...] = ()
     borders: dict[str, tuple[float, ...]] = {}
     hints: tuple[str, ...] = ()
@@ -131,8 +133,8 @@ class SampleReport(BaseModel):
     read_bytes: int
 
 
-def summarize(dataset: str, sample: Sample, *, unchanged: bool = False) -> SampleSummary:
-    """A stored sample's summary."""
+def summarize(dataset: str, sample: Sample, *, unchanged: bool = False, dry_run: bool = False) -> SampleSummary:
+    """The summary of a sample that is stored, or by a dry run would be."""
     rows = tuple(_row(count) for count in sample.strata)
     return SampleSummary(
         dataset=dataset,
@@ -143,6 +145,7 @@ def summarize(dataset: str, sample: Sample, *, unchanged: bool = False) -> Sampl
         population=sum(s.users for s in sample.strata),
         effective_users=round(effective_size([s.sampled for s in sample.strata], [s.weight for s in sample.strata]), 1),
         unchanged=unchanged,
+        dry_run=dry_run,
         strata=rows,
         borders=dict(sample.borders),
         hints=tuple(_hints(sample)),

@@ -84,12 +84,18 @@ def test_backfill_late_labels_maintain_forget(run: Run, settings: Settings, name
     done = run("backfill", *here, "--set", "y=y+1", "--users", "users.txt", "--run-id", "b", "--no-gate")
     assert done.exit_code == 0, done.output
     assert "planned" in done.output
+    asked = (tmp_path / "late.parquet", *here, "--label", "y", "--time", "at", "--no-gate")
+    planned = run("late-labels", *asked, "--dry-run", "--json", "p.json")
+    assert planned.exit_code == 0, planned.output
     late = run(
         "late-labels", tmp_path / "late.parquet", *here, "--label", "y", "--time", "at", "--no-gate", "--json", "l.json"
     )
     assert late.exit_code == 0, late.output
     counts = json.loads(Path("l.json").read_text())
     assert (counts["merged_rows"], counts["unknown_rows"]) == (2, 1)
+    plan = json.loads(Path("p.json").read_text())
+    assert {**plan, "backfill": None} == {**counts, "backfill": None}
+    assert plan["backfill"]["affected_rows"] == 2
     kept = run("maintain", *here, "--dry-run", "--only", "compact", "--json", "m.json")
     assert kept.exit_code == 0, kept.output
     assert json.loads(Path("m.json").read_text())["dry_run"] is True

@@ -37,6 +37,9 @@ def test_a_group_from_the_command_line(
     ds = Dataset.create(spark, settings, name, raw.schema, raw)
     ds.write(raw, gate=False)
     age = ("add-features", "age", "--sql", "length=size(hist)", "--sql", "dk = country = 'DK'", "--run-id", "one")
+    dry = told(*age, "--dry-run")
+    assert (dry["dry_run"], dry["version"], dry["columns"], dry["rows"]) == (True, 1, ["length", "dk"], 5)
+    assert "Would add age" in run(*age, "--dry-run").stdout
     added = told(*age)
     assert (added["version"], added["columns"], added["gate"]) == (2, ["length", "dk"], "passed")
     assert told(*age)["already_published"]
@@ -58,11 +61,15 @@ def test_a_group_from_the_command_line(
     assert described["source"]["expressions"]["dk"] == "country = 'DK'"
     assert described["run_id"] == "one"
     assert {cell[0] for cell in described["out_of_date"]} == {"2024-01-02"}
+    assert told("refresh-features", "age", "--no-gate", "--dry-run")["rows"] == 5
     assert told("refresh-features", "age", "--no-gate")["rows"] == 5
     assert told("refresh-features", "age")["up_to_date"]
     assert told("features", "describe", "age")["out_of_date"] == []
-    assert told("features", "rename", "age", "lengths")["group"] == "age"
-    assert told("promote-features", "lengths")["columns"] == ["length", "dk"]
+    for more in (("--dry-run",), ()):
+        assert told("features", "rename", "age", "lengths", *more)["dry_run"] is bool(more)
+    for more in (("--dry-run",), ()):
+        assert told("promote-features", "lengths", *more)["columns"] == ["length", "dk"]
+    assert "Would drop seen" in run("drop-features", "seen", "--dry-run").stdout
     assert told("drop-features", "seen")["job"] == "drop-features"
     assert ds.logs().columns[-2:] == ["length", "dk"]
 

@@ -42,9 +42,12 @@ def run(dataset: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.mark.long
 def test_every_command(run: Run, dataset: str) -> None:
+    planned = run("create", "half", "--fraction", 0.5, "--seed", 3, "--dry-run", "--json", "planned.json")
+    assert "Would make sample half" in planned.stdout
     made = run("create", "half", "--fraction", 0.5, "--seed", 3, "--json", "made.json")
     assert made.exit_code == 0, made.output
     users = json.loads(Path("made.json").read_text())["users"]
+    assert json.loads(Path("planned.json").read_text())["users"] == users
     again = run("create", "half", "--fraction", 0.5, "--seed", 3)
     assert "unchanged" in again.stdout
 
@@ -85,6 +88,7 @@ def test_every_command(run: Run, dataset: str) -> None:
     written = run("materialise", "capped", "--into", f"{dataset}_capped", "--no-gate")
     assert written.exit_code == 0, written.output
     assert run("refresh", "half").exit_code == 0
+    assert "Would drop sample half" in run("drop", "half", "--dry-run").stdout
     assert run("drop", "half").exit_code == 0
     gone = run("describe", "half")
     assert gone.exit_code == 2

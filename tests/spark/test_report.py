@@ -176,7 +176,7 @@ def test_the_tuner_s_properties_are_those_of_the_next_files_of_delta(
 ) -> None:
     delta = settings.model_copy(update={"format": "delta"})
     dataset = _write(spark, delta, name, "split")
-    (proposal, _) = tune_dataset(dataset_files(delta, name), tolerance=1e9, grid=Grid.of_format("delta"))
+    (proposal, _) = tune_dataset(dataset_files(delta, name), tolerance=1e9, grid=Grid.of_tables(sets_level=False))
     assert proposal.trials
     assert not any("level" in key or "version" in key for key in proposal.properties)
     changed = {"write.parquet.dict-encoding-enabled.column.hist.element": "true"}

@@ -129,6 +129,43 @@ def test_former_names_go_on_working_and_say_the_new_one(old: str, new: str) -> N
     assert _run(app, *new.split(), *arguments) == (2, "", "\n".join(err.splitlines()[1:]) + "\n")
 
 
+# Commands without --dry-run, and why they need none.
+_NO_DRY_RUN = {
+    "generate": "makes one new folder, of which its options say everything",
+    "infer-schema": "prints the schema file where --output names none",
+    "validate": "reads",
+    "estimate": "reads",
+    "report": "reads; writes the pages that it is asked for",
+    "check": "reads; the gate's page lies beside the dataset",
+    "tune": "changes properties with --apply alone, and else says them",
+    "join": "says with --explain what it would do",
+    "doctor": "tries what it is asked about, and removes what it made for that",
+    "datasets list": "reads",
+    "datasets describe": "reads",
+    "versions list": "reads",
+    "versions status": "reads",
+    "features list": "reads",
+    "features describe": "reads",
+    "sample list": "reads",
+    "sample describe": "reads",
+    "sample plan": "reads",
+    "sample report": "reads; writes the page that it is asked for",
+}
+
+
+def test_every_command_that_writes_has_a_dry_run() -> None:
+    root = typer.main.get_command(app)
+    without, open_commands = set(), [((), root)]
+    while open_commands:
+        words, command = open_commands.pop()
+        inner = getattr(command, "commands", None)
+        if inner is not None:
+            open_commands += [((*words, name), each) for name, each in inner.items() if not each.hidden]
+        elif not any("--dry-run" in option.opts for option in command.params):
+            without.add(" ".join(words))
+    assert without == set(_NO_DRY_RUN)
+
+
 def test_a_script_runs_a_command_of_a_group(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -409,6 +446,24 @@ def test_wrong_input_is_refused_before_spark_starts(
     assert status == 2
     assert needle in err
     assert "Traceback" not in err
+
+
+def test_a_column_that_the_dataset_has_not_is_told_before_spark_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.reader.lake import Lake, make_log
+
+    monkeypatch.setenv("DEDUP_STORAGE_WAREHOUSE", str(tmp_path / "warehouse"))
+    Lake(Settings(warehouse=str(tmp_path / "warehouse"))).write("clicks", make_log(users=2, requests_per_user=2))
+    monkeypatch.setattr("dedup_storage.cli.runtime.local_spark", lambda *_, **__: pytest.fail("Spark was started"))
+    for arguments, needle in (
+        (("backfill", "--sql", "prise=1", "--all"), "has the column prise"),
+        (("backfill", "--sql", "price=1", "--sql", "age=1", "--all"), "one backfill rewrites one table"),
+        (("backfill", "--rows", "new.parquet", "--column", "event_time"), "it decides where a row lies"),
+        (("late-labels", "late.parquet", "--label", "price", "--time", "at"), "the column price is no label"),
+    ):
+        status, _, err = _run(app, *arguments, "--dataset", "clicks")
+        assert (status, needle in err) == (2, True), err
 
 
 @pytest.mark.parametrize(

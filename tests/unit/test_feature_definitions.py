@@ -12,6 +12,7 @@ from dedup_storage.dataset.write.summary import WriteSummary
 from dedup_storage.errors import SchemaError, UnknownColumnError
 from dedup_storage.lake.bundles import left_empty
 from dedup_storage.lake.cells import Cell, shown_cells, shown_ranges
+from dedup_storage.lake.facts import COLUMNS, concerns
 from dedup_storage.lake.groups import (
     Coverage,
     FeatureColumn,
@@ -24,6 +25,7 @@ from dedup_storage.lake.groups import (
     known_columns,
     table_name,
 )
+from dedup_storage.lake.outdated import read_names
 from dedup_storage.layout import DatasetSpec, Layout
 from dedup_storage.schema import DateGrain, Grain, LogSchema
 
@@ -142,3 +144,30 @@ def test_a_summary_shows_no_half_open_date_and_nothing_that_was_not_done() -> No
     assert {"gate", "inconstant_requests", "version"} & {*planned.shown()} == set()
     assert planned.shown()["requests"] == 2
     assert WriteSummary(dataset="d", run_id="r", version=1, gate="passed").shown()["gate"] == "passed"
+
+
+def test_what_a_group_reads_is_known_of_expressions_and_lookups() -> None:
+    """One name too many costs a refresh, one too few leaves wrong values: a star, or a name that is made, is any."""
+
+    def reads(*texts: str) -> frozenset[str] | None:
+        expressions = {f"c{number}": text for number, text in enumerate(texts)}
+        return read_names(group(source=FeatureSource(kind=SourceKind.EXPRESSION, expressions=expressions)))
+
+    assert {"price", "qty"} <= (reads("Price * `qty`") or set())
+    assert {"context", "device", "hist"} <= (reads("context.device = 'x'", "size(hist)*2") or set())
+    for product in ("2 * price", "(a + b) * c", "l[0] * c", "`a`*`b`", "'3' * c", "f(x)*y"):
+        assert reads(product) is not None, product
+    for unknown in ("hash(*)", "hash(a, *)", "to_json(struct( * ))", "t.*", "count(DISTINCT *)", "a /* b */ + 1", "*",
+                    "(SELECT max(x) FROM lake.n.t)", "IDENTIFIER('a' || 'b')", "input_file_name()"):  # fmt: skip
+        assert reads("a", unknown) is None, unknown
+    lookup = FeatureSource(kind=SourceKind.JOIN, table="n.t", on={"Item": "k"}, columns={"price": "p"})
+    assert read_names(group(source=lookup)) == {"item"}
+    for kind in (SourceKind.FUNCTION, SourceKind.FRAME):
+        assert read_names(group(source=FeatureSource(kind=kind))) is None
+
+
+def test_a_change_of_other_columns_concerns_no_reader() -> None:
+    assert concerns({}, frozenset({"a"}))
+    assert concerns({COLUMNS: "b,A"}, frozenset({"a"}))
+    assert concerns({COLUMNS: "b"}, None)
+    assert not concerns({COLUMNS: "b,c"}, frozenset({"a"}))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
+from dedup_storage.dataset.adopt.source import Source as AdoptedLog
 from dedup_storage.dataset.adopt.source import adopted_spec, find_source
 from dedup_storage.dataset.handle import open_handle
 from dedup_storage.dataset.lineage import Accounts
@@ -20,6 +21,7 @@ from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.publishing import require_same
 from dedup_storage.lake.requests import REQUEST, Request
 from dedup_storage.lake.runs import named_run
+from dedup_storage.layout import DatasetSpec
 from dedup_storage.lineage.model import Place, Source, Verb
 from dedup_storage.lineage.places import catalog_place, place_of
 from dedup_storage.lineage.telling import told
@@ -38,6 +40,8 @@ class AdoptSummary(BaseModel):
     """What an adoption did.
 
     Attributes:
+        version: The version that holds the log; of a dry run 0, for there is none.
+        dry_run: Nothing was done: what would be.
         already_published: The run id was published before; nothing was done now.
         source, kind: What was adopted.
         files, stored_bytes, rows: What the dataset holds; all that was adopted lies where it lay.
@@ -50,6 +54,7 @@ class AdoptSummary(BaseModel):
 
     dataset: str
     version: int
+    dry_run: bool = False
     already_published: bool = False
     source: str
     kind: str
@@ -69,7 +74,14 @@ _NOTES = {
 
 
 def adopt(
-    spark: SparkSession, settings: Settings, name: str, schema: LogSchema, source: str, run_id: str | None = None
+    spark: SparkSession,
+    settings: Settings,
+    name: str,
+    schema: LogSchema,
+    source: str,
+    run_id: str | None = None,
+    *,
+    dry_run: bool = False,
 ) -> AdoptSummary:
     """Make an existing flat log version 1 of a new dataset, without copying it.
 
@@ -82,6 +94,7 @@ def adopt(
         schema: Meaning of the columns; a position is needed.
         source: ``namespace.table`` (Iceberg), or the folder of a Delta table or of Parquet files.
         run_id: Name of the run; publishing it twice changes nothing, and another source or schema is refused.
+        dry_run: Look at the log, say what would be adopted, and change nothing.
 
     Raises:
         UsageError: the run id is that of a run with another source or schema; names what differs.
@@ -92,6 +105,8 @@ def adopt(
     named = named_run(run_id, "adopt")
     place = place_of(source) if is_place(source) else catalog_place(settings, source)
     request = _asked(place, schema)
+    if dry_run:
+        return _adopt(spark, settings, name, schema, source, named, request, dry_run=True)
     return told(
         settings,
         Verb(name, "adopt", named, sources=(Source(place),)),
@@ -117,6 +132,8 @@ def _adopt(
     source: str,
     run_id: str,
     request: Request,
+    *,
+    dry_run: bool = False,
 ) -> AdoptSummary:
     start = time.perf_counter()
     with translated():
@@ -126,11 +143,13 @@ def _adopt(
             version = _adopted_before(existing, request, run_id)
             kind = Kind(existing.claim(version)[_KIND])
             return _summary(settings, existing, source, kind, start).model_copy(
-                update={"version": version, "already_published": True}
+                update={"version": version, "already_published": True, "dry_run": dry_run}
             )
         log = find_source(spark, settings, source, schema, partial(tables.lies_at, name))
         grain, buckets = tables.partitions_of(log.kind.value, log.place, schema)
         spec = adopted_spec(log, name, schema, grain, buckets)
+        if dry_run:
+            return _planned(spec, source, log, start)
         columns = dict(zip(spec.source_columns, spec.source_types, strict=True))
         facts = {_KIND: log.kind.value, **request.facts}
         run = Run(run_id=run_id, job="adopt", attempt=run_id, base=0, dates=None, facts=facts)
@@ -151,6 +170,23 @@ def _adopted_before(existing: DatasetMetadata, request: Request, run_id: str) ->
         raise DatasetExistsError(f"the dataset {existing.spec.name} exists already", fix="Choose another name.")
     require_same(existing, request.text, run_id)
     return version
+
+
+def _planned(spec: DatasetSpec, source: str, log: AdoptedLog, start: float) -> AdoptSummary:
+    files, stored_bytes = log.stored()
+    return AdoptSummary(
+        dataset=spec.name,
+        version=0,
+        dry_run=True,
+        source=source,
+        kind=log.kind.value,
+        files=files,
+        stored_bytes=stored_bytes,
+        rows=log.frame.count(),
+        dated=spec.event_date_column is not None,
+        note=_NOTES[log.kind].format(dataset=spec.name),
+        seconds=round(time.perf_counter() - start, 3),
+    )
 
 
 def _summary(settings: Settings, meta: DatasetMetadata, source: str, kind: Kind, start: float) -> AdoptSummary:

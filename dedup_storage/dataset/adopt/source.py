@@ -14,6 +14,7 @@ from dedup_storage.errors import ConstancyError, DuplicateRowsError, InputError
 from dedup_storage.lake.engine.stores import require_file_system
 from dedup_storage.lake.folders import Store
 from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.report.parquet.footers import DataFile
 from dedup_storage.schema import DateGrain, Grain, LogSchema
 from dedup_storage.sources.address import Address, Kind, find_address
 from dedup_storage.sources.check import check_source
@@ -36,11 +37,23 @@ class Source:
         kind: What holds it: an Iceberg table, a Delta table or a folder of Parquet files.
         place: ``namespace.table``, or the folder's absolute path or address.
         frame: Its rows.
+        files: Its data files; none of an Iceberg table.
+        table: The full name of an Iceberg table.
     """
 
     kind: Kind
     place: str
     frame: DataFrame
+    files: tuple[DataFile, ...] = ()
+    table: str | None = None
+
+    def stored(self) -> tuple[int, int]:
+        """How many data files it has, and their bytes; from metadata."""
+        if self.table is None:
+            return len(self.files), sum(file.size_bytes or 0 for file in self.files)
+        files = self.frame.sparkSession.read.table(f"{self.table}.files").filter("content = 0")
+        row = only_row(files.agg(F.count(F.lit(1)).alias("files"), F.sum("file_size_in_bytes").alias("bytes")))
+        return int(row["files"]), int(row["bytes"] or 0)
 
 
 def find_source(
@@ -69,7 +82,8 @@ def find_source(
         if len(parts) != 2:
             raise InputError(f"{source} is no table's name", expected="namespace.table, or a path with a slash in it")
         place = lies_at(".".join(parts))
-        return Source(Kind.ICEBERG, place, spark.read.table(f"{settings.catalog.name}.{place}"))
+        table = f"{settings.catalog.name}.{place}"
+        return Source(Kind.ICEBERG, place, spark.read.table(table), table=table)
     if address.kind is Kind.ICEBERG:
         raise InputError(f"{source} is an Iceberg table's folder", fix="Adopt it by its name: namespace.table.")
     if address.kind is Kind.DELTA and settings.format != "delta":
@@ -88,10 +102,11 @@ def find_source(
     opened = open_source(source, wanted=wanted_columns(schema), store=store)
     check_source(opened, schema)
     if address.kind is Kind.DELTA:
-        return Source(Kind.DELTA, address.place, spark.read.format("delta").load(address.place))
+        frame = spark.read.format("delta").load(address.place)
+        return Source(Kind.DELTA, address.place, frame, opened.files)
     if opened.files != address.files:
         raise InputError(f"the files of {source} hold types that no table keeps as they lie", fix=_FIX)
-    return Source(Kind.PARQUET, address.place, source_frame(spark, opened))
+    return Source(Kind.PARQUET, address.place, source_frame(spark, opened), opened.files)
 
 
 _FIX = "Write it into a dataset: dedup-storage write."

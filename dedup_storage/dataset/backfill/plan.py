@@ -78,6 +78,8 @@ class BackfillPlan(Asked):
     Attributes:
         dataset, table, columns: What is rewritten.
         base: The version it starts from.
+        published: The version in which the run is published already, so that nothing would be done; else ``None``.
+        resumed_segments: Segments that an earlier attempt of the run has finished.
         affected_rows: Rows with new values.
         segments_total: Segments of the table; those not listed are untouched.
         table_bytes: Stored bytes of the table's data files.
@@ -93,6 +95,8 @@ class BackfillPlan(Asked):
     table: str
     columns: tuple[str, ...]
     base: int
+    published: int | None = None
+    resumed_segments: int = 0
     affected_rows: int
     segments_total: int
     table_bytes: int

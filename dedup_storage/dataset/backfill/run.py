@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ from dedup_storage.lake.branch import BASE, Branch, goes_on, is_worthless
 from dedup_storage.lake.conflicts import overlap
 from dedup_storage.lake.engine.sessions import run_session
 from dedup_storage.lake.engine.status import counted_reads
-from dedup_storage.lake.facts import CHANGED
+from dedup_storage.lake.facts import CHANGED, COLUMNS
 from dedup_storage.lake.history import Added, DatasetMetadata
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.publishing import require_described, require_same
@@ -104,14 +104,41 @@ class Backfill(TimedSteps):
             self._request = backfill_request(self.job, self.change, self.affected, meta, keys)
         return self._request
 
-    def plan(self) -> BackfillPlan:
+    def plan(self, *, named: bool = False) -> BackfillPlan:
         """What the run would do to the current version; nothing is written.
+
+        Args:
+            named: The run id was given: what is published or begun under it counts.
 
         Raises:
             UsageError: what to do is not clear, or cannot be done.
         """
         with translated(), ExitStack() as self._looks:
-            return make_plan(self._rows(self.handle.cut()), self.strategy)
+            cut = self.handle.cut()
+            if self.gate:
+                from dedup_storage.quality import check_gate_settings
+
+                check_gate_settings(spec=self.spec, settings=self.handle.settings, run_id=self.run_id)
+            if not named:
+                return make_plan(self._rows(cut), self.strategy, asked=self.against is None)
+            meta = cut.meta
+            if meta.version_of_run(self.run_id) is not None:
+                return self._published(cut, require_same(meta, self._asked(meta).text, self.run_id))
+            rows, plan, branch = self._begin(meta, dry_run=True)
+            parts = branch.parts()
+            begun = bool(parts) and int(parts[-1].facts[BASE]) == plan.base
+            resumed = begun and branch.begun_at() == rows.target.snapshot_id
+            return plan.model_copy(update={"resumed_segments": len(done_segments(branch)) if resumed else 0})
+
+    def _published(self, cut: Cut, version: int | None) -> BackfillPlan:
+        """The plan of a run that is done: nothing."""
+        target = find_target(cut.meta, cut.version, self.change.names)
+        sums = dict.fromkeys(("affected_rows", "read_bytes", "write_bytes", "fixed_bytes"), 0)
+        return BackfillPlan(
+            dataset=self.spec.name, table=target.table, columns=self.change.names, base=cut.version, published=version,
+            segments_total=0, table_bytes=cut.meta.totals(target.table, target.snapshot_id).bytes, strategies={},
+            untouched=(), segments=(), **sums,
+        )  # fmt: skip
 
     def _rows(self, cut: Cut) -> AffectedRows:
         target = find_target(cut.meta, cut.version, self.change.names)
@@ -195,8 +222,9 @@ class Backfill(TimedSteps):
                     raise
                 raise error.advised(goes_on(self.run_id)) from error
 
-    def _begin(self, meta: DatasetMetadata) -> tuple[AffectedRows, BackfillPlan, Branch]:
-        """Go on where an earlier attempt of this run stopped, or begin at the current version."""
+    def _begin(self, meta: DatasetMetadata, *, dry_run: bool = False) -> tuple[AffectedRows, BackfillPlan, Branch]:
+        """Go on where an earlier attempt of this run stopped, or begin at the current version; a dry run begins
+        nothing."""
         table = find_target(meta, meta.current, self.change.names).table
         refuse_other_parts(self.tables, meta, lambda: self._asked(meta), self.run_id, besides=table)
         branch = self.tables.branch(self.spec.name, table, self.run_id)
@@ -206,7 +234,7 @@ class Backfill(TimedSteps):
             self._require_same(meta, facts.get(REQUEST))
             try:
                 rows = self._rows(Cut(self.handle, meta, meta.resolve(int(facts[BASE]))))
-                plan = make_plan(rows, self.strategy, asked=self.beside is None)
+                plan = make_plan(rows, self.strategy, asked=self.against is None)
             except VersionNotFoundError:
                 plan = None
             if plan is not None and branch.begun_at() == rows.target.snapshot_id:
@@ -216,8 +244,8 @@ class Backfill(TimedSteps):
                 if not any(overlap(meta.claim(v), grain, dates=(), segments=segments, reads=rows.reads) for v in later):
                     return rows, plan, branch
         rows = self._rows(Cut(self.handle, meta, meta.current))
-        plan = make_plan(rows, self.strategy, asked=self.beside is None)
-        if plan.segments:
+        plan = make_plan(rows, self.strategy, asked=self.against is None)
+        if plan.segments and not dry_run:
             branch.open(rows.target.snapshot_id)
         return rows, plan, branch
 
@@ -279,8 +307,7 @@ class Backfill(TimedSteps):
             segments={plan.table: segments} if segments else {},
             reads=rows.reads,
             branch=branch.name,
-            # Groups that read a bundled one see by its own table, which has no rows, where its values changed.
-            table_facts={g.table: {CHANGED: changed_fact(segments)} for g in rows.changed_groups() if g.bundled},
+            table_facts=self._table_facts(rows, segments),
             facts={
                 "mode": "backfill",
                 "table": plan.table,
@@ -289,6 +316,15 @@ class Backfill(TimedSteps):
                 **self._asked(rows.cut.meta).facts,
             },
         )
+
+    def _table_facts(self, rows: AffectedRows, segments: Collection[Segment]) -> dict[str, dict[str, str]]:
+        """What the tables' parts of the version say: that other columns than these kept their values."""
+        if not segments:
+            return {}
+        columns = {COLUMNS: ",".join(rows.change.names)}
+        # Groups that read a bundled one see by its own table, which has no rows, where its values changed.
+        changed = {CHANGED: changed_fact(segments), **columns}
+        return {rows.target.table: columns, **{g.table: changed for g in rows.changed_groups() if g.bundled}}
 
     def _part(
         self, rows: AffectedRows, branch: Branch, run: Run, part: Part, request: str, files: SegmentFiles

@@ -55,6 +55,7 @@ class Features:
         sequence: str | None = None,
         run_id: str | None = None,
         gate: bool = True,
+        dry_run: bool = False,
     ) -> FeatureSummary:
         """Compute new columns and publish them as a feature group.
 
@@ -73,6 +74,7 @@ class Features:
             sequence: At event grain the sequence group of whose events a row is; ``None`` for the only one.
             run_id: Name of the run; one that is published already changes nothing.
             gate: Audit the staged rows before publication.
+            dry_run: Check names, columns, types and the run, say what would be added, and change nothing.
 
         Raises:
             UsageError, InputError, QualityGateError, ConflictError: nothing was published.
@@ -92,6 +94,7 @@ class Features:
                 sequence=sequence,
                 gate=gate,
                 named=run_id is not None,
+                dry_run=dry_run,
             )
             return self._told(adder, adder.add, Accounts.features)
 
@@ -103,6 +106,7 @@ class Features:
         run_id: str | None = None,
         full: bool = False,
         gate: bool = True,
+        dry_run: bool = False,
     ) -> FeatureSummary:
         """Compute what is new or changed since a group was computed: new dates, late rows, rewritten segments.
 
@@ -113,6 +117,7 @@ class Features:
             run_id: Name of the run.
             full: Compute every row again.
             gate: Audit the staged rows before publication.
+            dry_run: Say which dates and rows would be computed, and change nothing.
 
         Raises:
             UsageError, InputError, QualityGateError, ConflictError: nothing was published.
@@ -126,31 +131,36 @@ class Features:
                 full=full,
                 gate=gate,
                 named=run_id is not None,
+                dry_run=dry_run,
             )
             return self._told(job, job.refresh, Accounts.features)
 
-    def rename(self, name: str, new_name: str, *, run_id: str | None = None) -> FeatureSummary:
-        """Publish a version in which a group has another name.
+    def rename(self, name: str, new_name: str, *, run_id: str | None = None, dry_run: bool = False) -> FeatureSummary:
+        """Publish a version in which a group has another name; with ``dry_run`` only say whether that can be done.
 
         Raises:
             UsageError: the name is taken, or another group reads this one.
         """
         with translated():
-            job = self._job(name, "rename-features", run_id)
+            job = self._job(name, "rename-features", run_id, dry_run)
             return self._told(job, lambda: rename(job, new_name), Accounts.write)
 
-    def drop(self, name: str, *, run_id: str | None = None) -> FeatureSummary:
+    def drop(self, name: str, *, run_id: str | None = None, dry_run: bool = False) -> FeatureSummary:
         """Publish a version without a group; older versions keep it.
+
+        With ``dry_run`` only say whether that can be done.
 
         Raises:
             UsageError: another group reads it.
         """
         with translated():
-            job = self._job(name, "drop-features", run_id)
+            job = self._job(name, "drop-features", run_id, dry_run)
             return self._told(job, lambda: drop(job), Accounts.drop)
 
-    def promote(self, name: str, *, run_id: str | None = None) -> FeatureSummary:
+    def promote(self, name: str, *, run_id: str | None = None, dry_run: bool = False) -> FeatureSummary:
         """Rewrite the table of a group's grain with the group's columns in it, so that reading joins nothing.
+
+        With ``dry_run`` only say how many rows would be rewritten.
 
         Raises:
             UsageError: it is promoted already.
@@ -158,7 +168,7 @@ class Features:
         """
         with translated():
             self._handle.require("promoting a feature group")
-            job = self._job(name, "promote-features", run_id)
+            job = self._job(name, "promote-features", run_id, dry_run)
             return self._told(job, lambda: promote(job), Accounts.move)
 
     def _told(
@@ -167,7 +177,7 @@ class Features:
         work: Callable[[], FeatureSummary],
         account: Callable[[Accounts, FeatureSummary], Account],
     ) -> FeatureSummary:
-        return run_told(self._handle, job.job, job.run_id, work, account, subject=job.name)
+        return run_told(self._handle, job.job, job.run_id, work, account, subject=job.name, dry_run=job.dry_run)
 
     def bundle(self, name: str, groups: Sequence[str], *, run_id: str | None = None) -> FeatureSummary:
         """Bring feature groups of one grain into one table of their own, so that reading them joins once.
@@ -197,5 +207,6 @@ class Features:
         """
         return plan_bundle(self._handle.metadata(), None, name, groups)
 
-    def _job(self, name: str, job: str, run_id: str | None) -> FeatureJob:
-        return FeatureJob(self._handle, name, run_id=named_run(run_id, job), job=job, named=run_id is not None)
+    def _job(self, name: str, job: str, run_id: str | None, dry_run: bool) -> FeatureJob:
+        named = named_run(run_id, job)
+        return FeatureJob(self._handle, name, run_id=named, job=job, named=run_id is not None, dry_run=dry_run)

@@ -58,7 +58,7 @@ class Adder(FeatureJob):
         missing: ``refuse`` rows that the log has and the group has not, or read them as ``null``.
         not_null: Columns in which the gate refuses nulls; ``True`` for all.
         sequence: At event grain the sequence group of whose events a row is; ``None`` for the only one.
-        run_id, gate, named: See ``FeatureJob``.
+        run_id, gate, named, dry_run: See ``FeatureJob``.
     """
 
     def __init__(
@@ -77,8 +77,9 @@ class Adder(FeatureJob):
         sequence: str | None = None,
         gate: bool = True,
         named: bool = True,
+        dry_run: bool = False,
     ) -> None:
-        super().__init__(handle, group, run_id=run_id, job="add-features", gate=gate, named=named)
+        super().__init__(handle, group, run_id=run_id, job="add-features", gate=gate, named=named, dry_run=dry_run)
         self.recipe = Recipe.of(source)
         self.grain, self.lookback, self.uses, self.across_users = grain, lookback, tuple(uses), across_users
         self.missing, self.not_null = missing, not_null if isinstance(not_null, bool) else tuple(not_null)
@@ -143,6 +144,8 @@ class Adder(FeatureJob):
         events = None if self.sequence is None else self.spec.events.index(self.sequence)
         table = self.free_table(cut, group_table(self.spec, group).columns, types, events=events)
         group = group.model_copy(update={"table": table, "coverage": coverage})
+        if self.dry_run:
+            return self.planned(cut, group, self.rows_of(group, keys))
         self.tables.create_table(self.spec, group_table(self.spec, group), types)
         reached("features:created")
         run = self.run(cut, group.table)

@@ -16,7 +16,7 @@ from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.errors import ConflictError, DedupStorageError, UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.sessions import move_to, run_session
-from dedup_storage.lake.groups import FeatureGroup, feature_groups, find_group, group_table, table_name
+from dedup_storage.lake.groups import FeatureGroup, SourceKind, feature_groups, find_group, group_table, table_name
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.lake.publishing import require_described, require_same
@@ -43,6 +43,7 @@ class FeatureJob(TimedSteps):
         job: Name of the job.
         gate: Whether the quality gate audits staged rows.
         named: Whether the run id was given, so that it stands for a request; nobody gives a random one again.
+        dry_run: Do every check that is made before anything is staged, say what would be done, and change nothing.
     """
 
     def __init__(
@@ -54,17 +55,19 @@ class FeatureJob(TimedSteps):
         job: str,
         gate: bool = True,
         named: bool = True,
+        dry_run: bool = False,
     ) -> None:
         self.handle = handle
         self.tables, self.settings, self.spec = handle.tables, handle.settings, handle.spec
-        self.name, self.run_id, self.job, self.named = group, run_id, job, named
+        self.name, self.run_id, self.job, self.named, self.dry_run = group, run_id, job, named, dry_run
         self.gate = gate and handle.settings.quality.enabled
         self.attempt = new_attempt(run_id)
         self.seconds: dict[str, float] = {}
         self._request: Request | None = None
 
     def begin(self, request: Callable[[], Request]) -> tuple[Cut, FeatureSummary | None]:
-        """The newest version, other runs' publications finished first; and the summary if this run is done already.
+        """The newest version, other runs' publications finished first (by a dry run not); and the summary if this run
+        is done already.
 
         Args:
             request: Gives what the run is asked to do; may read a frame.
@@ -73,7 +76,7 @@ class FeatureJob(TimedSteps):
             UsageError: the dataset has no version yet, or the run is done and was asked something else.
         """
         self._request = request() if self.named else None
-        meta = self.tables.settle(self.spec)
+        meta = self.handle.metadata() if self.dry_run else self.tables.settle(self.spec)
         require_described(meta, self.spec)
         if not meta.current:
             raise UsageError(f"the dataset {self.spec.name} holds nothing yet", fix="Write a log into it first.")
@@ -234,7 +237,39 @@ class FeatureJob(TimedSteps):
         from dedup_storage.quality import check_gate_settings, warm_up
 
         check_gate_settings(spec=self.spec, settings=self.settings, run_id=self.run_id)
-        warm_up()
+        if not self.dry_run:
+            warm_up()
+
+    def planned(
+        self,
+        cut: Cut,
+        group: FeatureGroup,
+        rows: int | None,
+        *,
+        window: Window = EVERYTHING,
+        replaced: bool = False,
+        computed: bool = True,
+    ) -> FeatureSummary:
+        """What the job would do.
+
+        Args:
+            cut: The version that it would start from.
+            group: The group as it would be.
+            rows: Rows that would be written; ``None`` where computing them alone tells.
+            window: The rows that would be computed.
+            replaced: Whether rows of the window are there already.
+            computed: Whether values are computed, which the gate judges.
+        """
+        hints = ("the values, and what the gate says of them, are looked at by the run itself alone",)
+        return self.summary(cut.version, group, window=window, replaced=replaced).model_copy(
+            update={"dates": window.ranges, "rows": rows, "hints": hints if computed else ()}
+            | ({"gate": "not asked"} if computed and self.gate else {})
+        )
+
+    def rows_of(self, group: FeatureGroup, keys: DataFrame) -> int | None:
+        """Rows of computed values for some keys; ``None`` where computing them alone tells which keys get one."""
+        judged = self.gate and (group.source.kind is SourceKind.JOIN or group.missing == "refuse")
+        return keys.count() if judged or group.source.kind is SourceKind.EXPRESSION else None
 
     def summary(
         self,
@@ -265,6 +300,7 @@ class FeatureJob(TimedSteps):
             run_id=self.run_id,
             job=self.job,
             version=version,
+            dry_run=self.dry_run,
             already_published=already_published,
             up_to_date=up_to_date,
             grain=group.grain.value if group is not None else "",

@@ -30,6 +30,8 @@ def rename(job: FeatureJob, new_name: str) -> FeatureSummary:
     check_group_name(new_name, cut.groups, job.spec.name)
     _refuse_used(group, cut.groups, "renamed")
     renamed = group.model_copy(update={"name": new_name, "run_id": job.run_id})
+    if job.dry_run:
+        return job.summary(cut.version, renamed)
     run = job.run(cut)
     job.stage(renamed, None, run)
 
@@ -52,6 +54,8 @@ def drop(job: FeatureJob) -> FeatureSummary:
         return done
     group = job.find(cut)
     _refuse_used(group, cut.groups, "dropped")
+    if job.dry_run:
+        return job.summary(cut.version, group)
     run = job.run(cut, group.table)
     # The last one takes its bundle along; the columns of another go with the segments that are written anew.
     run = leaving(replace(run, facts={**run.facts, UNTAGGED: group.table}), cut, (group,))

@@ -44,6 +44,9 @@ def promote(job: FeatureJob) -> FeatureSummary:
     values = cut.rows(group.home)
     moved = {"promoted": grain_table(job.spec, group.grain).name, "bundled": None, "run_id": job.run_id}
     promoted = group.model_copy(update=moved)
+    if job.dry_run:
+        own = str(promoted.promoted)
+        return job.planned(cut, promoted, cut.meta.totals(own, cut.snapshots[own]).rows, replaced=True, computed=False)
     tables = (str(promoted.promoted), group.table)
     run = replace(job.run(cut, *tables), replaced=EVERYTHING.ranges, replaced_tables=tables, dates=None)
     run = leaving(run, cut, (group,))

@@ -51,7 +51,7 @@ class Refresher(FeatureJob):
         group: Its name.
         source: A function or a frame where the definition alone does not say how to compute it.
         full: Compute every row again, whatever changed.
-        run_id, gate, named: See ``FeatureJob``.
+        run_id, gate, named, dry_run: See ``FeatureJob``.
     """
 
     def __init__(
@@ -64,8 +64,9 @@ class Refresher(FeatureJob):
         full: bool = False,
         gate: bool = True,
         named: bool = True,
+        dry_run: bool = False,
     ) -> None:
-        super().__init__(handle, group, run_id=run_id, job="refresh-features", gate=gate, named=named)
+        super().__init__(handle, group, run_id=run_id, job="refresh-features", gate=gate, named=named, dry_run=dry_run)
         self.source, self.full = source, full
 
     def refresh(self) -> FeatureSummary:
@@ -102,7 +103,7 @@ class Refresher(FeatureJob):
         coverage = (Coverage(version=cut.version, snapshots=inputs.snapshots, lookups=lookups),)
         updated = group.model_copy(update={"coverage": coverage, "run_id": self.run_id, "source": source})
         written = (self._fold if group.moved else self._write)(cut, group, updated, frame, keys, target)
-        return written.model_copy(update={"hints": hints})
+        return written.model_copy(update={"hints": (*written.hints, *hints)})
 
     def _refresh_events(self, cut: Cut, group: FeatureGroup, given: Recipe | None) -> FeatureSummary:
         """Compute the events that have no row yet; all of them where what they are computed by changed."""
@@ -126,6 +127,8 @@ class Refresher(FeatureJob):
         lookups = inputs.lookups if whole else group.coverage[0].lookups
         coverage = (Coverage(version=cut.version, snapshots=inputs.snapshots, lookups=lookups),)
         updated = group.model_copy(update={"coverage": coverage, "run_id": self.run_id, "source": recipe.source})
+        if self.dry_run:
+            return self.planned(cut, updated, self.rows_of(updated, keys), replaced=whole)
         run = self.run(cut, group.table)
         if whole:
             run = replace(run, replaced=EVERYTHING.ranges, replaced_tables=(group.table,), dates=None)
@@ -173,6 +176,9 @@ class Refresher(FeatureJob):
         """Write the values into the table that the group was promoted or bundled into, segment by segment."""
         table = updated.home
         segments = target.whole_segments(self.spec)
+        if self.dry_run:
+            kept = segments.only(self.handle, cut.rows(table)) if updated.promoted else self._keys(cut, group, segments)
+            return self.planned(cut, updated, kept.count(), window=target, replaced=True)
         values = self._with_carried(cut, table, frame, target, segments)
         run = replace(self._replacing(cut, segments, table, updated.table), replaced_tables=(table,), dates=None)
         with staging(self.tables, self.spec, run) as listed:
@@ -193,6 +199,12 @@ class Refresher(FeatureJob):
     ) -> FeatureSummary:
         """Write the values into the group's own table."""
         replaced = overlaps_stored(cut, group, target)
+        if self.dry_run:
+            rows = self.rows_of(updated, keys)
+            segments = target.whole_segments(self.spec)
+            if rows is not None and replaced and segments != target:
+                rows += self._carried(cut, group.table, target, segments).count()
+            return self.planned(cut, updated, rows, window=target, replaced=replaced)
         run = self.run(cut, group.table)
         if replaced:
             segments = target.whole_segments(self.spec)
@@ -217,13 +229,19 @@ class Refresher(FeatureJob):
         """The computed rows, and those of other dates in the segments that are replaced whole; each key once."""
         if segments == target:
             return frame
-        carried = target.outside(self.handle, segments.only(self.handle, cut.rows(table)))
-        carried = carried.select(*frame.columns)
+        carried = self._carried(cut, table, target, segments).select(*frame.columns)
         flat = self.spec.layout is Layout.FLAT and table == self.spec.anchor.name
         if flat and self.spec.position_column not in frame.columns:
             # The group was promoted: each row of a request has the request's values.
             carried = carried.dropDuplicates(list(self.spec.request_key))
         return frame.unionByName(carried)
+
+    def _carried(self, cut: Cut, table: str, target: Window, segments: Window) -> DataFrame:
+        """Rows of a table in segments that are replaced whole, but of other dates than those that are computed."""
+        return target.outside(self.handle, segments.only(self.handle, cut.rows(table)))
+
+    def _keys(self, cut: Cut, group: FeatureGroup, segments: Window) -> DataFrame:
+        return Inputs(cut, grain=group.grain, groups=cut.groups, uses=(), window=segments).keys(segments)
 
     def _agree(self, frame: DataFrame, group: FeatureGroup) -> None:
         """Check that the frame has the group's key and columns, in types as before."""

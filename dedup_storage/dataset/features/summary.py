@@ -19,7 +19,8 @@ class FeatureSummary(BaseModel):
         groups: Groups that were bundled.
         job: ``add-features``, ``refresh-features``, ``rename-features``, ``drop-features``, ``promote-features`` or
             ``bundle-features``.
-        version: The version that holds the result; the newest one when nothing was to do.
+        version: The version that holds the result; the newest one when nothing was to do, and of a dry run.
+        dry_run: Nothing was done: what would be.
         already_published: The run id was published before; nothing was done now.
         up_to_date: Nothing had changed since the group was computed; no version was made.
         grain: What one row stands for.
@@ -28,8 +29,8 @@ class FeatureSummary(BaseModel):
         dates: Half-open ranges of event dates that were computed; empty texts are no bounds.
         buckets: User buckets that were computed; ``None`` for all.
         replaced: Whether rows of these segments were replaced (else they are new).
-        rows, bytes, files: What was written.
-        gate: ``passed`` or ``off``.
+        rows, bytes, files: What was written; of a dry run the rows alone, ``None`` where computing them alone tells.
+        gate: ``passed``, ``off``, or ``not asked`` by a dry run.
         docs: Where the gate's verdict and Data Docs lie.
         seconds: Wall time by step.
         hints: Advice.
@@ -42,6 +43,7 @@ class FeatureSummary(BaseModel):
     run_id: str
     job: str
     version: int
+    dry_run: bool = False
     already_published: bool = False
     up_to_date: bool = False
     groups: tuple[str, ...] = ()
@@ -51,7 +53,7 @@ class FeatureSummary(BaseModel):
     dates: tuple[tuple[str, str], ...] = ()
     buckets: tuple[int, ...] | None = None
     replaced: bool = False
-    rows: int = 0
+    rows: int | None = 0
     bytes: int = 0
     files: int = 0
     gate: str = "off"
@@ -65,7 +67,9 @@ class FeatureSummary(BaseModel):
         if self.already_published or self.up_to_date:
             kept = ("dataset", "group", "run_id", "version", "already_published", "up_to_date", "hints")
             return {name: told[name] for name in kept if told[name] not in (False, ())}
-        untold = {"job", "already_published", "up_to_date"}
+        untold = {"job", "dry_run", "already_published", "up_to_date"}
+        if self.dry_run:
+            untold |= {"bytes", "files", "seconds"}
         if self.job not in ("add-features", "refresh-features") and self.gate == "off":
             # The others compute no value that the gate could judge.
             untold |= {"gate"}

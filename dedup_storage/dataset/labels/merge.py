@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS
+from dedup_storage.dataset.backfill.plan import BackfillPlan
 from dedup_storage.dataset.backfill.request import Affected, Change, Strategy
 from dedup_storage.dataset.backfill.run import Backfill, Progress
 from dedup_storage.dataset.backfill.summary import BackfillSummary
@@ -19,16 +20,17 @@ from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.protocol import Run
 from dedup_storage.lake.publishing import require_same
 from dedup_storage.lake.requests import Request
+from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.digests import rows_digest
 from dedup_storage.spark.errors import translated
 
-__all__ = ["LateLabelsSummary", "merge_labels"]
+__all__ = ["LateLabelsPlan", "LateLabelsSummary", "merge_labels", "plan_labels"]
 
 _NOTHING = dict.fromkeys(("input_rows", "superseded_rows", "stale_rows", "unknown_rows", "merged_rows"), 0)
 
 
-class LateLabelsSummary(BaseModel):
-    """What a merge of late labels did.
+class _LateRows(BaseModel):
+    """Late rows by what becomes of them.
 
     Attributes:
         input_rows: Late rows.
@@ -37,7 +39,6 @@ class LateLabelsSummary(BaseModel):
         stale_rows: Newest late rows of their impressions that are not newer than what was merged before.
         unknown_rows: Rows of impressions that the dataset does not have, set aside in ``labels_unknown``.
         merged_rows: Rows that win; those whose label is the stored one already are among them.
-        backfill: The backfill that wrote them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +49,25 @@ class LateLabelsSummary(BaseModel):
     stale_rows: int
     unknown_rows: int
     merged_rows: int
+
+
+class LateLabelsPlan(_LateRows):
+    """What a merge of late labels would do.
+
+    Attributes:
+        backfill: The backfill that would write them.
+    """
+
+    backfill: BackfillPlan
+
+
+class LateLabelsSummary(_LateRows):
+    """What a merge of late labels did.
+
+    Attributes:
+        backfill: The backfill that wrote them.
+    """
+
     backfill: BackfillSummary
 
     @property
@@ -122,10 +142,7 @@ def merge_labels(
     tables, spec = handle.tables, handle.spec
     with translated():
         meta = tables.settle(spec)
-        own = [c for c in (*spec.request_key, spec.position_column, spec.schema_.item) if c in late.rows.columns]
-        told = [c for c in (*own, late.label, late.time) if c in late.rows.columns]
-        rows = move_to(run_session(late.rows.sparkSession), late.rows)
-        request = Request.of("late-labels", label=late.label).with_texts(late_labels=rows_digest(rows, set(told)))
+        request = _asked(spec, late)
         done = require_same(meta, request.text, run_id)
         if done is not None:
             # Killed between publication and clean-up, the run left its branch behind.
@@ -152,3 +169,51 @@ def merge_labels(
             return LateLabelsSummary(**sorting.counts, backfill=backfill)
         finally:
             sorting.release()
+
+
+def plan_labels(
+    handle: Handle,
+    late: LateLabels,
+    *,
+    run_id: str | None = None,
+    strategy: Strategy | str | None = None,
+    gate: bool = True,
+) -> LateLabelsPlan:
+    """What ``merge_labels`` would do to the current version; nothing is written.
+
+    Args:
+        handle: The dataset.
+        late: The rows.
+        run_id: The run, where it has a name: one that is published would do nothing, and one that stopped goes on.
+        strategy, gate: As for ``Backfill``.
+
+    Raises:
+        UsageError: the rows cannot be used, or the run is one with other labels.
+    """
+    with translated():
+        meta = handle.metadata()
+        require_label(meta.spec, late.label)
+        sorting = _Sorting(handle, late)
+        try:
+            plan = Backfill(
+                handle,
+                Change(rows=late.rows, columns=(late.label,)),
+                Affected(),
+                run_id=run_id or "plan",
+                job="late-labels",
+                strategy=strategy,
+                gate=gate,
+                request=None if run_id is None else _asked(handle.spec, late),
+                against=sorting.change,
+            ).plan(named=run_id is not None)
+            return LateLabelsPlan(**sorting.counts, backfill=plan)
+        finally:
+            sorting.release()
+
+
+def _asked(spec: DatasetSpec, late: LateLabels) -> Request:
+    """What a merge is asked to do; its rows are read once."""
+    own = [c for c in (*spec.request_key, spec.position_column, spec.schema_.item) if c in late.rows.columns]
+    told = [c for c in (*own, late.label, late.time) if c in late.rows.columns]
+    rows = move_to(run_session(late.rows.sparkSession), late.rows)
+    return Request.of("late-labels", label=late.label).with_texts(late_labels=rows_digest(rows, set(told)))

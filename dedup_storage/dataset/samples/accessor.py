@@ -69,6 +69,7 @@ class Samples:
         *,
         version: int | None = None,
         run_id: str | None = None,
+        dry_run: bool = False,
         **fields: Unpack[SampleFields],
     ) -> SampleSummary:
         """Make a named sample; made already, with the same definition, it is left as it is.
@@ -79,6 +80,7 @@ class Samples:
             fields: Or its fields, by the names of ``SampleSpec``; another name is refused.
             version: Version whose users are sampled; ``None`` takes the newest.
             run_id: Name of the run.
+            dry_run: Count the users that it would have, and change nothing.
 
         Raises:
             UsageError: the definition is wrong or does not fit the data; nothing is stored, never a smaller sample.
@@ -90,10 +92,12 @@ class Samples:
 
         def work() -> SampleSummary:
             with translated():
-                sample, made = make_sample(self._handle.for_run(), name, definition, version=version, run_id=named)
-                return summarize(self._handle.name, sample, unchanged=not made)
+                sample, made = make_sample(
+                    self._handle.for_run(), name, definition, version=version, run_id=named, dry_run=dry_run
+                )
+                return summarize(self._handle.name, sample, unchanged=not made, dry_run=dry_run)
 
-        return self._told("sample", name, named, work)
+        return self._told("sample", name, named, work, dry_run)
 
     def split(
         self,
@@ -102,33 +106,45 @@ class Samples:
         *,
         seed: int = 0,
         version: int | None = None,
+        dry_run: bool = False,
     ) -> list[SampleSummary]:
-        """Make samples without a row in common, such as train, validation and test; see ``split_specs``."""
+        """Make samples without a row in common, such as train, validation and test; see ``split_specs``.
+
+        With ``dry_run`` only count the users that they would have.
+        """
         specs = split_specs(shares, dates, seed=seed)
         with translated():
             version = self._handle.cut(version).version
-        return [self.make(name, spec, version=version) for name, spec in specs.items()]
+        return [self.make(name, spec, version=version, dry_run=dry_run) for name, spec in specs.items()]
 
     def describe(self, name: str) -> dict[str, Any]:
         """A sample's record: definition, version, counts."""
         with translated():
             return dict(SampleStore(self._handle).load(name).model_dump(mode="json"))
 
-    def refresh(self, name: str, *, version: int | None = None, run_id: str | None = None) -> SampleSummary:
-        """Take in the users of a newer version; users that are known keep their strata."""
+    def refresh(
+        self, name: str, *, version: int | None = None, run_id: str | None = None, dry_run: bool = False
+    ) -> SampleSummary:
+        """Take in the users of a newer version; users that are known keep their strata. With ``dry_run`` only count."""
         named = named_run(run_id, "sample")
 
         def work() -> SampleSummary:
             with translated():
-                sample, refreshed = refresh_sample(self._handle.for_run(), name, version=version, run_id=named)
-                return summarize(self._handle.name, sample, unchanged=not refreshed)
+                sample, refreshed = refresh_sample(
+                    self._handle.for_run(), name, version=version, run_id=named, dry_run=dry_run
+                )
+                return summarize(self._handle.name, sample, unchanged=not refreshed, dry_run=dry_run)
 
-        return self._told("refresh-sample", name, named, work)
+        return self._told("refresh-sample", name, named, work, dry_run)
 
-    def drop(self, name: str) -> None:
-        """Forget a sample; the dataset's own rows stay as they are."""
+    def drop(self, name: str, *, dry_run: bool = False) -> None:
+        """Forget a sample; the dataset's own rows stay as they are. With ``dry_run`` only see whether it is there.
+
+        Raises:
+            UsageError: there is none of that name; names those that do exist.
+        """
         with translated():
-            SampleStore(self._handle).drop(name)
+            SampleStore(self._handle).drop(name, dry_run=dry_run)
 
     def users(self, name: str, version: int | None = None) -> DataFrame:
         """The sampled users with ``stratum`` and ``user_weight``."""
@@ -149,23 +165,35 @@ class Samples:
             return sample_report(self._handle.for_run(), sample, verify=verify, confidence=confidence, version=version)
 
     def materialise(
-        self, name: str, target: str, *, version: int | None = None, run_id: str | None = None, gate: bool = True
+        self,
+        name: str,
+        target: str,
+        *,
+        version: int | None = None,
+        run_id: str | None = None,
+        gate: bool = True,
+        dry_run: bool = False,
     ) -> WriteSummary:
-        """Write a sample's rows into a dataset of its own, weights as columns."""
+        """Write a sample's rows into a dataset of its own, weights as columns; with ``dry_run`` only count them."""
         with translated():
             handle, sample = self._handle.for_run(), SampleStore(self._handle).load(name)
             number = handle.metadata().resolve(version)
             named = run_id if run_id is not None else f"sample-{sample.name}-v{number}"
             return run_told(
                 handle, "materialise-sample", named,
-                lambda: materialise_sample(handle, sample, target, version=number, run_id=named, gate=gate),
+                lambda: materialise_sample(
+                    handle, sample, target, version=number, run_id=named, gate=gate, dry_run=dry_run
+                ),
                 lambda accounts, done: Accounts(open_handle(handle.spark, handle.settings, target)).write(
                     done, accounts.sources(number, [table.name for table in handle.spec.tables])
                 ),
-                subject=name,
+                subject=name, dry_run=dry_run,
             )  # fmt: skip
 
-    def _told(self, job: str, name: str, run_id: str, work: Callable[[], SampleSummary]) -> SampleSummary:
+    def _told(
+        self, job: str, name: str, run_id: str, work: Callable[[], SampleSummary], dry_run: bool
+    ) -> SampleSummary:
         return run_told(
-            self._handle, job, run_id, work, lambda accounts, done: accounts.sample(done, run_id), subject=name
-        )
+            self._handle, job, run_id, work, lambda accounts, done: accounts.sample(done, run_id),
+            subject=name, dry_run=dry_run,
+        )  # fmt: skip

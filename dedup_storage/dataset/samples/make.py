@@ -46,9 +46,9 @@ class _Plan:
 
 
 def make_sample(
-    handle: Handle, name: str, spec: SampleSpec, *, version: int | None, run_id: str
+    handle: Handle, name: str, spec: SampleSpec, *, version: int | None, run_id: str, dry_run: bool = False
 ) -> tuple[Sample, bool]:
-    """Make a named sample, or find it made: the sample, and whether anything was done.
+    """Make a named sample, or find it made: the sample, and whether anything was done, or by a dry run would be.
 
     Raises:
         UsageError: a sample of that name has another definition, or the definition does not fit the data.
@@ -64,13 +64,16 @@ def make_sample(
             got=spec.model_dump_json(exclude_defaults=True),
             fix="Choose another name, or drop it first.",
         )
-    made = _make(store, handle.cut(version), name, spec, run_id, None)
-    store.save(made)
+    made = _make(store, handle.cut(version), name, spec, run_id, None, dry_run=dry_run)
+    if not dry_run:
+        store.save(made)
     return made, True
 
 
-def refresh_sample(handle: Handle, name: str, *, version: int | None, run_id: str) -> tuple[Sample, bool]:
-    """Bring a sample to a version's users: the sample, and whether anything was done.
+def refresh_sample(
+    handle: Handle, name: str, *, version: int | None, run_id: str, dry_run: bool = False
+) -> tuple[Sample, bool]:
+    """Bring a sample to a version's users: the sample, and whether anything was done, or by a dry run would be.
 
     Users that are known keep their stratum; only new ones are looked at, and divided by the borders found when the
     sample was made. Shares keep every user that was in it. Counts stay exact, so with new users in a stratum some leave
@@ -81,13 +84,24 @@ def refresh_sample(handle: Handle, name: str, *, version: int | None, run_id: st
     cut = handle.cut(version)
     if before.version == cut.version:
         return before, False
-    made = _make(store, cut, name, before.spec, run_id, before)
+    made = _make(store, cut, name, before.spec, run_id, before, dry_run=dry_run)
+    if dry_run:
+        return made, True
     store.save(made)
     store.release(before)
     return made, True
 
 
-def _make(store: SampleStore, cut: Cut, name: str, spec: SampleSpec, run_id: str, before: Sample | None) -> Sample:
+def _make(
+    store: SampleStore,
+    cut: Cut,
+    name: str,
+    spec: SampleSpec,
+    run_id: str,
+    before: Sample | None,
+    *,
+    dry_run: bool = False,
+) -> Sample:
     created = int(time.time() * 1000)
     common = {"name": name, "spec": spec, "version": cut.version, "run_id": run_id, "created_ms": created}
     if spec.buckets is not None:
@@ -102,11 +116,16 @@ def _make(store: SampleStore, cut: Cut, name: str, spec: SampleSpec, run_id: str
     people = people.select("*", user_point(people, cut.spec.schema_.user, spec.seed).alias(_POINT)).persist()
     try:
         plan = _plan(people, spec, before)
-        table, tag = store.write_users(name, _chosen(cut.handle, people, spec, plan), uuid.uuid4().hex)
+        chosen = _chosen(cut.handle, people, spec, plan)
+        if dry_run:
+            made = Sample.model_validate({**common, "strata": (), "borders": borders, "table": f"sm_{name}"})
+            return made.model_copy(update=_realised(cut.handle, chosen, plan))
+        table, tag = store.write_users(name, chosen, uuid.uuid4().hex)
     finally:
         people.unpersist()
     made = Sample.model_validate({**common, "strata": (), "borders": borders, "table": table, "tag": tag})
-    return made.model_copy(update=_realised(cut.handle, store, made, plan))
+    # Read back from what was stored.
+    return made.model_copy(update=_realised(cut.handle, store.users(made), plan))
 
 
 def _users(cut: Cut, spec: SampleSpec) -> DataFrame:
@@ -221,12 +240,11 @@ def _chosen(handle: Handle, people: DataFrame, spec: SampleSpec, plan: _Plan) ->
     return joined.select(user, STRATUM, inside.alias(SAMPLED), weight.alias(USER_WEIGHT))
 
 
-def _realised(handle: Handle, store: SampleStore, made: Sample, plan: _Plan) -> dict[str, object]:
-    """Counts read back from what was stored, and the buckets that hold a sampled user unless all do."""
+def _realised(handle: Handle, users: DataFrame, plan: _Plan) -> dict[str, object]:
+    """Counts of the users, sampled or not, and the buckets that hold a sampled one unless all do."""
     # One row for each stratum, of which there are _MOST_STRATA at most, with numbers of the dataset's buckets.
     rows = (
-        store.users(made)
-        .filter(SAMPLED)
+        users.filter(SAMPLED)
         .groupBy(STRATUM)
         .agg(F.count(F.lit(1)).alias("n"), F.collect_set(handle.bucket).alias("buckets"))
         .collect()

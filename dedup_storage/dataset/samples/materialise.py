@@ -19,12 +19,20 @@ __all__ = ["materialise_sample"]
 
 
 def materialise_sample(
-    handle: Handle, sample: Sample, target: str, *, version: int, run_id: str, gate: bool = True
+    handle: Handle,
+    sample: Sample,
+    target: str,
+    *,
+    version: int,
+    run_id: str,
+    gate: bool = True,
+    dry_run: bool = False,
 ) -> WriteSummary:
     """Write a sample's rows into a new dataset of the same layout and segments.
 
     It has the columns ``request_weight`` and ``impression_weight`` beside the log's own, and keeps positions, so that
-    its impressions can be found in the dataset they come from. Running it again for the same version changes nothing.
+    its impressions can be found in the dataset they come from. Running it again for the same version changes nothing,
+    and neither does a dry run, which counts them.
 
     Raises:
         UsageError: the target is the dataset itself, or a column has a weight's name.
@@ -48,8 +56,8 @@ def materialise_sample(
     raw = RawLog.from_frame(frames.requests(requests), schema, frames.impressions(impressions))
     made = create_dataset(
         handle.spark, handle.settings, target, schema, raw,
-        layout=spec.layout, date_grain=spec.date_grain, buckets=spec.buckets,
+        layout=spec.layout, date_grain=spec.date_grain, buckets=spec.buckets, dry_run=dry_run,
     )  # fmt: skip
     # The version and the sample's record decide the rows, which need not be looked at.
     asked = Request.of("write", log=[handle.name, version, sample.fingerprint])
-    return write_log(made, raw, run_id=run_id, gate=gate, request=asked)
+    return write_log(made, raw, run_id=run_id, gate=gate, request=asked, dry_run=dry_run)

@@ -75,13 +75,15 @@ class SampleStore:
         reached("sample:before-record")
         self.handle.tables.record_sample(self.handle.spec, sample.name, sample.model_dump_json())
 
-    def drop(self, name: str) -> None:
-        """Forget a sample and its users.
+    def drop(self, name: str, *, dry_run: bool = False) -> None:
+        """Forget a sample and its users; a dry run only looks for it.
 
         Raises:
             UsageError: there is none of that name.
         """
         sample = self.load(name)
+        if dry_run:
+            return
         self.handle.tables.record_sample(self.handle.spec, name, None)
         reached("sample:record-dropped")
         if sample.table is not None:

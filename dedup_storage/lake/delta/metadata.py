@@ -21,7 +21,7 @@ from dedup_storage.lake.delta.layout import generated_columns
 from dedup_storage.lake.delta.opened import opened_tables
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.versions import VERSIONS_TABLE, VersionLog
-from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
+from dedup_storage.lake.facts import CHANGED, ROWS_KEPT, concerns
 from dedup_storage.lake.folders import child_folders, is_delta_table
 from dedup_storage.lake.history import ANCHORS, Added, Catalog, DatasetMetadata, FileShare, Totals, no_dataset
 from dedup_storage.lake.members import Members
@@ -134,25 +134,27 @@ class DeltaMetadata(DatasetMetadata):
         found: str | None = self.versions.published.get(version, {}).get("definitions", {}).get(table)
         return found
 
-    def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
+    def changed_cells(self, table: str, old: int | None, new: int, columns: Collection[str] | None = None) -> set[Cell]:
         """See ``DatasetMetadata``; from the files that came and went, where no version between says more."""
         new = self.versions.today(table, new)
         old = self.versions.today(table, old) if old is not None else None
         try:
-            return self._changed(table, old, new)
+            return self._changed(table, old, new, columns)
         except StorageError:
             # An erasure cut the log before the oldest version kept: what is not known may all be new.
             if not self.versions.moves:
                 raise
             return {Cell(None, None, None)}
 
-    def _changed(self, table: str, old: int | None, new: int) -> set[Cell]:
+    def _changed(self, table: str, old: int | None, new: int, columns: Collection[str] | None) -> set[Cell]:
         ref, spec = self.tables[table], self.spec.partitioned(table)
         steps = self._steps(table, old, new) if old is not None else []
         if not any(said for _, said in steps):
             return delta_changed_cells(ref, spec, old, new)
         found: set[Cell] = set()
         for snapshot, said in steps:
+            if not concerns(said, columns):
+                continue
             if CHANGED in said:
                 found |= {Cell.from_list(values) for values in json.loads(said[CHANGED])}
             elif ROWS_KEPT not in said:
@@ -251,6 +253,8 @@ class DeltaLake:
         options: Of ``deltalake``.
         opened: What opens the warehouse's tables, each version once.
     """
+
+    sets_level = False
 
     def __init__(self, settings: Settings) -> None:
         check_store(settings)

@@ -41,7 +41,7 @@ from dedup_storage.lake.delta.metadata import DESCRIBED, HARMLESS, MEMBERS, TABL
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.relay import RELAY, Relay, relay_table
 from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
-from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
+from dedup_storage.lake.facts import CHANGED, COLUMNS, ROWS_KEPT
 from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError, PublisherBase, restored_version, version_facts
@@ -223,7 +223,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             body["rows"][name] = live_files(ref, number).rows
             if DEFINITION in own:
                 body.setdefault("definitions", {})[name] = own[DEFINITION]
-            if said := {key: own[key] for key in (ROWS_KEPT, CHANGED) if key in own}:
+            if said := {key: own[key] for key in (ROWS_KEPT, CHANGED, COLUMNS) if key in own}:
                 body.setdefault(TABLE_FACTS, {})[name] = said
         for name in filter(None, facts.get(UNTAGGED, "").split(",")):
             for values in body.values():

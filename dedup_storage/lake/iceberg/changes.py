@@ -7,7 +7,7 @@ user bucket. What compaction did, which moves rows and changes none, is passed o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from pyiceberg.transforms import BucketTransform, IdentityTransform, MonthTransf
 from pyiceberg.types import DateType
 
 from dedup_storage.lake.cells import Cell, whole_month
-from dedup_storage.lake.facts import CHANGED, ROWS_KEPT
+from dedup_storage.lake.facts import CHANGED, ROWS_KEPT, concerns
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec
 
@@ -33,7 +33,9 @@ _MAINTENANCE = "maintain"
 _EPOCH = date(1970, 1, 1)
 
 
-def changed_cells(table: Table, spec: DatasetSpec, old: int | None, new: int) -> set[Cell]:
+def changed_cells(
+    table: Table, spec: DatasetSpec, old: int | None, new: int, columns: Collection[str] | None = None
+) -> set[Cell]:
     """What changed between two snapshots of one of a dataset's tables.
 
     Args:
@@ -41,6 +43,7 @@ def changed_cells(table: Table, spec: DatasetSpec, old: int | None, new: int) ->
         spec: The dataset.
         old: Earlier snapshot; ``None`` for an empty table.
         new: Later snapshot.
+        columns: See ``DatasetMetadata.changed_cells``.
     """
     if old == new:
         return set()
@@ -49,7 +52,7 @@ def changed_cells(table: Table, spec: DatasetSpec, old: int | None, new: int) ->
     # The parent is known by name even when it was expired.
     ids += [s.parent_snapshot_id for s in line[-1:] if s.parent_snapshot_id is not None]
     if old in ids:
-        return {cell for s in line[: ids.index(old)] for cell in _changed_by(table, spec, s)}
+        return {cell for s in line[: ids.index(old)] for cell in _changed_by(table, spec, s, columns)}
     # The earlier snapshot is no ancestor, or the way to it was expired: compare what is live.
     before, after = _live(table, old), _live(table, new)
     if not before and not after:
@@ -64,12 +67,14 @@ def stored_cells(table: Table, spec: DatasetSpec, snapshot_id: int) -> set[Cell]
     return set(_cells(table, spec, files))
 
 
-def _changed_by(table: Table, spec: DatasetSpec, snapshot: Snapshot) -> Iterable[Cell]:
+def _changed_by(table: Table, spec: DatasetSpec, snapshot: Snapshot, columns: Collection[str] | None) -> Iterable[Cell]:
     summary = snapshot_summary(snapshot)
-    if PROPERTY_PREFIX + CHANGED in summary:
-        return [Cell.from_list(values) for values in json.loads(summary[PROPERTY_PREFIX + CHANGED])]
-    compacted = summary.get("operation") == "replace" or summary.get(PROPERTY_PREFIX + "job") == _MAINTENANCE
-    if compacted or PROPERTY_PREFIX + ROWS_KEPT in summary:
+    said = {key.removeprefix(PROPERTY_PREFIX): v for key, v in summary.items() if key.startswith(PROPERTY_PREFIX)}
+    if not concerns(said, columns):
+        return ()
+    if CHANGED in said:
+        return [Cell.from_list(values) for values in json.loads(said[CHANGED])]
+    if summary.get("operation") == "replace" or said.get("job") == _MAINTENANCE or ROWS_KEPT in said:
         return ()
     return _cells(table, spec, (entry.data_file for entry in _written(table, snapshot)))
 

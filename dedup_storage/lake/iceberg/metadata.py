@@ -171,9 +171,9 @@ class IcebergMetadata(DatasetMetadata):
         """See ``DatasetMetadata``."""
         return definition_text(self.tables[table], tags(self.tables[table])[version_tag(version)])
 
-    def changed_cells(self, table: str, old: int | None, new: int) -> set[Cell]:
+    def changed_cells(self, table: str, old: int | None, new: int, columns: Collection[str] | None = None) -> set[Cell]:
         """See ``DatasetMetadata``."""
-        return changed_cells(self.tables[table], self.spec.partitioned(table), old, new)
+        return changed_cells(self.tables[table], self.spec.partitioned(table), old, new, columns)
 
     def stored_cells(self, table: str, snapshot_id: int) -> set[Cell]:
         """See ``DatasetMetadata``."""
@@ -268,6 +268,8 @@ def _in_buckets(table: Table, file: DataFile, buckets: Collection[int]) -> bool:
 
 class Lake:
     """The catalog of one configuration, seen through PyIceberg."""
+
+    sets_level = True
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

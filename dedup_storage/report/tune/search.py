@@ -57,9 +57,9 @@ class Grid:
     page_version: tuple[int, ...] = (1, 2)
 
     @classmethod
-    def of_format(cls, format: str) -> Grid:
-        """What can be set on tables of a format: Delta takes the level and the page version from no table."""
-        return cls(level=(), page_version=()) if format == "delta" else cls()
+    def of_tables(cls, *, sets_level: bool) -> Grid:
+        """What can be set on tables: some formats take the level and the page version from no table."""
+        return cls() if sets_level else cls(level=(), page_version=())
 
     def points(self) -> Iterator[Point]:
         """Every combination."""

@@ -153,28 +153,29 @@ def _roles(table: pa.Table, made: Proposal) -> None:
         if not pa.types.is_nested(f.type) and f.name not in candidates
     ]  # fmt: skip
     found: dict[str, roles.Found | None] = {}
+    named = [c for role in ("user", "item", "position", "labels") for c in names_of(values.get(role))]
     if "event_time" not in values:
-        time = roles.find_time(looks)
+        time = roles.find_time([x for x in looks if x.name not in named])
         if time is not None:
             found["event_time"], unit = time
             plain = unit is None
             values["event_time"] = time[0].column if plain else {"column": time[0].column, "unit": unit}
     at = next(iter(names_of(values.get("event_time"))), None)
-    taken = [c for role in ("user", "item", "labels") for c in names_of(values.get(role))]
     if "user" not in values:
-        others = [*taken, *names_of(values.get("request")), *([at] if at else [])]
+        others = [*named, *names_of(values.get("request")), *([at] if at else [])]
         found["user"] = roles.find_user(looks, others)
     user = values.get("user") or _column(found.get("user"))
     if "item" not in values:
         found["item"] = _item_of(table, candidates) or roles.find_item(
-            looks, [*taken, user or "", at or "", *names_of(values.get("request"))]
+            looks, [*named, user or "", at or "", *names_of(values.get("request"))]
         )
     item = values.get("item") or _column(found.get("item"))
     if "request" not in values:
-        others = [*taken, user or "", item or "", *names_of(values.get("labels"))]
+        others = [*named, user or "", item or ""]
         found["request"] = roles.find_request(looks, others, at, nested=bool(candidates))
     if "labels" not in values:
-        others = [c for c in (user, item, at, _column(found.get("request"))) if c]
+        key = (user, item, at, _column(found.get("request")), *names_of(values.get("request")))
+        others = [*named, *(c for c in key if c)]
         found["labels"] = _label_of(table, candidates) or roles.find_label(looks, others)
     for role, column in found.items():
         if column is None:
