@@ -36,10 +36,11 @@ def tune(
 
     refuse_idle_draw(share, sample_mib)
     files = dataset_files(job.settings, dataset, version)
+    grid = Grid.of_tables(sets_level=open_lake(job.settings).sets_level)
     with file_progress() as progress:
         proposals = tune_dataset(
             files, share=share, draw_bytes=sample_mib * 1024**2, tolerance=tolerance,
-            grid=Grid.of_tables(sets_level=open_lake(job.settings).sets_level), on_file=progress.files, on_step=progress.step,
+            grid=grid, on_file=progress.files, on_step=progress.step,
         )  # fmt: skip
     for p in proposals if str(job.json) != "-" else ():
         stdout.print(
