@@ -418,7 +418,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         ),
         (["infer-schema", "log.csv"], "the request column is not named, and no column looks like one"),
         (
-            ["infer-schema", "log.csv", "--user", "user_id", "--request", "user_id", "--item", "iten_id"],
+            ["infer-schema", "log.csv", "--user", "user_id", "--request", "item_id", "--item", "iten_id"],
             "the column iten_id is not in log.csv",
         ),
         (["infer-schema", "day.parquet", "--request", "rid"], "the column rid is not in day.parquet"),
