@@ -65,6 +65,8 @@ def test_an_empty_folder_stays_empty(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DEDUP_STORAGE_FORMAT", table_format)
+    # As in a process of its own: tests that ran before in this one may have left their session running.
+    monkeypatch.setattr("dedup_storage.doctor.examine._session_runs", lambda: False)
     done = CliRunner().invoke(app, ["doctor", "--no-spark", "--json", "-"])
     assert done.exit_code == 0, done.output
     found = Diagnosis.model_validate_json(done.stdout)
