@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -120,30 +119,28 @@ def test_nothing_of_a_stopped_adoption_is_taken_for_another_log(
     for number, place in enumerate(places):
         numbered(spark, [1 + number], 100 * number).frame.write.parquet(place)
 
-    def stop(reached: str, point: str) -> None:
-        if reached == point:
-            raise StoppedError
-
     for point in ("adopt:claimed", "adopt:published"):
-        monkeypatch.setattr(faults, "watcher", partial(stop, point=point))
-        with pytest.raises(StoppedError):
-            adopt(spark, lake, name, schema(), places[0])
-        monkeypatch.setattr(faults, "watcher", None)
+        stop_at(monkeypatch, point, lambda: adopt(spark, lake, name, schema(), places[0]))
         with pytest.raises(DatasetNotFoundError):
             Dataset.open(spark, lake, name)
+    another_log(spark, lake, name, places[1], then)
+    shutil.rmtree(f"{lake.local_warehouse}/{name}/_versions")
+    with pytest.raises(DatasetExistsError, match="a table logs that is no dataset's"):
+        adopt(spark, lake, name, schema(), places[0])
+    assert DeltaTable(f"{lake.local_warehouse}/{name}/logs").file_uris()
+
+
+def another_log(spark: SparkSession, lake: Settings, name: str, place: str, then: str) -> None:
+    """Adopt, or write, the rows of another log than one whose adoption was stopped, and find these alone."""
     second = numbered(spark, [2], 100)
     if then == "adopt":
-        adopt(spark, lake, name, schema(), places[1])
+        adopt(spark, lake, name, schema(), place)
         ds = Dataset.open(spark, lake, name)
     else:
         ds = Dataset.create(spark, lake, name, schema(), second, layout=Layout.FLAT, buckets=1)
         ds.write(second, gate=False)
     assert [(v.version, v.job) for v in ds.versions()] == [(1, then)]
     same_rows(ds.logs(), second.frame)
-    shutil.rmtree(f"{lake.local_warehouse}/{name}/_versions")
-    with pytest.raises(DatasetExistsError, match="a table logs that is no dataset's"):
-        adopt(spark, lake, name, schema(), places[0])
-    assert DeltaTable(f"{lake.local_warehouse}/{name}/logs").file_uris()
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, point: str, run: Callable[[], object]) -> None:
@@ -204,15 +201,7 @@ def test_nothing_of_a_stopped_adoption_of_files_is_taken_for_another_log_on_iceb
         numbered(spark, [1 + number], 100 * number).frame.write.parquet(place)
     for point in ("adopt:created", "adopt:filled"):
         stop_at(monkeypatch, point, lambda: adopt(spark, settings, name, schema(), places[0]))
-    second = numbered(spark, [2], 100)
-    if then == "adopt":
-        adopt(spark, settings, name, schema(), places[1])
-        ds = Dataset.open(spark, settings, name)
-    else:
-        ds = Dataset.create(spark, settings, name, schema(), second, layout=Layout.FLAT, buckets=1)
-        ds.write(second, gate=False)
-    assert [(v.version, v.job) for v in ds.versions()] == [(1, then)]
-    same_rows(ds.logs(), second.frame)
+    another_log(spark, settings, name, places[1], then)
     # Files of others stay, and the tables that named them leave nothing.
     assert spark.read.parquet(places[0]).count() == 15
     assert [p.name for p in Path(str(settings.local_warehouse), name).iterdir()] == ["logs"]

@@ -102,6 +102,32 @@ class _Sorting:
         self.merge = sort_out(cut, self.late)
         return Change(rows=self.merge.replacement(cut.spec), columns=(self.late.label,))
 
+    def backfill(
+        self,
+        *,
+        run_id: str,
+        request: Request | None,
+        strategy: Strategy | str | None,
+        gate: bool,
+        part_segments: int = MOST_SEGMENTS,
+        progress: Progress | None = None,
+    ) -> Backfill:
+        """The backfill that writes the labels, and the rows beside them, as one version; see ``Backfill``."""
+        return Backfill(
+            self.handle,
+            Change(rows=self.late.rows, columns=(self.late.label,)),
+            Affected(),
+            run_id=run_id,
+            job="late-labels",
+            beside=self.stage,
+            strategy=strategy,
+            gate=gate,
+            part_segments=part_segments,
+            progress=progress,
+            request=request,
+            against=self.change,
+        )
+
     def stage(self, run: Run) -> list[str]:
         """See ``LabelMerge.stage``; nothing where the run was found published."""
         return [] if self.merge is None else self.merge.stage(self.handle, run)
@@ -152,20 +178,10 @@ def merge_labels(
         require_label(meta.spec, late.label)
         sorting = _Sorting(handle, late)
         try:
-            backfill = Backfill(
-                handle,
-                Change(rows=late.rows, columns=(late.label,)),
-                Affected(),
-                run_id=run_id,
-                job="late-labels",
-                beside=sorting.stage,
-                strategy=strategy,
-                gate=gate,
-                part_segments=part_segments,
+            backfill = sorting.backfill(
+                run_id=run_id, request=request, strategy=strategy, gate=gate, part_segments=part_segments,
                 progress=progress,
-                request=request,
-                against=sorting.change,
-            ).run()
+            ).run()  # fmt: skip
             return LateLabelsSummary(**sorting.counts, backfill=backfill)
         finally:
             sorting.release()
@@ -195,17 +211,9 @@ def plan_labels(
         require_label(meta.spec, late.label)
         sorting = _Sorting(handle, late)
         try:
-            plan = Backfill(
-                handle,
-                Change(rows=late.rows, columns=(late.label,)),
-                Affected(),
-                run_id=run_id or "plan",
-                job="late-labels",
-                strategy=strategy,
-                gate=gate,
-                request=None if run_id is None else _asked(handle.spec, late),
-                against=sorting.change,
-            ).plan(named=run_id is not None)
+            asked = None if run_id is None else _asked(handle.spec, late)
+            backfill = sorting.backfill(run_id=run_id or "plan", request=asked, strategy=strategy, gate=gate)
+            plan = backfill.plan(named=run_id is not None)
             return LateLabelsPlan(**sorting.counts, backfill=plan)
         finally:
             sorting.release()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -121,22 +121,26 @@ def relay_table(
 
 def log_versions(ref: DeltaRef, properties: Mapping[str, str]) -> dict[str, int]:
     """Places in a table's log of its files -> the Delta version each belongs to; of a range, the first."""
-    folder, found = f"{ref.uri}/{LOG_FOLDER}", {}
-    _, root = open_folder(folder, properties)
-    for file in list_files(folder, properties):
-        above, _, name = file.path[len(root) :].strip("/").rpartition("/")
+    found = {}
+    for place in _log_places(ref, properties):
+        above, _, name = place.rpartition("/")
         match = _LOG_FILE.fullmatch(name)
         if match is not None and above in ("", _SIDECARS):
-            found[f"{above}/{name}".lstrip("/")] = int(match.group(1))
+            found[place] = int(match.group(1))
     return found
 
 
 def checkpoints(ref: DeltaRef, properties: Mapping[str, str]) -> list[str]:
     """Places of the Parquet files below a table's log, whether a checkpoint names them or not."""
+    places = (place for place in _log_places(ref, properties) if place.endswith(".parquet"))
+    return [f"{ref.uri}/{LOG_FOLDER}/{place}" for place in places]
+
+
+def _log_places(ref: DeltaRef, properties: Mapping[str, str]) -> Iterator[str]:
+    """Places, below its folder, of all files of a table's log."""
     folder = f"{ref.uri}/{LOG_FOLDER}"
     _, root = open_folder(folder, properties)
-    places = (file.path[len(root) :].strip("/") for file in list_files(folder, properties))
-    return [f"{folder}/{place}" for place in places if place.endswith(".parquet")]
+    return (file.path[len(root) :].strip("/") for file in list_files(folder, properties))
 
 
 def named_files(ref: DeltaRef, properties: Mapping[str, str]) -> set[str]:

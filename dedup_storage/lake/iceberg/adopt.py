@@ -18,6 +18,7 @@ from dedup_storage.lake.iceberg.expire import version_named
 from dedup_storage.lake.iceberg.left import clear_stopped, foreign_table
 from dedup_storage.lake.iceberg.metadata import ADOPTED, DROPPED, EXPIRED_PREFIX, RENAMED, Lake
 from dedup_storage.lake.iceberg.snapshots import tags
+from dedup_storage.lake.iceberg.tables import is_member
 from dedup_storage.lake.publishing import version_facts
 from dedup_storage.lake.runs import Run
 from dedup_storage.lake.sql import listed, literal, located, quoted
@@ -138,7 +139,7 @@ def _mark(spark: SparkSession, lake: Lake, place: str, mark: str) -> None:
     if table.current_snapshot() is None:
         raise _empty(place)
     own = sorted(tag for tag in tags(table) if version_named(tag) is not None)
-    was_a_dataset = ROLE_PROPERTY in table.properties
+    was_a_dataset = is_member(table)
     if own and not was_a_dataset:
         raise InputError(
             f"the table {place} has names that versions have: {', '.join(own)}",

@@ -10,9 +10,9 @@ from dedup_storage.errors import DatasetExistsError
 from dedup_storage.lake.folders import delete_folder, list_files
 from dedup_storage.lake.history import left_over
 from dedup_storage.lake.iceberg.metadata import DROPPED, RENAMED, Lake, finish_adoption
-from dedup_storage.lake.iceberg.tables import member_tables
+from dedup_storage.lake.iceberg.tables import is_member, namespace_tables
 from dedup_storage.lake.sql import quoted
-from dedup_storage.layout import MADE_FOR_PROPERTY, ROLE_PROPERTY, DatasetSpec, TableRole
+from dedup_storage.layout import MADE_FOR_PROPERTY, DatasetSpec, TableRole
 
 __all__ = ["clear_left", "clear_stopped", "foreign_table", "lies_at"]
 
@@ -35,26 +35,16 @@ def clear_left(spark: SparkSession, lake: Lake, spec: DatasetSpec, wanted: str) 
     if any(lake.half_done(spec.name, what) is not None for what in (DROPPED, RENAMED)):
         raise lake.missing(spec.name)
     clear_stopped(spark, lake, spec)
-    members = member_tables(lake.catalog, spec.name)
+    found = namespace_tables(lake.catalog, spec.name)
     for spec_table in spec.tables:
-        if spec_table.name not in members and _is_foreign(lake, spec.name, spec_table.name):
+        if spec_table.name in found and not is_member(found[spec_table.name]):
             raise foreign_table(spec.name, spec_table.name)
-    for name, table in members.items():
-        if table.properties.get(MADE_FOR_PROPERTY) == wanted:
+    for name, table in found.items():
+        if not is_member(table) or table.properties.get(MADE_FOR_PROPERTY) == wanted:
             continue
         if table.metadata.snapshots:
             raise left_over(spec.name, name)
         spark.sql(f"DROP TABLE IF EXISTS {quoted(lake.settings.catalog.name, spec.name, name)} PURGE")
-
-
-def _is_foreign(lake: Lake, dataset: str, name: str) -> bool:
-    """Whether there is a table of a name that does not say it is a dataset's."""
-    from pyiceberg.exceptions import NoSuchTableError
-
-    try:
-        return ROLE_PROPERTY not in lake.catalog.load_table((dataset, name)).properties
-    except NoSuchTableError:
-        return False
 
 
 def foreign_table(dataset: str, name: str) -> DatasetExistsError:
