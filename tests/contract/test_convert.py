@@ -132,6 +132,9 @@ def test_features_and_samples_come_along(spark: SparkSession, lake: Settings, na
     ds.samples.make("half", fraction=0.5)
     ds.samples.make("strata", fractions={"*": 0.6}, strata=[{"name": "country", "column": "country"}])
     ds.samples.make("whole_buckets", buckets=2)
+    # So few users that buckets are empty: the sample names those of its users, which are others in the new dataset.
+    ds.samples.make("few", size=1, seed=5)
+    assert min(ds.samples.describe("few")["chosen_buckets"]) >= 2
     ds.pin(1, "paper")
 
     options = {"layout": Layout.FLAT, "buckets": 2, "run_id": "along"}
@@ -139,7 +142,7 @@ def test_features_and_samples_come_along(spark: SparkSession, lake: Settings, na
     assert plan.dry_run
     assert (plan.features, plan.samples, plan.buckets, plan.version) == (
         ("lengths", "longer"),
-        ("half", "strata"),
+        ("few", "half", "strata"),
         2,
         0,
     )
@@ -155,6 +158,8 @@ def test_features_and_samples_come_along(spark: SparkSession, lake: Settings, na
     same_rows(turned.logs(), ds.logs())
     for sample in done.samples:
         same_rows(turned.samples.users(sample), ds.samples.users(sample))
+        same_rows(turned.logs(sample=sample), ds.logs(sample=sample))
+    assert read(DedupDataset(turned.name, lake, sample="few")) == read(DedupDataset(name, lake, sample="few"))
     # They follow from the rows here as they did there.
     assert turned.features.refresh("longer", gate=False).up_to_date
     assert turned.features()["lengths"].source == ds.features()["lengths"].source

@@ -22,6 +22,7 @@ from dedup_storage.lake.staging import staging
 from dedup_storage.sampling.definition import Sample
 from dedup_storage.sampling.stored import USER_WEIGHT
 from dedup_storage.schema import Grain
+from dedup_storage.spark.rows import buckets_of
 
 __all__ = ["conversion_source", "copy_group", "copy_sample"]
 
@@ -125,4 +126,8 @@ def copy_sample(source: Handle, target: Handle, sample: Sample, run_id: str) -> 
     rows = users.select(F.col(users.columns[0]).alias(user), STRATUM, SAMPLED, USER_WEIGHT)
     table, tag = store.write_users(sample.name, rows, uuid.uuid4().hex)
     version = target.metadata().current
-    store.save(sample.model_copy(update={"version": version, "run_id": run_id, "table": table, "tag": tag}))
+    copied = sample.model_copy(update={"version": version, "run_id": run_id, "table": table, "tag": tag})
+    # The users are the same, and lie in other buckets wherever number or format differ: files are left out by them.
+    buckets = tuple(buckets_of(store.users(copied).filter(SAMPLED), target.bucket))
+    chosen = buckets if len(buckets) < target.spec.buckets else ()
+    store.save(copied.model_copy(update={"chosen_buckets": chosen}))
