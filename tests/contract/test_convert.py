@@ -9,11 +9,12 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from dedup_storage import connect
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change
 from dedup_storage.dataset.convert import run as module
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.errors import DatasetExistsError, StorageError
+from dedup_storage.errors import DatasetExistsError, DuplicateRowsError, StateMismatchError, StorageError
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
 from dedup_storage.schema import DateGrain
@@ -166,3 +167,52 @@ def test_features_and_samples_come_along(spark: SparkSession, lake: Settings, na
     assert ds.convert(f"{name}_b", **options).version == done.version == turned.metadata().current
     bare = ds.convert(f"{name}_c", version=1, drop_features=True, run_id="bare", dry_run=True)
     assert bare.features == ()
+
+
+@pytest.mark.long
+def test_other_buckets_under_the_same_name(spark: SparkSession, lake: Settings, name: str, make_log: MakeLog) -> None:
+    """As docs/how-to/convert.md says: converted, both renamed; and back, and forward again."""
+    raw = make_log([1, 2])
+    ds = Dataset.create(spark, lake, name, raw.schema, raw)
+    ds.write(raw, run_id="days-1-2", gate=False)
+    ds.features.add("lengths", {"n": "size(hist)"}, gate=False)
+    ds.samples.make("half", fraction=0.5, seed=1)
+    ds.pin(1, "paper")
+    rows, sampled = multiset(ds.logs()), multiset(ds.logs(sample="half"))
+    state = DedupDataset(name, lake, version=2).state_dict()
+    opened, other, before = connect(lake, spark=spark), f"{name}_8", f"{name}_before"
+
+    left = ds.convert(other, buckets=8, run_id="to-8").left
+    assert [sentence.partition(":")[0] for sentence in left] == ["the history", "pins, which name versions of " + name]
+    assert left[0].endswith("; run ids of before are not known there")
+    opened.rename(name, before)
+    opened.rename(other, name)
+    there = opened.open(name)
+    assert [opened.describe(n).buckets for n in (name, before)] == [8, 4]
+    assert (multiset(there.logs()), multiset(there.logs(sample="half"))) == (rows, sampled)
+    assert read(DedupDataset(name, lake)) == read(DedupDataset(before, lake))
+    # A version's number means another one there, a part of the log: no state of before goes on with it.
+    with pytest.raises(StateMismatchError, match="other snapshots"):
+        DedupDataset(name, lake, version=2).load_state_dict(state)
+    with pytest.raises(StateMismatchError, match="another dataset"):
+        DedupDataset(before, lake, version=2).load_state_dict(state)
+    # A run of before is not known: appended again it is refused, replaced it leaves the same rows.
+    with pytest.raises(DuplicateRowsError, match="10 requests are in the dataset"):
+        there.write(raw, run_id="days-1-2")
+    there.write(raw, run_id="days-1-2", mode="replace", gate=False)
+    there.features.refresh("lengths", gate=False)
+    assert multiset(there.logs()) == rows
+    if lake.format == "iceberg":
+        assert there.join().count() == sum(rows.values())
+
+    # The former dataset is whole, and takes the name again; so does the new one after that.
+    opened.rename(name, other)
+    opened.rename(before, name)
+    back = opened.open(name)
+    assert multiset(back.logs()) == rows
+    assert [v.pins for v in back.versions()] == [("paper",), ()]
+    DedupDataset(name, lake, version=2).load_state_dict(state)
+    assert back.write(raw, run_id="days-1-2", gate=False).already_published
+    opened.rename(name, before)
+    opened.rename(other, name)
+    assert multiset(opened.open(name).logs()) == rows

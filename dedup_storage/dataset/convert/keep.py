@@ -101,8 +101,8 @@ def _left_sample(sample: Sample, own: DatasetSpec, target: DatasetSpec, *, same_
 def _left_always(cut: Cut, pin: str) -> Iterator[str]:
     meta, name = cut.meta, cut.spec.name
     others = len(meta.version_numbers) - 1
-    if others:
-        yield f"the history: version {cut.version} of {name} is converted, {others} other versions are not"
+    rest = f", {others} other versions are not" if others else ""
+    yield f"the history: version {cut.version} of {name} is converted{rest}; run ids of before are not known there"
     pins = [f"{label} (version {n})" for n in meta.version_numbers for label in meta.pins(n) if label != pin]
     if pins:
         yield f"pins, which name versions of {name}: {', '.join(pins)}"
