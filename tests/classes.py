@@ -1,4 +1,4 @@
-"""The JVM's classes of a test run, kept in one archive: starting Java is loading and verifying fifteen thousand of them.
+"""The JVM's classes of a test run, kept in one archive: most of a start of Java is loading and verifying classes.
 
 The first session that tests started gives the archive when a process is first wanted; processes after it, and the
 sessions of the next run, map it. Java passes over an archive of other jars, or of another Java, by itself.
