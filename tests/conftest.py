@@ -16,6 +16,7 @@ import pytest
 from dedup_storage import faults
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.engines import of_engine
+from tests.classes import FOLDER, java_options
 from tests.memory import leave_memory, use_memory
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput") and not config.option.collectonly:
         folder = use_memory()
         config.add_cleanup(lambda: leave_memory(folder))
+        if (cache := getattr(config, "cache", None)) is not None:
+            os.environ[FOLDER] = str(cache.mkdir("classes"))
 
 
 ROOT = Path(__file__).resolve().parent.parent
+_JAVA = "spark.driver.extraJavaOptions"
 SPARK_CONF = {
     "spark.sql.shuffle.partitions": "2",
     "spark.default.parallelism": "2",
@@ -49,7 +53,7 @@ SPARK_CONF = {
     "spark.driver.memory": "2g",
     # Queries over a few rows are planned and compiled longer than they run. The JVM's first compiler and interpreted
     # queries more than halve that; where only the first compiler works, its cache of compiled code is small by default.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmn900m -XX:ReservedCodeCacheSize=256m",
+    _JAVA: "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmn900m -XX:ReservedCodeCacheSize=256m",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.ui.explainMode": "simple",
@@ -63,6 +67,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     from dedup_storage.lake.delta.session import DELTA_PACKAGE
 
     packages = of_engine(load_settings(ROOT / "conf" / "local.yaml", {}).spark.packages)
+    java = {_JAVA: f"{SPARK_CONF[_JAVA]} {java_options(recording=True)}"}
     warehouse = tmp_path_factory.mktemp("lake") / "warehouse"
     return load_settings(
         ROOT / "conf" / "local.yaml",
@@ -71,7 +76,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             # Both table formats in the one session.
             "DEDUP_STORAGE_SPARK__PACKAGES": json.dumps([*packages, DELTA_PACKAGE]),
             "DEDUP_STORAGE_SPARK__MASTER": "local[2]",
-            "DEDUP_STORAGE_SPARK__CONF": json.dumps(SPARK_CONF),
+            "DEDUP_STORAGE_SPARK__CONF": json.dumps(SPARK_CONF | java),
         },
     )
 

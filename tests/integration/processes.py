@@ -10,10 +10,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from pyspark.sql import SparkSession
+
 from dedup_storage.config import Settings, load_settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.faults import VARIABLE
 from dedup_storage.lake.session import get_spark
+from tests.classes import java_options, keep_classes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +25,8 @@ def start(
     settings: Settings, module: str, *arguments: str, fault: str = "", memory: str = "1g", stdin: int | None = None
 ) -> subprocess.Popen[str]:
     """Start a module of this folder on the suite's lake; ``fault`` names the point at which the process is killed."""
+    if (spark := SparkSession.getActiveSession()) is not None:
+        keep_classes(spark)
     environ = {
         **os.environ,
         "DEDUP_STORAGE_WAREHOUSE": settings.warehouse,
@@ -31,7 +36,7 @@ def start(
         # Most of such a process is starting up, which the JVM's first compiler does fastest.
         "DEDUP_STORAGE_SPARK__CONF": "{spark.sql.shuffle.partitions: '1', spark.ui.enabled: 'false', "
         f"spark.driver.memory: {memory}, spark.ui.showConsoleProgress: 'false', "
-        "spark.driver.extraJavaOptions: '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'}",
+        f"spark.driver.extraJavaOptions: '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {java_options()}'}}",
         VARIABLE: fault,
         "PYTHONPATH": str(ROOT),
     }

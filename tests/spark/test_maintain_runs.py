@@ -16,7 +16,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Backfill, Change, Strategy
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.upkeep import Maintenance, Policy, compact, restore
-from dedup_storage.lake.iceberg import branch, upkeep
+from dedup_storage.lake.iceberg import branch, expire, upkeep
 from dedup_storage.lake.iceberg.metadata import tags
 from dedup_storage.lake.upkeep import DAY_MS
 from dedup_storage.reader import DedupDataset
@@ -193,3 +193,17 @@ def test_maintenance_and_backfills_at_once(spark: SparkSession, ds: Dataset) -> 
             kept.result()
         changes[user] = 10
         same_rows(ds.logs(), expected(spark, changes))
+
+
+@pytest.mark.long
+def test_a_snapshot_that_is_named_meanwhile_stays(spark: SparkSession, ds: Dataset) -> None:
+    """Somebody names one of those that are to go after they were looked for: the others go."""
+    place = f"{ds.settings.catalog.name}.{ds.name}.impressions"
+    first = tags(ds.metadata().tables["impressions"])["v1"]
+    for name in tags(ds.metadata().tables["impressions"]):
+        if name not in ("v2", "main"):
+            spark.sql(f"ALTER TABLE {place} DROP TAG `{name}`")
+    rows, current = ds.logs(2), tags(ds.metadata().tables["impressions"])["v2"]
+    expire.Expiry(spark, ds.tables, ds.settings, ds.spec).remove_snapshots("impressions", [current, first])
+    assert [s.snapshot_id for s in ds.metadata().tables["impressions"].metadata.snapshots] == [current]
+    same_rows(rows, expected(spark, {1: 10}))

@@ -25,7 +25,7 @@ from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.retries import passing_failures
 from dedup_storage.lake.sql import quoted
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, claim_tag, parse_version_tag, version_tag
-from dedup_storage.spark.errors import is_gone
+from dedup_storage.spark.errors import JAVA_ERRORS, is_gone, root_message
 
 __all__ = ["MAIN", "VERSION_OF_TAG", "Expiry", "version_named"]
 
@@ -34,6 +34,7 @@ _PIN = re.compile(r"pin-v([1-9][0-9]*)-")
 MAIN = "main"
 _MOST_CHARACTERS = 1_000
 _MOST_IDS = 500
+_NAMED = re.compile(r"Cannot expire (\d+)\. Still referenced by refs")
 
 
 def version_named(tag: str) -> int | None:
@@ -148,15 +149,31 @@ class Expiry:
         commit_again(drop)
 
     def remove_snapshots(self, name: str, snapshot_ids: list[int]) -> None:
-        """Remove snapshots and the files that only they hold; the file lists are compared by Spark."""
-        catalog = quoted(self.settings.catalog.name)
+        """Remove snapshots and the files that only they hold; the file lists are compared by Spark.
+
+        One that somebody named since it was looked for stays: another run may hold it, or a user have pinned it.
+        """
         for start in range(0, len(snapshot_ids), _MOST_IDS):
-            listed = ", ".join(f"{int(s)}L" for s in snapshot_ids[start : start + _MOST_IDS])
-            # Nothing but the snapshots named: by default Iceberg would take all that are five days old.
-            self.call(
-                f"CALL {catalog}.system.expire_snapshots(table => '{self.spec.name}.{name}', "
-                f"snapshot_ids => ARRAY({listed}), older_than => TIMESTAMP '1970-01-02 00:00:00')"
-            )
+            self._remove_unnamed(name, snapshot_ids[start : start + _MOST_IDS])
+
+    def _remove_unnamed(self, name: str, snapshot_ids: list[int]) -> None:
+        catalog = quoted(self.settings.catalog.name)
+        while snapshot_ids:
+            listed = ", ".join(f"{int(s)}L" for s in snapshot_ids)
+            try:
+                # Nothing but the snapshots named: by default Iceberg would take all that are five days old.
+                self.call(
+                    f"CALL {catalog}.system.expire_snapshots(table => '{self.spec.name}.{name}', "
+                    f"snapshot_ids => ARRAY({listed}), older_than => TIMESTAMP '1970-01-02 00:00:00')"
+                )
+            except JAVA_ERRORS as error:
+                # Iceberg refuses all for one, before it removes any, and names that one.
+                named = {int(told) for told in _NAMED.findall(root_message(error))}
+                if not named & set(snapshot_ids):
+                    raise
+                snapshot_ids = [s for s in snapshot_ids if s not in named]
+            else:
+                return
 
     def call(self, sql: str) -> DataFrame:
         """Run a procedure that looks at every snapshot, again when one of them went meanwhile: runs drop their own."""
