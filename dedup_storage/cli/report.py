@@ -169,11 +169,13 @@ def _measure(
         str(input), format=None if format is None else format.value, wanted=wanted_columns(described),
         settings=job.settings, scratch=scratch,
     )  # fmt: skip
+    lying = log
     log, described = flat_source(log, described, scratch)
     made = measure_log(
         log.table(), described, baselines=layouts, columns=columns,
         share=share, draw_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, engine=draw,
     )  # fmt: skip
+    lying.require_unchanged()
     # What was done with the columns on reading is said, as by every other command.
     return made.model_copy(update={"notes": (*made.notes, *log.notes)})
 

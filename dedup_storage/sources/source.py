@@ -36,9 +36,11 @@ from dedup_storage.sources.damaged import unreadable
 from dedup_storage.sources.foreign import delta_input, iceberg_rows
 from dedup_storage.sources.json_lines import json_tables, one_number
 from dedup_storage.sources.listing import is_passed_over, told_columns
+from dedup_storage.sources.old_calendar import refuse_old_calendar
 from dedup_storage.sources.reserved import refuse_repeated, refuse_reserved
 from dedup_storage.sources.scratch import Parent, ScratchFolder
 from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, typed
+from dedup_storage.sources.unchanged import require_unchanged
 from dedup_storage.sources.unsigned import UNSIGNED, fits_signed
 
 __all__ = ["Source", "Wanted", "open_source", "read_schemas"]
@@ -76,6 +78,20 @@ class Source:
         """Columns that stand in the files' paths alone."""
         found = dict.fromkeys(k for f in self.files for k in f.partition)
         return tuple(k for k in found if k in self.schema.names)
+
+    @property
+    def lies(self) -> bool:
+        """Whether its files are read as they lie, and not as a copy in a scratch folder."""
+        return self.files == self.address.files
+
+    def require_unchanged(self) -> None:
+        """Refuse files that others took the place of since it was opened; a copy stays as it is.
+
+        Raises:
+            InputError: names the first one.
+        """
+        if self.lies:
+            require_unchanged(self.address)
 
     def table(self) -> TableFiles:
         """The source as a flat log for reports and estimates."""
@@ -161,9 +177,12 @@ def open_source(
     if address.kind is Kind.ICEBERG:
         plain = tuple(ScratchFolder(scratch, address.store).write(iceberg_rows(address.place, address.store)))
         return _checked(address, plain, known)
-    if address.kind is Kind.PARQUET:
-        return _checked(address, None, known, scratch)
-    return _from_texts(address, known, scratch)
+    texts = address.kind is not Kind.PARQUET
+    found = _from_texts(address, known, scratch) if texts else _checked(address, None, known, scratch)
+    if not found.lies:
+        # A copy of files that were changed meanwhile may hold some rows of each.
+        require_unchanged(address)
+    return found
 
 
 def _of_catalog(address: Address, settings: Settings, known: Wanted, scratch: Parent) -> Source:
@@ -296,7 +315,7 @@ def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[
     """Each file with its schema and the codecs and encodings of its columns, many at a time.
 
     Raises:
-        InputError: a file is no whole Parquet file.
+        InputError: a file is no whole Parquet file, or holds dates that Spark reads otherwise than Arrow.
     """
 
     def read(file: DataFile) -> tuple[pa.Schema, frozenset[str]]:
@@ -304,6 +323,7 @@ def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[
         try:
             with filesystem.open_input_file(inner) as stream:
                 parquet = open_parquet(stream)
+                refuse_old_calendar(parquet, file.path)
                 return file_schema(parquet), _packing(parquet.metadata)
         except (pa.ArrowException, OSError) as error:
             raise unreadable(file.path, error, resolve) from error
