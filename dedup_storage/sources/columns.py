@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from dedup_storage.errors import InputError
 from dedup_storage.report.parquet.footers import DataFile, Resolve
 from dedup_storage.report.parquet.one_schema import constant, joined, open_parquet
+from dedup_storage.sources.address import Kind
 from dedup_storage.sources.unsigned import UNSIGNED
 
 __all__ = ["Told", "Wanted", "refuse_empty_types", "with_partitions", "with_types"]
@@ -68,7 +69,7 @@ def with_types(schema: pa.Schema, known: Wanted) -> pa.Schema:
     return pa.schema(fields)
 
 
-def refuse_empty_types(schema: pa.Schema, source: str) -> None:
+def refuse_empty_types(schema: pa.Schema, source: str, kind: Kind | None = None) -> None:
     """Refuse columns that have no type, or have something without one inside.
 
     Raises:
@@ -76,10 +77,12 @@ def refuse_empty_types(schema: pa.Schema, source: str) -> None:
     """
     for item in schema:
         if _lacks_a_type(item.type):
+            texts = kind in (Kind.JSON, Kind.CSV, Kind.TSV)
+            other = f"Leave {item.name} out of the log" if texts else f"Cast the column {item.name}"
             raise InputError(
                 f"the column {item.name} has no value and no type in any file of {source}",
                 expected="a type, even where every value is null",
-                fix=f"Cast the column {item.name}, or say its type in the schema: types: {{{item.name}: string}}.",
+                fix=f"{other}, or say its type in the schema: types: {{{item.name}: string}}.",
             )
 
 

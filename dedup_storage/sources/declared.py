@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.schema import LogSchema
+from dedup_storage.sources.address import Kind
+from dedup_storage.sources.remedies import change_of
 
 __all__ = ["declared_types", "refuse_other_types", "refuse_unkept"]
 
@@ -167,7 +169,11 @@ class _Words:
 
 
 def refuse_other_types(
-    schema: LogSchema, lying: Mapping[str, pa.DataType], standard: Collection[str], source: str
+    schema: LogSchema,
+    lying: Mapping[str, pa.DataType],
+    standard: Collection[str],
+    source: str,
+    kind: Kind | None = None,
 ) -> None:
     """Refuse types of columns that a log does not have, or has in a type that cannot be made the one stated.
 
@@ -176,6 +182,7 @@ def refuse_other_types(
         lying: Column -> type of the log as it lies, in the types stated where that changes no value.
         standard: Its columns once forms are applied.
         source: The log, for messages.
+        kind: How it is written, for the remedy.
 
     Raises:
         SchemaError: names the column, both types and the remedy.
@@ -192,7 +199,7 @@ def refuse_other_types(
             got=f"{here[column]} in {source}",
             fix=f"Leave {column} out of types in the schema file.",
         )
-    for column, kind in known.items():
+    for column, stated in known.items():
         found = here.get(column)
         if found is None and column not in standard:
             raise SchemaError(
@@ -200,13 +207,13 @@ def refuse_other_types(
                 expected=known_names(column, here),
                 fix="Correct the name in the schema file, or leave it out.",
             )
-        if found is not None and column not in times and not found.equals(kind):
+        if found is not None and column not in times and not found.equals(stated):
             raise SchemaError(
                 f"types says {schema.types[column]} of the column {column}, which cannot be made that without "
                 "changing values by their kind",
-                expected=str(kind),
+                expected=str(stated),
                 got=f"{found} in {source}",
-                fix=f"Cast {column} in the log, or correct types in the schema file.",
+                fix=f"{change_of(kind, column, stated, found)}, or correct types in the schema file.",
             )
 
 

@@ -59,6 +59,7 @@ class RawLog:
         notes: What was done with the columns on reading, to be said.
         origins: ``log``, and ``impressions`` of two sources, each with where it was read from; none for frames at hand.
         lying: Addresses of files that are read as they lie, more than once.
+        kind: How it is written; ``None`` for frames at hand.
         nulls: Impression columns that nested rows do not have and that are null: name and Spark DDL type.
         positions: Column of the impression rows with positions that an earlier write assigned; the schema has none.
     """
@@ -71,6 +72,7 @@ class RawLog:
     notes: tuple[str, ...] = ()
     origins: tuple[tuple[str, Origin], ...] = ()
     lying: tuple[Address, ...] = ()
+    kind: Kind | None = None
     nulls: tuple[tuple[str, str], ...] = ()
     positions: str | None = None
 
@@ -146,8 +148,10 @@ class RawLog:
             origins.append(("impressions", Origin.of(other.address)))
         notes = (*notes, *(f"lists of {s.column} are cut to their newest {s.max_length}" for s in newest_only(schema)))
         located = log.address.kind is not Kind.TABLE
-        lying = tuple(s.address for s in (log, other) if s is not None and s.lies)
-        return replace(made, schema=schema, located=located, notes=notes, origins=tuple(origins), lying=lying)
+        kept = tuple(s.address for s in (log, other) if s is not None and s.lies)
+        return replace(
+            made, schema=schema, located=located, notes=notes, origins=tuple(origins), lying=kept, kind=log.address.kind
+        )
 
     @classmethod
     def from_frame(

@@ -45,6 +45,7 @@ from dedup_storage.sources.unsigned import UNSIGNED, fits_signed
 
 __all__ = ["Source", "Wanted", "open_source", "read_schemas"]
 
+_JSON_REMEDY = 'Write {} alike in every line: as numbers, or as texts in quotes ("5").'
 _THREADS = 16
 _BATCH_ROWS = 65_536
 # A byte of a letter that has several, as URLs code it.
@@ -111,7 +112,7 @@ class Source:
                 try:
                     yield conform(pa.Table.from_batches([batch]), schema, file.partition)
                 except pa.ArrowInvalid as error:
-                    raise _unfit(self.origins.get(file.path, file.path), error) from None
+                    raise _unfit(self.origins.get(file.path, file.path), error, self.address.kind) from None
 
 
 def _batches(file: DataFile, columns: Sequence[str], resolve: Resolve) -> Iterator[pa.RecordBatch]:
@@ -234,7 +235,7 @@ def _checked(
                 indexed.update(index_columns(schema))
                 yield made_of.get(file.path, file.path), bare
 
-    found_types = one_schema(schemas())
+    found_types = one_schema(schemas(), _JSON_REMEDY if address.kind is Kind.JSON else None)
     # Fields of structs that differ in case alone are one to Spark.
     refuse_repeated(found_types, f"{address.source}, in two cases")
     wide = [c for c in known.wide if c in found_types.names and found_types.field(c).type == UNSIGNED]
@@ -243,7 +244,7 @@ def _checked(
     refuse_reserved(one.names)
     told = {file.path: _told_by(file, address, made_of) for file in files}
     one = with_partitions(files, one, known, resolve, made_of, told)
-    refuse_empty_types(one, address.source)
+    refuse_empty_types(one, address.source, address.kind)
     columns = list(dict.fromkeys(key for values in told.values() for key in values))
     above = {_above_columns(file, address.place) for file in files} if columns else {address.place}
     plain = (
@@ -415,11 +416,13 @@ def _watched(batches: Iterator[pa.RecordBatch], seen: TextColumns) -> Iterator[p
         yield batch
 
 
-def _unfit(path: str, error: pa.ArrowInvalid) -> InputError:
+def _unfit(path: str, error: pa.ArrowInvalid, kind: Kind) -> InputError:
     # Arrow quotes the value, which may be a user's id.
     told = re.sub(r"(?<=data): .*$|(?<=value) \S+", "", str(error).splitlines()[0])
     return InputError(
         f"values in {path} do not fit: {told}",
         expected="values that keep their meaning in the type of the other files or of the dataset",
-        fix="Cast the column in the log, for example times to microseconds, or ids beyond 64 bits to texts.",
+        fix="Write the numbers of the column as texts in quotes in every line, or all without a point."
+        if kind is Kind.JSON
+        else "Cast the column in the log, for example times to microseconds, or ids beyond 64 bits to texts.",
     )
