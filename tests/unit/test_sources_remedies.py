@@ -13,7 +13,7 @@ import pytest
 from dedup_storage.errors import DedupStorageError
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.check import check_source
-from dedup_storage.sources.source import open_source
+from dedup_storage.sources.source import Wanted, open_source
 from dedup_storage.sources.wanted import wanted_columns
 
 ROLES: dict[str, Any] = {"user": "u", "request": "r", "item": "i"}
@@ -64,6 +64,9 @@ def test_numbers_with_a_point_where_integers_belong(
         (["1 2"], {"sequences": [{"column": "x"}]}, "Say under forms how the texts of x are read (split, json)"),
         ([7], {"sequences": [{"column": "x"}]}, "Write x as a list ([1, 2]) in every line"),
         (["a"], {"types": {"x": "boolean"}}, "Write x as true or false, without quotes"),
+        # The remedies that are named work: the test below takes them.
+        ([[], None], {}, "Leave x out of the log, or say its type in the schema: types: {x: array<string>}"),
+        ([[{"a": None, "b": 1}]], {}, "types: {x: array<struct<a:string,b:bigint>>}"),
         ([None], {}, "Leave x out of the log, or say its type in the schema: types: {x: string}"),
     ],
 )
@@ -71,6 +74,31 @@ def test_other_values_of_json_lines(tmp_path: Path, values: list[Any], more: dic
     told = _refusal(tmp_path, values, "jsonl", more)
     assert remedy in told
     assert "Cast" not in told
+
+
+def test_types_that_a_refusal_names_are_taken(tmp_path: Path) -> None:
+    for value, kind in (([], "array<string>"), ([{"a": None, "b": 1}], "array<struct<a:string,b:bigint>>")):
+        path = tmp_path / "log.jsonl"
+        path.write_text(json.dumps({"u": "a", "r": "1", "i": "5", "x": value}) + "\n")
+        schema = LogSchema.from_dict({**ROLES, "types": {"x": kind}})
+        source = open_source(str(path), wanted=wanted_columns(schema))
+        check_source(source, schema)
+        assert pa.concat_tables(source.tables())["x"].to_pylist() == [value]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "remedy"),
+    [
+        ("a.json", '[{"u": 1}]\n', r"jq -c '\.\[\]' LOG > rows\.jsonl"),
+        ("b.json", '{\n"u": 1\n}\n', r"jq -c '\.' LOG > rows\.jsonl"),
+        ("c.jsonl", '{"u": 1}\n[2]\n', r"Correct the file"),
+        ("d.csv", " u , r \n1,2\n", "Take the blanks around the names out of the header"),
+    ],
+)
+def test_files_that_are_written_a_little_otherwise(tmp_path: Path, name: str, text: str, remedy: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DedupStorageError, match=remedy):
+        open_source(str(tmp_path / name), wanted=Wanted(needed=("u",)))
 
 
 def test_files_of_json_lines_that_differ_are_to_be_written_alike(tmp_path: Path) -> None:
