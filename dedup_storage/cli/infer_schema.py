@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["infer_schema"]
 
 
+_KEYS = "the key columns: user, request and item"
 _NO_REQUEST = (
     " Any columns that are the same for all candidates of one request will do; one that is the same for all rows of a "
     "user makes one request of each user."
@@ -145,7 +146,8 @@ def _start(found: Proposal) -> LogSchema:
         role = found.missing[0]
         raise UsageError(
             f"the {role} column is not named, and no column looks like one",
-            expected="the key columns: user, request and item",
+            expected=f"a {role} that is an integer or a text" if role in found.unfit else _KEYS,
+            got=found.unfit.get(role),
             fix=f"Give --{role} COLUMN, or --schema FILE." + (_of_requests(found) if role == "request" else ""),
         )
     return LogSchema.from_dict(found.values)

@@ -85,11 +85,15 @@ def test_infer_schema_says_what_is_to_be_done_about_logs_of_events() -> None:
     runner, where = CliRunner(), Path()
     found = runner.invoke(app, ["infer-schema", otto(where)])
     assert found.exit_code == 2
+    assert "expected the key columns: user, request and item. Give --request COLUMN" in " ".join(found.output.split())
     assert "jq -c '.events[] + del(.events)' LOG > rows.jsonl" in " ".join(found.output.split())
     assert propose(read_head(retailrocket(where)), {}).unsure["labels"] == (
         "event was taken for the label: its name, though its values are texts, of which numbers are to be made before "
         "training"
     )
+    pq.write_table(pa.table({"user_id": [1.0, 1.0], "request_id": [1, 2], "item_id": [5, 6]}), "floats.parquet")
+    said = " ".join(runner.invoke(app, ["infer-schema", "floats.parquet"]).output.split())
+    assert "expected a user that is an integer or a text; got user_id, which its name tells, of type double" in said
     assert "(--header a,b,c)" in propose(read_head(mind(where)), {}).unsure["header"]
     # What follows the advice is read.
     events = [

@@ -180,6 +180,11 @@ def _roles(table: pa.Table, made: Proposal) -> None:
         key = (user, item, at, _column(found.get("request")), *names_of(values.get("request")))
         others = [*named, *(c for c in key if c)]
         found["labels"] = _label_of(table, candidates) or roles.find_label(looks, others)
+    odd = [f.name for f in table.schema if not (pa.types.is_integer(f.type) or pa.types.is_string(f.type))]
+    for role, known in (("user", roles.USER), ("request", roles.REQUEST), ("item", roles.ITEM)):
+        named_so = roles.by_name(odd, known) if role in found and found[role] is None else None
+        if named_so is not None:
+            made.unfit[role] = f"{named_so}, which its name tells, of type {table.schema.field(named_so).type}"
     texts = {x.name for x in looks if pa.types.is_string(x.kind)}
     for role, column in found.items():
         if column is None:
