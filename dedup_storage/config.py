@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from dedup_storage.documents import WholeNumber
 from dedup_storage.errors import ConfigError
 from dedup_storage.places import check_place, local_folder, place_uri
 from dedup_storage.schema import check_name, explain_validation
@@ -168,8 +169,8 @@ class WriteSettings(_Frozen):
         conflict_retries: How often a publication is tried again after losing a race for the catalog.
     """
 
-    pointer_max_requests: int = Field(default=4_000_000, ge=0)
-    conflict_retries: int = Field(default=20, ge=0)
+    pointer_max_requests: WholeNumber = Field(default=4_000_000, ge=0)
+    conflict_retries: WholeNumber = Field(default=20, ge=0)
 
 
 class LineageSettings(_Frozen):

@@ -1,20 +1,40 @@
-"""YAML as plain values. Pure.
+"""YAML as plain values, and the numbers among them. Pure.
 
 A key that stands twice in a mapping is refused: YAML's own loader takes the last one, and what the first one said is
-gone without a word.
+gone without a word. So is a truth value where a number belongs: Python counts with it as with 1 and 0.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BeforeValidator
 
 from dedup_storage.errors import UsageError
 
-__all__ = ["plain_values", "read_values"]
+__all__ = ["Number", "WholeNumber", "number", "plain_values", "read_values"]
+
+
+def number(value: Any) -> Any:
+    """The value, of whatever type, unless it is a truth value or NaN, which only look like numbers.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is a truth value and no number")
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError("NaN is no number: nothing is less than it, and nothing greater")
+    return value
+
+
+# Fields of what people write.
+WholeNumber = Annotated[int, BeforeValidator(number)]
+Number = Annotated[float, BeforeValidator(number)]
 
 
 class _RepeatedKeyError(yaml.MarkedYAMLError):

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from dedup_storage.documents import read_values
+from dedup_storage.documents import WholeNumber, number, read_values
 from dedup_storage.errors import SchemaError, UnsafeNameError, known_names
 from dedup_storage.forms import RawForm, check_forms, made_columns
 
@@ -71,6 +71,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Bound = Annotated[float | date | datetime | None, BeforeValidator(number)]
 
 
 class TimeUnit(StrEnum):
@@ -102,9 +103,9 @@ class SequenceColumn(_Frozen):
 
     column: str
     group: str | None = None
-    times: bool = False
+    times: StrictBool = False
     unit: str | None = None
-    max_length: int | None = Field(default=None, ge=1)
+    max_length: WholeNumber | None = Field(default=None, ge=1)
     longer: Literal["refuse", "newest"] = "refuse"
 
     @model_validator(mode="after")
@@ -122,9 +123,9 @@ class ColumnCheck(_Frozen):
     Bounds of times are dates or times, UTC. They take the place of the range in which times are plausible.
     """
 
-    not_null: bool = False
-    minimum: float | date | datetime | None = None
-    maximum: float | date | datetime | None = None
+    not_null: StrictBool = False
+    minimum: Bound = None
+    maximum: Bound = None
     allowed: tuple[str | int | float | bool, ...] | None = None
 
 
@@ -167,7 +168,7 @@ class LogSchema(_Frozen):
     labels: Names = ()
     candidates: Mapping[str, str] = Field(default_factory=dict)
     checks: Mapping[str, ColumnCheck] = Field(default_factory=dict)
-    buckets: int | None = Field(default=None, ge=1, le=65536)
+    buckets: WholeNumber | None = Field(default=None, ge=1, le=65536)
     date_grain: DateGrain | None = None
     types: Mapping[str, str] = Field(default_factory=dict)
     forms: Mapping[str, RawForm] = Field(default_factory=dict)

@@ -63,6 +63,7 @@ def estimate(
         arrow_alone()
     place = scratch_folder(job, spark, scratch)
     log = open_source(source, format=kind, wanted=wanted_columns(described), settings=job.settings, scratch=place)
+    lying = log
     log, described = flat_source(log, described, place)
     with drawing(job, spark, scratch) as draw, file_progress() as progress:
         savings = estimate_savings(
@@ -70,6 +71,7 @@ def estimate(
             confidence=confidence, precision=precision, files=buckets, on_file=progress.files, on_step=progress.step,
             engine=draw,
         )  # fmt: skip
+    lying.require_unchanged()
     if str(job.json) != "-":
         stdout.print(savings_text(savings, made_plain=is_made_plain(log)))
         for note in log.notes:

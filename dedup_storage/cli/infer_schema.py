@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["infer_schema"]
 
 
+_KEYS = "the key columns: user, request and item"
 _NO_REQUEST = (
     " Any columns that are the same for all candidates of one request will do; one that is the same for all rows of a "
     "user makes one request of each user."
@@ -145,10 +146,23 @@ def _start(found: Proposal) -> LogSchema:
         role = found.missing[0]
         raise UsageError(
             f"the {role} column is not named, and no column looks like one",
-            expected="the key columns: user, request and item",
-            fix=f"Give --{role} COLUMN, or --schema FILE." + (_NO_REQUEST if role == "request" else ""),
+            expected=f"a {role} that is an integer or a text" if role in found.unfit else _KEYS,
+            got=found.unfit.get(role),
+            fix=f"Give --{role} COLUMN, or --schema FILE." + (_of_requests(found) if role == "request" else ""),
         )
     return LogSchema.from_dict(found.values)
+
+
+def _of_requests(found: Proposal) -> str:
+    """What else may be done where no column tells requests."""
+    forms = found.values.get("forms", {})
+    objects = [c for c, taken in found.values.get("candidates", {}).items() if taken == "*" and c not in forms]
+    for column in objects:
+        return _NO_REQUEST + (
+            f" Where the objects of {column} are events by themselves, and no candidates of one request, make a row of "
+            f"each first, of JSON lines with: jq -c '.{column}[] + del(.{column})' LOG > rows.jsonl"
+        )
+    return _NO_REQUEST
 
 
 def _show(found: GrainReport, proposed: LogSchema) -> None:

@@ -70,6 +70,9 @@ def report(
     threshold: Annotated[
         float, typer.Option(help="Growth of a row's bytes that ends the job with status 1.")
     ] = _THRESHOLD,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Also print the first batch of so many impressions, as PyTorch gets it.")
+    ] = None,
 ) -> None:
     """Report the stored bytes of a dataset, or of any flat log, column by column, against honest baselines."""
     drawn = {
@@ -81,7 +84,7 @@ def report(
         given = {
             "--input": input is not None, "--format": format is not None, "--schema": schema is not None,
             "--column": bool(column), "--no-baselines": not baselines, **drawn, "--html": html is not None,
-            "--markdown": markdown is not None, **compared,
+            "--markdown": markdown is not None, "--batch": batch is not None, **compared,
         }  # fmt: skip
         refuse_idle(given, "beside --raw, which compares stored bytes from footers alone", "--raw")
         _compare_raw(job, dataset, raw, version)
@@ -97,6 +100,9 @@ def report(
         refuse_idle(of_input, "beside --dataset, whose versions say what they hold")
     if input is not None and dataset is None:
         refuse_idle({"--version": version is not None}, "beside --input, which has no versions")
+        refuse_idle({"--batch": batch is not None}, "beside --input: batches are read from datasets")
+    if str(job.json) == "-":
+        refuse_idle({"--batch": batch is not None}, "beside --json -, which prints the report alone")
     if spark:
         job.require(input)
     else:
@@ -112,6 +118,8 @@ def report(
         if against is not None and before is None:
             before = _measure(job, dataset, None, None, int(against), progress)
     _show(job, made, html, markdown)
+    if batch is not None and dataset is not None:
+        _show_batch(job, dataset, version, sample, batch)
     if before is not None:
         from dedup_storage.report.show.compare import compare, comparison_table
 
@@ -169,11 +177,13 @@ def _measure(
         str(input), format=None if format is None else format.value, wanted=wanted_columns(described),
         settings=job.settings, scratch=scratch,
     )  # fmt: skip
+    lying = log
     log, described = flat_source(log, described, scratch)
     made = measure_log(
         log.table(), described, baselines=layouts, columns=columns,
         share=share, draw_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, engine=draw,
     )  # fmt: skip
+    lying.require_unchanged()
     # What was done with the columns on reading is said, as by every other command.
     return made.model_copy(update={"notes": (*made.notes, *log.notes)})
 
@@ -201,6 +211,15 @@ def _show(job: Job, made: Report, html: Path | None, markdown: Path | None) -> N
 
         _write(html, page(made))
     job.write_json(made)
+
+
+def _show_batch(job: Job, dataset: str, version: int | None, sample: str | None, size: int) -> None:
+    # Reports need no torch.
+    from dedup_storage.reader import DedupDataset
+
+    batches = DedupDataset(dataset, job.settings, version=version, sample=sample, batch_size=size)
+    stdout.print(f"The first of the batches that DedupDataset({dataset!r}, batch_size={size}) gives:", markup=False)
+    stdout.print(str(next(iter(batches))), markup=False)
 
 
 def _write(path: Path, content: str) -> None:

@@ -70,6 +70,10 @@ def write(
             fix="Leave out --layout, --date-grain and --buckets, or give --schema for a new dataset.",
         )
     job.require(source, impressions, gate=gate)
+    if described is not None:
+        from dedup_storage.sources.declared import refuse_unkept
+
+        refuse_unkept(described.types)
     meta = _found(job, dataset, needed=described is None)
     if meta is not None and run_id is not None and _agrees(meta, described, layout, date_grain, buckets):
         options = (mode, on_inconstant, on_duplicates, add_columns, fill_columns)

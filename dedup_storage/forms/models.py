@@ -34,6 +34,8 @@ from pydantic import (
     model_validator,
 )
 
+from dedup_storage.documents import WholeNumber
+
 __all__ = [
     "BLANKS",
     "Absent",
@@ -128,7 +130,7 @@ class ListForm(_Strict):
 
     order: Order = Order.OLDEST_FIRST
     padding: Padding | None = None
-    size: int | None = Field(default=None, ge=1)
+    size: WholeNumber | None = Field(default=None, ge=1)
     into: Mapping[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

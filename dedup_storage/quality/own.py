@@ -24,7 +24,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dedup_storage.documents import read_values
+from dedup_storage.documents import number, read_values
 from dedup_storage.errors import ConfigError, known_names
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.quality.columns import base_type, column_types, derived_columns, is_scalar, scalar_columns
@@ -36,6 +36,8 @@ __all__ = ["SUPPORTED", "own_rules"]
 
 _BOUNDS = frozenset({"min_value", "max_value"})
 _STRICT = _BOUNDS | {"strict_min", "strict_max"}
+# Arguments that are numbers, or dates as texts.
+_NUMBERS = _BOUNDS | {"mostly", "value"}
 _COLUMN = frozenset({"column"})
 _MAP = _COLUMN | {"mostly"}
 _PAIR = frozenset({"column_A", "column_B", "ignore_row_if", "mostly"})
@@ -92,8 +94,8 @@ def own_rules(path: str | Path, spec: DatasetSpec) -> tuple[Rule, ...]:
         ConfigError: the file cannot be read, or names an expectation, argument or column that does not exist.
     """
     rules: dict[str, Rule] = {}
-    for number, values in enumerate(_read(path), start=1):
-        where = f"expectation {number} of {path}"
+    for place, values in enumerate(_read(path), start=1):
+        where = f"expectation {place} of {path}"
         try:
             entry = OwnExpectation.model_validate(values)
         except ValidationError as error:
@@ -108,7 +110,7 @@ def own_rules(path: str | Path, spec: DatasetSpec) -> tuple[Rule, ...]:
         name = entry.name or ".".join((entry.type.removeprefix("expect_"), *columns))
         name = f"own.{entry.grain}.{name}"
         if name in rules:
-            name = f"{name}.{number}"
+            name = f"{name}.{place}"
         rules[name] = Rule(
             name=name,
             grain=entry.grain,
@@ -142,6 +144,11 @@ def _require_type(where: str, kind: str, kwargs: Mapping[str, Any]) -> None:
     for key in kwargs:
         if key not in allowed:
             raise ConfigError(f"{where}: {kind} takes no argument {key!r}", expected=known_names(key, sorted(allowed)))
+    for key in _NUMBERS & kwargs.keys():
+        try:
+            number(kwargs[key])
+        except ValueError as error:
+            raise ConfigError(f"{where}: {key}: {error}", expected="a number, or a date as a text") from None
     for key in ("column", "column_A", "column_B", "column_list"):
         if key in allowed and key not in kwargs:
             raise ConfigError(f"{where}: {kind} needs the argument {key}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dedup_storage.documents import Number, WholeNumber
 from dedup_storage.errors import UsageError
 from dedup_storage.sampling.allocation import Allocation
 from dedup_storage.sampling.estimate import Design
@@ -77,8 +78,8 @@ class Stratum(_Frozen):
     how: How = How.LATEST
     measure: Measure | None = None
     expression: str | None = None
-    quantiles: int | None = Field(default=None, ge=2, le=100)
-    cuts: tuple[float, ...] = ()
+    quantiles: WholeNumber | None = Field(default=None, ge=2, le=100)
+    cuts: tuple[Number, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Stratum:
@@ -106,10 +107,10 @@ class Caps(_Frozen):
         label: Label column whose values above 0 are positives; ``None`` takes the first.
     """
 
-    requests: int | None = Field(default=None, ge=1)
+    requests: WholeNumber | None = Field(default=None, ge=1)
     keep: Keep = Keep.LATEST
-    impressions: int | None = Field(default=None, ge=1)
-    negatives: Mapping[str, float] = Field(default_factory=dict)
+    impressions: WholeNumber | None = Field(default=None, ge=1)
+    negatives: Mapping[str, Number] = Field(default_factory=dict)
     label: str | None = None
 
     @model_validator(mode="after")
@@ -155,16 +156,16 @@ class SampleSpec(_Frozen):
         caps: Limits inside a user.
     """
 
-    fraction: float | None = None
-    fractions: Mapping[str, float] = Field(default_factory=dict)
-    targets: Mapping[str, int] = Field(default_factory=dict)
-    size: int | None = Field(default=None, ge=1)
+    fraction: Number | None = None
+    fractions: Mapping[str, Number] = Field(default_factory=dict)
+    targets: Mapping[str, WholeNumber] = Field(default_factory=dict)
+    size: WholeNumber | None = Field(default=None, ge=1)
     allocation: Allocation = Allocation.PROPORTIONAL
-    minimum: int = Field(default=0, ge=0)
+    minimum: WholeNumber = Field(default=0, ge=0)
     by: Measure | None = None
-    buckets: int | None = Field(default=None, ge=1)
-    offset: float = Field(default=0.0, ge=0, lt=1)
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    buckets: WholeNumber | None = Field(default=None, ge=1)
+    offset: Number = Field(default=0.0, ge=0, lt=1)
+    seed: WholeNumber = Field(default=0, ge=0, lt=2**63)
     strata: tuple[Stratum, ...] = ()
     start: dt.date | None = None
     end: dt.date | None = None

@@ -13,6 +13,7 @@ from dedup_storage.schema import LogSchema, check_name
 from dedup_storage.sources.address import Kind
 from dedup_storage.sources.declared import refuse_other_types
 from dedup_storage.sources.forms.kinds import standard_kinds
+from dedup_storage.sources.remedies import change_of
 from dedup_storage.sources.reserved import refuse_reserved, refuse_twice
 from dedup_storage.sources.source import Source
 from dedup_storage.sources.unsigned import UNSIGNED
@@ -87,15 +88,22 @@ def check_source(source: Source, schema: LogSchema, *, impressions: Source | Non
     refuse_twice(kinds)
     refuse_inner(schema, kinds, [n for c, taken in schema.candidates.items() for n in _made_of(kinds.get(c), taken)])
     schema.require_columns(kinds, source.address.source)
-    refuse_other_types(schema, lying, kinds, source.address.source)
+    refuse_other_types(schema, lying, kinds, source.address.source, source.address.kind)
 
-    def demand(column: str | None, role: str, fits: Callable[[pa.DataType], bool], expected: str) -> None:
+    def demand(
+        column: str | None,
+        role: str,
+        fits: Callable[[pa.DataType], bool],
+        expected: str,
+        wanted: pa.DataType | None = None,
+    ) -> None:
         if column is not None and column in kinds and not fits(kinds[column]):
+            remedy = change_of(source.address.kind, column, wanted, kinds[column])
             raise SchemaError(
                 f"the {role} {column} has a type that cannot be used",
                 expected=expected,
                 got=f"{kinds[column]} in {source.address.source}",
-                fix=f"Cast {column} in the log, or name another column in the schema.",
+                fix=f"{remedy}, or name another column in the schema.",
             )
 
     demand(schema.user, "user key", _is_user, "an integer of 32 or 64 bits or a text")
@@ -103,9 +111,9 @@ def check_source(source: Source, schema: LogSchema, *, impressions: Source | Non
         demand(column, "request key", _is_request_key, f"{_KEY}, a decimal, a date or a timestamp")
     demand(schema.item, "item", _is_item, "an integer of at most 64 bits, a text or a date")
     demand(schema.event_time, "event time", _is_time, "a timestamp, a date, or a number or text that tells one")
-    demand(schema.position, "position", pa.types.is_integer, "an integer")
+    demand(schema.position, "position", pa.types.is_integer, "an integer", pa.int64())
     for column in (*schema.sequence_columns, *schema.candidates):
-        demand(column, "list column", pa.types.is_list, "a list")
+        demand(column, "list column", pa.types.is_list, "a list", pa.list_(pa.int64()))
 
 
 def refuse_inner(schema: LogSchema, columns: Collection[str], inner: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from dedup_storage.errors import InputError
 from dedup_storage.report.parquet.footers import DataFile, Resolve
 from dedup_storage.report.parquet.one_schema import constant, joined, open_parquet
+from dedup_storage.sources.address import Kind
 from dedup_storage.sources.unsigned import UNSIGNED
 
 __all__ = ["Told", "Wanted", "refuse_empty_types", "with_partitions", "with_types"]
@@ -23,6 +24,10 @@ _ODD = re.compile(r"\+|[+-]?0[xX]|-0+$")
 _PADDED = re.compile(r"\+|[+-]?0[0-9xX]|-0$")
 # Iceberg has no such types, and a key has one type in both formats.
 _SHORT = (pa.int8(), pa.int16())
+_WORDS = {
+    pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.float64(): "double", pa.bool_(): "boolean",
+    pa.string(): "string", pa.date32(): "date",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def with_types(schema: pa.Schema, known: Wanted) -> pa.Schema:
     return pa.schema(fields)
 
 
-def refuse_empty_types(schema: pa.Schema, source: str) -> None:
+def refuse_empty_types(schema: pa.Schema, source: str, kind: Kind | None = None) -> None:
     """Refuse columns that have no type, or have something without one inside.
 
     Raises:
@@ -76,11 +81,23 @@ def refuse_empty_types(schema: pa.Schema, source: str) -> None:
     """
     for item in schema:
         if _lacks_a_type(item.type):
+            texts = kind in (Kind.JSON, Kind.CSV, Kind.TSV)
+            other = f"Leave {item.name} out of the log" if texts else f"Cast the column {item.name}"
             raise InputError(
                 f"the column {item.name} has no value and no type in any file of {source}",
                 expected="a type, even where every value is null",
-                fix=f"Cast the column {item.name}, or say its type in the schema: types: {{{item.name}: string}}.",
+                fix=f"{other}, or say its type in the schema: types: {{{item.name}: {_some_type(item.type)}}}.",
             )
+
+
+def _some_type(kind: pa.DataType) -> str:
+    """A type of the schema file that a column without one could have, as far as its own goes."""
+    types = pa.types
+    if types.is_list(kind):
+        return f"array<{_some_type(kind.value_type)}>"
+    if types.is_struct(kind):
+        return f"struct<{','.join(f'{f.name}:{_some_type(f.type)}' for f in kind)}>"
+    return "string" if types.is_null(kind) else _WORDS.get(kind, "TYPE")
 
 
 def _lacks_a_type(kind: pa.DataType) -> bool:

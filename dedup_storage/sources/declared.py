@@ -9,14 +9,18 @@ import pyarrow as pa
 
 from dedup_storage.errors import SchemaError, known_names
 from dedup_storage.schema import LogSchema
+from dedup_storage.sources.address import Kind
+from dedup_storage.sources.remedies import change_of
 
-__all__ = ["declared_types", "refuse_other_types"]
+__all__ = ["declared_types", "refuse_other_types", "refuse_unkept"]
 
+# Types whose lengths no table here keeps: a longer text would pass, a shorter one would not be filled up.
+_LENGTHS = ("char", "varchar")
 _SIMPLE: dict[str, pa.DataType] = {
     **dict.fromkeys(("tinyint", "byte"), pa.int8()), **dict.fromkeys(("smallint", "short"), pa.int16()),
     **dict.fromkeys(("int", "integer"), pa.int32()), **dict.fromkeys(("bigint", "long"), pa.int64()),
     **dict.fromkeys(("float", "real"), pa.float32()), "double": pa.float64(), "boolean": pa.bool_(),
-    **dict.fromkeys(("string", "char", "varchar"), pa.string()), "binary": pa.binary(), "date": pa.date32(),
+    **dict.fromkeys(("string", *_LENGTHS), pa.string()), "binary": pa.binary(), "date": pa.date32(),
     **dict.fromkeys(("timestamp", "timestamp_ltz"), pa.timestamp("us", "UTC")), "timestamp_ntz": pa.timestamp("us"),
 }  # fmt: skip
 _DECIMALS = ("decimal", "dec", "numeric")
@@ -34,20 +38,48 @@ def declared_types(types: Mapping[str, str]) -> dict[str, pa.DataType]:
     Raises:
         SchemaError: a text is no type.
     """
-    found = {}
+    found = {column: _read(column, text)[0] for column, text in types.items()}
+    return {column: kind for column, kind in found.items() if kind is not None}
+
+
+def refuse_unkept(types: Mapping[str, str]) -> None:
+    """Refuse types that Spark reads, and that no column of files or of a dataset keeps as they are.
+
+    Args:
+        types: Column -> Spark DDL type, as a schema file says.
+
+    Raises:
+        SchemaError: a text is no type, or names such a type, also inside a list, map or struct; names it.
+    """
     for column, text in types.items():
-        try:
-            kind = _Words(text).whole()
-        except ValueError:
+        for name in _read(column, text)[1]:
+            length = name in _LENGTHS
             raise SchemaError(
-                f"the type of the column {column} is not known",
-                expected="a Spark type such as bigint, decimal(10,2) or array<string>",
+                f"types says {text} of the column {column}, and {name} is no type that is kept as it is",
+                expected="string, whose texts have any length" if length else "a type such as bigint, double or string",
                 got=text,
-                fix="Correct types in the schema file.",
-            ) from None
-        if kind is not None:
-            found[column] = kind
-    return found
+                fix=f"Write string for {name} in types of the schema file."
+                if length
+                else f"Leave {column} out of types in the schema file, or cast it where the log is made.",
+            )
+
+
+def _read(column: str, text: str) -> tuple[pa.DataType | None, tuple[str, ...]]:
+    """Arrow's type of a text, and the names in it of types that are not kept."""
+    words = None
+    try:
+        words = _Words(text)
+        return words.whole(), tuple(words.unkept)
+    except ValueError:
+        # Of such a type the name is told, whatever stands behind it.
+        if words is not None and words.unkept:
+            return None, tuple(words.unkept)
+        raise SchemaError(
+            f"the type of the column {column} is not known",
+            expected="a Spark type such as bigint, decimal(10,2) or array<string>",
+            got=text,
+            fix="Correct types in the schema file.",
+        ) from None
 
 
 class _Words:
@@ -58,6 +90,7 @@ class _Words:
     """
 
     def __init__(self, text: str) -> None:
+        self.unkept: list[str] = []
         self._words: list[str] = []
         place, text = 0, text.rstrip()
         while place < len(text):
@@ -100,10 +133,12 @@ class _Words:
             return None if key is None or item is None else pa.map_(key, item)
         if name == "struct":
             return self._struct()
+        if name in (*_OTHERS, *_LENGTHS):
+            self.unkept.append(name)
         numbers = self._numbers()
-        if name in _DECIMALS and len(numbers) < 3:
+        if name in _DECIMALS and len(numbers) < 3 and numbers == sorted(numbers, reverse=True):
             return pa.decimal128(*(numbers or (10, 0)))
-        if name in _SIMPLE and (not numbers or name in ("char", "varchar")):
+        if name in _SIMPLE and (not numbers or name in _LENGTHS):
             return _SIMPLE[name]
         if name in _OTHERS:
             while self._words and self._words[0] not in (">", ","):
@@ -134,7 +169,11 @@ class _Words:
 
 
 def refuse_other_types(
-    schema: LogSchema, lying: Mapping[str, pa.DataType], standard: Collection[str], source: str
+    schema: LogSchema,
+    lying: Mapping[str, pa.DataType],
+    standard: Collection[str],
+    source: str,
+    kind: Kind | None = None,
 ) -> None:
     """Refuse types of columns that a log does not have, or has in a type that cannot be made the one stated.
 
@@ -143,6 +182,7 @@ def refuse_other_types(
         lying: Column -> type of the log as it lies, in the types stated where that changes no value.
         standard: Its columns once forms are applied.
         source: The log, for messages.
+        kind: How it is written, for the remedy.
 
     Raises:
         SchemaError: names the column, both types and the remedy.
@@ -159,7 +199,7 @@ def refuse_other_types(
             got=f"{here[column]} in {source}",
             fix=f"Leave {column} out of types in the schema file.",
         )
-    for column, kind in known.items():
+    for column, stated in known.items():
         found = here.get(column)
         if found is None and column not in standard:
             raise SchemaError(
@@ -167,13 +207,13 @@ def refuse_other_types(
                 expected=known_names(column, here),
                 fix="Correct the name in the schema file, or leave it out.",
             )
-        if found is not None and column not in times and not found.equals(kind):
+        if found is not None and column not in times and not found.equals(stated):
             raise SchemaError(
                 f"types says {schema.types[column]} of the column {column}, which cannot be made that without "
                 "changing values by their kind",
-                expected=str(kind),
+                expected=str(stated),
                 got=f"{found} in {source}",
-                fix=f"Cast {column} in the log, or correct types in the schema file.",
+                fix=f"{change_of(kind, column, stated, found)}, or correct types in the schema file.",
             )
 
 

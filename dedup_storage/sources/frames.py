@@ -61,7 +61,8 @@ def files_frame(spark: SparkSession, files: Sequence[DataFile], schema: pa.Schem
     inside = [f for f in schema if not any(f.name in file.partition for file in files)]
     fields = [*inside, *(f for f in schema if f not in inside)]
     told = T.StructType([T.StructField(f.name, spark_type(f.type, f.name)) for f in fields])
-    reader = spark.read.schema(told)
+    # Of files that do not say in which calendar their dates are, Parquet's own counts, as to Arrow.
+    reader = spark.read.schema(told).options(datetimeRebaseMode="CORRECTED", int96RebaseMode="CORRECTED")
     if len(inside) < len(fields):
         reader = reader.option("basePath", base)
     # A name is a name here, never a pattern.

@@ -83,8 +83,15 @@ def _object(decoder: json.JSONDecoder, line: bytes, number: int, path: str) -> d
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
+        # A list of all rows, or objects over several lines.
+        first = line.lstrip(b"\xef\xbb\xbf").strip() if number == 1 else b""
+        shape = ".[]" if first.startswith(b"[") else "." if first == b"{" else None
         raise InputError(
-            f"line {number} of {path} is no JSON object", expected="one object a line", fix="Correct the file."
+            f"line {number} of {path} is no JSON object",
+            expected="one object a line",
+            fix="Correct the file."
+            if shape is None
+            else f"Write each object in a line of its own, for example with: jq -c '{shape}' LOG > rows.jsonl",
         )
     return row
 

@@ -17,7 +17,7 @@ from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.engine.stores import require_file_system, session_scratch, session_store
 from dedup_storage.schema import Grain, LogSchema, check_name
 from dedup_storage.sources.absent import ColumnChoice, without_absent
-from dedup_storage.sources.address import Kind
+from dedup_storage.sources.address import Address, Kind
 from dedup_storage.sources.check import check_source, other_keys, refuse_inner
 from dedup_storage.sources.declared import refuse_other_types
 from dedup_storage.sources.exact import exact_cast
@@ -28,6 +28,7 @@ from dedup_storage.sources.origin import Origin
 from dedup_storage.sources.reserved import refuse_reserved, refuse_twice
 from dedup_storage.sources.source import Source, open_source
 from dedup_storage.sources.times import with_times
+from dedup_storage.sources.unchanged import require_unchanged
 from dedup_storage.sources.wanted import wanted_columns
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.types import check_types, ddl, struct_of
@@ -57,6 +58,8 @@ class RawLog:
         located: The frame is read straight from Parquet files, so each row has a file and a row number.
         notes: What was done with the columns on reading, to be said.
         origins: ``log``, and ``impressions`` of two sources, each with where it was read from; none for frames at hand.
+        lying: Addresses of files that are read as they lie, more than once.
+        kind: How it is written; ``None`` for frames at hand.
         nulls: Impression columns that nested rows do not have and that are null: name and Spark DDL type.
         positions: Column of the impression rows with positions that an earlier write assigned; the schema has none.
     """
@@ -68,6 +71,8 @@ class RawLog:
     located: bool = False
     notes: tuple[str, ...] = ()
     origins: tuple[tuple[str, Origin], ...] = ()
+    lying: tuple[Address, ...] = ()
+    kind: Kind | None = None
     nulls: tuple[tuple[str, str], ...] = ()
     positions: str | None = None
 
@@ -143,7 +148,10 @@ class RawLog:
             origins.append(("impressions", Origin.of(other.address)))
         notes = (*notes, *(f"lists of {s.column} are cut to their newest {s.max_length}" for s in newest_only(schema)))
         located = log.address.kind is not Kind.TABLE
-        return replace(made, schema=schema, located=located, notes=notes, origins=tuple(origins))
+        kept = tuple(s.address for s in (log, other) if s is not None and s.lies)
+        return replace(
+            made, schema=schema, located=located, notes=notes, origins=tuple(origins), lying=kept, kind=log.address.kind
+        )
 
     @classmethod
     def from_frame(
@@ -204,6 +212,15 @@ class RawLog:
         check_types(self.schema, fields)
         if self.form is Form.NESTED:
             refuse_inner(self.schema, self.frame.columns, [name for _, name in self._spread()])
+
+    def require_unchanged(self) -> None:
+        """Refuse files that others took the place of since the log was opened.
+
+        Raises:
+            InputError: names the first one.
+        """
+        for address in self.lying:
+            require_unchanged(address)
 
     def with_nulls(self, grains: Mapping[str, Grain], types: Mapping[str, str]) -> RawLog:
         """The log with columns that it lacks, null in every row.

@@ -36,13 +36,16 @@ from dedup_storage.sources.damaged import unreadable
 from dedup_storage.sources.foreign import delta_input, iceberg_rows
 from dedup_storage.sources.json_lines import json_tables, one_number
 from dedup_storage.sources.listing import is_passed_over, told_columns
+from dedup_storage.sources.old_calendar import refuse_old_calendar
 from dedup_storage.sources.reserved import refuse_repeated, refuse_reserved
 from dedup_storage.sources.scratch import Parent, ScratchFolder
 from dedup_storage.sources.texts import TextColumns, csv_batches, dialects, typed
+from dedup_storage.sources.unchanged import require_unchanged
 from dedup_storage.sources.unsigned import UNSIGNED, fits_signed
 
 __all__ = ["Source", "Wanted", "open_source", "read_schemas"]
 
+_JSON_REMEDY = 'Write {} alike in every line: as numbers, or as texts in quotes ("5").'
 _THREADS = 16
 _BATCH_ROWS = 65_536
 # A byte of a letter that has several, as URLs code it.
@@ -77,6 +80,20 @@ class Source:
         found = dict.fromkeys(k for f in self.files for k in f.partition)
         return tuple(k for k in found if k in self.schema.names)
 
+    @property
+    def lies(self) -> bool:
+        """Whether its files are read as they lie, and not as a copy in a scratch folder."""
+        return self.files == self.address.files
+
+    def require_unchanged(self) -> None:
+        """Refuse files that others took the place of since it was opened; a copy stays as it is.
+
+        Raises:
+            InputError: names the first one.
+        """
+        if self.lies:
+            require_unchanged(self.address)
+
     def table(self) -> TableFiles:
         """The source as a flat log for reports and estimates."""
         return TableFiles(
@@ -95,7 +112,7 @@ class Source:
                 try:
                     yield conform(pa.Table.from_batches([batch]), schema, file.partition)
                 except pa.ArrowInvalid as error:
-                    raise _unfit(self.origins.get(file.path, file.path), error) from None
+                    raise _unfit(self.origins.get(file.path, file.path), error, self.address.kind) from None
 
 
 def _batches(file: DataFile, columns: Sequence[str], resolve: Resolve) -> Iterator[pa.RecordBatch]:
@@ -161,9 +178,12 @@ def open_source(
     if address.kind is Kind.ICEBERG:
         plain = tuple(ScratchFolder(scratch, address.store).write(iceberg_rows(address.place, address.store)))
         return _checked(address, plain, known)
-    if address.kind is Kind.PARQUET:
-        return _checked(address, None, known, scratch)
-    return _from_texts(address, known, scratch)
+    texts = address.kind is not Kind.PARQUET
+    found = _from_texts(address, known, scratch) if texts else _checked(address, None, known, scratch)
+    if not found.lies:
+        # A copy of files that were changed meanwhile may hold some rows of each.
+        require_unchanged(address)
+    return found
 
 
 def _of_catalog(address: Address, settings: Settings, known: Wanted, scratch: Parent) -> Source:
@@ -215,7 +235,7 @@ def _checked(
                 indexed.update(index_columns(schema))
                 yield made_of.get(file.path, file.path), bare
 
-    found_types = one_schema(schemas())
+    found_types = one_schema(schemas(), _JSON_REMEDY if address.kind is Kind.JSON else None)
     # Fields of structs that differ in case alone are one to Spark.
     refuse_repeated(found_types, f"{address.source}, in two cases")
     wide = [c for c in known.wide if c in found_types.names and found_types.field(c).type == UNSIGNED]
@@ -224,7 +244,7 @@ def _checked(
     refuse_reserved(one.names)
     told = {file.path: _told_by(file, address, made_of) for file in files}
     one = with_partitions(files, one, known, resolve, made_of, told)
-    refuse_empty_types(one, address.source)
+    refuse_empty_types(one, address.source, address.kind)
     columns = list(dict.fromkeys(key for values in told.values() for key in values))
     above = {_above_columns(file, address.place) for file in files} if columns else {address.place}
     plain = (
@@ -296,7 +316,7 @@ def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[
     """Each file with its schema and the codecs and encodings of its columns, many at a time.
 
     Raises:
-        InputError: a file is no whole Parquet file.
+        InputError: a file is no whole Parquet file, or holds dates that Spark reads otherwise than Arrow.
     """
 
     def read(file: DataFile) -> tuple[pa.Schema, frozenset[str]]:
@@ -304,6 +324,7 @@ def read_schemas(files: Sequence[DataFile], resolve: Resolve) -> Iterator[tuple[
         try:
             with filesystem.open_input_file(inner) as stream:
                 parquet = open_parquet(stream)
+                refuse_old_calendar(parquet, file.path)
                 return file_schema(parquet), _packing(parquet.metadata)
         except (pa.ArrowException, OSError) as error:
             raise unreadable(file.path, error, resolve) from error
@@ -395,11 +416,13 @@ def _watched(batches: Iterator[pa.RecordBatch], seen: TextColumns) -> Iterator[p
         yield batch
 
 
-def _unfit(path: str, error: pa.ArrowInvalid) -> InputError:
+def _unfit(path: str, error: pa.ArrowInvalid, kind: Kind) -> InputError:
     # Arrow quotes the value, which may be a user's id.
     told = re.sub(r"(?<=data): .*$|(?<=value) \S+", "", str(error).splitlines()[0])
     return InputError(
         f"values in {path} do not fit: {told}",
         expected="values that keep their meaning in the type of the other files or of the dataset",
-        fix="Cast the column in the log, for example times to microseconds, or ids beyond 64 bits to texts.",
+        fix="Write the numbers of the column as texts in quotes in every line, or all without a point."
+        if kind is Kind.JSON
+        else "Cast the column in the log, for example times to microseconds, or ids beyond 64 bits to texts.",
     )

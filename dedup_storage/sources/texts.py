@@ -86,7 +86,9 @@ def dialects(
                 f"the first row of {dialect.path} does not name the column {lacking[0]}",
                 expected=f"a header with {', '.join(needed)}",
                 got=f"{len(dialect.names)} fields",
-                fix="Give the file a header, or correct the names in the schema file.",
+                fix="Take the blanks around the names out of the header."
+                if lacking[0] in (name.strip() for name in dialect.names)
+                else "Give the file a header, or correct the names in the schema file.",
             )
     return made
 

@@ -142,7 +142,7 @@ class _Values:
         return InputError(
             f"{count} {self.rows} of the time column {self.name} fall between two microseconds",
             expected="times that are whole microseconds",
-            fix=f"Cast {self.name} to microseconds in the log.",
+            fix=f"Round {self.name} to whole microseconds in the log.",
         )
 
     def said(self, unit: str) -> str:
@@ -187,7 +187,7 @@ def _unit(
             raise InputError(
                 f"{broken} {values.rows} of the time column {column} are no whole numbers",
                 expected="whole seconds, milliseconds, microseconds or nanoseconds",
-                fix=f"Cast {column} to a timestamp in the log.",
+                fix=f"Write whole numbers into {column}, in a finer unit where there are fractions.",
             )
     unit = None if given is None else units[given]
     said: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dedup_storage.forms import JsonForm, TextForm
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.columns import Wanted
-from dedup_storage.sources.declared import declared_types
+from dedup_storage.sources.declared import declared_types, refuse_unkept
 
 __all__ = ["wanted_columns"]
 
@@ -20,8 +20,10 @@ def wanted_columns(schema: LogSchema, types: Mapping[str, str] | None = None) ->
         types: Column -> Spark DDL type of the dataset that the rows go into.
 
     Raises:
-        SchemaError: a type of the schema is none.
+        SchemaError: a type of the schema is none, or, of a log that goes into no dataset yet, one that is not kept.
     """
+    if types is None:
+        refuse_unkept(schema.types)
     stated = declared_types({**(types or {}), **schema.types})
     keys, made = (*schema.request_key, schema.item), set(schema.made_by_forms) - set(schema.forms)
     times = () if schema.event_time is None else (schema.event_time,)

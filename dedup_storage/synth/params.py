@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dedup_storage.documents import Number, WholeNumber
 from dedup_storage.errors import ConfigError, known_names
 from dedup_storage.schema import ColumnCheck, Grain, LogSchema, SequenceColumn, explain_validation
 
@@ -80,27 +81,27 @@ class SynthParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    users: int = Field(default=50, ge=1, le=2**31)
-    requests_per_user: int = Field(default=6, ge=1)
+    users: WholeNumber = Field(default=50, ge=1, le=2**31)
+    requests_per_user: WholeNumber = Field(default=6, ge=1)
     requests_distribution: Distribution = Distribution.FIXED
-    candidates_per_request: int = Field(default=8, ge=1, le=10_000)
+    candidates_per_request: WholeNumber = Field(default=8, ge=1, le=10_000)
     candidates_distribution: Distribution = Distribution.FIXED
-    sequence_length: int = Field(default=32, ge=0, le=MAX_SEQUENCE_LENGTH)
-    new_events_per_request: int = Field(default=4, ge=0)
-    cold_users: float = Field(default=0.0, ge=0, le=1)
+    sequence_length: WholeNumber = Field(default=32, ge=0, le=MAX_SEQUENCE_LENGTH)
+    new_events_per_request: WholeNumber = Field(default=4, ge=0)
+    cold_users: Number = Field(default=0.0, ge=0, le=1)
     history: tuple[History, ...] = tuple(History)
-    items: int = Field(default=100_000, ge=2, le=50_000_000)
-    item_exponent: float = Field(default=1.05, ge=0, le=3)
-    hot_users: float = Field(default=0.0, ge=0, le=1)
-    hot_factor: int = Field(default=10, ge=1, le=100_000)
-    click_rate: float = Field(default=0.1, ge=0, le=2 / 3)
-    late_labels: float = Field(default=0.0, ge=0, le=1)
-    label_delay_seconds: float = Field(default=3_600.0, gt=0)
+    items: WholeNumber = Field(default=100_000, ge=2, le=50_000_000)
+    item_exponent: Number = Field(default=1.05, ge=0, le=3)
+    hot_users: Number = Field(default=0.0, ge=0, le=1)
+    hot_factor: WholeNumber = Field(default=10, ge=1, le=100_000)
+    click_rate: Number = Field(default=0.1, ge=0, le=2 / 3)
+    late_labels: Number = Field(default=0.0, ge=0, le=1)
+    label_delay_seconds: Number = Field(default=3_600.0, gt=0)
     string_ids: bool = False
-    seed: int = Field(default=0, ge=0, lt=2**64)
+    seed: WholeNumber = Field(default=0, ge=0, lt=2**64)
     start: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-    days: int = Field(default=3, ge=1, le=3_650)
-    files: int = Field(default=4, ge=1, le=100_000)
+    days: WholeNumber = Field(default=3, ge=1, le=3_650)
+    files: WholeNumber = Field(default=4, ge=1, le=100_000)
     layout: SynthLayout = SynthLayout.FLAT
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -78,6 +79,11 @@ def test_a_later_day_takes_the_datasets_types_where_no_value_changes(case: Case,
     got = case.logs(name)
     assert sorted(got.price.unique()) == [1.5, 2.5]
     assert set(got.request_time.dt.hour) == {0, 1}
+    third = [{**row, "label": float(row["label"]), "request_time": "2024-06-03"} for row in rows(day=3, price=3.5)]
+    lines = text("d3.jsonl", "".join(json.dumps(row) + "\n" for row in third))
+    code, said = case.cli("write", lines, "--dataset", name, "--no-gate")
+    assert code == 2
+    assert "Write label as a whole number, without a point" in " ".join(said.split())
 
 
 @pytest.mark.long

@@ -110,3 +110,21 @@ def test_frames_whose_keys_have_other_types_are_not_joined(case: Case, kind: str
         RawLog.from_frame(requests, schema, impressions)
     with pytest.raises(SchemaError, match="the key column r is not in the requests"):
         RawLog.from_frame(requests.drop("r"), schema, requests.selectExpr("u", "r", "1L as i"))
+
+
+def test_days_of_spark_s_old_calendar_are_read_alike_or_refused(case: Case, tmp_path: Path) -> None:
+    """Spark itself writes them; whatever a session is set to, a file that does not tell of them has today's."""
+    session = case.spark.newSession()
+    for setting in ("datetimeRebaseModeInWrite", "datetimeRebaseModeInRead"):
+        session.conf.set(f"spark.sql.parquet.{setting}", "LEGACY")
+    days = "SELECT DATE'{}' AS d, array(TIMESTAMP'{} 12:00:00', NULL) AS t"
+    session.sql(days.format("1582-10-15", "1900-01-01")).write.parquet(f"{tmp_path}/new")
+    session.sql(days.format("1500-01-01", "1990-01-01")).write.parquet(f"{tmp_path}/old")
+    pq.write_table(pa.table({"d": [dt.date(1500, 1, 1)]}), "other.parquet")
+    for place in ("new", "other.parquet"):
+        source = open_source(f"{tmp_path}/{place}")
+        by_arrow = pa.concat_tables(source.tables()).to_pylist()
+        first = source_frame(session, source).selectExpr("CAST(d AS STRING) d").first()
+        assert first == (by_arrow[0]["d"].isoformat(),)
+    with pytest.raises(InputError, match=r"the column d holds dates before 1582-10-15.*old calendar of Spark"):
+        open_source(f"{tmp_path}/old")

@@ -159,6 +159,8 @@ def test_variables_that_cannot_be_read_are_refused_by_name(
         ("catalog: {nmae: x}\n", "the key catalog.nmae is unknown"),
         ("catalog: {type: excel}\n", "catalog.type"),
         ("write: {conflict_retries: -1}\n", "write.conflict_retries"),
+        ("write: {conflict_retries: true}\n", "write.conflict_retries: true is a truth value and no number"),
+        ("write: {pointer_max_requests: false}\n", "write.pointer_max_requests: false is a truth value"),
         ("- a\n- b\n", "is not a mapping"),
         ("catalog: [1]\n", "the section catalog"),
         ("a: b: c\n", "is not YAML, line 1"),

@@ -166,6 +166,14 @@ def test_own_rules_are_read(tmp_path: Path) -> None:
         ("- {grain: request, type: expect_column_sum_to_be_between, kwargs: {column: user_id}}", "identifiers"),
         ("- {grain: dataset, type: expect_column_values_to_not_be_null, kwargs: {column: rows}}", "impression_rows"),
         ("- {grain: request, type: expect_compound_columns_to_be_unique, kwargs: {column_list: ts}}", "column_list"),
+        (
+            "- {grain: dataset, type: expect_table_row_count_to_equal, kwargs: {value: true}}",
+            "value: true is a truth value",
+        ),
+        (
+            "- {grain: impression, type: expect_column_values_to_be_between, kwargs: {column: price, min_value: .nan}}",
+            "min_value: NaN is no number",
+        ),
     ],
 )
 def test_a_wrong_own_file_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:

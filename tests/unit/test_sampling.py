@@ -253,6 +253,8 @@ def test_allocation_rules() -> None:
         (lambda: SampleSpec.from_dict({"fraction": 1, "strata": [{"name": "a b", "column": "c"}]}), "'a b'"),
         (lambda: SampleSpec.from_dict({"fraction": 1, "caps": {"negatives": {"*": 0}}}), "share of negatives"),
         (lambda: SampleSpec.from_dict({"fraction": 1, "seed": -1}), "seed"),
+        (lambda: SampleSpec.from_dict({"fraction": True}), "fraction: true is a truth value"),
+        (lambda: SampleSpec.from_dict({"targets": {"x": True}, "strata": [_country()]}), "targets.x: true"),
         (lambda: SampleSpec.from_dict({"size": 5, "allocation": "neyman"}), "by goes with"),
         (lambda: split_specs({"a": 0.7, "b": 0.7}), "more than all users"),
         (lambda: split_specs({"a": 0.5}, {"b": (None, None)}), "different samples"),

@@ -99,6 +99,15 @@ def test_one_request_column_may_stand_without_brackets() -> None:
         ({"sequences": [{"column": "h", "max_length": 0}]}, "sequences.0.max_length"),
         ({"sequences": [{"column": "h", "lenght": 3}]}, "the key sequences.0.lenght is unknown"),
         ({"buckets": 0}, "buckets"),
+        # YAML's truth values, with which Python counts as with 1 and 0; and what no number can be held against.
+        ({"buckets": True}, "buckets: true is a truth value and no number"),
+        ({"sequences": [{"column": "h", "max_length": True}]}, "max_length: true is a truth value"),
+        ({"sequences": [{"column": "h", "times": 1}]}, "sequences.0.times: Input should be a valid boolean"),
+        ({"forms": {"h": {"size": True}}}, "size: true is a truth value"),
+        ({"checks": {"x": {"minimum": True}}}, "checks.x.minimum: true is a truth value and no number"),
+        ({"checks": {"x": {"maximum": False}}}, "checks.x.maximum: false is a truth value and no number"),
+        ({"checks": {"x": {"maximum": float("nan")}}}, "checks.x.maximum: NaN is no number"),
+        ({"checks": {"x": {"not_null": 1}}}, "checks.x.not_null: Input should be a valid boolean"),
     ],
 )
 def test_wrong_schemas_are_refused_by_name(change: dict[str, object], needle: str) -> None:

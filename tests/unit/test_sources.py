@@ -424,7 +424,7 @@ def test_types_in_sparks_words_are_arrows(text: str, kind: pa.DataType | None) -
 
 
 @pytest.mark.parametrize(
-    "text", ["bigin", "array<", "array<int>>", "decimal(1,2,3)", "struct<a:int", "int!", "", "int(3)"]
+    "text", ["bigin", "array<", "array<int>>", "decimal(1,2,3)", "struct<a:int", "int!", "", "int(3)", "decimal(2,5)"]
 )
 def test_what_is_no_type_is_refused_without_spark(text: str) -> None:
     with pytest.raises(SchemaError, match="the type of the column x is not known"):

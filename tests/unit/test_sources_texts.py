@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +147,25 @@ def test_numbers_with_a_point_that_no_double_holds_stay_texts(tmp_path: Path) ->
         assert [row["x"] for row in _rows(source)] == [text, "1.5"]
 
 
-@pytest.mark.parametrize("kind", ["variant", "void", "interval day"])
+@pytest.mark.parametrize("kind", ["variant", "void", "interval day", "array<interval>", "geometry(4326)"])
 def test_types_that_no_file_has_are_not_ignored(tmp_path: Path, kind: str) -> None:
     schema = LogSchema.from_dict({"user": "u", "request": ["r"], "item": "i", "types": {"x": kind}})
-    source = open_source(_text(tmp_path / "a.csv", b"u,r,i,x\n1,a,5,7\n"), wanted=wanted_columns(schema))
-    with pytest.raises(SchemaError, match=f"types says {kind} of the column x.*Leave x out"):
+    with pytest.raises(SchemaError, match=rf"types says {re.escape(kind)} of the column x.*Leave x out"):
+        wanted_columns(schema)
+    # A dataset that was described so before is read on.
+    source = open_source(_text(tmp_path / "a.csv", b"u,r,i,x\n1,a,5,7\n"), wanted=wanted_columns(schema, {}))
+    with pytest.raises(SchemaError, match=rf"types says {re.escape(kind)} of the column x.*Leave x out"):
         check_source(source, schema)
+
+
+@pytest.mark.parametrize("kind", ["varchar(3)", "CHAR(3)", "array<varchar(3)>", "struct<a:int,b:char(2)>", "varchar"])
+def test_lengths_of_texts_that_nothing_would_hold_to_are_refused(kind: str) -> None:
+    """A text of four letters was taken for varchar(3), and one of two for char(3) was not filled up."""
+    schema = LogSchema.from_dict({"user": "u", "request": ["r"], "item": "i", "types": {"x": kind}})
+    with pytest.raises(SchemaError, match=r"types says .* of the column x, and (var)?char is no type.*Write string"):
+        wanted_columns(schema)
+    # A column of that name is none of the type.
+    wanted_columns(schema.model_copy(update={"types": {"x": "struct<varchar:int,interval:int>"}}))
 
 
 def test_a_header_with_a_number_among_its_names_is_no_row(tmp_path: Path) -> None:

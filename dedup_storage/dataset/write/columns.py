@@ -12,9 +12,11 @@ from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.layout import PROMOTED_PROPERTY, DatasetSpec, TableRole
 from dedup_storage.schema import Grain
 from dedup_storage.sources.absent import ALL, ColumnChoice, among, chosen_names, fixed_columns, never_null
+from dedup_storage.sources.declared import declared_types
 from dedup_storage.sources.glance import dictionary_columns
 from dedup_storage.sources.grains import detect_grains
 from dedup_storage.sources.raw import RawLog
+from dedup_storage.sources.remedies import change_of
 
 __all__ = ["Fitted", "extend_tables", "fitted", "refuse_taken"]
 
@@ -115,7 +117,7 @@ def _typed(raw: RawLog, spec: DatasetSpec) -> RawLog:
                 f"the column {name} has another type than before",
                 expected=spec.types[name],
                 got=kind,
-                fix=f"Cast the column in the log to {spec.types[name]}.",
+                fix=f"{change_of(raw.kind, name, declared_types(spec.types).get(name))}.",
             )
     return replace(made, schema=raw.schema)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from dedup_storage.choices import choice
@@ -13,6 +15,7 @@ from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstan
 from dedup_storage.dataset.write.request import write_request
 from dedup_storage.dataset.write.summary import WriteSummary
 from dedup_storage.dataset.write.writer import Writer
+from dedup_storage.errors import DedupStorageError
 from dedup_storage.lake.requests import Request
 from dedup_storage.lake.runs import named_run
 from dedup_storage.sources.absent import ColumnChoice
@@ -20,6 +23,22 @@ from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.errors import translated
 
 __all__ = ["write_log"]
+
+
+@contextmanager
+def _told_of_changes(raw: RawLog) -> Iterator[None]:
+    """Where a file was exchanged while the log was read, that is what went wrong, whatever was seen of it.
+
+    Raises:
+        InputError: names the file.
+    """
+    try:
+        yield
+    except DedupStorageError:
+        # Storage that does not answer tells nothing of the files.
+        with suppress(OSError):
+            raw.require_unchanged()
+        raise
 
 
 def write_log(
@@ -63,7 +82,7 @@ def write_log(
     inconstant = choice(OnInconstant, on_inconstant, "policy for inconstant requests")
     duplicates = choice(OnDuplicates, on_duplicates, "policy for duplicates")
     named = named_run(run_id, "write")
-    with translated():
+    with _told_of_changes(raw), translated():
         # Columns may have come since the dataset was opened.
         meta = handle.tables.find(handle.name) if dry_run else handle.tables.settle(handle.spec)
         handle = handle if meta is None else replace(handle, spec=meta.spec)

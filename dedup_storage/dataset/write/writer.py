@@ -177,6 +177,8 @@ class Writer(TimedSteps):
             if self.on_duplicates is OnDuplicates.KEEP_ONE:
                 # Repeated rows fell to one another while staging, beside those that the dataset holds already.
                 self._dropped = input_rows - self._quarantined - own
+            # All that is read of the log is read by now, some of it twice.
+            self.raw.require_unchanged()
             verdict = self._audit(run, staged, input_rows) if self.gate else None
             reached("write:audited")
         with self.timed("publish"):

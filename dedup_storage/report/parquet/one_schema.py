@@ -145,11 +145,12 @@ def _joined_struct(a: pa.StructType, b: pa.StructType) -> pa.DataType | None:
     return pa.struct(list(fields.items()))
 
 
-def one_schema(found: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
+def one_schema(found: Iterable[tuple[str, pa.Schema]], remedy: str | None = None) -> pa.Schema:
     """Every column that any file has, in the type that holds all their values; pandas' index columns are left out.
 
     Args:
         found: Each file's name and schema; memory grows with the columns, not with the files.
+        remedy: What to do about a column of several types, ``{}`` for its name; by default it is to be cast.
 
     Raises:
         InputError: a column's types cannot be one, or a type cannot be stored; names column, types and files.
@@ -176,7 +177,7 @@ def one_schema(found: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
                     f"the column {field.name} has types that cannot be one without changing values",
                     expected=f"{theirs} as in {other}",
                     got=f"{field.type} in {file}",
-                    fix=f"Cast the column {field.name} in one of them.",
+                    fix=(remedy or "Cast the column {} in one of them.").format(field.name),
                 )
             if field.name not in first or pa.types.is_null(first[field.name][1]):
                 first[field.name] = (file, field.type)

@@ -25,12 +25,14 @@ class Proposal:
         values: Keys of a schema file; some of ``NEEDED`` may be missing.
         reasons: Key of the file -> why, a sentence each.
         unsure: Roles and columns that the rows leave open -> what is not sure.
+        unfit: Role that was not found -> a column that has its name and another type than it needs, in words.
         times: Column of a list -> unit of its numbers; ``None`` for timestamps.
     """
 
     values: dict[str, Any]
     reasons: dict[str, list[str]] = field(default_factory=dict)
     unsure: dict[str, str] = field(default_factory=dict)
+    unfit: dict[str, str] = field(default_factory=dict)
     times: dict[str, str | None] = field(default_factory=dict)
 
     def because(self, key: str, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -44,7 +45,9 @@ def propose(head: Head, given: Mapping[str, Any]) -> Proposal:
     if head.header and not given.get("header"):
         made.values["header"] = list(head.header)
         made.because("header", "the files have no header: name their columns here, in their order")
-        made.unsure["header"] = f"the columns are called {head.header[0]} to {head.header[-1]} until they are named"
+        made.unsure["header"] = (
+            f"the columns are called {head.header[0]} to {head.header[-1]} until they are named (--header a,b,c)"
+        )
     forms: dict[str, Any] = dict(given.get("forms", {}))
     _text_forms(head.table, forms, made)
     # Once texts are split, they are looked at like other lists.
@@ -177,9 +180,18 @@ def _roles(table: pa.Table, made: Proposal) -> None:
         key = (user, item, at, _column(found.get("request")), *names_of(values.get("request")))
         others = [*named, *(c for c in key if c)]
         found["labels"] = _label_of(table, candidates) or roles.find_label(looks, others)
+    odd = [f.name for f in table.schema if not (pa.types.is_integer(f.type) or pa.types.is_string(f.type))]
+    for role, known in (("user", roles.USER), ("request", roles.REQUEST), ("item", roles.ITEM)):
+        named_so = roles.by_name(odd, known) if role in found and found[role] is None else None
+        if named_so is not None:
+            made.unfit[role] = f"{named_so}, which its name tells, of type {table.schema.field(named_so).type}"
+    texts = {x.name for x in looks if pa.types.is_string(x.kind)}
     for role, column in found.items():
         if column is None:
             continue
+        if role == "labels" and column.column in texts:
+            told = "its values are texts, of which numbers are to be made before training"
+            column = replace(column, because=f"{column.because}, though {told}", sure=False)
         if role != "event_time":
             values[role] = [column.column] if role in ("request", "labels") else column.column
         made.because(role, f"{column.column}: {column.because}")
