@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 ROOT = Path(__file__).resolve().parent.parent
 _JAVA = "spark.driver.extraJavaOptions"
+# The second compiler costs a minute of work, which a run of half an hour gets back.
+_COMPILERS = "" if os.environ.get("TEST_COMPILERS") == "all" else "-XX:TieredStopAtLevel=1"
 SPARK_CONF = {
     "spark.sql.shuffle.partitions": "2",
     "spark.default.parallelism": "2",
@@ -53,7 +55,7 @@ SPARK_CONF = {
     "spark.driver.memory": "2g",
     # Queries over a few rows are planned and compiled longer than they run. The JVM's first compiler and interpreted
     # queries more than halve that; where only the first compiler works, its cache of compiled code is small by default.
-    _JAVA: "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmn900m -XX:ReservedCodeCacheSize=256m",
+    _JAVA: f"{_COMPILERS} -XX:+UseSerialGC -Xmn900m -XX:ReservedCodeCacheSize=256m",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.ui.explainMode": "simple",
