@@ -174,6 +174,8 @@ def main() -> None:
     report = Report("user_grain_write", f"{arguments.measure}, {scale}, {arguments.format}")
     if arguments.measure == "memory":
         report.data["heap"] = conf["spark.driver.memory"] = HEAP
+        # Workers that made the log would wait for a minute with what they had taken, and count for a write without any.
+        conf["spark.python.worker.reuse"] = "false"
     params = SynthParams(**SCALES[scale], candidates_per_request=4, new_events_per_request=8, seed=7)
     with lake(conf, keep=arguments.place, table_format=arguments.format) as (spark, settings, place):
         if arguments.measure == "memory":
