@@ -27,7 +27,7 @@ from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.schema import LogSchema, SequenceColumn
 
-__all__ = ["LISTS", "Anchors", "Store", "build", "log_schema", "write_log"]
+__all__ = ["LISTS", "Anchors", "Store", "build", "held", "log_schema", "write_log"]
 
 # History list of the log -> column of the events.
 LISTS = {"hist_item_ids": "item_id", "hist_times": "time", "hist_actions": "action"}
@@ -95,7 +95,7 @@ def write_log(form: Anchors, place: Path) -> dict[str, int]:
     """The anchors' log in order of time (``log``), and their events in order of time (``events.parquet``).
 
     Returns:
-        Requests, tokens of their histories, events, and those of the busiest user.
+        Requests, tokens of their histories, events, those that a history holds, and those of the busiest user.
     """
     offsets, columns = form.events()
     users, chosen, lengths = form.anchors(offsets)
@@ -114,8 +114,15 @@ def write_log(form: Anchors, place: Path) -> dict[str, int]:
                 writer.write_table(_log_rows(columns, users[part], chosen[part], lengths[part], part))
     return {
         "requests": len(chosen), "tokens": int(lengths.sum()), "events": len(owners),
+        "events that a history holds": held(len(owners), chosen, lengths),
         "events of the busiest user": int(np.diff(offsets).max()),
     }  # fmt: skip
+
+
+def held(events: int, chosen: Int64, lengths: Int64) -> int:
+    """How many events stand in the history of an anchor: what can be stored of a log of requests."""
+    begun = np.bincount(chosen - lengths, minlength=events) - np.bincount(chosen, minlength=events)
+    return int(np.count_nonzero(np.cumsum(begun) > 0))
 
 
 def _arrow_schema() -> pa.Schema:

@@ -73,7 +73,11 @@ def own_bytes(name: str) -> int:
 
 
 def _workers(jvm: int) -> list[int]:
-    """Processes under the JVM: Spark's daemon and its workers."""
+    """Python's processes under the JVM: Spark's daemon and its workers.
+
+    Others are left out. The JVM also runs commands, and such a process shows the JVM's own memory until it is another
+    program.
+    """
     found, asked = [], [jvm]
     while asked:
         pid = asked.pop()
@@ -82,7 +86,15 @@ def _workers(jvm: int) -> list[int]:
                 below = [int(child) for child in (task / "children").read_text().split()]
                 found += below
                 asked += below
-    return found
+    return [pid for pid in found if _program(pid).startswith("python")]
+
+
+def _program(pid: int) -> str:
+    """Name of the file that a process runs; empty once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/exe").readlink().name
+    except OSError:
+        return ""
 
 
 def _bytes(pid: int | str, file: str, name: str) -> int:

@@ -63,8 +63,8 @@ FEATURE = {
 # What an event-grain feature may write of its column's own bytes; a column of few values shows what the keys weigh.
 WRITTEN = 1.2
 FEATURES = {
-    "price": ("xxhash64(hist_item_ids, hist_times)", "a feature that nothing compresses", f"<= {WRITTEN}"),
-    "kind": ("hist_actions % 2", "a feature of two values", None),
+    "event_price": ("xxhash64(hist_item_ids, hist_times)", "a feature that nothing compresses", f"<= {WRITTEN}"),
+    "event_kind": ("hist_actions % 2", "a feature of two values", None),
 }
 BUCKETS = 4
 LAYOUTS = ("split", "user")
@@ -337,7 +337,7 @@ def yambda(report: Report, spark: SparkSession, settings: Settings, place: Path,
     form, logged = YAMBDA[scale], place / "yambda"
     report.data |= write_log(form, logged)
     raw = RawLog.read(spark, str(logged / "log"), schema=log_schema(form.window))
-    for name in ("requests", "tokens", "events", "events of the busiest user"):
+    for name in ("requests", "tokens", "events", "events that a history holds", "events of the busiest user"):
         report.add(f"log: {name}", report.data[name], "")
     found = {}
     for layout in LAYOUTS:
@@ -355,6 +355,11 @@ def yambda(report: Report, spark: SparkSession, settings: Settings, place: Path,
         report.add(f"{title}: building", built["seconds"], "s")
         report.add(f"{title}: peak memory of building", built["peak"] / 1e6, "MB")
         report.add(f"{title}: bytes", built["bytes"] / 1e6, "MB")
+    (group,) = found["user"].spec.events
+    events = found["user"].handle.cut().stored(group.table).count()
+    held = report.data["events that a history holds"]
+    report.add("user: events stored, of those that a history holds", events / held, "x",
+               target="= 1", holds=events == held)  # fmt: skip
     floor = sum(event_columns(found["user"]).values())
     report.add("floor, each event once, zstd: history lists", floor / 1e6, "MB")
     for layout, ds in found.items():
@@ -412,13 +417,16 @@ def main() -> None:
     scale, conf = arguments.scale, {}
     if arguments.log == "yambda":
         report.data["heap"] = conf["spark.driver.memory"] = HEAP[scale]
-    with lake(conf, keep=arguments.place, table_format=arguments.format) as (spark, settings, place):
-        if arguments.log == "yambda":
-            yambda(report, spark, settings, place, scale, arguments.rounds)
-        else:
-            logs = {"journey": journey, "features": event_feature, "synthetic": synthetic}
-            logs[arguments.log](report, spark, settings, place, scale)
-    report.finish(arguments.json)
+    try:
+        with lake(conf, keep=arguments.place, table_format=arguments.format) as (spark, settings, place):
+            if arguments.log == "yambda":
+                yambda(report, spark, settings, place, scale, arguments.rounds)
+            else:
+                logs = {"journey": journey, "features": event_feature, "synthetic": synthetic}
+                logs[arguments.log](report, spark, settings, place, scale)
+    finally:
+        # Also of a run that fails or is stopped: what it measured until then.
+        report.finish(arguments.json)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ MEMORY = {
     "full": {"users": 32, "sequence_length": 16_384, "new_events_per_request": 50},
 }
 # Days of a user, requests of a day, and what Python workers may take of 100 days by what they take of 10.
-DAYS, REQUESTS, GROWN, HEAP = (1, 10, 100), 2, 1.5, "1g"
+DAYS, REQUESTS, GROWN, HEAP, ROWS_READ = (1, 10, 100), 2, 1.5, "1g", "64"
 LAYOUTS = ("split", "user")
 BUCKETS, NEAR = 4, 3
 
@@ -174,6 +174,10 @@ def main() -> None:
     report = Report("user_grain_write", f"{arguments.measure}, {scale}, {arguments.format}")
     if arguments.measure == "memory":
         report.data["heap"] = conf["spark.driver.memory"] = HEAP
+        # Workers that made the log would wait for a minute with what they had taken, and count for a write without any.
+        conf["spark.python.worker.reuse"] = "false"
+        # Spark's reader holds so many of the log's rows in each task, with all elements of their lists.
+        report.data["rows read at once"] = conf["spark.sql.parquet.columnarReaderBatchSize"] = ROWS_READ
     params = SynthParams(**SCALES[scale], candidates_per_request=4, new_events_per_request=8, seed=7)
     with lake(conf, keep=arguments.place, table_format=arguments.format) as (spark, settings, place):
         if arguments.measure == "memory":

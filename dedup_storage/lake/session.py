@@ -30,6 +30,7 @@ __all__ = ["get_spark", "session_conf"]
 
 _EXTENSIONS, _PACKAGES, _EXCLUDES = "spark.sql.extensions", "spark.jars.packages", "spark.jars.excludes"
 _REDACTION, _PYTHON = "spark.redaction.regex", "spark.pyspark.python"
+_ROWS_READ = "spark.sql.parquet.columnarReaderBatchSize"
 # What spark-submit takes where nobody names a master.
 _NO_MASTER = "local[*]"
 # Of a catalog, what has to be the same for every client.
@@ -85,6 +86,8 @@ def session_conf(settings: Settings, needs: Sequence[SessionNeeds], submitted: M
     # Every sort of a query holds a page. By default that is up to 64 MB, so 2 GB do not suffice to read twenty feature
     # groups; a row that is larger than a page gets one of its own.
     conf["spark.buffer.pageSize"] = submitted.get("spark.buffer.pageSize", "4m")
+    # Spark's reader of Parquet holds so many rows at once, with all elements of their lists; 4096 would be its own.
+    conf[_ROWS_READ] = submitted.get(_ROWS_READ, "512")
     # By default PySpark tells the JVM the line of each column expression, in six calls; a traceback names it too.
     conf["spark.python.sql.dataFrameDebugging.enabled"] = "false"
     for need in needs:

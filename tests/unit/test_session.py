@@ -17,6 +17,7 @@ from dedup_storage.lake.rooms import room_part
 from dedup_storage.lake.session import session_conf
 
 ICEBERG = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
+READ_AT_ONCE = "spark.sql.parquet.columnarReaderBatchSize"
 CATALOG = {
     "type": "jdbc",
     "uri": "postgresql://db/iceberg",
@@ -91,6 +92,17 @@ def test_the_folder_for_passing_rows_is_known_to_the_session() -> None:
     # The name of a REST catalog's warehouse tells of no folder.
     rest = Settings.model_validate({"warehouse": "logs", "catalog": {"type": "rest", "uri": "http://catalog"}})
     assert SCRATCH not in session_conf(rest, [], {})
+
+
+@pytest.mark.parametrize(
+    ("submitted", "settings", "rows"),
+    [({}, {}, "512"), ({READ_AT_ONCE: "64"}, {}, "64"), ({READ_AT_ONCE: "64"}, {READ_AT_ONCE: "4096"}, "4096")],
+)
+def test_few_rows_of_long_lists_are_read_at_once(
+    submitted: dict[str, str], settings: dict[str, str], rows: str
+) -> None:
+    """4096 rows of three lists of 16,384 elements are 1.3 GB; whoever knows the lists may say another number."""
+    assert conf_of(submitted, conf=settings)[READ_AT_ONCE] == rows
 
 
 def test_lists_of_the_user_are_kept_beside_those_that_are_needed() -> None:
