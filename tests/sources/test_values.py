@@ -66,7 +66,7 @@ def test_lists_of_times_come_in_any_unit(case: Case, unit: str) -> None:
         ([1.5, 2.5], None, "6 lists of the time column hist_times are no whole numbers"),
         ([math.nan], pa.list_(pa.float64()), "6 lists of the time column hist_times are no whole numbers"),
         ([1, 2], None, "holds numbers of no known unit.*sequences: .{column: hist_times, times: true, unit: s}"),
-        ([epoch(HISTORY[0]) * 10**9 + 1], None, "fall between two microseconds.*Round hist_times to whole microseconds"),
+        ([epoch(HISTORY[0]) * 10**9 + 1], None, "fall between two microseconds.*Round hist_times to whole micro"),
         (["yesterday"], None, "6 lists of the time column hist_times hold texts that are no times"),
         ([epoch(HISTORY[0]) * 10**9 + 1], pa.list_(pa.timestamp("ns")), "the column hist_times.*times to microseconds"),
     ],
