@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dedup_storage import faults
-from dedup_storage.errors import DatasetNotFoundError, InputError
+from dedup_storage.dataset.facade import Dataset
+from dedup_storage.errors import ConflictError, DatasetNotFoundError, InputError
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.raw import RawLog
 from tests.sources.cases import BASE, SCHEMA, Case, put, rows, text
@@ -61,3 +62,24 @@ def test_a_file_that_came_beside_a_log_is_no_change_of_it(case: Case) -> None:
     with pytest.raises(InputError, match=r"log/a\.parquet is not there any more"):
         raw.require_unchanged()
     assert pq.read_table("log/b.parquet").num_rows
+
+
+def test_what_ends_a_publication_is_told_whatever_comes_of_the_log(
+    case: Case, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that is changed once it has been read is not what went wrong; and something may be written by then."""
+    put("log/a.parquet", rows())
+    pq.write_table(pa.Table.from_pylist(rows(users=(3,))), "other.parquet")
+    raw = RawLog.read(case.spark, "./log", schema=LogSchema.from_dict(BASE))
+    dataset = Dataset.create(case.spark, case.settings, name, raw.schema, raw)
+
+    def watch(point: str) -> None:
+        if point == "write:audited":
+            os.replace("other.parquet", "log/a.parquet")
+            raise ConflictError("another run came first")
+
+    monkeypatch.setattr(faults, "watcher", watch)
+    with pytest.raises(ConflictError, match="another run came first"):
+        dataset.write(raw, gate=False)
+    with pytest.raises(InputError, match=r"log/a\.parquet was changed while it was read"):
+        raw.require_unchanged()

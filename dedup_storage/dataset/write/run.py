@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 
 from dedup_storage.choices import choice
@@ -23,22 +22,6 @@ from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.errors import translated
 
 __all__ = ["write_log"]
-
-
-@contextmanager
-def _told_of_changes(raw: RawLog) -> Iterator[None]:
-    """Where a file was exchanged while the log was read, that is what went wrong, whatever was seen of it.
-
-    Raises:
-        InputError: names the file.
-    """
-    try:
-        yield
-    except DedupStorageError:
-        # Storage that does not answer tells nothing of the files.
-        with suppress(OSError):
-            raw.require_unchanged()
-        raise
 
 
 def write_log(
@@ -82,23 +65,32 @@ def write_log(
     inconstant = choice(OnInconstant, on_inconstant, "policy for inconstant requests")
     duplicates = choice(OnDuplicates, on_duplicates, "policy for duplicates")
     named = named_run(run_id, "write")
-    with _told_of_changes(raw), translated():
-        # Columns may have come since the dataset was opened.
-        meta = handle.tables.find(handle.name) if dry_run else handle.tables.settle(handle.spec)
-        handle = handle if meta is None else replace(handle, spec=meta.spec)
-        log = Fitted(raw, handle.spec) if meta is None else fitted(raw, handle, meta, add_columns, fill_columns)
-        if run_id is not None:
-            request = request or write_request(handle, raw, log)
-            request = with_options(request, chosen, inconstant, duplicates, add_columns, fill_columns)
-        writer = (PlannedWrite if dry_run else Writer)(
-            handle,
-            meta,
-            log,
-            run_id=named,
-            mode=chosen,
-            on_inconstant=inconstant,
-            on_duplicates=duplicates,
-            request=request if run_id is not None else None,
-            gate=gate,
-        )
-        return writer.plan() if isinstance(writer, PlannedWrite) else writer.write()
+    writer: Writer | None = None
+    try:
+        with translated():
+            # Columns may have come since the dataset was opened.
+            meta = handle.tables.find(handle.name) if dry_run else handle.tables.settle(handle.spec)
+            handle = handle if meta is None else replace(handle, spec=meta.spec)
+            log = Fitted(raw, handle.spec) if meta is None else fitted(raw, handle, meta, add_columns, fill_columns)
+            if run_id is not None:
+                request = request or write_request(handle, raw, log)
+                request = with_options(request, chosen, inconstant, duplicates, add_columns, fill_columns)
+            writer = (PlannedWrite if dry_run else Writer)(
+                handle,
+                meta,
+                log,
+                run_id=named,
+                mode=chosen,
+                on_inconstant=inconstant,
+                on_duplicates=duplicates,
+                request=request if run_id is not None else None,
+                gate=gate,
+            )
+            return writer.plan() if isinstance(writer, PlannedWrite) else writer.write()
+    except DedupStorageError:
+        if writer is None or not writer.has_read:
+            # Where a file was exchanged meanwhile, that is what went wrong, whatever was seen of it. Storage that does
+            # not answer tells nothing of the files.
+            with suppress(OSError):
+                raw.require_unchanged()
+        raise

@@ -88,6 +88,8 @@ class Writer(TimedSteps):
         self.session = run_session(log.raw.frame.sparkSession)
         self.raw = log.raw.in_session(self.session)
         self.seconds: dict[str, float] = {}
+        # Of this attempt: an error from then on is none of the log's.
+        self.has_read = False
         self._groups: Mapping[str, FeatureGroup] = {}
         self._inconstant = self._quarantined = self._dropped = self._left_out = 0
         # Impressions of request rows that a nested log has twice: they go before anything is counted.
@@ -152,7 +154,7 @@ class Writer(TimedSteps):
 
     def _write(self, base: Cut, collapse: Collapse, keys: RequestKeys) -> WriteSummary:
         input_rows = keys.stats.rows + self._copied
-        self._base = base
+        self._base, self.has_read = base, False
         run = self._run(base.version, keys)
         if run.replaced is None and base.version:
             keys = self._refuse_existing(base, keys)
@@ -179,6 +181,7 @@ class Writer(TimedSteps):
                 self._dropped = input_rows - self._quarantined - own
             # All that is read of the log is read by now, some of it twice.
             self.raw.require_unchanged()
+            self.has_read = True
             verdict = self._audit(run, staged, input_rows) if self.gate else None
             reached("write:audited")
         with self.timed("publish"):
