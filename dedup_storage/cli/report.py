@@ -218,8 +218,12 @@ def _show_batch(job: Job, dataset: str, version: int | None, sample: str | None,
     from dedup_storage.reader import DedupDataset
 
     batches = DedupDataset(dataset, job.settings, version=version, sample=sample, batch_size=size)
+    first = next(iter(batches), None)
+    if first is None:
+        stdout.print("There is no batch to show.", markup=False)
+        return
     stdout.print(f"The first of the batches that DedupDataset({dataset!r}, batch_size={size}) gives:", markup=False)
-    stdout.print(str(next(iter(batches))), markup=False)
+    stdout.print(str(first), markup=False)
 
 
 def _write(path: Path, content: str) -> None:
