@@ -6,8 +6,6 @@ its clock (a second on S3, some milliseconds on a local disk) are not told apart
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import pyarrow.fs as pafs
 
 from dedup_storage.errors import InputError
@@ -16,17 +14,16 @@ from dedup_storage.sources.address import Address
 __all__ = ["require_unchanged"]
 
 
-def require_unchanged(address: Address, read: Collection[str] | None = None) -> None:
+def require_unchanged(address: Address) -> None:
     """Refuse files that others took the place of since the address was looked at; new ones beside them do not count.
 
     Args:
         address: What was looked at. Files whose time of change nobody told, as those of a table's log, are not asked.
-        read: Those of its files that count; all by default.
 
     Raises:
         InputError: names the first file that is gone or another one.
     """
-    told = [f for f in address.files if f.changed_ns is not None and (read is None or f.path in read)]
+    told = [f for f in address.files if f.changed_ns is not None]
     if not told:
         return
     filesystem, inner = address.store(address.place)
