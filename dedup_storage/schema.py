@@ -82,6 +82,11 @@ class TimeUnit(StrEnum):
     US = "us"
     NS = "ns"
 
+    @property
+    def per_second(self) -> int:
+        """How many of it are a second."""
+        return 10 ** (3 * list(TimeUnit).index(self))
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -13,6 +13,7 @@ from dedup_storage.errors import InputError
 from dedup_storage.report.parquet.footers import DataFile, Resolve
 from dedup_storage.report.parquet.one_schema import constant, joined, open_parquet
 from dedup_storage.sources.address import Kind
+from dedup_storage.sources.declared import word_of
 from dedup_storage.sources.unsigned import UNSIGNED
 
 __all__ = ["Told", "Wanted", "refuse_empty_types", "with_partitions", "with_types"]
@@ -24,10 +25,6 @@ _ODD = re.compile(r"\+|[+-]?0[xX]|-0+$")
 _PADDED = re.compile(r"\+|[+-]?0[0-9xX]|-0$")
 # Iceberg has no such types, and a key has one type in both formats.
 _SHORT = (pa.int8(), pa.int16())
-_WORDS = {
-    pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.float64(): "double", pa.bool_(): "boolean",
-    pa.string(): "string", pa.date32(): "date",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def _some_type(kind: pa.DataType) -> str:
         return f"array<{_some_type(kind.value_type)}>"
     if types.is_struct(kind):
         return f"struct<{','.join(f'{f.name}:{_some_type(f.type)}' for f in kind)}>"
-    return "string" if types.is_null(kind) else _WORDS.get(kind, "TYPE")
+    return "string" if types.is_null(kind) else word_of(kind) or "TYPE"
 
 
 def _lacks_a_type(kind: pa.DataType) -> bool:

@@ -12,7 +12,7 @@ from dedup_storage.schema import LogSchema
 from dedup_storage.sources.address import Kind
 from dedup_storage.sources.remedies import change_of
 
-__all__ = ["declared_types", "refuse_other_types", "refuse_unkept"]
+__all__ = ["declared_types", "refuse_other_types", "refuse_unkept", "word_of"]
 
 # Types whose lengths no table here keeps: a longer text would pass, a shorter one would not be filled up.
 _LENGTHS = ("char", "varchar")
@@ -27,6 +27,11 @@ _DECIMALS = ("decimal", "dec", "numeric")
 # Types of Spark that Arrow has nothing for: nothing can be asked of a file in their place.
 _OTHERS = ("variant", "interval", "void", "geometry", "geography")
 _TOKEN = re.compile(r"\s*(`(?:[^`]|``)*`|\w+|[<>(),:])")
+
+
+def word_of(kind: pa.DataType) -> str | None:
+    """Spark's word for a plain type of Arrow, the first of those that it reads; ``None`` where there is none."""
+    return next((word for word, known in _SIMPLE.items() if known == kind), None)
 
 
 def declared_types(types: Mapping[str, str]) -> dict[str, pa.DataType]:

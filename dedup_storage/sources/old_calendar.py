@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedup_storage.errors import InputError
+from dedup_storage.schema import TimeUnit
 
 __all__ = ["refuse_old_calendar"]
 
@@ -25,8 +26,7 @@ _OLD_DAYS, _OLD_INT96 = b"org.apache.spark.legacyDateTime", b"org.apache.spark.l
 _NEW_DAYS, _NEW_INT96 = b"3.0.0", b"3.1.0"
 _FIRST_DAY = -141_427
 _FIRST_SECOND = -2_208_988_800
-_PER_SECOND = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
-_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_UNITS = {"milliseconds": TimeUnit.MS, "microseconds": TimeUnit.US, "nanoseconds": TimeUnit.NS}
 
 
 def refuse_old_calendar(file: pq.ParquetFile, path: str) -> None:
@@ -65,7 +65,8 @@ def _holds_old(file: pq.ParquetFile, place: int) -> bool:
     """Whether a leaf holds a value that the two calendars tell otherwise."""
     leaf = file.schema.column(place)
     logical = json.loads(leaf.logical_type.to_json())
-    first = _FIRST_DAY if logical["Type"] == "Date" else _FIRST_SECOND * _PER_SECOND.get(logical.get("timeUnit"), 1)
+    unit = _UNITS.get(logical.get("timeUnit"))
+    first = _FIRST_DAY if unit is None else _FIRST_SECOND * unit.per_second
     for group in range(file.metadata.num_row_groups):
         found = file.metadata.row_group(group).column(place).statistics
         if leaf.physical_type != "INT96" and found is not None and found.has_min_max:
@@ -101,6 +102,6 @@ def _is_old(values: pa.Array) -> bool:
     if pa.types.is_date32(values.type):
         first, numbers = _FIRST_DAY, values.view(pa.int32())
     else:
-        first, numbers = _FIRST_SECOND * _UNITS[values.type.unit], values.view(pa.int64())
+        first, numbers = _FIRST_SECOND * TimeUnit(values.type.unit).per_second, values.view(pa.int64())
     least = pc.min(numbers).as_py()
     return least is not None and least < first

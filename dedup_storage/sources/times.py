@@ -20,7 +20,6 @@ __all__ = ["as_times", "time_unit", "with_times"]
 
 _INTEGERS = (T.ShortType, T.IntegerType, T.LongType)
 _NUMBERS = (*_INTEGERS, T.FloatType, T.DoubleType, T.DecimalType)
-_PER_SECOND = {TimeUnit.S: 1, TimeUnit.MS: 10**3, TimeUnit.US: 10**6, TimeUnit.NS: 10**9}
 # A text that begins with a date: without one, Spark would take the day on which it reads.
 _DATED = r"^\s*[+-]?[0-9]{4,6}-"
 # A fraction of a second that is no whole number of microseconds, the rest of which Spark leaves out.
@@ -167,7 +166,7 @@ def time_unit(low: float | None, high: float | None) -> TimeUnit | None:
     """The unit in which all numbers between two lie between 1990 and 2100; ``None`` where there is none."""
     if low is None or high is None:
         return None
-    fits = (u for u, f in _PER_SECOND.items() if _FIRST.timestamp() * f <= low and high < _LAST.timestamp() * f)
+    fits = (u for u in TimeUnit if _FIRST.timestamp() * u.per_second <= low and high < _LAST.timestamp() * u.per_second)
     return next(fits, None)
 
 

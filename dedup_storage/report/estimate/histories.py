@@ -21,7 +21,6 @@ from dedup_storage.windows.model import Bools
 __all__ = ["History", "days", "histories", "request_histories", "sequence_groups", "user_time_order"]
 
 _SECONDS = 86_400
-_PER_SECOND = {TimeUnit.S: 1, TimeUnit.MS: 10**3, TimeUnit.US: 10**6, TimeUnit.NS: 10**9}
 # 1990 and 2100, in seconds: between them no number fits two units.
 _FIRST, _LAST = 631_152_000, 4_102_444_800
 
@@ -148,7 +147,7 @@ def _seconds(times: pa.ChunkedArray, told: str | None) -> pa.ChunkedArray | None
         return None
     units = [u for u in TimeUnit if u.value == told] if told else list(TimeUnit)
     for unit in units:
-        factor = _PER_SECOND[unit]
+        factor = unit.per_second
         if told or (_FIRST * factor <= low and high < _LAST * factor):
             whole = np.floor_divide(times.fill_null(0).to_numpy().astype(np.int64), factor)
             mask = times.is_null().to_numpy()

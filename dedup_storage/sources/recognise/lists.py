@@ -18,7 +18,6 @@ from dedup_storage.sources.forms.lists import Bools, Lists
 
 __all__ = ["FoundLists", "clearly_down", "look_at_lists", "plausible_unit", "time_numbers", "time_steps"]
 
-_PER_SECOND = {TimeUnit.S: 1, TimeUnit.MS: 10**3, TimeUnit.US: 10**6, TimeUnit.NS: 10**9}
 _FIRST, _LAST = datetime(1990, 1, 1, tzinfo=UTC).timestamp(), datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 # Times that go one way so many times as often as the other tell the order, though not without a doubt.
 _CLEARLY = 10
@@ -52,7 +51,7 @@ def plausible_unit(values: pa.Array) -> TimeUnit | None:
     if bounds is None:
         return None
     low, high = bounds["min"].as_py(), bounds["max"].as_py()
-    return next((u for u, per in _PER_SECOND.items() if _FIRST * per <= low and high < _LAST * per), None)
+    return next((u for u in TimeUnit if _FIRST * u.per_second <= low and high < _LAST * u.per_second), None)
 
 
 def look_at_lists(columns: Mapping[str, pa.ChunkedArray]) -> FoundLists:
