@@ -103,6 +103,9 @@ def report(
         refuse_idle({"--batch": batch is not None}, "beside --input: batches are read from datasets")
     if str(job.json) == "-":
         refuse_idle({"--batch": batch is not None}, "beside --json -, which prints the report alone")
+    if batch is not None:
+        # Reports need no torch; what lacks it is told before anything is measured, and not after.
+        from dedup_storage.reader import DedupDataset  # noqa: F401
     if spark:
         job.require(input)
     else:
@@ -214,7 +217,6 @@ def _show(job: Job, made: Report, html: Path | None, markdown: Path | None) -> N
 
 
 def _show_batch(job: Job, dataset: str, version: int | None, sample: str | None, size: int) -> None:
-    # Reports need no torch.
     from dedup_storage.reader import DedupDataset
 
     batches = DedupDataset(dataset, job.settings, version=version, sample=sample, batch_size=size)

@@ -209,6 +209,9 @@ COMMANDS = [
     "features list --dataset clicks", "sample list --dataset clicks", "datasets rename clicks views",
     "datasets drop views --yes", "datasets list",
 ]
+# What cannot be shown is told before anything is measured.
+done = CliRunner().invoke(app, "report --dataset clicks --batch 5".split())
+assert (done.exit_code, "the package torch is not installed" in done.stderr, done.stdout) == (2, True, ""), done.output
 for line in COMMANDS:
     done = CliRunner().invoke(app, line.split())
     assert done.exit_code == 0, (line, done.output, done.exception)

@@ -12,7 +12,7 @@ from dedup_storage.dataset.features.add import typed
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.samples.make import make_sample
-from dedup_storage.dataset.samples.store import SAMPLED, SampleStore
+from dedup_storage.dataset.samples.store import SAMPLED, SampleStore, pruning_buckets
 from dedup_storage.dataset.samples.users import STRATUM
 from dedup_storage.errors import StorageError
 from dedup_storage.faults import reached
@@ -128,6 +128,5 @@ def copy_sample(source: Handle, target: Handle, sample: Sample, run_id: str) -> 
     version = target.metadata().current
     copied = sample.model_copy(update={"version": version, "run_id": run_id, "table": table, "tag": tag})
     # The users are the same, and lie in other buckets wherever number or format differ: files are left out by them.
-    buckets = tuple(buckets_of(store.users(copied).filter(SAMPLED), target.bucket))
-    chosen = buckets if len(buckets) < target.spec.buckets else ()
+    chosen = pruning_buckets(target, buckets_of(store.users(copied).filter(SAMPLED), target.bucket))
     store.save(copied.model_copy(update={"chosen_buckets": chosen}))

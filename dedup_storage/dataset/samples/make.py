@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.read import frames as read
 from dedup_storage.dataset.samples.columns import user_point
-from dedup_storage.dataset.samples.store import SAMPLED, SampleStore
+from dedup_storage.dataset.samples.store import SAMPLED, SampleStore, pruning_buckets
 from dedup_storage.dataset.samples.users import STRATUM, in_dates, labelled, measured
 from dedup_storage.errors import StorageError, UsageError, known_names
 from dedup_storage.sampling.allocation import Allocation, allocate, check_targets
@@ -268,5 +268,5 @@ def _realised(handle: Handle, users: DataFrame, plan: _Plan) -> dict[str, object
         )
         for name, count in plan.users.items()
     )
-    buckets = tuple(sorted({int(b) for row in rows for b in row["buckets"]}))
-    return {"strata": strata, "chosen_buckets": buckets if len(buckets) < handle.spec.buckets else ()}
+    buckets = {int(b) for row in rows for b in row["buckets"]}
+    return {"strata": strata, "chosen_buckets": pruning_buckets(handle, buckets)}

@@ -6,6 +6,8 @@ as it was. A sample belongs to a version but makes none.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import ValidationError
 from pyspark.sql import DataFrame
 
@@ -17,10 +19,16 @@ from dedup_storage.sampling.definition import Sample
 from dedup_storage.sampling.stored import USER_WEIGHT, parse_sample
 from dedup_storage.schema import check_name
 
-__all__ = ["SAMPLED", "SampleStore"]
+__all__ = ["SAMPLED", "SampleStore", "pruning_buckets"]
 
 SAMPLED = "sampled"
 _LONGEST_NAME = 100
+
+
+def pruning_buckets(handle: Handle, buckets: Iterable[int]) -> tuple[int, ...]:
+    """Buckets that a sample's users lie in, for files to be left out by: none where users lie in all of them."""
+    found = tuple(sorted(buckets))
+    return found if len(found) < handle.spec.buckets else ()
 
 
 class SampleStore:
