@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import torch
@@ -65,6 +66,10 @@ class Point:
         """Name of its dataset."""
         return f"b{self.factor}t{self.tokens}"
 
+    def named(self, layout: str) -> str:
+        """Name of its dataset in a layout."""
+        return self.data if layout == "split" else f"{self.data}_{layout}"
+
     @property
     def batch_size(self) -> int:
         """Impressions of a batch, the same for every reader; a flat batch of the longest histories is 67 MB."""
@@ -92,6 +97,9 @@ class Point:
 HEAD = Point(50, 1024, 0)
 FACTORS, TOKENS, WORKERS = (1, 5, 20, 50, 200), (64, 1024, 16384), (0, 1, 2)
 # What a batch costs beside decoding, without the other loaders: few bytes a batch, and batches that cross a process.
+# Ten requests a user, of one impression each, whose histories slide by 20: the other loaders beside layout ``user``.
+ALONE = Point(1, 1024, 0)
+SHARED, ABOVE = {"histories": "shared", "together": 10}, 1.5
 OWN = (HEAD, Point(50, 64, 0), Point(200, 64, 0), Point(200, 1024, 0))
 CROSSED, SECOND = 0.7, 1.0
 
@@ -100,6 +108,8 @@ def points(scale: str, part: str) -> list[Point]:
     """``small`` moves along each axis from the head, a part along one; ``full`` takes every combination."""
     if part == "own":
         return list(OWN)
+    if part == "user":
+        return [ALONE]
     if scale == "full":
         return [Point(f, t, w) for t in TOKENS for f in FACTORS for w in WORKERS]
     along = {
@@ -110,15 +120,19 @@ def points(scale: str, part: str) -> list[Point]:
     return list(dict.fromkeys([HEAD, *(p for axis, ps in along.items() if part in ("all", axis) for p in ps)]))
 
 
-def write_data(spark: SparkSession, settings: Settings, place: Path, point: Point, flat: bool = True) -> None:
-    """The dataset of a point, and its flat log where other loaders are to read it."""
+def write_data(
+    spark: SparkSession, settings: Settings, place: Path, point: Point, layouts: tuple[str, ...], flat: bool = True
+) -> None:
+    """The datasets of a point, and its flat log where other loaders are to read it."""
     params = point.params(flat=False)
     made = write_log(params, place / "frames" / point.data)
     raw = RawLog.read(
         spark, made.tables["requests"], schema=params.log_schema(), impressions=made.tables["impressions"]
     )
-    created = Dataset.create(spark, settings, point.data, raw.schema, raw, date_grain="day", buckets=4)
-    created.write(raw, gate=False)
+    for layout in layouts:
+        name = point.named(layout)
+        created = Dataset.create(spark, settings, name, raw.schema, raw, layout=layout, date_grain="day", buckets=4)
+        created.write(raw, gate=False)
     shutil.rmtree(place / "frames" / point.data)
     if flat:
         write_log(point.params(flat=True), place / "flat" / point.data)
@@ -185,11 +199,18 @@ def stored_bytes(dataset: DedupDataset) -> int:
     return sum(Path(f.removeprefix("file://")).stat().st_size for f in files)
 
 
-def measure(report: Report, settings: Settings, place: Path, point: Point, rounds: int, mosaic: Mosaic | None) -> None:
-    """One point of the sweep."""
-    dataset = DedupDataset(
-        point.data, settings, columns=COLUMNS, batch_size=point.batch_size, buffer_bytes=BUFFER_BYTES
+def opened(settings: Settings, point: Point, layout: str = "split", **more: Any) -> DedupDataset:
+    """A point's dataset."""
+    return DedupDataset(
+        point.named(layout), settings, columns=COLUMNS, batch_size=point.batch_size, buffer_bytes=BUFFER_BYTES, **more
     )
+
+
+def measure(
+    report: Report, settings: Settings, place: Path, point: Point, rounds: int, mosaic: Mosaic | None, user: bool
+) -> None:
+    """One point of the sweep."""
+    dataset = opened(settings, point)
     log = FlatLog(place / "flat" / point.data / "log", place / "forms" / point.data, point.batch_size, mosaic)
     flat = {reader.name: reader for reader in log.readers(point.workers)}
     tasks = {
@@ -197,14 +218,24 @@ def measure(report: Report, settings: Settings, place: Path, point: Point, round
         "bare decode of our files, side by side": bare(dataset, default_threads(1)),
         "bare decode of our files, one by one": bare(dataset, 1),
     }
+    by_user: dict[str, DedupDataset] = {}
+    if user:
+        by_user["ours, layout user"] = opened(settings, point, "user")
+        by_user["ours, layout user, by user"] = opened(settings, point, "user", **SHARED)
+    tasks |= {name: ours(own, point.workers) for name, own in by_user.items()}
     measured = in_turn({**tasks, **{name: r.epoch for name, r in flat.items()}}, rounds)
     report.data[point.name] = {
         "requests": dataset.plan.num_requests, "impressions": dataset.plan.num_impressions, "flat rows": log.rows,
         "left out": log.left_out,
     }  # fmt: skip
     _rows(report, point, measured, flat)
-    delivered = sum(batch.num_bytes for batch in dataset)
-    report.add(f"{point.name}: ours: bytes of a batch, per impression", delivered / dataset.plan.num_impressions, "B")
+    best = min(flat, key=lambda name: measured[name].wall.median)
+    for name in by_user:
+        report.speedup(f"{point.name}: {name}: faster than the best ({best})", measured[name].wall,
+                       measured[best].wall, ABOVE)  # fmt: skip
+    for name, own in {"ours": dataset, **by_user}.items():
+        delivered = sum(batch.num_bytes for batch in own) / own.plan.num_impressions
+        report.add(f"{point.name}: {name}: bytes of a batch, per impression", delivered, "B")
     report.add(f"{point.name}: ours: stored, per impression", stored_bytes(dataset) / dataset.plan.num_impressions, "B")
     for name, reader in flat.items():
         report.add(f"{point.name}: {name}: stored, per impression", reader.stored_bytes / log.rows, "B")
@@ -213,25 +244,15 @@ def measure(report: Report, settings: Settings, place: Path, point: Point, round
 def measure_own(report: Report, settings: Settings, point: Point, rounds: int) -> None:
     """One point of what a batch costs; at the head also by threads and workers, all in turn."""
 
-    def opened(threads: int | None = None) -> DedupDataset:
-        return DedupDataset(
-            point.data,
-            settings,
-            columns=COLUMNS,
-            batch_size=point.batch_size,
-            buffer_bytes=BUFFER_BYTES,
-            threads=threads,
-        )
-
-    dataset = opened()
+    dataset = opened(settings, point)
     bares = {
         "bare decode, side by side": bare(dataset, default_threads(1)),
         "bare decode, one by one": bare(dataset, 1),
     }
     tasks = {"ours": ours(dataset, 0), **bares}
     if point == HEAD:
-        tasks |= {"ours, one thread": ours(opened(1), 0)}
-        tasks |= {f"ours, {workers} workers": ours(opened(), workers) for workers in WORKERS if workers}
+        tasks |= {"ours, one thread": ours(opened(settings, point, threads=1), 0)}
+        tasks |= {f"ours, {workers} workers": ours(opened(settings, point), workers) for workers in WORKERS if workers}
     measured = in_turn(tasks, rounds)
     for name, found in measured.items():
         rates = [1 / s / 1e3 for s in found.wall.seconds]
@@ -273,19 +294,23 @@ def _rows(report: Report, point: Point, measured: dict[str, Measured], flat: dic
 
 def main(argv: list[str] | None = None) -> None:
     """Run it."""
-    arguments = parse_kept(str(__doc__).splitlines()[0], argv, part=("all", "factors", "tokens", "workers", "own"))
+    arguments = parse_kept(
+        str(__doc__).splitlines()[0], argv, part=("all", "factors", "tokens", "workers", "own", "user")
+    )
     report = Report("reader", arguments.scale)
     # Tensors over Arrow's memory are only read here.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     report.data["threads of torch"] = torch.get_num_threads()
     chosen = points(arguments.scale, arguments.part)
+    by_user = arguments.part == "user"
+    layouts = ("split", "user") if by_user else ("split",)
     with lake({"spark.driver.memory": "2g"}, arguments.place) as (spark, settings, place):
         if not (place / "written").exists():
             # What is kept serves every part.
             alone = arguments.part == "own"
-            kept = points(arguments.scale, "all") if arguments.place and not alone else chosen
+            kept = points(arguments.scale, "all") if arguments.place and not alone and not by_user else chosen
             for point in {p.data: p for p in kept}.values():
-                write_data(spark, settings, place, point, flat=not alone)
+                write_data(spark, settings, place, point, layouts, flat=not alone)
         spark.stop()
         if written(arguments):
             return
@@ -297,7 +322,7 @@ def main(argv: list[str] | None = None) -> None:
         python = mosaic_python()
         mosaic = Mosaic(python) if python is not None else None
         for point in chosen:
-            measure(report, settings, place, point, arguments.rounds, mosaic)
+            measure(report, settings, place, point, arguments.rounds, mosaic, by_user)
             report.save(arguments.json)
             # The other forms of the flat log are large: keep those of one dataset at a time.
             if not any(p.data == point.data for p in chosen[chosen.index(point) + 1 :]):

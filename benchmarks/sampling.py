@@ -36,7 +36,8 @@ SMALL = {
     "new_events_per_request": 20, "history": ["hist_item_ids"], "days": 1, "items": 50_000, "files": 8,
     "layout": SynthLayout.NESTED.value,
 }  # fmt: skip
-FULL = {**SMALL, "users": 81_920, "files": 16}
+# Ten million impressions.
+FULL = {**SMALL, "users": 81_920, "candidates_per_request": 62, "files": 16}
 
 
 def _dataset(spark: SparkSession, settings: Settings, place: Path, params: SynthParams) -> Dataset:

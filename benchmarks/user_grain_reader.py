@@ -1,15 +1,19 @@
 """Reading layout ``user`` against split layout: impressions a second, tokens decoded in an epoch, bytes of batches.
 
-One log of sliding histories in both layouts, with segments by day and without dates, written by PyIceberg alone. Tokens
-are counted where Parquet's decoder hands them out: list elements of split layout, rows of the events' tables of layout
-``user``, whatever was asked for. The floor is each event once.
+One log of sliding histories in both layouts, with segments by day and without dates, written by PyIceberg alone;
+``--log journey`` takes baskets of the Complete Journey (``small``: a tenth of the households) by month and without
+dates, written by Spark. Tokens are counted where Parquet's decoder hands them out: list elements of split layout, rows
+of the events' tables of layout ``user``, whatever was asked for. The floor is each event once.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from pyiceberg.transforms import BucketTransform, IdentityTransform
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks._harness import Report, in_turn, parse
+from benchmarks._harness import Report, in_turn, lake, parse_kept, written
 from dedup_storage.config import Settings
 from dedup_storage.lake.iceberg.catalog import pyiceberg_properties
 from dedup_storage.layout import (
@@ -42,6 +46,8 @@ SCALES = {
     "small": {"users": 400, "requests": 10, "tokens": 512},
     "full": {"users": 4_000, "requests": 20, "tokens": 1_024},
 }
+# Households of the Complete Journey, and the most events of a list.
+SHARES, MOST_EVENTS = {"small": 0.1, "full": 1.0}, 512
 BATCH, GAIN, MOST_TOKENS = 512, 3.0, 1.2
 SHARED = {"histories": "shared", "together": 10}
 
@@ -127,9 +133,10 @@ def write(settings: Settings, name: str, layout: Layout, grain: DateGrain, table
 
 
 class Decoded:
-    """Counts what Parquet's decoder hands out of the first history column."""
+    """Counts what Parquet's decoder hands out of a history column."""
 
-    tokens = 0
+    def __init__(self, column: str) -> None:
+        self._column, self.tokens = column, 0
 
     def __enter__(self) -> Decoded:
         self._plain = pq.ParquetFile.iter_batches
@@ -142,8 +149,8 @@ class Decoded:
     def _counting(self) -> Callable[..., Iterator[pa.RecordBatch]]:
         def batches(file: pq.ParquetFile, *args: Any, **more: Any) -> Iterator[pa.RecordBatch]:
             for batch in self._plain(file, *args, **more):
-                if LISTS[0] in batch.schema.names:
-                    column = batch.column(LISTS[0])
+                if self._column in batch.schema.names:
+                    column = batch.column(self._column)
                     self.tokens += len(column.flatten()) if pa.types.is_list(column.type) else len(column)
                 yield batch
 
@@ -156,24 +163,65 @@ def epoch(dataset: DedupDataset) -> tuple[int, int]:
     return sum(rows for rows, _ in found), sum(size for _, size in found)
 
 
+def sliding(report: Report, folder: str, scale: str, rounds: int) -> None:
+    """The synthetic log."""
+    settings = Settings(warehouse=f"{folder}/warehouse")
+    tables = log(**SCALES[scale])
+    for grain in (DateGrain.NONE, DateGrain.DAY):
+        for layout in (Layout.SPLIT, Layout.USER):
+            write(settings, f"{layout.value}_{grain.value}", layout, grain, tables)
+        measure(report, settings, grain, LISTS, "item_id", tables[2].num_rows, rounds)
+
+
+def journey(report: Report, arguments: argparse.Namespace) -> None:
+    """Baskets of the Complete Journey."""
+    # Not on top: the synthetic log needs no Spark.
+    from dedup_storage.dataset.facade import Dataset
+    from dedup_storage.demo import complete_journey
+    from dedup_storage.sources.raw import RawLog
+
+    lists = tuple(complete_journey.HISTORY.values())
+    grains = (DateGrain.NONE, DateGrain.MONTH)
+    with lake({"spark.driver.memory": "4g"}, arguments.place) as (spark, settings, place):
+        counted = place / "events.json"
+        if not counted.exists():
+            events = {}
+            complete_journey.write_log(place / "log", share=SHARES[arguments.scale], max_length=MOST_EVENTS)
+            raw = RawLog.read(spark, str(place / "log"), schema=complete_journey.log_schema(MOST_EVENTS))
+            for layout, grain in product((Layout.SPLIT, Layout.USER), grains):
+                name = f"{layout.value}_{grain.value}"
+                made = Dataset.create(
+                    spark, settings, name, raw.schema, raw, layout=layout, buckets=BUCKETS, date_grain=grain
+                )
+                made.write(raw, gate=False)
+                stored = [made.handle.cut().stored(group.table).count() for group in made.spec.events]
+                events[grain.value] = sum(stored)
+            counted.write_text(json.dumps(events))
+        spark.stop()
+        if written(arguments):
+            return
+        for grain in grains:
+            events_of = json.loads(counted.read_text())[grain.value]
+            measure(report, settings, grain, lists, complete_journey.ITEM, events_of, arguments.rounds)
+
+
 def main() -> None:
     """Write, read, tell."""
-    arguments = parse(__doc__ or "")
-    sizes = SCALES[arguments.scale]
-    report = Report("Reading layout user", arguments.scale)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(warehouse=f"{folder}/warehouse")
-        tables = log(**sizes)
-        for grain in (DateGrain.NONE, DateGrain.DAY):
-            for layout in (Layout.SPLIT, Layout.USER):
-                write(settings, f"{layout.value}_{grain.value}", layout, grain, tables)
-            measure(report, settings, grain, tables[2].num_rows, arguments.rounds)
+    arguments = parse_kept(str(__doc__), None, log=("sliding", "journey"))
+    report = Report(f"Reading layout user, {arguments.log} log", arguments.scale)
+    if arguments.log == "journey":
+        journey(report, arguments)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            sliding(report, folder, arguments.scale, arguments.rounds)
     report.finish(arguments.json)
 
 
-def measure(report: Report, settings: Settings, grain: DateGrain, events: int, rounds: int) -> None:
+def measure(
+    report: Report, settings: Settings, grain: DateGrain, lists: tuple[str, ...], item: str, events: int, rounds: int
+) -> None:
     """One date grain."""
-    across = {"across_dates": True} if grain is DateGrain.DAY else {}
+    across = {} if grain is DateGrain.NONE else {"across_dates": True}
     kinds: dict[str, tuple[Layout, dict[str, Any]]] = {
         "split": (Layout.SPLIT, {}),
         "user": (Layout.USER, {}),
@@ -182,14 +230,12 @@ def measure(report: Report, settings: Settings, grain: DateGrain, events: int, r
     if across:
         kinds |= {"user, across dates": (Layout.USER, across), "user, across, shared": (Layout.USER, across | SHARED)}
     opened = {
-        name: DedupDataset(
-            f"{layout.value}_{grain.value}", settings, batch_size=BATCH, columns=[*LISTS, "item_id"], **o
-        )
+        name: DedupDataset(f"{layout.value}_{grain.value}", settings, batch_size=BATCH, columns=[*lists, item], **o)
         for name, (layout, o) in kinds.items()
     }
     told: dict[str, tuple[int, int, int]] = {}
     for name, dataset in opened.items():
-        with Decoded() as decoded:
+        with Decoded(lists[0]) as decoded:
             told[name] = (*epoch(dataset), decoded.tokens)
     timings = in_turn({name: lambda d=d: epoch(d) for name, d in opened.items()}, rounds)
     at = f"{grain.value}: "
