@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from benchmarks._harness import peak_memory_bytes, reset_peak_memory
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["Peaks", "own_bytes", "peaks"]
+__all__ = ["Peaks", "own_bytes", "peaks", "processor_seconds"]
 
 # Processes are looked at so often; each one's own high-water mark holds what came between.
 _SECONDS = 0.05
@@ -67,6 +68,12 @@ def peaks(spark: SparkSession) -> Iterator[Peaks]:
         found.jvm = peak_memory_bytes(spark)
 
 
+def processor_seconds(spark: SparkSession) -> dict[str, float]:
+    """Processor time so far of this process, of the JVM, and of Python's processes under it that still run (Linux)."""
+    jvm = int(spark._jvm.java.lang.ProcessHandle.current().pid())  # type: ignore[union-attr]
+    return {"driver": _seconds(os.getpid()), "jvm": _seconds(jvm), "python": sum(map(_seconds, _workers(jvm)))}
+
+
 def own_bytes(name: str) -> int:
     """Resident memory of this process: now (``VmRSS:``), or the most that it had (``VmHWM:``)."""
     return _bytes("self", "status", name)
@@ -95,6 +102,14 @@ def _program(pid: int) -> str:
         return Path(f"/proc/{pid}/exe").readlink().name
     except OSError:
         return ""
+
+
+def _seconds(pid: int) -> float:
+    with suppress(OSError):
+        # The program's name, in brackets, may hold anything; the twelfth and thirteenth field behind it are meant.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _bytes(pid: int | str, file: str, name: str) -> int:

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._harness import Report, Timing, costs_in_turn, in_turn, lake, parse_kept
-from benchmarks._memory import peaks
+from benchmarks._memory import peaks, processor_seconds
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.sources.generate import generate
@@ -76,16 +76,24 @@ def measure(
             warm.write(day, gate=False)
     first: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
     later: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
-    report.data |= {"first": first, "days": later}
+    used: dict[str, dict[str, list[float]]] = {f"{part} {w}": {} for w in ("first", "days") for part in LAYOUTS}
+    report.data |= {"first": first, "days": later, "processor": used}
+
+    def write(ds: Dataset, log: RawLog, what: str) -> None:
+        before = processor_seconds(spark)
+        ds.write(log, gate=False)
+        for process, seconds in processor_seconds(spark).items():
+            used[f"{ds.spec.layout.value} {what}"].setdefault(process, []).append(round(seconds - before[process], 2))
+
     for number in range(NEAR):
         sets = {layout: made(f"first_{number}", whole, layout) for layout in LAYOUTS}
-        taken = turns(lambda layout, sets=sets: lambda: sets[layout].write(whole, gate=False), number)
+        taken = turns(lambda layout, sets=sets: lambda: write(sets[layout], whole, "first"), number)
         for layout, timing in taken.items():
             first[layout] += timing.seconds
         report.save(json)
     sets = {layout: made("days", days[0], layout) for layout in LAYOUTS}
     for number, day in enumerate(days):
-        taken = turns(lambda layout, day=day: lambda: sets[layout].write(day, gate=False), number)
+        taken = turns(lambda layout, day=day: lambda: write(sets[layout], day, "days"), number)
         for layout, timing in taken.items():
             later[layout] += timing.seconds
         report.save(json)
@@ -93,6 +101,14 @@ def measure(
     report.seconds("first load into layout user (baseline: split)", user, split)
     report.add("first load, of split layout's", user.median / split.median, "x", target="<= 1.3",
                holds=user.median / split.median <= 1.3)  # fmt: skip
+    for what, begin in (("first", 0), ("days", 1)):
+        middle = {
+            layout: {p: median(seconds[begin:]) for p, seconds in used[f"{layout} {what}"].items()}
+            for layout in LAYOUTS
+        }
+        for process, seconds in middle["user"].items():
+            report.add(f"{what}: processor time of {process} (baseline: split)", seconds, "s",
+                       baseline=middle["split"][process])  # fmt: skip
     early = {layout: median(seconds[1 : 1 + NEAR]) for layout, seconds in later.items()}
     late = {layout: median(seconds[-NEAR:]) for layout, seconds in later.items()}
     report.add(f"days 2 to {1 + NEAR} (baseline: split)", early["user"], "s", baseline=early["split"])

@@ -31,6 +31,7 @@ __all__ = ["get_spark", "session_conf"]
 _EXTENSIONS, _PACKAGES, _EXCLUDES = "spark.sql.extensions", "spark.jars.packages", "spark.jars.excludes"
 _REDACTION, _PYTHON = "spark.redaction.regex", "spark.pyspark.python"
 _ROWS_READ = "spark.sql.parquet.columnarReaderBatchSize"
+_CODE_KEPT = "spark.sql.codegen.cache.maxEntries"
 # What spark-submit takes where nobody names a master.
 _NO_MASTER = "local[*]"
 # Of a catalog, what has to be the same for every client.
@@ -88,6 +89,9 @@ def session_conf(settings: Settings, needs: Sequence[SessionNeeds], submitted: M
     conf["spark.buffer.pageSize"] = submitted.get("spark.buffer.pageSize", "4m")
     # Spark's reader of Parquet holds so many rows at once, with all elements of their lists; 4096 would be its own.
     conf[_ROWS_READ] = submitted.get(_ROWS_READ, "512")
+    # Queries are compiled to code, which is kept of the newest so many; a write is some thirty to sixty of Spark's own
+    # 100, so that writes into two datasets in turn compiled most of it anew, and Java began to optimise it anew.
+    conf[_CODE_KEPT] = submitted.get(_CODE_KEPT, "400")
     # By default PySpark tells the JVM the line of each column expression, in six calls; a traceback names it too.
     conf["spark.python.sql.dataFrameDebugging.enabled"] = "false"
     for need in needs:

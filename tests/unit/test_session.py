@@ -18,6 +18,7 @@ from dedup_storage.lake.session import session_conf
 
 ICEBERG = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 READ_AT_ONCE = "spark.sql.parquet.columnarReaderBatchSize"
+CODE_KEPT = "spark.sql.codegen.cache.maxEntries"
 CATALOG = {
     "type": "jdbc",
     "uri": "postgresql://db/iceberg",
@@ -103,6 +104,13 @@ def test_few_rows_of_long_lists_are_read_at_once(
 ) -> None:
     """4096 rows of three lists of 16,384 elements are 1.3 GB; whoever knows the lists may say another number."""
     assert conf_of(submitted, conf=settings)[READ_AT_ONCE] == rows
+
+
+def test_code_of_several_writes_is_kept_unless_the_user_says_otherwise() -> None:
+    """With Spark's own 100, writes into two datasets in turn compiled most of their queries anew."""
+    assert int(conf_of()[CODE_KEPT]) > 100
+    assert conf_of({CODE_KEPT: "50"})[CODE_KEPT] == "50"
+    assert conf_of({CODE_KEPT: "50"}, conf={CODE_KEPT: "60"})[CODE_KEPT] == "60"
 
 
 def test_lists_of_the_user_are_kept_beside_those_that_are_needed() -> None:

@@ -49,7 +49,10 @@ def require_as_laid(handle: Handle, laid: Laid, run: Run, staged: Sequence[Stage
     where = F.col(_TABLE)
     facts = [F.count_if(where == table).alias(f"rows {table}") for table in found]
     facts += [F.sum(F.when(where == table, F.col(_DIGEST))).alias(f"sum {table}") for table in found]
-    stored = only_row(reduce(DataFrame.unionByName, digests).agg(*facts))
+    rows = reduce(DataFrame.unionByName, digests)
+    # Each segment would be a task; a log of many days has many, and little in each.
+    tasks = max(handle.spec.buckets, rows.sparkSession.sparkContext.defaultParallelism)
+    stored = only_row(rows.coalesce(tasks).agg(*facts))
     for table in found:
         handed = laid.seen[table].get
         before = (int(handed.get("rows") or 0), handed.get("sum"))
