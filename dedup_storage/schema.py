@@ -428,7 +428,7 @@ def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
     """One readable clause for each problem of a pydantic error, with near names for unknown keys."""
     clauses = []
     for problem in error.errors(include_url=False):
-        where = _LEVEL_SEPARATOR.join(str(part) for part in problem["loc"]) or "schema"
+        where = _LEVEL_SEPARATOR.join(str(part) for part in problem["loc"])
         named = "[key]" in problem["loc"] or problem["msg"] == "Keys should be strings"
         if named and not isinstance(problem["input"], str):
             above = _LEVEL_SEPARATOR.join(str(part) for part in problem["loc"][:-2])
@@ -445,5 +445,7 @@ def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
         elif problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float | date):
             clauses.append(f"{where} is no text; put it in quotes")
         else:
-            clauses.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+            said = problem["msg"].removeprefix("Value error, ")
+            # What is wrong with all of it together has no place.
+            clauses.append(f"{where}: {said}" if where else said)
     return "; ".join(clauses)

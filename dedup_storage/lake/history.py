@@ -346,7 +346,7 @@ class DatasetMetadata(ABC):
             return numbers[-1]
         if version not in numbers:
             raise VersionNotFoundError(
-                f"the dataset {self.spec.name} has no version {'yet' if version is None else version}",
+                f"the dataset {self.spec.name} has no version {'yet' if version is None else repr(version)}",
                 expected=f"{numbers[0]} to {numbers[-1]}" if numbers else "a first write",
                 fix="List them with: dedup-storage versions list.",
             )

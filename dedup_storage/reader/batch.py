@@ -339,7 +339,11 @@ class DedupBatch:
 
         Raises:
             InverseIndexError: a column has another number of rows than its grain.
+            UsageError: a name is given at both grains.
         """
+        both = [name for name in requests or () if name in (impressions or ())]
+        if both:
+            raise UsageError(f"two columns are called {both[0]}", fix="A batch knows a column by its name alone.")
         extras = dict(self.extras)
         for grain, columns, rows in (
             (Grain.REQUEST, requests, self.num_requests),

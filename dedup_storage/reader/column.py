@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from dedup_storage.dedup.runs import single_chunk
 from dedup_storage.errors import UsageError
 from dedup_storage.reader.hashing import hash_strings
 from dedup_storage.training.masks import NULL_ID
@@ -77,6 +80,35 @@ def _as_before(found: Tensor, dtype: torch.dtype) -> Tensor:
     return found if found.dtype == dtype else found.view(dtype)
 
 
+def _check_whole(option: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise UsageError(f"{option} is not valid", expected="a whole number, 1 or more", got=repr(value))
+
+
+def _filling(fill: float, dtype: torch.dtype) -> Tensor:
+    """A value of a dtype, without dimensions, that equals ``fill``, as near as a float of its width comes."""
+    try:
+        found = torch.as_tensor(fill, dtype=dtype)
+        told = found.item()
+        same = math.isfinite(told) == math.isfinite(fill) if dtype.is_floating_point else told == fill
+    except (RuntimeError, OverflowError, ValueError, TypeError):
+        same = False
+    if not same:
+        raise UsageError(f"fill is no value of {str(dtype).removeprefix('torch.')}", got=repr(fill))
+    return found
+
+
+def _ids_given(values: Sequence[Any] | pa.Array | Tensor) -> pa.Array:
+    try:
+        plain = values.cpu().numpy() if isinstance(values, Tensor) else values
+        array = plain if isinstance(plain, pa.Array) else pa.array(plain)
+    except (pa.ArrowException, OverflowError) as error:
+        raise UsageError("ids are whole numbers or text of one kind", got=str(error).splitlines()[0]) from None
+    if isinstance(array, pa.ChunkedArray):
+        array = single_chunk(array)
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
 @dataclass(frozen=True)
 class Column:
     """Values of one column at one grain, n rows.
@@ -101,11 +133,11 @@ class Column:
     vocabulary: tuple[Any, ...] | None = None
 
     @classmethod
-    def of(cls, values: Sequence[Any] | pa.Array) -> Column:
+    def of(cls, values: Sequence[Any] | pa.Array | Tensor) -> Column:
         """A column of values that come from no batch, such as candidates to score: same value, same bucket.
 
         Args:
-            values: (n,) whole numbers, or text; ``None`` is null.
+            values: (n,) whole numbers, also as a tensor, or text; ``None`` is null.
 
         Raises:
             UsageError: they are neither.
@@ -113,7 +145,7 @@ class Column:
         Example:
             >>> rows = Column.of(["shoe-1", "shoe-2"]).buckets(4096)
         """
-        array = values if isinstance(values, pa.Array) else pa.array(values)
+        array = _ids_given(values)
         valid = torch.tensor(array.is_valid().to_numpy(zero_copy_only=False)) if array.null_count else None
         if pa.types.is_integer(array.type) or pa.types.is_null(array.type):
             # Unsigned numbers keep their 64 bits.
@@ -210,7 +242,9 @@ class Column:
 
         Raises:
             TypeError: a floating-point column.
+            UsageError: ``rows`` is no whole number of at least 1.
         """
+        _check_whole("rows", rows)
         # Fibonacci hashing in wrapping int64 arithmetic; the high bits are the good ones.
         found = ((self.ids() * _FIBONACCI) >> 20).remainder(rows) + 1
         valid = self.valid if self.offsets is None else self.element_valid
@@ -230,19 +264,24 @@ class Column:
         """(n, length): the newest ``length`` elements of each list, right-aligned at the end.
 
         ``fill`` stands before them, and in the place of null elements.
+
+        Raises:
+            TypeError: the column holds no lists.
+            UsageError: ``length`` is no whole number of at least 1, or ``fill`` no value of the elements' dtype.
         """
         if self.offsets is None:
             raise TypeError("to_padded needs a list column")
+        _check_whole("length", length)
+        other = _filling(fill, self.values.dtype)
         ends = self.offsets[1:].unsqueeze(1)
         places = ends - length + torch.arange(length, device=self.values.device)
         there = places >= self.offsets[:-1].unsqueeze(1)
         if len(self.values) == 0:
-            return self.values.new_full((len(self), length), fill)
+            return other.to(self.values.device).repeat(len(self), length)
         places = places.clamp(min=0)
         if self.element_valid is not None:
             there = there & self.element_valid[places]
-        other = torch.as_tensor(fill, dtype=self.values.dtype, device=self.values.device)
-        found = torch.where(there, _signed(self.values)[places], _signed(other))
+        found = torch.where(there, _signed(self.values)[places], _signed(other.to(self.values.device)))
         return _as_before(found, self.values.dtype)
 
     def decode(self) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.progress import Progress as Progressbar
@@ -39,7 +40,7 @@ class DedupDataset(IterableDataset[Any]):
 
     Args:
         name: The dataset.
-        settings: Where its catalog is; ``None`` reads the environment.
+        settings: Where its catalog is, or the file that says so; ``None`` finds that as ``connect`` does.
         version: Version number; ``None`` takes the newest.
         columns: Columns to read, of any grain; ``None`` reads all that a tensor can hold.
             ``user_ids()`` and ``item_ids()`` of a batch need the user and the item column.
@@ -94,7 +95,7 @@ class DedupDataset(IterableDataset[Any]):
     def __init__(
         self,
         name: str,
-        settings: Settings | None = None,
+        settings: Settings | str | Path | None = None,
         *,
         version: int | None = None,
         columns: Sequence[str] | str | None = None,
@@ -131,7 +132,7 @@ class DedupDataset(IterableDataset[Any]):
         if ends not in list(Ends):
             raise ConfigError("the option ends is not valid", expected="one of " + ", ".join(Ends), got=str(ends))
         check_cache(cache)
-        _check_least(prefetch=(prefetch, 0), threads=(threads, 1))
+        _check_least(version=(version, 1), prefetch=(prefetch, 0), threads=(threads, 1))
         self.ends, self.prefetch, self.threads = Ends(ends), prefetch, threads
         self.transform, self.arrow_transform = transform, arrow_transform
         options = ReadOptions.build(
@@ -157,8 +158,9 @@ class DedupDataset(IterableDataset[Any]):
                 "histories": histories,
             }
         )
-        settings = settings if settings is not None else load_settings()
-        self.plan: ReadPlan = make_plan(name, settings, version, options, vocabularies, cache)
+        self.plan: ReadPlan = make_plan(name, _settings_given(settings), version, options, vocabularies, cache)
+        for told in _told(self.plan):
+            warnings.warn(told, UserWarning, stacklevel=2)
         # Shared memory, so that epoch and position reach workers that are already running.
         self._shared = SharedPosition()
         self._cursor: Cursor | None = None
@@ -377,7 +379,33 @@ class DedupDataset(IterableDataset[Any]):
 
 
 def _check_least(**options: tuple[int | None, int]) -> None:
-    """Refuse numbers that are too small; each option has its value and the least one."""
+    """Refuse what is no whole number, and numbers that are too small; each option has its value and the least one."""
     for name, (value, least) in options.items():
-        if value is not None and value < least:
-            raise ConfigError(f"the option {name} is not valid", expected=f"{least} or more", got=str(value))
+        if value is not None and (isinstance(value, bool) or not hasattr(value, "__index__") or value < least):
+            raise ConfigError(
+                f"the option {name} is not valid", expected=f"a whole number, {least} or more", got=repr(value)
+            )
+
+
+def _told(plan: ReadPlan) -> Iterator[str]:
+    """What is no mistake, and would be missed all the same."""
+    options, read = plan.options, f"{plan.spec.name}, version {plan.version}"
+    if plan.totals.requests == 0 and (options.sample is not None or not options.filters.is_empty):
+        what = "the filters leave" if options.sample is None else f"the sample {options.sample} leaves"
+        yield f"{what} nothing of {read}: every epoch is empty"
+    for group, rows, of in plan.out_of_date:
+        yield (
+            f"the feature group {group} has values for {rows:,} of {of} of {read}, and null for the others: "
+            f"bring it up to date with: dedup-storage features refresh {group} --dataset {plan.spec.name}"
+        )
+
+
+def _settings_given(settings: Settings | str | Path | None) -> Settings:
+    if settings is not None and not isinstance(settings, Settings | str | Path):
+        raise ConfigError(
+            "the reader was given no settings",
+            expected="Settings, or the file to read them from",
+            got=type(settings).__name__,
+            fix="Of a lake pass lake.settings.",
+        )
+    return settings if isinstance(settings, Settings) else load_settings(settings)

@@ -84,6 +84,15 @@ class Filters(BaseModel):
             raise ValueError(f"the column {min(twice)} is named twice")
         return {**given, "where": {**given.get("where", {}), **named}} if named else given
 
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _dates(cls, value: Any) -> Any:
+        """Pydantic would take a number for seconds since 1970."""
+        number = isinstance(value, (int, float)) or (isinstance(value, str) and value.strip().isdigit())
+        if number or (isinstance(value, dt.datetime) and value.time() != dt.time()):
+            raise ValueError(f"{value!r} is no date, which is written as 2026-01-31")
+        return value
+
     @field_validator("where")
     @classmethod
     def _conditions(cls, where: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +223,14 @@ class ReadOptions(BaseModel):
     together: int = Field(default=1, ge=1)
     across_dates: bool = False
     histories: Literal["lists", "shared"] = "lists"
+
+    @field_validator("batch_size", "seed", "splits", "buffer_bytes", "mix", "history_length", "together", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        """Pydantic would take true for 1."""
+        if isinstance(value, bool):
+            raise ValueError(f"{value} is no number")
+        return value
 
     @field_validator("columns", mode="before")
     @classmethod

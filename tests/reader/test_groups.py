@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -153,3 +154,40 @@ def test_a_file_with_deleted_rows_or_without_a_key_says_nothing(tmp_path: Any) -
     assert KeyDigests().of(ref, DataFile("t", path, 2), ["u", "r"]) is None
     assert KeyDigests().of(ref, DataFile("t", path, 2, deleted=pa.array([0]).to_numpy()), ["u"]) is None
     assert KeyDigests().of(ref, DataFile("t", path, 2), ["u"]) is not None
+
+
+def test_a_group_that_lacks_rows_is_told(lake: Lake, name: str) -> None:
+    """Its columns are null there, and a model that looks at values alone would learn from zeros."""
+    log = make_log()
+    spec = lake.write(name, log)
+    grains = {"whole": Grain.REQUEST, "late": Grain.REQUEST, "seen": Grain.IMPRESSION, "sparse": Grain.REQUEST}
+    for group, grain in grains.items():
+        base = log.requests if grain is Grain.REQUEST else log.impressions
+        keys = ["user_id", "request_id", *(["position"] if grain is Grain.IMPRESSION else [])]
+        definition = FeatureGroup(
+            name=group,
+            table=f"fg_{group}",
+            grain=grain,
+            columns=(FeatureColumn(name=f"{group}_1", type="bigint"),),
+            source=FeatureSource(kind=SourceKind.FRAME),
+            missing="null" if group == "sparse" else "refuse",
+        )
+        data = base.select([*keys, "event_date"]).append_column(f"{group}_1", pa.array(range(base.num_rows)))
+        data = data if group == "whole" else data.slice(0, base.num_rows - 7)
+        properties = {ROLE_PROPERTY: "features", PROPERTY_PREFIX + DEFINITION: definition.to_json()}
+        lake.append(lake.create(f"{name}.fg_{group}", data.schema, spec, properties), data, keys)
+    lake.tag(name, 1, [f"fg_{group}" for group in grains])
+
+    def told(**options: Any) -> list[str]:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            DedupDataset(name, lake.settings, **options)
+        return [str(warning.message) for warning in found if issubclass(warning.category, UserWarning)]
+
+    requests, impressions = log.requests.num_rows, log.impressions.num_rows
+    late = f"the feature group late has values for {requests - 7} of {requests} requests of {name}, version 1"
+    seen = f"the feature group seen has values for {impressions - 7} of {impressions} impressions of {name}, version 1"
+    assert [text.partition(", and null")[0] for text in told()] == [late, seen]
+    assert told(columns=["seen_1"])[0].endswith(f"dedup-storage features refresh seen --dataset {name}")
+    assert told(columns=["price", "whole_1", "sparse_1"]) == []
+    assert told(filters={"start": "2022-01-08"}) == []

@@ -263,6 +263,45 @@ def test_unknown_dataset_version_and_sample_are_named(lake: Lake, tmp_path: Path
         DedupDataset("anything", Settings(warehouse=str(tmp_path / "empty")))
 
 
+def test_options_of_another_kind_are_named(lake: Lake, tmp_path: Path) -> None:
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"version": "1"}, r"the option version is not valid; expected a whole number, 1 or more; got '1'"),
+        ({"version": True}, "the option version is not valid"),
+        ({"threads": 1.5}, "the option threads is not valid; .*got 1.5"),
+        ({"prefetch": "2"}, "the option prefetch is not valid"),
+        ({"batch_size": True}, "batch_size: True is no number"),
+        ({"history_length": True}, "history_length: True is no number"),
+        ({"unit": "tokens"}, "not valid: unit='tokens' and tokens='<list column>' go together"),
+        ({"filters": {"start": 20220109}}, "start: 20220109 is no date, which is written as 2026-01-31"),
+        ({"filters": {"end": "20220109"}}, "end: '20220109' is no date"),
+        ({"filters": {"start": dt.datetime(2022, 1, 9, 12)}}, "start: .* is no date"),
+        ({"filters": {"end": True}}, "end: True is no date"),
+        ({"vocabularies": {"country": {"DE": 1}}}, "the column country was given no vocabulary; .*got dict"),
+        ({"settings": lake}, "the reader was given no settings; .*got Lake. Of a lake pass lake.settings"),
+    )
+    for options, told in wrong:
+        with pytest.raises(ConfigError, match=told):
+            DedupDataset("input_tests", **{"settings": lake.settings, **options})
+    file = tmp_path / "lake.yaml"
+    file.write_text(f"warehouse: {lake.settings.warehouse}\n")
+    assert (
+        DedupDataset("input_tests", file).plan.num_requests == DedupDataset("input_tests", str(file)).plan.num_requests
+    )
+    midnight = DedupDataset("input_tests", lake.settings, filters={"start": dt.datetime(2022, 1, 9)})
+    assert midnight.plan.options.filters.start == dt.date(2022, 1, 9)
+
+
+def test_filters_that_leave_nothing_are_told(lake: Lake, recwarn: pytest.WarningsRecorder) -> None:
+    for filters in ({"country": "de"}, {"start": "2030-01-01"}, {"users": [-1]}):
+        with pytest.warns(
+            UserWarning, match="the filters leave nothing of input_tests, version 1: every epoch is empty"
+        ):
+            assert list(DedupDataset("input_tests", lake.settings, filters=filters)) == []
+    recwarn.clear()
+    DedupDataset("input_tests", lake.settings, filters={"country": "DE"})
+    assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
+
+
 def take_all(dataset: DedupDataset, received: list[DedupBatch]) -> list[DedupBatch]:
     """Append each batch as it comes, so that those before an error are known."""
     for batch in dataset:

@@ -138,6 +138,20 @@ def test_an_epoch_read_again_is_told_once(opened: Opener) -> None:
         assert contents(ordered) == contents(ordered)
 
 
+@pytest.mark.parametrize("tracked", [False, True])
+def test_an_epoch_read_again_is_told_where_nobody_asked_for_its_end(opened: Opener, tracked: bool) -> None:
+    """A loop of so many steps as there are takes the last batch and no more."""
+    dataset = opened()
+    for steps in (len(dataset) - 1, len(dataset)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            batches = iter(dataset.track(DataLoader(dataset, batch_size=None)) if tracked else dataset)
+            for _ in range(steps):
+                next(batches)
+    with pytest.warns(UserWarning, match=r"epoch 0 of loop_tests is read again.*call set_epoch\(1\)"):
+        next(iter(dataset))
+
+
 def test_the_rest_of_an_epoch_read_again_is_told(opened: Opener) -> None:
     """A loop that never calls ``set_epoch`` would read what a state has left over, and nothing else, for good."""
     for shuffle in (True, False):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MADE", "ROOT", "Fence", "anchors", "fences", "links", "written_pages"]
+__all__ = ["MADE", "ROOT", "Fence", "anchors", "fences", "links", "run_on", "written_pages"]
 
 ROOT = Path(__file__).resolve().parents[2]
 # Folders of pages that are made, from the code and from the notebooks.
@@ -15,6 +15,7 @@ MADE = (ROOT / "docs" / "reference", ROOT / "docs" / "notebooks")
 _FENCE = re.compile(r"^```(?P<language>\w*)(?P<rest>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r'title="([^"]+)"')
 _LINK = re.compile(r"(?<!!)\[[^\]\[]*\]\(([^)\s]+)\)")
+_ITEM = re.compile(r"- |\d+\. ")
 _HEADING = re.compile(r"^#{1,6} (.+?)\s*$", re.MULTILINE)
 
 
@@ -51,6 +52,24 @@ def written_pages() -> list[Path]:
         *sorted(p for p in (ROOT / "docs").rglob("*.md") if not {*MADE} & {*p.parents}),
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
     ]
+
+
+def run_on(text: str) -> list[int]:
+    """Lines, 1-based, where a table or a list follows on text or a fence: the site shows bars and dashes so."""
+    found, before = [], ""
+    for number, line in enumerate(_FENCE.sub(_emptied, text).split("\n"), 1):
+        begins = (line.startswith("|") and not before.startswith("|")) or (
+            _ITEM.match(line) and not _ITEM.match(before.lstrip()) and not before.startswith("  ")
+        )
+        if begins and before.strip() and not before.startswith("#"):
+            found.append(number)
+        before = line
+    return found
+
+
+def _emptied(fence: re.Match[str]) -> str:
+    """As many lines of text without a meaning."""
+    return "\n".join(["-"] * (fence[0].count("\n") + 1))
 
 
 def links(text: str) -> Iterator[str]:

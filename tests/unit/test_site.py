@@ -17,7 +17,7 @@ from scripts.reference.commands import commands, shown_options
 from scripts.reference.errors import error_classes
 from scripts.reference.settings import schema_models, setting_names
 from scripts.reference.surface import public_names
-from tests.site.pages import ROOT, anchors, links, written_pages
+from tests.site.pages import ROOT, anchors, links, run_on, written_pages
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,13 @@ def test_every_link_leads_to_a_page_and_a_heading(site: dict[Path, str]) -> None
             ):
                 broken.append(f"{page.relative_to(ROOT)}: {link}")
     assert not broken
+
+
+def test_tables_and_lists_are_shown_as_such(site: dict[Path, str]) -> None:
+    fence = "```\nx\n```\n"
+    assert run_on(f"{fence}| a |\n|---|\n| b |\n\ntext:\n- c\n  d\n- e\n") == [4, 9]
+    assert not run_on(f"{fence}\n| a |\n|---|\n\n- c\n  d\n- e\n\n## f\n1. g\n2. h\n```\ni\n- k\n```\n")
+    assert not {f"{page.relative_to(ROOT)}: {line}" for page, text in site.items() for line in run_on(text)}
 
 
 def test_the_site_lists_every_page(site: dict[Path, str]) -> None:

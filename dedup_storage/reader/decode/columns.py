@@ -6,7 +6,8 @@ the number of its columns, only with their bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -164,7 +165,8 @@ def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms, *, kee
         keep: Whether the elements of lists stay where they are.
 
     Raises:
-        SchemaError: a column, such as one that ``arrow_transform`` gave, has no tensor form.
+        SchemaError: a column, such as one that ``arrow_transform`` gave, has no tensor form, or its values would become
+            others.
     """
     plain: dict[int, list[tuple[str, list[Scalars]]]] = {}
     coded: dict[str, Scalars] = {}
@@ -181,15 +183,16 @@ def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms, *, kee
                 fix="Leave it out, or cast it in arrow_transform.",
             )
         chunks = column.chunks if column.num_chunks else [pa.array([], column.type)]
-        if is_list(column.type):
-            lists[name], valid = encode_lists(chunks, order, form, keep=keep)
-        else:
-            pieces = encode_scalars(chunks, form)
-            valid = joined_valid(pieces)
-            if pieces[0].vocabulary is None:
-                plain.setdefault(pieces[0].values.dtype.itemsize, []).append((name, pieces))
+        with _naming(name):
+            if is_list(column.type):
+                lists[name], valid = encode_lists(chunks, order, form, keep=keep)
             else:
-                coded[name] = pieces[0] if order is None else pieces[0].take(order.rows)
+                pieces = encode_scalars(chunks, form)
+                valid = joined_valid(pieces)
+                if pieces[0].vocabulary is None:
+                    plain.setdefault(pieces[0].values.dtype.itemsize, []).append((name, pieces))
+                else:
+                    coded[name] = pieces[0] if order is None else pieces[0].take(order.rows)
         if valid is not None:
             masks[name] = valid
         told = told_type(column.type, form)
@@ -206,6 +209,16 @@ def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms, *, kee
     stacked = np.stack(list(masks.values())) if masks else np.empty((0, table.num_rows), dtype=np.bool_)
     in_order = stacked if order is None or not masks else order.take(stacked.view(np.uint8)).view(np.bool_)
     return Columns(kind, groups, coded, lists, tuple(masks), in_order)
+
+
+@contextmanager
+def _naming(column: str) -> Iterator[None]:
+    """Say of which column an error is."""
+    try:
+        yield
+    except SchemaError as error:
+        what = f"the column {column} cannot be made a tensor: {error.what}"
+        raise SchemaError(what, expected=error.expected, got=error.got, fix=error.fix) from None
 
 
 def _stack(group: Sequence[tuple[str, Sequence[Scalars]]], rows: int, order: RowOrder | None) -> Array:

@@ -38,6 +38,8 @@ __all__ = [
 Strings = Literal["dictionary", "hash"]
 # How unsigned integers of 64 bits are stored: no table format has a type of their own.
 UNSIGNED = pa.decimal128(20, 0)
+# From it on one float64 stands for several whole numbers.
+_WHOLE = 2.0**53
 # Forms that engines give text in between their own steps; the kernels here know the plain ones.
 _VIEWS = (pa.types.is_string_view, pa.types.is_binary_view)
 # What a column's values become: ids of a vocabulary; else numbers as they are, and strings one way or the other.
@@ -195,17 +197,17 @@ def _plain(array: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | N
     """Values and validity of a scalar array that is no text."""
     type_ = array.type
     if pa.types.is_timestamp(type_):
-        array = array.cast(pa.timestamp("us", type_.tz), safe=False).view(pa.int64())
+        array = _exactly(array, pa.timestamp("us", type_.tz)).view(pa.int64())
     elif pa.types.is_date(type_):
-        array = array.cast(pa.date32()).view(pa.int32())
+        array = _exactly(array, pa.date32()).view(pa.int32())
     elif pa.types.is_time(type_):
-        array = array.cast(pa.time64("us"), safe=False).view(pa.int64())
+        array = _exactly(array, pa.time64("us")).view(pa.int64())
     elif pa.types.is_duration(type_):
-        array = array.cast(pa.duration("us"), safe=False).view(pa.int64())
+        array = _exactly(array, pa.duration("us")).view(pa.int64())
     elif type_ == UNSIGNED:
         array = _unsigned(array)
     elif pa.types.is_decimal(type_):
-        array = array.cast(pa.float64())
+        array = _doubles(array)
     valid = None
     if array.null_count:
         valid = array.is_valid().to_numpy(zero_copy_only=False)
@@ -216,12 +218,36 @@ def _plain(array: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | N
     return array.to_numpy(zero_copy_only=False), valid
 
 
+def _exactly(array: pa.Array, target: pa.DataType) -> pa.Array:
+    """Dates and times in the unit that tensors have them in."""
+    try:
+        return array.cast(target)
+    except pa.ArrowInvalid:
+        raise SchemaError(
+            f"values of {array.type} would become others as {target}",
+            expected="whole days where there are dates; else whole microseconds, as many as 64 bits count",
+            fix="Round them in arrow_transform, or leave the column out of columns.",
+        ) from None
+
+
+def _doubles(array: pa.Array) -> pa.Array:
+    """Decimals as float64: fractions are rounded, whole numbers are ids as often as not, and never are."""
+    doubles = array.cast(pa.float64())
+    if array.type.scale <= 0 and pc.any(pc.greater_equal(pc.abs(doubles), _WHOLE)).as_py():
+        raise SchemaError(
+            f"values of {array.type} are read as float64, which tells whole numbers from 2**53 on no longer apart",
+            expected="whole numbers below 2**53",
+            fix="Cast them to int64 in arrow_transform, or leave the column out of columns.",
+        )
+    return doubles
+
+
 def _unsigned(array: pa.Array) -> pa.Array:
     try:
         return array.cast(pa.uint64())
     except pa.ArrowInvalid:
         raise SchemaError(
-            "a column of decimal(20,0) holds values that are no unsigned integers of 64 bits",
+            "values of decimal(20,0) are no unsigned integers of 64 bits",
             expected="values from 0 to 2**64 - 1, as such integers are stored",
             fix="Leave it out of columns, or store it as another decimal, which is read as float64.",
         ) from None
@@ -251,6 +277,9 @@ def encode_scalars(chunks: Sequence[pa.Array], form: Form) -> list[Scalars]:
     Returns:
         One piece where values become codes or ids; else one for each array, over Arrow's own memory where its type has
         no nulls and needs no conversion.
+
+    Raises:
+        SchemaError: some would become other values.
     """
     chunks = _readable(chunks)
     if isinstance(form, IdVocabulary):

@@ -106,7 +106,11 @@ def storage_error(path: str, error: Exception) -> StorageError:
 def open_parquet(io: Client, file: DataFile, cache: FileCache | None = None) -> pq.ParquetFile:
     """Open a Parquet file, a remote one through the cache."""
     source, metadata = open_stored(io, file, cache)
-    return pq.ParquetFile(source, metadata=metadata, pre_buffer=False, buffer_size=1 << 20)
+    # Times of 96 bits, which Spark writes unless it is told otherwise, would else come as nanoseconds, and years before
+    # 1678 or after 2261 as others.
+    return pq.ParquetFile(
+        source, metadata=metadata, pre_buffer=False, buffer_size=1 << 20, coerce_int96_timestamp_unit="us"
+    )
 
 
 def open_stored(io: Client, file: DataFile, cache: FileCache | None = None) -> tuple[Any, pq.FileMetaData | None]:
@@ -305,22 +309,30 @@ class RowStream:
                 value = pa.scalar(self._file.constants.get(name), target)
                 arrays.append(pa.repeat(value, rows))
             else:
-                arrays.append(conform(batch.column(physical), target))
+                arrays.append(self._promoted(name, batch.column(physical), target))
         return pa.Table.from_arrays(arrays, names=self._columns)
+
+    def _promoted(self, name: str, array: pa.Array, target: pa.DataType) -> pa.Array:
+        try:
+            return conform(array, target)
+        except pa.ArrowInvalid as error:
+            raise StorageError(
+                f"the file {self._file.path} has values of the column {name} that its table cannot",
+                expected=f"values of {target}",
+                got=f"{array.type} ({str(error).splitlines()[0]})",
+                fix="Write the file again in the table's type, or leave the column out of columns.",
+            ) from None
 
 
 def conform(array: pa.Array, target: pa.DataType) -> pa.Array:
     """Promote an older file's narrower type; large and plain strings and lists are left as they are.
 
-    Old Parquet writers store timestamps as nanoseconds without a zone, which mean UTC.
+    Old Parquet writers store timestamps without a zone, which mean UTC.
+
+    Raises:
+        ArrowInvalid: a value would become another one, such as nanoseconds between two microseconds.
     """
-    return array if _alike(array.type, target) else array.cast(target, safe=not _has_timestamps(target))
-
-
-def _has_timestamps(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _has_timestamps(kind.value_type)
-    return bool(pa.types.is_timestamp(kind))
+    return array if _alike(array.type, target) else array.cast(target)
 
 
 def _alike(have: pa.DataType, want: pa.DataType) -> bool:

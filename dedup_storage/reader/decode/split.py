@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -204,7 +205,24 @@ def _permutation(window: PlannedWindow) -> _Order | None:
 
 
 def _apply(transform: ArrowTransform, requests: pa.Table, impressions: pa.Table) -> tuple[pa.Table, pa.Table]:
-    new_requests, new_impressions = transform(requests, impressions)
+    found = transform(requests, impressions)
+    given = [type(table).__name__ for table in found] if isinstance(found, tuple | list) else [type(found).__name__]
+    if not isinstance(found, tuple | list) or given != ["Table", "Table"]:
+        raise SchemaError(
+            "arrow_transform gave something else than the two tables",
+            expected="(requests, impressions), both pyarrow tables",
+            got=", ".join(given),
+            fix="Return both, also where one is as it was.",
+        )
+    new_requests, new_impressions = found
+    named = Counter([*new_requests.column_names, *new_impressions.column_names])
+    if max(named.values(), default=0) > 1:
+        raise SchemaError(
+            "arrow_transform gave several columns of one name",
+            expected="each name once in both tables together: a batch knows a column by its name alone",
+            got=", ".join(name for name, times in named.items() if times > 1),
+            fix="Give the column that is added another name, or put it in the place of the other (set_column).",
+        )
     for what, old, new in (("requests", requests, new_requests), ("impressions", impressions, new_impressions)):
         if old.num_rows != new.num_rows:
             raise SchemaError(

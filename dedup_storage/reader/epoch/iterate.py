@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from torch.utils.data import get_worker_info
+
 from dedup_storage.errors import StateMismatchError, StorageError
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.decode.split import ArrowTransform
@@ -87,8 +89,11 @@ class Job:
     prefetch: int = 0
     threads: int = 1
 
-    def batches(self, cursor: Cursor, stop: threading.Event) -> Iterator[Any]:
-        """The shard's batches behind the cursor's, until ``stop`` is set."""
+    def batches(self, cursor: Cursor, stop: threading.Event) -> Iterator[tuple[Any, bool]]:
+        """The shard's batches behind the cursor's, until ``stop`` is set; and whether each is known to be the last.
+
+        Where no batch is made ahead, nobody knows before the next one is asked for.
+        """
         order, shard = self.order, cursor.shard
         pool = ThreadPoolExecutor(self.threads, "dedup-decode") if self.prefetch > 0 else None
         splits = Splits(order, lambda split: self.plan.split_reader(split, self.arrow_transform, pool), stop)
@@ -105,7 +110,8 @@ class Job:
                         splits.prepare(turn.split, turn.number)
                 if not upcoming:
                     return
-                yield self._finish(self._batch(splits, upcoming.popleft()))
+                # No name for it here: a batch is not kept until the next is asked for.
+                yield self._finish(self._batch(splits, upcoming.popleft())), ahead > 1 and not upcoming
                 # The first batch waits for nothing but itself.
                 ahead = self.threads + 1 if pool is not None else 1
         finally:
@@ -154,7 +160,7 @@ class BatchIterator(Iterator[Any]):
             ahead = self._job.prefetch
             self._source = Ahead(batches, self._stop, ahead) if ahead > 0 else batches
         try:
-            batch = next(self._source)
+            batch, last = next(self._source)
         except StorageError as error:
             self.close()
             raise self._located(error) from error
@@ -167,6 +173,9 @@ class BatchIterator(Iterator[Any]):
             self.close()
             raise
         self.cursor.steps += 1
+        if last and self._ended is not None and get_worker_info() is None:
+            # Who takes as many steps as there are never asks for the end. What a worker hands out is not received yet.
+            self._ended(self._job.order.epoch)
         self._last = getattr(batch, "progress", None)
         return batch
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dedup_storage.config import Settings
 from dedup_storage.errors import ConfigError, SchemaError, UnknownColumnError, known_names
-from dedup_storage.layout import DatasetSpec, TableRole
+from dedup_storage.layout import DatasetSpec, Layout, TableRole
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.cache.file_cache import FileCache
 from dedup_storage.reader.decode.encode import Forms
@@ -36,7 +36,7 @@ from dedup_storage.reader.open.index import SegmentIndexer
 from dedup_storage.reader.open.lengths import KnownLengths
 from dedup_storage.reader.open.project import Events, Projection, project
 from dedup_storage.reader.open.samples import resolve_sample, without_weights
-from dedup_storage.reader.open.scan import by_bucket, with_common_segments
+from dedup_storage.reader.open.scan import TableScan, by_bucket, with_common_segments
 from dedup_storage.reader.open.sections import SectionPlanner
 from dedup_storage.reader.open.units import UnitIndex
 from dedup_storage.reader.open.weights import (
@@ -82,6 +82,8 @@ class ReadPlan:
         vocabularies: Column -> vocabulary whose ids are delivered in place of its values.
         left_out: Columns that are not delivered because they have no tensor form, such as structs, where no columns
             were named.
+        out_of_date: Feature groups that lack rows: name, its rows, those of its grain in words. Found where nothing is
+            filtered.
     """
 
     spec: DatasetSpec
@@ -97,6 +99,7 @@ class ReadPlan:
     longest: int | None = None
     vocabularies: Mapping[str, IdVocabulary] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    out_of_date: tuple[tuple[str, int, str], ...] = ()
 
     @property
     def opened(self) -> dict[str, Any]:
@@ -299,16 +302,39 @@ def make_plan(
         cut_first=projection.cut_first,
     )
     pins = _pins(cut, options, projection, splits, sample.fingerprint)
+    for column, vocabulary in (vocabularies or {}).items():
+        if not isinstance(vocabulary, IdVocabulary):
+            raise ConfigError(
+                f"the column {column} was given no vocabulary",
+                expected="what lake.vocabulary or open_vocabulary gives",
+                got=type(vocabulary).__name__,
+            )
     if vocabularies:
         pins["vocabularies"] = {column: v.digest for column, v in sorted(vocabularies.items())}
     longest = impressions.positions if not keyed and options.unit is Unit.IMPRESSIONS else None
     chosen, lengths = dict(vocabularies or {}), KnownLengths(weights.slots)
     plan = ReadPlan(
         spec, cut.version, options, pins, source, units, splits, weights, lengths, totals, longest, chosen,
-        projection.left_out,
+        projection.left_out, _out_of_date(spec, projection, scans) if filters.is_empty else (),
     )  # fmt: skip
     _check_vocabularies(plan)
     return plan
+
+
+def _out_of_date(
+    spec: DatasetSpec, projection: Projection, scans: Mapping[str, TableScan]
+) -> tuple[tuple[str, int, str], ...]:
+    """Feature groups with fewer rows than their grain has, each with its rows and the others in words."""
+    tables = {Grain.REQUEST: projection.requests, Grain.IMPRESSION: projection.impressions}
+    if spec.layout is Layout.FLAT:
+        # Its rows do not tell how many requests there are.
+        del tables[Grain.REQUEST]
+    found = []
+    for group in (group for group in projection.groups if group.grain in tables):
+        rows, of = scans[group.table.name].num_rows, scans[tables[group.grain].name].num_rows
+        if rows < of:
+            found += [(name, rows, counted(of, group.grain.value)) for name in group.whole]
+    return tuple(found)
 
 
 def _check_buckets(spec: DatasetSpec, buckets: Sequence[int] | None) -> None:

@@ -21,11 +21,19 @@ __all__ = ["Events", "Group", "Projection", "project"]
 
 @dataclass(frozen=True)
 class Group:
-    """A feature group of which columns are read."""
+    """A feature group of which columns are read.
+
+    Attributes:
+        table: The table that holds it, and others that are bundled with it.
+        grain: Grain of its rows.
+        columns: Those to read.
+        whole: Groups of these columns that have a row for every key of the log, unless they are out of date.
+    """
 
     table: CutTable
     grain: Grain
     columns: tuple[str, ...]
+    whole: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,9 @@ def project(cut: Cut, options: ReadOptions) -> Projection:
     for table in {table.name: table for table, _ in tables}.values():
         columns = tuple(c for c in chosen if known[c][2] is table)
         if columns:
-            joined.append(Group(table, known[columns[0]][1], columns))
+            own_groups = [g for g in groups if g.promoted is None and g.home == table.name and {*g.names} & {*columns}]
+            whole = tuple(g.name for g in own_groups if g.missing != "null")
+            joined.append(Group(table, known[columns[0]][1], columns, whole))
     events = tuple(_events(cut, group, chosen) for group in spec.events if {*group.columns} & {*chosen})
     of_events = [replace(each, columns=tuple(c for c in each.columns if c in chosen)) for each in features]
     events += tuple(each for each in of_events if each.columns)
