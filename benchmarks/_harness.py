@@ -165,16 +165,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def parse(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """``--scale small|full``, ``--json PATH``, ``--rounds N``."""
+def parse(
+    description: str, argv: Sequence[str] | None = None, scales: Sequence[str] = ("small", "full")
+) -> argparse.Namespace:
+    """``--scale`` (``small`` by default), ``--json PATH``, ``--rounds N``."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--scale", choices=("small", "full"), default="small")
+    parser.add_argument("--scale", choices=scales, default="small")
     parser.add_argument("--json", metavar="PATH")
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args(argv)
 
 
-def parse_kept(description: str, argv: Sequence[str] | None, **more: Sequence[str]) -> argparse.Namespace:
+def parse_kept(
+    description: str, argv: Sequence[str] | None, *, scales: Sequence[str] = ("small", "full"), **more: Sequence[str]
+) -> argparse.Namespace:
     """As ``parse``, with a choice for each further name, ``--data DIR`` and ``--prepare``.
 
     The log's tables are kept in ``--data`` for later runs; ``--prepare`` ends once they are written.
@@ -187,7 +191,7 @@ def parse_kept(description: str, argv: Sequence[str] | None, **more: Sequence[st
     for name, choices in more.items():
         own.add_argument(f"--{name}", choices=choices, default=choices[0])
     chosen, rest = own.parse_known_args(argv)
-    arguments = parse(description, rest)
+    arguments = parse(description, rest, scales)
     arguments.place = chosen.data / arguments.scale if chosen.data else None
     if arguments.place and not (arguments.place / "written").exists():
         shutil.rmtree(arguments.place, ignore_errors=True)

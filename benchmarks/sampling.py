@@ -1,5 +1,7 @@
 """A bucket sample of about 1 % against the same users chosen without pruning, in Spark and in the reader.
 
+``--scale large`` has ten million impressions, ``tiny`` shows that the script runs.
+
 The log lies in 128 buckets of one date; the sample takes one of them. The baseline keeps the same rows: in Spark by the
 same bucket function in a form that Iceberg cannot prune by, in the reader by a list of the same users without their
 buckets. Bytes are Spark's input metrics, and for the reader what the process read (Linux, /proc/self/io).
@@ -36,8 +38,12 @@ SMALL = {
     "new_events_per_request": 20, "history": ["hist_item_ids"], "days": 1, "items": 50_000, "files": 8,
     "layout": SynthLayout.NESTED.value,
 }  # fmt: skip
-# Ten million impressions.
-FULL = {**SMALL, "users": 81_920, "candidates_per_request": 62, "files": 16}
+SCALES = {
+    "tiny": {**SMALL, "users": 1_024, "sequence_length": 50, "files": 2},
+    "small": SMALL,
+    "full": {**SMALL, "users": 81_920, "files": 16},
+    "large": {**SMALL, "users": 262_144, "sequence_length": 500, "files": 16},
+}
 
 
 def _dataset(spark: SparkSession, settings: Settings, place: Path, params: SynthParams) -> Dataset:
@@ -90,9 +96,9 @@ def _process_bytes(task: Callable[[], object]) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     """Run it."""
-    arguments = parse_kept(str(__doc__).splitlines()[0], argv)
+    arguments = parse_kept(str(__doc__).splitlines()[0], argv, scales=tuple(SCALES))
     report = Report("sampling", arguments.scale)
-    params = SynthParams.from_dict(SMALL if arguments.scale == "small" else FULL)
+    params = SynthParams.from_dict(SCALES[arguments.scale])
     known = statistics(params)
     report.data["log"] = {
         "requests": known.requests, "impressions": known.impressions, "tokens": params.sequence_length,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -10,8 +12,11 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change, Strategy
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import QualityGateError, UsageError
+from dedup_storage.lake.engine.status import Shuffled, counted_shuffles
 from dedup_storage.lake.history import DatasetMetadata
+from dedup_storage.lake.iceberg import branch
 from dedup_storage.lake.iceberg.format import IcebergFormat
+from dedup_storage.lake.iceberg.merge import merge_into
 from dedup_storage.sources.raw import RawLog
 from tests.spark.backfilling import USERS, data_files, left_behind, log, make, with_y
 from tests.spark.helpers import flat_rows, flat_schema, frame, same_rows
@@ -34,6 +39,14 @@ def test_each_strategy_gives_the_plain_result(
         return files(tables, meta, table, snapshot_id)
 
     monkeypatch.setattr(IcebergFormat, "files", listed)
+    moved: list[Shuffled] = []
+
+    def merged(*arguments: Any) -> None:
+        with counted_shuffles(spark) as shuffled:
+            merge_into(*arguments)
+        moved.append(shuffled)
+
+    monkeypatch.setattr(branch, "merge_into", merged)
     before = {name: data_files(ds, name, 1) for name in ("requests", "impressions")}
     summary = ds.backfill(
         Change(expressions={"y": "y + 10"}),
@@ -57,6 +70,8 @@ def test_each_strategy_gives_the_plain_result(
         assert actual["rows"][1] == 2 * 2 * 3
         assert actual["deletion_vectors"][0] == actual["deletion_vectors"][1]
         assert before["impressions"] < data_files(ds, "impressions", 2)
+        # A mark and a new row for each; none of the rows beside them.
+        assert sum(shuffled.rows for shuffled in moved) == 2 * actual["rows"][1]
     else:
         assert actual["deletion_vectors"] == (0, 0)
     assert left_behind(ds) == []

@@ -21,13 +21,14 @@ from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.groups import FeatureGroup
 from dedup_storage.layout import Layout
 from dedup_storage.sources.named import exact_keys, typed_users
-from dedup_storage.spark.rows import buckets_of
 
-__all__ = ["FILE", "HIT", "NEW", "AffectedRows"]
+__all__ = ["FILE", "HIT", "MOST_COPIED", "NEW", "AffectedRows"]
 
 FILE = "_file"
 NEW = "_backfill_"
 HIT = "_backfill_hit"
+# Rows of keys and narrow values that are copied to every executor, some tens of MB, rather than the table's be moved.
+MOST_COPIED = 300_000
 
 
 class AffectedRows:
@@ -67,7 +68,10 @@ class AffectedRows:
         return with_lists(self.spec, requests, events)
 
     def _of_users(self, rows: DataFrame) -> DataFrame:
-        return rows if self._users is None else rows.join(self._users, self.spec.schema_.user, "left_semi")
+        if self._users is None:
+            return rows
+        users = F.broadcast(self._users) if self._few_users else self._users
+        return rows.join(users, self.spec.schema_.user, "left_semi")
 
     def changed_groups(self) -> list[FeatureGroup]:
         """Feature groups whose columns lie in the table and are recomputed."""
@@ -122,11 +126,28 @@ class AffectedRows:
         """Free what is kept."""
         if "touched" in vars(self):
             self.touched.unpersist()
+        if self._users is not None and "_users_in" in vars(self):
+            self._users.unpersist()
 
     @cached_property
+    def _users_in(self) -> dict[int, int]:
+        """Bucket -> affected users in it; kept with the users, whom a run asks for with each look at its rows."""
+        return {} if self._users is None else self._by_bucket(self._users.persist())
+
+    def _by_bucket(self, users: DataFrame) -> dict[int, int]:
+        """Bucket -> users in it: one row for each bucket."""
+        counted = users.groupBy(self.handle.bucket.alias("b")).count().collect()
+        return {row["b"]: row["count"] for row in counted if row["b"] is not None}
+
+    @property
     def _buckets(self) -> list[int]:
-        """Buckets of the affected users, looked for once: a run asks for its rows with each part."""
-        return [] if self._users is None else buckets_of(self._users, self.handle.bucket)
+        """Buckets of the affected users."""
+        return sorted(self._users_in)
+
+    @property
+    def _few_users(self) -> bool:
+        """Whether rows are found by a copy of the users, so that no row of a table moves."""
+        return sum(self._users_in.values()) <= MOST_COPIED
 
     def _dates(self) -> tuple[str, ...]:
         date = self.spec.event_date_column
@@ -257,8 +278,10 @@ class AffectedRows:
             other = table_of(self.cut.meta, self.cut.version, table)
             on = [*other.keys, *(c for c in self._place() if c in (*other.columns, *self.tables.hidden(self.spec)))]
             brought = [n for n in names if others.get(n) == table and n not in self.target.columns]
-            rows = self.table(table)
-            rows = self._logged(self._of_users(rows)) if {*brought} & {*self._lists(table)} else rows
+            rows, listed = self.table(table), bool({*brought} & {*self._lists(table)})
+            if listed or self._few_users:
+                rows = self._of_users(rows)
+            rows = self._logged(rows) if listed else rows
             frame = frame.join(rows.select(*on, *brought), on, "left")
         return frame
 
@@ -277,7 +300,7 @@ class AffectedRows:
             frames.append(self._changed(self.affected.changed_since))
         if not frames:
             return None
-        frame = frames[0].distinct()
+        frame = frames[0] if self._listed is frames[0] else frames[0].distinct()
         for other in frames[1:]:
             frame = frame.join(other.distinct(), user, "left_semi")
         return frame
@@ -286,11 +309,16 @@ class AffectedRows:
         """What was asked for, and how much of it the version does not hold: fields of ``Asked``."""
         found: dict[str, int] = {}
         if self._listed is not None:
-            user, anchor = self.spec.schema_.user, self.table(self.spec.anchor.name)
-            buckets = buckets_of(self._listed, self.handle.bucket)
-            there = anchor.filter(self.tables.in_buckets(self.spec, buckets)).select(user)
-            found["users"] = self._listed.count()
-            found["users_not_found"] = self._listed.join(there, user, "left_anti").count()
+            user, listed = self.spec.schema_.user, self._listed
+            counts = self._users_in if listed is self._users else self._by_bucket(listed)
+            anchor = self.table(self.spec.anchor.name)
+            there = anchor.filter(self.tables.in_buckets(self.spec, sorted(counts))).select(user)
+            found["users"] = sum(counts.values())
+            if found["users"] <= MOST_COPIED:
+                known = there.join(F.broadcast(listed), user, "left_semi").distinct().count()
+                found["users_not_found"] = found["users"] - known
+            else:
+                found["users_not_found"] = listed.join(there, user, "left_anti").count()
         if self.replacement is not None:
             keys = list(self.target.keys)
             there = self.table(self.target.table).select(*keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, StructType, VariantType
 
-from dedup_storage.dataset.backfill.affected import FILE, HIT, NEW, AffectedRows
+from dedup_storage.dataset.backfill.affected import FILE, HIT, MOST_COPIED, NEW, AffectedRows
 from dedup_storage.dataset.backfill.plan import BackfillPlan, SegmentPlan
 from dedup_storage.dataset.backfill.request import Strategy
 from dedup_storage.dataset.backfill.target import Target
@@ -51,6 +53,11 @@ class Part:
     def names(self) -> tuple[Segment, ...]:
         """Their names."""
         return tuple(s.segment for s in self.segments)
+
+    @property
+    def affected_rows(self) -> int:
+        """With new values."""
+        return sum(s.affected_rows for s in self.segments)
 
     @property
     def write_bytes(self) -> int:
@@ -133,13 +140,38 @@ def run_part(rows: AffectedRows, branch: Branch, run: Run, part: Part, request: 
         RUN_ID: run.run_id,
     }
     values = rows.values().filter(F.expr(rows.tables.inside(rows.spec, part.names)))
+    few = part.affected_rows <= MOST_COPIED and _is_narrow(values, rows.change.names)
     if part.strategy is Strategy.MERGE_ON_READ:
-        branch.merge(values, rows.target.keys, {c: NEW + c for c in rows.change.names}, part.names, facts)
+        changed = {c: NEW + c for c in rows.change.names}
+        with _kept(values) if few else nullcontext():
+            branch.merge(values, rows.target.keys, changed, part.names, facts)
     else:
+        # The rows of the segments need not be sorted to find their new values.
+        values = F.broadcast(values) if few else values
         # The files of at most MOST_SEGMENTS segments, all of which the commit names.
         touched = part.strategy is Strategy.COPY_ON_WRITE
         paths = _touched_files(rows, part) if touched else files.paths(part.names)
         _swap(rows, branch, run, part, values, facts, paths)
+
+
+def _is_narrow(values: DataFrame, changed: Iterable[str]) -> bool:
+    """Whether new values are of types of a fixed size."""
+    wide = (StringType, BinaryType, ArrayType, MapType, StructType, VariantType)
+    return not any(isinstance(values.schema[NEW + c].dataType, wide) for c in changed)
+
+
+@contextmanager
+def _kept(values: DataFrame) -> Iterator[None]:
+    """New values computed before they are merged, so that their size is known.
+
+    Spark's MERGE heeds no hint. For values whose size it guesses it shuffles all rows of the part's segments to find
+    those that change; those that it knows to be few it copies to every task, and the rows stay where they are.
+    """
+    values.persist().count()
+    try:
+        yield
+    finally:
+        values.unpersist()
 
 
 def _swap(

@@ -145,10 +145,11 @@ class Backfill(TimedSteps):
         change = self.change if self.against is None else self.against(cut)
         rows = AffectedRows(cut, target, change, self.affected)
         self._looks.callback(rows.release)
+        # Before anything is kept: of what is kept, the plan no longer says how it is made.
+        rows.refuse_unstable()
         # Analyses every expression, so that what cannot be computed is refused before anything is written.
         _ = rows.values().schema
         _ = rows.rows(()).schema
-        rows.refuse_unstable()
         rows.refuse_lost()
         self._refuse_duplicates(rows)
         return rows

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, MapType, StructType
 
 from dedup_storage.dataset.handle import Cut
 from dedup_storage.errors import UsageError
@@ -14,6 +15,9 @@ from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import DateGrain, Grain
 
 __all__ = ["GroupReader", "attach"]
+
+# Copies of narrow columns that take about as long as one more join of narrow rows; of a list as many as that.
+_WORTH_A_JOIN, _LIST = 100, 50
 
 
 def attach(spec: DatasetSpec, rows: DataFrame, tables: Iterable[tuple[Sequence[FeatureGroup], DataFrame]]) -> DataFrame:
@@ -24,15 +28,44 @@ def attach(spec: DatasetSpec, rows: DataFrame, tables: Iterable[tuple[Sequence[F
         rows: With the groups' keys, and the event date unless they come from ``requests()`` of flat layout.
         tables: Groups that one table holds, with its rows: one join each.
     """
-    for groups, table in tables:
-        on = list(groups[0].key(spec))
-        # The event date aligns partitions; where it is no part of them, rows without one must match as well.
-        if spec.event_date_column in rows.columns and spec.date_grain is not DateGrain.NONE:
-            on.append(str(spec.event_date_column))
-        columns = [F.col(c).cast(kind).alias(c) for group in groups for c, kind in group.types.items()]
-        # Never a broadcast: Iceberg's size estimate takes a list for a few bytes.
-        rows = rows.join(table.select(*on, *columns).hint("merge"), on, "left")
-    return rows
+    listed = list(tables)
+    columns = [*rows.columns, *(c for groups, _ in listed for group in groups for c in group.names)]
+    by_key: dict[tuple[str, ...], list[DataFrame]] = {}
+    for groups, table in listed:
+        on = _joined_on(spec, groups[0], rows)
+        values = [F.col(c).cast(kind).alias(c) for group in groups for c, kind in group.types.items()]
+        by_key.setdefault(on, []).append(table.select(*on, *values))
+    for on, brought in by_key.items():
+        # Each join writes its rows anew. Lists would be copied once for each group, so groups are then joined to the
+        # keys alone, and these to the rows once.
+        apart = _weight(rows, on) * (len(brought) - 1) >= _WORTH_A_JOIN
+        found = rows.select(*on).distinct() if apart else rows
+        for table in brought:
+            found = _joined(found, table, on)
+        rows = _joined(rows, found, on) if apart else found
+    return rows.select(*columns)
+
+
+def _joined(rows: DataFrame, table: DataFrame, on: Sequence[str]) -> DataFrame:
+    # Never a broadcast: Iceberg's size estimate takes a list for a few bytes.
+    return rows.join(table.hint("merge"), list(on), "left")
+
+
+def _joined_on(spec: DatasetSpec, group: FeatureGroup, rows: DataFrame) -> tuple[str, ...]:
+    """Columns that a group's rows are matched by, the position last: rows sorted by it are sorted for a join of
+    requests, too."""
+    key, date = group.key(spec), spec.event_date_column
+    # The event date aligns partitions; where it is no part of them, rows without one must match as well.
+    if date is None or date not in rows.columns or spec.date_grain is DateGrain.NONE:
+        return key
+    shared = spec.request_key
+    return (*(c for c in key if c in shared), date, *(c for c in key if c not in shared))
+
+
+def _weight(rows: DataFrame, on: Sequence[str]) -> int:
+    """What a join copies of a row beside its key, in narrow columns."""
+    kinds = (field.dataType for field in rows.schema.fields if field.name not in on)
+    return sum(_LIST if isinstance(kind, (ArrayType, MapType, StructType)) else 1 for kind in kinds)
 
 
 class GroupReader:
