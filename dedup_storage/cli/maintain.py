@@ -1,4 +1,4 @@
-"""``dedup-storage maintain``: compaction, expiry, orphans."""
+"""``dedup-storage maintain``: compaction, events that nothing refers to, expiry, orphans."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = ["maintain"]
 
 class _Step(StrEnum):
     COMPACT = "compact"
+    EVENTS = "events"
     EXPIRE = "expire"
     ORPHANS = "orphans"
 
@@ -36,13 +37,17 @@ def maintain(
     hidden_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of rows hidden by deletion vectors that counts as decay.")
     ] = 0.02,
+    unreferenced_share: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of events that no kept version refers to, which counts as decay."),
+    ] = 0.02,
     bundle_from: Annotated[
         int | None, typer.Option(min=2, help="Bundle a grain's feature groups once so many tables hold them.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and change nothing.")] = False,
     run_id: RunIdOption = None,
 ) -> None:
-    """Restore the order of decayed segments, expire versions, remove orphans."""
+    """Restore the order of decayed segments, drop events that nothing refers to, expire versions, remove orphans."""
     check_name(dataset, "dataset name")
     steps = set(only or _Step)
     with job.dataset(dataset) as target:
@@ -51,7 +56,7 @@ def maintain(
         with job.step(f"Maintaining {dataset}", target.spark):
             summary = target.maintain(
                 run_id,
-                limits=Limits(hidden_share=hidden_share),
+                limits=Limits(hidden_share=hidden_share, unreferenced_share=unreferenced_share),
                 policy=Policy(
                     keep_versions=keep_versions,
                     keep_days=keep_days,
@@ -59,6 +64,7 @@ def maintain(
                     abandoned_days=abandoned_days,
                 ),
                 compact=_Step.COMPACT in steps,
+                events=_Step.EVENTS in steps,
                 expire=_Step.EXPIRE in steps,
                 orphans=_Step.ORPHANS in steps,
                 bundle_from=bundle_from,

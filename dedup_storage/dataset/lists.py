@@ -1,7 +1,8 @@
 """Layout ``user`` as rows with their lists: each list cut out of its user's list of events.
 
 Plain SQL, so that whatever engine reads the tables can do the same. Spark leaves out the join where no list is asked
-for, since the users' lists are distinct by user.
+for, since the users' lists are distinct by user. A list is cut by index, which is the position less the events before
+it that were dropped; that the events of a run are there, each once, is seen by its first and its last.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
 
+from dedup_storage.dataset.positions import GAPS_TYPE, event_index, has_run, position_gaps
 from dedup_storage.event_groups import RUNS_TYPE, EventGroup
 from dedup_storage.layout import DatasetSpec
 
 __all__ = ["EventFeatures", "source_typed", "user_lists", "with_feature_lists", "with_lists"]
 
-_EVENTS, _LIST, _VALUES = "_dedup_events_", "_dedup_list_", "_dedup_values_"
+_EVENTS, _LIST, _VALUES, _GAPS = "_dedup_events_", "_dedup_list_", "_dedup_values_", "_dedup_gaps_"
 
 
 class EventFeatures(NamedTuple):
@@ -55,7 +57,7 @@ def with_lists(spec: DatasetSpec, requests: DataFrame, events: Mapping[str, Data
         name = _EVENTS + group.name
         lists = user_lists(spec, group, events[group.name], name).hint("merge")
         rows = rows.join(lists, [spec.schema_.user], "left")
-        rows = rows.withColumn(_LIST + group.name, _list(group, name)).drop(name)
+        rows = rows.withColumn(_LIST + group.name, _list(group, name)).drop(name, _GAPS + name)
     types = {field.name: field.dataType for field in requests.schema.fields}
     rebuilt = {
         c: F.when(F.col(g.runs_column).isNull(), F.col(c))
@@ -87,7 +89,7 @@ def with_feature_lists(spec: DatasetSpec, requests: DataFrame, features: Iterabl
         made = cast(ArrayType, values.schema[name].dataType)
         none = F.lit(None).cast(made.elementType)
         rows = rows.join(values, [spec.schema_.user], "left")
-        cut = _cut(group, F.coalesce(F.col(name), F.array().cast(made)), none)
+        cut = _cut(group, F.coalesce(F.col(name), F.array().cast(made)), _gaps(name), none)
         first = group.columns[0]
         columns = {
             c: F.when(F.col(group.runs_column).isNull(), _nulls(first, kind))
@@ -95,7 +97,7 @@ def with_feature_lists(spec: DatasetSpec, requests: DataFrame, features: Iterabl
             .cast(f"array<{kind}>")
             for c, kind in each.types.items()
         }
-        rows = rows.withColumn(_LIST + name, cut).withColumns(columns).drop(name, _LIST + name)
+        rows = rows.withColumn(_LIST + name, cut).withColumns(columns).drop(name, _GAPS + name, _LIST + name)
     return rows
 
 
@@ -104,17 +106,29 @@ def _nulls(column: str, kind: str) -> Column:
     return F.transform(column, lambda _: F.lit(None).cast(kind))
 
 
-def _cut(group: EventGroup, values: Column, none: Column) -> Column:
-    """The values of a request's events, with ``none`` for each that is not there."""
+def _cut(group: EventGroup, values: Column, gaps: Column, none: Column) -> Column:
+    """The values of a request's events, with ``none`` for each behind the last one that has some."""
     runs = F.coalesce(F.col(group.runs_column), F.array().cast(RUNS_TYPE))
+    place = group.position_column
+    end = F.coalesce(F.get(values, F.size(values) - F.lit(1))[place] + F.lit(1), F.lit(0))
+
+    def known(run: Column) -> Column:
+        return F.greatest(F.least(end - run["start"], run["length"].cast("bigint")), F.lit(0)).cast("int")
 
     def piece(run: Column) -> Column:
-        there = F.slice(values, run["start"].cast("int") + F.lit(1), run["length"])
+        there = F.slice(values, event_index(gaps, run["start"]) + F.lit(1), known(run))
         return F.concat(there, F.array_repeat(none, run["length"] - F.size(there)))
 
     whole = F.flatten(F.transform(runs, piece))
     whole = F.reverse(whole) if group.newest_first else whole
-    inside = F.forall(runs, lambda r: (r["start"] >= 0) & (r["length"] >= 0))
+    inside = F.forall(
+        runs,
+        lambda r: (
+            (r["start"] >= 0)
+            & (r["length"] >= 0)
+            & ((known(r) == 0) | has_run(values, gaps, place, r["start"], known(r)))
+        ),
+    )
     return F.when(inside, whole).otherwise(_refused(group))
 
 
@@ -127,9 +141,9 @@ def source_typed(spec: DatasetSpec, rows: DataFrame, columns: Iterable[str]) -> 
 def user_lists(
     spec: DatasetSpec, group: EventGroup, events: DataFrame, name: str, table: str | None = None
 ) -> DataFrame:
-    """One row a user: the user, and the events in order of position, structs of position and values.
+    """One row a user: the user, the events in order of position, structs of position and values, and the gaps in them.
 
-    A user whose events do not stand at 0, 1, 2 and so on is refused.
+    A user with two events at one position, or one at none, is refused.
 
     Args:
         spec: The dataset.
@@ -147,17 +161,27 @@ def user_lists(
     else:
         listed = F.sort_array(listed)
     lists = events.groupBy(spec.schema_.user).agg(listed.alias(name))
-    # Lists are cut out by index, which is the position only where no event is missing and none is there twice.
-    places = F.sequence(F.lit(0).cast("bigint"), F.size(name).cast("bigint") - F.lit(1).cast("bigint"))
-    return lists.withColumn(name, F.when(F.col(name)[place] == places, F.col(name)).otherwise(_refused(group, table)))
+    gaps = F.coalesce(position_gaps(F.col(name), place), _refused(group, table).cast(GAPS_TYPE))
+    return lists.withColumn(_GAPS + name, gaps)
+
+
+def _gaps(events: str) -> Column:
+    """The gaps of a list; none where the user has no list."""
+    return F.coalesce(F.col(_GAPS + events), F.array().cast(GAPS_TYPE))
 
 
 def _list(group: EventGroup, events: str) -> Column:
     """The events of a request, as the log had them; empty where it has no runs."""
-    runs = F.coalesce(F.col(group.runs_column), F.array().cast(RUNS_TYPE))
-    pieces = F.transform(runs, lambda r: F.slice(F.col(events), r["start"].cast("int") + F.lit(1), r["length"]))
-    there = F.size(events)
-    inside = F.forall(runs, lambda r: (r["start"] >= 0) & (r["length"] >= 0) & (r["start"] + r["length"] <= there))
+    runs, gaps = F.coalesce(F.col(group.runs_column), F.array().cast(RUNS_TYPE)), _gaps(events)
+    listed, place = F.col(events), group.position_column
+    pieces = F.transform(runs, lambda r: F.slice(listed, event_index(gaps, r["start"]) + F.lit(1), r["length"]))
+    inside = F.forall(
+        runs,
+        lambda r: (
+            (r["start"] >= 0)
+            & ((r["length"] == 0) | ((r["length"] > 0) & has_run(listed, gaps, place, r["start"], r["length"])))
+        ),
+    )
     whole = F.flatten(pieces)
     whole = F.reverse(whole) if group.newest_first else whole
     return F.when(inside, whole).otherwise(_refused(group))
@@ -167,7 +191,7 @@ def _refused(group: EventGroup, table: str | None = None) -> Column:
     return F.raise_error(
         F.lit(
             f"{table or group.table} does not hold every event of a user once: expected all events that "
-            f"{group.runs_column} names, at positions 0, 1, 2 and so on. Another tool has changed its rows: restore "
+            f"{group.runs_column} names, each at a position of its own. Another tool has changed its rows: restore "
             "the table, or roll back to the version before."
         )
     )

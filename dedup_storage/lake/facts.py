@@ -9,7 +9,7 @@ __all__ = ["CHANGED", "COLUMNS", "ERASING", "ROWS_KEPT", "Facts", "concerns"]
 # Name of a fact -> what it says.
 Facts = Mapping[str, str]
 
-# The run wrote rows anew and changed none, as compaction does.
+# The run wrote rows anew and changed none, as compaction does; events that no request refers to may have gone.
 ROWS_KEPT = "rows-kept"
 # What changed, as JSON, where files do not tell (a promoted group's rows are in another table).
 CHANGED = "changed"

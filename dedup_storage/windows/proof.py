@@ -14,13 +14,14 @@ from dedup_storage.dedup.gather import list_parts
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import StorageError
 from dedup_storage.windows.model import Bools, Events, Lists, Memory, Windows
+from dedup_storage.windows.places import Places
 from dedup_storage.windows.rebuild import differing, grown
 
 __all__ = ["unproved"]
 
 
 def unproved(
-    lists: Lists, rows: Int64, users: Int64, stored: Events, runs: pa.Array, new: pa.Array
+    lists: Lists, rows: Int64, users: Int64, stored: Events, places: Places, runs: pa.Array, new: pa.Array
 ) -> tuple[Bools, Events]:
     """Which lists do not come back, and the users' lists as they are afterwards.
 
@@ -29,6 +30,7 @@ def unproved(
         rows: (lists,) the request of each, ascending.
         users: (requests,) int64, ascending.
         stored: The users' lists before.
+        places: The positions in them.
         runs: (requests,) lists of (start, length); null where a request's lists stay as they are.
         new: (requests,) lists of new events: position, and a value of each column.
 
@@ -39,7 +41,7 @@ def unproved(
     owners = np.repeat(users, np.diff(offsets))
     counts = np.bincount(owners, minlength=len(stored.offsets) - 1).astype(np.int64)
     position, *values = events.flatten()
-    expected = ranges(np.diff(stored.offsets), counts)
+    expected = ranges(places.ends, counts)
     if not np.array_equal(position.to_numpy(zero_copy_only=False), expected):
         raise _unsound("new events of users do not follow those that there were")
     after = grown(stored, counts, dict(zip(lists.columns, values, strict=True)))
@@ -50,8 +52,10 @@ def unproved(
     starts, lengths = (part.to_numpy(zero_copy_only=False).astype(np.int64) for part in spans.flatten())
     kept = runs.is_null().to_numpy(zero_copy_only=False).astype(np.bool_)[rows]
     # Requests without lists have no runs, so that those of the others lie one behind the other.
+    run_offsets = np.append(bounds[rows], bounds[-1])
+    starts = places.number(np.repeat(lists.users, np.diff(run_offsets)), starts, lengths)
     found = Windows(
-        np.append(bounds[rows], bounds[-1]), starts, lengths, kept, after.offsets, np.empty(0, dtype=np.int64),
+        run_offsets, starts, lengths, kept, after.offsets, np.empty(0, dtype=np.int64),
         Memory.none(0),
     )  # fmt: skip
     return differing(lists, found, after), after

@@ -20,6 +20,7 @@ from dedup_storage.dedup.runs import Int64, run_starts, single_chunk
 from dedup_storage.errors import StorageError
 from dedup_storage.windows.match import match
 from dedup_storage.windows.model import Bools, Events, Lists, Memory, Windows
+from dedup_storage.windows.places import Places
 from dedup_storage.windows.proof import unproved
 from dedup_storage.words import counted
 
@@ -52,6 +53,7 @@ class _Carry:
     """What goes on in the next batch: the last user's list of one group."""
 
     events: Events
+    places: Places
     memory: Memory
 
 
@@ -78,7 +80,7 @@ class UserStream:
         """The requests of a stream, in their order: lists that are windows null, with their runs and new events.
 
         Raises:
-            StorageError: a user's stored events are not all there, or one is there twice.
+            StorageError: one of a user's stored events is there twice, or has no position.
         """
         for batch in batches:
             if batch.num_rows:
@@ -96,11 +98,11 @@ class UserStream:
         made: dict[str, pa.Array] = {}
         for number, group in enumerate(self.groups):
             carried = self._carried.get(number) if goes_on else None
-            stored = self._stored(batch, np.flatnonzero(kinds == number), codes, count, group, carried)
+            stored, places = self._stored(batch, np.flatnonzero(kinds == number), codes, count, group, carried)
             memory = Memory.none(count)
             if carried is not None:
                 memory.misfits[0], memory.laid[0] = carried.memory.misfits[0], carried.memory.laid[0]
-            made |= self._group(batch, requests, codes[requests], group, stored, memory, number)
+            made |= self._group(batch, requests, codes[requests], group, stored, places, memory, number)
         self._last = users.slice(len(users) - 1)
         kept = [name for name in batch.schema.names if name not in (*made, self.kind, self.place)]
         arrays = {name: _chosen(batch.column(name), requests) for name in kept} | made
@@ -115,24 +117,33 @@ class UserStream:
         count: int,
         group: StreamGroup,
         carried: _Carry | None,
-    ) -> Events:
-        """The users' lists as the batch finds them.
+    ) -> tuple[Events, Places]:
+        """The users' lists as the batch finds them, and the positions in them.
 
         Raises:
-            StorageError: an event is missing, or there twice.
+            StorageError: an event is there twice, or without a position.
         """
-        before = np.zeros(count, dtype=np.int64)
         columns = {name: _chosen(batch.column(name), rows) for name in group.columns}
         parts = {name: list_parts(values) for name, values in columns.items()}
-        if carried is not None:
-            before[0] = carried.events.offsets[-1]
-        lengths = np.diff(next(iter(parts.values()))[1])
-        _refuse_gaps(group, _chosen(batch.column(self.place), rows), codes[rows], lengths, before)
-        before += np.bincount(codes[rows], weights=lengths, minlength=count).astype(np.int64)
+        owners, lengths = codes[rows], np.diff(next(iter(parts.values()))[1])
         found = {name: values for name, (values, _) in parts.items()}
+        positions = _chosen(batch.column(self.place), rows)
+        first = pc.fill_null(positions, -1).to_numpy(zero_copy_only=False).astype(np.int64)
         if carried is not None and carried.events.offsets[-1]:
             found = {name: pa.concat_arrays([carried.events.columns[name], values]) for name, values in found.items()}
-        return Events(offsets_from_lengths(before), found)
+            known = carried.places
+            owners = np.concatenate([np.zeros(len(known.heads), dtype=np.int64), owners])
+            first = np.concatenate([known.positions, first])
+            lengths = np.concatenate([np.diff(np.append(known.heads, known.offsets[-1])), lengths])
+        places, wrong = Places.of(count, owners, first, lengths)
+        if wrong:
+            raise StorageError(
+                f"{counted(wrong, 'run')} of stored events do not begin behind what is there before in a user's list "
+                f"of {', '.join(group.columns)}",
+                expected="each event at a position of its own",
+                fix="Another tool has changed the events: restore their table, or roll back to the version before.",
+            )
+        return Events(places.offsets, found), places
 
     def _group(
         self,
@@ -141,6 +152,7 @@ class UserStream:
         codes: Int64,
         group: StreamGroup,
         stored: Events,
+        places: Places,
         memory: Memory,
         number: int,
     ) -> dict[str, pa.Array]:
@@ -149,12 +161,12 @@ class UserStream:
         lists = _lists(columns, rows, codes, len(stored.offsets) - 1)
         if group.newest_first:
             lists = lists.turned()
-        windows = match(lists, stored, memory=memory, compared=False)
+        windows = places.cut(match(lists, stored, memory=memory, compared=False), lists.users)
         for _ in range(2):
-            made = _handed_on(group, columns, lists, windows, stored, rows)
-            wrong, after = unproved(lists, rows, codes, stored, made[group.runs], made[group.new])
+            made = _handed_on(group, columns, lists, windows, places, rows)
+            wrong, after = unproved(lists, rows, codes, stored, places, made[group.runs], made[group.new])
             if not wrong.any():
-                self._carried[number] = _last_user(after, windows.memory)
+                self._carried[number] = _last_user(after, places, windows.memory)
                 return made
             # Equal hashes of different values: these lists stay as they are.
             windows = windows.keeping(wrong)
@@ -166,7 +178,7 @@ class UserStream:
 
 
 def _handed_on(
-    group: StreamGroup, columns: Mapping[str, pa.Array], lists: Lists, windows: Windows, stored: Events, rows: Int64
+    group: StreamGroup, columns: Mapping[str, pa.Array], lists: Lists, windows: Windows, places: Places, rows: Int64
 ) -> dict[str, pa.Array]:
     """What stands in the place of a group's columns: lists that stay, runs of the others, new events."""
     count = len(next(iter(columns.values())))
@@ -175,8 +187,8 @@ def _handed_on(
     gone[found] = True
     stay = pa.array(np.arange(count, dtype=np.int64), mask=gone)
     made = {name: values.take(stay) for name, values in columns.items()}
-    made[group.runs] = _runs(windows, found, gone)
-    made[group.new] = _new_events(lists, windows, stored, rows, count)
+    made[group.runs] = _runs(lists, windows, places, found, gone)
+    made[group.new] = _new_events(lists, windows, places, rows, count)
     return made
 
 
@@ -185,61 +197,40 @@ def _chosen(column: pa.Array, rows: Int64) -> pa.Array:
     return column if len(rows) == len(column) else gather(column, rows)
 
 
-def _refuse_gaps(group: StreamGroup, places: pa.Array, owners: Int64, lengths: Int64, known: Int64) -> None:
-    """Refuse stored events that do not stand at 0, 1, 2 and so on: new ones would take positions that are taken.
-
-    Args:
-        group: Their group.
-        places: (rows,) position of the first event of each row.
-        owners, lengths: (rows,) users, ascending, and events.
-        known: (users,) events of each that came before.
-    """
-    before = np.cumsum(lengths) - lengths
-    heads = np.flatnonzero(np.diff(owners, prepend=-1))
-    expected = known[owners] + before - np.repeat(before[heads], np.diff(heads, append=len(owners)))
-    wrong = np.count_nonzero(pc.fill_null(places, -1).to_numpy(zero_copy_only=False) != expected)
-    if wrong:
-        raise StorageError(
-            f"{counted(int(wrong), 'run')} of stored events do not begin at the position that is next in a user's list "
-            f"of {', '.join(group.columns)}",
-            expected="positions 0, 1, 2 and so on, each once",
-            fix="Another tool has changed the events: restore their table, or roll back to the version before.",
-        )
-
-
 def _lists(columns: Mapping[str, pa.Array], rows: Int64, codes: Int64, users: int) -> Lists:
     parts = {name: list_parts(_chosen(values, rows)) for name, values in columns.items()}
     offsets = next(iter(parts.values()))[1]
     return Lists(codes[rows], users, offsets, {name: single_chunk(values) for name, (values, _) in parts.items()})
 
 
-def _last_user(events: Events, memory: Memory) -> _Carry:
+def _last_user(events: Events, places: Places, memory: Memory) -> _Carry:
     last = len(events.offsets) - 2
     part = events.part(last, last + 1)
-    return _Carry(part, memory.part(last, last + 1).copy())
+    grown = int(part.offsets[-1] - places.counts[-1])
+    return _Carry(part, places.last_user(grown), memory.part(last, last + 1).copy())
 
 
-def _runs(windows: Windows, found: Int64, gone: Bools) -> pa.Array:
+def _runs(lists: Lists, windows: Windows, places: Places, found: Int64, gone: Bools) -> pa.Array:
     """Runs of each request, null where a list stays. (requests,)."""
     lengths = np.zeros(len(gone), dtype=np.int64)
     lengths[found] = windows.runs[~windows.kept]
+    starts = places.position(np.repeat(lists.users, windows.runs), windows.starts)
     values = pa.StructArray.from_arrays(
-        [pa.array(windows.starts), pa.array(windows.lengths.astype(np.int32))], fields=list(_RUN)
+        [pa.array(starts), pa.array(windows.lengths.astype(np.int32))], fields=list(_RUN)
     )
     offsets = offsets_from_lengths(lengths).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~gone))
 
 
-def _new_events(lists: Lists, windows: Windows, stored: Events, rows: Int64, requests: int) -> pa.Array:
+def _new_events(lists: Lists, windows: Windows, places: Places, rows: Int64, requests: int) -> pa.Array:
     """Events that each request adds to its user's list. (requests,) lists of structs."""
     owners = np.searchsorted(lists.offsets, windows.new, side="right") - 1
-    grown = np.diff(windows.new_offsets)
-    places = ranges(np.diff(stored.offsets), grown)
+    positions = ranges(places.ends, np.diff(windows.new_offsets))
     order = np.argsort(owners, kind="stable")
     chosen = pa.array(windows.new[order])
     counts = np.zeros(requests, dtype=np.int64)
     counts[rows] = np.bincount(owners, minlength=len(rows))[: len(rows)]
-    values = [pa.array(places[order]), *(values.take(chosen) for values in lists.columns.values())]
+    values = [pa.array(positions[order]), *(values.take(chosen) for values in lists.columns.values())]
     names = [_PLACE, *(f"v{number}" for number in range(len(lists.columns)))]
     events = pa.StructArray.from_arrays(values, names=names)
     return pa.ListArray.from_arrays(pa.array(offsets_from_lengths(counts).astype(np.int32)), events)

@@ -12,14 +12,15 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change, Strategy
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.dataset.upkeep import Policy
+from dedup_storage.dataset.upkeep import Limits, Policy
 from dedup_storage.layout import Layout
 from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import day, flat_rows, flat_schema, frame
+from tests.spark.odd_lists import TYPES, odd_rows, odd_schema
 
 __all__ = [
-    "CHANGE", "FIRST", "GONE", "HIT", "JOBS", "LATE", "SAMPLE", "Job", "decided", "erasable_rows", "log", "publication",
-    "visible",
+    "CHANGE", "FIRST", "GONE", "HIT", "JOBS", "LATE", "SAMPLE", "Job", "decided", "erasable_rows", "log", "odd_log",
+    "publication", "visible",
 ]  # fmt: skip
 
 CHANGE = Change(expressions={"y": "y + 10"})
@@ -96,6 +97,24 @@ def _one_day(spark: SparkSession, settings: Settings, name: str) -> Dataset:
 
 def _one_day_of_users(spark: SparkSession, settings: Settings, name: str) -> Dataset:
     return _created(spark, settings, name, log(spark, [1]), layout=Layout.USER)
+
+
+def odd_log(spark: SparkSession, days: list[int], **options: Any) -> RawLog:
+    """A log of three users whose histories are mostly windows."""
+    return RawLog.from_frame(frame(spark, odd_rows(days, users=3, **options), TYPES), odd_schema())
+
+
+def _two_days_of_users(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    return _created(spark, settings, name, odd_log(spark, [1, 2]), layout=Layout.USER)
+
+
+def _replace_a_day_of_users(ds: Dataset) -> Any:
+    return ds.write(odd_log(ds.spark, [2], seed=9, first=5000), run_id="second", mode="replace", gate=False)
+
+
+def _drop(ds: Dataset) -> Any:
+    limits, policy = Limits(unreferenced_share=0), Policy(keep_versions=1, keep_days=0)
+    return ds.maintain("drop", limits=limits, policy=policy, compact=False, orphans=False)
 
 
 def _eight_users(spark: SparkSession, settings: Settings, name: str) -> Dataset:
@@ -199,6 +218,7 @@ JOBS: Mapping[str, Job] = {
     "maintain": Job(
         _to_maintain, lambda ds: ds.maintain("maintain", policy=Policy(keep_versions=1, keep_days=0), orphans=False)
     ),
+    "drop": Job(_two_days_of_users, _drop, (_replace_a_day_of_users,)),
     "forget": Job(_to_erase_from, lambda ds: ds.forget_users(GONE, "gdpr")),
     "add": Job(_one_day, _add),
     "refresh": Job(_one_day, _refresh, (_add, _second_day)),

@@ -266,7 +266,7 @@ def test_any_engine_can_read_it(ds: tuple[Dataset, DataFrame]) -> None:
     found = made.spark.sql(
         """
         SELECT u, r, CASE WHEN g_runs IS NULL THEN seen ELSE flatten(transform(g_runs,
-            w -> slice(list, CAST(w.start AS INT) + 1, w.length))).seen END AS seen
+            w -> slice(list, CAST(array_position(list.position, w.start) AS INT), w.length))).seen END AS seen
         FROM requests_of_user LEFT JOIN (
             SELECT u, array_sort(collect_list(struct(position, seen, paid))) AS list
             FROM events_of_user GROUP BY u) USING (u)

@@ -2,7 +2,8 @@
 
 The rows are the same, so it is a version that changes nothing: replacements of dates ignore it, a backfill that met it
 begins anew by itself, and it gives way to both: it takes no table that a run is at work on, and when another run
-was faster it leaves the segments as they are.
+was faster it leaves the segments as they are. Of events those go that no kept version's request refers to; requests
+that came since it was looked for them may refer to some, so that these segments are looked at again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, SegmentFiles, do
 from dedup_storage.dataset.backfill.target import Target, table_of
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.decay import SegmentDecay
+from dedup_storage.dataset.upkeep.unreferenced import GrownRequestsError, Referenced
 from dedup_storage.errors import ConflictError, DedupStorageError, LostRacesError, StorageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.branch import PART, RUN_ID, Branch, goes_on
@@ -50,14 +52,21 @@ class Compactor:
         self.tables, self.spec, self.run_id, self.request = handle.tables, handle.spec, run_id, request
         self.session = run_session(handle.spark)
 
-    def compact(self, meta: DatasetMetadata, decayed: Mapping[str, Sequence[SegmentDecay]]) -> int | None:
+    def compact(
+        self,
+        meta: DatasetMetadata,
+        decayed: Mapping[str, Sequence[SegmentDecay]],
+        referenced: Referenced | None = None,
+    ) -> int | None:
         """Rewrite segments; gives the version, ``None`` when another run was faster.
 
         Args:
             meta: The dataset's tables.
             decayed: Table -> segments to rewrite.
+            referenced: Which events stay in segments that have others.
 
         Raises:
+            GrownRequestsError: requests came meanwhile that may refer to events which were to go.
             StorageError: files or the catalog could not be read or written; the finished parts are kept.
             LostRacesError: others published all the time; the finished parts are kept.
         """
@@ -76,16 +85,20 @@ class Compactor:
             table_facts={name: {ROWS_KEPT: "true"} for name in segments},
         )
         found: int | None = None
+        dropping = referenced is not None and any(s.unreferenced_rows for listed in decayed.values() for s in listed)
         try:
             with translated():
                 for name, branch in branches.items():
-                    self._rewrite(meta, run, table_of(meta, version, name), branch, decayed[name])
+                    self._rewrite(meta, run, table_of(meta, version, name), branch, decayed[name], referenced)
                 reached("maintain:rewritten")
                 members = list(dict.fromkeys((*segments, self.spec.anchor.name)))
-                found = self.tables.publish(self.spec, run, members)
+                verify = referenced.refuse_grown if referenced is not None and dropping else None
+                found = self.tables.publish(self.spec, run, members, verify)
                 reached("maintain:published")
         except LostRacesError as error:
             raise error.advised(goes_on(self.run_id)) from error
+        except GrownRequestsError:
+            raise
         except ConflictError:
             found = None
         except DedupStorageError as error:
@@ -97,10 +110,18 @@ class Compactor:
         return found
 
     def _rewrite(
-        self, meta: DatasetMetadata, run: Run, target: Target, branch: Branch, decayed: Sequence[SegmentDecay]
+        self,
+        meta: DatasetMetadata,
+        run: Run,
+        target: Target,
+        branch: Branch,
+        decayed: Sequence[SegmentDecay],
+        referenced: Referenced | None,
     ) -> None:
         finished: set[Segment] = set()
-        if branch.begun_at() == target.snapshot_id:
+        dropped = sum(s.unreferenced_rows for s in decayed)
+        # What an earlier attempt left out may be referred to by now.
+        if branch.begun_at() == target.snapshot_id and not dropped:
             finished = done_segments(branch)
         else:
             branch.open(target.snapshot_id)
@@ -115,19 +136,23 @@ class Compactor:
             rows = self.tables.read(self.spec.name, target.table, target.snapshot_id, hidden=True)
             spec = self.spec.partitioned(target.table)
             rows = move_to(self.session, rows).filter(F.expr(self.tables.inside(spec, part)))
+            if referenced is not None and dropped:
+                rows = referenced.kept(target.table, rows)
             facts = {PART: encode_segments({target.table: part}), RUN_ID: self.run_id, **self.request.facts}
             swap_rows(self.tables, self.spec, self.session, branch, run, target, rows, paths, facts)
             reached("maintain:part")
-        self._same_rows(meta, target, branch)
+        self._same_rows(meta, target, branch, dropped)
+        if referenced is not None and dropped:
+            referenced.require_whole(target.table, move_to(self.session, branch.rows()))
 
-    def _same_rows(self, meta: DatasetMetadata, target: Target, branch: Branch) -> None:
+    def _same_rows(self, meta: DatasetMetadata, target: Target, branch: Branch, dropped: int) -> None:
         before, after = meta.totals(target.table, target.snapshot_id).rows, branch.count()
-        if before != after:
+        if before - dropped != after:
             # No attempt may go on from these parts.
             branch.drop()
             raise StorageError(
                 f"compaction of {target.table} would change the number of rows",
-                expected=f"{before} rows",
+                expected=f"{before - dropped} rows",
                 got=str(after),
                 fix="Nothing was published. Please report it.",
             )

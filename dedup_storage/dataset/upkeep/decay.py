@@ -1,4 +1,4 @@
-"""How far segments have decayed, measured from the tables' metadata: no data file is opened.
+"""How far segments have decayed, measured from the tables' metadata: no data file is opened for it.
 
 A fresh segment is one run of files sorted by user. Later runs leave files whose user ranges overlap, deletion vectors
 that hide rows, and small files.
@@ -6,13 +6,17 @@ that hide rows, and small files.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict, Field
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from dedup_storage.lake.segments import Segment
 
-__all__ = ["Limits", "SegmentDecay", "measure_decay"]
+__all__ = ["UNREFERENCED", "Limits", "SegmentDecay", "measure_decay"]
+
+UNREFERENCED = "unreferenced events"
 
 
 class Limits(BaseModel):
@@ -23,6 +27,7 @@ class Limits(BaseModel):
         overlapping_files: Files that begin before an earlier one ends, in the order of users.
         files: Data files, where they would fit into half as many of the target size.
         target_file_bytes: What a file should hold at most.
+        unreferenced_share: In layout ``user`` events that no request of a kept version refers to, of all rows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +36,7 @@ class Limits(BaseModel):
     overlapping_files: int = Field(default=1, ge=1)
     files: int = Field(default=4, ge=2)
     target_file_bytes: int = Field(default=512 * 1024**2, ge=1)
+    unreferenced_share: float = Field(default=0.02, ge=0, le=1)
 
 
 class SegmentDecay(BaseModel):
@@ -42,6 +48,7 @@ class SegmentDecay(BaseModel):
         hidden_rows: Rows that deletion vectors hide.
         deletion_vectors: Their number.
         overlapping_files: See ``Limits``.
+        unreferenced_rows: Events, or features of them, that no request of a kept version refers to.
         reasons: Limits that are reached; none for a healthy segment.
     """
 
@@ -56,6 +63,7 @@ class SegmentDecay(BaseModel):
     hidden_rows: int
     deletion_vectors: int
     overlapping_files: int
+    unreferenced_rows: int = 0
     reasons: tuple[str, ...] = ()
 
     @property
@@ -64,14 +72,18 @@ class SegmentDecay(BaseModel):
         return Segment(self.date, self.bucket)
 
 
-def measure_decay(files: DataFrame, table: str, limits: Limits) -> list[SegmentDecay]:
+def measure_decay(
+    files: DataFrame, table: str, limits: Limits, unreferenced: Mapping[Segment, int] | None = None
+) -> list[SegmentDecay]:
     """Measure every segment of a table.
 
     Args:
         files: Of ``TableFormat.files``.
         table: Its name.
         limits: What counts as decayed.
+        unreferenced: Segment -> events that nothing refers to; they are not in the metadata.
     """
+    known = unreferenced or {}
     data = files.filter("content = 0")
     order = Window.partitionBy("date", "bucket").orderBy("low", "high", "file_path")
     before = F.max("high").over(order.rowsBetween(Window.unboundedPreceding, -1))
@@ -101,6 +113,7 @@ def measure_decay(files: DataFrame, table: str, limits: Limits) -> list[SegmentD
                 hidden_rows=row["hidden"] or 0,
                 deletion_vectors=row["vectors"] or 0,
                 overlapping_files=row["overlapping"],
+                unreferenced_rows=known.get(Segment(row["date"], row["bucket"]), 0),
             ),
             limits,
         )
@@ -117,4 +130,6 @@ def _judged(segment: SegmentDecay, limits: Limits) -> SegmentDecay:
     needed = -(-segment.bytes // limits.target_file_bytes)
     if segment.files >= limits.files and segment.files >= 2 * needed:
         reasons.append("small files")
+    if segment.unreferenced_rows and segment.unreferenced_rows >= limits.unreferenced_share * segment.rows:
+        reasons.append(UNREFERENCED)
     return segment.model_copy(update={"reasons": tuple(reasons)})

@@ -1,6 +1,8 @@
-"""One maintenance run: bundle feature groups, measure, compact, expire, remove orphans."""
+"""One maintenance run: bundle feature groups, measure, compact, drop events, expire, remove orphans."""
 
 from __future__ import annotations
+
+from functools import partial
 
 from dedup_storage.dataset.backfill.other_parts import refuse_other_parts
 from dedup_storage.dataset.features.bundle import Bundler
@@ -34,7 +36,8 @@ class Maintenance(TimedSteps):
             finishes what is left to expire and to clean.
         limits: What counts as decayed.
         policy: Which versions stay, and how long files that nothing names do.
-        compact, expire, orphans: Which steps to take; a log that lies as it was adopted is never compacted.
+        compact, events, expire, orphans: Which steps to take; a log that lies as it was adopted is never compacted,
+            and only in layout ``user`` there are events to drop.
         bundle_from: Bundle a grain's feature groups once so many tables hold them; ``None`` leaves them.
         dry_run: Measure and tell, change nothing.
     """
@@ -47,6 +50,7 @@ class Maintenance(TimedSteps):
         limits: Limits | None = None,
         policy: Policy | None = None,
         compact: bool = True,
+        events: bool = True,
         expire: bool = True,
         orphans: bool = True,
         bundle_from: int | None = None,
@@ -59,6 +63,7 @@ class Maintenance(TimedSteps):
         self.limits, self.policy = limits or Limits(), policy or Policy()
         self.bundle_from = bundle_from
         self.compact, self.expire, self.orphans = compact and not handle.spec.adopted, expire, orphans
+        self.events = events and bool(handle.spec.events)
         self.seconds: dict[str, float] = {}
 
     def run(self) -> MaintainSummary:
@@ -74,7 +79,9 @@ class Maintenance(TimedSteps):
             request = self._asked()
             done = require_same(meta, request.text, self.run_id)
             refuse_other_parts(self.tables, meta, self._asked, self.run_id)
-            restoring = Restoring(self.handle, self.run_id, self.limits, request)
+            restoring = Restoring(
+                self.handle, self.run_id, self.limits, request, compact=self.compact, events=self.events
+            )
             if done is not None and not self.dry_run:
                 restoring.drop_own(meta)
                 meta = self.handle.metadata()
@@ -84,9 +91,9 @@ class Maintenance(TimedSteps):
             upkeep = self._upkeep()
             stored = upkeep.stored_bytes()
             gains: tuple[Gain, ...] = ()
-            if self.compact:
+            if self.compact or self.events:
                 with self.timed("compact"):
-                    gains = restoring.run(meta, done=done, dry_run=self.dry_run)
+                    gains = restoring.run(meta, partial(self._kept, len(bundles)), done=done, dry_run=self.dry_run)
                 upkeep = self._upkeep()
             # What a dry run does not publish counts among the newest versions all the same.
             coming = len(bundles) + any(g.decayed_segments and not g.skipped for g in gains) if self.dry_run else 0
@@ -98,8 +105,10 @@ class Maintenance(TimedSteps):
 
     def _asked(self) -> Request:
         """What is asked for, as far as the run id stands for it: a compaction by other limits is another one."""
-        steps = {"compact": self.compact, "expire": self.expire, "orphans": self.orphans}
+        steps = {"compact": self.compact, "events": self.events, "expire": self.expire, "orphans": self.orphans}
         bounds = {**self.limits.model_dump(), **self.policy.model_dump()}
+        if not self.events:
+            del bounds["unreferenced_share"]
         return Request.of("maintain").with_texts(
             steps=" and ".join(step for step, taken in steps.items() if taken) or NOTHING,
             bundle_from=NOTHING if self.bundle_from is None else str(self.bundle_from),
@@ -125,7 +134,13 @@ class Maintenance(TimedSteps):
     def _settled(self) -> DatasetMetadata:
         if self.dry_run:
             return self.handle.metadata()
-        return self.tables.take_in(self.spec) if self.compact else self.tables.settle(self.spec)
+        return self.tables.take_in(self.spec) if self.compact or self.events else self.tables.settle(self.spec)
+
+    def _kept(self, bundled: int, meta: DatasetMetadata) -> list[int]:
+        """The versions that stay once this run's own is there and the others are expired."""
+        coming = 1 + (bundled if self.dry_run else 0)
+        gone = self._upkeep().outdated(coming).versions if self.expire else ()
+        return [number for number in meta.version_numbers if number not in gone]
 
     def _upkeep(self) -> Upkeep:
         return self.tables.upkeep(self.spec, self.policy)

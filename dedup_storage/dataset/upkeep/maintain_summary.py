@@ -11,10 +11,13 @@ __all__ = ["Gain", "MaintainSummary"]
 
 
 class Gain(BaseModel):
-    """One table before and after compaction; hidden rows and overlapping files are those of all its segments.
+    """One table before and after compaction; hidden and unreferenced rows and overlapping files are those of all its
+    segments.
 
     Attributes:
         segments, decayed_segments: Of the table.
+        unreferenced_rows_before, unreferenced_rows_after: In layout ``user``, events (or their features) that no
+            request of a kept version refers to; what is missing of them afterwards was dropped.
         skipped: Why nothing was rewritten though something has decayed.
     """
 
@@ -31,6 +34,8 @@ class Gain(BaseModel):
     hidden_rows_after: int
     overlapping_files_before: int
     overlapping_files_after: int
+    unreferenced_rows_before: int = 0
+    unreferenced_rows_after: int = 0
     skipped: str | None = None
 
 

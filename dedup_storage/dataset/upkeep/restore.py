@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable
+
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.compact import Compactor, working_branches
-from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, measure_decay
+from dedup_storage.dataset.upkeep.decay import UNREFERENCED, Limits, SegmentDecay, measure_decay
 from dedup_storage.dataset.upkeep.maintain_summary import Gain
+from dedup_storage.dataset.upkeep.unreferenced import GrownRequestsError, Referenced
 from dedup_storage.lake.branch import branch_name
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.requests import Request
@@ -16,32 +19,77 @@ __all__ = ["Restoring"]
 _COMPACTED = (
     TableRole.REQUESTS, TableRole.IMPRESSIONS, TableRole.LOGS, TableRole.EVENTS, TableRole.FEATURES
 )  # fmt: skip
+# How often it is looked anew which events go, because others published meanwhile.
+_ATTEMPTS = 3
+_BUSY = "other runs kept changing requests while it was looked for events that none refers to"
 
 
 class Restoring:
-    """Restores the order of one dataset's segments.
+    """Restores the order of one dataset's segments, and drops events that nothing refers to.
 
     Args:
         handle: The dataset.
         run_id: Names the version.
         limits: What counts as decayed.
         request: What the run is asked to do.
+        compact: Rewrite whatever has decayed.
+        events: Drop events that no request of a kept version refers to.
     """
 
-    def __init__(self, handle: Handle, run_id: str, limits: Limits, request: Request) -> None:
+    def __init__(
+        self,
+        handle: Handle,
+        run_id: str,
+        limits: Limits,
+        request: Request,
+        *,
+        compact: bool = True,
+        events: bool = True,
+    ) -> None:
         self.handle, self.tables, self.spec = handle, handle.tables, handle.spec
         self.run_id, self.limits, self.request = run_id, limits, request
+        self.compact, self.events = compact, events and bool(handle.spec.events)
 
-    def run(self, meta: DatasetMetadata, *, done: int | None = None, dry_run: bool = False) -> tuple[Gain, ...]:
+    def run(
+        self,
+        meta: DatasetMetadata,
+        kept: Callable[[DatasetMetadata], Collection[int]],
+        *,
+        done: int | None = None,
+        dry_run: bool = False,
+    ) -> tuple[Gain, ...]:
         """Do it; gives each table before and after.
 
         Args:
             meta: The dataset's tables.
+            kept: The versions that stay.
             done: The version in which this run compacted; what has decayed since is another run's.
             dry_run: Measure, change nothing.
         """
-        before = self._measure(meta)
-        decayed = {name: [s for s in listed if s.reasons] for name, listed in before.items()}
+        if not self.events or done is not None:
+            return self._restored(meta, None, done, dry_run)
+        for _ in range(_ATTEMPTS):
+            if not dry_run:
+                # Of an attempt before: what was dropped there may be referred to by now, and versions that share a
+                # table with its beginning would be kept for it.
+                self._drop(name for name in meta.tables if self.spec.event_group(name) and self._begun(name))
+            try:
+                with Referenced.of(self.handle.for_run(), meta, kept(meta)) as referenced:
+                    return self._restored(meta, referenced, done, dry_run)
+            except GrownRequestsError:
+                self.drop_own(meta)
+                meta = self.tables.take_in(self.spec)
+        gains = self._restored(meta, None, done, dry_run)
+        return tuple(
+            gain.model_copy(update={"skipped": gain.skipped or _BUSY}) if self.spec.event_group(gain.table) else gain
+            for gain in gains
+        )
+
+    def _restored(
+        self, meta: DatasetMetadata, referenced: Referenced | None, done: int | None, dry_run: bool
+    ) -> tuple[Gain, ...]:
+        before = self._measure(meta, referenced)
+        decayed = {name: [s for s in listed if self._counts(s)] for name, listed in before.items()}
         own, skipped = branch_name(self.run_id), {}
         for name, listed in decayed.items():
             if listed and done is not None:
@@ -49,32 +97,58 @@ class Restoring:
             elif listed and working_branches(self.tables, self.spec.name, name, own):
                 skipped[name] = "a run is at work on the table"
         chosen = {name: listed for name, listed in decayed.items() if listed and name not in skipped}
-        after = before
+        after, dropped = before, dict.fromkeys(before, 0)
         if chosen and not dry_run:
-            version = Compactor(self.handle, self.run_id, self.request).compact(meta, chosen)
+            version = Compactor(self.handle, self.run_id, self.request).compact(meta, chosen, referenced)
             if version is None:
                 skipped |= dict.fromkeys(chosen, "another run changed the segments meanwhile")
-            after = self._measure(self.handle.metadata())
-        return tuple(_gain(name, before[name], after[name], skipped.get(name)) for name in before)
+            else:
+                dropped |= {name: sum(s.unreferenced_rows for s in listed) for name, listed in chosen.items()}
+            after = self._measure(self.handle.metadata(), None)
+        return tuple(
+            _gain(name, before[name], after[name], len(decayed[name]), dropped[name], skipped.get(name))
+            for name in before
+        )
+
+    def _counts(self, segment: SegmentDecay) -> bool:
+        """Whether a segment is to be rewritten."""
+        return bool(segment.reasons) if self.compact else UNREFERENCED in segment.reasons
 
     def drop_own(self, meta: DatasetMetadata) -> None:
         """Remove what this run, killed between publication and clean-up, left behind."""
-        for name in meta.tables:
+        self._drop(meta.tables)
+
+    def _begun(self, table: str) -> bool:
+        return branch_name(self.run_id) in self.tables.branches(self.spec.name, table)
+
+    def _drop(self, tables: Iterable[str]) -> None:
+        for name in tables:
             self.tables.branch(self.spec.name, name, self.run_id).drop()
 
-    def _measure(self, meta: DatasetMetadata) -> dict[str, list[SegmentDecay]]:
+    def _measure(self, meta: DatasetMetadata, referenced: Referenced | None) -> dict[str, list[SegmentDecay]]:
         found = {}
         for name, snapshot_id in meta.snapshots(meta.current).items():
-            if meta.role(name) in _COMPACTED or name == LABEL_TIMES:
-                found[name] = measure_decay(self.tables.files(meta, name, snapshot_id), name, self.limits)
+            of_events = self.spec.event_group(name) is not None
+            if of_events or (self.compact and (meta.role(name) in _COMPACTED or name == LABEL_TIMES)):
+                unreferenced = referenced.unreferenced(name) if referenced is not None and of_events else None
+                files = self.tables.files(meta, name, snapshot_id)
+                found[name] = measure_decay(files, name, self.limits, unreferenced)
         return found
 
 
-def _gain(name: str, before: list[SegmentDecay], after: list[SegmentDecay], skipped: str | None) -> Gain:
+def _gain(
+    name: str,
+    before: list[SegmentDecay],
+    after: list[SegmentDecay],
+    decayed: int,
+    dropped: int,
+    skipped: str | None,
+) -> Gain:
+    unreferenced = sum(s.unreferenced_rows for s in before)
     return Gain(
         table=name,
         segments=len(before),
-        decayed_segments=sum(1 for s in before if s.reasons),
+        decayed_segments=decayed,
         files_before=sum(s.files for s in before),
         files_after=sum(s.files for s in after),
         bytes_before=sum(s.bytes for s in before),
@@ -83,5 +157,7 @@ def _gain(name: str, before: list[SegmentDecay], after: list[SegmentDecay], skip
         hidden_rows_after=sum(s.hidden_rows for s in after),
         overlapping_files_before=sum(s.overlapping_files for s in before),
         overlapping_files_after=sum(s.overlapping_files for s in after),
+        unreferenced_rows_before=unreferenced,
+        unreferenced_rows_after=unreferenced - dropped,
         skipped=skipped,
     )

@@ -54,25 +54,33 @@ class _Lists:
         group: The group.
         events: Its events by user and position.
         offsets: (users + 1,) where each user's begin.
+        positions: (events,) their places in the users' lists, which may have gaps.
     """
 
-    def __init__(self, spec: DatasetSpec, group: EventGroup, events: pa.Table, offsets: Int64) -> None:
+    def __init__(
+        self, spec: DatasetSpec, group: EventGroup, events: pa.Table, offsets: Int64, positions: Int64
+    ) -> None:
         self._spec, self._group, self._events, self._offsets = spec, group, events, offsets
+        self._positions = positions
 
     @classmethod
     def of(cls, spec: DatasetSpec, group: EventGroup, events: pa.Table, *, repeated: bool) -> _Lists:
-        """Put events in order, and see that each user's stand at 0, 1, 2 and so on."""
+        """Put events in order, and see that each stands at a position of its own."""
         keys = [spec.schema_.user, group.position_column]
         order = pc.sort_indices(events.select(keys), [(key, "ascending") for key in keys]).to_numpy()
         events = gather_table(events, order.astype(np.int64))
         if repeated:
             events = gather_table(events, run_starts([events[key] for key in keys]))
         offsets = np.append(run_starts([events[keys[0]]]), events.num_rows).astype(np.int64)
-        lengths = np.diff(offsets)
         found = events[group.position_column].cast(pa.int64())
-        if found.null_count or not np.array_equal(found.to_numpy(), ranges(np.zeros_like(lengths), lengths)):
+        if found.null_count:
             raise _incomplete(spec, group)
-        return cls(spec, group, events, offsets)
+        positions = found.to_numpy()
+        same = np.ones(len(positions), dtype=np.bool_)
+        same[offsets[:-1]] = False
+        if np.any(positions < 0) or np.any(same[1:] & (np.diff(positions) < 1)):
+            raise _incomplete(spec, group)
+        return cls(spec, group, events, offsets, positions)
 
     def columns_of(self, requests: pa.Table) -> dict[str, pa.Array]:
         """The group's list columns of some requests. Column -> (n,) lists."""
@@ -102,10 +110,19 @@ class _Lists:
             return np.empty(0, dtype=np.int64)
         users = gather_table(self._events.select([user]), self._offsets[:-1])
         owners = match_keys([users[user]], [requests[user]])[rows]
-        ends = np.where(owners >= 0, np.diff(self._offsets)[owners], 0)
-        if np.any((starts < 0) | (lengths < 0) | (starts + lengths > ends)):
+        some = lengths > 0
+        if np.any((starts < 0) | (lengths < 0) | (some & (owners < 0))):
             raise _incomplete(self._spec, self._group)
-        return ranges(np.where(owners >= 0, self._offsets[:-1][owners], 0) + starts, lengths)
+        owners, starts, lengths = owners[some], starts[some], lengths[some]
+        # One number for user and position: all events ascend by it.
+        span = int(max(self._positions.max(), (starts + lengths).max(initial=0))) + 1
+        numbers = inverse_from_lengths(np.diff(self._offsets)) * span + self._positions
+        wanted = owners * span + starts
+        first = np.searchsorted(numbers, wanted)
+        last = np.minimum(first + lengths, len(numbers)) - 1
+        if np.any(numbers[np.minimum(first, last)] != wanted) or np.any(numbers[last] != wanted + lengths - 1):
+            raise _incomplete(self._spec, self._group)
+        return ranges(first, lengths)
 
     def _column(self, name: str, own: pa.Array, listed: Bools, places: Int64, sizes: Int64) -> pa.Array:
         """A list column: of the events, and where a request has no runs as it stands."""
@@ -133,6 +150,6 @@ def _turned(offsets: Int64) -> Int64:
 def _incomplete(spec: DatasetSpec, group: EventGroup) -> StorageError:
     return StorageError(
         f"{group.table} of {spec.name} does not hold every event of a user once",
-        expected=f"all events that {group.runs_column} names, at positions 0, 1, 2 and so on",
+        expected=f"all events that {group.runs_column} names, each at a position of its own",
         fix="Another tool has changed its rows: restore the table, or roll back to the version before.",
     )
