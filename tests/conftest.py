@@ -18,6 +18,7 @@ from dedup_storage.config import Settings, load_settings
 from dedup_storage.engines import of_engine
 from tests.classes import FOLDER, java_options
 from tests.memory import leave_memory, use_memory
+from tests.small_queries import SMALL_QUERIES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -53,13 +54,10 @@ SPARK_CONF = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.memory": "2g",
-    # Queries over a few rows are planned and compiled longer than they run. The JVM's first compiler and interpreted
-    # queries more than halve that; where only the first compiler works, its cache of compiled code is small by default.
-    _JAVA: f"{_COMPILERS} -XX:+UseSerialGC -Xmn900m -XX:ReservedCodeCacheSize=256m",
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.sql.ui.explainMode": "simple",
-    "spark.databricks.delta.snapshotPartitions": "1",
+    # Where only the JVM's first compiler works, its cache of compiled code is small by default; so is the size of
+    # loaded classes at which garbage is collected.
+    _JAVA: f"{_COMPILERS} -XX:+UseSerialGC -Xmn900m -XX:ReservedCodeCacheSize=256m -XX:MetaspaceSize=256m",
+    **SMALL_QUERIES,
 }
 
 

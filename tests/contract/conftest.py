@@ -64,6 +64,17 @@ def ds(spark: SparkSession, lake: Settings, make_log: MakeLog) -> Dataset:
     return restored(spark, lake, "a day", lambda name: written(spark, lake, name, make_log([1])))
 
 
+def second_day(created: Dataset) -> None:
+    raw = RawLog.from_frame(frame(created.spark, flat_rows([2], first_request=100)), flat_schema())
+    created.write(raw, run_id="day-2", gate=False)
+
+
+@pytest.fixture
+def two_days(spark: SparkSession, lake: Settings, make_log: MakeLog) -> Dataset:
+    """What ``ds`` is, and a second day, ``make_log([2], 100)``, version 2."""
+    return restored(spark, lake, "a day", lambda name: written(spark, lake, name, make_log([1])), second_day)
+
+
 @pytest.fixture(scope="session")
 def standing_datasets() -> dict[str, Dataset]:
     """Format -> the dataset that tests of this worker share."""

@@ -10,12 +10,11 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.errors import VersionNotFoundError
-from tests.contract.conftest import MakeLog
 
 
 @pytest.mark.long
-def test_files_and_segments_are_those_of_the_version(ds: Dataset, make_log: MakeLog) -> None:
-    ds.write(make_log([2], 100), run_id="day-2", gate=False)
+def test_files_and_segments_are_those_of_the_version(two_days: Dataset) -> None:
+    ds = two_days
     segments = ds.inspect.segments().collect()
     bucket = ds.tables.bucket(ds.spec)
     rows: Counter[tuple[str, str, int]] = Counter()
@@ -35,8 +34,8 @@ def test_files_and_segments_are_those_of_the_version(ds: Dataset, make_log: Make
 
 
 @pytest.mark.long
-def test_history_tells_what_a_rollback_left_out(ds: Dataset, make_log: MakeLog) -> None:
-    ds.write(make_log([2], 100), run_id="day-2", gate=False)
+def test_history_tells_what_a_rollback_left_out(two_days: Dataset) -> None:
+    ds = two_days
     ds.rollback(1, run_id="undo")
     history = ds.inspect.history()
     assert [(h.version, h.job, h.run_id, h.parent, h.is_ancestor) for h in history] == [

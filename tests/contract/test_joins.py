@@ -10,7 +10,6 @@ from dedup_storage.dataset.joins import Cause, explain_join
 from dedup_storage.dataset.joins.model import StepKind
 from dedup_storage.dataset.joins.tables import table_frame
 from dedup_storage.errors import ShuffleRefusedError
-from tests.contract.conftest import MakeLog
 from tests.spark.helpers import multiset
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -18,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("compiled")
 WANTED = ("item", "hist")
 
 
-def test_what_a_join_of_the_own_tables_moves(lake: Settings, ds: Dataset, make_log: MakeLog) -> None:
-    ds.write(make_log([2], 100), gate=False)
+def test_what_a_join_of_the_own_tables_moves(lake: Settings, two_days: Dataset) -> None:
+    ds = two_days
     left = table_frame(ds.handle, "impressions", columns=["item"])
     right = table_frame(ds.handle, "requests", columns=["hist"])
     found = explain_join(left, right)

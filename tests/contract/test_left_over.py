@@ -69,8 +69,8 @@ def test_what_a_stopped_creation_left_is_not_taken_over(
     assert list((Path(lake.warehouse_uri) / name).rglob("*.parquet"))
 
 
-def test_every_version_is_whole_after_an_erasure(ds: Dataset, make_log: MakeLog) -> None:
-    ds.write(make_log([2], 100), gate=False)
+def test_every_version_is_whole_after_an_erasure(two_days: Dataset) -> None:
+    ds = two_days
     ds.forget_users([0])
     meta = ds.metadata()
     assert {version: ds.tables.damages(meta, version) for version in meta.version_numbers} == {1: [], 2: [], 3: []}
@@ -202,8 +202,8 @@ def test_a_pin_keeps_its_own_version_alone(ds: Dataset, at: At) -> None:
 
 
 @pytest.mark.parametrize("table_format", ["iceberg"], indirect=True)
-def test_a_rollback_to_a_version_that_expires_meanwhile(ds: Dataset, make_log: MakeLog, at: At) -> None:
-    ds.write(make_log([2], 100), gate=False)
+def test_a_rollback_to_a_version_that_expires_meanwhile(two_days: Dataset, make_log: MakeLog, at: At) -> None:
+    ds = two_days
     # Once it is held, expiry leaves it alone.
     at("publish:before-claim", lambda: ds.maintain(policy=NEWEST, compact=False))
     ds.rollback(1)

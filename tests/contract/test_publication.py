@@ -87,9 +87,9 @@ def test_an_expiry_by_another_tool_loses_no_row(
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_replacement_meets_a_compaction_after_it_was_prepared(
-    ds: Dataset, make_log: MakeLog, at: Callable[..., None], killed: bool
+    two_days: Dataset, make_log: MakeLog, at: Callable[..., None], killed: bool
 ) -> None:
-    ds.write(make_log([2], 100), run_id="day-2", gate=False)
+    ds = two_days
     raw = make_log([1], 200)
     if killed:
         at("publish:after-claim", kill)
@@ -123,9 +123,9 @@ def test_a_version_between_is_kept_where_a_compaction_is_taken_in(
 
 
 def test_a_rollback_that_is_decided_keeps_its_version_from_expiry(
-    ds: Dataset, make_log: MakeLog, at: Callable[..., None]
+    two_days: Dataset, make_log: MakeLog, at: Callable[..., None]
 ) -> None:
-    ds.write(make_log([2], 100), run_id="day-2", gate=False)
+    ds = two_days
 
     def stopped() -> None:
         at("publish:after-claim", kill)
@@ -375,8 +375,8 @@ def test_a_stopped_run_is_given_up_by_its_id(ds: Dataset, make_log: MakeLog, at:
     assert [v.run_id for v in ds.versions()] == ["day-1", "gdpr"]
 
 
-def test_damage_is_told_by_kind(ds: Dataset, make_log: MakeLog) -> None:
-    ds.write(make_log([2], 100), run_id="day-2", gate=False)
+def test_damage_is_told_by_kind(two_days: Dataset) -> None:
+    ds = two_days
     assert ds.check(deep=True).passed
     files = [row["file_path"] for row in ds.inspect.files(1).filter("table = 'impressions'").collect()]
     place = files[0].removeprefix("file:")

@@ -7,12 +7,11 @@ import pytest
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.report.parquet.dataset_files import dataset_files
-from tests.contract.conftest import MakeLog
 
 
 @pytest.mark.long
-def test_files_of_a_version(lake: Settings, ds: Dataset, make_log: MakeLog) -> None:
-    ds.write(make_log([2], 100), gate=False)
+def test_files_of_a_version(lake: Settings, two_days: Dataset) -> None:
+    ds = two_days
     for version, days in ((1, {"2024-01-01"}), (None, {"2024-01-01", "2024-01-02"})):
         found = dataset_files(lake, ds.name, version)
         assert [t.role for t in found.tables] == ["requests", "impressions"]

@@ -23,8 +23,8 @@ def table_format(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_every_version_stays_readable(ds: Dataset, make_log: MakeLog) -> None:
-    ds.write(make_log([2], 100), run_id="day-2", gate=False)
+def test_every_version_stays_readable(two_days: Dataset, make_log: MakeLog) -> None:
+    ds = two_days
     ds.write(make_log([1], 200), run_id="day-1-again", mode="replace", gate=False)
     first, second, third = make_log([1]).frame, make_log([2], 100).frame, make_log([1], 200).frame
     same_rows(ds.logs(1), first)
@@ -41,8 +41,8 @@ def test_every_version_stays_readable(ds: Dataset, make_log: MakeLog) -> None:
 
 
 @pytest.mark.long
-def test_rollback_is_a_new_version_and_later_writes_build_on_it(ds: Dataset, make_log: MakeLog) -> None:
-    ds.write(make_log([2], 100), run_id="day-2", gate=False)
+def test_rollback_is_a_new_version_and_later_writes_build_on_it(two_days: Dataset, make_log: MakeLog) -> None:
+    ds = two_days
     info = ds.rollback(1, run_id="undo")
     assert (info.version, info.job, info.parent) == (3, "rollback", 1)
     same_rows(ds.logs(), make_log([1]).frame)
@@ -162,10 +162,8 @@ def test_a_version_is_brought_back_while_maintenance_expires_it(
 
 
 @pytest.mark.long
-def test_a_pin_while_maintenance_expires_its_version(
-    ds: Dataset, make_log: MakeLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ds.write(make_log([2], 100), gate=False)
+def test_a_pin_while_maintenance_expires_its_version(two_days: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    ds = two_days
     before, policy = ds.logs(1).collect(), Policy(keep_versions=1, keep_days=0)
     done: list[str] = []
 

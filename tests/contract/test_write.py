@@ -58,13 +58,13 @@ def test_append_and_replace_give_the_source_back(
     assert ds.write(again, run_id="again", mode="replace", gate=False).already_published
 
 
-def test_segments_are_partitions_and_their_files_are_sorted(ds: Dataset, lake: Settings, make_log: MakeLog) -> None:
+def test_segments_are_partitions_and_their_files_are_sorted(two_days: Dataset, lake: Settings) -> None:
     """Each (date, bucket) of a write is one file, its rows in the order of the key."""
     import pyarrow.parquet as pq
 
     from dedup_storage.report.parquet.dataset_files import dataset_files
 
-    ds.write(make_log([2], first_request=100), gate=False)
+    ds = two_days
     for table in dataset_files(lake, ds.name).tables:
         seen = []
         for file in table.files:

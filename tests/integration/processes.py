@@ -17,8 +17,12 @@ from dedup_storage.dataset.facade import Dataset
 from dedup_storage.faults import VARIABLE
 from dedup_storage.lake.session import get_spark
 from tests.classes import java_options, keep_classes
+from tests.small_queries import SMALL_QUERIES
 
 ROOT = Path(__file__).resolve().parents[2]
+# Most of such a process is starting up, which the JVM's first compiler does fastest; and garbage is collected whenever
+# the classes that are loaded reach a size, which is small by default.
+_STARTING = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:MetaspaceSize=256m"
 
 
 def start(
@@ -33,10 +37,16 @@ def start(
         "DEDUP_STORAGE_FORMAT": settings.format,
         "DEDUP_STORAGE_SPARK__PACKAGES": json.dumps(settings.spark.packages),
         "DEDUP_STORAGE_SPARK__MASTER": "local[1]",
-        # Most of such a process is starting up, which the JVM's first compiler does fastest.
-        "DEDUP_STORAGE_SPARK__CONF": "{spark.sql.shuffle.partitions: '1', spark.ui.enabled: 'false', "
-        f"spark.driver.memory: {memory}, spark.ui.showConsoleProgress: 'false', "
-        f"spark.driver.extraJavaOptions: '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {java_options()}'}}",
+        "DEDUP_STORAGE_SPARK__CONF": json.dumps(
+            {
+                **SMALL_QUERIES,
+                "spark.sql.shuffle.partitions": "1",
+                "spark.ui.enabled": "false",
+                "spark.driver.memory": memory,
+                "spark.ui.showConsoleProgress": "false",
+                "spark.driver.extraJavaOptions": f"{_STARTING} {java_options()}",
+            }
+        ),
         VARIABLE: fault,
         "PYTHONPATH": str(ROOT),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -196,14 +197,25 @@ def test_maintenance_and_backfills_at_once(spark: SparkSession, ds: Dataset) -> 
 
 
 @pytest.mark.long
-def test_a_snapshot_that_is_named_meanwhile_stays(spark: SparkSession, ds: Dataset) -> None:
-    """Somebody names one of those that are to go after they were looked for: the others go."""
+@pytest.mark.parametrize("few_files", [10_000, 0], ids=["here", "by Spark"])
+def test_a_snapshot_that_is_named_meanwhile_stays(
+    spark: SparkSession, ds: Dataset, monkeypatch: pytest.MonkeyPatch, few_files: int
+) -> None:
+    """Somebody names one of those that are to go after they were looked for: the others go, and their files."""
+    monkeypatch.setattr(expire, "_FEW_FILES", few_files)
     place = f"{ds.settings.catalog.name}.{ds.name}.impressions"
     first = tags(ds.metadata().tables["impressions"])["v1"]
     for name in tags(ds.metadata().tables["impressions"]):
         if name not in ("v2", "main"):
             spark.sql(f"ALTER TABLE {place} DROP TAG `{name}`")
-    rows, current = ds.logs(2), tags(ds.metadata().tables["impressions"])["v2"]
-    expire.Expiry(spark, ds.tables, ds.settings, ds.spec).remove_snapshots("impressions", [current, first])
-    assert [s.snapshot_id for s in ds.metadata().tables["impressions"].metadata.snapshots] == [current]
+    table = ds.metadata().tables["impressions"]
+    rows, current = ds.logs(2), tags(table)["v2"]
+    folder = Path(table.location().removeprefix("file:")) / "metadata"
+    before = {file.name for file in folder.glob("*.avro")}
+    expire.Expiry(spark, ds.tables, ds.settings, ds.spec).remove_snapshots(table, [current, first])
+    table = ds.metadata().tables["impressions"]
+    assert [s.snapshot_id for s in table.metadata.snapshots] == [current]
+    (kept,) = table.metadata.snapshots
+    needed = {kept.manifest_list, *(m.manifest_path for m in kept.manifests(table.io))}
+    assert {place.rpartition("/")[2] for place in needed} == {file.name for file in folder.glob("*.avro")} < before
     same_rows(rows, expected(spark, {1: 10}))

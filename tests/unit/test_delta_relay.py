@@ -168,7 +168,7 @@ class PlainLog:
                     live.pop(line["remove"]["path"])
         return list(live.values())
 
-    def commit(self, actions: Sequence[str], app: str, number: int) -> None:
+    def commit(self, actions: Sequence[str], app: str, number: int, *, written: bool = False) -> None:
         if (self.ref.load().transaction_version(app) or 0) >= number:
             return
         mark = json.dumps({"txn": {"appId": app, "version": number, "lastUpdated": 0}})

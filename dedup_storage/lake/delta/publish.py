@@ -301,7 +301,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             with retry:
                 log = self.log(dataset, ref.name)
                 if applied(ref, version) is None:
-                    log.commit(log.restored(ref, log.files_at(target)), APP, version)
+                    log.commit(log.restored(ref, log.files_at(target)), APP, version, written=True)
                 found = applied(ref, version)
                 if found is None:
                     raise LostRaceError(f"version {version} is not in the log of {ref.name}")

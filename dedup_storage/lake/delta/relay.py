@@ -110,7 +110,7 @@ def relay_table(
     for number, (app, transaction) in enumerate(markers):
         if applied(ref, app, transaction) is None:
             target = log.files_at(relay.snapshots[number]) if relay.snapshots else []
-            log.commit(log.restored(ref, relay.content(target)), app, transaction)
+            log.commit(log.restored(ref, relay.content(target)), app, transaction, written=True)
         found = applied(ref, app, transaction)
         if found is None:
             raise StorageError(f"a version of {relay.table} was not made anew", fix="Run the job again.")

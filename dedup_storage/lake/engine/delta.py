@@ -63,9 +63,9 @@ class DeltaLog:
         Args:
             actions: Delta's actions, as JSON.
             app, number: The application and its transaction.
-            written: They add new files and take out such as the newest version has, with their sizes, and do nothing
-                else: Delta then reckons the version's counts from those of the version before. Of other actions it
-                believes nothing, and reads the log back by Spark.
+            written: They add files that the newest version does not have and take out such as it has, with their sizes,
+                and do nothing else: Delta then reckons the version's counts from those of the version before. Of other
+                actions it believes nothing, and reads the log back by Spark.
 
         Raises:
             Py4JJavaError, PySparkException: among others where another commit came between.
@@ -83,10 +83,12 @@ class DeltaLog:
 
     def _last_number(self, transaction: Any, app: str) -> int:
         """The application's newest transaction; another one of it that comes before the commit refuses the commit."""
-        known = transaction.snapshot().setTransactionsIfKnown()
+        # Beside the log Delta notes what applications committed: nobody has to read it back, as the snapshot's own
+        # method of what is known does (``setTransactionsIfKnown``).
+        noted = transaction.snapshot().checksumOpt()
+        known = noted.get().setTransactions() if noted.isDefined() else noted
         if known.isEmpty():
             return int(transaction.txnVersion(app))
-        # Beside the log Delta notes what applications committed: nobody has to read it back.
         transaction.readTxn().addOne(app)
         found = self._jvm.scala.jdk.javaapi.CollectionConverters.asJava(known.get())
         return max((int(each.version()) for each in found if each.appId() == app), default=-1)

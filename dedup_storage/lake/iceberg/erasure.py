@@ -158,10 +158,10 @@ class IcebergErasure:
     def remove(self) -> None:
         """Remove every snapshot that has no name, and the files that only they hold."""
         expiry = Expiry(self.spark, self.tables, self.settings, self.spec)
-        for name, table in self._metadata().tables.items():
+        for table in self._metadata().tables.values():
             named = set(tags(table).values())
             unnamed = [s.snapshot_id for s in table.metadata.snapshots if s.snapshot_id not in named]
-            expiry.remove_snapshots(name, unnamed)
+            expiry.remove_snapshots(table, unnamed)
             reached("forget:cleared")
         anchor = load_java(self.spark, self.settings, self.spec.name, self.spec.anchor.name)
         # Those counted from rows that are gone hold their values, and are never read again.

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from pyiceberg.table import Table
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.config import CatalogType, Settings
@@ -20,7 +21,7 @@ from dedup_storage.lake.engine.atomic import AtomicChange, atomic_change
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import BRANCH_PREFIX, change_again, commit_again, load_java
 from dedup_storage.lake.iceberg.metadata import ABANDONED_PREFIX, EXPIRED_PREFIX, MEMBERS_PREFIX
-from dedup_storage.lake.iceberg.snapshots import NO_GROUP, begun_property, tags
+from dedup_storage.lake.iceberg.snapshots import NO_GROUP, begun_property, snapshot_summary, tags
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.retries import passing_failures
 from dedup_storage.lake.sql import quoted
@@ -34,6 +35,9 @@ _PIN = re.compile(r"pin-v([1-9][0-9]*)-")
 MAIN = "main"
 _MOST_CHARACTERS = 1_000
 _MOST_IDS = 500
+# What a snapshot's summary counts, and how many files all of a table's may list where Spark's jobs take longer.
+_COUNTED = {"total-data-files", "total-delete-files"}
+_FEW_FILES = 10_000
 _NAMED = re.compile(r"Cannot expire (\d+)\. Still referenced by refs")
 
 
@@ -148,24 +152,24 @@ class Expiry:
 
         commit_again(drop)
 
-    def remove_snapshots(self, name: str, snapshot_ids: list[int]) -> None:
-        """Remove snapshots and the files that only they hold; the file lists are compared by Spark.
+    def remove_snapshots(self, table: Table, snapshot_ids: list[int]) -> None:
+        """Remove snapshots of a table and the files that only they hold.
 
         One that somebody named since it was looked for stays: another run may hold it, or a user have pinned it.
-        """
-        for start in range(0, len(snapshot_ids), _MOST_IDS):
-            self._remove_unnamed(name, snapshot_ids[start : start + _MOST_IDS])
 
-    def _remove_unnamed(self, name: str, snapshot_ids: list[int]) -> None:
-        catalog = quoted(self.settings.catalog.name)
+        Args:
+            table: As it was looked at.
+            snapshot_ids: Which.
+        """
+        name = table.name()[-1]
+        remove = self._remove_here if _names_few_files(table) else self._remove_by_spark
+        for start in range(0, len(snapshot_ids), _MOST_IDS):
+            self._remove_unnamed(lambda ids: remove(name, ids), snapshot_ids[start : start + _MOST_IDS])
+
+    def _remove_unnamed(self, remove: Callable[[list[int]], object], snapshot_ids: list[int]) -> None:
         while snapshot_ids:
-            listed = ", ".join(f"{int(s)}L" for s in snapshot_ids)
             try:
-                # Nothing but the snapshots named: by default Iceberg would take all that are five days old.
-                self.call(
-                    f"CALL {catalog}.system.expire_snapshots(table => '{self.spec.name}.{name}', "
-                    f"snapshot_ids => ARRAY({listed}), older_than => TIMESTAMP '1970-01-02 00:00:00')"
-                )
+                remove(snapshot_ids)
             except JAVA_ERRORS as error:
                 # Iceberg refuses all for one, before it removes any, and names that one.
                 named = {int(told) for told in _NAMED.findall(root_message(error))}
@@ -175,12 +179,41 @@ class Expiry:
             else:
                 return
 
+    def _remove_here(self, name: str, snapshot_ids: list[int]) -> None:
+        """Iceberg reads the manifests in this process, and compares what they list."""
+
+        def expire() -> None:
+            load_java(self.spark, self.settings, self.spec.name, name).expire(snapshot_ids)
+
+        commit_again(expire)
+
+    def _remove_by_spark(self, name: str, snapshot_ids: list[int]) -> None:
+        """Spark compares the lists of files."""
+        listed = ", ".join(f"{int(s)}L" for s in snapshot_ids)
+        # Nothing but the snapshots named: by default Iceberg would take all that are five days old.
+        self.call(
+            f"CALL {quoted(self.settings.catalog.name)}.system.expire_snapshots("
+            f"table => '{self.spec.name}.{name}', snapshot_ids => ARRAY({listed}), "
+            "older_than => TIMESTAMP '1970-01-02 00:00:00')"
+        )
+
     def call(self, sql: str) -> DataFrame:
         """Run a procedure that looks at every snapshot, again when one of them went meanwhile: runs drop their own."""
         for attempt in passing_failures(is_gone):
             with attempt:
                 return self.spark.sql(sql)
         raise AssertionError("unreachable: tenacity reraises")
+
+
+def _names_few_files(table: Table) -> bool:
+    """Whether all of a table's snapshots list so few files that one process reads their manifests at once."""
+    listed = 0
+    for snapshot in table.metadata.snapshots:
+        summary = snapshot_summary(snapshot)
+        if not summary.keys() >= _COUNTED:
+            return False
+        listed += sum(int(summary[key]) for key in _COUNTED)
+    return listed <= _FEW_FILES
 
 
 def _is_free(names: Iterable[str]) -> bool:

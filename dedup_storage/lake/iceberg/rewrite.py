@@ -72,6 +72,7 @@ class TableRewriter:
         self.users = move_to(self.session, users).select(F.col(user).cast(self._types[user])).distinct()
         self._stored = StoredRows(self.session, self.users)
         self._holds: dict[str, bool] = {}
+        self._touched: dict[int, Touched] = {}
         self._written: dict[tuple[Segment, frozenset[tuple[str, str]]], list[Any]] = {}
 
     @property
@@ -98,7 +99,12 @@ class TableRewriter:
         return rows.join(F.broadcast(self.users), user, "left_semi")
 
     def touched(self, snapshot_id: int) -> Touched:
-        """Files of a snapshot that hold rows of the users."""
+        """Files of a snapshot that hold rows of the users; a snapshot never changes, and is looked into once."""
+        if snapshot_id not in self._touched:
+            self._touched[snapshot_id] = self._look_into(snapshot_id)
+        return self._touched[snapshot_id]
+
+    def _look_into(self, snapshot_id: int) -> Touched:
         files = self.session.read.option("versionAsOf", str(snapshot_id)).table(
             f"{self._catalog}.{self.dataset}.{self.table}.files"
         )

@@ -92,7 +92,7 @@ class IcebergUpkeep:
             named = {} if dry_run and name in left else names[name]
             unneeded = self._unneeded(meta, name, named) if outdated is not None else []
             if unneeded and not dry_run:
-                self._expiry.remove_snapshots(name, unneeded)
+                self._expiry.remove_snapshots(meta.tables[name], unneeded)
                 reached("maintain:cleaned")
             gone = self._orphans(name, dry_run=dry_run) if orphans else 0
             found.append(TableExpiry(table=name, snapshots=len(unneeded), orphan_files=gone))
