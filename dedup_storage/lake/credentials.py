@@ -160,8 +160,20 @@ class FileAccess:
             refused.append(used.pop())
             return len(refused) <= _RENEWALS
 
+        failed: list[OSError] = []
+
+        def next_attempt() -> R:
+            if failed:
+                raise failed.pop()
+            return attempt()
+
         try:
-            return storage_reads(again=again)(attempt)
+            # To follow the policy takes longer than to read a small column, so the first attempt is made without it.
+            try:
+                return attempt()
+            except OSError as error:
+                failed.append(error)
+            return storage_reads(again=again)(next_attempt)
         except OSError as error:
             trouble = storage_trouble(what, error, fix=None if self._origin is None else self._origin.remedy)
             if trouble is not None:

@@ -58,7 +58,8 @@ class DedupDataset(IterableDataset[Any]):
         transform: Called with every ``DedupBatch`` in the worker; its result is delivered.
         arrow_transform: Called with the Arrow tables (requests, impressions) of every shuffle window before tensors
             exist; may change columns, not rows.
-        prefetch: Batches made ahead by a thread; 0 makes each when it is asked for and starts no thread at all.
+        prefetch: Batches made ahead by a thread; 0 makes each when it is asked for and starts no thread at all. Without
+            a ``transform`` and workers, up to eight small ones that are at most 1 MiB together count as one.
         threads: Threads that decode, in each worker; ``None`` shares the machine's processors among the workers.
         tokens: With unit ``tokens``, the list column whose elements count.
         splits: Logical splits that the batches are dealt from in turn; every worker of every rank needs one, and each

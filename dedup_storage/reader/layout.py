@@ -85,6 +85,8 @@ class Layout:
     ) -> None:
         self.grains, self.types = dict(grains), dict(types or {})
         self.sections = tuple(sections)
+        # Of each section what its bytes follow from, for every batch anew.
+        self._shapes = [(s.elements, s.more, s.width, len(s.fields)) for s in self.sections]
         # Column -> part -> its section, and its place there.
         self._places: dict[str, dict[str, tuple[int, int]]] = {}
         for number, section in enumerate(self.sections):
@@ -108,11 +110,10 @@ class Layout:
 
     def bases(self, counts: Sequence[int]) -> list[int]:
         """First byte of each section, and the number of bytes."""
-        bases, end = [], 0
-        for section in self.sections:
+        bases, end = [0], 0
+        for elements, more, width, tensors in self._shapes:
+            end += -(-(counts[elements] + more) * width // _ALIGN) * _ALIGN * tensors
             bases.append(end)
-            end += section.stride(counts) * len(section.fields)
-        bases.append(end)
         return bases
 
     def of(self, column: str, counts: Sequence[int]) -> dict[str, FieldView]:

@@ -125,10 +125,11 @@ def greedy_bounds(costs: Int64, size: int) -> Int64:
         (num_batches + 1,) int64 offsets into the sequence.
     Example: greedy_bounds([2, 2, 9, 1], 4) -> [0, 2, 3, 4]
     """
-    ends = offsets_from_lengths(costs)
+    # Numbers of a memoryview are Python's own: bisecting them costs less than a call of NumPy.
+    ends = offsets_from_lengths(costs).data
     bounds, place, total = [0], 0, len(costs)
     while place < total:
-        place = max(int(np.searchsorted(ends, ends[place] + size, side="right")) - 1, place + 1)
+        place = max(bisect_right(ends, ends[place] + size, place + 1) - 1, place + 1)
         bounds.append(place)
     return np.array(bounds, dtype=np.int64)
 
@@ -233,8 +234,11 @@ class SplitOrder:
         self._within = np.concatenate([self._within, within])
         bounds = greedy_bounds(self._costs, size)
         # More may come to the last batch.
-        for start, stop in pairwise(bounds[:-1].tolist()):
-            self._add(start, stop)
+        if np.any(self._within):
+            for start, stop in pairwise(bounds[:-1].tolist()):
+                self._add(start, stop)
+        else:
+            self._bounds.extend((self._owners[bounds[1:-1] - 1] + 1).tolist())
         left = int(bounds[-2]) if len(bounds) > 1 else 0
         self._costs, self._owners, self._within = self._costs[left:], self._owners[left:], self._within[left:]
 
@@ -283,6 +287,13 @@ class SplitOrder:
                 del self._parts[passed]
             found = self._parts.get(number)
             return Items(np.arange(*self._bounds[number : number + 2], dtype=np.int64)) if found is None else found
+
+    def span(self, number: int) -> tuple[int, int] | None:
+        """The same as ``items``: the batch's first request and the one behind its last; ``None`` where it has parts."""
+        # In this order: another thread may be planning, and adds parts before the batch that has them.
+        if number >= len(self._bounds) - 1 or self._parts:
+            return None
+        return self._bounds[number], self._bounds[number + 1]
 
     def window_of(self, request: int) -> int:
         """The window of a request's place in the sequence; one that is not planned yet is the next."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ from dedup_storage.reader.decode.lists import Lists, encode_lists
 from dedup_storage.reader.decode.rows import RowOrder
 from dedup_storage.reader.layout import Field, Section
 
-__all__ = ["Columns", "Group", "Kind", "encode_columns"]
+__all__ = ["Columns", "Group", "Kind", "Present", "encode_columns"]
 
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
@@ -120,6 +120,14 @@ class Group:
         return int(self.values.dtype.itemsize)
 
 
+class Present(NamedTuple):
+    """What a batch holds at one grain: columns, those with null rows, lists with null elements."""
+
+    kind: Kind
+    nulls: tuple[str, ...]
+    element_nulls: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Columns:
     """Encoded columns of one grain, in the window's order.
@@ -139,6 +147,13 @@ class Columns:
     lists: dict[str, Lists]
     masked: tuple[str, ...]
     masks: Bools
+
+    @cached_property
+    def whole(self) -> Present | None:
+        """What every batch holds of a window without nulls; ``None`` where batches must look for them."""
+        elements = (source.valid for column in self.lists.values() for source in column.sources)
+        whole = not self.masked and all(valid is None for valid in elements)
+        return Present(self.kind, (), ()) if whole else None
 
     def mask(self, name: str, first: int, last: int) -> Bools:
         """Which of the rows ``first`` to ``last`` of a column are not null."""

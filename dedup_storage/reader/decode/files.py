@@ -22,6 +22,8 @@ __all__ = ["DataFile", "RowStream", "TableRef", "row_bytes", "storage_error"]
 
 T = TypeVar("T")
 _FIELD_ID = b"PARQUET:field_id"
+# Bytes of a column that a store is asked for at once, or a disk. Each open file has them for each of its columns.
+_STORE_BYTES, _DISK_BYTES = 1 << 20, 1 << 17
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,11 @@ def storage_error(path: str, error: Exception) -> StorageError:
 def open_parquet(io: Client, file: DataFile, cache: FileCache | None = None) -> pq.ParquetFile:
     """Open a Parquet file, a remote one through the cache."""
     source, metadata = open_stored(io, file, cache)
+    buffer_bytes = _STORE_BYTES if FileCache.keeps(file.path) else _DISK_BYTES
     # Times of 96 bits, which Spark writes unless it is told otherwise, would else come as nanoseconds, and years before
     # 1678 or after 2261 as others.
     return pq.ParquetFile(
-        source, metadata=metadata, pre_buffer=False, buffer_size=1 << 20, coerce_int96_timestamp_unit="us"
+        source, metadata=metadata, pre_buffer=False, buffer_size=buffer_bytes, coerce_int96_timestamp_unit="us"
     )
 
 
@@ -209,6 +212,8 @@ class RowStream:
         """Rows by ascending number, as a table of ``len(rows)`` rows in pieces."""
         if len(rows) == 0:
             return self._conform(None, 0)
+        if self._kept is None and int(rows[-1]) - int(rows[0]) + 1 == len(rows):
+            return self.read(int(rows[0]), int(rows[-1]) + 1)
         physical = rows if self._kept is None else self._kept[rows]
         tables, done = [], 0
         while done < len(physical):
@@ -225,7 +230,9 @@ class RowStream:
 
     def read(self, start: int, stop: int) -> pa.Table:
         """Rows ``start`` to ``stop`` (exclusive), in pieces that copy nothing where no row is deleted."""
-        if self._kept is not None or start >= stop:
+        if start >= stop:
+            return self._conform(None, 0)
+        if self._kept is not None:
             return self.take(np.arange(start, stop, dtype=np.int64))
         tables, row = [], start
         while row < stop:
@@ -294,7 +301,11 @@ class RowStream:
         group = self._group_of(row)
         names = [p for p in self._physical.values() if p is not None]
         self._pieces = parquet.iter_batches(
-            batch_size=self._piece_rows, row_groups=list(range(group, parquet.num_row_groups)), columns=names
+            batch_size=self._piece_rows,
+            row_groups=list(range(group, parquet.num_row_groups)),
+            columns=names,
+            # To decode one column needs no second thread, which would have to be woken for each piece.
+            use_threads=len(names) > 1,
         )
         self._start = self._stop = int(self._group_starts[group])
 

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dedup_storage.dedup.expand import offsets_from_lengths
-from dedup_storage.reader.decode.columns import Columns, Group, Kind
+from dedup_storage.reader.decode.columns import Columns, Group, Present
 from dedup_storage.reader.decode.encode import Scalars
 from dedup_storage.reader.decode.lists import Covered, ElementRuns, Lists
 from dedup_storage.reader.decode.vocabulary import compact
 
-__all__ = ["Covers", "Filler", "Present", "Slice"]
+__all__ = ["Covers", "Filler", "Slice"]
 
 Array = npt.NDArray[Any]
 Octets = npt.NDArray[np.uint8]
@@ -32,14 +32,6 @@ class Slice(NamedTuple):
     columns: Columns
     first: int
     last: int
-
-
-class Present(NamedTuple):
-    """What a batch holds at one grain: columns, those with null rows, lists with null elements."""
-
-    kind: Kind
-    nulls: tuple[str, ...]
-    element_nulls: tuple[str, ...]
 
 
 class Filler:

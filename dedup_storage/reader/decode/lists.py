@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +79,11 @@ class Lists:
     run_source: Int64
     run_start: Int64
 
+    @cached_property
+    def bounds(self) -> memoryview:
+        """``offsets``, of which single numbers are taken."""
+        return self.offsets.data
+
     @property
     def dtype(self) -> torch.dtype:
         """Of the elements' tensor."""
@@ -85,7 +91,7 @@ class Lists:
 
     def count(self, first: int, last: int) -> int:
         """Elements of the rows ``first`` to ``last``."""
-        return int(self.offsets[last]) - int(self.offsets[first])
+        return self.bounds[last] - self.bounds[first]
 
     def has_nulls(self, first: int, last: int) -> bool:
         """Whether an element of the rows ``first`` to ``last`` is null."""
@@ -100,13 +106,7 @@ class Lists:
         """
         if len(self.run_start) == 1:
             start = int(self.run_start[0])
-            return [
-                (
-                    self.sources[int(self.run_source[0])],
-                    start + int(self.offsets[first]),
-                    start + int(self.offsets[last]),
-                )
-            ]
+            return [(self.sources[int(self.run_source[0])], start + self.bounds[first], start + self.bounds[last])]
         runs = self.runs(first, last)
         found = zip(runs.sources.tolist(), runs.starts.tolist(), runs.stops.tolist(), strict=True)
         return [(self.sources[s], a, b) for s, a, b in found] or [(self.sources[0], 0, 0)]

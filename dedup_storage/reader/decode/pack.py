@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dedup_storage.dedup.expand import inverse_from_lengths
 from dedup_storage.dedup.runs import Int64
 from dedup_storage.errors import SchemaError
 from dedup_storage.reader.batch import DedupBatch
 from dedup_storage.reader.blocks import allocate
+from dedup_storage.reader.decode.columns import Present
 from dedup_storage.reader.decode.encode import Forms
-from dedup_storage.reader.decode.fill import Covers, Filler, Present, Slice
+from dedup_storage.reader.decode.fill import Covers, Filler, Slice
 from dedup_storage.reader.decode.window import Window
 from dedup_storage.reader.layout import ENDS, IMPRESSIONS, INVERSE, LENGTHS, REQUESTS, STARTS, Field, Layout, Section
 from dedup_storage.reader.progress import Progress
@@ -32,6 +32,12 @@ class Part(NamedTuple):
     requests: tuple[int, int]
     impressions: tuple[int, int]
     lengths: Int64
+
+    @classmethod
+    def of(cls, window: Window, first: int, last: int) -> Part:
+        """Whole requests ``first`` to ``last`` (exclusive) of a window."""
+        bounds = window.bounds
+        return cls(window, (first, last), (bounds[first], bounds[last]), window.lengths[first:last])
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class BatchPacker:
             SchemaError: a column changes its type from one window to the next.
         """
         lengths = parts[0].lengths if len(parts) == 1 else np.concatenate([p.lengths for p in parts])
-        inverse = inverse_from_lengths(lengths)
+        inverse = _numbers(len(lengths)).repeat(lengths)
         requests = [Slice(p.window.requests, *p.requests) for p in parts]
         impressions = [Slice(p.window.impressions, *p.impressions) for p in parts]
         own, theirs = _present(requests), _present(impressions)
@@ -91,10 +97,22 @@ class BatchPacker:
         )
 
 
+def _numbers(count: int) -> Int64:
+    """0, 1, ... ``count`` - 1, of numbers that are kept."""
+    return _counted(1 << count.bit_length())[:count]
+
+
+@lru_cache(maxsize=32)
+def _counted(count: int) -> Int64:
+    return np.arange(count, dtype=np.int64)
+
+
 def _present(slices: Sequence[Slice]) -> Present:
     kind = slices[0].columns.kind
     if len(slices) == 1:
         columns, first, last = slices[0]
+        if columns.whole:
+            return columns.whole
         nulls = columns.nulls(first, last)
     else:
         for columns, _, _ in slices[1:]:

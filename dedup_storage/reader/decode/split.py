@@ -77,6 +77,8 @@ class SplitReader:
         self._pool = pool
         self._units: dict[int, BlockReader] = {}
         self._windows: dict[int, Window] = {}
+        # The window of the last batch: its number, the places of its first request and of the next window's, itself.
+        self._here: tuple[int, int, int, Window] | None = None
         self._ahead: dict[int, _Ahead] = {}
         # Plans the next window, and begins to decode it: in the pool, since that reads keys.
         self._planning: Future[None] | None = None
@@ -92,6 +94,7 @@ class SplitReader:
         self._units.clear()
         self._windows.clear()
         self._ahead.clear()
+        self._here = None
 
     def prepare(self, number: int) -> None:
         """Begin to decode what batch ``number`` needs first."""
@@ -109,6 +112,17 @@ class SplitReader:
 
     def batch(self, number: int, progress: Progress) -> DedupBatch:
         """The split's batch ``number``."""
+        span = self._order.span(number)
+        if span is not None and self._here is not None and self._here[1] <= span[0] and span[1] <= self._here[2]:
+            # Whole requests of the window that the batch before was taken of, as most batches are.
+            _, first, _, window = self._here
+            return self._packer.pack([Part.of(window, span[0] - first, span[1] - first)], progress)
+        # What is passed is let go before more is decoded.
+        self._here = None
+        return self._batch(number, progress)
+
+    def _batch(self, number: int, progress: Progress) -> DedupBatch:
+        """Any batch, of several windows or of parts of requests."""
         items = self._order.items(number)
         first, last = (self._order.window_of(int(items.requests[end])) for end in (0, -1))
         for passed in [w for w in self._windows if w < first]:
@@ -125,12 +139,13 @@ class SplitReader:
             # Windows lie in their shuffled order: what a batch takes of one is a slice, of impressions too.
             low = int(items.requests[begin]) - offset
             high = int(items.requests[end - 1]) - offset + 1
-            starts = window.offsets[low : high + 1]
-            counts, start = starts[1:] - starts[:-1], int(starts[0])
+            part = Part.of(window, low, high)
             if items.starts is not None and items.stops is not None:
-                counts = np.minimum(counts, items.stops[begin:end]) - items.starts[begin:end]
-                start += int(items.starts[begin])
-            parts.append(Part(window, (low, high), (start, start + int(counts.sum())), counts))
+                counts = np.minimum(part.lengths, items.stops[begin:end]) - items.starts[begin:end]
+                start = part.impressions[0] + int(items.starts[begin])
+                part = Part(window, (low, high), (start, start + int(counts.sum())), counts)
+            parts.append(part)
+        self._here = last, offset, offset + len(window.lengths), window
         marked = progress
         if items.continues or items.continued:
             marked = replace(progress, continues=items.continues, continued=items.continued)

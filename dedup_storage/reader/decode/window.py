@@ -6,7 +6,9 @@ Whatever is small for each row is put in order once, so that what a batch takes 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 
 from dedup_storage.dedup.expand import offsets_from_lengths
@@ -26,11 +28,18 @@ class Window:
         requests: Encoded columns, one row per request.
         impressions: Encoded columns, grouped by request in the order of ``requests``.
         offsets: (num_requests + 1,) request r has the impressions offsets[r] to offsets[r + 1].
+        lengths: (num_requests,) how many these are.
     """
 
     requests: Columns
     impressions: Columns
     offsets: Int64
+    lengths: Int64
+
+    @cached_property
+    def bounds(self) -> memoryview:
+        """``offsets``, of which single numbers are taken."""
+        return self.offsets.data
 
 
 def encode_window(
@@ -54,4 +63,5 @@ def encode_window(
         encode_columns(requests, own, forms, keep=forms.shared),
         encode_columns(impressions, theirs, forms),
         offsets_from_lengths(lengths),
+        np.ascontiguousarray(lengths, dtype=np.int64),
     )

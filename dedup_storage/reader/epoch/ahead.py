@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from time import perf_counter
 from typing import Any
 
 __all__ = ["Ahead"]
@@ -18,44 +20,49 @@ class _Failure:
 
 _END = object()
 _LOOK_SECONDS = 1.0
+# Small batches go over several at a time, of no more bytes together; none is added once the first has waited so long.
+_TOGETHER, _TOGETHER_BYTES, _TOGETHER_SECONDS = 8, 1 << 20, 0.001
 
 
 class Ahead(Iterator[Any]):
     """Makes batches in a thread that knows nothing of the iterator, so that dropping the iterator ends it.
 
     Batches come through one queue, permissions to make another go back through a second: both are handed over without
-    Python's own locks, which cost several times as much as packing a small batch.
+    Python's own locks, which cost several times as much as packing a small batch. To wake a thread costs as much as to
+    pack one, so small batches are handed over several at a time.
 
     Args:
         source: Makes the batches.
         stop: Set by whoever wants no more of them.
-        most: Batches to make ahead.
+        most: Batches to make ahead; small ones count together as one.
+        single: Whether each is handed over by itself, however small.
     """
 
-    def __init__(self, source: Iterator[Any], stop: threading.Event, most: int) -> None:
-        self._made: SimpleQueue[Any] = SimpleQueue()
+    def __init__(self, source: Iterator[Any], stop: threading.Event, most: int, *, single: bool = False) -> None:
+        self._ready: deque[Any] = deque()
+        self._made: SimpleQueue[list[Any]] = SimpleQueue()
         self._room: SimpleQueue[bool] = SimpleQueue()
         for _ in range(most):
             self._room.put(True)
         self.thread = threading.Thread(
-            target=_work, args=(source, stop, self._made, self._room), name="dedup-reader", daemon=True
+            target=_work, args=(source, stop, self._made, self._room, single), name="dedup-reader", daemon=True
         )
         self.thread.start()
 
     def __next__(self) -> Any:
-        while True:
+        while not self._ready:
             try:
-                item = self._made.get(timeout=_LOOK_SECONDS)
-                break
+                self._ready.extend(self._made.get(timeout=_LOOK_SECONDS))
+                self._room.put(True)
             except Empty:
                 # A process that was forked from this one has the queues and not the thread.
                 if not self.thread.is_alive() and self._made.empty():
                     raise StopIteration from None
+        item = self._ready.popleft()
         if item is _END:
             raise StopIteration
         if isinstance(item, _Failure):
             raise item.error
-        self._room.put(True)
         return item
 
     def close(self) -> None:
@@ -67,17 +74,38 @@ class Ahead(Iterator[Any]):
         self._room.put(False)
 
 
-def _work(source: Iterator[Any], stop: threading.Event, made: SimpleQueue[Any], room: SimpleQueue[bool]) -> None:
+def _work(
+    source: Iterator[Any],
+    stop: threading.Event,
+    made: SimpleQueue[list[Any]],
+    room: SimpleQueue[bool],
+    single: bool,
+) -> None:
+    most, batches = 1, list[Any]()
     try:
         while room.get() and not stop.is_set():
-            batch = next(source, _END)
-            made.put(batch)
-            if batch is _END:
+            _make(source, batches, most)
+            # The list is the consumer's now. The first batch waits for no other.
+            handed, batches = batches, []
+            made.put(handed)
+            if handed[-1] is _END:
                 break
+            most = 1 if single else min(_TOGETHER, _TOGETHER_BYTES // max(handed[0].num_bytes, 1))
+            del handed
     except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
-        made.put(_Failure(error))
+        made.put([*batches, _Failure(error)])
     finally:
         close = getattr(source, "close", None)
         if close is not None:
             close()
-        made.put(_END)
+        made.put([_END])
+
+
+def _make(source: Iterator[Any], batches: list[Any], most: int) -> None:
+    """Add at least one batch to those that are made, and what ends them."""
+    until = None
+    while until is None or (len(batches) < most and perf_counter() < until):
+        batches.append(next(source, _END))
+        if batches[-1] is _END:
+            return
+        until = until if until is not None else perf_counter() + _TOGETHER_SECONDS

@@ -158,7 +158,9 @@ class BatchIterator(Iterator[Any]):
         if self._source is None:
             batches = self._job.batches(Cursor(self.cursor.base, self.cursor.shard, self.cursor.steps), self._stop)
             ahead = self._job.prefetch
-            self._source = Ahead(batches, self._stop, ahead) if ahead > 0 else batches
+            # What a transform gives may be anything, and how long it takes; a worker's batches wait in shared memory.
+            single = self._job.transform is not None or get_worker_info() is not None
+            self._source = Ahead(batches, self._stop, ahead, single=single) if ahead > 0 else batches
         try:
             batch, last = next(self._source)
         except StorageError as error:
