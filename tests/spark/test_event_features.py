@@ -120,12 +120,18 @@ def test_every_history_has_a_list_beside_it(spark: SparkSession, lake: Settings,
         ds.features.refresh(group, gate=False)
     wanted = plain(ds)
     assert shown(ds.requests(), columns) == wanted
-    ds.maintain(policy=Policy(keep_versions=1, keep_days=0))
+    whole = shown(ds.requests(), ["seen", "words"])
+    merged = {gain.table: gain for gain in ds.maintain(policy=Policy(keep_versions=1, keep_days=0)).compaction}
+    assert {"events_g", "events_words"} <= merged.keys()
+    assert merged["events_g"].files_after < merged["events_g"].files_before
+    assert shown(ds.requests(), ["seen", "words", *columns]) == {k: [*whole[k], *v] for k, v in wanted.items()}
     receipt = ds.forget_users(["user 2"])
-    rows = {t.table: (t.rows, t.rows_left) for t in receipt.tables}
+    assert {t.table for t in receipt.tables} >= {"requests", "impressions", "events_g", "events_words"}
+    rows = {t.table: (t.rows, t.rows_left + t.bounds_left) for t in receipt.tables}
     assert rows["fe0_prices"][0] == rows["events_g"][0] > 0
     assert all(left == 0 for _, left in rows.values())
-    assert shown(ds.requests(), columns) == {k: v for k, v in wanted.items() if k[0] != "user 2"}
+    others = {k: [*whole[k], *v] for k, v in wanted.items() if k[0] != "user 2"}
+    assert shown(ds.requests(), ["seen", "words", *columns]) == others
     ds.write(log(spark, [1], first=9000), gate=False)
     ds.features.refresh("prices", gate=False)
     assert shown(ds.requests(), columns[:2]) == {k: v[:2] for k, v in plain(ds).items()}

@@ -337,7 +337,9 @@ def test_features_labels_samples_joins_and_conversion(spark: SparkSession, lake:
     same(converted.logs(features=()), made.logs(features=()))
 
 
+# On Iceberg `test_event_features` does the same to a dataset with more tables.
 @pytest.mark.long
+@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
 def test_erasure_and_upkeep(spark: SparkSession, lake: Settings) -> None:
     """A user's events go with the requests, from every kept version and every file; merged files change no list."""
     days = [log(spark, [n]) for n in (1, 2, 3)]
