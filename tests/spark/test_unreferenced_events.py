@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -206,40 +205,6 @@ def test_what_a_pinned_version_needs_stays_and_what_is_below_the_limit(
     assert ds.maintain(limits=Limits(unreferenced_share=0.99), policy=policy, compact=False).compacted is None
     assert stored(ds, "events_g") == before
     assert bits(ds.logs(features=())) == bits(expected)
-
-
-def slid(spark: SparkSession, month: int, first_event: int, first: int) -> RawLog:
-    """Two requests of each of four users, whose lists of eight slide by one."""
-    rows = []
-    for number in range(8):
-        user, turn = number % 4, number // 4
-        begin = 1000 * user + first_event + turn
-        at = datetime(2024, month, 3, turn, tzinfo=UTC)
-        rows.append((f"u{user}", first + number, at, list(range(begin, begin + 8)), number, 0))
-    types = "u string, r bigint, ts timestamp, seen array<bigint>, item bigint, y int"
-    return RawLog.from_frame(frame(spark, rows, types), odd_schema(sequences=[{"column": "seen"}]))
-
-
-@pytest.mark.long
-def test_a_month_without_an_event_left(spark: SparkSession, lake: Settings, name: str) -> None:
-    """January comes again with lists that first appeared in February: nothing is left of its own events."""
-    first, later, again = slid(spark, 1, 0, 0), slid(spark, 2, 100, 50), slid(spark, 1, 100, 90)
-    ds = Dataset.create(spark, lake, name, first.schema, first, layout="user")
-    ds.write(first, gate=False)
-    ds.write(later, gate=False)
-    ds.write(again, mode="replace", gate=False)
-    before = stored(ds, "events_seen")
-    assert before == {f"u{user}": set(range(18)) for user in range(4)}
-    done = ds.maintain(limits=ANY, policy=TWO, compact=False)
-    gain = next(g for g in done.compaction if g.table == "events_seen")
-    assert (gain.unreferenced_rows_before, gain.unreferenced_rows_after) == (36, 0)
-    assert stored(ds, "events_seen") == {f"u{user}": set(range(9, 18)) for user in range(4)}
-    assert bits(ds.logs()) == bits(later.frame.unionByName(again.frame))
-    three = slid(spark, 3, 102, 200)
-    ds.write(three, gate=False)
-    assert bits(ds.logs()) == bits(later.frame.unionByName(again.frame).unionByName(three.frame))
-    assert shown(ds, 5, ["seen"]) == delivered(ds, 5, ["seen"])
-    assert stored(ds, "events_seen") == {f"u{user}": set(range(9, 20)) for user in range(4)}
 
 
 def test_versions_that_tell_what_all_refer_to() -> None:

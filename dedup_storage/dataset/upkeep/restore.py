@@ -111,7 +111,9 @@ class Restoring:
         )
 
     def _counts(self, segment: SegmentDecay) -> bool:
-        """Whether a segment is to be rewritten."""
+        """Whether a segment is to be rewritten; one of which nothing would be left stays as it is."""
+        if segment.unreferenced_rows and segment.unreferenced_rows >= segment.rows:
+            return False
         return bool(segment.reasons) if self.compact else UNREFERENCED in segment.reasons
 
     def drop_own(self, meta: DatasetMetadata) -> None:
