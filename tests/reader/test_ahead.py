@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_batches_come_in_order_and_no_more_are_made_than_asked_for(
     num_bytes: int, single: bool, most: int, fails: bool
 ) -> None:
     source = Source(100, num_bytes, fails=fails)
-    ahead = Ahead(source, threading.Event(), 2, single=single)
+    ahead = Ahead(source, threading.Event(), 2, None if single else attrgetter("num_bytes"))
     for taken in range(100):
         assert next(ahead).number == taken
         assert source.made <= taken + 1 + most
@@ -66,7 +67,7 @@ def test_batches_come_in_order_and_no_more_are_made_than_asked_for(
 
 def test_who_stops_gets_no_more() -> None:
     source, stop = Source(1000, 1), threading.Event()
-    ahead = Ahead(source, stop, 2)
+    ahead = Ahead(source, stop, 2, attrgetter("num_bytes"))
     assert next(ahead).number == 0
     stop.set()
     ahead.close()

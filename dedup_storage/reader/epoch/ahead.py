@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import perf_counter
@@ -35,17 +35,19 @@ class Ahead(Iterator[Any]):
         source: Makes the batches.
         stop: Set by whoever wants no more of them.
         most: Batches to make ahead; small ones count together as one.
-        single: Whether each is handed over by itself, however small.
+        size: Bytes of what the source gives; ``None``: each is handed over by itself, however small.
     """
 
-    def __init__(self, source: Iterator[Any], stop: threading.Event, most: int, *, single: bool = False) -> None:
+    def __init__(
+        self, source: Iterator[Any], stop: threading.Event, most: int, size: Callable[[Any], int] | None
+    ) -> None:
         self._ready: deque[Any] = deque()
         self._made: SimpleQueue[list[Any]] = SimpleQueue()
         self._room: SimpleQueue[bool] = SimpleQueue()
         for _ in range(most):
             self._room.put(True)
         self.thread = threading.Thread(
-            target=_work, args=(source, stop, self._made, self._room, single), name="dedup-reader", daemon=True
+            target=_work, args=(source, stop, self._made, self._room, size), name="dedup-reader", daemon=True
         )
         self.thread.start()
 
@@ -79,7 +81,7 @@ def _work(
     stop: threading.Event,
     made: SimpleQueue[list[Any]],
     room: SimpleQueue[bool],
-    single: bool,
+    size: Callable[[Any], int] | None,
 ) -> None:
     most, batches = 1, list[Any]()
     try:
@@ -90,7 +92,7 @@ def _work(
             made.put(handed)
             if handed[-1] is _END:
                 break
-            most = 1 if single else min(_TOGETHER, _TOGETHER_BYTES // max(handed[0].num_bytes, 1))
+            most = 1 if size is None else min(_TOGETHER, _TOGETHER_BYTES // max(size(handed[0]), 1))
             del handed
     except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
         made.put([*batches, _Failure(error)])

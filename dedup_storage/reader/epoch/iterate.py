@@ -129,6 +129,10 @@ class Job:
         return batch if self.transform is None else self.transform(batch)
 
 
+def _num_bytes(made: tuple[DedupBatch, bool]) -> int:
+    return made[0].num_bytes
+
+
 class BatchIterator(Iterator[Any]):
     """Iterator over one shard; counts a batch when it is handed out, not when it is made.
 
@@ -159,8 +163,9 @@ class BatchIterator(Iterator[Any]):
             batches = self._job.batches(Cursor(self.cursor.base, self.cursor.shard, self.cursor.steps), self._stop)
             ahead = self._job.prefetch
             # What a transform gives may be anything, and how long it takes; a worker's batches wait in shared memory.
-            single = self._job.transform is not None or get_worker_info() is not None
-            self._source = Ahead(batches, self._stop, ahead, single=single) if ahead > 0 else batches
+            alone = self._job.transform is not None or get_worker_info() is not None
+            size = None if alone else _num_bytes
+            self._source = Ahead(batches, self._stop, ahead, size) if ahead > 0 else batches
         try:
             batch, last = next(self._source)
         except StorageError as error:
