@@ -80,15 +80,15 @@ def _as_before(found: Tensor, dtype: torch.dtype) -> Tensor:
     return found if found.dtype == dtype else found.view(dtype)
 
 
-def _check_whole(option: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise UsageError(f"{option} is not valid", expected="a whole number, 1 or more", got=repr(value))
+def _check_whole(option: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise UsageError(f"{option} is not valid", expected=f"a whole number, {least} or more", got=repr(value))
 
 
 def _filling(fill: float, dtype: torch.dtype) -> Tensor:
     """A value of a dtype, without dimensions, that equals ``fill``, as near as a float of its width comes."""
     try:
-        found = torch.as_tensor(fill, dtype=dtype)
+        found = torch.as_tensor(fill, dtype=dtype, device="cpu")
         told = found.item()
         same = math.isfinite(told) == math.isfinite(fill) if dtype.is_floating_point else told == fill
     except (RuntimeError, OverflowError, ValueError, TypeError):
@@ -244,7 +244,7 @@ class Column:
             TypeError: a floating-point column.
             UsageError: ``rows`` is no whole number of at least 1.
         """
-        _check_whole("rows", rows)
+        _check_whole("rows", rows, 1)
         # Fibonacci hashing in wrapping int64 arithmetic; the high bits are the good ones.
         found = ((self.ids() * _FIBONACCI) >> 20).remainder(rows) + 1
         valid = self.valid if self.offsets is None else self.element_valid
@@ -267,11 +267,11 @@ class Column:
 
         Raises:
             TypeError: the column holds no lists.
-            UsageError: ``length`` is no whole number of at least 1, or ``fill`` no value of the elements' dtype.
+            UsageError: ``length`` is no whole number of at least 0, or ``fill`` no value of the elements' dtype.
         """
         if self.offsets is None:
             raise TypeError("to_padded needs a list column")
-        _check_whole("length", length)
+        _check_whole("length", length, 0)
         other = _filling(fill, self.values.dtype)
         ends = self.offsets[1:].unsqueeze(1)
         places = ends - length + torch.arange(length, device=self.values.device)

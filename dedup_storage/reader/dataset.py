@@ -397,7 +397,8 @@ def _told(plan: ReadPlan) -> Iterator[str]:
     for group, rows, of in plan.out_of_date:
         yield (
             f"the feature group {group} has values for {rows:,} of {of} of {read}, and null for the others: "
-            f"bring it up to date with: dedup-storage features refresh {group} --dataset {plan.spec.name}"
+            f"bring it up to date with: dedup-storage features refresh {group} --dataset {plan.spec.name}; "
+            "where that changes nothing, what it is computed from lacks them"
         )
 
 

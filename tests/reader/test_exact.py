@@ -154,7 +154,9 @@ def test_padding_is_a_value_of_the_column(batch: DedupBatch) -> None:
     assert nothing.to_padded(2, 255).tolist() == [[255, 255]]
     with pytest.raises(UsageError, match="fill is no value of uint8; got -1"):
         nothing.to_padded(2, -1)
-    for length in (0, -1, 2.0, True):
+    # A batch of users without events, padded to its longest list.
+    assert nothing.to_padded(0).shape == (1, 0)
+    for length in (-1, 2.0, True):
         with pytest.raises(UsageError, match="length is not valid"):
             history.to_padded(length)  # type: ignore[arg-type]
 

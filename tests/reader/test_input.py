@@ -32,6 +32,8 @@ from dedup_storage.errors import (
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupBatch, DedupDataset
 from dedup_storage.reader.decode.files import RowStream
+from dedup_storage.reader.decode.pack import BatchPacker, Part
+from dedup_storage.reader.decode.split import SplitReader
 from dedup_storage.reader.options import ReadOptions
 from dedup_storage.schema import DateGrain
 from dedup_storage.words import counted
@@ -216,6 +218,34 @@ def test_26_windows_hold_what_the_buffer_allows(lake: Lake, name: str) -> None:
             )
             assert held <= 200_000 / 2 / 2 + len(window) * 2 * largest
     assert len(requests_of(deliver(dataset))) == 150
+
+
+def test_26_a_window_is_let_go_once_a_batch_lies_behind_it(
+    lake: Lake, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.write(name, make_log(users=30, tokens=400, nulls=False), buckets=2)
+    packed, held, batch = 0, list[tuple[int, int]](), SplitReader.batch
+    pack = BatchPacker.pack
+
+    def counted_parts(self: BatchPacker, parts: list[Part], *more: Any) -> DedupBatch:
+        nonlocal packed
+        packed = len(parts)
+        return pack(self, parts, *more)
+
+    def watched(self: SplitReader, *given: Any) -> DedupBatch:
+        found = batch(self, *given)
+        held.append((packed, len(self._windows)))
+        return found
+
+    monkeypatch.setattr(BatchPacker, "pack", counted_parts)
+    monkeypatch.setattr(SplitReader, "batch", watched)
+    for prefetch in (0, 2):
+        held.clear()
+        reader = DedupDataset(name, lake.settings, buffer_bytes=200_000, batch_size=8, splits=1, prefetch=prefetch)
+        assert len(requests_of(deliver(reader))) == 150
+        # Some batches take of two windows; what these leave is no longer there after the next one.
+        assert {parts for parts, _ in held} == {1, 2}
+        assert all(windows == parts for parts, windows in held)
 
 
 def test_31_skipped_orphans_stay_deterministic(lake: Lake, name: str) -> None:

@@ -115,19 +115,25 @@ class SplitReader:
         span = self._order.span(number)
         if span is not None and self._here is not None and self._here[1] <= span[0] and span[1] <= self._here[2]:
             # Whole requests of the window that the batch before was taken of, as most batches are.
-            _, first, _, window = self._here
+            place, first, _, window = self._here
+            if len(self._windows) > 1:
+                self._forget(place)
             return self._packer.pack([Part.of(window, span[0] - first, span[1] - first)], progress)
         # What is passed is let go before more is decoded.
         self._here = None
         return self._batch(number, progress)
 
+    def _forget(self, number: int) -> None:
+        """Let the windows before one go: what the batch before straddled."""
+        for passed in [w for w in self._windows if w < number]:
+            del self._windows[passed]
+        self._order.forget(number)
+
     def _batch(self, number: int, progress: Progress) -> DedupBatch:
         """Any batch, of several windows or of parts of requests."""
         items = self._order.items(number)
         first, last = (self._order.window_of(int(items.requests[end])) for end in (0, -1))
-        for passed in [w for w in self._windows if w < first]:
-            del self._windows[passed]
-        self._order.forget(first)
+        self._forget(first)
         parts = []
         for place in range(first, last + 1):
             offset = self._order.offset(place)
