@@ -140,7 +140,9 @@ def run_part(rows: AffectedRows, branch: Branch, run: Run, part: Part, request: 
         RUN_ID: run.run_id,
     }
     values = rows.values().filter(F.expr(rows.tables.inside(rows.spec, part.names)))
-    few = part.affected_rows <= MOST_COPIED and _is_narrow(values, rows.change.names)
+    # A function may give any number of rows that are none of the table's.
+    counted = rows.change.function is None or not rows.affected.everything
+    few = counted and part.affected_rows <= MOST_COPIED and _is_narrow(values, rows.change.names)
     if part.strategy is Strategy.MERGE_ON_READ:
         changed = {c: NEW + c for c in rows.change.names}
         with _kept(values) if few else nullcontext():
@@ -167,11 +169,12 @@ def _kept(values: DataFrame) -> Iterator[None]:
     Spark's MERGE heeds no hint. For values whose size it guesses it shuffles all rows of the part's segments to find
     those that change; those that it knows to be few it copies to every task, and the rows stay where they are.
     """
-    values.persist().count()
+    kept = values.persist()
     try:
+        kept.count()
         yield
     finally:
-        values.unpersist()
+        kept.unpersist()
 
 
 def _swap(

@@ -180,12 +180,17 @@ class Expiry:
                 return
 
     def _remove_here(self, name: str, snapshot_ids: list[int]) -> None:
-        """Iceberg reads the manifests in this process, and compares what they list."""
+        """Iceberg reads the manifests in this process, and compares what they list.
+
+        It does so after its commit, of every snapshot that it saw: again when one of them went meanwhile.
+        """
 
         def expire() -> None:
             load_java(self.spark, self.settings, self.spec.name, name).expire(snapshot_ids)
 
-        commit_again(expire)
+        for attempt in passing_failures(is_gone):
+            with attempt:
+                commit_again(expire)
 
     def _remove_by_spark(self, name: str, snapshot_ids: list[int]) -> None:
         """Spark compares the lists of files."""
