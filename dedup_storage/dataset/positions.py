@@ -15,10 +15,19 @@ from dedup_storage.event_groups import EventGroup
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.spark.rows import only_row
 
-__all__ = ["GAPS_TYPE", "broken_lists", "event_index", "has_run", "named_spans", "position_gaps"]
+__all__ = [
+    "GAPS_TYPE",
+    "broken_lists",
+    "event_index",
+    "has_run",
+    "held_spans",
+    "named_spans",
+    "position_gaps",
+    "spans_run",
+]
 
 GAPS_TYPE = "array<struct<at:bigint,missing:bigint>>"
-_LIST, _GAPS, _BESIDE = "_dedup_list", "_dedup_gaps", "_dedup_beside"
+_LIST, _GAPS, _HELD, _BESIDE = "_dedup_list", "_dedup_gaps", "_dedup_held", "_dedup_beside"
 _FIRST, _END, _REACHED, _SPAN = "_dedup_first", "_dedup_end", "_dedup_reached", "_dedup_span"
 
 
@@ -57,6 +66,50 @@ def has_run(events: Column, gaps: Column, place: str, start: Column, length: Col
     """
     first, last = event_index(gaps, start), event_index(gaps, start) + length.cast("int") - F.lit(1)
     there = (F.get(events, first)[place] == start) & (F.get(events, last)[place] == start + length - F.lit(1))
+    return F.coalesce(there, F.lit(False))
+
+
+def held_spans(events: Column, gaps: Column, place: str) -> Column:
+    """The positions of a user's list as spans between its gaps: structs of ``first``, ``last`` and ``missing`` before.
+
+    Where ``gaps`` is null, only those of events that stand where their positions say, as ``has_run`` looks for them.
+
+    Args:
+        events, gaps, place: Of ``position_gaps``.
+    """
+    numbers = F.sequence(F.lit(0), F.size(events) - F.lit(1))
+
+    def position(number: Column) -> Column:
+        return F.get(events, number)[place]
+
+    def turns(number: Column, beside: Column) -> Column:
+        missing, other = position(number) - number, position(beside) - beside
+        return missing.isNotNull() & ~missing.eqNullSafe(other)
+
+    begins = F.filter(numbers, lambda n: turns(n, n - F.lit(1)))
+    ends = F.filter(numbers, lambda n: turns(n, n + F.lit(1)))
+    spans = F.zip_with(begins, ends, lambda n, m: _span(position(n), position(m), position(n) - n))
+    whole = F.array(_span(F.lit(0), F.size(events) - F.lit(1), F.lit(0)))
+    in_place = F.filter(spans, lambda span: span["missing"] == 0)
+    return F.when(F.size(gaps) == 0, whole).when(gaps.isNull(), in_place).otherwise(spans)
+
+
+def _span(*values: Column) -> Column:
+    names = ("first", "last", "missing")
+    return F.struct(*(value.cast("bigint").alias(name) for name, value in zip(names, values, strict=True)))
+
+
+def spans_run(spans: Column, start: Column, length: Column) -> Column:
+    """What ``has_run`` says, of ``held_spans`` in place of the list."""
+    end = start + (length.cast("bigint") - F.lit(1))
+
+    def at(span: Column, position: Column) -> Column:
+        return (span["first"] <= position) & (position <= span["last"])
+
+    # As many are missing before the last event as before the first: none between them. In order, that is one span.
+    there = F.exists(
+        spans, lambda a: at(a, start) & F.exists(spans, lambda b: at(b, end) & (a["missing"] == b["missing"]))
+    )
     return F.coalesce(there, F.lit(False))
 
 
@@ -105,14 +158,16 @@ def broken_lists(spec: DatasetSpec, group: EventGroup, events: DataFrame, reques
     lists = events.groupBy(user).agg(positions.alias(_LIST))
     lists = lists.withColumn(_GAPS, position_gaps(F.col(_LIST), place))
     users = int(only_row(lists.agg(F.count_if(F.col(_GAPS).isNull()).alias("n")))["n"])
-    astray = F.coalesce(F.exists(group.runs_column, lambda r: ~_named(place, r)), F.lit(False))
+    astray = F.coalesce(F.exists(group.runs_column, lambda r: ~_named(r)), F.lit(False))
     beside = F.col(group.runs_column).isNotNull() & reduce(or_, (F.col(c).isNotNull() for c in group.columns))
     rows = requests.select(user, group.runs_column, beside.alias(_BESIDE))
-    rows = rows.join(lists.hint("merge"), [user], "left")
+    # A list is as long as its user's history, and would go to each request: of nearly all users this is one span.
+    held = lists.select(user, held_spans(F.col(_LIST), F.col(_GAPS), place).alias(_HELD))
+    rows = rows.join(held.hint("merge"), [user], "left")
     return users, int(only_row(rows.agg(F.count_if(astray | F.col(_BESIDE)).alias("n")))["n"])
 
 
-def _named(place: str, run: Column) -> Column:
+def _named(run: Column) -> Column:
     """Whether a run has a start and a length, and all of its events are there."""
-    found = has_run(F.col(_LIST), F.col(_GAPS), place, run["start"], run["length"])
+    found = spans_run(F.col(_HELD), run["start"], run["length"])
     return F.coalesce((run["start"] >= 0) & (run["length"] > 0), F.lit(False)) & found
