@@ -204,6 +204,14 @@ def test_what_a_pinned_version_needs_stays_and_what_is_below_the_limit(
     # Fewer events than this share of all are not worth a rewrite.
     assert ds.maintain(limits=Limits(unreferenced_share=0.99), policy=policy, compact=False).compacted is None
     assert stored(ds, "events_g") == before
+    # A run that died at work on the events: they stay, and so do their features, which a later log may ask for.
+    features, words = stored(ds, "fe0_prices"), stored(ds, "events_words")
+    ds.tables.branch(name, "events_g", "dead").open(ds.metadata().snapshots(3)["events_g"])
+    done = ds.maintain(limits=ANY, policy=policy, compact=False)
+    gains = {g.table: g for g in done.compaction}
+    assert gains["events_g"].skipped == "a run is at work on the table"
+    assert (stored(ds, "events_g"), stored(ds, "fe0_prices")) == (before, features)
+    assert stored(ds, "events_words") == left(words, named(ds, "words_runs")) != words
     assert bits(ds.logs(features=())) == bits(expected)
 
 
