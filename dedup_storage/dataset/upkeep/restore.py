@@ -9,7 +9,7 @@ from dedup_storage.dataset.upkeep.chosen import chosen_segments
 from dedup_storage.dataset.upkeep.compact import Compactor, working_branches
 from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, measure_decay
 from dedup_storage.dataset.upkeep.maintain_summary import Gain
-from dedup_storage.dataset.upkeep.unreferenced import GrownRequestsError, Referenced
+from dedup_storage.dataset.upkeep.unreferenced import GrownRequestsError, Referenced, all_referenced
 from dedup_storage.lake.branch import branch_name
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.requests import Request
@@ -68,7 +68,7 @@ class Restoring:
             done: The version in which this run compacted; what has decayed since is another run's.
             dry_run: Measure, change nothing.
         """
-        if not self.events or done is not None:
+        if not self.events or done is not None or all_referenced(meta):
             return self._restored(meta, None, done, dry_run)
         for _ in range(_ATTEMPTS):
             if not dry_run:
@@ -90,18 +90,23 @@ class Restoring:
     def _restored(
         self, meta: DatasetMetadata, referenced: Referenced | None, done: int | None, dry_run: bool
     ) -> tuple[Gain, ...]:
-        before = self._measure(meta, referenced)
+        events = self._events(meta.snapshots(meta.current)) if referenced is not None else {}
+        # Rows are read to know what goes; not where nothing can go.
+        busy = {name for name in events if self._is_busy(name)}
+        looked = {name for name, table in events.items() if not busy & {name, table}}
+        before = self._measure(meta, referenced, looked)
         chosen = chosen_segments(
             before, self._events(before), lambda name: self._left_alone(name, done), compact=self.compact
         )
-        after, skipped, dropped = before, dict(chosen.skipped), dict.fromkeys(before, 0)
+        skipped = {**dict.fromkeys(busy, _AT_WORK), **chosen.skipped}
+        after, dropped = before, dict.fromkeys(before, 0)
         if chosen.segments and not dry_run:
             version = Compactor(self.handle, self.run_id, self.request).compact(meta, chosen.segments, referenced)
             if version is None:
                 skipped |= dict.fromkeys(chosen.segments, "another run changed the segments meanwhile")
             else:
                 dropped |= {n: sum(s.unreferenced_rows for s in listed) for n, listed in chosen.segments.items()}
-            after = self._measure(self.handle.metadata(), None)
+            after = self._measure(self.handle.metadata())
         return tuple(
             _gain(name, before[name], after[name], chosen.decayed[name], dropped[name], skipped.get(name))
             for name in before
@@ -132,12 +137,14 @@ class Restoring:
         for name in tables:
             self.tables.branch(self.spec.name, name, self.run_id).drop()
 
-    def _measure(self, meta: DatasetMetadata, referenced: Referenced | None) -> dict[str, list[SegmentDecay]]:
+    def _measure(
+        self, meta: DatasetMetadata, referenced: Referenced | None = None, looked: Collection[str] = ()
+    ) -> dict[str, list[SegmentDecay]]:
         found = {}
         for name, snapshot_id in meta.snapshots(meta.current).items():
             of_events = self.spec.event_group(name) is not None
             if of_events or (self.compact and (meta.role(name) in _COMPACTED or name == LABEL_TIMES)):
-                unreferenced = referenced.unreferenced(name) if referenced is not None and of_events else None
+                unreferenced = referenced.unreferenced(name) if referenced is not None and name in looked else None
                 files = self.tables.files(meta, name, snapshot_id)
                 found[name] = measure_decay(files, name, self.limits, unreferenced)
         return found
