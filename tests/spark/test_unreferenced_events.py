@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.upkeep import Limits, Policy
-from dedup_storage.dataset.upkeep.unreferenced import telling_versions
+from dedup_storage.dataset.upkeep.unreferenced import Referenced, all_referenced, telling_versions
 from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.reader import DedupDataset
 from dedup_storage.report.draw.dataset import draw_dataset
@@ -191,7 +191,7 @@ def test_a_write_that_meets_dropped_events_is_laid_again(
 @pytest.mark.long
 @pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
 def test_what_a_pinned_version_needs_stays_and_what_is_below_the_limit(
-    spark: SparkSession, lake: Settings, name: str
+    spark: SparkSession, lake: Settings, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ds, expected = replaced(spark, lake, name)
     ds.pin(1, "paper")
@@ -204,6 +204,17 @@ def test_what_a_pinned_version_needs_stays_and_what_is_below_the_limit(
     # Fewer events than this share of all are not worth a rewrite.
     assert ds.maintain(limits=Limits(unreferenced_share=0.99), policy=policy, compact=False).compacted is None
     assert stored(ds, "events_g") == before
+    # A run that died at work on the events: they stay, and so do their features, which a later log may ask for.
+    features, words = stored(ds, "fe0_prices"), stored(ds, "events_words")
+    ds.tables.branch(name, "events_g", "dead").open(ds.metadata().snapshots(3)["events_g"])
+    looked, look = [], Referenced.unreferenced
+    monkeypatch.setattr(Referenced, "unreferenced", lambda self, table: looked.append(table) or look(self, table))
+    done = ds.maintain(limits=ANY, policy=policy, compact=False)
+    assert looked == ["events_words"]
+    gains = {g.table: g for g in done.compaction}
+    assert gains["events_g"].skipped == "a run is at work on the table"
+    assert (stored(ds, "events_g"), stored(ds, "fe0_prices")) == (before, features)
+    assert stored(ds, "events_words") == left(words, named(ds, "words_runs")) != words
     assert bits(ds.logs(features=())) == bits(expected)
 
 
@@ -219,3 +230,12 @@ def test_versions_that_tell_what_all_refer_to() -> None:
     assert telling_versions(meta, [1, 2, 3, 5, 6]) == [2, 6, 8]
     assert telling_versions(meta, [3, 5]) == [5, 8]
     assert telling_versions(meta, [8]) == [8]
+    # Before the first version there was nothing to take away; what one did of which nothing is known, may have.
+    for current, expected in ((1, True), (2, True), (3, False), (8, False)):
+        meta.current = current
+        assert all_referenced(meta) is expected
+    facts[3] = facts[8] = {"mode": "append"}
+    facts[7] = facts[1] = {}
+    assert not all_referenced(meta)
+    facts[7] = {"mode": "backfill", "segments": "impressions=*"}
+    assert all_referenced(meta)

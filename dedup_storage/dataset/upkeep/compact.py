@@ -120,6 +120,7 @@ class Compactor:
     ) -> None:
         finished: set[Segment] = set()
         dropped = sum(s.unreferenced_rows for s in decayed)
+        dropping = {s.segment for s in decayed if s.unreferenced_rows}
         # What an earlier attempt left out may be referred to by now.
         if branch.begun_at() == target.snapshot_id and not dropped:
             finished = done_segments(branch)
@@ -130,13 +131,18 @@ class Compactor:
             lambda: move_to(self.session, self.tables.files(meta, target.table, target.snapshot_id)),
             (s.segment for s in left),
         )
-        for part in _parts(left):
+        # Segments of which rows go in parts of their own: of all others each row stays, whoever refers to it.
+        parts = [
+            *_parts(s for s in left if s.segment not in dropping),
+            *_parts(s for s in left if s.segment in dropping),
+        ]
+        for part in parts:
             # The files of at most MOST_SEGMENTS segments.
             paths = files.paths(part)
             rows = self.tables.read(self.spec.name, target.table, target.snapshot_id, hidden=True)
             spec = self.spec.partitioned(target.table)
             rows = move_to(self.session, rows).filter(F.expr(self.tables.inside(spec, part)))
-            if referenced is not None and dropped:
+            if referenced is not None and dropping.issuperset(part):
                 rows = referenced.kept(target.table, rows)
             facts = {PART: encode_segments({target.table: part}), RUN_ID: self.run_id, **self.request.facts}
             swap_rows(self.tables, self.spec, self.session, branch, run, target, rows, paths, facts)

@@ -18,7 +18,7 @@ class Gain(BaseModel):
         segments, decayed_segments: Of the table.
         unreferenced_rows_before, unreferenced_rows_after: In layout ``user``, events (or their features) that no
             request of a kept version refers to; what is missing of them afterwards was dropped.
-        skipped: Why nothing was rewritten though something has decayed.
+        skipped: Why nothing was rewritten though something has decayed, or was not looked for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

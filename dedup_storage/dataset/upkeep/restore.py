@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from dedup_storage.dataset.handle import Handle
+from dedup_storage.dataset.upkeep.chosen import chosen_segments
 from dedup_storage.dataset.upkeep.compact import Compactor, working_branches
-from dedup_storage.dataset.upkeep.decay import UNREFERENCED, Limits, SegmentDecay, measure_decay
+from dedup_storage.dataset.upkeep.decay import Limits, SegmentDecay, measure_decay
 from dedup_storage.dataset.upkeep.maintain_summary import Gain
-from dedup_storage.dataset.upkeep.unreferenced import GrownRequestsError, Referenced
+from dedup_storage.dataset.upkeep.unreferenced import GrownRequestsError, Referenced, all_referenced
 from dedup_storage.lake.branch import branch_name
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.requests import Request
@@ -21,6 +22,7 @@ _COMPACTED = (
 )  # fmt: skip
 # How often it is looked anew which events go, because others published meanwhile.
 _ATTEMPTS = 3
+_AT_WORK = "a run is at work on the table"
 _BUSY = "other runs kept changing requests while it was looked for events that none refers to"
 
 
@@ -66,7 +68,7 @@ class Restoring:
             done: The version in which this run compacted; what has decayed since is another run's.
             dry_run: Measure, change nothing.
         """
-        if not self.events or done is not None:
+        if not self.events or done is not None or all_referenced(meta):
             return self._restored(meta, None, done, dry_run)
         for _ in range(_ATTEMPTS):
             if not dry_run:
@@ -88,33 +90,41 @@ class Restoring:
     def _restored(
         self, meta: DatasetMetadata, referenced: Referenced | None, done: int | None, dry_run: bool
     ) -> tuple[Gain, ...]:
-        before = self._measure(meta, referenced)
-        decayed = {name: [s for s in listed if self._counts(s)] for name, listed in before.items()}
-        own, skipped = branch_name(self.run_id), {}
-        for name, listed in decayed.items():
-            if listed and done is not None:
-                skipped[name] = f"the run {self.run_id} compacted already, as version {done}: give another run id"
-            elif listed and working_branches(self.tables, self.spec.name, name, own):
-                skipped[name] = "a run is at work on the table"
-        chosen = {name: listed for name, listed in decayed.items() if listed and name not in skipped}
+        events = self._events(meta.snapshots(meta.current)) if referenced is not None else {}
+        # Rows are read to know what goes; not where nothing can go.
+        busy = {name for name in events if self._is_busy(name)}
+        looked = {name for name, table in events.items() if not busy & {name, table}}
+        before = self._measure(meta, referenced, looked)
+        chosen = chosen_segments(
+            before, self._events(before), lambda name: self._left_alone(name, done), compact=self.compact
+        )
+        skipped = {**dict.fromkeys(busy, _AT_WORK), **chosen.skipped}
         after, dropped = before, dict.fromkeys(before, 0)
-        if chosen and not dry_run:
-            version = Compactor(self.handle, self.run_id, self.request).compact(meta, chosen, referenced)
+        if chosen.segments and not dry_run:
+            version = Compactor(self.handle, self.run_id, self.request).compact(meta, chosen.segments, referenced)
             if version is None:
-                skipped |= dict.fromkeys(chosen, "another run changed the segments meanwhile")
+                skipped |= dict.fromkeys(chosen.segments, "another run changed the segments meanwhile")
             else:
-                dropped |= {name: sum(s.unreferenced_rows for s in listed) for name, listed in chosen.items()}
-            after = self._measure(self.handle.metadata(), None)
+                dropped |= {n: sum(s.unreferenced_rows for s in listed) for n, listed in chosen.segments.items()}
+            after = self._measure(self.handle.metadata())
         return tuple(
-            _gain(name, before[name], after[name], len(decayed[name]), dropped[name], skipped.get(name))
+            _gain(name, before[name], after[name], chosen.decayed[name], dropped[name], skipped.get(name))
             for name in before
         )
 
-    def _counts(self, segment: SegmentDecay) -> bool:
-        """Whether a segment is to be rewritten; one of which nothing would be left stays as it is."""
-        if segment.unreferenced_rows and segment.unreferenced_rows >= segment.rows:
-            return False
-        return bool(segment.reasons) if self.compact else UNREFERENCED in segment.reasons
+    def _left_alone(self, table: str, done: int | None) -> str | None:
+        """Why a table that has decayed is not compacted."""
+        if done is not None:
+            return f"the run {self.run_id} compacted already, as version {done}: give another run id"
+        return _AT_WORK if self._is_busy(table) else None
+
+    def _is_busy(self, table: str) -> bool:
+        return bool(working_branches(self.tables, self.spec.name, table, branch_name(self.run_id)))
+
+    def _events(self, tables: Iterable[str]) -> dict[str, str]:
+        """Tables with a row an event -> the table of the events."""
+        groups = {name: self.spec.event_group(name) for name in tables}
+        return {name: group.table for name, group in groups.items() if group is not None}
 
     def drop_own(self, meta: DatasetMetadata) -> None:
         """Remove what this run, killed between publication and clean-up, left behind."""
@@ -127,12 +137,14 @@ class Restoring:
         for name in tables:
             self.tables.branch(self.spec.name, name, self.run_id).drop()
 
-    def _measure(self, meta: DatasetMetadata, referenced: Referenced | None) -> dict[str, list[SegmentDecay]]:
+    def _measure(
+        self, meta: DatasetMetadata, referenced: Referenced | None = None, looked: Collection[str] = ()
+    ) -> dict[str, list[SegmentDecay]]:
         found = {}
         for name, snapshot_id in meta.snapshots(meta.current).items():
             of_events = self.spec.event_group(name) is not None
             if of_events or (self.compact and (meta.role(name) in _COMPACTED or name == LABEL_TIMES)):
-                unreferenced = referenced.unreferenced(name) if referenced is not None and of_events else None
+                unreferenced = referenced.unreferenced(name) if referenced is not None and name in looked else None
                 files = self.tables.files(meta, name, snapshot_id)
                 found[name] = measure_decay(files, name, self.limits, unreferenced)
         return found

@@ -24,7 +24,7 @@ from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.segments import MAINTAIN, Segment, decode_segments
 from dedup_storage.words import counted
 
-__all__ = ["GrownRequestsError", "Referenced", "telling_versions"]
+__all__ = ["GrownRequestsError", "Referenced", "all_referenced", "telling_versions"]
 
 _SPANS, _LAST, _COUNT = "_dedup_spans", "_dedup_last", "_dedup_count"
 _SPANS_TYPE = "array<struct<first:bigint,end:bigint>>"
@@ -143,6 +143,12 @@ class Referenced:
             kept = F.concat(F.coalesce(F.col(_SPANS), F.array().cast(_SPANS_TYPE)), last.cast(_SPANS_TYPE))
             self._spans[group.name] = ends.join(named, user, "left").select(user, kept.alias(_SPANS)).persist()
         return self._spans[group.name]
+
+
+def all_referenced(meta: DatasetMetadata) -> bool:
+    """Whether requests refer to every event, as far as metadata knows: no version ever took a request away."""
+    numbers = [number for number in range(1, meta.current + 1) if number not in meta.abandoned]
+    return all(_keeps_requests(meta, number) for number in numbers[1:])
 
 
 def telling_versions(meta: DatasetMetadata, versions: Collection[int]) -> list[int]:
