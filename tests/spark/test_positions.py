@@ -61,6 +61,7 @@ def by_lists(events: DataFrame, user: str) -> DataFrame:
     return events.groupBy(user).agg(listed.alias("list")).withColumn("gaps", position_gaps(F.col("list"), "position"))
 
 
+@pytest.mark.long
 def test_spans_say_what_lists_say(spark: SparkSession, events: DataFrame, lists: dict[str, list[int | None]]) -> None:
     runs = spark.createDataFrame([(run,) for run in all_runs()], "run struct<start:bigint,length:int>").coalesce(1)
     rows = by_lists(events, "user").withColumn("spans", held_spans(F.col("list"), F.col("gaps"), "position"))
@@ -91,6 +92,7 @@ def test_spans_say_what_lists_say(spark: SparkSession, events: DataFrame, lists:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_requests_that_are_counted(
     spark: SparkSession, events: DataFrame, lists: dict[str, list[int | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
