@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.dataset.upkeep import Limits, Policy
+from dedup_storage.dataset.upkeep import Limits, Policy, compact
 from dedup_storage.dataset.upkeep.unreferenced import Referenced, all_referenced, telling_versions
 from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.reader import DedupDataset
@@ -155,17 +156,35 @@ def test_events_are_left_that_kept_versions_refer_to(spark: SparkSession, lake: 
 @pytest.mark.long
 @pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
 def test_requests_that_come_meanwhile_keep_their_events(
-    spark: SparkSession, lake: Settings, name: str, at: Watch
+    spark: SparkSession, lake: Settings, name: str, at: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The replaced days come back while their events are taken out: it is looked again which are referred to."""
     ds, expected = replaced(spark, lake, name)
+    more, swap, rewritten = log(spark, [3], seed=9, first=9000), compact.swap_rows, []
+    ds.write(more, gate=False)
+    expected = expected.unionByName(more.frame)
+
+    def swapped(*given: Any) -> None:
+        rewritten.append(given[5].table)
+        swap(*given)
+
+    monkeypatch.setattr(compact, "swap_rows", swapped)
     again, other = log(spark, [2], first=7000), Dataset.open(spark, lake, name)
     before = stored(ds, "events_g")
     at("maintain:rewritten", lambda: other.write(again, run_id="between", gate=False))
     done = ds.maintain("drop", limits=ANY, policy=Policy(keep_versions=1, keep_days=0))
     assert [v.run_id for v in ds.versions()][-1] == "drop"
     assert bits(ds.logs(features=())) == bits(expected.unionByName(again.frame))
-    assert done.kept_versions == (5,)
+    assert done.kept_versions == (6,)
+    # Of all tables those of events alone were begun anew.
+    counts = Counter(rewritten)
+    assert {table: counts[table] for table in ("requests", "impressions", "events_g")} == {
+        "requests": 1, "impressions": 1, "events_g": 2,
+    }  # fmt: skip
+    for table in ("requests", "impressions"):
+        gain = next(g for g in done.compaction if g.table == table)
+        assert gain.overlapping_files_before > 0
+        assert not gain.skipped
     both = {u: before[u] | places for u, places in stored(ds, "events_g").items()}
     assert stored(ds, "events_g") == left(both, named(ds, "g_runs"))
     assert all(c.passed for c in ds.check().checks if ".lists." in c.name)

@@ -44,7 +44,7 @@ class Compactor:
 
     Args:
         handle: The dataset.
-        run_id: The run; parts that an earlier attempt finished are kept.
+        run_id: The run; parts that an earlier attempt finished are kept, but not of tables of which rows go.
         request: What the run is asked to do.
     """
 
@@ -66,7 +66,8 @@ class Compactor:
             referenced: Which events stay in segments that have others.
 
         Raises:
-            GrownRequestsError: requests came meanwhile that may refer to events which were to go.
+            GrownRequestsError: requests came meanwhile that may refer to events which were to go; the finished parts of
+                tables of which no row goes can be gone on with.
             StorageError: files or the catalog could not be read or written; the finished parts are kept.
             LostRacesError: others published all the time; the finished parts are kept.
         """

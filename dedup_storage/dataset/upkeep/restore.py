@@ -70,17 +70,19 @@ class Restoring:
         """
         if not self.events or done is not None or all_referenced(meta):
             return self._restored(meta, None, done, dry_run)
+        now = meta
         for _ in range(_ATTEMPTS):
             if not dry_run:
                 # Of an attempt before: what was dropped there may be referred to by now, and versions that share a
                 # table with its beginning would be kept for it.
-                self._drop(name for name in meta.tables if self.spec.event_group(name) and self._begun(name))
+                self._drop_events(meta)
             try:
-                with Referenced.of(self.handle.for_run(), meta, kept(meta)) as referenced:
+                with Referenced.of(self.handle.for_run(), now, kept(now), meta) as referenced:
                     return self._restored(meta, referenced, done, dry_run)
             except GrownRequestsError:
-                self.drop_own(meta)
-                meta = self.tables.take_in(self.spec)
+                # What came left the files alone that this run replaces: the other tables are rewritten already.
+                now = self.handle.metadata()
+        self._drop_events(meta)
         gains = self._restored(meta, None, done, dry_run)
         return tuple(
             gain.model_copy(update={"skipped": gain.skipped or _BUSY}) if self.spec.event_group(gain.table) else gain
@@ -129,6 +131,9 @@ class Restoring:
     def drop_own(self, meta: DatasetMetadata) -> None:
         """Remove what this run, killed between publication and clean-up, left behind."""
         self._drop(meta.tables)
+
+    def _drop_events(self, meta: DatasetMetadata) -> None:
+        self._drop(name for name in meta.tables if self.spec.event_group(name) and self._begun(name))
 
     def _begun(self, table: str) -> bool:
         return branch_name(self.run_id) in self.tables.branches(self.spec.name, table)

@@ -39,20 +39,27 @@ class Referenced:
 
     Args:
         handle: The dataset, in a session of the run's own.
-        meta: Its tables; rows are those of the newest version.
+        meta: Its tables; of them are the requests.
         versions: The kept versions.
+        before: Its tables when the run began, whose newest version has the events that may go; since then nothing came
+            but new files.
     """
 
-    def __init__(self, handle: Handle, meta: DatasetMetadata, versions: Collection[int]) -> None:
-        self.handle, self.meta, self.base = handle, meta, Cut(handle, meta, meta.current)
+    def __init__(
+        self, handle: Handle, meta: DatasetMetadata, versions: Collection[int], before: DatasetMetadata
+    ) -> None:
+        self.handle, self.now = handle, Cut(handle, meta, meta.current)
+        self.base = Cut(handle, before, before.current)
         self._telling = [Cut(handle, meta, version) for version in telling_versions(meta, versions)]
         self._spans: dict[str, DataFrame] = {}
 
     @classmethod
     @contextmanager
-    def of(cls, handle: Handle, meta: DatasetMetadata, versions: Collection[int]) -> Iterator[Referenced]:
+    def of(
+        cls, handle: Handle, meta: DatasetMetadata, versions: Collection[int], before: DatasetMetadata
+    ) -> Iterator[Referenced]:
         """What is referred to, for a while: what was found out is kept that long."""
-        found = cls(handle, meta, versions)
+        found = cls(handle, meta, versions, before)
         try:
             yield found
         finally:
@@ -92,7 +99,12 @@ class Referenced:
         spec, group = self.base.spec, self._group(table)
         if table != group.table:
             return
-        requests = move_to(rows.sparkSession, self.base.stored(spec.anchor.name))
+        requests = move_to(rows.sparkSession, self.now.stored(spec.anchor.name))
+        if self.now.snapshots[table] != self.base.snapshots[table]:
+            # Events that came meanwhile stay beside what was rewritten.
+            key = group.key(spec.schema_.user)
+            came = self.now.stored(table).select(*key).join(self.base.stored(table).select(*key), [*key], "left_anti")
+            rows = rows.select(*key).unionByName(move_to(rows.sparkSession, came))
         users, broken = broken_lists(spec, group, rows, requests)
         if users or broken:
             raise StorageError(
@@ -108,7 +120,7 @@ class Referenced:
         Raises:
             GrownRequestsError: they have.
         """
-        anchor, before = self.base.spec.anchor.name, self.base.snapshots
+        anchor, before = self.now.spec.anchor.name, self.now.snapshots
         if now.has_other_lists(before) or now.snapshots(now.current)[anchor] != before[anchor]:
             raise GrownRequestsError(
                 f"another run changed requests of {now.spec.name} while it was looked for events that none refers to",
@@ -138,7 +150,7 @@ class Referenced:
             user = self.base.spec.schema_.user
             parts = (cut.stored(cut.spec.anchor.name).select(user, group.runs_column) for cut in self._telling)
             named = named_spans(reduce(DataFrame.unionByName, parts), user, group.runs_column, _SPANS)
-            ends = self.base.stored(group.table).groupBy(user).agg(F.max(group.position_column).alias(_LAST))
+            ends = self.now.stored(group.table).groupBy(user).agg(F.max(group.position_column).alias(_LAST))
             last = F.array(F.struct(F.col(_LAST).alias("first"), (F.col(_LAST) + F.lit(1)).alias("end")))
             kept = F.concat(F.coalesce(F.col(_SPANS), F.array().cast(_SPANS_TYPE)), last.cast(_SPANS_TYPE))
             self._spans[group.name] = ends.join(named, user, "left").select(user, kept.alias(_SPANS)).persist()
