@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,11 @@ from tests.spark.helpers import day, flat_rows, flat_schema, frame
 from tests.spark.odd_lists import TYPES, odd_rows, odd_schema
 
 __all__ = [
-    "CHANGE", "FIRST", "GONE", "HIT", "JOBS", "LATE", "SAMPLE", "Job", "decided", "erasable_rows", "log", "odd_log",
-    "publication", "visible",
+    "CHANGE", "FIRST", "GONE", "HIT", "JOBS", "LATE", "RESTORED", "SAMPLE", "Job", "compaction", "decided",
+    "erasable_rows", "log", "odd_log", "publication", "visible",
 ]  # fmt: skip
 
+RESTORED = ["maintain:part-staged", "maintain:part", "maintain:rewritten"]
 CHANGE = Change(expressions={"y": "y + 10"})
 HIT = Affected(users=[1, 5])
 # Labels that come late: two of known impressions, one of an impression that nobody knows.
@@ -72,6 +73,23 @@ def publication(table_format: str, *tables: str) -> list[str]:
     """
     picked = tables if table_format == "delta" else tables[:-1]
     return ["publish:after-claim", *(f"publish:after-pick-{t}" for t in picked), f"publish:after-tag-{tables[-1]}"]
+
+
+def compaction(table_format: str, *tables: str, restaged: Sequence[str]) -> list[str]:
+    """Points of a maintenance that compacts and expires.
+
+    Args:
+        tables: As ``publication`` takes them.
+        restaged: Those that are staged once more when it publishes.
+    """
+    ended = ["published", "remembered", "unnamed", *(("untagged", "cleaned") if table_format == "iceberg" else ())]
+    return [
+        *RESTORED,
+        *(f"publish:restaged-{table}" for table in restaged),
+        "publish:before-claim",
+        *publication(table_format, *tables),
+        *(f"maintain:{step}" for step in ended),
+    ]
 
 
 def decided(point: str) -> bool:

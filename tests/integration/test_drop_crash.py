@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from tests.integration.conftest import Recorded, case
-from tests.integration.crash_jobs import JOBS, odd_log, publication
+from tests.integration.crash_jobs import JOBS, compaction, odd_log
 from tests.integration.images import BEFORE, Images
 from tests.integration.processes import kill
 from tests.spark.odd_lists import bits
@@ -21,32 +21,8 @@ pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
 EVENTS = ["events_g", "events_words"]
 STEPS = {
-    "iceberg": [
-        "maintain:part-staged",
-        "maintain:part",
-        "maintain:rewritten",
-        "publish:restaged-events_g",
-        "publish:restaged-events_words",
-        "publish:before-claim",
-        *publication("iceberg", *EVENTS, "impressions", "requests"),
-        "maintain:published",
-        "maintain:remembered",
-        "maintain:unnamed",
-        "maintain:untagged",
-        "maintain:cleaned",
-    ],
-    "delta": [
-        "maintain:part-staged",
-        "maintain:part",
-        "maintain:rewritten",
-        "publish:restaged-events_g",
-        "publish:restaged-events_words",
-        "publish:before-claim",
-        *publication("delta", *EVENTS, "requests"),
-        "maintain:published",
-        "maintain:remembered",
-        "maintain:unnamed",
-    ],
+    "iceberg": compaction("iceberg", *EVENTS, "impressions", "requests", restaged=EVENTS),
+    "delta": compaction("delta", *EVENTS, "requests", restaged=EVENTS),
 }
 # The others are those of a compaction, which goes the same way.
 OWN = {"maintain:part", "maintain:rewritten", "publish:after-claim"}

@@ -15,36 +15,27 @@ from dedup_storage.dataset.facade import Dataset
 from dedup_storage.sources.raw import RawLog
 from tests.contract.test_forget import KEPT, stored_users, told
 from tests.integration.conftest import Recorded, case
-from tests.integration.crash_jobs import CHANGE, FIRST, GONE, HIT, JOBS, erasable_rows, log, publication
+from tests.integration.crash_jobs import (
+    CHANGE,
+    FIRST,
+    GONE,
+    HIT,
+    JOBS,
+    RESTORED,
+    compaction,
+    erasable_rows,
+    log,
+    publication,
+)
 from tests.integration.images import BEFORE, Images, record
 from tests.integration.processes import kill
 from tests.spark.helpers import flat_schema, multiset
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
-RESTORED = ["maintain:part-staged", "maintain:part", "maintain:rewritten"]
 STEPS = {
-    ("maintain", "iceberg"): [
-        *RESTORED,
-        "publish:restaged-impressions",
-        "publish:before-claim",
-        *publication("iceberg", "impressions", "requests"),
-        "maintain:published",
-        "maintain:remembered",
-        "maintain:unnamed",
-        "maintain:untagged",
-        "maintain:cleaned",
-    ],
-    ("maintain", "delta"): [
-        *RESTORED,
-        "publish:restaged-impressions",
-        "publish:restaged-requests",
-        "publish:before-claim",
-        *publication("delta", "impressions", "requests"),
-        "maintain:published",
-        "maintain:remembered",
-        "maintain:unnamed",
-    ],
+    ("maintain", "iceberg"): compaction("iceberg", "impressions", "requests", restaged=["impressions"]),
+    ("maintain", "delta"): compaction("delta", "impressions", "requests", restaged=["impressions", "requests"]),
     ("forget", "iceberg"): [
         "forget:written",
         "forget:part",

@@ -29,7 +29,12 @@ def run_ranks(lake: Lake, name: str, out: Path, world: int, kill_at: int = -1) -
         subprocess.Popen(command, env={**os.environ, **common, "RANK": str(r)}, stderr=subprocess.DEVNULL)
         for r in range(world)
     ]
-    return [rank.wait(timeout=120) for rank in ranks]
+    try:
+        return [rank.wait(timeout=120) for rank in ranks]
+    finally:
+        # Ranks wait for one another: where one is late, all are left.
+        for rank in ranks:
+            rank.kill()
 
 
 def lines(out: Path, rank: int) -> list[tuple[Any, dict[str, Any]]]:

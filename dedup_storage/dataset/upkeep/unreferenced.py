@@ -66,10 +66,6 @@ class Referenced:
             for spans in found._spans.values():
                 spans.unpersist()
 
-    def group(self, table: str) -> EventGroup | None:
-        """The group of which a table has a row an event; ``None`` for tables of other rows."""
-        return self.base.spec.event_group(table)
-
     def unreferenced(self, table: str) -> dict[Segment, int]:
         """Segments of a table with events that go -> how many."""
         group, spec = self._group(table), self.base.spec.partitioned(table)
@@ -128,7 +124,7 @@ class Referenced:
             )
 
     def _group(self, table: str) -> EventGroup:
-        group = self.group(table)
+        group = self.base.spec.event_group(table)
         if group is None:
             raise ValueError(f"{table} holds no events")
         return group

@@ -188,9 +188,7 @@ class Expiry:
         def expire() -> None:
             load_java(self.spark, self.settings, self.spec.name, name).expire(snapshot_ids)
 
-        for attempt in passing_failures(is_gone):
-            with attempt:
-                commit_again(expire)
+        passing_failures(is_gone)(commit_again, expire)
 
     def _remove_by_spark(self, name: str, snapshot_ids: list[int]) -> None:
         """Spark compares the lists of files."""
@@ -204,10 +202,7 @@ class Expiry:
 
     def call(self, sql: str) -> DataFrame:
         """Run a procedure that looks at every snapshot, again when one of them went meanwhile: runs drop their own."""
-        for attempt in passing_failures(is_gone):
-            with attempt:
-                return self.spark.sql(sql)
-        raise AssertionError("unreachable: tenacity reraises")
+        return passing_failures(is_gone)(self.spark.sql, sql)
 
 
 def _names_few_files(table: Table) -> bool:
