@@ -113,9 +113,9 @@ class DeltaFormat(DeltaSamples):
         """Finish a publication that another run decided and did not complete; the tables after that."""
         return self._publisher.complete_pending(spec)
 
-    def take_in(self, spec: DatasetSpec) -> DatasetMetadata:
+    def take_in(self, spec: DatasetSpec, settled: DatasetMetadata | None = None) -> DatasetMetadata:
         """Publish what other tools' compaction left as a version of its own, where there is such."""
-        meta = self._publisher.complete_pending(spec)
+        meta = self._publisher.complete_pending(spec) if settled is None else cast(DeltaMetadata, settled)
         moved = self._publisher.compacted(meta)
         if not moved:
             return meta
