@@ -15,6 +15,7 @@ from dedup_storage.errors import ConfigError
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.cache.file_cache import FileCache, check_cache
 from dedup_storage.reader.decode.split import ArrowTransform
+from dedup_storage.reader.epoch.fellows import fellows
 from dedup_storage.reader.epoch.iterate import BatchIterator, Cursor, Job, Shard, default_threads
 from dedup_storage.reader.epoch.loader import check_loader
 from dedup_storage.reader.epoch.ranks import Ranks
@@ -57,9 +58,10 @@ class DedupDataset(IterableDataset[Any]):
             earlier ones (marked), or leave ranks ``uneven``.
         transform: Called with every ``DedupBatch`` in the worker; its result is delivered.
         arrow_transform: Called with the Arrow tables (requests, impressions) of every shuffle window before tensors
-            exist; may change columns, not rows.
-        prefetch: Batches made ahead by a thread; 0 makes each when it is asked for and starts no thread at all. Without
-            a ``transform`` and workers, up to eight small ones that are at most 1 MiB together count as one.
+            exist, by the worker that decodes it; may change columns, not rows.
+        prefetch: Batches made ahead by a thread; 0 makes each when it is asked for and starts no thread at all, so that
+            several workers do not share the decoding. Without a ``transform`` and workers, up to eight small ones that
+            are at most 1 MiB together count as one.
         threads: Threads that decode, in each worker; ``None`` shares the machine's processors among the workers.
         tokens: With unit ``tokens``, the list column whose elements count.
         splits: Logical splits that the batches are dealt from in turn; every worker of every rank needs one, and each
@@ -170,6 +172,8 @@ class DedupDataset(IterableDataset[Any]):
         self._tracking = False
         self._seen_passes = 0
         self._order: EpochOrder | None = None
+        # Passes that this process has begun.
+        self._passes = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers that are spawned get a pickled copy: say which hook does not travel.
@@ -235,6 +239,7 @@ class DedupDataset(IterableDataset[Any]):
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker is not None else (1, 0)
         self._look_at_loader()
+        self._passes += 1
         if number == 0:
             self._warn_of_same_epoch()
         if worker is None:
@@ -253,6 +258,7 @@ class DedupDataset(IterableDataset[Any]):
             arrow_transform=self.arrow_transform,
             prefetch=self.prefetch,
             threads=self.threads if self.threads is not None else default_threads(workers),
+            here=fellows(self._shared.token, self._passes),
         )
         self._cursor = Cursor(self.position(), shard, loose=worker is not None and self._shared.loose)
         # A loader that brings its own state puts epoch and position where the main process counts from, too.

@@ -65,6 +65,15 @@ def test_batches_come_in_order_and_no_more_are_made_than_asked_for(
     assert source.closed
 
 
+def test_nothing_is_made_behind_the_first_before_somebody_has_it() -> None:
+    source = Source(10, 1)
+    ahead = Ahead(source, threading.Event(), 4, None)
+    ahead.thread.join(timeout=0.2)
+    assert source.made == 1
+    assert [made.number for made in ahead] == list(range(10))
+    ahead.close()
+
+
 def test_who_stops_gets_no_more() -> None:
     source, stop = Source(1000, 1), threading.Event()
     ahead = Ahead(source, stop, 2, attrgetter("num_bytes"))

@@ -17,6 +17,7 @@ from dedup_storage.dedup.mixing import mix64
 from dedup_storage.errors import DuplicateRowsError, StateMismatchError, StorageError
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset, Ends
+from dedup_storage.reader.decode.unit_reader import Decoded, UnitReader
 from dedup_storage.reader.epoch.turns import Shard, splits_in_turn, turns
 from dedup_storage.reader.hashing import combine
 from dedup_storage.reader.open import plan, units
@@ -120,6 +121,31 @@ def test_opening_reads_no_key_and_the_first_batch_those_of_its_window(
     length = len(by_requests)
     assert read.files == []
     assert length == len(deliver(by_requests))
+
+
+def test_what_keys_were_read_into_is_given_back_once_before_anything_is_decoded(
+    lake: Lake, log: Log, lazy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, done = Read(monkeypatch), list[int]()
+    pool, decode = pa.default_memory_pool(), UnitReader.read
+
+    class Pool:
+        def release_unused(self) -> None:
+            done.append(len(read.files))
+            pool.release_unused()
+
+    def counting(self: UnitReader, start: int, stop: int) -> Decoded:
+        done.append(-1)
+        return decode(self, start, stop)
+
+    monkeypatch.setattr(pa, "default_memory_pool", Pool)
+    monkeypatch.setattr(UnitReader, "read", counting)
+    dataset = DedupDataset("opening_many_split", lake.settings, batch_size=10, columns=["item_id"], splits=8)
+    first, again = deliver(dataset), deliver(dataset)
+    assert first == again
+    # Behind the keys of the first window, before it is decoded; not in another pass.
+    assert done[0] == 2 * len(dataset.order().units[0][:4])
+    assert set(done[1:]) == {-1}
 
 
 def test_lengths_that_a_worker_has_read_are_known_to_all(

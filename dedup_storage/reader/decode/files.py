@@ -176,13 +176,21 @@ class RowStream:
         file: The file.
         columns: Logical names; the result has them in this order.
         piece_bytes: Decoded bytes to hold at a time.
+        side_by_side: Whether Arrow's threads decode its columns; each keeps memory of its own.
     """
 
     def __init__(
-        self, io: FileAccess, table: TableRef, file: DataFile, columns: Sequence[str], piece_bytes: int = 8 << 20
+        self,
+        io: FileAccess,
+        table: TableRef,
+        file: DataFile,
+        columns: Sequence[str],
+        piece_bytes: int = 8 << 20,
+        *,
+        side_by_side: bool = True,
     ) -> None:
         self._io, self._table, self._file, self._columns = io, table, file, list(columns)
-        self._piece_bytes = piece_bytes
+        self._piece_bytes, self._side_by_side = piece_bytes, side_by_side
         self._kept = file.kept()
         self._parquet: pq.ParquetFile | None = None
         self._opened_by: Client | None = None
@@ -305,7 +313,7 @@ class RowStream:
             row_groups=list(range(group, parquet.num_row_groups)),
             columns=names,
             # To decode one column needs no second thread, which would have to be woken for each piece.
-            use_threads=len(names) > 1,
+            use_threads=self._side_by_side and len(names) > 1,
         )
         self._start = self._stop = int(self._group_starts[group])
 

@@ -63,6 +63,7 @@ class SplitReader:
         transform: Column-wise hook on the Arrow tables of a window.
         pool: Decodes the blocks of a window side by side, and the next window ahead; without a ``transform``, which is
             called by one thread at a time, encodes it too. ``None`` decodes each window when it is needed.
+        first: Whether nothing was decoded before.
     """
 
     def __init__(
@@ -72,9 +73,11 @@ class SplitReader:
         packer: BatchPacker,
         transform: ArrowTransform | None = None,
         pool: ThreadPoolExecutor | None = None,
+        *,
+        first: bool = False,
     ) -> None:
         self._order, self._open, self._packer, self._transform = order, open_unit, packer, transform
-        self._pool = pool
+        self._pool, self._first = pool, first
         self._units: dict[int, BlockReader] = {}
         self._windows: dict[int, Window] = {}
         # The window of the last batch: its number, the places of its first request and of the next window's, itself.
@@ -102,7 +105,11 @@ class SplitReader:
             self._planning = self._pool.submit(self._prepare, number)
 
     def _prepare(self, number: int) -> None:
-        self._start(self._order.window_of(int(self._order.items(number).requests[0])))
+        first = self._order.window_of(int(self._order.items(number).requests[0]))
+        if self._first:
+            # Arrow's allocator keeps what the keys were read into; decoding would come on top of it.
+            pa.default_memory_pool().release_unused()
+        self._start(first)
 
     def _settle(self) -> None:
         """Wait until the next window is planned."""

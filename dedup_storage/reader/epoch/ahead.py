@@ -44,8 +44,9 @@ class Ahead(Iterator[Any]):
         self._ready: deque[Any] = deque()
         self._made: SimpleQueue[list[Any]] = SimpleQueue()
         self._room: SimpleQueue[bool] = SimpleQueue()
-        for _ in range(most):
-            self._room.put(True)
+        # What comes behind the first is begun once somebody has the first: it would only be in the way.
+        self._room.put(True)
+        self._grants = most
         self.thread = threading.Thread(
             target=_work, args=(source, stop, self._made, self._room, size), name="dedup-reader", daemon=True
         )
@@ -55,7 +56,9 @@ class Ahead(Iterator[Any]):
         while not self._ready:
             try:
                 self._ready.extend(self._made.get(timeout=_LOOK_SECONDS))
-                self._room.put(True)
+                for _ in range(self._grants):
+                    self._room.put(True)
+                self._grants = 1
             except Empty:
                 # A process that was forked from this one has the queues and not the thread.
                 if not self.thread.is_alive() and self._made.empty():

@@ -179,7 +179,9 @@ class KeyReader:
 
     def _stream(self, ref: TableRef, file: DataFile, extra: Sequence[str]) -> RowStream:
         columns = list(dict.fromkeys([*self.spec.request_key, *extra]))
-        return RowStream(ref.file_io(), ref, file, columns, piece_bytes=_PIECE_ROWS * 8 * len(columns))
+        # Sections are read side by side where many are wanted.
+        piece_bytes = _PIECE_ROWS * 8 * len(columns)
+        return RowStream(ref.file_io(), ref, file, columns, piece_bytes, side_by_side=False)
 
     def _pieces(self, stream: RowStream, ref: TableRef, file: DataFile, users: Users | None) -> list[tuple[int, int]]:
         """Ranges of rows to read, ascending."""

@@ -190,8 +190,10 @@ class ReadPlan:
         self, order: SplitOrder, transform: ArrowTransform | None, pool: ThreadPoolExecutor | None = None
     ) -> SplitReader:
         """A reader of one split's batches."""
-
-        return SplitReader(order, lambda number: self._reader(self.units[number]), self.packer, transform, pool)
+        first, self.units.decoding = not self.units.decoding, True
+        return SplitReader(
+            order, lambda number: self._reader(self.units[number]), self.packer, transform, pool, first=first
+        )
 
     def _reader(self, unit: AnyUnit) -> BlockReader:
         return MergedReader(unit, self.source) if isinstance(unit, MergedUnit) else UnitReader(unit, self.source)

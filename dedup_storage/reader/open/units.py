@@ -37,6 +37,8 @@ class UnitIndex(Sequence[AnyUnit]):
         self._places = tuple(places)
         self._kept: OrderedDict[int, tuple[int, Sequence[AnyUnit]]] = OrderedDict()
         self._bytes = 0
+        # Whether any is being decoded in this process; for who begins to.
+        self.decoding = False
         self._unlock()
 
     def _unlock(self) -> None:
