@@ -38,6 +38,9 @@ _SETTINGS = {
     # What a task holds of the rows at once.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 * 1024**2),
+    # Partitions without rows are joined to others although the rows are kept: each would start Python for nothing, and
+    # be a task of every table that is written of them.
+    "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
     # A task of Python costs as much as some megabytes that it is given, whatever there is to do.
     "spark.sql.adaptive.coalescePartitions.minPartitionSize": str(_TASK_BYTES),
 }

@@ -35,7 +35,6 @@ SESSION_DEFAULTS = {
     "spark.sql.adaptive.optimizeSkewsInRebalancePartitions.enabled": "false",
     "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
     "spark.sql.artifact.isolation.enabled": "false",
-    "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
     "spark.redaction.regex": SECRET_NAME,
 }
 
