@@ -6,16 +6,21 @@ would be loaded by each process again.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pyarrow as pa
 
 from dedup_storage.windows.pieces import event_pieces
 from dedup_storage.windows.stream import UserStream
 
-__all__ = ["LayTask", "PieceTask", "forget_archive"]
+__all__ = ["LayTask", "PieceTask", "forget_archives"]
+
+# PySpark, Py4J, and jars: Spark puts that of its core and those of packages on Python's path too.
+_ARCHIVES = re.compile(r"pyspark\.zip|py4j-.*\.zip|.*\.jar")
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class PieceTask:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """A partition's batches of events as pieces."""
-        forget_archive()
+        forget_archives()
         for batch in batches:
             yield _typed(event_pieces(batch, self.user, self.position, self.columns), self.schema)
 
@@ -53,24 +58,22 @@ class LayTask:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """A partition's batches, laid."""
-        forget_archive()
+        forget_archives()
         for batch in replace(self.stream).lay(batches):
             yield _typed(batch, self.schema)
 
 
-def forget_archive() -> None:
-    """Let Python forget what it knows of the archive that PySpark was loaded from.
+def forget_archives() -> None:
+    """Let Python forget what it knows of the archives that Spark puts on the path of its processes.
 
     Before each task Spark has its process look again at every place that modules came from, since files may have been
     added. Of an archive Python then reads the whole list of files, once for each folder in it that something was
-    imported from: 0.05 s of processor time where a task has little to do. This archive stays as it is while the process
-    lives, and a place that is not remembered is found when a module is imported from it.
+    imported from; jars of table formats have 20,000, and hardly ever a module. Spark's archives stay as they are while
+    the process lives, and a place that is not remembered is found when a module is imported from it. Archives of others
+    may change, and are looked at as ever.
     """
-    archive = getattr(getattr(sys.modules.get("pyspark"), "__loader__", None), "archive", None)
-    if archive is None:  # a folder
-        return
     for place, finder in list(sys.path_importer_cache.items()):
-        if getattr(finder, "archive", None) == archive:
+        if _ARCHIVES.fullmatch(Path(getattr(finder, "archive", "")).name):
             del sys.path_importer_cache[place]
 
 

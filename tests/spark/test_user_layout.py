@@ -19,7 +19,7 @@ from dedup_storage.dataset.joins.tables import table_frame
 from dedup_storage.dataset.lists import with_lists
 from dedup_storage.dataset.upkeep import Policy
 from dedup_storage.dataset.versions.lists import list_checks
-from dedup_storage.dataset.write import user_proof
+from dedup_storage.dataset.write import user_lists, user_proof
 from dedup_storage.dataset.write.audit import staged_rows
 from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.errors import ConflictError, QualityGateError, SchemaError, StorageError, UsageError
@@ -250,11 +250,16 @@ def test_checks_find_what_no_list_shows(ds: tuple[Dataset, DataFrame]) -> None:
 def test_staged_rows_that_are_not_what_was_laid_are_refused(
     spark: SparkSession, ds: tuple[Dataset, DataFrame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, _ = ds
+    """What is little is read in one task, whatever segments it lies in: events of two groups, staged rows."""
+    made, logged = ds
+    coalesce, tasks = type(logged).coalesce, []
+    monkeypatch.setattr(type(logged), "coalesce", lambda rows, n: tasks.append(n) or coalesce(rows, n))
     monkeypatch.setattr(user_proof, "staged_rows", lambda *of: staged_rows(*of).filter("u <> 'user 2'"))
     with pytest.raises(StorageError, match=r"staged in t_user_\w+.requests are not those"):
         made.write(log(spark, [3]), gate=False)
     assert len(made.versions()) == 2
+    assert tasks == [1, 1, 1]
+    assert [user_lists.tasks_for(stored) for stored in (0, 1, 4 * 2**20, 4 * 2**20 + 1)] == [1, 1, 1, 2]
 
 
 def test_any_engine_can_read_it(ds: tuple[Dataset, DataFrame]) -> None:

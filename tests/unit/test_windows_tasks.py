@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-import types
 import zipfile
-import zipimport
 from pathlib import Path
 
 import pytest
 
-from dedup_storage.windows.tasks import forget_archive
+from dedup_storage.windows.tasks import forget_archives
 
 
 def _archive(place: Path, package: str) -> str:
@@ -21,27 +19,24 @@ def _archive(place: Path, package: str) -> str:
     return str(place)
 
 
-def test_the_archive_of_pyspark_is_forgotten_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spark, other = _archive(tmp_path / "a.zip", "like_spark"), _archive(tmp_path / "b.zip", "other_archive")
-    monkeypatch.syspath_prepend(spark)
-    monkeypatch.syspath_prepend(other)
-    for package in ("like_spark", "other_archive"):
+def test_archives_of_spark_are_forgotten_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"pyspark.zip": "like_spark", "py4j-0.1-src.zip": "like_py4j", "a_format-1.0.jar": "in_a_jar"}
+    own = [_archive(tmp_path / name, package) for name, package in names.items()]
+    other = _archive(tmp_path / "my-pyspark.zip", "of_a_user")
+    for place in (*own, other):
+        monkeypatch.syspath_prepend(place)
+    for package in (*names.values(), "of_a_user"):
         assert importlib.import_module(f"{package}.first").name == "first"
-    loaded = types.ModuleType("pyspark")
-    loaded.__loader__ = zipimport.zipimporter(spark)
-    monkeypatch.setitem(sys.modules, "pyspark", loaded)
-    assert any(place.startswith(spark) for place in sys.path_importer_cache)
-    forget_archive()
-    assert not any(place.startswith(spark) for place in sys.path_importer_cache)
-    assert any(place.startswith(other) for place in sys.path_importer_cache)
+    assert all(any(known.startswith(place) for known in sys.path_importer_cache) for place in own)
+    forget_archives()
+    assert not any(known.startswith(tuple(own)) for known in sys.path_importer_cache)
+    assert any(known.startswith(other) for known in sys.path_importer_cache)
     importlib.invalidate_caches()
-    assert importlib.import_module("like_spark.second").name == "second"
+    for package in (*names.values(), "of_a_user"):
+        assert importlib.import_module(f"{package}.second").name == "second"
 
 
-def test_without_an_archive_nothing_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = dict(sys.path_importer_cache)
-    monkeypatch.delitem(sys.modules, "pyspark", raising=False)
-    forget_archive()
-    monkeypatch.setitem(sys.modules, "pyspark", types.ModuleType("pyspark"))
-    forget_archive()
-    assert sys.path_importer_cache == before
+def test_folders_are_not_forgotten() -> None:
+    before = {place for place, finder in sys.path_importer_cache.items() if not hasattr(finder, "archive")}
+    forget_archives()
+    assert before <= set(sys.path_importer_cache)

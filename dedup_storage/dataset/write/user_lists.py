@@ -28,10 +28,12 @@ from dedup_storage.spark.types import ddl, fingerprint, struct_of
 from dedup_storage.windows.stream import StreamGroup, UserStream
 from dedup_storage.windows.tasks import LayTask, PieceTask
 
-__all__ = ["GrownListsError", "Laid", "lay", "refuse_grown", "row_digest", "row_facts"]
+__all__ = ["GrownListsError", "Laid", "lay", "refuse_grown", "row_digest", "row_facts", "tasks_for"]
 
 _KIND, _PLACE, _BUCKET = "_dedup_kind", "_dedup_place", "_dedup_bucket"
 _NEW, _EVENT, _DIGEST = "_dedup_new_", "_dedup_event", "decimal(38,0)"
+# Stored bytes that are worth a task of their own.
+_TASK_BYTES = 4 * 1024**2
 _SETTINGS = {
     # What a task holds of the rows at once.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
@@ -39,6 +41,8 @@ _SETTINGS = {
     # Partitions without rows are joined to others although the rows are kept: each would start Python for nothing, and
     # be a task of every table that is written of them.
     "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
+    # A task of Python costs as much as some megabytes that it is given, whatever there is to do.
+    "spark.sql.adaptive.coalescePartitions.minPartitionSize": str(_TASK_BYTES),
 }
 
 
@@ -105,6 +109,11 @@ class Laid:
         return rows.observe(self.seen[table], *row_facts(self.spec, rows))
 
 
+def tasks_for(stored_bytes: int) -> int:
+    """How many tasks so many bytes of files are worth."""
+    return max(1, -(-stored_bytes // _TASK_BYTES))
+
+
 def row_facts(spec: DatasetSpec, rows: DataFrame) -> tuple[Column, Column]:
     """How many rows of requests or events there are, ``rows``, and the ``sum`` of their digests."""
     return F.count(F.lit(1)).alias("rows"), F.sum(row_digest(spec, rows)).alias("sum")
@@ -138,7 +147,10 @@ def lay(handle: Handle, base: Cut, requests: DataFrame, users: DataFrame, *, few
         if group.table in base.snapshots:
             known = move_to(session, base.stored(group.table))
             known = known.join(F.broadcast(users) if few else users.distinct(), schema.user, "left_semi")
-            if not few:
+            if few:
+                # Each partition would be a task of Python, however little lies in it: one for each month and bucket.
+                known = known.coalesce(tasks_for(base.meta.totals(group.table, base.snapshots[group.table]).bytes))
+            else:
                 # They were shuffled; pieces are of events that lie together.
                 known = known.sortWithinPartitions(schema.user, group.position_column)
             rows = rows.unionByName(_pieces(spec, group, number, known), allowMissingColumns=True)

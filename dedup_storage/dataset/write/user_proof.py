@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.write.audit import staged_rows
-from dedup_storage.dataset.write.user_lists import Laid, row_digest, row_facts
+from dedup_storage.dataset.write.user_lists import Laid, row_digest, row_facts, tasks_for
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.protocol import Run, Staged
@@ -51,7 +51,7 @@ def require_as_laid(handle: Handle, laid: Laid, run: Run, staged: Sequence[Stage
     facts += [F.sum(F.when(where == table, F.col(_DIGEST))).alias(f"sum {table}") for table in found]
     rows = reduce(DataFrame.unionByName, digests)
     # Each segment would be a task; a log of many days has many, and little in each.
-    tasks = max(handle.spec.buckets, rows.sparkSession.sparkContext.defaultParallelism)
+    tasks = tasks_for(sum(one.bytes for one in found.values()))
     stored = only_row(rows.coalesce(tasks).agg(*facts))
     for table in found:
         handed = laid.seen[table].get

@@ -86,6 +86,8 @@ class Writer(TimedSteps):
         self.mode, self.on_inconstant, self.on_duplicates = mode, on_inconstant, on_duplicates
         self.gate = gate and handle.settings.quality.enabled
         self.session = run_session(log.raw.frame.sparkSession)
+        # Keys are kept and read several times: each partition that they are kept in is a task of all of these.
+        self.session.conf.set("spark.sql.optimizer.canChangeCachedPlanOutputPartitioning", "true")
         self.raw = log.raw.in_session(self.session)
         self.seconds: dict[str, float] = {}
         # Of this attempt: an error from then on is none of the log's.
