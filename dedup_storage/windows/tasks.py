@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from dedup_storage.windows.anew import AnewStream
 from dedup_storage.windows.pieces import event_pieces
 from dedup_storage.windows.stream import UserStream
 
-__all__ = ["LayTask", "PieceTask", "forget_archive"]
+__all__ = ["AnewTask", "LayTask", "PieceTask", "forget_archive"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,25 @@ class LayTask:
         """A partition's batches, laid."""
         forget_archive()
         for batch in replace(self.stream).lay(batches):
+            yield _typed(batch, self.schema)
+
+
+@dataclass(frozen=True)
+class AnewTask:
+    """Lays users' lists anew.
+
+    Attributes:
+        stream: Says which columns are which.
+        schema: Of the rows that come out.
+    """
+
+    stream: AnewStream
+    schema: pa.Schema
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """A partition's batches, laid anew."""
+        forget_archive()
+        for batch in self.stream.lay(batches):
             yield _typed(batch, self.schema)
 
 
