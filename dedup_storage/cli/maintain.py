@@ -1,4 +1,4 @@
-"""``dedup-storage maintain``: compaction, events that nothing refers to, expiry, orphans."""
+"""``dedup-storage maintain``: lists laid anew, compaction, events that nothing refers to, expiry, orphans."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ __all__ = ["maintain"]
 
 
 class _Step(StrEnum):
+    RUNS = "runs"
     COMPACT = "compact"
     EVENTS = "events"
     EXPIRE = "expire"
@@ -41,13 +42,18 @@ def maintain(
         float,
         typer.Option(min=0, max=1, help="Share of events that no kept version refers to, which counts as decay."),
     ] = 0.02,
+    runs_share: Annotated[
+        float,
+        typer.Option(min=0.01, max=1, help="Share of runs of lists that another order of events must spare."),
+    ] = 0.5,
     bundle_from: Annotated[
         int | None, typer.Option(min=2, help="Bundle a grain's feature groups once so many tables hold them.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and change nothing.")] = False,
     run_id: RunIdOption = None,
 ) -> None:
-    """Restore the order of decayed segments, drop events that nothing refers to, expire versions, remove orphans."""
+    """Lay lists of many runs anew, restore the order of decayed segments, drop events that nothing refers to, expire
+    versions, remove orphans."""
     check_name(dataset, "dataset name")
     steps = set(only or _Step)
     with job.dataset(dataset) as target:
@@ -56,13 +62,14 @@ def maintain(
         with job.step(f"Maintaining {dataset}", target.spark):
             summary = target.maintain(
                 run_id,
-                limits=Limits(hidden_share=hidden_share, unreferenced_share=unreferenced_share),
+                limits=Limits(hidden_share=hidden_share, unreferenced_share=unreferenced_share, runs_share=runs_share),
                 policy=Policy(
                     keep_versions=keep_versions,
                     keep_days=keep_days,
                     orphan_days=orphan_days,
                     abandoned_days=abandoned_days,
                 ),
+                runs=_Step.RUNS in steps,
                 compact=_Step.COMPACT in steps,
                 events=_Step.EVENTS in steps,
                 expire=_Step.EXPIRE in steps,

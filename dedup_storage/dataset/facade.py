@@ -302,6 +302,7 @@ class Dataset(ReadableDataset):
         *,
         limits: Limits | None = None,
         policy: Policy | None = None,
+        runs: bool = True,
         compact: bool = True,
         events: bool = True,
         expire: bool = True,
@@ -309,14 +310,15 @@ class Dataset(ReadableDataset):
         bundle_from: int | None = None,
         dry_run: bool = False,
     ) -> MaintainSummary:
-        """Restore the order of decayed segments, drop events that nothing refers to, expire versions by policy, remove
-        orphans; bundle feature groups.
+        """Lay lists of many runs anew, restore the order of decayed segments, drop events that nothing refers to,
+        expire versions by policy, remove orphans; bundle feature groups.
 
         Args:
             run_id: Name of the run; the version of its compaction.
             limits: What counts as decayed.
             policy: Which versions stay.
-            compact, events, expire, orphans: Which steps to take; only in layout ``user`` there are events to drop.
+            runs, compact, events, expire, orphans: Which steps to take; only in layout ``user`` there are lists to lay
+                anew, and events to drop.
             bundle_from: Bundle a grain's feature groups once so many tables hold them; ``None`` leaves them.
             dry_run: Measure and tell, change nothing.
         """
@@ -324,8 +326,8 @@ class Dataset(ReadableDataset):
         return run_told(
             self.handle, "maintain", named,
             lambda: maintain(
-                self.handle, named, limits=limits, policy=policy, compact=compact, events=events, expire=expire,
-                orphans=orphans, bundle_from=bundle_from, dry_run=dry_run,
+                self.handle, named, limits=limits, policy=policy, runs=runs, compact=compact, events=events,
+                expire=expire, orphans=orphans, bundle_from=bundle_from, dry_run=dry_run,
             ),
             Accounts.maintenance, dry_run=dry_run,
         )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.lake.bundles import bundle_run
 from dedup_storage.lake.engine.plans import read_columns
+from dedup_storage.lake.runs import anew_run
 from dedup_storage.lineage.accounts import Tables
 from dedup_storage.lineage.model import Account, Source, Verb
 from dedup_storage.lineage.telling import told
@@ -52,8 +53,11 @@ class Accounts:
         return replace(done, already=summary.already_published)
 
     def maintenance(self, summary: Any) -> Account:
-        """Segments were sorted again, and feature groups brought together, each as a version of its own."""
+        """Segments were sorted again, lists laid anew, and feature groups brought together, each as a version of its
+        own."""
         runs = [self._tables.of_move(bundle_run(summary.run_id, b.bundle), b.groups) for b in summary.bundles]
+        if summary.runs:
+            runs.append(self._tables.of_run(anew_run(summary.run_id), rewrites=True))
         done = [account for account in (*runs, self.rewrite(summary)) if account.version is not None]
         if not done:
             return Account(summary.run_id)

@@ -13,7 +13,7 @@ from dedup_storage.lake.segments import Segment
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.words import counted
 
-__all__ = ["Run", "Staged", "files_lost", "named_run", "new_attempt", "staged_gone"]
+__all__ = ["Run", "Staged", "anew_run", "files_lost", "named_run", "new_attempt", "staged_gone"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=-]{0,199}")
 
@@ -84,6 +84,11 @@ class Staged:
     bytes: int
     files: int
     attempt: str = ""
+
+
+def anew_run(run_id: str) -> str:
+    """The run in which a maintenance run lays users' lists anew."""
+    return f"{run_id}-runs"
 
 
 def new_attempt(run_id: str) -> str:

@@ -16,6 +16,7 @@ from dedup_storage.schema import DateGrain
 
 __all__ = [
     "ANY",
+    "LAY_ANEW",
     "MAINTAIN",
     "Segment",
     "by_buckets",
@@ -31,6 +32,8 @@ _MOST_CHARACTERS = 32_000
 ANY = "*"
 # Fact `mode` of a version that has the rows of the one before it in other files.
 MAINTAIN = "maintain"
+# The same fact of a version whose requests refer to copies of events, and which is otherwise the one before it.
+LAY_ANEW = "lay-anew"
 
 
 class Segment(NamedTuple):

@@ -16,7 +16,7 @@ from dedup_storage.dataset.upkeep import Limits, Policy
 from dedup_storage.layout import Layout
 from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import day, flat_rows, flat_schema, frame
-from tests.spark.odd_lists import TYPES, odd_rows, odd_schema
+from tests.spark.odd_lists import TYPES, late_rows, odd_rows, odd_schema
 
 __all__ = [
     "CHANGE", "FIRST", "GONE", "HIT", "JOBS", "LATE", "RESTORED", "SAMPLE", "Job", "compaction", "decided",
@@ -132,7 +132,20 @@ def _replace_a_day_of_users(ds: Dataset) -> Any:
 
 def _drop(ds: Dataset) -> Any:
     limits, policy = Limits(unreferenced_share=0), Policy(keep_versions=1, keep_days=0)
-    return ds.maintain("drop", limits=limits, policy=policy, compact=False, orphans=False)
+    return ds.maintain("drop", limits=limits, policy=policy, runs=False, compact=False, orphans=False)
+
+
+def _late_events(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    """Three users whose lists are many runs, with a feature of their events."""
+    raw = RawLog.from_frame(frame(spark, late_rows([1, 2], users=3), TYPES), odd_schema())
+    ds = _created(spark, settings, name, raw, layout=Layout.USER)
+    ds.features.add("age", {"twice": "seen * 2"}, grain="event", sequence="g", missing="null", gate=False)
+    return ds
+
+
+def _lay_anew(ds: Dataset) -> Any:
+    limits = Limits(runs_share=0.3)
+    return ds.maintain("lay", limits=limits, compact=False, events=False, expire=False, orphans=False)
 
 
 def _eight_users(spark: SparkSession, settings: Settings, name: str) -> Dataset:
@@ -237,6 +250,7 @@ JOBS: Mapping[str, Job] = {
         _to_maintain, lambda ds: ds.maintain("maintain", policy=Policy(keep_versions=1, keep_days=0), orphans=False)
     ),
     "drop": Job(_two_days_of_users, _drop, (_replace_a_day_of_users,)),
+    "anew": Job(_late_events, _lay_anew),
     "forget": Job(_to_erase_from, lambda ds: ds.forget_users(GONE, "gdpr")),
     "add": Job(_one_day, _add),
     "refresh": Job(_one_day, _refresh, (_add, _second_day)),

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 from dedup_storage.schema import LogSchema
 from tests.spark.helpers import day
 
-__all__ = ["TYPES", "bits", "odd_rows", "odd_schema"]
+__all__ = ["TYPES", "bits", "late_rows", "odd_rows", "odd_schema"]
 
 # Values that compare as equal, or as unequal to themselves, and are told apart by their bits.
 _PLAIN_NAN, _OTHER_NAN = float("nan"), struct.unpack("<d", struct.pack("<Q", 0x7FF8000000000123))[0]
@@ -55,6 +55,32 @@ def odd_rows(days: list[int], seed: int = 0, users: int = 6, first: int = 0) -> 
                 if number in days:
                     shown = [(100 * request + c, c % 2) for c in range(2)]
                     rows += [(f"user {user}", request, at, *made, item, label) for item, label in shown]
+    return rows
+
+
+def late_rows(days: list[int], seed: int = 0, users: int = 6, first: int = 0) -> list[tuple[Any, ...]]:
+    """A log like that of ``odd_rows``, of up to five days; events come late: many runs, few in another order."""
+    chosen, rows, request = random.Random(seed), [], first
+    for user in range(users):
+        # Java's one NaN alone: another one is not found again by a later write.
+        prices = [chosen.choice([p for p in _PRICES if p is not _OTHER_NAN]) for _ in range(200)]
+        words = [f"{word} {number}" for number, word in enumerate(_words(chosen, 200))]
+        arrived = [n + (chosen.randint(2, 6) if chosen.random() < 0.12 else 0) for n in range(200)]
+        end = 70
+        for number in range(1, 6):
+            for hour in range(5):
+                end += chosen.randint(2, 5)
+                there = [n for n in range(200) if arrived[n] < end][-chosen.randint(55, 60) :]
+                if chosen.random() < 0.1:
+                    # Deleted for good.
+                    arrived[there[chosen.randrange(20)]] = 1000
+                at = day(number, hour)
+                seen: Any = None if chosen.random() < 0.05 else [n if n % 19 else None for n in there]
+                lists = seen, [prices[n] for n in there], [end - n for n in there], [words[n] for n in there[::-1]]
+                request += 1
+                if number in days:
+                    shown = [(100 * request + c, c % 2) for c in range(2)]
+                    rows += [(f"user {user}", request, at, *lists, item, label) for item, label in shown]
     return rows
 
 

@@ -398,9 +398,13 @@ def test_maintenance_is_told_with_the_bundles_that_it_made() -> None:
     accounts = Accounts.__new__(Accounts)
     accounts._tables = tables  # type: ignore[assignment]
     bundle = SimpleNamespace(bundle="requests", groups=("a", "b"))
-    found = accounts.maintenance(SimpleNamespace(run_id="m", bundles=(bundle,)))
+    found = accounts.maintenance(SimpleNamespace(run_id="m", bundles=(bundle,), runs=()))
     assert (found.run_id, found.version, found.read, [s.version for s in found.sources]) == ("m", 4, 2, ["2", "3"])
     assert [(p.source.place.name, p.source.version) for p in found.products] == [("fb", "4"), ("fg", "3")]
     del runs["m"]
-    assert accounts.maintenance(SimpleNamespace(run_id="m", bundles=(bundle,))).version == 3
-    assert accounts.maintenance(SimpleNamespace(run_id="m", bundles=())) == Account("m")
+    assert accounts.maintenance(SimpleNamespace(run_id="m", bundles=(bundle,), runs=())).version == 3
+    assert accounts.maintenance(SimpleNamespace(run_id="m", bundles=(), runs=())) == Account("m")
+    # Lists that were laid anew are a version of their own too.
+    runs["m-runs"] = made("m-runs", 4, "requests", "events_g")
+    found = accounts.maintenance(SimpleNamespace(run_id="m", bundles=(), runs=(SimpleNamespace(),)))
+    assert (found.run_id, found.version, len(found.products)) == ("m", 4, 2)

@@ -23,6 +23,7 @@ from dedup_storage.event_groups import EventGroup
 from dedup_storage.lake.groups import FeatureGroup, FeatureSource, SourceKind
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.segments import LAY_ANEW
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.words import counted
 
@@ -211,10 +212,12 @@ def refuse_own_lists(cut: Cut, group: FeatureGroup) -> None:
 
 
 def refuse_other_lists(run: Run, dataset: str) -> Callable[[DatasetMetadata], None]:
-    """A check before publication that the events which a run read are still those of their positions.
+    """A check before publication that the events which a run read are still those of their positions, and all that
+    lists of before are made of.
 
     Raises:
-        ConflictError: a rollback took events away, whose positions others may have by now.
+        ConflictError: a rollback took events away, whose positions others may have by now; or lists were laid anew, of
+            copies of events that the run has no rows of.
     """
 
     def check(now: DatasetMetadata) -> None:
@@ -222,6 +225,13 @@ def refuse_other_lists(run: Run, dataset: str) -> Callable[[DatasetMetadata], No
             raise ConflictError(
                 f"another run rolled {dataset} back, so that events have other positions than those this run read",
                 expected=f"version {run.base} to be one that version {now.current} comes from",
+                fix="Nothing was published. Run the job again.",
+            )
+        since = (version for version in range(run.base + 1, now.current + 1) if version not in now.abandoned)
+        if any(now.claim(version).get("mode") == LAY_ANEW for version in since):
+            raise ConflictError(
+                f"lists of {dataset} were laid anew meanwhile: they are made of copies of events, which this run did "
+                "not read",
                 fix="Nothing was published. Run the job again.",
             )
 

@@ -28,6 +28,8 @@ class Limits(BaseModel):
         files: Data files, where they would fit into half as many of the target size.
         target_file_bytes: What a file should hold at most.
         unreferenced_share: In layout ``user`` events that no request of a kept version refers to, of all rows.
+        runs_share: In layout ``user`` runs that another order of users' events would spare, of all runs of a user and
+            of all runs of a user bucket: from there on they are laid anew.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +39,7 @@ class Limits(BaseModel):
     files: int = Field(default=4, ge=2)
     target_file_bytes: int = Field(default=512 * 1024**2, ge=1)
     unreferenced_share: float = Field(default=0.02, ge=0, le=1)
+    runs_share: float = Field(default=0.5, gt=0, le=1)
 
 
 class SegmentDecay(BaseModel):

@@ -1,4 +1,4 @@
-"""One maintenance run: bundle feature groups, measure, compact, drop events, expire, remove orphans."""
+"""One maintenance run: bundle feature groups, lay lists anew, measure, compact, drop events, expire, remove orphans."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dedup_storage.dataset.backfill.other_parts import refuse_other_parts
 from dedup_storage.dataset.features.bundle import Bundler
 from dedup_storage.dataset.handle import Handle
 from dedup_storage.dataset.upkeep.decay import Limits
-from dedup_storage.dataset.upkeep.maintain_summary import Gain, MaintainSummary
+from dedup_storage.dataset.upkeep.lay_anew import LayingAnew
+from dedup_storage.dataset.upkeep.maintain_summary import Gain, LaidAnew, MaintainSummary
 from dedup_storage.dataset.upkeep.restore import Restoring
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.bundles import BundlePlan, bundle_run, plan_bundle
@@ -36,8 +37,8 @@ class Maintenance(TimedSteps):
             finishes what is left to expire and to clean.
         limits: What counts as decayed.
         policy: Which versions stay, and how long files that nothing names do.
-        compact, events, expire, orphans: Which steps to take; a log that lies as it was adopted is never compacted,
-            and only in layout ``user`` there are events to drop.
+        runs, compact, events, expire, orphans: Which steps to take; a log that lies as it was adopted is never
+            compacted, and only in layout ``user`` there are lists to lay anew and events to drop.
         bundle_from: Bundle a grain's feature groups once so many tables hold them; ``None`` leaves them.
         dry_run: Measure and tell, change nothing.
     """
@@ -49,6 +50,7 @@ class Maintenance(TimedSteps):
         run_id: str,
         limits: Limits | None = None,
         policy: Policy | None = None,
+        runs: bool = True,
         compact: bool = True,
         events: bool = True,
         expire: bool = True,
@@ -63,7 +65,7 @@ class Maintenance(TimedSteps):
         self.limits, self.policy = limits or Limits(), policy or Policy()
         self.bundle_from = bundle_from
         self.compact, self.expire, self.orphans = compact and not handle.spec.adopted, expire, orphans
-        self.events = events and bool(handle.spec.events)
+        self.runs, self.events = (asked and bool(handle.spec.events) for asked in (runs, events))
         self.seconds: dict[str, float] = {}
 
     def run(self) -> MaintainSummary:
@@ -88,27 +90,40 @@ class Maintenance(TimedSteps):
             bundles = self._bundle(meta) if done is None else ()
             if bundles and not self.dry_run:
                 meta = self._settled()
+            laid = self._lay_anew(meta, request) if done is None else ()
+            own = any(one.requests and one.skipped is None for one in laid)
+            if own and not self.dry_run:
+                meta = self._settled()
+            before = len(bundles) + own
             upkeep = self._upkeep()
             stored = upkeep.stored_bytes()
             gains: tuple[Gain, ...] = ()
             if self.compact or self.events:
                 with self.timed("compact"):
-                    gains = restoring.run(meta, partial(self._kept, len(bundles)), done=done, dry_run=self.dry_run)
+                    gains = restoring.run(meta, partial(self._kept, before), done=done, dry_run=self.dry_run)
                 upkeep = self._upkeep()
             # What a dry run does not publish counts among the newest versions all the same.
-            coming = len(bundles) + any(g.decayed_segments and not g.skipped for g in gains) if self.dry_run else 0
+            coming = before + any(g.decayed_segments and not g.skipped for g in gains) if self.dry_run else 0
             outdated = self._expire(upkeep, coming) if self.expire else None
             with self.timed("clean"):
                 expiry = upkeep.clean(outdated, orphans=self.orphans, dry_run=self.dry_run)
-            summary = self._summary(gains, outdated or Outdated(), expiry, stored, bundles)
+            summary = self._summary(gains, outdated or Outdated(), expiry, stored, bundles, laid)
             return summary.model_copy(update={"already_published": done is not None})
 
     def _asked(self) -> Request:
         """What is asked for, as far as the run id stands for it: a compaction by other limits is another one."""
-        steps = {"compact": self.compact, "events": self.events, "expire": self.expire, "orphans": self.orphans}
+        steps = {
+            "runs": self.runs,
+            "compact": self.compact,
+            "events": self.events,
+            "expire": self.expire,
+            "orphans": self.orphans,
+        }
         bounds = {**self.limits.model_dump(), **self.policy.model_dump()}
         if not self.events:
             del bounds["unreferenced_share"]
+        if not self.runs:
+            del bounds["runs_share"]
         return Request.of("maintain").with_texts(
             steps=" and ".join(step for step, taken in steps.items() if taken) or NOTHING,
             bundle_from=NOTHING if self.bundle_from is None else str(self.bundle_from),
@@ -131,14 +146,23 @@ class Maintenance(TimedSteps):
                     Bundler(self.handle.for_run(), name, names, run_id=bundle_run(self.run_id, name)).bundle()
         return tuple(plans)
 
+    def _lay_anew(self, meta: DatasetMetadata, request: Request) -> tuple[LaidAnew, ...]:
+        """Lay users' lists anew where requests' lists are many runs of them."""
+        if not self.runs:
+            return ()
+        with self.timed("runs"):
+            laying = LayingAnew(self.handle, self.run_id, self.limits.runs_share, request)
+            return laying.run(meta, dry_run=self.dry_run)
+
     def _settled(self) -> DatasetMetadata:
         if self.dry_run:
             return self.handle.metadata()
-        return self.tables.take_in(self.spec) if self.compact or self.events else self.tables.settle(self.spec)
+        rewrites = self.runs or self.compact or self.events
+        return self.tables.take_in(self.spec) if rewrites else self.tables.settle(self.spec)
 
-    def _kept(self, bundled: int, meta: DatasetMetadata) -> list[int]:
+    def _kept(self, before: int, meta: DatasetMetadata) -> list[int]:
         """The versions that stay once this run's own is there and the others are expired."""
-        coming = 1 + (bundled if self.dry_run else 0)
+        coming = 1 + (before if self.dry_run else 0)
         gone = self._upkeep().outdated(coming).versions if self.expire else ()
         return [number for number in meta.version_numbers if number not in gone]
 
@@ -159,6 +183,7 @@ class Maintenance(TimedSteps):
         expiry: tuple[TableExpiry, ...],
         stored: int,
         bundles: tuple[BundlePlan, ...],
+        laid: tuple[LaidAnew, ...],
     ) -> MaintainSummary:
         meta = self.handle.metadata()
         return MaintainSummary(
@@ -168,6 +193,7 @@ class Maintenance(TimedSteps):
             compacted=meta.version_of_run(self.run_id),
             dry_run=self.dry_run,
             bundles=bundles,
+            runs=laid,
             compaction=gains,
             expired_versions=outdated.versions,
             kept_versions=tuple(n for n in meta.version_numbers if n not in outdated.versions),

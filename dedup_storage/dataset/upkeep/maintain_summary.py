@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from dedup_storage.lake.bundles import BundlePlan
 from dedup_storage.lake.upkeep import TableExpiry
 
-__all__ = ["Gain", "MaintainSummary"]
+__all__ = ["Gain", "LaidAnew", "MaintainSummary"]
 
 
 class Gain(BaseModel):
@@ -39,6 +39,32 @@ class Gain(BaseModel):
     skipped: str | None = None
 
 
+class LaidAnew(BaseModel):
+    """Lists of one sequence group before and after users' lists were laid anew, in layout ``user``.
+
+    Attributes:
+        group: The sequence group.
+        lists: Lists of requests that are runs of their users' lists.
+        runs_before, runs_after: Their runs, all together; equal where nothing is gained by another order.
+        users, requests: Whose lists were laid anew.
+        events: Copied for that; they take the place of as many, which go when no kept version refers to them.
+        event_bytes: Of the copies and of their features; in a dry run about so many.
+        skipped: Why nothing was laid anew, or looked at, though there are many runs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    group: str
+    lists: int
+    runs_before: int
+    runs_after: int
+    users: int
+    requests: int
+    events: int
+    event_bytes: int
+    skipped: str | None = None
+
+
 class MaintainSummary(BaseModel):
     """What maintenance did; with ``dry_run``, what it would do.
 
@@ -49,6 +75,7 @@ class MaintainSummary(BaseModel):
         compacted: The version of the run's compaction; ``None`` where it compacted nothing.
         dry_run: Nothing was changed.
         bundles: Feature groups that were brought into one table, one entry for each grain that had many.
+        runs: In layout ``user`` one entry for each sequence group; none where that step was not taken, or was before.
         compaction: One entry for each table; in a dry run ``after`` repeats ``before``.
         expired_versions, kept_versions: By the policy; kept for their age or number, a pin, or work on them.
         abandoned_branches: Of runs that were stopped long ago and never went on.
@@ -66,6 +93,7 @@ class MaintainSummary(BaseModel):
     compacted: int | None = None
     dry_run: bool
     bundles: tuple[BundlePlan, ...] = ()
+    runs: tuple[LaidAnew, ...] = ()
     compaction: tuple[Gain, ...] = ()
     expired_versions: tuple[int, ...] = ()
     kept_versions: tuple[int, ...] = ()

@@ -25,6 +25,7 @@ def maintain(
     *,
     limits: Limits | None = None,
     policy: Policy | None = None,
+    runs: bool = True,
     compact: bool = True,
     events: bool = True,
     expire: bool = True,
@@ -32,15 +33,15 @@ def maintain(
     bundle_from: int | None = None,
     dry_run: bool = False,
 ) -> MaintainSummary:
-    """Restore the order of decayed segments, drop events that nothing refers to, expire versions by policy, remove
-    orphans; bundle feature groups.
+    """Lay lists of many runs anew, restore the order of decayed segments, drop events that nothing refers to, expire
+    versions by policy, remove orphans; bundle feature groups.
 
     Args:
         handle: The dataset.
         run_id: Name of the run; the version of its compaction.
         limits: What counts as decayed.
         policy: Which versions stay.
-        compact, events, expire, orphans: Which steps to take.
+        runs, compact, events, expire, orphans: Which steps to take.
         bundle_from: Bundle a grain's feature groups once so many tables hold them; ``None`` leaves them.
         dry_run: Measure and tell, change nothing.
 
@@ -50,7 +51,7 @@ def maintain(
     """
     run_id = named_run(run_id, "maintain")
     return Maintenance(
-        handle, run_id=run_id, limits=limits, policy=policy,
+        handle, run_id=run_id, limits=limits, policy=policy, runs=runs,
         compact=compact, events=events, expire=expire, orphans=orphans, bundle_from=bundle_from, dry_run=dry_run,
     ).run()  # fmt: skip
 

@@ -28,13 +28,13 @@ from dedup_storage.spark.types import ddl, fingerprint, struct_of
 from dedup_storage.windows.stream import StreamGroup, UserStream
 from dedup_storage.windows.tasks import LayTask, PieceTask
 
-__all__ = ["GrownListsError", "Laid", "lay", "refuse_grown", "row_digest", "row_facts", "tasks_for"]
+__all__ = ["STREAM_SETTINGS", "GrownListsError", "Laid", "lay", "refuse_grown", "row_digest", "row_facts", "tasks_for"]
 
 _KIND, _PLACE, _BUCKET = "_dedup_kind", "_dedup_place", "_dedup_bucket"
 _NEW, _EVENT, _DIGEST = "_dedup_new_", "_dedup_event", "decimal(38,0)"
 # Stored bytes that are worth a task of their own.
 _TASK_BYTES = 4 * 1024**2
-_SETTINGS = {
+STREAM_SETTINGS = {
     # What a task holds of the rows at once.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 * 1024**2),
@@ -138,7 +138,7 @@ def lay(handle: Handle, base: Cut, requests: DataFrame, users: DataFrame, *, few
         few: They may be broadcast, each as often as it is there: to find them once each would be a shuffle.
     """
     spec, schema, session = handle.spec, handle.spec.schema_, requests.sparkSession
-    for key, value in _SETTINGS.items():
+    for key, value in STREAM_SETTINGS.items():
         session.conf.set(key, value)
     rows = requests.select(
         *requests.columns, F.lit(len(spec.events)).alias(_KIND), F.lit(None).cast("bigint").alias(_PLACE)
