@@ -24,6 +24,7 @@ __all__ = [
     "Catalog",
     "DatasetMetadata",
     "FileShare",
+    "Rebucketing",
     "Totals",
     "VersionInfo",
     "left_over",
@@ -150,6 +151,26 @@ class Added:
     marks: int = 0
 
 
+@dataclass(frozen=True)
+class Rebucketing:
+    """A version in which the number of user buckets changed.
+
+    Attributes:
+        version: Which.
+        before, after: User buckets until then, and from then on.
+    """
+
+    version: int
+    before: int
+    after: int
+
+    def of(self, dataset: str) -> str:
+        """As a sentence says it."""
+        return (
+            f"the number of buckets of {dataset} changed from {self.before} to {self.after} in version {self.version}"
+        )
+
+
 class DatasetMetadata(ABC):
     """A dataset's tables at one moment, whatever their format.
 
@@ -189,6 +210,18 @@ class DatasetMetadata(ABC):
     def parent(self, version: int) -> int:
         """The version that a version was made from; for a rollback, the version it restores."""
         return int(self.claim(version).get("parent", version - 1))
+
+    def rebucketed(self, since: int) -> Rebucketing | None:
+        """The first version after another one that has another number of user buckets than those before it.
+
+        Numbers of buckets, files that were staged and parts of runs mean something on one side of it alone.
+        """
+        for version in sorted(self.described):
+            if since < version <= self.current and version not in self.abandoned:
+                before, after = self.spec_of(self.parent(version)).buckets, self.described[version].buckets
+                if before != after:
+                    return Rebucketing(version, before, after)
+        return None
 
     @property
     def anchor(self) -> Any:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LostRaceError",
     "PublisherBase",
+    "require_buckets",
     "require_described",
     "require_pending",
     "require_same",
@@ -111,6 +112,7 @@ class PublisherBase(ABC, Generic[Metadata]):
                     if verify is not None:
                         verify(meta)
                     verified = meta.current
+                require_buckets(meta, spec)
                 for name in members:
                     self._refuse_foreign(meta, name)
                     self._prepare(meta, name, run)
@@ -130,6 +132,12 @@ class PublisherBase(ABC, Generic[Metadata]):
                 got=error.got,
                 fix="The version was abandoned, nothing was published. Run the job again.",
             ) from error
+
+    def settled(self, spec: DatasetSpec) -> Metadata:
+        """See ``TableFormat.settle``."""
+        meta = self.complete_pending(spec)
+        require_buckets(meta, spec)
+        return meta
 
     def complete_pending(self, spec: DatasetSpec) -> Metadata:
         """Finish the version that is decided but not complete, or that is being given up, if there is one; gives the
@@ -234,11 +242,19 @@ class PublisherBase(ABC, Generic[Metadata]):
 
 
 def refuse_overlap(meta: DatasetMetadata, run: Run) -> None:
-    """Refuse a replacement that would overwrite what was published into its segments since it began.
+    """Refuse a replacement that would overwrite what was published into its segments since it began, and whatever was
+    staged for another number of user buckets.
 
     Raises:
         ConflictError: names the version.
     """
+    changed_buckets = meta.rebucketed(run.base)
+    if changed_buckets is not None:
+        raise ConflictError(
+            f"{changed_buckets.of(meta.spec.name)}, after this run began",
+            expected=f"rows staged in {changed_buckets.after} buckets",
+            fix="Nothing was published. Run the job again.",
+        )
     if run.replaced is None and run.segments is None:
         return
     for version in range(run.base + 1, meta.current + 1):
@@ -283,6 +299,21 @@ def require_pending(meta: DatasetMetadata, version: int) -> None:
             fix="Take a published version back with: dedup-storage versions rollback N."
             if published
             else "See what is under way with: dedup-storage versions status.",
+        )
+
+
+def require_buckets(meta: DatasetMetadata, spec: DatasetSpec) -> None:
+    """Refuse to work on a dataset by the number of user buckets that it had when it was opened.
+
+    Raises:
+        ConflictError: it has another since.
+    """
+    if meta.spec.buckets != spec.buckets:
+        raise ConflictError(
+            f"the number of buckets of {spec.name} changed since it was opened",
+            expected=f"{spec.buckets} buckets",
+            got=f"{meta.spec.buckets}, in version {meta.current}",
+            fix="Nothing was changed. Open it again; run the job again.",
         )
 
 

@@ -17,6 +17,7 @@ from dedup_storage.schema import DateGrain
 __all__ = [
     "ANY",
     "MAINTAIN",
+    "REBUCKET",
     "Segment",
     "by_buckets",
     "date_part",
@@ -31,6 +32,8 @@ _MOST_CHARACTERS = 32_000
 ANY = "*"
 # Fact `mode` of a version that has the rows of the one before it in other files.
 MAINTAIN = "maintain"
+# The same of one that has them in another number of user buckets.
+REBUCKET = "rebucket"
 
 
 class Segment(NamedTuple):

@@ -63,7 +63,8 @@ def named_users(settings: Settings, dataset: str, name: str) -> NamedUsers:
     taken, users = (sum(getattr(s, what) for s in sample.strata) for what in ("sampled", "users"))
     if not taken:
         raise UsageError(f"the sample {name} of {dataset} has no users", fix="Make a larger one.")
-    buckets = frozenset(map(str, sample.chosen_buckets)) if sample.chosen_buckets else None
+    chosen = sample.buckets_among(meta.spec.buckets)
+    buckets = frozenset(map(str, chosen)) if chosen else None
     return NamedUsers(_selector(meta, sample), taken / users, buckets)
 
 
