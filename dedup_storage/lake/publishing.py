@@ -34,6 +34,7 @@ __all__ = [
     "require_described",
     "require_pending",
     "require_same",
+    "require_same_buckets",
     "restored_version",
     "version_facts",
 ]
@@ -314,6 +315,23 @@ def require_buckets(meta: DatasetMetadata, spec: DatasetSpec) -> None:
             expected=f"{spec.buckets} buckets",
             got=f"{meta.spec.buckets}, in version {meta.current}",
             fix="Nothing was changed. Open it again; run the job again.",
+        )
+
+
+def require_same_buckets(meta: DatasetMetadata, version: int) -> None:
+    """Refuse to bring a version back that has another number of user buckets than the newest: tables are written by
+    that one's, and beside rows in others, joins would move rows.
+
+    Raises:
+        UsageError: it has another.
+    """
+    changed = meta.rebucketed(version)
+    if changed is not None:
+        raise UsageError(
+            f"{changed.of(meta.spec.name)}, so that version {version} cannot become the newest again",
+            expected=f"version {changed.version} or a later one",
+            fix="Nothing was changed. Write it into another dataset, and let the two change names: "
+            f"dedup-storage convert NEW_NAME --dataset {meta.spec.name} --version {version}.",
         )
 
 

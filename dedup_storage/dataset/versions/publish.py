@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from dedup_storage.dataset.handle import Handle
-from dedup_storage.errors import UsageError, VersionNotFoundError, known_names
-from dedup_storage.lake.history import DatasetMetadata, VersionInfo
+from dedup_storage.errors import VersionNotFoundError, known_names
+from dedup_storage.lake.history import VersionInfo
 from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.publishing import require_same, require_same_buckets
 from dedup_storage.lake.requests import Request
 from dedup_storage.lake.runs import named_run, new_attempt
 from dedup_storage.schema import check_name
@@ -32,25 +33,14 @@ def rollback(handle: Handle, version: int, run_id: str | None = None) -> Version
     with translated():
         meta = handle.tables.settle(handle.spec)
         meta.resolve(version)
-        _refuse_other_buckets(meta, version)
         run_id = named_run(run_id, "rollback")
         asked = Request.of("rollback", version=version)
+        if require_same(meta, asked.text, run_id) is None:
+            require_same_buckets(meta, version)
         attempt = new_attempt(run_id)
         run = Run(run_id=run_id, job="rollback", attempt=attempt, base=meta.current, facts=asked.facts)
         published = handle.tables.rollback(handle.spec, run, version)
         return handle.metadata().info(published)
-
-
-def _refuse_other_buckets(meta: DatasetMetadata, version: int) -> None:
-    """Tables are written by the newest version's buckets; beside rows in others, joins would move rows."""
-    changed = meta.rebucketed(version)
-    if changed is not None:
-        raise UsageError(
-            f"{changed.of(meta.spec.name)}, so that version {version} cannot become the newest again",
-            expected=f"version {changed.version} or a later one",
-            fix="Nothing was changed. Write it into another dataset, and let the two change names: "
-            f"dedup-storage convert NEW_NAME --dataset {meta.spec.name} --version {version}.",
-        )
 
 
 def pin(handle: Handle, version: int | None = None, label: str = "kept") -> dict[str, Any]:
