@@ -81,7 +81,10 @@ def in_segments(ds: Dataset, buckets: int, version: int | None = None) -> None:
 
 
 def groups_right(ds: Dataset) -> None:
-    assert ds.logs(features=["len"]).filter("NOT (len <=> size(hist))").isEmpty()
+    """Values of the groups that there are of these."""
+    rows = ds.logs(features=[name for name in ("len", "place") if name in ds.features()])
+    for column, text in (("len", "size(hist)"), ("place", "upper(country)")):
+        assert column not in rows.columns or rows.filter(f"NOT ({column} <=> {text})").isEmpty()
 
 
 def stale(ds: Dataset) -> dict[str, set[Cell]]:
@@ -91,9 +94,11 @@ def stale(ds: Dataset) -> dict[str, set[Cell]]:
 
 
 def full(spark: SparkSession, lake: Settings) -> Dataset:
-    """Two days, a feature group, late labels with times and unknown ones, stored samples, a backfill."""
+    """Two days, feature groups, one promoted, late labels with times and unknown ones, a stored sample, a backfill."""
     ds = made(spark, lake)
     ds.features.add("len", {"len": "size(hist)"}, gate=False)
+    ds.features.add("place", {"place": "upper(country)"}, gate=False)
+    ds.features.promote("place")
     ds.merge_labels(spark.createDataFrame(LATE, LATE_TYPES), "y", "at", run_id="late", gate=False)
     ds.samples.make("half", fraction=0.5, strata=[{"name": "country", "column": "country"}])
     ds.backfill(Change(expressions={"y": "y + 1"}), Affected(users=[3]), gate=False)
@@ -116,6 +121,7 @@ def test_rows_groups_samples_and_labels_stay(spark: SparkSession, lake: Settings
     assert {t.table: t.rows for t in done.tables} == ds.versions()[-1].rows
     same_rows(ds.logs(features=["len"]), before)
     same_rows(ds.logs(sample="half"), sampled)
+    groups_right(ds)
     in_segments(ds, 7)
     assert {n: v for n, v in ds.versions()[-1].rows.items() if n.startswith("label")} == aside
     assert read(DedupDataset(ds.name, lake)) == kept[numbers[-1]]
@@ -144,10 +150,11 @@ def test_what_is_done_afterwards(spark: SparkSession, lake: Settings) -> None:
     ds = full(spark, lake)
     rows = ds.logs(features=()).localCheckpoint()
     ds.rebucket(6)
-    assert stale(ds) == {"len": set()}
+    assert stale(ds) == {"len": set(), "place": set()}
     more = log(spark, [3], 500)
     ds.write(more, run_id="more", gate=False)
-    ds.features.refresh("len", gate=False)
+    for name in ("len", "place"):
+        ds.features.refresh(name, gate=False)
     groups_right(ds)
     ds.backfill(Change(expressions={"country": "'NO'"}), Affected(users=[1, 2]), gate=False)
     ds.samples.refresh("half")
@@ -155,6 +162,8 @@ def test_what_is_done_afterwards(spark: SparkSession, lake: Settings) -> None:
     assert ds.merge_labels(spark.createDataFrame(later, LATE_TYPES), "y", "at", gate=False).merged_rows == 1
     ds.maintain(policy=EXPIRING)
     in_segments(ds, 6)
+    assert stale(ds)["place"]
+    ds.features.refresh("place", gate=False)
     groups_right(ds)
     wanted = rows.unionByName(more.frame).withColumn("country", F.expr("if(user_id in (1, 2), 'NO', country)"))
     same_rows(ds.logs(features=()).drop("y"), wanted.drop("y"))
