@@ -157,7 +157,7 @@ class Rebucketing:
 
     Attributes:
         version: Which.
-        before, after: User buckets until then, and from then on.
+        before, after: User buckets of its parent, and from it on.
     """
 
     version: int
@@ -211,17 +211,19 @@ class DatasetMetadata(ABC):
         """The version that a version was made from; for a rollback, the version it restores."""
         return int(self.claim(version).get("parent", version - 1))
 
-    def rebucketed(self, since: int) -> Rebucketing | None:
-        """The first version after another one that has another number of user buckets than those before it.
+    @cached_property
+    def rebucketings(self) -> tuple[Rebucketing, ...]:
+        """Versions that have another number of user buckets than those before them, oldest first.
 
-        Numbers of buckets, files that were staged and parts of runs mean something on one side of it alone.
+        Numbers of buckets, files that were staged and parts of runs mean something on one side of each alone.
         """
-        for version in sorted(self.described):
-            if since < version <= self.current and version not in self.abandoned:
-                before, after = self.spec_of(self.parent(version)).buckets, self.described[version].buckets
-                if before != after:
-                    return Rebucketing(version, before, after)
-        return None
+        published = (n for n in sorted(self.described) if n <= self.current and n not in self.abandoned)
+        counts = ((n, self.spec_of(self.parent(n)).buckets, self.described[n].buckets) for n in published)
+        return tuple(Rebucketing(n, before, after) for n, before, after in counts if before != after)
+
+    def rebucketed(self, since: int) -> Rebucketing | None:
+        """The first such version after another one."""
+        return next((found for found in self.rebucketings if found.version > since), None)
 
     @property
     def anchor(self) -> Any:

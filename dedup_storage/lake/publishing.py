@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from dedup_storage.config import Settings
@@ -310,11 +311,10 @@ def require_buckets(meta: DatasetMetadata, spec: DatasetSpec) -> None:
         ConflictError: it has another since.
     """
     if meta.spec.buckets != spec.buckets:
+        last = meta.rebucketings[-1]
         raise ConflictError(
-            f"the number of buckets of {spec.name} changed since it was opened",
-            expected=f"{spec.buckets} buckets",
-            got=f"{meta.spec.buckets}, in version {meta.current}",
-            fix="Nothing was changed. Open it again; run the job again.",
+            f"{replace(last, before=spec.buckets).of(spec.name)}, after it was opened",
+            fix="Nothing was changed. Open the dataset again, and run the job again.",
         )
 
 

@@ -78,7 +78,7 @@ def another_run_goes_on(ds: Dataset, point: str) -> None:
     """A write that comes next completes what was decided, says so, and is run again; of all else it knows nothing."""
     raw = log(ds.spark, [2], 100)
     if decided(point) and not visible(point):
-        with pytest.raises(ConflictError, match="changed since it was opened"):
+        with pytest.raises(ConflictError, match="changed from 4 to 7 in version 3, after it was opened"):
             ds.write(raw, run_id="next", gate=False)
         ds = Dataset.open(ds.spark, ds.settings, ds.name)
     ds.write(raw, run_id="next", gate=False)
