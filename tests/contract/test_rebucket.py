@@ -20,6 +20,7 @@ from dedup_storage.lake.outdated import stale_cells
 from dedup_storage.lake.segments import Segment
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
+from dedup_storage.sources.raw import RawLog
 from tests.contract.test_reader import rows_of
 from tests.contract.upkeep import log, made
 from tests.integration.crash_jobs import LATE, LATE_TYPES
@@ -181,17 +182,22 @@ def test_what_is_done_afterwards(spark: SparkSession, lake: Settings) -> None:
 )
 def test_layouts_and_date_grains(spark: SparkSession, lake: Settings, layout: str, grain: str) -> None:
     ds = made(spark, lake, layout=Layout(layout), date_grain=grain)
+    if ds.spec.events:
+        ds.features.add("age", {"length": "2 * hist"}, grain="event", gate=False)
     before = ds.logs().localCheckpoint()
+    former = ds.versions()[-1].version
     ds.rebucket(9)
     same_rows(ds.logs(), before)
     in_segments(ds, 9)
-    in_segments(ds, 4, 1)
-    assert read(DedupDataset(ds.name, lake)) == rows_of(ds) == read(DedupDataset(ds.name, lake, version=1))
-    ds.write(log(spark, [3], 500), run_id="more", gate=False)
-    same_rows(ds.logs(), before.unionByName(log(spark, [3], 500).frame))
+    in_segments(ds, 4, former)
+    assert read(DedupDataset(ds.name, lake)) == rows_of(ds) == read(DedupDataset(ds.name, lake, version=former))
+    more = log(spark, [3], 500)
+    ds.write(more, run_id="more", gate=False)
+    wanted = before.select(*more.frame.columns).unionByName(more.frame)
+    same_rows(ds.logs(features=()), wanted)
     ds.rebucket(4)
     in_segments(ds, 4)
-    same_rows(ds.logs(), before.unionByName(log(spark, [3], 500).frame))
+    same_rows(ds.logs(features=()), wanted)
 
 
 def test_a_group_that_is_out_of_date_stays_so(spark: SparkSession, lake: Settings) -> None:
@@ -308,6 +314,25 @@ def test_given_up(
     in_segments(ds, 4)
     assert ds.rebucket(8, "to-8").version == 4
     same_rows(ds.logs(), before.unionByName(log(spark, [3], 500).frame))
+    in_segments(ds, 8)
+
+
+def test_rows_set_aside(spark: SparkSession, lake: Settings) -> None:
+    ds = made(spark, lake)
+
+    def odd(day: int, first: int) -> RawLog:
+        """A day with one request whose country changes inside it."""
+        raw = log(spark, [day], first)
+        changing = F.when(F.expr(f"request_id = {first} and item % 2 = 0"), "XX").otherwise(F.col("country"))
+        return RawLog.from_frame(raw.frame.withColumn("country", changing), raw.schema)
+
+    ds.write(odd(3, 500), run_id="odd", on_inconstant="quarantine", gate=False)
+    before = ds.versions()[-1].rows
+    assert before["quarantine"] == 3
+    ds.rebucket(8)
+    assert ds.versions()[-1].rows == before
+    ds.write(odd(4, 700), run_id="again", on_inconstant="quarantine", gate=False)
+    assert ds.versions()[-1].rows["quarantine"] == 6
     in_segments(ds, 8)
 
 

@@ -60,7 +60,6 @@ class Forgetting(TimedSteps):
         """
         with translated():
             meta = self.handle.metadata()
-            _refuse_other_buckets(meta)
             users = listed_users(self.handle, meta, self._given).persist()
             try:
                 count = users.count()
@@ -100,6 +99,7 @@ class Forgetting(TimedSteps):
     def _erased(self, users: DataFrame, count: int, digest: str, request: Request) -> ForgetSummary:
         for _ in range(_ATTEMPTS):
             meta = self._settled()
+            _refuse_other_buckets(meta)
             erasure = self.tables.erasure(self.spec, users, self.run_id, request.facts)
             try:
                 return self._erase(meta, erasure, count, digest, request)
