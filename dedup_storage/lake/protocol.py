@@ -83,11 +83,15 @@ class TableFormat(SampleTables, Protocol):
     def settle(self, spec: DatasetSpec) -> DatasetMetadata:
         """Finish a publication that another run decided and did not complete; the tables after that."""
 
-    def take_in(self, spec: DatasetSpec) -> DatasetMetadata:
+    def take_in(self, spec: DatasetSpec, settled: DatasetMetadata | None = None) -> DatasetMetadata:
         """Publish what other tools' compaction left as a version of its own, if there is such; the tables after that.
 
         A version's segments are rewritten from its own files. Once another tool has joined these, what was made of
         them does not fit any more.
+
+        Args:
+            spec: The dataset.
+            settled: Its tables as ``settle`` just gave them; ``None`` looks first.
         """
 
     def bucket(self, spec: DatasetSpec) -> Column:

@@ -94,6 +94,8 @@ class Backfill(TimedSteps):
         self.part_segments, self.progress, self.beside = part_segments, progress, beside
         self.seconds: dict[str, float] = {}
         self._read_bytes = 0
+        # The version that the last attempt began at.
+        self._base: int | None = None
         self._looks = ExitStack()
         self._request, self.against = request, against
 
@@ -178,12 +180,11 @@ class Backfill(TimedSteps):
         """
         with translated(), ExitStack() as self._looks:
             for _ in range(_RETRIES):
-                base = self.handle.metadata().current
                 try:
                     return self._once()
                 except ConflictError:
                     # Compaction moved the rows into other files; they are the same rows.
-                    if not self._only_compacted(base):
+                    if self._base is None or not self._only_compacted(self._base):
                         raise
             return self._once()
 
@@ -196,6 +197,7 @@ class Backfill(TimedSteps):
     def _once(self) -> BackfillSummary:
         with translated():
             meta = self.tables.settle(self.spec)
+            self._base = meta.current
             require_described(meta, self.spec)
             if meta.version_of_run(self.run_id) is not None:
                 done = require_same(meta, self._asked(meta).text, self.run_id)
@@ -204,7 +206,7 @@ class Backfill(TimedSteps):
                 self.tables.branch(self.spec.name, table, self.run_id).drop()
                 return BackfillSummary(dataset=self.spec.name, run_id=self.run_id, version=done, already_published=True)
             meta.resolve(None)
-            meta = self.tables.take_in(self.spec)
+            meta = self.tables.take_in(self.spec, meta)
             if self.gate:
                 from dedup_storage.quality import check_gate_settings, warm_up
 
@@ -213,7 +215,7 @@ class Backfill(TimedSteps):
             with self.timed("plan"):
                 rows, plan, branch = self._begin(meta)
             if not plan.segments and self.beside is None:
-                return self._summary(plan, meta.current, None, docs=None, gate="not needed", resumed=0)
+                return self._summary(plan, meta.current, docs=None, gate="not needed", resumed=0)
             try:
                 with translated():
                     return self._run(rows, plan, branch)
@@ -284,7 +286,7 @@ class Backfill(TimedSteps):
             beside = self.beside(run) if self.beside is not None else []
             reached("backfill:beside")
             if not plan.segments and not beside:
-                return self._summary(plan, plan.base, None, docs=None, gate="not needed", resumed=resumed)
+                return self._summary(plan, plan.base, docs=None, gate="not needed", resumed=resumed)
             with self.timed("publish"):
                 version = self._publish(run, beside)
         finally:
@@ -293,7 +295,7 @@ class Backfill(TimedSteps):
         reached("backfill:published")
         branch.drop()
         gate = ("passed" if docs else "rows only") if self.gate else "off"
-        return self._summary(plan, version, self._actual(plan, version), docs=docs, gate=gate, resumed=resumed)
+        return self._summary(plan, version, docs=docs, gate=gate, resumed=resumed)
 
     def _publish(self, run: Run, beside: list[str]) -> int:
         members = dict.fromkeys((*(run.segments or {}), *beside, *run.table_facts, self.spec.anchor.name))
@@ -346,17 +348,12 @@ class Backfill(TimedSteps):
 
     # -- summary ------------------------------------------------------------------------------------------------
 
-    def _actual(self, plan: BackfillPlan, version: int) -> Added | None:
-        if not plan.segments:
-            return None
-        meta = self.handle.metadata()
-        return meta.added(plan.table, meta.snapshots(version)[plan.table])
-
     def _summary(
-        self, plan: BackfillPlan, version: int, actual: Added | None, *, docs: str | None, gate: str, resumed: int
+        self, plan: BackfillPlan, version: int, *, docs: str | None, gate: str, resumed: int
     ) -> BackfillSummary:
-        actual = actual or Added(segments=0, rows=0, bytes=0)
-        touched = len(plan.segments)
+        meta, touched = self.handle.metadata(), len(plan.segments)
+        snapshot_id = meta.snapshots(version)[plan.table]
+        actual = meta.added(plan.table, snapshot_id) if touched else Added(segments=0, rows=0, bytes=0)
         merged = sum(s.affected_files for s in plan.segments if s.strategy is Strategy.MERGE_ON_READ)
         # Some file systems count nothing; parts that an earlier attempt did are not counted here.
         read = [("bytes_read", plan.read_bytes, self._read_bytes)] if self._read_bytes and not resumed else []
@@ -368,8 +365,7 @@ class Backfill(TimedSteps):
             ("bytes", plan.write_bytes, actual.bytes),
         )
         sequences = set(self.spec.schema_.sequence_columns)
-        cut = self.handle.cut()
-        columns = cut.meta.columns(plan.table, cut.snapshots[plan.table])
+        columns = meta.columns(plan.table, snapshot_id)
         return BackfillSummary(
             **plan.asked(),
             dataset=self.spec.name,

@@ -114,9 +114,9 @@ class DeltaFormat(DeltaSamples):
         """Finish a publication that another run decided and did not complete; the tables after that."""
         return self._publisher.settled(spec)
 
-    def take_in(self, spec: DatasetSpec) -> DatasetMetadata:
+    def take_in(self, spec: DatasetSpec, settled: DatasetMetadata | None = None) -> DatasetMetadata:
         """Publish what other tools' compaction left as a version of its own, where there is such."""
-        meta = self._publisher.settled(spec)
+        meta = self._publisher.settled(spec) if settled is None else cast(DeltaMetadata, settled)
         moved = self._publisher.compacted(meta)
         if not moved:
             return meta

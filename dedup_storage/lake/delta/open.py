@@ -29,7 +29,7 @@ def load_delta(uri: str, options: Mapping[str, str] | None = None, version: int 
     Raises:
         MissingDependencyError: ``deltalake`` is not installed.
         ConfigError: its store's keys are of a kind that ``deltalake`` does not take.
-        StorageError: it cannot be read.
+        StorageError: it cannot be read, or has the version no more.
     """
     try:
         from deltalake import DeltaTable
@@ -49,7 +49,22 @@ def load_delta(uri: str, options: Mapping[str, str] | None = None, version: int 
         return DeltaTable(uri, version=version, storage_options=dict(options or {}))
     except (DeltaError, OSError) as error:
         text = str(error).splitlines()[0][:300]
+        if version is not None and _opens(uri, options):
+            raise StorageError(
+                f"version {version} of the Delta table {uri} cannot be read: {text}",
+                fix="It has expired since, or an erasure took its place. Run the job again; a reader opens the dataset "
+                "again.",
+            ) from error
         raise StorageError(f"the Delta table {uri} cannot be read: {text}") from error
+
+
+def _opens(uri: str, options: Mapping[str, str] | None) -> bool:
+    """Whether the newest version of a table can be opened."""
+    try:
+        load_delta(uri, options)
+    except StorageError:
+        return False
+    return True
 
 
 def refuse_unreadable(table: DeltaTable, uri: str) -> None:

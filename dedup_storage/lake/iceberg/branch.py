@@ -235,7 +235,7 @@ class RunBranch:
         facts: Mapping[str, str],
     ) -> None:
         """Commit a part by Spark's MERGE; the table's own merge mode makes it deletion vectors."""
-        spec, before, stored = self.lake.load(self.dataset).spec, self.tip(), _prefixed(facts)
+        spec, before, stored = self.lake.description(self.dataset), self.tip(), _prefixed(facts)
 
         def merge() -> None:
             merge_into(self.identifier, spec, self.settings.catalog.name, values, keys, changed, segments, stored)

@@ -120,9 +120,9 @@ class IcebergFormat(IcebergSamples):
         """Finish a publication that another run decided and did not complete; the tables after that."""
         return self._publisher.settled(spec)
 
-    def take_in(self, spec: DatasetSpec) -> DatasetMetadata:
+    def take_in(self, spec: DatasetSpec, settled: DatasetMetadata | None = None) -> DatasetMetadata:
         """Publish what other tools' compaction left as a version of its own, where there is such."""
-        meta = self._publisher.settled(spec)
+        meta = self._publisher.settled(spec) if settled is None else cast(IcebergMetadata, settled)
         moved = compacted(meta)
         if not moved:
             return meta

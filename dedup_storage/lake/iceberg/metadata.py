@@ -339,12 +339,20 @@ class Lake:
         anchor = self._anchor(dataset, SPEC_PROPERTY) if self.begun else None
         if anchor is None:
             return None
-        spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
-        if spec.name != dataset:
-            # Renamed by the catalog's own means.
-            spec = spec.model_copy(update={"name": dataset})
+        spec = _described(anchor, dataset)
         tables = {spec.anchor.name: anchor}
         return IcebergMetadata(spec, tables | member_tables(self.catalog, dataset, but=tables))
+
+    def description(self, dataset: str) -> DatasetSpec:
+        """A dataset's description alone, which one table has.
+
+        Raises:
+            DatasetNotFoundError: names the datasets that do exist.
+        """
+        anchor = self._anchor(check_name(dataset, "dataset name"), SPEC_PROPERTY) if self.begun else None
+        if anchor is None:
+            raise self.missing(dataset)
+        return _described(anchor, dataset)
 
     def place_of_new(self, dataset: str, table: str) -> str | None:
         """Where a new table has to lie, ``None`` for where the catalog puts it.
@@ -410,6 +418,13 @@ class Lake:
             return None
         record = json.loads(renamed.properties[RENAMED])
         return f"A rename was stopped. Finish it: dedup-storage datasets rename {record['from']} {record['to']}."
+
+
+def _described(anchor: Table, dataset: str) -> DatasetSpec:
+    """What a dataset's anchor says of it."""
+    spec = DatasetSpec.from_json(anchor.properties[SPEC_PROPERTY])
+    # Renamed by the catalog's own means, it may still say another name.
+    return spec if spec.name == dataset else spec.model_copy(update={"name": dataset})
 
 
 def finish_adoption(dataset: str, record: Mapping[str, str]) -> str:

@@ -137,13 +137,6 @@ class Staging:
 
         change_again(self.spark, self.settings, dataset, name, move)
 
-    def release(self, spec: DatasetSpec, attempt: str) -> None:
-        """Let go of all that an attempt holds; what it staged goes with the next maintenance."""
-        for name, table in self.lake.load(spec.name).tables.items():
-            for tag in (hold_tag(attempt), back_tag(attempt)):
-                if tag in tags(table):
-                    self.drop(spec.name, name, tag)
-
     def drop(self, dataset: str, name: str, tag: str) -> None:
         """Take a hold away, if it is there."""
 
@@ -176,8 +169,7 @@ class Staging:
 
     def count(self, spec: DatasetSpec, name: str, attempt: str) -> int:
         """Snapshots that an attempt staged in a table."""
-        snapshots = self.lake.catalog.load_table((spec.name, name)).metadata.snapshots
-        return sum(snapshot_summary(snapshot).get(ATTEMPT) == attempt for snapshot in snapshots)
+        return len(_staged_by(self.lake.catalog.load_table((spec.name, name)), attempt))
 
     def rebase(self, meta: IcebergMetadata, name: str, run: Run) -> None:
         """Stage a replacement again on today's main, from the same files; Iceberg picks none across a commit."""
@@ -236,18 +228,20 @@ class Staging:
         meta = self.lake.load(spec.name)
         if pending_attempt(meta) == run.attempt:
             return
-        self.release(spec, run.attempt)
-        for name in meta.tables:
+        for name, table in meta.tables.items():
+            for tag in (hold_tag(run.attempt), back_tag(run.attempt)):
+                if tag in tags(table):
+                    self.drop(spec.name, name, tag)
+        # Nobody else stages under this attempt, so tables without its snapshots need no second look.
+        staged = [name for name, table in meta.tables.items() if _staged_by(table, run.attempt)]
+        for name in staged:
             table = self.lake.catalog.load_table((spec.name, name))
             line = ancestors(table, main_id(table))
             picked = {snapshot_summary(s).get("source-snapshot-id") for s in line}
             kept = {*tags(table).values(), *(s.snapshot_id for s in line)}
-            for snapshot in table.metadata.snapshots:
-                if snapshot_summary(snapshot).get(ATTEMPT) != run.attempt:
-                    continue
-                if snapshot.snapshot_id in kept or str(snapshot.snapshot_id) in picked:
-                    continue
-                self._expire(spec.name, name, snapshot.snapshot_id)
+            for snapshot in _staged_by(table, run.attempt):
+                if snapshot.snapshot_id not in kept and str(snapshot.snapshot_id) not in picked:
+                    self._expire(spec.name, name, snapshot.snapshot_id)
 
     def _expire(self, dataset: str, name: str, snapshot_id: int) -> None:
         commit_again(lambda: self._java(dataset, name).expire([snapshot_id]))
@@ -255,3 +249,8 @@ class Staging:
     def _java(self, dataset: str, table: str) -> IcebergTable:
         """The table in Iceberg's own API, freshly loaded."""
         return load_java(self.spark, self.settings, dataset, table)
+
+
+def _staged_by(table: Table, attempt: str) -> list[Snapshot]:
+    """Snapshots that an attempt staged in a table."""
+    return [s for s in table.metadata.snapshots if snapshot_summary(s).get(ATTEMPT) == attempt]
