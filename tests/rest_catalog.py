@@ -331,6 +331,8 @@ def _apply(metadata: Metadata, update: dict[str, Any], added: dict[str, int]) ->
         case "add-spec":
             added["spec"] = len(metadata["partition-specs"])
             metadata["partition-specs"].append({**update["spec"], "spec-id": added["spec"]})
+            ids = (field["field-id"] for field in update["spec"]["fields"])
+            metadata["last-partition-id"] = max(metadata["last-partition-id"], *ids)
         case "set-default-spec":
             metadata["default-spec-id"] = _or_added(update["spec-id"], added["spec"])
         case "add-sort-order":

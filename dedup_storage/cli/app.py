@@ -23,6 +23,7 @@ from dedup_storage.cli import (
     join,
     late_labels,
     maintain,
+    rebucket,
     report,
     sample,
     tune,
@@ -79,6 +80,7 @@ app.command("check", rich_help_panel=_DATASETS)(check.check)
 app.command("tune", rich_help_panel=_DATASETS)(tune.tune)
 app.command("join", rich_help_panel=_DATASETS)(join.join)
 app.command("convert", rich_help_panel=_DATASETS)(convert.convert)
+app.command("rebucket", rich_help_panel=_DATASETS)(rebucket.rebucket)
 app.add_typer(features.app, name="features", rich_help_panel=_COLUMNS)
 app.command("backfill", rich_help_panel=_COLUMNS)(backfill.backfill)
 app.command("late-labels", rich_help_panel=_COLUMNS)(late_labels.late_labels)

@@ -167,7 +167,7 @@ def _measure(
         return measure_dataset(
             dataset_files(job.settings, dataset, version), baselines=layouts, columns=columns, share=share,
             draw_bytes=sample_bytes, on_file=progress.files, on_step=progress.step, engine=draw,
-            named=named_users(job.settings, dataset, sample) if sample is not None else None,
+            named=named_users(job.settings, dataset, sample, version) if sample is not None else None,
         )  # fmt: skip
     if sample is not None:
         raise UsageError("a flat log has no named samples", expected="--dataset NAME beside --sample")

@@ -116,13 +116,15 @@ def rollback(
     """Publish an earlier version's content as the newest version."""
     if dry_run:
         metadata = job.metadata(dataset)
-        from dedup_storage.lake.publishing import require_same
+        from dedup_storage.lake.publishing import require_same, require_same_buckets
         from dedup_storage.lake.requests import Request
 
         restored = metadata.info(metadata.resolve(version))
         # A version that is decided is completed first.
         coming = metadata.following if metadata.pending is None else metadata.pending + 1
         done = None if run_id is None else require_same(metadata, Request.of("rollback", version=version).text, run_id)
+        if done is None:
+            require_same_buckets(metadata, version)
         columns = list(metadata.spec_of(version).source_columns)
         found = {"dataset": dataset, "version": done or coming, "restores": version, "columns": columns}
         would = f"Would roll {dataset} back to" if done is None else f"Rolled {dataset} back before, by this run, to"

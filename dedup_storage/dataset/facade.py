@@ -11,7 +11,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Backfill, BackfillPlan, BackfillSummary, Change, Strategy
 from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS
 from dedup_storage.dataset.backfill.run import Progress
-from dedup_storage.dataset.convert import Conversion, ConvertSummary
+from dedup_storage.dataset.convert import Conversion, ConvertSummary, Rebucket, RebucketSummary
 from dedup_storage.dataset.convert.run import Progress as ConvertProgress
 from dedup_storage.dataset.features.accessor import Features
 from dedup_storage.dataset.former import former_method
@@ -402,6 +402,26 @@ class Dataset(ReadableDataset):
                 lambda accounts, done: accounts.conversion(open_handle(self.spark, settings, name), done),
                 subject=name, dry_run=dry_run,
             )  # fmt: skip
+
+    def rebucket(self, buckets: int, run_id: str | None = None, *, dry_run: bool = False) -> RebucketSummary:
+        """Give the dataset another number of user buckets, as a new version: every table is written anew once.
+
+        Rows, feature groups, samples, history, pins and run ids stay; versions of before are read in their own buckets.
+
+        Args:
+            buckets: The number from now on.
+            run_id: Name of the run; twice is once.
+            dry_run: Say what would be written; change nothing.
+
+        Raises:
+            UsageError: runs are at work, a sample takes whole buckets, or the log was adopted; nothing was changed.
+            ConflictError: another version was published meanwhile; run again.
+        """
+        named = named_run(run_id, "rebucket")
+        work = Rebucket(self.handle, buckets, run_id=named, dry_run=dry_run).run
+        done = run_told(self.handle, "rebucket", named, work, Accounts.rewrite, dry_run=dry_run)
+        self._take(open_handle(self.spark, self.settings, self.name))
+        return done
 
     # -- versions -----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.groups import FeatureGroup, feature_groups, known_columns
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat
+from dedup_storage.lake.publishing import require_buckets
 from dedup_storage.layout import DatasetSpec, TableRole
 from dedup_storage.schema import LogSchema
 
@@ -53,8 +54,14 @@ class Handle:
         return self.tables.bucket(self.spec)
 
     def metadata(self) -> DatasetMetadata:
-        """The dataset's tables as the catalog shows them now."""
-        return self.tables.metadata(self.spec.name)
+        """The dataset's tables as the catalog shows them now.
+
+        Raises:
+            ConflictError: it lies in another number of user buckets than when it was opened.
+        """
+        meta = self.tables.metadata(self.spec.name)
+        require_buckets(meta, self.spec)
+        return meta
 
     def cut(self, version: int | None = None) -> Cut:
         """One version as the catalog shows it now; ``None`` takes the newest.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from dedup_storage.dataset.handle import Handle
@@ -30,7 +31,11 @@ class Accounts:
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
-        self._tables = Tables(handle.settings, handle.metadata())
+
+    @cached_property
+    def _tables(self) -> Tables:
+        # The run may have changed the description that the handle was opened with.
+        return Tables(self._handle.settings, self._handle.tables.metadata(self._handle.name))
 
     def write(self, summary: Any, sources: tuple[Source, ...] = ()) -> Account:
         """Rows came from outside."""

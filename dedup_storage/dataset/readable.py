@@ -220,7 +220,7 @@ class ReadableDataset:
             columns: Report on these alone; all when empty.
             with_curves: Also measure the ratio against sequence length and candidates.
         """
-        named = None if sample is None else named_users(self.settings, self.name, sample)
+        named = None if sample is None else named_users(self.settings, self.name, sample, version)
         return measure_dataset(
             dataset_files(self.settings, self.name, version),
             baselines=ALL_LAYOUTS if baselines is None else tuple(baselines),

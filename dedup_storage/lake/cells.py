@@ -41,6 +41,11 @@ class Cell:
             return self
         return replace(self, high=None if days is None else self.high + timedelta(days=days))
 
+    @property
+    def of_all_buckets(self) -> Cell:
+        """The same dates in every bucket: for one whose number is of another count of buckets."""
+        return replace(self, bucket=None)
+
     def overlaps(self, other: Cell) -> bool:
         """Whether a row could lie in both."""
         if self.bucket is not None and other.bucket is not None and self.bucket != other.bucket:

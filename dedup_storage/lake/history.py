@@ -24,6 +24,7 @@ __all__ = [
     "Catalog",
     "DatasetMetadata",
     "FileShare",
+    "Rebucketing",
     "Totals",
     "VersionInfo",
     "left_over",
@@ -150,6 +151,26 @@ class Added:
     marks: int = 0
 
 
+@dataclass(frozen=True)
+class Rebucketing:
+    """A version in which the number of user buckets changed.
+
+    Attributes:
+        version: Which.
+        before, after: User buckets of its parent, and from it on.
+    """
+
+    version: int
+    before: int
+    after: int
+
+    def of(self, dataset: str) -> str:
+        """As a sentence says it."""
+        return (
+            f"the number of buckets of {dataset} changed from {self.before} to {self.after} in version {self.version}"
+        )
+
+
 class DatasetMetadata(ABC):
     """A dataset's tables at one moment, whatever their format.
 
@@ -189,6 +210,20 @@ class DatasetMetadata(ABC):
     def parent(self, version: int) -> int:
         """The version that a version was made from; for a rollback, the version it restores."""
         return int(self.claim(version).get("parent", version - 1))
+
+    @cached_property
+    def rebucketings(self) -> tuple[Rebucketing, ...]:
+        """Versions that have another number of user buckets than those before them, oldest first.
+
+        Numbers of buckets, files that were staged and parts of runs mean something on one side of each alone.
+        """
+        published = (n for n in sorted(self.described) if n <= self.current and n not in self.abandoned)
+        counts = ((n, self.spec_of(self.parent(n)).buckets, self.described[n].buckets) for n in published)
+        return tuple(Rebucketing(n, before, after) for n, before, after in counts if before != after)
+
+    def rebucketed(self, since: int) -> Rebucketing | None:
+        """The first such version after another one."""
+        return next((found for found in self.rebucketings if found.version > since), None)
 
     @property
     def anchor(self) -> Any:

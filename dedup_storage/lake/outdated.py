@@ -49,6 +49,8 @@ def stale_cells(
         return set(_ALL)
     reads = read_names(group)
     now, own = meta.snapshots(version), grain_table(spec, group.grain, group.sequence).name
+    # Numbers of buckets are today's, and of a version of another count they tell nothing.
+    of_all = group.across_users or meta.spec_of(version).buckets != meta.spec.buckets
     cells: set[Cell] = set()
     for part in group.coverage:
         start = date.fromisoformat(part.start) if part.start else None
@@ -61,7 +63,7 @@ def stale_cells(
             changed = meta.changed_cells(table, snapshot_id, now[table], reads) if table in now else _ALL
             for cell in changed:
                 reached = cell.stretched(group.lookback)
-                reached = replace(reached, bucket=None) if group.across_users else reached
+                reached = reached.of_all_buckets if of_all else reached
                 if reached.overlaps(Cell(start, end, None)):
                     cells.add(reached)
     if not group.coverage:

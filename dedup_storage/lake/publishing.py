@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from dedup_storage.config import Settings
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "LostRaceError",
     "PublisherBase",
+    "require_buckets",
     "require_described",
     "require_pending",
     "require_same",
+    "require_same_buckets",
     "restored_version",
     "version_facts",
 ]
@@ -111,6 +114,7 @@ class PublisherBase(ABC, Generic[Metadata]):
                     if verify is not None:
                         verify(meta)
                     verified = meta.current
+                require_buckets(meta, spec)
                 for name in members:
                     self._refuse_foreign(meta, name)
                     self._prepare(meta, name, run)
@@ -130,6 +134,12 @@ class PublisherBase(ABC, Generic[Metadata]):
                 got=error.got,
                 fix="The version was abandoned, nothing was published. Run the job again.",
             ) from error
+
+    def settled(self, spec: DatasetSpec) -> Metadata:
+        """See ``TableFormat.settle``."""
+        meta = self.complete_pending(spec)
+        require_buckets(meta, spec)
+        return meta
 
     def complete_pending(self, spec: DatasetSpec) -> Metadata:
         """Finish the version that is decided but not complete, or that is being given up, if there is one; gives the
@@ -234,11 +244,19 @@ class PublisherBase(ABC, Generic[Metadata]):
 
 
 def refuse_overlap(meta: DatasetMetadata, run: Run) -> None:
-    """Refuse a replacement that would overwrite what was published into its segments since it began.
+    """Refuse a replacement that would overwrite what was published into its segments since it began, and whatever was
+    staged for another number of user buckets.
 
     Raises:
         ConflictError: names the version.
     """
+    changed_buckets = meta.rebucketed(run.base)
+    if changed_buckets is not None:
+        raise ConflictError(
+            f"{changed_buckets.of(meta.spec.name)}, after this run began",
+            expected=f"rows staged in {changed_buckets.after} buckets",
+            fix="Nothing was published. Run the job again.",
+        )
     if run.replaced is None and run.segments is None:
         return
     for version in range(run.base + 1, meta.current + 1):
@@ -283,6 +301,37 @@ def require_pending(meta: DatasetMetadata, version: int) -> None:
             fix="Take a published version back with: dedup-storage versions rollback N."
             if published
             else "See what is under way with: dedup-storage versions status.",
+        )
+
+
+def require_buckets(meta: DatasetMetadata, spec: DatasetSpec) -> None:
+    """Refuse to work on a dataset by the number of user buckets that it had when it was opened.
+
+    Raises:
+        ConflictError: it has another since.
+    """
+    if meta.spec.buckets != spec.buckets:
+        last = meta.rebucketings[-1]
+        raise ConflictError(
+            f"{replace(last, before=spec.buckets).of(spec.name)}, after it was opened",
+            fix="Nothing was changed. Open the dataset again, and run the job again.",
+        )
+
+
+def require_same_buckets(meta: DatasetMetadata, version: int) -> None:
+    """Refuse to bring a version back that has another number of user buckets than the newest: tables are written by
+    that one's, and beside rows in others, joins would move rows.
+
+    Raises:
+        UsageError: it has another.
+    """
+    changed = meta.rebucketed(version)
+    if changed is not None:
+        raise UsageError(
+            f"{changed.of(meta.spec.name)}, so that version {version} cannot become the newest again",
+            expected=f"version {changed.version} or a later one",
+            fix="Nothing was changed. Write it into another dataset, and let the two change names: "
+            f"dedup-storage convert NEW_NAME --dataset {meta.spec.name} --version {version}.",
         )
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "ANY",
     "LAY_ANEW",
     "MAINTAIN",
+    "REBUCKET",
     "Segment",
     "by_buckets",
     "date_part",
@@ -34,6 +35,8 @@ ANY = "*"
 MAINTAIN = "maintain"
 # The same fact of a version whose requests refer to copies of events, and which is otherwise the one before it.
 LAY_ANEW = "lay-anew"
+# The same of one that has them in another number of user buckets.
+REBUCKET = "rebucket"
 
 
 class Segment(NamedTuple):

@@ -271,7 +271,9 @@ class Sample(_Frozen):
         borders: Borders of each divided stratum.
         table, tag: Where the users are stored, a table's tagged snapshot; ``None`` for a sample by hash alone. A tag,
             since erasing a user rewrites snapshots and moves their tags.
-        chosen_buckets: Buckets of a bucket sample.
+        chosen_buckets: Buckets of a bucket sample; else those that hold all of its users, none where that is every one.
+        of_buckets: How many buckets the dataset had that these are numbers of; ``None`` in records of former releases,
+            whose datasets never had another count.
     """
 
     format_version: int = 1
@@ -285,6 +287,23 @@ class Sample(_Frozen):
     table: str | None = None
     tag: str | None = None
     chosen_buckets: tuple[int, ...] = ()
+    of_buckets: int | None = None
+
+    def buckets_among(self, count: int) -> tuple[int, ...]:
+        """The chosen buckets for a version that has so many; none, where they tell nothing of it.
+
+        Raises:
+            UsageError: the sample is made of whole buckets of another count.
+        """
+        if not self.chosen_buckets or self.of_buckets in (None, count):
+            return self.chosen_buckets
+        if self.spec.buckets is not None:
+            raise UsageError(
+                f"the sample {self.name} takes whole user buckets of {self.of_buckets}, and the version has {count}",
+                expected=f"a version of {self.of_buckets} buckets",
+                fix="Name such a version, or drop the sample and make it again.",
+            )
+        return ()
 
     @property
     def users(self) -> int:
@@ -294,4 +313,4 @@ class Sample(_Frozen):
     @property
     def fingerprint(self) -> str:
         """What a reader's state must agree with: changes with every refresh that changes something."""
-        return self.model_dump_json(exclude={"created_ms", "run_id", "version", "strata"})
+        return self.model_dump_json(exclude={"created_ms", "run_id", "version", "strata", "of_buckets"})

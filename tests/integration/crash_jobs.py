@@ -239,6 +239,13 @@ def _merge_labels(ds: Dataset) -> Any:
     return ds.merge_labels(rows, "y", "at", run_id="late-labels", gate=False)
 
 
+def _to_rebucket(spark: SparkSession, settings: Settings, name: str) -> Dataset:
+    """Two versions: a day, and a feature group of it."""
+    ds = _one_day(spark, settings, name)
+    _add(ds)
+    return ds
+
+
 JOBS: Mapping[str, Job] = {
     "append": Job(_one_day, _second_day),
     "replace": Job(_one_day, _write("replace", 1)),
@@ -259,6 +266,7 @@ JOBS: Mapping[str, Job] = {
     "bundle": Job(
         _one_day, lambda ds: ds.features.bundle("both", ["age", "place"], run_id="bundle"), (_add, _add_another)
     ),
+    "rebucket": Job(_to_rebucket, lambda ds: ds.rebucket(7, "rebucket")),
     "sample": Job(_to_sample, _sample),
     "refresh-sample": Job(_to_sample, lambda ds: ds.samples.refresh("half"), (_sample, _more_users)),
     "drop-sample": Job(_to_sample, lambda ds: ds.samples.drop("half"), (_sample, _more_users)),

@@ -165,6 +165,31 @@ def test_columns_change_by_option_and_a_published_run_needs_no_spark(
     assert (changed.exit_code, "the log differs" in changed.stderr) == (2, True)
 
 
+@pytest.mark.long
+def test_another_number_of_buckets(run: Run, settings: Settings, name: str, tmp_path: Path) -> None:
+    schema = _schema(tmp_path / "schema.yaml")
+    done = run("write", _log(tmp_path / "log"), "--dataset", name, "--schema", schema, "--no-gate")
+    assert done.exit_code == 0, done.output
+    asked = ("rebucket", "--dataset", name, "--buckets", 3, "--run-id", "to-3", "--json", tmp_path / "told.json")
+    done = run(*asked, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert f"Would rebucket {name}" in done.stdout
+    assert _versions(settings, name) == [1]
+    for said in (f"Rebucketed {name}", f"Rebucketed {name} before, as version 2"):
+        done = run(*asked)
+        assert done.exit_code == 0, done.output
+        assert said in done.stdout
+        assert _versions(settings, name) == [1, 2]
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (told["version"], told["before"], told["buckets"], told["already_published"]) == (2, 2, 3, True)
+    done = run("rebucket", "--dataset", name, "--buckets", 3)
+    assert f"{name} has 3 buckets: nothing to do" in done.stdout
+    for more in ((), ("--dry-run",)):
+        refused = run("versions", "rollback", 1, "--dataset", name, *more)
+        _one_readable_message(refused, "changed from 2 to 3 in version 2")
+    _one_readable_message(run("rebucket", "--dataset", name, "--buckets", 4, "--run-id", "to-3"), "buckets 3")
+
+
 def test_inferred_schema_finds_grains_and_sequences(run: Run, tmp_path: Path) -> None:
     log = _log(tmp_path / "log", size=pa.array([[1, 1], [1, 1], [1], [1]], pa.list_(pa.int32())))
     keys = ("--user", "u", "--request", "r", "--item", "i", "--event-time", "t", "--label", "y")

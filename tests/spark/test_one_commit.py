@@ -109,6 +109,34 @@ def test_round_trips_and_what_other_engines_see(
         assert len(mains(server, name)) == 2 * len(whole)
 
 
+@pytest.mark.parametrize("transactions", [False, True])
+def test_another_number_of_buckets_comes_with_the_rows_that_lie_in_it(
+    spark: SparkSession, serve: Serve, name: str, at: At, transactions: bool
+) -> None:
+    server, ds = served(serve, name, transactions=transactions)
+
+    def buckets() -> dict[str, str]:
+        """Table -> the buckets that its default partitions have on the server."""
+        found = {}
+        for (_, table), metadata in server.tables.items():
+            (own,) = (s for s in metadata["partition-specs"] if s["spec-id"] == metadata["default-spec-id"])
+            found[table] = own["fields"][-1]["transform"]
+        return found
+
+    before = dict.fromkeys(("requests", "impressions"), f"bucket[{ds.spec.buckets}]")
+    assert buckets() == before
+    at("publish:after-claim", kill)
+    with pytest.raises(Killed):
+        ds.rebucket(7, "to-7")
+    # Beside the default ones so far, where nothing is written.
+    assert buckets() == before
+    assert ds.rebucket(7, "to-7").version == 2
+    assert buckets() == dict.fromkeys(before, "bucket[7]")
+    holds(ds, [])
+    assert write(ds, 3) == 3
+    holds(ds, [3])
+
+
 def test_whatever_becomes_of_the_commit_the_version_is_there_once(
     spark: SparkSession, serve: Serve, name: str, at: At, caplog: pytest.LogCaptureFixture
 ) -> None:

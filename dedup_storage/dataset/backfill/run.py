@@ -240,7 +240,9 @@ class Backfill(TimedSteps):
                 plan = make_plan(rows, self.strategy, asked=self.against is None)
             except VersionNotFoundError:
                 plan = None
-            if plan is not None and branch.begun_at() == rows.target.snapshot_id:
+            # Segments of parts of before another number of buckets are none of today's.
+            other_buckets = plan is not None and meta.rebucketed(plan.base) is not None
+            if plan is not None and branch.begun_at() == rows.target.snapshot_id and not other_buckets:
                 segments = {table: frozenset(s.segment for s in plan.segments) | done_segments(branch)}
                 later = range(plan.base + 1, meta.current + 1)
                 grain = self.spec.date_grain

@@ -89,7 +89,8 @@ def _in_order(groups: Mapping[str, FeatureGroup]) -> list[FeatureGroup]:
 
 def _left_sample(sample: Sample, own: DatasetSpec, target: DatasetSpec, *, same_format: bool) -> str | None:
     spec = sample.spec
-    if spec.buckets is not None and (not same_format or own.buckets != target.buckets):
+    count = sample.of_buckets or own.buckets
+    if spec.buckets is not None and (not same_format or count != target.buckets):
         return "it is made of user buckets, and the new dataset has others"
     named: Collection[str | None] = (spec.caps.label, *(stratum.column for stratum in spec.strata))
     for column in named:

@@ -128,5 +128,6 @@ def copy_sample(source: Handle, target: Handle, sample: Sample, run_id: str) -> 
     version = target.metadata().current
     copied = sample.model_copy(update={"version": version, "run_id": run_id, "table": table, "tag": tag})
     # The users are the same, and lie in other buckets wherever number or format differ: files are left out by them.
-    chosen = pruning_buckets(target, buckets_of(store.users(copied).filter(SAMPLED), target.bucket))
-    store.save(copied.model_copy(update={"chosen_buckets": chosen}))
+    count = target.spec.buckets
+    chosen = pruning_buckets(count, buckets_of(store.users(copied).filter(SAMPLED), target.bucket))
+    store.save(copied.model_copy(update={"chosen_buckets": chosen, "of_buckets": count}))

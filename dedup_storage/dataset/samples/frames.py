@@ -67,8 +67,9 @@ class SampledFrames:
     def restrict(self, df: DataFrame, *, stratum: bool = False) -> DataFrame:
         """Rows of sampled users, ``user_weight`` (and the stratum) appended."""
         sample, user = self.sample, self.spec.schema_.user
-        if sample.chosen_buckets:
-            df = self.handle.tables.rows_of_buckets(self.spec, df, sample.chosen_buckets)
+        chosen = sample.buckets_among(self.spec.buckets)
+        if chosen:
+            df = self.handle.tables.rows_of_buckets(self.spec, df, chosen)
         if sample.table is not None:
             labels = [STRATUM] if stratum else []
             users = self.users().select(user, USER_WEIGHT, *labels)

@@ -106,7 +106,8 @@ def _make(
     common = {"name": name, "spec": spec, "version": cut.version, "run_id": run_id, "created_ms": created}
     if spec.buckets is not None:
         buckets, counts = _of_buckets(cut, spec)
-        return Sample.model_validate({**common, "strata": counts, "chosen_buckets": buckets})
+        own = {"chosen_buckets": buckets, "of_buckets": cut.spec.buckets}
+        return Sample.model_validate({**common, "strata": counts, **own})
     if not spec.stored:
         return Sample.model_validate({**common, "strata": _of_hash(cut, spec)})
     if before is None:
@@ -119,13 +120,13 @@ def _make(
         chosen = _chosen(cut.handle, people, spec, plan)
         if dry_run:
             made = Sample.model_validate({**common, "strata": (), "borders": borders, "table": f"sm_{name}"})
-            return made.model_copy(update=_realised(cut.handle, chosen, plan))
+            return made.model_copy(update=_realised(cut, chosen, plan))
         table, tag = store.write_users(name, chosen, uuid.uuid4().hex)
     finally:
         people.unpersist()
     made = Sample.model_validate({**common, "strata": (), "borders": borders, "table": table, "tag": tag})
     # Read back from what was stored.
-    return made.model_copy(update=_realised(cut.handle, store.users(made), plan))
+    return made.model_copy(update=_realised(cut, store.users(made), plan))
 
 
 def _users(cut: Cut, spec: SampleSpec) -> DataFrame:
@@ -143,7 +144,7 @@ def _of_buckets(cut: Cut, spec: SampleSpec) -> tuple[tuple[int, ...], list[Strat
             got=str(wanted),
         )
     chosen = choose_buckets(wanted, total, spec.seed)
-    inside = cut.handle.bucket.isin(*chosen)
+    inside = cut.handle.tables.bucket(cut.spec).isin(*chosen)
     row = only_row(_users(cut, spec).agg(F.count(F.lit(1)).alias("n"), F.count(F.when(inside, 1)).alias("s")))
     return chosen, [StratumCount(label="all", users=row["n"], sampled=row["s"], probability=wanted / total)]
 
@@ -240,13 +241,13 @@ def _chosen(handle: Handle, people: DataFrame, spec: SampleSpec, plan: _Plan) ->
     return joined.select(user, STRATUM, inside.alias(SAMPLED), weight.alias(USER_WEIGHT))
 
 
-def _realised(handle: Handle, users: DataFrame, plan: _Plan) -> dict[str, object]:
+def _realised(cut: Cut, users: DataFrame, plan: _Plan) -> dict[str, object]:
     """Counts of the users, sampled or not, and the buckets that hold a sampled one unless all do."""
     # One row for each stratum, of which there are _MOST_STRATA at most, with numbers of the dataset's buckets.
     rows = (
         users.filter(SAMPLED)
         .groupBy(STRATUM)
-        .agg(F.count(F.lit(1)).alias("n"), F.collect_set(handle.bucket).alias("buckets"))
+        .agg(F.count(F.lit(1)).alias("n"), F.collect_set(cut.handle.tables.bucket(cut.spec)).alias("buckets"))
         .collect()
     )
     sampled = {row[STRATUM]: int(row["n"]) for row in rows}
@@ -269,4 +270,5 @@ def _realised(handle: Handle, users: DataFrame, plan: _Plan) -> dict[str, object
         for name, count in plan.users.items()
     )
     buckets = {int(b) for row in rows for b in row["buckets"]}
-    return {"strata": strata, "chosen_buckets": pruning_buckets(handle, buckets)}
+    count = cut.spec.buckets
+    return {"strata": strata, "chosen_buckets": pruning_buckets(count, buckets), "of_buckets": count}

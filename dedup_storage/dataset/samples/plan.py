@@ -63,14 +63,15 @@ def plan_sample(handle: Handle, sample: Sample, version: int | None) -> SamplePl
     """Sizes from manifests alone; nothing is read."""
     cut = handle.cut(version)
     dates = (sample.spec.start, sample.spec.end)
+    chosen = sample.buckets_among(cut.spec.buckets)
     tables = []
     for name, snapshot in cut.snapshots.items():
         if cut.meta.role(name) in _NEVER_READ:
             continue
-        share = cut.meta.share_of_files(name, snapshot, dates, sample.chosen_buckets)
+        share = cut.meta.share_of_files(name, snapshot, dates, chosen)
         tables.append(TablePlan(table=name, **asdict(share)))
     total, everything = sum(t.bytes for t in tables), sum(t.all_bytes for t in tables)
-    by = ["buckets"] if sample.chosen_buckets else []
+    by = ["buckets"] if chosen else []
     by += ["event dates"] if cut.spec.event_date_column is not None and dates != (None, None) else []
     return SamplePlan(
         dataset=handle.name,

@@ -148,7 +148,9 @@ def _moments(frames: SampledFrames, metrics: Mapping[str, tuple[str, str]]) -> d
     if sample.spec.buckets is not None:
         # Buckets are the elements; one without users is an element of zeros.
         names = dict.fromkeys(c for pair in metrics.values() for c in pair)
-        together = totals.groupBy(handle.bucket.alias("_bucket")).agg(*(F.sum(c).alias(c) for c in names))
+        together = totals.groupBy(handle.tables.bucket(frames.spec).alias("_bucket")).agg(
+            *(F.sum(c).alias(c) for c in names)
+        )
         row = only_row(together.agg(count, *_sums(metrics)))
         taken, total = len(sample.chosen_buckets), frames.spec.buckets
         stratum = StratumCount(label="all", users=total, sampled=taken, probability=taken / total)

@@ -25,10 +25,16 @@ SAMPLED = "sampled"
 _LONGEST_NAME = 100
 
 
-def pruning_buckets(handle: Handle, buckets: Iterable[int]) -> tuple[int, ...]:
-    """Buckets that a sample's users lie in, for files to be left out by: none where users lie in all of them."""
+def pruning_buckets(count: int, buckets: Iterable[int]) -> tuple[int, ...]:
+    """Buckets of a version that a sample's users lie in, for files to be left out by: none where users lie in all of
+    them.
+
+    Args:
+        count: Buckets that the version has.
+        buckets: Those with users of the sample.
+    """
     found = tuple(sorted(buckets))
-    return found if len(found) < handle.spec.buckets else ()
+    return found if len(found) < count else ()
 
 
 class SampleStore:
@@ -81,7 +87,9 @@ class SampleStore:
     def save(self, sample: Sample) -> None:
         """Publish a sample's record."""
         reached("sample:before-record")
-        self.handle.tables.record_sample(self.handle.spec, sample.name, sample.model_dump_json())
+        # Unsaid where it says nothing, so that older releases read the rest.
+        text = sample.model_dump_json(exclude={"of_buckets"} if sample.of_buckets is None else None)
+        self.handle.tables.record_sample(self.handle.spec, sample.name, text)
 
     def drop(self, name: str, *, dry_run: bool = False) -> None:
         """Forget a sample and its users; a dry run only looks for it.

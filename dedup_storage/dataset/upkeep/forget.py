@@ -23,6 +23,7 @@ from dedup_storage.lake.requests import Request
 from dedup_storage.lake.upkeep import Erasure, Found, OvertakenError
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.steps import TimedSteps
+from dedup_storage.words import counted
 
 __all__ = ["Forgetting"]
 
@@ -98,6 +99,7 @@ class Forgetting(TimedSteps):
     def _erased(self, users: DataFrame, count: int, digest: str, request: Request) -> ForgetSummary:
         for _ in range(_ATTEMPTS):
             meta = self._settled()
+            _refuse_other_buckets(meta)
             erasure = self.tables.erasure(self.spec, users, self.run_id, request.facts)
             try:
                 return self._erase(meta, erasure, count, digest, request)
@@ -182,3 +184,22 @@ class Forgetting(TimedSteps):
                 f"{self.spec.name} has rows of them again",
                 fix="Run it under another run id; what this run left is done there too.",
             )
+
+
+def _refuse_other_buckets(meta: DatasetMetadata) -> None:
+    """Kept versions in another number of buckets: their files are looked for by today's."""
+    others = [version for version in meta.version_numbers if meta.rebucketed(version) is not None]
+    if not others:
+        return
+    changed = meta.rebucketed(others[-1])
+    assert changed is not None  # noqa: S101 - of one of them
+    pins = [f"{label} (version {version})" for version in others for label in meta.pins(version)]
+    name = meta.spec.name
+    raise UsageError(
+        f"{changed.of(name)}, and {counted(len(others), 'earlier version', 'is')} kept",
+        expected=f"kept versions from {changed.version} on",
+        got=f"versions {others[0]} to {others[-1]}" + (f", pinned: {', '.join(pins)}" if pins else ""),
+        fix="Nothing was changed. Let them expire, then erase: "
+        + (f"dedup-storage versions unpin LABEL --dataset {name}, " if pins else "")
+        + f"dedup-storage maintain --dataset {name} --only expire --keep-versions 1 --keep-days 0.",
+    )

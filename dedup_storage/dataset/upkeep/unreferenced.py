@@ -21,7 +21,7 @@ from dedup_storage.errors import ConflictError, StorageError
 from dedup_storage.event_groups import EventGroup
 from dedup_storage.lake.engine.sessions import move_to
 from dedup_storage.lake.history import DatasetMetadata
-from dedup_storage.lake.segments import MAINTAIN, Segment, decode_segments
+from dedup_storage.lake.segments import MAINTAIN, REBUCKET, Segment, decode_segments
 from dedup_storage.words import counted
 
 __all__ = ["GrownRequestsError", "Referenced", "all_referenced", "telling_versions"]
@@ -177,7 +177,7 @@ def telling_versions(meta: DatasetMetadata, versions: Collection[int]) -> list[i
 def _keeps_requests(meta: DatasetMetadata, version: int) -> bool:
     """Whether a version says of itself that it took no request away from the one before."""
     facts, anchor = meta.claim(version), meta.spec.anchor.name
-    if facts.get("mode") in (MAINTAIN, "append"):
+    if facts.get("mode") in (MAINTAIN, REBUCKET, "append"):
         return True
     named = facts["tables"].split(",") if "tables" in facts else None
     if "segments" in facts:

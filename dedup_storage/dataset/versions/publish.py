@@ -8,6 +8,7 @@ from dedup_storage.dataset.handle import Handle
 from dedup_storage.errors import VersionNotFoundError, known_names
 from dedup_storage.lake.history import VersionInfo
 from dedup_storage.lake.protocol import Run
+from dedup_storage.lake.publishing import require_same, require_same_buckets
 from dedup_storage.lake.requests import Request
 from dedup_storage.lake.runs import named_run, new_attempt
 from dedup_storage.schema import check_name
@@ -27,12 +28,15 @@ def rollback(handle: Handle, version: int, run_id: str | None = None) -> Version
 
     Raises:
         VersionNotFoundError: there is no such version.
+        UsageError: it has another number of user buckets.
     """
     with translated():
         meta = handle.tables.settle(handle.spec)
         meta.resolve(version)
         run_id = named_run(run_id, "rollback")
         asked = Request.of("rollback", version=version)
+        if require_same(meta, asked.text, run_id) is None:
+            require_same_buckets(meta, version)
         attempt = new_attempt(run_id)
         run = Run(run_id=run_id, job="rollback", attempt=attempt, base=meta.current, facts=asked.facts)
         published = handle.tables.rollback(handle.spec, run, version)

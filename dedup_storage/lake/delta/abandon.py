@@ -88,7 +88,9 @@ class DeltaAbandonment:
                     log.commit([], APP, version)
                 if applied_by(ref, _UNDOING, version) is None:
                     wanted = log.files_at(before) if before is not None else []
-                    log.commit(log.restored(ref, wanted), _UNDOING, version)
+                    # Where it gave the table another number of buckets, the columns that make them come back too.
+                    former = log.generated_anew(None, before) if before is not None else []
+                    log.commit([*former, *log.restored(ref, wanted)], _UNDOING, version)
                 found = applied_by(ref, _UNDOING, version)
                 if found is None:
                     raise LostRaceError(f"version {version} is not undone in the log of {ref.name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Any
 
@@ -16,7 +16,7 @@ from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.schema import DateGrain
 
-__all__ = ["delta_changed_cells", "delta_stored_cells", "files_without"]
+__all__ = ["delta_changed_cells", "delta_stored_cells", "files_without", "of_today"]
 
 
 def delta_changed_cells(ref: DeltaRef, spec: DatasetSpec, old: int | None, new: int) -> set[Cell]:
@@ -32,14 +32,22 @@ def delta_changed_cells(ref: DeltaRef, spec: DatasetSpec, old: int | None, new: 
         return set()
     after = live_files(ref, new)
     if old is None:
-        return set(_cells(after, spec))
+        return of_today(ref, spec, new, _cells(after, spec))
     before = live_files(ref, old)
-    return {*_cells(files_without(before, after), spec), *_cells(files_without(after, before), spec)}
+    gone, come = files_without(before, after), files_without(after, before)
+    return of_today(ref, spec, old, _cells(gone, spec)) | of_today(ref, spec, new, _cells(come, spec))
 
 
 def delta_stored_cells(ref: DeltaRef, spec: DatasetSpec, version: int) -> set[Cell]:
     """Where a version has rows."""
-    return set(_cells(live_files(ref, version), spec))
+    return of_today(ref, spec, version, _cells(live_files(ref, version), spec))
+
+
+def of_today(ref: DeltaRef, spec: DatasetSpec, version: int, cells: Iterable[Cell]) -> set[Cell]:
+    """Cells of a Delta version whose numbers of buckets are those of a description; where it has another count of
+    buckets, in all of them."""
+    there = ref.buckets(bucket_column(spec), version)
+    return {cell.of_all_buckets for cell in cells} if there not in (None, spec.buckets) else set(cells)
 
 
 def files_without(files: LiveFiles, others: LiveFiles) -> LiveFiles:

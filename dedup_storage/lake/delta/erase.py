@@ -22,6 +22,7 @@ from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.folders import delete_files, is_hidden, list_files, open_folder
 from dedup_storage.lake.stored_rows import StoredRows
 from dedup_storage.lake.upkeep import Remains, remains_of
+from dedup_storage.layout import TableRole
 from dedup_storage.spark.rows import buckets_of, text_frame
 
 __all__ = ["Found", "TableEraser"]
@@ -145,8 +146,11 @@ class TableEraser:
         return {p for p in looked if p.rpartition("/")[2] in names}
 
     def _in_bucket(self, path: str) -> bool:
-        """Whether a file's place names its bucket."""
-        return any(part.startswith(f"{bucket_column(self.spec)}=") for part in path.split("/"))
+        """Whether a file's place names its bucket among those of the dataset. Stored users of a sample may lie in the
+        buckets that it had when they were stored."""
+        return self.meta.role(self.table) != TableRole.SAMPLE and any(
+            part.startswith(f"{bucket_column(self.spec)}=") for part in path.split("/")
+        )
 
     @cached_property
     def _buckets(self) -> list[int]:

@@ -166,7 +166,8 @@ def replaced_files(spec: DatasetSpec, ref: DeltaRef, staged: StagedFiles) -> lis
 def _inside(spec: DatasetSpec, table: pa.Table, low: str, high: str) -> pa.Array:
     """Whether each file's date part lies in a range; ranges are whole parts."""
     mask = pa.array([True] * table.num_rows)
-    if spec.event_date_column is None or spec.date_grain is DateGrain.NONE:
+    # Of a table without dates everything goes, or nothing is asked.
+    if spec.event_date_column is None or spec.date_grain is DateGrain.NONE or not (low or high):
         return mask
     # As text a day or a month sorts as it does in time; a month is before its own first day.
     part = table[_PARTITION + partition_columns(spec)[0]].combine_chunks().cast(pa.string())

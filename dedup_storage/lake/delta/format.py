@@ -38,10 +38,11 @@ from dedup_storage.lake.delta.stage import StagedFiles
 from dedup_storage.lake.delta.status import delta_status
 from dedup_storage.lake.delta.upkeep import DeltaUpkeep
 from dedup_storage.lake.engine.sessions import move_to, run_session
-from dedup_storage.lake.facts import Facts
+from dedup_storage.lake.facts import BUCKETS, Facts
 from dedup_storage.lake.folders import all_there, child_folders, delete_folder
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import TableFormat, require_segments, taking_in
+from dedup_storage.lake.publishing import require_buckets
 from dedup_storage.lake.runs import Run, Staged, staged_gone
 from dedup_storage.lake.segments import Segment
 from dedup_storage.lake.sql import listed, quoted
@@ -111,11 +112,11 @@ class DeltaFormat(DeltaSamples):
 
     def settle(self, spec: DatasetSpec) -> DeltaMetadata:
         """Finish a publication that another run decided and did not complete; the tables after that."""
-        return self._publisher.complete_pending(spec)
+        return self._publisher.settled(spec)
 
     def take_in(self, spec: DatasetSpec, settled: DatasetMetadata | None = None) -> DatasetMetadata:
         """Publish what other tools' compaction left as a version of its own, where there is such."""
-        meta = self._publisher.complete_pending(spec) if settled is None else cast(DeltaMetadata, settled)
+        meta = self._publisher.settled(spec) if settled is None else cast(DeltaMetadata, settled)
         moved = self._publisher.compacted(meta)
         if not moved:
             return meta
@@ -204,21 +205,47 @@ class DeltaFormat(DeltaSamples):
         for key, value in DELTA_WRITES.items():
             session.conf.set(key, value)
         spec = _own(spec, table)
+        anew = self._generated_anew(spec, table.name, run)
         made = {name: F.expr(sql).cast(kind) for name, (kind, sql) in generated_columns(spec).items()}
         rows = frame.select(*table.columns).withColumns(made)
         partitions = partition_columns(spec)
         if not presorted:
             rows = rows.hint("rebalance", *partitions)
         rows = rows.sortWithinPartitions(*dict.fromkeys((*partitions, *table.sort_columns)))
-        actions = TableLog(session, self.lake.uri(spec.name, table.name)).write(rows)
+        log = TableLog(session, self.lake.uri(spec.name, table.name))
+        metadata = None if anew is None else next(iter(log.generated_anew(anew)), None)
+        actions = log.write(rows, metadata)
         staged = StagedFiles(
             table=table.name,
             actions=tuple(actions),
             replaced=run.replaced if run.replaces(table.name) else None,
             buckets=run.buckets,
             facts=run.table_facts.get(table.name),
+            generated=anew,
         )
         return self._staged(spec, staged, run)
+
+    def _generated_anew(self, spec: DatasetSpec, table: str, run: Run) -> dict[str, str] | None:
+        """The generated columns of a table that a run gives another number of buckets; ``None`` where they stay.
+
+        A table that today's version does not have, and that was made when there were others, gets the dataset's.
+
+        Raises:
+            ConflictError: the dataset got another number of buckets since the run began.
+        """
+        ref, column = self.lake.ref(spec.name, table), bucket_column(spec)
+        if ref.buckets(column) in (None, spec.buckets):
+            return None
+        anew = {column: bucket_expression(spec)}
+        if BUCKETS in run.table_facts.get(table, {}):
+            return anew
+        meta = self.lake.load(spec.name)
+        require_buckets(meta, spec)
+        if not meta.current or table not in meta.snapshots(meta.current):
+            log = self._publisher.log(spec.name, table)
+            for metadata in log.generated_anew(anew):
+                log.set_metadata(metadata)
+        return None
 
     def _staged(self, spec: DatasetSpec, staged: StagedFiles, run: Run) -> Staged:
         self._publisher.store(spec.name).put(run.attempt, staged)

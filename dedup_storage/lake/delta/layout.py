@@ -7,8 +7,10 @@ out.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from dedup_storage.lake.sql import quoted
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec, free_name
@@ -16,10 +18,15 @@ from dedup_storage.schema import DateGrain
 from dedup_storage.table_properties import encoding_properties
 
 __all__ = [
+    "EXPRESSION",
     "bucket_column",
     "bucket_expression",
+    "buckets_by",
+    "expressions_of",
     "file_properties",
+    "generated_by",
     "generated_columns",
+    "generating",
     "iceberg_names",
     "kept_forever",
     "not_null",
@@ -27,6 +34,9 @@ __all__ = [
     "writer_names",
 ]
 
+# Of a field of Delta's schema: what generates it.
+EXPRESSION = "delta.generationExpression"
+_BUCKETS = re.compile(r"^pmod\(hash\(.*\),\s*(\d+)\)$")
 _FOREVER = "interval 36500 days"
 # Iceberg's names of file settings, and the Parquet writer's own.
 _WRITER_NAMES = {
@@ -55,6 +65,51 @@ def _taken(spec: DatasetSpec) -> tuple[str, ...]:
 def bucket_expression(spec: DatasetSpec) -> str:
     """The user bucket as SQL over the user column: Spark's own hash."""
     return f"pmod(hash({quoted(spec.schema_.user)}), {spec.buckets})"
+
+
+def generated_by(fields: Iterable[Any], column: str) -> str | None:
+    """The expression that a generated column of a table is made by, as a Delta version has it; ``None`` for another.
+
+    Args:
+        fields: The version's fields, as ``deltalake`` gives them.
+        column: Its name.
+    """
+    return next((f.metadata.get(EXPRESSION) for f in fields if f.name == column and f.metadata), None)
+
+
+def buckets_by(expression: str | None) -> int | None:
+    """The number of buckets in the expression that makes them; ``None`` where it is none of ours.
+
+    Example: ``"pmod(hash(`user_id`), 16)"`` -> ``16``
+    """
+    found = _BUCKETS.search(expression or "")
+    return int(found.group(1)) if found else None
+
+
+def expressions_of(metadata: str) -> dict[str, str]:
+    """Generated columns of a table -> the SQL expression that makes them.
+
+    Args:
+        metadata: Delta's action, as JSON.
+    """
+    fields = json.loads(json.loads(metadata)["metaData"]["schemaString"])["fields"]
+    return {f["name"]: f["metadata"][EXPRESSION] for f in fields if EXPRESSION in f.get("metadata", {})}
+
+
+def generating(metadata: str, generated: Mapping[str, str]) -> str:
+    """A table's metadata with other expressions of generated columns.
+
+    Args:
+        metadata: Delta's action, as JSON.
+        generated: Column -> SQL expression.
+    """
+    action = json.loads(metadata)
+    schema = json.loads(action["metaData"]["schemaString"])
+    for field in schema["fields"]:
+        if field["name"] in generated:
+            field["metadata"][EXPRESSION] = generated[field["name"]]
+    action["metaData"]["schemaString"] = json.dumps(schema)
+    return json.dumps(action)
 
 
 def generated_columns(spec: DatasetSpec) -> dict[str, tuple[str, str]]:

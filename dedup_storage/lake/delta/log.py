@@ -6,9 +6,10 @@ committed. A run's staged data is what lies between the two: files that no versi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dedup_storage.lake.delta.files import exchanged_actions, marks_rows, restored_actions
+from dedup_storage.lake.delta.layout import expressions_of, generating
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.engine.delta import DeltaLog
 from dedup_storage.lake.publishing import LostRaceError
@@ -49,6 +50,19 @@ class TableLog(DeltaLog):
         if marks_rows(ref):
             return exchanged_actions(target, self.files_at(int(ref.load().version())))
         return restored_actions(ref, target)
+
+    def generated_anew(self, generated: Mapping[str, str] | None, version: int | None = None) -> list[str]:
+        """The action that makes generated columns of the newest version by other expressions; none, where they are.
+
+        Args:
+            generated: Column -> SQL expression; ``None`` takes those that a Delta version has.
+            version: That version.
+        """
+        now = self.metadata()
+        if generated is None:
+            generated = expressions_of(self.metadata(version))
+        made = generating(now, generated)
+        return [] if expressions_of(made) == expressions_of(now) else [made]
 
     def commit(self, actions: Sequence[str], app: str, number: int, *, written: bool = False) -> None:
         """See ``DeltaLog``.

@@ -14,7 +14,7 @@ from functools import cached_property
 from dedup_storage.config import Settings
 from dedup_storage.errors import DatasetNotFoundError, StorageError
 from dedup_storage.lake.cells import Cell
-from dedup_storage.lake.delta.changes import delta_changed_cells, delta_stored_cells, files_without
+from dedup_storage.lake.delta.changes import delta_changed_cells, delta_stored_cells, files_without, of_today
 from dedup_storage.lake.delta.events import Versions
 from dedup_storage.lake.delta.files import live_files, touched_files
 from dedup_storage.lake.delta.layout import generated_columns
@@ -156,7 +156,7 @@ class DeltaMetadata(DatasetMetadata):
             if not concerns(said, columns):
                 continue
             if CHANGED in said:
-                found |= {Cell.from_list(values) for values in json.loads(said[CHANGED])}
+                found |= of_today(ref, spec, snapshot, (Cell.from_list(v) for v in json.loads(said[CHANGED])))
             elif ROWS_KEPT not in said:
                 # Each publication is one Delta version; what other tools did before it moved rows and changed none.
                 found |= delta_changed_cells(ref, spec, snapshot - 1, snapshot)

@@ -248,7 +248,9 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                 if applied(ref, version) is None:
                     self._refuse_lost(spec, ref, version, staged)
                     removed = _taken_out(spec, ref, staged, version)
-                    self.log(spec.name, ref.name).commit([*removed, *staged.actions], APP, version, written=True)
+                    log = self.log(spec.name, ref.name)
+                    anew = [] if staged.generated is None else log.generated_anew(staged.generated)
+                    log.commit([*anew, *removed, *staged.actions], APP, version, written=not anew)
                 found = applied(ref, version)
                 if found is None:
                     raise LostRaceError(f"version {version} is not in the log of {ref.name}")

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.dataset as pads
 
+from dedup_storage.lake.delta.layout import buckets_by, generated_by
 from dedup_storage.lake.delta.open import load_delta
 from dedup_storage.lake.delta.opened import OpenedTables
 
@@ -51,6 +52,15 @@ class DeltaRef:
         if self.opened is None:
             return load_delta(self.uri, self.options, version)
         return self.opened.load(self.uri, version)
+
+    def buckets(self, column: str, version: int | None = None) -> int | None:
+        """How many user buckets a Delta version of the table has; ``None`` where its column makes none.
+
+        Args:
+            column: The generated column.
+            version: ``None`` takes the newest.
+        """
+        return buckets_by(generated_by(self.load(version).schema().fields, column))
 
     def flagged(self, snapshot_id: int, where: str, columns: Sequence[str]) -> pa.Table:
         """See ``FlaggedRows``."""

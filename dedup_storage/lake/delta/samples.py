@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from dedup_storage.config import Settings
 from dedup_storage.errors import StorageError
 from dedup_storage.lake.delta.layout import bucket_column, bucket_expression, kept_forever
-from dedup_storage.lake.delta.log import DELTA_WRITES
+from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
 from dedup_storage.lake.delta.metadata import DeltaLake
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.folders import delete_folder
@@ -49,6 +49,10 @@ class DeltaSamples:
             f"CREATE TABLE IF NOT EXISTS delta.`{uri.replace('`', '``')}` ({', '.join(fields)}) USING delta "
             f"PARTITIONED BY ({quoted(bucket)}) TBLPROPERTIES ({listed(properties)})"
         )
+        # It may have been made when the dataset had other buckets.
+        log = TableLog(self.spark, uri)
+        for metadata in log.generated_anew({bucket: bucket_expression(spec)}):
+            log.set_metadata(metadata)
         rows = move_to(run_session(self.spark), users)
         for key, value in DELTA_WRITES.items():
             rows.sparkSession.conf.set(key, value)

@@ -35,6 +35,7 @@ class StagedFiles:
         facts: Facts to keep with the table's part of the version.
         removed: Places of files that they replace one by one, all of which must be there.
         borrowed: The files belong to a run's branch as well, which goes on without this attempt.
+        generated: Generated columns that are made by other expressions from here on: column -> SQL.
     """
 
     table: str
@@ -44,6 +45,7 @@ class StagedFiles:
     facts: Mapping[str, str] | None = None
     removed: tuple[str, ...] = ()
     borrowed: bool = False
+    generated: Mapping[str, str] | None = None
 
     def _adds(self) -> list[Mapping[str, Any]]:
         return [json.loads(a)["add"] for a in self.actions]
@@ -118,6 +120,7 @@ class StagedStore:
             facts=found["facts"],
             removed=tuple(found.get("removed", ())),
             borrowed=found.get("borrowed", False),
+            generated=found.get("generated"),
         )
 
     def lost(self, staged: StagedFiles) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from dedup_storage.lake.engine.iceberg import load_java_table
+from dedup_storage.lake.engine.iceberg import buckets_changed, load_java_table
 from dedup_storage.lake.engine.java import has_method
 
 __all__ = ["AtomicChange", "ChangesTogether", "atomic_change"]
@@ -110,6 +110,12 @@ class AtomicChange:
         for name in names:
             change = change.removeTag(name)
         change.commit()
+
+    def set_buckets(self, column: str, count: int) -> None:
+        """Let what is written from here on lie in so many buckets of a column; nothing where it does so already."""
+        spec = buckets_changed(self._java.table(), self._java.updateSpec, self._jvm, column, count)
+        if spec is not None:
+            spec.commit()
 
     def set_property(self, key: str, value: str | None) -> None:
         """Set a table property, or remove it."""

@@ -36,26 +36,39 @@ class DeltaLog:
     def _none(self) -> Any:
         return getattr(self._jvm.scala, "None$").__getattr__("MODULE$")
 
-    def write(self, frame: DataFrame) -> list[str]:
+    def write(self, frame: DataFrame, metadata: str | None = None) -> list[str]:
         """Write rows into files that no version names; Delta checks its constraints on the way.
 
         Args:
             frame: Rows with the table's columns, of this log's session.
+            metadata: The table's metadata by which they are written, Delta's action as JSON; ``None`` takes its own.
 
         Returns:
             Delta's actions as JSON, one for each file.
         """
-        return [str(action.json()) for action in iterate(self._log().startTransaction().writeFiles(frame._jdf))]
+        transaction = self._log().startTransaction()
+        if metadata is not None:
+            transaction.updateMetadata(self._delta.actions.Action.fromJson(metadata), False)
+        return [str(action.json()) for action in iterate(transaction.writeFiles(frame._jdf))]
+
+    def metadata(self, version: int | None = None) -> str:
+        """The table's metadata in a Delta version (``None``: the newest), Delta's action as JSON."""
+        log = self._log()
+        found = log.update(False, self._none(), self._none()) if version is None else self._at(log, version)
+        return str(found.metadata().json())
+
+    def _at(self, log: Any, version: int) -> Any:
+        return log.getSnapshotAt(version, self._none(), self._none(), False)
 
     def files_at(self, version: int) -> list[str]:
         """The actions that add the files of a Delta version, as JSON."""
-        snapshot = self._log().getSnapshotAt(version, self._none(), self._none(), False)
+        snapshot = self._at(self._log(), version)
         return [f'{{"add":{text}}}' for text in snapshot.allFiles().toJSON().collectAsList()]
 
     def checkpoint(self, version: int) -> None:
         """Write a checkpoint of a Delta version, by which it can be read without the log before it."""
         log = self._log()
-        log.checkpoint(log.getSnapshotAt(version, self._none(), self._none(), False), self._none())
+        log.checkpoint(self._at(log, version), self._none())
 
     def commit(self, actions: Sequence[str], app: str, number: int, *, written: bool = False) -> None:
         """Commit actions once: a log that has the application's transaction already stays as it is.
@@ -80,6 +93,19 @@ class DeltaLog:
         converted = self._jvm.scala.jdk.javaapi.CollectionConverters.asScala(listed).toSeq()
         manual = getattr(self._delta, "DeltaOperations$ManualUpdate$").__getattr__("MODULE$")
         transaction.commit(converted, self._write(transaction) if written else manual)
+
+    def set_metadata(self, metadata: str) -> None:
+        """Give the table other metadata, Delta's action as JSON, and change no file.
+
+        Raises:
+            Py4JJavaError: another commit came between.
+        """
+        transaction = self._log().startTransaction()
+        listed = self._jvm.java.util.ArrayList()
+        listed.add(self._delta.actions.Action.fromJson(metadata))
+        converted = self._jvm.scala.jdk.javaapi.CollectionConverters.asScala(listed).toSeq()
+        nothing = getattr(self._delta, "DeltaOperations$EmptyCommit$").__getattr__("MODULE$")
+        transaction.commit(converted, nothing)
 
     def _last_number(self, transaction: Any, app: str) -> int:
         """The application's newest transaction; another one of it that comes before the commit refuses the commit."""

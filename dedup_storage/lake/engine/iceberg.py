@@ -5,7 +5,7 @@ Iceberg's file objects are passed through as they are; what they hold is asked o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -14,7 +14,7 @@ from dedup_storage.errors import StorageError
 from dedup_storage.lake.engine.java import iterate
 from dedup_storage.lake.engine.net import Files
 
-__all__ = ["IcebergTable", "load_java_table", "load_table"]
+__all__ = ["IcebergTable", "buckets_changed", "load_java_table", "load_table"]
 
 _ALL_SNAPSHOTS = 2**31 - 1
 
@@ -33,6 +33,24 @@ def load_java_table(spark: SparkSession, name: str) -> Any:
     """The same as Iceberg's own ``Table``."""
     util = spark._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr]
     return util.loadIcebergTable(spark._jsparkSession, name)
+
+
+def buckets_changed(java: Any, begin: Callable[[], Any], jvm: Any, column: str, count: int) -> Any | None:
+    """Iceberg's change, not committed, by which a table's default partitions get another number of buckets of a column;
+    ``None`` where they have it, or no bucket at all.
+
+    Args:
+        java: The table.
+        begin: Begins a change of its partitions.
+        jvm: The session's Java.
+        column, count: The column, and the number wanted.
+    """
+    fields = [f for f in iterate(java.spec().fields()) if str(f.transform()).startswith("bucket[")]
+    if not fields or str(fields[0].transform()) == f"bucket[{count}]":
+        return None
+    change = begin().removeField(str(fields[0].name()))
+    # Without a name of its own: Iceberg takes the field of before again where there was one of this number.
+    return change.addField(jvm.org.apache.iceberg.expressions.Expressions.bucket(column, count))
 
 
 def _note(change: Any, note: Mapping[str, str | None] | None) -> None:
@@ -153,7 +171,38 @@ class IcebergTable:
 
     def partition_path(self, file: Any) -> str:
         """A file's partition, such as ``event_date=2024-01-31/user_id_bucket=3``."""
-        return str(self._java.spec().partitionToPath(file.partition()))
+        spec = self._java.specs().get(file.specId())
+        return str(spec.partitionToPath(file.partition()))
+
+    def partitions_of_buckets(self, column: str, count: int) -> int:
+        """Id of partitions like the default ones, with another number of buckets of a column; they are added beside
+        the default ones where they are not there yet."""
+        wanted = self._with_buckets(count)
+        found = self._partitions_like(wanted)
+        if found is None:
+            change = buckets_changed(self._java, self._java.updateSpec, self._jvm, column, count)
+            if change is not None:
+                change.addNonDefaultSpec().commit()
+                self._java.refresh()
+            found = self._partitions_like(wanted)
+        return int(self._java.spec().specId()) if found is None else found
+
+    def _partitions_like(self, wanted: list[tuple[int, str]]) -> int | None:
+        return next((number for number, spec in self._specs().items() if spec == wanted), None)
+
+    def _specs(self) -> dict[int, list[tuple[int, str]]]:
+        """Partitions by id: source column's id and transform of each field."""
+        specs = self._java.specs()
+        return {
+            int(number): [(int(f.sourceId()), str(f.transform())) for f in iterate(specs[number].fields())]
+            for number in specs
+        }
+
+    def _with_buckets(self, count: int) -> list[tuple[int, str]]:
+        own = self._specs()[int(self._java.spec().specId())]
+        others = [field for field in own if not field[1].startswith("bucket[")]
+        source = next((field[0] for field in own if field[1].startswith("bucket[")), 0)
+        return [*others, (source, f"bucket[{count}]")]
 
     def files_of(self, branch: str, places: Collection[str]) -> list[Any]:
         """Those of a branch's data files that lie at some places."""

@@ -29,7 +29,7 @@ from dedup_storage.lake.iceberg.metadata import (
 )
 from dedup_storage.lake.iceberg.snapshots import NO_GROUP
 from dedup_storage.lake.publishing import LostRaceError
-from dedup_storage.layout import PROPERTY_PREFIX, claim_tag, version_tag
+from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec, claim_tag, version_tag
 
 __all__ = ["Abandonment"]
 
@@ -79,9 +79,10 @@ class Abandonment:
         key = ABANDONED_PREFIX + version_tag(version)
         record = json.loads(meta.anchor.properties[key])
         members = meta.members(version)
-        before = meta.snapshots(members.parent if members is not None else meta.current)
+        parent = members.parent if members is not None else meta.current
+        before, spec = meta.snapshots(parent), meta.spec_of(parent)
         for name in meta.tables:
-            self._undo_table(meta, name, version, record["attempt"], before.get(name))
+            self._undo_table(meta, name, version, record["attempt"], before.get(name), spec)
             reached(f"abandon:undone-{name}")
 
         def finish(change: AtomicChange) -> None:
@@ -94,7 +95,9 @@ class Abandonment:
 
         self._change(meta, meta.spec.anchor.name, finish)
 
-    def _undo_table(self, meta: IcebergMetadata, name: str, version: int, attempt: str, before: int | None) -> None:
+    def _undo_table(
+        self, meta: IcebergMetadata, name: str, version: int, attempt: str, before: int | None, spec: DatasetSpec
+    ) -> None:
         tag = version_tag(version)
 
         def undo(change: AtomicChange) -> None:
@@ -104,6 +107,7 @@ class Abandonment:
                     change.empty({_ABANDONED: str(version), **NO_GROUP})
                 else:
                     change.set_main(before)
+                    change.set_buckets(spec.schema_.user, spec.buckets)
             names = (tag, hold_tag(attempt), back_tag(attempt))
             gone = [held for held in names if change.ref(held) is not None]
             if gone:

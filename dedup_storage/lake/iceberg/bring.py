@@ -24,6 +24,7 @@ class Part:
         member: What it brings; ``None`` where the version leaves the table alone.
         before: The table's snapshot in the version before; ``None`` where that one has not the table.
         back: It brings back what the table had in an older version.
+        buckets: User column, and the number of its buckets from the version on, where that is another one than before.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Part:
     member: Member | None
     before: int | None
     back: bool = False
+    buckets: tuple[str, int] | None = None
 
     @property
     def tag(self) -> str:
@@ -64,6 +66,8 @@ def bring(change: AtomicChange, part: Part) -> bool:
         # The version before does not have the table: what is on main is of versions rolled back.
         change.empty(NO_GROUP)
     change.tag(part.tag, staged if part.back else change.pick(staged))
+    if part.buckets is not None:
+        change.set_buckets(*part.buckets)
     names = (hold_tag(part.attempt), back_tag(part.attempt))
     change.untag(*(name for name in names if change.ref(name) is not None))
     return True

@@ -17,7 +17,7 @@ from pyiceberg.transforms import BucketTransform, IdentityTransform, MonthTransf
 from pyiceberg.types import DateType
 
 from dedup_storage.lake.cells import Cell, whole_month
-from dedup_storage.lake.facts import CHANGED, ROWS_KEPT, concerns
+from dedup_storage.lake.facts import BUCKETS, CHANGED, ROWS_KEPT, concerns
 from dedup_storage.lake.iceberg.snapshots import ancestors, snapshot_summary
 from dedup_storage.layout import PROPERTY_PREFIX, DatasetSpec
 
@@ -52,7 +52,7 @@ def changed_cells(
     # The parent is known by name even when it was expired.
     ids += [s.parent_snapshot_id for s in line[-1:] if s.parent_snapshot_id is not None]
     if old in ids:
-        return {cell for s in line[: ids.index(old)] for cell in _changed_by(table, spec, s, columns)}
+        return set(_changed_since(table, spec, line[: ids.index(old)], columns))
     # The earlier snapshot is no ancestor, or the way to it was expired: compare what is live.
     before, after = _live(table, old), _live(table, new)
     if not before and not after:
@@ -65,6 +65,17 @@ def stored_cells(table: Table, spec: DatasetSpec, snapshot_id: int) -> set[Cell]
     """Where a snapshot has rows."""
     files = (f for f in _live(table, snapshot_id).values() if f.content is DataFileContent.DATA)
     return set(_cells(table, spec, files))
+
+
+def _changed_since(
+    table: Table, spec: DatasetSpec, snapshots: Iterable[Snapshot], columns: Collection[str] | None
+) -> Iterator[Cell]:
+    """What some snapshots changed, newest first; of those before another number of buckets, in all buckets."""
+    former = False
+    for snapshot in snapshots:
+        changed = _changed_by(table, spec, snapshot, columns)
+        yield from (cell.of_all_buckets for cell in changed) if former else changed
+        former = former or PROPERTY_PREFIX + BUCKETS in snapshot_summary(snapshot)
 
 
 def _changed_by(table: Table, spec: DatasetSpec, snapshot: Snapshot, columns: Collection[str] | None) -> Iterable[Cell]:
@@ -112,7 +123,8 @@ def _cells(table: Table, spec: DatasetSpec, files: Iterable[DataFile]) -> Iterat
         for place, part in enumerate(specs[file.spec_id].fields):
             value = file.partition[place]
             if isinstance(part.transform, BucketTransform):
-                bucket = value
+                # A number of another count says nothing here.
+                bucket = value if part.transform.num_buckets == spec.buckets else None
             elif value is None:
                 continue
             elif isinstance(part.transform, IdentityTransform):

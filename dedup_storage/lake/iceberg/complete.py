@@ -101,8 +101,13 @@ class Completion:
             name: facts.get("kind") == "rollback" or (facts.get("kind") == TAKE_IN and name != anchor)
             for name in members.staged
         }
+        described = meta.described.get(version)
+        buckets: tuple[str, int] | None = None
+        if described is not None and described.buckets != meta.spec_of(members.parent).buckets:
+            # The number that a table writes by belongs to the table, not to its snapshots.
+            buckets = (described.schema_.user, described.buckets)
         return [
-            Part(name, version, attempt, members.staged.get(name), before.get(name), back.get(name, False))
+            Part(name, version, attempt, members.staged.get(name), before.get(name), back.get(name, False), buckets)
             # The anchor last: its tag is the version.
             for name in (*sorted(n for n in members.tables if n != anchor), anchor)
         ]

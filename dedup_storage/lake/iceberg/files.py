@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, cast
 
@@ -18,12 +18,22 @@ from dedup_storage.layout import DatasetSpec
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
-__all__ = ["bucket_sql", "files_by_segment", "partition_fields", "segments_sql"]
+__all__ = ["all_partition_fields", "bucket_sql", "buckets_in", "files_by_segment", "partition_fields", "segments_sql"]
 
 
 def partition_fields(table: Table) -> list[tuple[str, str]]:
-    """Partition field -> its transform."""
+    """Partition field -> its transform, of what is written from now on."""
     return [(f.name, str(f.transform)) for f in table.spec().fields]
+
+
+def all_partition_fields(table: Table) -> dict[int, list[tuple[str, str]]]:
+    """The same of every file: partition field -> its transform, by the id of the partitions."""
+    return {number: [(f.name, str(f.transform)) for f in spec.fields] for number, spec in table.specs().items()}
+
+
+def buckets_in(fields: Iterable[tuple[str, str]]) -> int | None:
+    """How many buckets partition fields divide rows into; ``None`` for those without."""
+    return next((int(t[len("bucket[") : -1]) for _, t in fields if t.startswith("bucket[")), None)
 
 
 def bucket_sql(spec: DatasetSpec, catalog: str, prefix: str = "") -> str:
@@ -46,12 +56,14 @@ def segments_sql(spec: DatasetSpec, catalog: str, segments: Iterable[Segment], a
     return segments_where(spec, segments, bucket=bucket_sql(spec, catalog, prefix), column=column, months=months)
 
 
-def files_by_segment(frame: DataFrame, fields: Sequence[tuple[str, str]], *, bounds_of: str | None = None) -> DataFrame:
+def files_by_segment(
+    frame: DataFrame, specs: Mapping[int, Sequence[tuple[str, str]]], *, bounds_of: str | None = None
+) -> DataFrame:
     """Data files of Iceberg's ``files`` table with their segment.
 
     Args:
         frame: The ``files`` metadata table of one snapshot.
-        fields: Partition field -> its transform.
+        specs: Id of partitions -> their fields, each with its transform; a file has those that it was written by.
         bounds_of: Column whose least and greatest value in each file are given as well.
 
     Returns:
@@ -59,14 +71,17 @@ def files_by_segment(frame: DataFrame, fields: Sequence[tuple[str, str]], *, bou
         ``low`` and ``high`` if asked for.
     """
     when, bucket = F.lit(""), F.lit(0)
-    for name, transform in fields:
-        value = F.col("partition").getField(name)
-        if transform == "identity":
-            when = F.date_format(value, "yyyy-MM-dd")
-        elif transform == "month":
-            when = F.date_format(F.add_months(F.lit("1970-01-01").cast("date"), value.cast("int")), "yyyy-MM")
-        elif transform.startswith("bucket"):
-            bucket = value.cast("int")
+    for number, fields in sorted(specs.items()):
+        own = F.col("spec_id") == number
+        for name, transform in fields:
+            value = F.col("partition").getField(name)
+            if transform == "identity":
+                when = F.when(own, F.date_format(value, "yyyy-MM-dd")).otherwise(when)
+            elif transform == "month":
+                month = F.add_months(F.lit("1970-01-01").cast("date"), value.cast("int"))
+                when = F.when(own, F.date_format(month, "yyyy-MM")).otherwise(when)
+            elif transform.startswith("bucket"):
+                bucket = F.when(own, value.cast("int")).otherwise(bucket)
     size = F.when(F.col("content") == 0, F.col("file_size_in_bytes")).otherwise(
         F.coalesce(F.col("content_size_in_bytes"), F.col("file_size_in_bytes"))
     )

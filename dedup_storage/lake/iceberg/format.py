@@ -21,7 +21,7 @@ from dedup_storage.lake.iceberg.branch import RunBranch, commit_or_find
 from dedup_storage.lake.iceberg.columns import add_logged, add_promoted, set_properties
 from dedup_storage.lake.iceberg.complete import compacted
 from dedup_storage.lake.iceberg.erasure import IcebergErasure
-from dedup_storage.lake.iceberg.files import bucket_sql, files_by_segment, partition_fields, segments_sql
+from dedup_storage.lake.iceberg.files import all_partition_fields, bucket_sql, files_by_segment, segments_sql
 from dedup_storage.lake.iceberg.holds import holds, pending_attempt
 from dedup_storage.lake.iceberg.left import clear_left, lies_at
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
@@ -30,7 +30,7 @@ from dedup_storage.lake.iceberg.publish import Publisher
 from dedup_storage.lake.iceberg.references import begin_namespace
 from dedup_storage.lake.iceberg.samples import IcebergSamples
 from dedup_storage.lake.iceberg.snapshots import snapshot_summary, tags
-from dedup_storage.lake.iceberg.stage import STAGING
+from dedup_storage.lake.iceberg.stage import STAGING, Partitions
 from dedup_storage.lake.iceberg.status import iceberg_status
 from dedup_storage.lake.iceberg.upkeep import IcebergUpkeep
 from dedup_storage.lake.protocol import TableFormat, require_segments, taking_in
@@ -118,11 +118,11 @@ class IcebergFormat(IcebergSamples):
 
     def settle(self, spec: DatasetSpec) -> DatasetMetadata:
         """Finish a publication that another run decided and did not complete; the tables after that."""
-        return self._publisher.complete_pending(spec)
+        return self._publisher.settled(spec)
 
     def take_in(self, spec: DatasetSpec, settled: DatasetMetadata | None = None) -> DatasetMetadata:
         """Publish what other tools' compaction left as a version of its own, where there is such."""
-        meta = self._publisher.complete_pending(spec) if settled is None else cast(IcebergMetadata, settled)
+        meta = self._publisher.settled(spec) if settled is None else cast(IcebergMetadata, settled)
         moved = compacted(meta)
         if not moved:
             return meta
@@ -201,9 +201,14 @@ class IcebergFormat(IcebergSamples):
         """
         if frame.sparkSession is self.spark:
             frame = move_to(run_session(self.spark), frame)
-        self._publisher.staging.begin(spec.name, table.name)
+        anew = self._publisher.staging.begin(spec, table.name, run)
+        frame = frame.select(*table.columns)
+        if anew is not None:
+            frame, presorted = self._in_segments(anew, table, frame), True
         frame.sparkSession.conf.set("spark.wap.id", run.attempt)
-        writer = frame.select(*table.columns).writeTo(self._name(spec.name, table.name))
+        writer = frame.writeTo(self._name(spec.name, table.name))
+        if anew is not None:
+            writer = writer.option("output-spec-id", str(anew.number))
         for key, value in self._publisher.staging.facts(spec, table.name, run).items():
             writer = writer.option(f"snapshot-property.{key}", value)
         if presorted:
@@ -221,6 +226,19 @@ class IcebergFormat(IcebergSamples):
             # An append that is staged again, as a replacement.
             staging.replace_segments(spec, table.name, run)
         return self.staged(spec, table.name, run)
+
+    def _in_segments(self, anew: Partitions, table: TableSpec, frame: DataFrame) -> DataFrame:
+        """Rows distributed and sorted by partitions that are not the table's own yet, by which Spark would do it."""
+        made = []
+        for source, transform in anew.fields:
+            column = F.col(quoted(source))
+            if transform.startswith("bucket["):
+                function = f"{check_name(self.settings.catalog.name, 'catalog name')}.system.bucket"
+                column = F.call_function(function, F.lit(anew.buckets), column)
+            elif transform == "month":
+                column = F.date_format(column, "yyyy-MM")
+            made.append(column)
+        return frame.repartition(*made).sortWithinPartitions(*made, *(quoted(c) for c in table.sort_columns))
 
     def _commit(self, spec: DatasetSpec, writer: DataFrameWriterV2, replacing: Run | None) -> None:
         if replacing is None or replacing.replaced is None:
@@ -295,7 +313,7 @@ class IcebergFormat(IcebergSamples):
         """Files of a snapshot, from Iceberg's ``files`` table."""
         name = f"{self.settings.catalog.name}.{meta.spec.name}.{table}.files"
         listed = self.spark.read.option("versionAsOf", str(snapshot_id)).table(name)
-        return files_by_segment(listed, partition_fields(meta.tables[table]), bounds_of=meta.spec.schema_.user)
+        return files_by_segment(listed, all_partition_fields(meta.tables[table]), bounds_of=meta.spec.schema_.user)
 
     def publish(
         self,

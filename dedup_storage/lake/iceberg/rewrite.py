@@ -18,7 +18,13 @@ from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.lake.engine.stores import use_store
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.iceberg.branch import RunBranch, load_java
-from dedup_storage.lake.iceberg.files import files_by_segment, partition_fields, segments_sql
+from dedup_storage.lake.iceberg.files import (
+    all_partition_fields,
+    buckets_in,
+    files_by_segment,
+    partition_fields,
+    segments_sql,
+)
 from dedup_storage.lake.iceberg.manifests import BOUND_LENGTH
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.lake.runs import Run
@@ -59,10 +65,14 @@ class TableRewriter:
         self.spark, self.session = spark, run_session(spark)
         use_store(self.session, meta.tables[table].io.properties)
         self._fields = partition_fields(meta.tables[table])
+        self._specs = all_partition_fields(meta.tables[table])
         dated = any(transform in ("identity", "month") for _, transform in self._fields)
         # Rows set aside lie in segments without dates.
         undated = meta.spec.model_copy(update={"date_grain": DateGrain.NONE})
-        self.spec: DatasetSpec = meta.spec.partitioned(table) if dated else undated
+        spec = meta.spec.partitioned(table) if dated else undated
+        # Stored users of a sample lie in the buckets that the dataset had when they were stored first.
+        own = buckets_in(self._fields) or spec.buckets
+        self.spec: DatasetSpec = spec.model_copy(update={"buckets": own})
         self.dataset = meta.spec.name
         columns = tuple(field.name for field in meta.tables[table].schema().fields)
         self._spec_of_table = TableSpec(role=TableRole.FEATURES, name=table, columns=columns, sort_columns=())
@@ -113,7 +123,7 @@ class TableRewriter:
             F.col("referenced_data_file").alias("of"),
             F.concat_ws("@", "file_path", F.col("content_offset").cast("string")).alias("vector"),
         )
-        listed = files_by_segment(files, self._fields).filter("content = 0").select("date", "bucket", "file_path")
+        listed = files_by_segment(files, self._specs).filter("content = 0").select("date", "bucket", "file_path")
         found = (
             listed.join(F.broadcast(hit), F.col("file_path") == F.col("_file"), "left")
             .join(F.broadcast(vectors), F.col("file_path") == F.col("of"), "left")

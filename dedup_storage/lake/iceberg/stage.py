@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
@@ -13,19 +14,36 @@ from dedup_storage.errors import StorageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import AtomicChange
 from dedup_storage.lake.engine.iceberg import IcebergTable
+from dedup_storage.lake.facts import BUCKETS
 from dedup_storage.lake.iceberg.branch import RunBranch, change_again, commit_again, commit_or_find, load_java, main_id
 from dedup_storage.lake.iceberg.complete import stage_again
+from dedup_storage.lake.iceberg.files import buckets_in, partition_fields
 from dedup_storage.lake.iceberg.holds import ATTEMPT, back_tag, held, hold_tag, newest_staged, pending_attempt
 from dedup_storage.lake.iceberg.metadata import IcebergMetadata, Lake
 from dedup_storage.lake.iceberg.snapshots import ancestors, definition_text, snapshot_summary, tags
-from dedup_storage.lake.publishing import version_facts
+from dedup_storage.lake.publishing import require_buckets, version_facts
 from dedup_storage.lake.runs import Run, staged_gone
 from dedup_storage.layout import DEFINITION, PROPERTY_PREFIX, ROLE_PROPERTY, DatasetSpec, TableRole
 
-__all__ = ["STAGING", "Staging"]
+__all__ = ["STAGING", "Partitions", "Staging"]
 
 # The property of a table without which Spark appends what is to be staged.
 STAGING = "write.wap.enabled"
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """Partitions of a table beside its default ones.
+
+    Attributes:
+        number: Their id.
+        buckets: Of the user.
+        fields: Source column and transform of each field, in order.
+    """
+
+    number: int
+    buckets: int
+    fields: tuple[tuple[str, str], ...]
 
 
 class Staging:
@@ -44,13 +62,51 @@ class Staging:
         """Tables that an attempt of this process staged something in."""
         return self._staged.get(attempt, ())
 
-    def begin(self, dataset: str, name: str) -> None:
+    def begin(self, spec: DatasetSpec, name: str, run: Run) -> Partitions | None:
         """See to it that a table keeps staged rows apart: without the property they would be appended for all to see.
 
         Other tools may have changed it, and a table of a sample that an early release made has none.
+
+        Returns:
+            By what the rows are to lie, where the run gives the table another number of buckets: partitions that are
+            the table's own once the version is complete. ``None`` for those that it has.
+
+        Raises:
+            ConflictError: it got another number of buckets since the run began.
         """
-        if self.lake.catalog.load_table((dataset, name)).properties.get(STAGING) != "true":
-            commit_again(lambda: self._java(dataset, name).set_property(STAGING, "true"))
+        table = self.lake.catalog.load_table((spec.name, name))
+        if table.properties.get(STAGING) != "true":
+            commit_again(lambda: self._java(spec.name, name).set_property(STAGING, "true"))
+        fields = partition_fields(table)
+        if buckets_in(fields) in (None, spec.buckets):
+            return None
+        user = spec.schema_.user
+        if BUCKETS not in run.table_facts.get(name, {}):
+            self._fit(spec, name)
+            return None
+        names = [str(table.schema().find_column_name(f.source_id)) for f in table.spec().fields]
+        transforms = [f"bucket[{spec.buckets}]" if t.startswith("bucket[") else t for _, t in fields]
+        number = self._numbered(spec.name, name, user, spec.buckets)
+        return Partitions(number, spec.buckets, tuple(zip(names, transforms, strict=True)))
+
+    def _numbered(self, dataset: str, name: str, user: str, buckets: int) -> int:
+        numbers: list[int] = []
+        commit_again(lambda: numbers.append(self._java(dataset, name).partitions_of_buckets(user, buckets)))
+        return numbers[-1]
+
+    def _fit(self, spec: DatasetSpec, name: str) -> None:
+        """Give a table that today's version does not have the dataset's buckets: it was made when there were others.
+        One that it has was partitioned anew by another tool, and is read as it is.
+
+        Raises:
+            ConflictError: the dataset got another number of buckets since the run began.
+        """
+        meta = self.lake.load(spec.name)
+        require_buckets(meta, spec)
+        if not meta.current or name in meta.snapshots(meta.current):
+            return
+        user = spec.schema_.user
+        change_again(self.spark, self.settings, spec.name, name, lambda c: c.set_buckets(user, spec.buckets))
 
     def hold(self, spec: DatasetSpec, name: str, attempt: str) -> Snapshot:
         """Hold what an attempt staged in a table, in place of what it staged there before; gives the snapshot.

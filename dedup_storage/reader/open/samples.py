@@ -63,7 +63,8 @@ def resolve_sample(cut: Cut, options: ReadOptions) -> ReadSample:
             f"the sample {options.sample} caps requests or impressions, which the reader does not do by itself",
             fix="Write it out and read that: dedup-storage sample materialise.",
         )
-    filters = Filters(start=sample.spec.start, end=sample.spec.end, buckets=sample.chosen_buckets or None)
+    chosen = sample.buckets_among(cut.spec.buckets) or None
+    filters = Filters(start=sample.spec.start, end=sample.spec.end, buckets=chosen)
     return ReadSample(filters, _selector(cut, sample), sample.fingerprint)
 
 

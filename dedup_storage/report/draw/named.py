@@ -33,13 +33,14 @@ class NamedUsers:
     buckets: frozenset[str] | None
 
 
-def named_users(settings: Settings, dataset: str, name: str) -> NamedUsers:
+def named_users(settings: Settings, dataset: str, name: str, version: int | None = None) -> NamedUsers:
     """The users of a named sample.
 
     Args:
         settings: Where the catalog is.
         dataset: The dataset.
         name: The sample.
+        version: Whose files are to be read; ``None`` for the newest.
 
     Raises:
         UsageError: there is no such sample, or its users do not stand for all users alike.
@@ -63,7 +64,8 @@ def named_users(settings: Settings, dataset: str, name: str) -> NamedUsers:
     taken, users = (sum(getattr(s, what) for s in sample.strata) for what in ("sampled", "users"))
     if not taken:
         raise UsageError(f"the sample {name} of {dataset} has no users", fix="Make a larger one.")
-    buckets = frozenset(map(str, sample.chosen_buckets)) if sample.chosen_buckets else None
+    chosen = sample.buckets_among(meta.spec_of(meta.resolve(version)).buckets)
+    buckets = frozenset(map(str, chosen)) if chosen else None
     return NamedUsers(_selector(meta, sample), taken / users, buckets)
 
 
