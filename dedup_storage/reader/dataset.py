@@ -15,7 +15,6 @@ from dedup_storage.errors import ConfigError
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.cache.file_cache import FileCache, check_cache
 from dedup_storage.reader.decode.split import ArrowTransform
-from dedup_storage.reader.epoch.fellows import fellows
 from dedup_storage.reader.epoch.iterate import BatchIterator, Cursor, Job, Shard, default_threads
 from dedup_storage.reader.epoch.loader import check_loader
 from dedup_storage.reader.epoch.ranks import Ranks
@@ -58,10 +57,9 @@ class DedupDataset(IterableDataset[Any]):
             earlier ones (marked), or leave ranks ``uneven``.
         transform: Called with every ``DedupBatch`` in the worker; its result is delivered.
         arrow_transform: Called with the Arrow tables (requests, impressions) of every shuffle window before tensors
-            exist, by the worker that decodes it; may change columns, not rows.
-        prefetch: Batches made ahead by a thread; 0 makes each when it is asked for and starts no thread at all, so that
-            several workers do not share the decoding. Without a ``transform`` and workers, up to eight small ones that
-            are at most 1 MiB together count as one.
+            exist; may change columns, not rows.
+        prefetch: Batches made ahead by a thread; 0 makes each when it is asked for and starts no thread at all. Without
+            a ``transform`` and workers, up to eight small ones that are at most 1 MiB together count as one.
         threads: Threads that decode, in each worker; ``None`` shares the machine's processors among the workers.
         tokens: With unit ``tokens``, the list column whose elements count.
         splits: Logical splits that the batches are dealt from in turn; every worker of every rank needs one, and each
@@ -172,8 +170,6 @@ class DedupDataset(IterableDataset[Any]):
         self._tracking = False
         self._seen_passes = 0
         self._order: EpochOrder | None = None
-        # Passes that this process has begun.
-        self._passes = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers that are spawned get a pickled copy: say which hook does not travel.
@@ -239,7 +235,6 @@ class DedupDataset(IterableDataset[Any]):
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker is not None else (1, 0)
         self._look_at_loader()
-        self._passes += 1
         if number == 0:
             self._warn_of_same_epoch()
         if worker is None:
@@ -248,6 +243,8 @@ class DedupDataset(IterableDataset[Any]):
         elif number == 0:
             self._shared.begin_worker_pass()
         self.plan.check_splits(self.world_size, workers)
+        if number == 0 and workers > 1:
+            self._warn_of_uneven_splits(self.world_size * workers)
         shard = Shard(self.rank + self.world_size * number, self.world_size * workers)
         job = Job(
             plan=self.plan,
@@ -258,11 +255,23 @@ class DedupDataset(IterableDataset[Any]):
             arrow_transform=self.arrow_transform,
             prefetch=self.prefetch,
             threads=self.threads if self.threads is not None else default_threads(workers),
-            here=fellows(self._shared.token, self._passes),
         )
         self._cursor = Cursor(self.position(), shard, loose=worker is not None and self._shared.loose)
         # A loader that brings its own state puts epoch and position where the main process counts from, too.
         return BatchIterator(job, self._cursor, self._ended, self._shared.load)
+
+    def _warn_of_uneven_splits(self, shards: int) -> None:
+        splits = self.plan.splits
+        over = splits % shards
+        if over:
+            warnings.warn(
+                f"{splits} splits of {self.plan.spec.name} are no multiple of the {shards} workers of all ranks: each "
+                "worker decodes what others decode too. Open the dataset with "
+                f"splits={splits + shards - over}, which is another sequence of batches, or take as many workers as "
+                "divide the splits",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _ended(self, epoch: int) -> None:
         self._shared.read_epoch = epoch

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from itertools import islice, pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -252,3 +254,16 @@ def test_windows_that_are_passed_over_are_not_read(opened: Opener, monkeypatch: 
     dataset.load_state_dict({**dataset.state_dict(), "done": [2, 3, 4, 5, 6]})
     some = [content(batch) for batch in islice(dataset, 3)]
     assert some == [whole[n] for n in (0, 1, 7)]
+
+
+@pytest.mark.parametrize(("workers", "ranks", "better"), [(3, 1, 18), (3, 2, 18), (4, 1, None), (2, 2, None)])
+def test_workers_that_do_not_divide_the_splits_are_told_so(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, workers: int, ranks: int, better: int | None
+) -> None:
+    here = SimpleNamespace(num_workers=workers, id=0, dataset=None)
+    monkeypatch.setattr("dedup_storage.reader.dataset.get_worker_info", lambda: here)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        iter(opened(rank=0, world_size=ranks))
+    told = [str(warning.message) for warning in found if "splits" in str(warning.message)]
+    assert [f"splits={better}," in text for text in told] == ([] if better is None else [True])

@@ -17,15 +17,12 @@ from dedup_storage.errors import StateMismatchError, StorageError
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.decode.split import ArrowTransform
 from dedup_storage.reader.epoch.ahead import Ahead
-from dedup_storage.reader.epoch.fellows import Fellows
-from dedup_storage.reader.epoch.makers import Alone, Maker, makers_of
-from dedup_storage.reader.epoch.sharing import Shared
 from dedup_storage.reader.epoch.splits import Splits
 from dedup_storage.reader.epoch.turns import Shard, Turn, splits_in_turn, turns
 from dedup_storage.reader.open.plan import ReadPlan
 from dedup_storage.reader.options import Ends
 from dedup_storage.reader.order import EpochOrder
-from dedup_storage.reader.state import Position, ReaderState, fingerprint
+from dedup_storage.reader.state import Position, ReaderState
 from dedup_storage.words import counted
 
 __all__ = ["BatchIterator", "Cursor", "Job", "Shard", "default_threads"]
@@ -81,7 +78,6 @@ class Job:
         arrow_transform: Called with the tables of every window.
         prefetch: Batches to make ahead; 0 starts no thread.
         threads: Threads that decode.
-        here: The workers that share the decoding with this one; ``None`` shares with nobody.
     """
 
     plan: ReadPlan
@@ -92,7 +88,6 @@ class Job:
     arrow_transform: ArrowTransform | None = None
     prefetch: int = 0
     threads: int = 1
-    here: Fellows | None = None
 
     def batches(self, cursor: Cursor, stop: threading.Event) -> Iterator[tuple[Any, bool]]:
         """The shard's batches behind the cursor's, until ``stop`` is set; and whether each is known to be the last.
@@ -104,57 +99,27 @@ class Job:
         splits = Splits(order, lambda split: self.plan.split_reader(split, self.arrow_transform, pool), stop)
         if pool is not None and shard.count > 1:
             splits.count_beside(set(range(order.options.splits)) - splits_in_turn(order, cursor.base, shard))
-        maker = self._maker(cursor, splits, stop)
+        waiting = turns(order, cursor.base, shard, self.world_size, self.ends, splits.has)
+        coming = islice(waiting, cursor.steps, None)
         ahead, upcoming = 1, deque[Turn]()
         try:
             while not stop.is_set():
-                for turn in islice(maker.turns, max(ahead - len(upcoming), 0)):
+                for turn in islice(coming, max(ahead - len(upcoming), 0)):
                     upcoming.append(turn)
-                    maker.prepare(turn)
+                    if pool is not None and turn.split >= 0:
+                        splits.prepare(turn.split, turn.number)
                 if not upcoming:
-                    maker.end()
-                    return
-                made = [maker.batch(upcoming.popleft())]
-                if made[0] is None:
                     return
                 # No name for it here: a batch is not kept until the next is asked for.
-                yield self._finish(made.pop()), ahead > 1 and not upcoming
+                yield self._finish(self._batch(splits, upcoming.popleft())), ahead > 1 and not upcoming
                 # The first batch waits for nothing but itself.
                 ahead = self.threads + 1 if pool is not None else 1
         finally:
-            maker.close()
             splits.close()
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _maker(self, cursor: Cursor, splits: Splits, stop: threading.Event) -> Maker:
-        order, base, shard = self.order, cursor.base, cursor.shard
-        if self.here is None or self.prefetch == 0:
-            # Where no batch is made ahead, no thread is there to answer others.
-            own = turns(order, base, shard, self.world_size, self.ends, splits.has)
-            own = islice(own, cursor.steps, None)
-            return Alone(own, splits, lambda turn: self._make(splits, turn), ahead=self.prefetch > 0)
-        workers, rank = self.here.workers, shard.index % self.world_size
-        # Workers help each other that read the same, and begin at one place.
-        what = {
-            "pins": self.plan.pins,
-            "position": [base.epoch, base.start, list(base.done)],
-            "shares": [rank, self.world_size, workers, self.ends.value],
-            "hook": getattr(self.arrow_transform, "__qualname__", type(self.arrow_transform).__name__),
-        }
-        return Shared(
-            turns(order, base, Shard(rank, self.world_size), self.world_size, self.ends, splits.has),
-            makers_of(order, base, rank, self.world_size, workers),
-            self.here,
-            fingerprint(what),
-            self.world_size,
-            cursor.steps,
-            splits,
-            lambda turn: self._make(splits, turn),
-            stop,
-        )
-
-    def _make(self, splits: Splits, turn: Turn) -> DedupBatch:
+    def _batch(self, splits: Splits, turn: Turn) -> DedupBatch:
         progress = Progress(self.order.epoch, turn.in_epoch, turn.place, max(turn.split, 0), turn.repeated)
         if turn.split < 0:
             return self.plan.empty_batch(progress, self.arrow_transform)

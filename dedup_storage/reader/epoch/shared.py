@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -14,7 +13,7 @@ from dedup_storage.reader.state import Position
 
 __all__ = ["SharedPosition", "check_picklable"]
 
-_EPOCH, _BASE_EPOCH, _START, _COUNT, _PASSES, _READ, _LOOSE, _WARNED, _TOKEN, _DONE = range(10)
+_EPOCH, _BASE_EPOCH, _START, _COUNT, _PASSES, _READ, _LOOSE, _WARNED, _DONE = range(9)
 _MOST_DONE = 65_536
 
 
@@ -23,12 +22,6 @@ class SharedPosition:
 
     def __init__(self) -> None:
         self._cells = torch.zeros(_DONE + _MOST_DONE, dtype=torch.int64).share_memory_()
-        self._cells[_TOKEN] = int.from_bytes(os.urandom(7))
-
-    @property
-    def token(self) -> int:
-        """A number that no other dataset's processes have."""
-        return int(self._cells[_TOKEN])
 
     @property
     def epoch(self) -> int:

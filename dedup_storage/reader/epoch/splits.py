@@ -97,12 +97,6 @@ class Splits:
         self._last[split] = number
         return self._opened(split)
 
-    def drop(self, split: int) -> None:
-        """Let a split's files go, of which a read has failed; whoever reads it next opens it anew."""
-        self._last.pop(split, None)
-        if split in self._reading:
-            self._reading.pop(split)[1].close()
-
     def prepare(self, split: int, number: int) -> None:
         """Begin to decode what a split's first batch in this pass needs."""
         if split not in self._reading:
