@@ -282,6 +282,17 @@ def test_what_is_refused_beforehand(
     assert ds.rebucket(4, "back").version == 5
 
 
+def test_erasure_asks_for_no_more_than_what_is_in_its_way(spark: SparkSession, lake: Settings) -> None:
+    ds = made(spark, lake)
+    ds.rebucket(3)
+    ds.write(log(spark, [3], 500), run_id="more", gate=False)
+    with pytest.raises(UsageError, match="--only expire --keep-versions 2 --keep-days 0"):
+        ds.forget_users([1])
+    ds.maintain(policy=EXPIRING.model_copy(update={"keep_versions": 2}), compact=False)
+    assert [version.version for version in ds.versions()] == [2, 3]
+    assert ds.forget_users([1]).clean
+
+
 def test_a_version_between(
     spark: SparkSession, lake: Settings, at: Callable[[str, Callable[[], object]], None]
 ) -> None:
