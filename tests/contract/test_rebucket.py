@@ -282,6 +282,30 @@ def test_what_is_refused_beforehand(
     assert ds.rebucket(4, "back").version == 5
 
 
+def test_conversions(
+    spark: SparkSession,
+    lake: Settings,
+    at: Callable[[str, Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is not finished refuses it; of one that began just afterwards the parts stay those of its version."""
+    ds = made(spark, lake, date_grain="none")
+    at("convert:part-1", kill)
+    with pytest.raises(Killed):
+        ds.convert(f"{ds.name}_b", run_id="turn")
+    with pytest.raises(UsageError, match=r"conversion of .* is not finished: convert_\w+ \(version 1\).*unpin"):
+        ds.rebucket(3)
+    monkeypatch.setattr(Rebucket, "_refuse_busy", lambda *_: None)
+    ds.rebucket(3)
+    with pytest.raises(UsageError, match=r"pinned: convert_\w+.*expire, then erase: finish the conversion.*, dedup"):
+        ds.forget_users([1])
+    done = ds.convert(f"{ds.name}_b", run_id="turn")
+    assert done.parts[-1].part == "bucket-3"
+    assert (done.source_version, done.buckets, done.already_done) == (1, 4, 2)
+    same_rows(Dataset.open(spark, lake, f"{ds.name}_b").logs(), ds.logs())
+    assert not any(version.pins for version in ds.versions())
+
+
 def test_erasure_asks_for_no_more_than_what_is_in_its_way(spark: SparkSession, lake: Settings) -> None:
     ds = made(spark, lake)
     ds.rebucket(3)
