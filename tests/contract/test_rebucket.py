@@ -317,6 +317,25 @@ def test_erasure_asks_for_no_more_than_what_is_in_its_way(spark: SparkSession, l
     assert ds.forget_users([1]).clean
 
 
+def test_a_sample_that_was_being_refreshed(
+    spark: SparkSession, lake: Settings, at: Callable[[str, Callable[[], object]], None]
+) -> None:
+    """Its table has users of before, which the record names, and the buckets of today."""
+    ds = made(spark, lake)
+    ds.samples.make("half", fraction=0.5, strata=[{"name": "country", "column": "country"}])
+    wanted = ds.logs(sample="half").localCheckpoint()
+    ds.rebucket(7)
+    at("sample:users-stored", kill)
+    with pytest.raises(Killed):
+        ds.samples.refresh("half")
+    ds.maintain(policy=EXPIRING, compact=False)
+    user = wanted.first()["user_id"]
+    assert ds.forget_users([user]).clean
+    same_rows(ds.logs(sample="half"), wanted.filter(F.col("user_id") != user))
+    ds.samples.refresh("half")
+    assert ds.logs(sample="half").filter(F.col("user_id") == user).isEmpty()
+
+
 def test_a_version_between(
     spark: SparkSession, lake: Settings, at: Callable[[str, Callable[[], object]], None]
 ) -> None:
