@@ -7,15 +7,27 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from dedup_storage.errors import StorageError, UsageError
 from dedup_storage.lake.segments import Segment
 from dedup_storage.layout import DatasetSpec
 from dedup_storage.words import counted
 
-__all__ = ["Run", "Staged", "anew_run", "files_lost", "named_run", "new_attempt", "staged_gone"]
+__all__ = [
+    "Run",
+    "Staged",
+    "anew_run",
+    "conversion_pin",
+    "files_lost",
+    "named_run",
+    "new_attempt",
+    "pins_conversion",
+    "staged_gone",
+]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=-]{0,199}")
+_CONVERSION = re.compile(r"convert_[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,16 @@ class Staged:
 def anew_run(run_id: str) -> str:
     """The run in which a maintenance run lays users' lists anew."""
     return f"{run_id}-runs"
+
+
+def conversion_pin(run_id: str) -> str:
+    """Label by which a conversion keeps the version that it reads, until it is finished."""
+    return f"convert_{sha256(run_id.encode()).hexdigest()[:16]}"
+
+
+def pins_conversion(label: str) -> bool:
+    """Whether a pin is that of a conversion."""
+    return _CONVERSION.fullmatch(label) is not None
 
 
 def new_attempt(run_id: str) -> str:

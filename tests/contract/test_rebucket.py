@@ -282,6 +282,60 @@ def test_what_is_refused_beforehand(
     assert ds.rebucket(4, "back").version == 5
 
 
+def test_conversions(
+    spark: SparkSession,
+    lake: Settings,
+    at: Callable[[str, Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is not finished refuses it; of one that began just afterwards the parts stay those of its version."""
+    ds = made(spark, lake, date_grain="none")
+    at("convert:part-1", kill)
+    with pytest.raises(Killed):
+        ds.convert(f"{ds.name}_b", run_id="turn")
+    with pytest.raises(UsageError, match=r"conversion of .* is not finished: convert_\w+ \(version 1\).*unpin"):
+        ds.rebucket(3)
+    monkeypatch.setattr(Rebucket, "_refuse_busy", lambda *_: None)
+    ds.rebucket(3)
+    with pytest.raises(UsageError, match=r"pinned: convert_\w+.*expire, then erase: finish the conversion.*, dedup"):
+        ds.forget_users([1])
+    done = ds.convert(f"{ds.name}_b", run_id="turn")
+    assert done.parts[-1].part == "bucket-3"
+    assert (done.source_version, done.buckets, done.already_done) == (1, 4, 2)
+    same_rows(Dataset.open(spark, lake, f"{ds.name}_b").logs(), ds.logs())
+    assert not any(version.pins for version in ds.versions())
+
+
+def test_erasure_asks_for_no_more_than_what_is_in_its_way(spark: SparkSession, lake: Settings) -> None:
+    ds = made(spark, lake)
+    ds.rebucket(3)
+    ds.write(log(spark, [3], 500), run_id="more", gate=False)
+    with pytest.raises(UsageError, match="--only expire --keep-versions 2 --keep-days 0"):
+        ds.forget_users([1])
+    ds.maintain(policy=EXPIRING.model_copy(update={"keep_versions": 2}), compact=False)
+    assert [version.version for version in ds.versions()] == [2, 3]
+    assert ds.forget_users([1]).clean
+
+
+def test_a_sample_that_was_being_refreshed(
+    spark: SparkSession, lake: Settings, at: Callable[[str, Callable[[], object]], None]
+) -> None:
+    """Its table has users of before, which the record names, and the buckets of today."""
+    ds = made(spark, lake)
+    ds.samples.make("half", fraction=0.5, strata=[{"name": "country", "column": "country"}])
+    wanted = ds.logs(sample="half").localCheckpoint()
+    ds.rebucket(7)
+    at("sample:users-stored", kill)
+    with pytest.raises(Killed):
+        ds.samples.refresh("half")
+    ds.maintain(policy=EXPIRING, compact=False)
+    user = wanted.first()["user_id"]
+    assert ds.forget_users([user]).clean
+    same_rows(ds.logs(sample="half"), wanted.filter(F.col("user_id") != user))
+    ds.samples.refresh("half")
+    assert ds.logs(sample="half").filter(F.col("user_id") == user).isEmpty()
+
+
 def test_a_version_between(
     spark: SparkSession, lake: Settings, at: Callable[[str, Callable[[], object]], None]
 ) -> None:

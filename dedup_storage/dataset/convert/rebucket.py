@@ -26,7 +26,7 @@ from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
 from dedup_storage.lake.publishing import require_same
 from dedup_storage.lake.requests import Request
-from dedup_storage.lake.runs import new_attempt
+from dedup_storage.lake.runs import new_attempt, pins_conversion
 from dedup_storage.lake.segments import REBUCKET
 from dedup_storage.lake.staging import staging
 from dedup_storage.layout import TableRole, TableSpec
@@ -113,7 +113,8 @@ class Rebucket(TimedSteps):
             )
 
     def _refuse_busy(self, meta: DatasetMetadata) -> None:
-        """What others have staged, or finished in parts, is in the former buckets; an erasure looks into them."""
+        """What others have staged, or finished in parts, is in the former buckets, as is what a conversion
+        reads; an erasure looks into them."""
         name = meta.spec.name
         busy = [run for run in self.tables.status(name).runs if run.run_id != self.run_id]
         if busy:
@@ -122,6 +123,14 @@ class Rebucket(TimedSteps):
                 f"runs are at work on {name}, or were stopped there: {named}",
                 fix="Nothing was changed. Let them finish, run stopped ones again under their run id, or give them up: "
                 f"dedup-storage versions abandon --run-id RUN --dataset {name}.",
+            )
+        kept = ((label, number) for number in meta.version_numbers for label in meta.pins(number))
+        pins = [f"{label} (version {number})" for label, number in kept if pins_conversion(label)]
+        if pins:
+            raise UsageError(
+                f"a conversion of {name} is not finished: {', '.join(pins)}",
+                fix="Nothing was changed. Finish it: dedup-storage convert with the same target and run id; or, where "
+                f"nobody will, dedup-storage versions unpin LABEL --dataset {name}.",
             )
         _refuse_erasure(meta)
 

@@ -7,7 +7,7 @@ pinned until the run ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
+from dataclasses import replace
 
 from dedup_storage.choices import choice
 from dedup_storage.config import Settings
@@ -24,6 +24,7 @@ from dedup_storage.lake.branch import goes_on
 from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.requests import REQUEST, Request
+from dedup_storage.lake.runs import conversion_pin
 from dedup_storage.layout import DatasetSpec, Layout, ProposedGroup, TableRole
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
@@ -74,7 +75,7 @@ class Conversion(TimedSteps):
         self.seconds: dict[str, float] = {}
         self._written = 0
         self._groups: Sequence[ProposedGroup] | None = None
-        self._pin = "convert_" + sha256(run_id.encode()).hexdigest()[:16]
+        self._pin = conversion_pin(run_id)
 
     def run(self) -> ConvertSummary:
         """Do it.
@@ -90,7 +91,7 @@ class Conversion(TimedSteps):
         self.source.tables.pin(self.source.spec, version, self._pin)
         rows = self._rows(cut)
         with self.timed("parts"):
-            parts = find_parts(rows, self.source.spec.buckets)
+            parts = find_parts(rows, cut.spec.buckets)
         reached("convert:begun")
         planned = _stored(self.source, version)
         checks, done = [], 0
@@ -258,7 +259,7 @@ class Conversion(TimedSteps):
         # A part that an earlier attempt published was compared only if that attempt lived on.
         if summary.version in target.metadata().version_numbers:
             with self.timed("check"):
-                written = self._rows(target.cut(summary.version)).check(part)
+                written = replace(rows, cut=target.cut(summary.version)).check(part)
             if written != wanted:
                 raise StorageError(
                     f"the part {part.name} of {self.name} differs from that of {self.source.name}",
@@ -287,8 +288,8 @@ class Conversion(TimedSteps):
         return source.with_texts(feature_groups="left" if self.drop_features else "taken along")
 
     def _rows(self, cut: Cut) -> PartRows:
-        # Parts are told apart by the source's buckets, in the target too.
-        return PartRows(cut, self.source.bucket)
+        # Parts are told apart by the buckets of the version that is read, in the target too; today's may be others.
+        return PartRows(cut, self.source.tables.bucket(cut.spec))
 
 
 def _sums(check: PartCheck) -> str:

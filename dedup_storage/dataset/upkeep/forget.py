@@ -20,6 +20,7 @@ from dedup_storage.faults import reached
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.publishing import require_same
 from dedup_storage.lake.requests import Request
+from dedup_storage.lake.runs import pins_conversion
 from dedup_storage.lake.upkeep import Erasure, Found, OvertakenError
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.steps import TimedSteps
@@ -193,13 +194,20 @@ def _refuse_other_buckets(meta: DatasetMetadata) -> None:
         return
     changed = meta.rebucketed(others[-1])
     assert changed is not None  # noqa: S101 - of one of them
-    pins = [f"{label} (version {version})" for version in others for label in meta.pins(version)]
+    labels = [(label, version) for version in others for label in meta.pins(version)]
+    pins = [f"{label} (version {version})" for label, version in labels]
     name = meta.spec.name
+    steps = []
+    if any(pins_conversion(label) for label, _ in labels):
+        steps.append("finish the conversion under its run id")
+    if not all(pins_conversion(label) for label, _ in labels):
+        steps.append(f"dedup-storage versions unpin LABEL --dataset {name}")
+    # Those that are in nobody's way stay.
+    stay = sum(version >= changed.version for version in meta.version_numbers)
+    steps.append(f"dedup-storage maintain --dataset {name} --only expire --keep-versions {stay} --keep-days 0")
     raise UsageError(
         f"{changed.of(name)}, and {counted(len(others), 'earlier version', 'is')} kept",
         expected=f"kept versions from {changed.version} on",
         got=f"versions {others[0]} to {others[-1]}" + (f", pinned: {', '.join(pins)}" if pins else ""),
-        fix="Nothing was changed. Let them expire, then erase: "
-        + (f"dedup-storage versions unpin LABEL --dataset {name}, " if pins else "")
-        + f"dedup-storage maintain --dataset {name} --only expire --keep-versions 1 --keep-days 0.",
+        fix=f"Nothing was changed. Let them expire, then erase: {', '.join(steps)}.",
     )

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from dedup_storage.errors import UsageError
 from dedup_storage.faults import reached
 from dedup_storage.lake.delta.files import live_files
-from dedup_storage.lake.delta.layout import bucket_column, bucket_expression
+from dedup_storage.lake.delta.layout import bucket_column, bucket_expression, expressions_of
 from dedup_storage.lake.delta.log import DELTA_WRITES, TableLog
 from dedup_storage.lake.delta.metadata import DeltaMetadata
 from dedup_storage.lake.delta.ref import DeltaRef
@@ -213,6 +213,11 @@ class TableEraser:
         """New files with the rows of some, without the users; gives Delta's actions that add them."""
         rows = self._stored_rows(paths, snapshot)
         user = self.spec.schema_.user
+        log = TableLog(self.session, self.ref.uri)
+        if self.meta.role(self.table) == TableRole.SAMPLE:
+            # Users stored before the dataset had other buckets lie in those of then; the table may have today's since.
+            for column, expression in expressions_of(log.metadata()).items():
+                rows = rows.withColumn(column, F.expr(expression).cast(self._schema[column].dataType))
         rows = rows.join(F.broadcast(self.users), user, "left_anti").select(*self._schema.names)
         own = list(self.ref.load().metadata().partition_columns)
         keys = [*self.spec.request_key, self.spec.position_column]
@@ -223,7 +228,7 @@ class TableEraser:
         if "sampled" in self._schema.names:
             order.insert(len(own), F.col("sampled").desc())
         sorted_rows = (rows.hint("rebalance", *own) if own else rows).sortWithinPartitions(*order)
-        return TableLog(self.session, self.ref.uri).write(sorted_rows)
+        return log.write(sorted_rows)
 
     # -- away -------------------------------------------------------------------------------------------------------
 
