@@ -84,9 +84,7 @@ class Dataset(ReadableDataset):
         """Create a dataset for logs like ``raw``, or open it when it is there and agrees.
 
         Args:
-            spark: Session.
-            settings: Settings.
-            name: Dataset name.
+            spark, settings, name: Session, settings, and the dataset's name.
             schema: Meaning of the columns; grains left open are detected from ``raw``.
             raw: A log: its columns, types and size decide what is not given.
             layout: ``split`` (default), ``flat``, or ``user`` (each event of a user stored once).
@@ -214,8 +212,7 @@ class Dataset(ReadableDataset):
         Raises:
             UsageError: what to do is not clear or cannot be done.
         """
-        planned = self._backfill(change, affected, run_id or "plan", strategy, gate)
-        return planned.plan(named=run_id is not None)
+        return self._backfill(change, affected, run_id or "plan", strategy, gate).plan(named=run_id is not None)
 
     def _backfill(
         self,
@@ -252,8 +249,7 @@ class Dataset(ReadableDataset):
 
         Args:
             rows: User and request columns, position or item, label, time.
-            label: The label's column.
-            time: The column of the label's event time.
+            label, time: Columns of the label, and of its event time.
             run_id: Name of the run; publishing it twice changes nothing, and other labels under its name are refused.
             strategy, gate, part_segments, progress: As for ``backfill``.
 
@@ -315,8 +311,7 @@ class Dataset(ReadableDataset):
 
         Args:
             run_id: Name of the run; the version of its compaction.
-            limits: What counts as decayed.
-            policy: Which versions stay.
+            limits, policy: What counts as decayed; which versions stay.
             runs, compact, events, expire, orphans: Which steps to take; only in layout ``user`` there are lists to lay
                 anew, and events to drop.
             bundle_from: Bundle a grain's feature groups once so many tables hold them; ``None`` leaves them.
@@ -335,16 +330,13 @@ class Dataset(ReadableDataset):
     def forget_users(
         self, users: Sequence[int | str] | DataFrame, run_id: str | None = None, *, dry_run: bool = False
     ) -> ForgetSummary:
-        """Erase users from every table and every kept version, and scan the files for them.
+        """Erase users from every table and every kept version, and scan the files for them; gives the receipt.
 
         Args:
             users: Ids, or a frame with the user column (its first column when it has only one).
             run_id: Name of the run. A run that was stopped goes on; of one that is done the receipt is given again.
                 Other users under its name are refused.
             dry_run: Count, change nothing.
-
-        Returns:
-            What was done, whose JSON is the erasure's receipt.
 
         Raises:
             UsageError: no user is given, a run is at work on the dataset, or the run is done and some of the users are
@@ -376,8 +368,7 @@ class Dataset(ReadableDataset):
         Feature groups and named samples come along where they can be kept exactly; the summary says what was left.
 
         Args:
-            name: The dataset to write.
-            format: Its table format; ``None`` keeps this one's.
+            name, format: The dataset to write, and its table format; ``None`` keeps this one's.
             run_id: Name of the run. A run that was stopped goes on; one that is done verifies what is there.
             layout, date_grain, buckets: Of the new dataset; ``None`` keeps this one's.
             version: ``None`` takes the newest.

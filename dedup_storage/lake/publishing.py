@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from dedup_storage.config import Settings
@@ -304,18 +303,35 @@ def require_pending(meta: DatasetMetadata, version: int) -> None:
         )
 
 
-def require_buckets(meta: DatasetMetadata, spec: DatasetSpec) -> None:
+def require_buckets(meta: DatasetMetadata, spec: DatasetSpec, written: int | None = None) -> None:
     """Refuse to work on a dataset by the number of user buckets that it had when it was opened.
 
+    Args:
+        meta: The dataset.
+        spec: Its description of then.
+        written: In how many buckets a table is written now, that has its part of a version before others have theirs.
+
     Raises:
-        ConflictError: it has another since.
+        ConflictError: it has another since, or a version that is not complete gives it that of the table.
     """
     if meta.spec.buckets != spec.buckets:
-        last = meta.rebucketings[-1]
+        between = (spec.buckets, meta.spec.buckets)
+        change = next((c for c in reversed(meta.rebucketings) if (c.before, c.after) == between), None)
+        # It may have changed more than once, or be another dataset, to which the name was given since.
+        told = f"{spec.name} has {meta.spec.buckets} buckets, and had {spec.buckets} when it was opened"
         raise ConflictError(
-            f"{replace(last, before=spec.buckets).of(spec.name)}, after it was opened",
+            told if change is None else f"{change.of(spec.name)}, after it was opened",
             fix="Nothing was changed. Open the dataset again, and run the job again.",
         )
+    for version in (meta.pending, meta.half_abandoned):
+        coming = None if version is None else meta.described.get(version)
+        if version is not None and coming is not None and coming.buckets == written != spec.buckets:
+            # It may be published or given up by now: what is staged must not lie in its buckets in either case.
+            raise ConflictError(
+                f"the number of buckets of {spec.name} changes from {spec.buckets} to {coming.buckets} in version "
+                f"{version}, which is not complete",
+                fix="Nothing was published. Run the job again.",
+            )
 
 
 def require_same_buckets(meta: DatasetMetadata, version: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -13,14 +14,20 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change
 from dedup_storage.dataset.convert import Rebucket
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.dataset.samples.store import SampleStore
 from dedup_storage.dataset.upkeep import Policy
-from dedup_storage.errors import ConflictError, UsageError
+from dedup_storage.dataset.upkeep.forget import Forgetting
+from dedup_storage.errors import ConflictError, DedupStorageError, UsageError
 from dedup_storage.lake.cells import Cell
+from dedup_storage.lake.delta import publish
+from dedup_storage.lake.delta.log import TableLog
+from dedup_storage.lake.iceberg.stage import Staging
 from dedup_storage.lake.outdated import stale_cells
 from dedup_storage.lake.segments import Segment
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sources.raw import RawLog
+from tests.contract.test_publication import compact
 from tests.contract.test_reader import rows_of
 from tests.contract.upkeep import log, made
 from tests.integration.crash_jobs import LATE, LATE_TYPES
@@ -348,6 +355,143 @@ def test_a_version_between(
     ds.rebucket(8, "to-8")
     same_rows(ds.logs(), log(spark, [1, 2]).frame.unionByName(more.frame))
     in_segments(ds, 8)
+
+
+@pytest.mark.parametrize(
+    ("table_format", "looked"), [("iceberg", True), ("iceberg", False), ("delta", True)], indirect=["table_format"]
+)
+def test_a_write_while_it_is_half_complete(
+    spark: SparkSession,
+    lake: Settings,
+    at: Callable[[str, Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    looked: bool,
+) -> None:
+    """A table that has the new number already is not written in it: the version may be given up yet."""
+    ds = made(spark, lake)
+    before, more = ds.logs().localCheckpoint(), log(spark, [3], 500)
+    monkeypatch.setattr(Rebucket, "_refuse_busy", lambda *_: None)
+    if not looked:
+        # As if the table had got it between the look and the write.
+        monkeypatch.setattr(Staging, "_fit", lambda *_: None)
+
+    def halfway() -> None:
+        at("publish:after-pick-impressions", kill)
+        with pytest.raises(Killed):
+            Dataset.open(spark, lake, ds.name).rebucket(1)
+        at("write:staged", lambda: Dataset.open(spark, lake, ds.name).publication.abandon(2))
+
+    at("write:staged-requests", halfway)
+    told = "changes from 4 to 1 in version 2, which is not complete" if looked else "lies in buckets of a version that"
+    with pytest.raises(ConflictError, match=told):
+        ds.write(more, run_id="more", gate=False)
+    if looked:
+        ds.publication.abandon(2)
+    same_rows(ds.logs(), before)
+    ds.write(more, run_id="more", gate=False)
+    same_rows(ds.logs(), before.unionByName(more.frame))
+    in_segments(ds, 4)
+
+
+@pytest.mark.parametrize(
+    ("table_format", "when"),
+    [("iceberg", "claimed"), ("delta", "claimed"), ("delta", "looked"), ("delta", "begun")],
+    indirect=["table_format"],
+)
+def test_rows_that_another_tool_wrote_meanwhile(
+    spark: SparkSession,
+    lake: Settings,
+    at: Callable[[str, Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    """However late: where all files go, there is nothing else that they would be in the way of."""
+    ds = made(spark, lake)
+    before = ds.logs().localCheckpoint()
+
+    def foreign() -> None:
+        cut = ds.handle.cut(1)
+        rows = cut.stored("impressions").limit(1).localCheckpoint()
+        if lake.format == "iceberg":
+            rows.writeTo(f"{lake.catalog.name}.{ds.name}.impressions").append()
+        else:
+            rows.write.format("delta").mode("append").save(f"{lake.warehouse_uri}/{ds.name}/impressions")
+
+    def before_call(owner: object, name: str) -> None:
+        """Writes them when the table is next looked at in this way."""
+        own = getattr(owner, name)
+
+        def first(*given: Any) -> Any:
+            if any("impressions" in str(getattr(each, "uri", "")) for each in given):
+                monkeypatch.setattr(owner, name, own)
+                foreign()
+            return own(*given)
+
+        monkeypatch.setattr(owner, name, first)
+
+    acts = {
+        "claimed": foreign,
+        "looked": lambda: before_call(publish, "_taken_out"),
+        "begun": lambda: before_call(TableLog, "_last_number"),
+    }
+    at("publish:after-claim", acts[when])
+    with pytest.raises(ConflictError, match=r"impressions cannot be brought in, .*abandoned, nothing was published"):
+        ds.rebucket(8)
+    ds = Dataset.open(spark, lake, ds.name)
+    same_rows(ds.logs(), before)
+    in_segments(ds, 4)
+
+
+def test_nothing_is_published_by_what_is_refused(
+    spark: SparkSession, lake: Settings, at: Callable[[str, Callable[[], object]], None]
+) -> None:
+    """Not even what other tools joined, which is taken in before rows are read."""
+    ds = made(spark, lake)
+    ds.write(log(spark, [1], 500), gate=False)
+    before = ds.logs().localCheckpoint()
+    ds.samples.make("some", buckets=2)
+    compact(ds, "impressions")
+    with pytest.raises(UsageError, match="samples of whole user buckets"):
+        ds.rebucket(8)
+    assert [v.version for v in ds.versions()] == [1, 2]
+    ds.samples.drop("some")
+    assert ds.rebucket(8).version == 4
+    same_rows(ds.logs(), before)
+    in_segments(ds, 8)
+
+
+def test_an_erasure_that_began_before(spark: SparkSession, lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was looked at of the dataset is of before: it looks again."""
+    ds = made(spark, lake)
+    other = Dataset.open(spark, lake, ds.name)
+    busy = Forgetting._refuse_busy
+
+    def rebucketed(self: Forgetting) -> None:
+        monkeypatch.setattr(Forgetting, "_refuse_busy", busy)
+        other.rebucket(8)
+
+    monkeypatch.setattr(Forgetting, "_refuse_busy", rebucketed)
+    with pytest.raises(DedupStorageError, match="changed from 4 to 8 in version 2"):
+        ds.forget_users([1])
+    ds = Dataset.open(spark, lake, ds.name)
+    assert ds.logs().filter("user_id = 1").count()
+    assert not ds.metadata().erasures
+
+
+@pytest.mark.parametrize("table_format", ["delta"], indirect=True)
+def test_records_of_samples_that_change_meanwhile(
+    spark: SparkSession, lake: Settings, at: Callable[[str, Callable[[], object]], None]
+) -> None:
+    ds = made(spark, lake, buckets=6)
+    store = SampleStore(ds.handle)
+    for name in ("first", "second"):
+        ds.samples.make(name, size=2)
+        # As former releases left it.
+        store.save(store.load(name).model_copy(update={"of_buckets": None}))
+    at("sample:before-record", lambda: ds.samples.drop("second"))
+    ds.rebucket(5)
+    ds = Dataset.open(spark, lake, ds.name)
+    assert [(s.name, s.of_buckets) for s in SampleStore(ds.handle).list()] == [("first", 6)]
 
 
 @pytest.mark.parametrize("point", ["publish:after-claim", "publish:after-pick-impressions"])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from dedup_storage.errors import UsageError
+from dedup_storage.errors import ConflictError, UsageError
 from dedup_storage.lake.cells import Cell
 from dedup_storage.lake.delta.layout import buckets_by, expressions_of, generating
+from dedup_storage.lake.history import Rebucketing
 from dedup_storage.lake.iceberg.files import buckets_in
+from dedup_storage.lake.publishing import require_buckets
 from dedup_storage.sampling.definition import Sample, SampleSpec
 
 METADATA = json.dumps(
@@ -86,3 +90,41 @@ def test_the_count_among_partition_fields_of_iceberg() -> None:
 
 def test_a_cell_of_another_count_is_of_all_buckets() -> None:
     assert Cell(None, None, 3).of_all_buckets == Cell(None, None, None)
+
+
+def dataset(buckets: int, *changes: tuple[int, int], pending: int | None = None, coming: int = 0) -> Any:
+    """Metadata of a dataset, or a description, of so many buckets, which changed in versions from 2 on."""
+    return SimpleNamespace(
+        name="clicks",
+        buckets=buckets,
+        spec=SimpleNamespace(name="clicks", buckets=buckets),
+        rebucketings=tuple(Rebucketing(n, *change) for n, change in enumerate(changes, start=2)),
+        pending=pending,
+        half_abandoned=None,
+        described={} if pending is None else {pending: SimpleNamespace(buckets=coming)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (dataset(8, (4, 8)), "clicks changed from 4 to 8 in version 2, after it was opened"),
+        (dataset(8, (4, 8), (8, 4), (4, 8)), "clicks changed from 4 to 8 in version 4, after it was opened"),
+        (dataset(8, (4, 6), (6, 8)), "^clicks has 8 buckets, and had 4 when it was opened"),
+        # The name is another dataset's by now.
+        (dataset(8), "^clicks has 8 buckets, and had 4 when it was opened"),
+    ],
+)
+def test_a_dataset_that_was_opened_with_other_buckets(now: Any, told: str) -> None:
+    with pytest.raises(ConflictError, match=told):
+        require_buckets(now, dataset(4))
+
+
+def test_a_table_that_has_the_buckets_of_a_version_to_come() -> None:
+    now = dataset(4, pending=3, coming=8)
+    with pytest.raises(ConflictError, match="changes from 4 to 8 in version 3, which is not complete"):
+        require_buckets(now, dataset(4), 8)
+    require_buckets(now, dataset(4))
+    # Another tool's number: the version does not bring it.
+    require_buckets(now, dataset(4), 6)
+    require_buckets(dataset(4), dataset(4), 8)

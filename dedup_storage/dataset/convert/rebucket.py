@@ -86,7 +86,9 @@ class Rebucket(TimedSteps):
                 totals = {name: meta.totals(name, snapshot) for name, snapshot in cut.snapshots.items()}
                 moved = (TableMoved(table=n, rows=t.rows, files=t.files, bytes=t.bytes) for n, t in totals.items())
                 return self._summary(meta, cut.version, meta.spec.buckets, self.buckets, moved)
-            return self._moved(cut)
+            # Beyond what is refused: this publishes a version where other tools compacted files.
+            meta = self.tables.take_in(meta.spec, meta)
+            return self._moved(Cut(self.handle, meta, meta.resolve(None)))
 
     def _settled(self) -> DatasetMetadata:
         """The tables once what others decided is complete; that may be this very change, by a run that was killed."""
@@ -94,7 +96,7 @@ class Rebucket(TimedSteps):
         if self.dry_run:
             return meta
         coming = meta.described.get(meta.pending or 0, meta.spec)
-        return self.tables.take_in(coming)
+        return self.tables.settle(coming)
 
     # -- what it does not take across -------------------------------------------------------------------------------
 
@@ -172,7 +174,8 @@ class Rebucket(TimedSteps):
         """Let samples of former releases say of which count the buckets are that their users lie in."""
         store = SampleStore(self.handle)
         for sample in store.list():
-            if sample.chosen_buckets and sample.of_buckets is None:
+            if sample.chosen_buckets and sample.of_buckets is None and store.find(sample.name) == sample:
+                # One that was made anew or dropped since it was listed says so itself, or is gone.
                 store.save(sample.model_copy(update={"of_buckets": cut.spec.buckets}))
 
     def _require_rows(self, cut: Cut, staged: Staged) -> None:

@@ -119,6 +119,9 @@ class Forgetting(TimedSteps):
             self._refuse_busy()
         with self.timed("find"):
             found = erasure.find()
+        if found.version != meta.current:
+            # What was looked at of it, its buckets among that, is of the version before.
+            raise OvertakenError
         if self.dry_run:
             return self._found(meta, found, count, None)
         self._refuse_staged(found.staged)

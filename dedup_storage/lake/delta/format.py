@@ -234,13 +234,14 @@ class DeltaFormat(DeltaSamples):
             ConflictError: the dataset got another number of buckets since the run began.
         """
         ref, column = self.lake.ref(spec.name, table), bucket_column(spec)
-        if ref.buckets(column) in (None, spec.buckets):
+        buckets = ref.buckets(column)
+        if buckets in (None, spec.buckets):
             return None
         anew = {column: bucket_expression(spec)}
         if BUCKETS in run.table_facts.get(table, {}):
             return anew
         meta = self.lake.load(spec.name)
-        require_buckets(meta, spec)
+        require_buckets(meta, spec, buckets)
         if not meta.current or table not in meta.snapshots(meta.current):
             log = self._publisher.log(spec.name, table)
             for metadata in log.generated_anew(anew):

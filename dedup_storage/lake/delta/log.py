@@ -29,6 +29,7 @@ _RACES = {
     for prefix in ("", "Delta")
     for name in (
         "ConcurrentTransaction",
+        "ConcurrentAppend",
         "ConcurrentDeleteDelete",
         "ConcurrentDeleteRead",
         "ConcurrentWrite",
@@ -64,15 +65,19 @@ class TableLog(DeltaLog):
         made = generating(now, generated)
         return [] if expressions_of(made) == expressions_of(now) else [made]
 
-    def commit(self, actions: Sequence[str], app: str, number: int, *, written: bool = False) -> None:
+    def commit(
+        self, actions: Sequence[str], app: str, number: int, *, written: bool = False, at: int | None = None
+    ) -> bool:
         """See ``DeltaLog``.
 
         Raises:
             LostRaceError: another commit came between.
         """
         try:
-            super().commit(actions, app, number, written=written)
+            if not super().commit(actions, app, number, written=written, at=at):
+                raise LostRaceError(f"the log of {self.uri} went on after version {at}")
         except JAVA_ERRORS as error:
             if _RACES & java_class(error):
                 raise LostRaceError(root_message(error)) from error
             raise
+        return True

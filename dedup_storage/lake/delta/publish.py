@@ -41,7 +41,7 @@ from dedup_storage.lake.delta.metadata import DESCRIBED, HARMLESS, MEMBERS, TABL
 from dedup_storage.lake.delta.ref import DeltaRef
 from dedup_storage.lake.delta.relay import RELAY, Relay, relay_table
 from dedup_storage.lake.delta.stage import StagedFiles, StagedStore
-from dedup_storage.lake.facts import CHANGED, COLUMNS, ROWS_KEPT
+from dedup_storage.lake.facts import BUCKETS, CHANGED, COLUMNS, ROWS_KEPT
 from dedup_storage.lake.members import Member, Members
 from dedup_storage.lake.protocol import UNTAGGED
 from dedup_storage.lake.publishing import LostRaceError, PublisherBase, restored_version, version_facts
@@ -214,10 +214,10 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             elif facts.get("kind") == "rollback":
                 number = self._restore(dataset, ref, body["snapshots"][name], version)
             else:
-                applied = self._apply(meta.spec, ref, facts["attempt"], version)
-                if applied is None:
+                part = self._apply(meta, ref, facts["attempt"], version)
+                if part is None:
                     return  # another run completed it meanwhile
-                number, own = applied
+                number, own = part
             reached(f"publish:after-pick-{name}")
             body["snapshots"][name] = number
             body["rows"][name] = live_files(ref, number).rows
@@ -235,10 +235,11 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         self.lake.log(dataset).tidy()
 
     def _apply(
-        self, spec: DatasetSpec, ref: DeltaRef, attempt: str, version: int
+        self, meta: DeltaMetadata, ref: DeltaRef, attempt: str, version: int
     ) -> tuple[int, Mapping[str, str]] | None:
         """Commit an attempt's staged files to a table once; gives the Delta version that has them, and the facts that
         were staged with them; ``None`` when another run completed the version."""
+        spec = meta.spec
         for retry in self._retrying():
             with retry:
                 staged = self.store(spec.name).get(attempt, ref.name)
@@ -247,10 +248,13 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
                     return None
                 if applied(ref, version) is None:
                     self._refuse_lost(spec, ref, version, staged)
+                    at = None
+                    if BUCKETS in (staged.facts or {}):
+                        at = self._whole_at(meta, ref, version)
                     removed = _taken_out(spec, ref, staged, version)
                     log = self.log(spec.name, ref.name)
                     anew = [] if staged.generated is None else log.generated_anew(staged.generated)
-                    log.commit([*anew, *removed, *staged.actions], APP, version, written=not anew)
+                    log.commit([*anew, *removed, *staged.actions], APP, version, written=not anew, at=at)
                 found = applied(ref, version)
                 if found is None:
                     raise LostRaceError(f"version {version} is not in the log of {ref.name}")
@@ -266,6 +270,21 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
     def _refuse_lost(self, spec: DatasetSpec, ref: DeltaRef, version: int, staged: StagedFiles) -> None:
         for place, text in self.store(spec.name).lost(staged)[:1]:
             raise stuck(spec, ref, version, "a file of it is not as it was written", f"{place}: {text}")
+
+    def _whole_at(self, meta: DeltaMetadata, ref: DeltaRef, version: int) -> int:
+        """The Delta version of a table of which all is taken out: what it holds is what was read of it.
+
+        Raises:
+            StuckPublicationError: another tool wrote to it since, and no file that comes in has that.
+        """
+        at = int(ref.load().version())
+        foreign = self._foreign(meta, ref, meta.snapshots(meta.current)[ref.name])
+        # Looked at again: it may have been completed by another run in between.
+        if foreign and applied(ref, version) is None:
+            found = f"Delta version {foreign[0].get('version')} ({foreign[0].get('operation')})"
+            why = "another tool wrote to the table meanwhile, and giving the version up takes that out"
+            raise stuck(meta.spec, ref, version, why, found)
+        return at
 
     def _relay(self, spec: DatasetSpec, ref: DeltaRef, attempt: str, version: int) -> tuple[int, dict[str, int]] | None:
         """Make a table's kept versions anew; gives the newest, and old -> new; ``None`` when it is done."""
@@ -324,8 +343,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
     def _refuse_foreign(self, meta: DeltaMetadata, name: str) -> None:
         """A table must hold the current version: a commit from elsewhere belongs to no version."""
         ref = meta.tables[name]
-        table, expected = ref.load(), meta.snapshots(meta.current).get(name) if meta.current else None
-        undone = [tables[name] for tables in meta.versions.undone.values() if name in tables]
+        expected = meta.snapshots(meta.current).get(name) if meta.current else None
         foreign: Sequence[Any] = ()
         if expected is None and (rows := live_files(ref).paths):
             # They are of versions that were rolled back, or somebody else's.
@@ -333,10 +351,7 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
             expected = max((found[name] for found in before if name in found), default=None)
             foreign = rows if expected is None else ()
         if expected is not None:
-            # What an abandoned version did to the table was undone by a commit of the toolkit's own.
-            expected = max((expected, *undone))
-            newer = table.history(table.version() - expected) if table.version() > expected else []
-            foreign = [e for e in newer if not str(e.get("operation", "")).startswith(HARMLESS)]
+            foreign = self._foreign(meta, ref, expected)
         if not foreign:
             return
         if meta.following in self.lake.log(meta.spec.name).load().claims:
@@ -344,9 +359,18 @@ class DeltaPublisher(PublisherBase[DeltaMetadata]):
         raise ForeignCommitError(
             f"the table {meta.spec.name}.{name} was changed outside the toolkit",
             expected=f"its log at version {meta.current}",
-            got=f"Delta version {table.version()}",
+            got=f"Delta version {ref.load().version()}",
             fix="Write through dedup_storage, or return to a version: dedup-storage versions rollback N.",
         )
+
+    @staticmethod
+    def _foreign(meta: DeltaMetadata, ref: DeltaRef, expected: int) -> list[Mapping[str, Any]]:
+        """Commits to a table since a Delta version of it that may have changed rows, newest first."""
+        undone = [tables[ref.name] for tables in meta.versions.undone.values() if ref.name in tables]
+        # What an abandoned version did to the table was undone by a commit of the toolkit's own.
+        table, expected = ref.load(), max((expected, *undone))
+        newer = table.history(table.version() - expected) if table.version() > expected else []
+        return [entry for entry in newer if not str(entry.get("operation", "")).startswith(HARMLESS)]
 
     def discard(self, spec: DatasetSpec, run: Run) -> None:
         """Remove an attempt's staged files, unless its version is decided."""

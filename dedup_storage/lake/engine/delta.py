@@ -70,22 +70,34 @@ class DeltaLog:
         log = self._log()
         log.checkpoint(self._at(log, version), self._none())
 
-    def commit(self, actions: Sequence[str], app: str, number: int, *, written: bool = False) -> None:
+    def commit(
+        self, actions: Sequence[str], app: str, number: int, *, written: bool = False, at: int | None = None
+    ) -> bool:
         """Commit actions once: a log that has the application's transaction already stays as it is.
 
         Args:
             actions: Delta's actions, as JSON.
             app, number: The application and its transaction.
+            at: The Delta version by which all that the table holds was reckoned; ``None`` where only what is named in
+                the actions matters.
             written: They add files that the newest version does not have and take out such as it has, with their sizes,
                 and do nothing else: Delta then reckons the version's counts from those of the version before. Of other
                 actions it believes nothing, and reads the log back by Spark.
+
+        Returns:
+            ``False`` where the log went on since ``at``, and nothing was committed.
 
         Raises:
             Py4JJavaError, PySparkException: among others where another commit came between.
         """
         transaction = self._log().startTransaction()
         if self._last_number(transaction, app) >= number:
-            return
+            return True
+        if at is not None:
+            # Else commits that add files alone are not in the way.
+            transaction.readWholeTable()
+            if int(transaction.snapshot().version()) != at:
+                return False
         marker = {"txn": {"appId": app, "version": number, "lastUpdated": time.time_ns() // 1_000_000}}
         listed = self._jvm.java.util.ArrayList()
         for action in (*actions, json.dumps(marker)):
@@ -93,6 +105,7 @@ class DeltaLog:
         converted = self._jvm.scala.jdk.javaapi.CollectionConverters.asScala(listed).toSeq()
         manual = getattr(self._delta, "DeltaOperations$ManualUpdate$").__getattr__("MODULE$")
         transaction.commit(converted, self._write(transaction) if written else manual)
+        return True
 
     def set_metadata(self, metadata: str) -> None:
         """Give the table other metadata, Delta's action as JSON, and change no file.

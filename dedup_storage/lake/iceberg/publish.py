@@ -20,17 +20,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pyiceberg.manifest import ManifestContent
+from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 from pyspark.sql import SparkSession
 
 from dedup_storage.config import Settings
-from dedup_storage.errors import ForeignCommitError, VersionNotFoundError
+from dedup_storage.errors import ConflictError, ForeignCommitError, VersionNotFoundError
 from dedup_storage.faults import reached
 from dedup_storage.lake.engine.atomic import atomic_change
 from dedup_storage.lake.engine.iceberg import IcebergTable
 from dedup_storage.lake.iceberg.abandon import Abandonment
 from dedup_storage.lake.iceberg.branch import came_first, load_java, main_id
 from dedup_storage.lake.iceberg.complete import Completion, compacted
+from dedup_storage.lake.iceberg.files import all_partition_fields, buckets_in
 from dedup_storage.lake.iceberg.holds import back_tag, held, hold_tag, holds
 from dedup_storage.lake.iceberg.metadata import (
     ABANDONED_PREFIX,
@@ -140,6 +143,7 @@ class Publisher(PublisherBase[IcebergMetadata]):
     def _member(self, meta: IcebergMetadata, name: str, staged: Snapshot, run: Run, *, fresh: bool) -> Member:
         table, summary = meta.tables[name], snapshot_summary(staged)
         refuse_lost_files(meta, name, staged, run.run_id)
+        _refuse_other_buckets(meta, table, staged, run)
         rows = int(summary.get("added-records", 0))
         fits = staged.parent_snapshot_id == main_id(table)
         total = live_rows(table, staged.snapshot_id) if fits else live_rows(table, main_id(table)) + rows
@@ -252,3 +256,29 @@ class Publisher(PublisherBase[IcebergMetadata]):
     def _java(self, dataset: str, table: str) -> IcebergTable:
         """The table in Iceberg's own API, freshly loaded."""
         return load_java(self.spark, self.settings, dataset, table)
+
+
+def _refuse_other_buckets(meta: IcebergMetadata, table: Table, staged: Snapshot, run: Run) -> None:
+    """Refuse files that were written while a change of the number of buckets was half complete, then given up.
+
+    A table that another tool partitioned anew is written by that tool's partitions, and read as it is.
+
+    Raises:
+        ConflictError: they lie in buckets of another number than the version's and the table's own.
+    """
+    counts = {number: buckets_in(fields) for number, fields in all_partition_fields(table).items()}
+    if len({*counts.values()}) == 1:
+        return
+    wanted = (run.described or meta.spec).buckets
+    fitting = {None, wanted, counts[table.spec().spec_id]}
+    for manifest in staged.manifests(table.io):
+        added = manifest.added_snapshot_id == staged.snapshot_id and manifest.added_files_count != 0
+        found = counts[manifest.partition_spec_id]
+        if added and manifest.content is ManifestContent.DATA and found not in fitting:
+            raise ConflictError(
+                f"what the run {run.run_id} staged in {meta.spec.name}.{table.name()[-1]} lies in buckets of a version "
+                "that was given up",
+                expected=f"{wanted} buckets",
+                got=f"{found}",
+                fix="Nothing was published. Run the job again.",
+            )

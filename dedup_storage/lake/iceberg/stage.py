@@ -82,7 +82,7 @@ class Staging:
             return None
         user = spec.schema_.user
         if BUCKETS not in run.table_facts.get(name, {}):
-            self._fit(spec, name)
+            self._fit(spec, name, buckets_in(fields))
             return None
         names = [str(table.schema().find_column_name(f.source_id)) for f in table.spec().fields]
         transforms = [f"bucket[{spec.buckets}]" if t.startswith("bucket[") else t for _, t in fields]
@@ -94,7 +94,7 @@ class Staging:
         commit_again(lambda: numbers.append(self._java(dataset, name).partitions_of_buckets(user, buckets)))
         return numbers[-1]
 
-    def _fit(self, spec: DatasetSpec, name: str) -> None:
+    def _fit(self, spec: DatasetSpec, name: str, buckets: int | None) -> None:
         """Give a table that today's version does not have the dataset's buckets: it was made when there were others.
         One that it has was partitioned anew by another tool, and is read as it is.
 
@@ -102,7 +102,7 @@ class Staging:
             ConflictError: the dataset got another number of buckets since the run began.
         """
         meta = self.lake.load(spec.name)
-        require_buckets(meta, spec)
+        require_buckets(meta, spec, buckets)
         if not meta.current or name in meta.snapshots(meta.current):
             return
         user = spec.schema_.user
