@@ -85,7 +85,7 @@ def state(report: Report, ds: Dataset, name: str) -> None:
 
 def lay(ds: Dataset, run_id: str) -> LaidAnew:
     """The step alone."""
-    return ds.maintain(run_id, compact=False, events=False, expire=False, orphans=False).runs[0]
+    return ds.maintain(run_id, runs=True, compact=False, events=False, expire=False, orphans=False).runs[0]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
         report.add("runs a request", laid.runs_after / laid.lists, "", baseline=laid.runs_before / laid.lists)
         report.add("events copied", laid.events, "")
         state(report, ds, "laid anew")
-        ds.maintain("drop", runs=False, orphans=False, policy=Policy(keep_versions=1, keep_days=0))
+        ds.maintain("drop", orphans=False, policy=Policy(keep_versions=1, keep_days=0))
         state(report, ds, "dropped")
         again = lay(ds, "again")
         report.add("laid by a second run: requests", again.requests, "", target="= 0", holds=again.requests == 0)

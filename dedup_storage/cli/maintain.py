@@ -26,7 +26,9 @@ class _Step(StrEnum):
 def maintain(
     job: Job,
     dataset: DatasetOption,
-    only: Annotated[list[_Step] | None, typer.Option(help="Take this step alone; repeatable.")] = None,
+    only: Annotated[
+        list[_Step] | None, typer.Option(help="Take this step alone; repeatable. Without it all are taken but runs.")
+    ] = None,
     keep_versions: Annotated[int, typer.Option(min=1, help="Newest versions that stay.")] = 10,
     keep_days: Annotated[float, typer.Option(min=0, help="Versions of so many last days stay.")] = 7,
     orphan_days: Annotated[
@@ -52,10 +54,11 @@ def maintain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and change nothing.")] = False,
     run_id: RunIdOption = None,
 ) -> None:
-    """Lay lists of many runs anew, restore the order of decayed segments, drop events that nothing refers to, expire
-    versions, remove orphans."""
+    """Restore the order of decayed segments, drop events that nothing refers to, expire versions, remove orphans; where
+    asked for, lay lists of many runs anew."""
     check_name(dataset, "dataset name")
-    steps = set(only or _Step)
+    # Runs of all requests are read for it, so it is asked for, where the report tells of many.
+    steps = set(only or (step for step in _Step if step is not _Step.RUNS))
     with job.dataset(dataset) as target:
         from dedup_storage.dataset.upkeep import Limits, Policy
 

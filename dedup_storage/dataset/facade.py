@@ -298,7 +298,7 @@ class Dataset(ReadableDataset):
         *,
         limits: Limits | None = None,
         policy: Policy | None = None,
-        runs: bool = True,
+        runs: bool = False,
         compact: bool = True,
         events: bool = True,
         expire: bool = True,
@@ -313,7 +313,7 @@ class Dataset(ReadableDataset):
             run_id: Name of the run; the version of its compaction.
             limits, policy: What counts as decayed; which versions stay.
             runs, compact, events, expire, orphans: Which steps to take; only in layout ``user`` there are lists to lay
-                anew, and events to drop.
+                anew, which reads runs of all requests, and events to drop.
             bundle_from: Bundle a grain's feature groups once so many tables hold them; ``None`` leaves them.
             dry_run: Measure and tell, change nothing.
         """

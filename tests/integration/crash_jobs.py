@@ -132,7 +132,7 @@ def _replace_a_day_of_users(ds: Dataset) -> Any:
 
 def _drop(ds: Dataset) -> Any:
     limits, policy = Limits(unreferenced_share=0), Policy(keep_versions=1, keep_days=0)
-    return ds.maintain("drop", limits=limits, policy=policy, runs=False, compact=False, orphans=False)
+    return ds.maintain("drop", limits=limits, policy=policy, compact=False, orphans=False)
 
 
 def _late_events(spark: SparkSession, settings: Settings, name: str) -> Dataset:
@@ -145,7 +145,7 @@ def _late_events(spark: SparkSession, settings: Settings, name: str) -> Dataset:
 
 def _lay_anew(ds: Dataset) -> Any:
     limits = Limits(runs_share=0.3)
-    return ds.maintain("lay", limits=limits, compact=False, events=False, expire=False, orphans=False)
+    return ds.maintain("lay", limits=limits, runs=True, compact=False, events=False, expire=False, orphans=False)
 
 
 def _eight_users(spark: SparkSession, settings: Settings, name: str) -> Dataset:

@@ -12,7 +12,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Change
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.dataset.upkeep import Limits, Policy, fragments
-from dedup_storage.errors import ConflictError
+from dedup_storage.errors import ConflictError, UsageError
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sources.raw import RawLog
 from tests.spark.helpers import DELTA_DAILY, ICEBERG_DAILY, frame
@@ -21,7 +21,14 @@ from tests.spark.odd_lists import TYPES, bits, late_rows, odd_schema
 Watch = Callable[[str, Callable[[], object]], None]
 LISTS = ["seen", "paid", "words", "twice"]
 SOME = Limits(runs_share=0.3, unreferenced_share=0)
-RUNS: dict[str, Any] = {"limits": SOME, "compact": False, "events": False, "expire": False, "orphans": False}
+RUNS: dict[str, Any] = {
+    "runs": True,
+    "limits": SOME,
+    "compact": False,
+    "events": False,
+    "expire": False,
+    "orphans": False,
+}
 
 
 @pytest.fixture(params=["iceberg", "delta"])
@@ -115,7 +122,7 @@ def test_lists_are_the_same_of_fewer_runs(spark: SparkSession, lake: Settings, n
     assert bits(ds.logs(features=())) == logged
     after = shown(ds, 7)
     assert after == delivered(ds, 7)
-    dropped = ds.maintain("drop", limits=SOME, runs=False, policy=Policy(keep_versions=1, keep_days=0), orphans=False)
+    dropped = ds.maintain("drop", limits=SOME, policy=Policy(keep_versions=1, keep_days=0), orphans=False)
     gains = {gain.table: gain.unreferenced_rows_before - gain.unreferenced_rows_after for gain in dropped.compaction}
     assert gains["events_g"] == gains["fe0_prices"] > 0 < gains["events_words"]
     assert shown(ds, dropped.version) == delivered(ds, dropped.version) == after
@@ -144,7 +151,7 @@ def test_what_came_before_can_be_brought_back(spark: SparkSession, lake: Setting
     # All steps at once: what the copies were made of goes with the versions that name it.
     ds.features.refresh("prices", gate=False)
     logged, kept = bits(ds.logs(features=())), shown(ds, 8)
-    done = ds.maintain("all", limits=SOME, policy=Policy(keep_versions=1, keep_days=0), orphans=False)
+    done = ds.maintain("all", limits=SOME, policy=Policy(keep_versions=1, keep_days=0), runs=True, orphans=False)
     assert [v.run_id for v in ds.versions()] == ["all"]
     assert (done.compacted, done.kept_versions) == (10, (10,))
     events = {gain.table: gain.unreferenced_rows_before for gain in done.compaction if gain.table.startswith("events_")}
@@ -175,6 +182,17 @@ def test_events_that_come_meanwhile(spark: SparkSession, lake: Settings, name: s
     assert shown(ds, done.version) == delivered(ds, done.version)
     assert sound(ds)
     assert [b for table in ds.metadata().tables for b in ds.tables.branches(name, table)] == []
+
+    # A feature that is dropped meanwhile stays dropped.
+    ds.rollback(4)
+    at("maintain:anew-proved", lambda: other.features.drop("prices", run_id="gone"))
+    done = ds.maintain("without", **RUNS)
+    assert [v.run_id for v in ds.versions()][-2:] == ["gone", "without-runs"]
+    assert "prices" not in [group.name for group in ds.features.list()]
+    assert bits(ds.logs(features=())) == bits(whole.frame)
+    # Its run id stands for what was asked, not for its name.
+    with pytest.raises(UsageError, match="without-runs"):
+        ds.maintain("without", **{**RUNS, "limits": Limits(runs_share=0.4)})
 
     # Of a feature that is computed meanwhile copies would have no row.
     ds.rollback(4)

@@ -32,6 +32,7 @@ __all__ = [
     "Part",
     "SegmentFiles",
     "done_segments",
+    "inside_segments",
     "left_files",
     "parts_of",
     "run_part",
@@ -233,22 +234,24 @@ def _files_of(files: DataFrame, segments: Iterable[Segment]) -> DataFrame:
         files: Of ``TableFormat.files``.
         segments: Which.
     """
-    return files.filter((F.col("content") == 0) & _inside(segments)).select("date", "bucket", "file_path")
+    inside = inside_segments(segments, F.col("date"), F.col("bucket"))
+    return files.filter((F.col("content") == 0) & inside).select("date", "bucket", "file_path")
 
 
-def _inside(segments: Iterable[Segment]) -> Column:
-    """Whether ``date`` and ``bucket`` are those of one of the segments."""
+def inside_segments(segments: Iterable[Segment], date_part: Column, bucket: Column) -> Column:
+    """Whether a date part and a bucket are those of one of the segments."""
     buckets: dict[str, set[int]] = {}
     for segment in segments:
         buckets.setdefault(segment.date, set()).add(segment.bucket)
     inside = F.lit(False)
     for date, numbers in buckets.items():
-        inside = inside | ((F.col("date") == date) & F.col("bucket").isin(numbers))
+        inside = inside | ((date_part == date) & bucket.isin(numbers))
     return inside
 
 
 def _touched_files(rows: AffectedRows, part: Part) -> list[str]:
     """Places of the data files that hold affected rows of a part."""
-    found = rows.touched.filter(_inside(part.names)).select(F.col(FILE).alias("file_path")).toArrow()
+    inside = inside_segments(part.names, F.col("date"), F.col("bucket"))
+    found = rows.touched.filter(inside).select(F.col(FILE).alias("file_path")).toArrow()
     paths: list[str] = found["file_path"].to_pylist()
     return paths

@@ -14,7 +14,7 @@ from operator import or_
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
-from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, SegmentFiles, swap_rows
+from dedup_storage.dataset.backfill.parts import MOST_SEGMENTS, SegmentFiles, inside_segments, swap_rows
 from dedup_storage.dataset.backfill.target import date_column, table_of
 from dedup_storage.dataset.upkeep.fragments import BUCKET, Fragments, anew_column, moves_column
 from dedup_storage.dataset.write.user_lists import row_digest, row_facts
@@ -91,10 +91,12 @@ class Copies:
     def _in_bucket(self, group: EventGroup) -> Column:
         return F.col(BUCKET).isin([*self.buckets[group.name]])
 
-    def _changes(self) -> DataFrame:
-        """Requests that change, with their new runs."""
+    def _changes(self, part: Sequence[Segment] = ()) -> DataFrame:
+        """Requests that change, with their new runs; of some segments, or of all."""
         runs = [F.when(self._in_bucket(g), F.col(anew_column(g))).alias(anew_column(g)) for g in self.groups]
         rows = self.laid.select(*self._key(), BUCKET, *runs)
+        if part:
+            rows = rows.filter(inside_segments(part, date_column(self.fragments.spec), F.col(BUCKET)))
         return rows.filter(reduce(or_, (F.col(anew_column(g)).isNotNull() for g in self.groups)))
 
     def _key(self) -> list[str]:
@@ -117,14 +119,14 @@ class Copies:
         for first in range(0, len(segments), MOST_SEGMENTS):
             part = segments[first : first + MOST_SEGMENTS]
             rows = found.stored(anchor).filter(F.expr(tables.inside(found.spec, part)))
-            rows = self._changed(rows).select(*target.columns)
+            rows = self._changed(rows, part).select(*target.columns)
             facts = {PART: encode_segments({anchor: part}), RUN_ID: run.run_id, **run.facts}
             swap_rows(tables, found.spec, found.session, branch, run, target, rows, files.paths(part), facts)
 
-    def _changed(self, rows: DataFrame) -> DataFrame:
-        """Rows of requests with their new runs."""
+    def _changed(self, rows: DataFrame, part: Sequence[Segment] = ()) -> DataFrame:
+        """Rows of requests, of some segments or of all, with their new runs."""
         key = self._key()
-        changes = self._changes().select(
+        changes = self._changes(part).select(
             *(F.col(name).alias(_KEY + name) for name in key), *(anew_column(group) for group in self.groups)
         )
         same = [F.col(name).eqNullSafe(F.col(_KEY + name)) for name in key]

@@ -18,13 +18,14 @@ from dedup_storage.dataset.upkeep.compact import working_branches
 from dedup_storage.dataset.upkeep.copies import Copies
 from dedup_storage.dataset.upkeep.fragments import Fragments, Gained, GroupRuns
 from dedup_storage.dataset.upkeep.maintain_summary import LaidAnew
-from dedup_storage.errors import ConflictError, LostRacesError
+from dedup_storage.errors import ConflictError, DedupStorageError, LostRacesError
 from dedup_storage.event_groups import EventGroup
 from dedup_storage.faults import reached
-from dedup_storage.lake.branch import branch_name
+from dedup_storage.lake.branch import Branch, branch_name
 from dedup_storage.lake.facts import ROWS_KEPT
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.protocol import Run, Staged
+from dedup_storage.lake.publishing import require_same
 from dedup_storage.lake.requests import Request
 from dedup_storage.lake.runs import anew_run, new_attempt
 from dedup_storage.lake.segments import LAY_ANEW
@@ -40,7 +41,7 @@ _CHANGED = "another run changed the same segments of requests meanwhile"
 
 
 class _OvertakenError(ConflictError):
-    """Events, or features of them, came since the run looked; nothing was published."""
+    """Events, or features of them, came or went since the run looked; nothing was published."""
 
 
 class LayingAnew:
@@ -67,7 +68,7 @@ class LayingAnew:
         Raises:
             StorageError: what was staged is not what was to be; nothing was published.
         """
-        if meta.version_of_run(self.run_id) is not None:
+        if require_same(meta, self.request.text, self.run_id) is not None:
             # Killed between publication and clean-up, it left its branch behind.
             if not dry_run:
                 self.tables.branch(self.spec.name, self.spec.anchor.name, self.run_id).drop()
@@ -133,11 +134,13 @@ class LayingAnew:
         )
         try:
             with translated():
-                staged = copies.stage(run, branch)
+                staged = _staged(copies, run, branch)
                 reached("maintain:anew-proved")
                 self.tables.publish(self.spec, run, changed, lambda now: _refuse_overtaken(cut, now))
                 reached("maintain:anew-published")
         except LostRacesError:
+            # Nothing was decided, and a later attempt begins its branch anew: it would only be in others' way.
+            branch.drop()
             raise
         except ConflictError as error:
             branch.drop()
@@ -177,6 +180,15 @@ def _planned_bytes(cut: Cut, copies: Copies) -> dict[str, int]:
     return found
 
 
+def _staged(copies: Copies, run: Run, branch: Branch) -> list[Staged]:
+    """Stage copies and requests; where that fails, no branch is left that would be in others' way for days."""
+    try:
+        return copies.stage(run, branch)
+    except DedupStorageError:
+        branch.drop()
+        raise
+
+
 def _staged_bytes(copies: Copies, staged: list[Staged]) -> dict[str, int]:
     found = dict.fromkeys(copies.buckets, 0)
     for one in staged:
@@ -192,10 +204,14 @@ def _refuse_overtaken(before: Cut, now: DatasetMetadata) -> None:
     Raises:
         _OvertakenError: they may.
     """
-    tables = {name: number for name, number in now.snapshots(now.current).items() if before.spec.event_group(name)}
-    if any(before.snapshots.get(name) != number for name, number in tables.items()):
+    # Both ways: features that were dropped meanwhile would come back with rows of copies alone.
+    then, today = (
+        {name: number for name, number in snapshots.items() if before.spec.event_group(name)}
+        for snapshots in (before.snapshots, now.snapshots(now.current))
+    )
+    if then != today:
         raise _OvertakenError(
-            f"another run added events of {before.spec.name}, or features of them, while lists were laid anew",
+            f"another run changed events of {before.spec.name}, or features of them, while lists were laid anew",
             fix="Nothing was published. Run the job again.",
         )
 

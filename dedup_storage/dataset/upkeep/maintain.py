@@ -50,7 +50,7 @@ class Maintenance(TimedSteps):
         run_id: str,
         limits: Limits | None = None,
         policy: Policy | None = None,
-        runs: bool = True,
+        runs: bool = False,
         compact: bool = True,
         events: bool = True,
         expire: bool = True,

@@ -25,7 +25,7 @@ def maintain(
     *,
     limits: Limits | None = None,
     policy: Policy | None = None,
-    runs: bool = True,
+    runs: bool = False,
     compact: bool = True,
     events: bool = True,
     expire: bool = True,
