@@ -32,7 +32,7 @@ from tests.contract.test_reader import rows_of
 from tests.contract.upkeep import log, made
 from tests.integration.crash_jobs import LATE, LATE_TYPES
 from tests.integration.test_reader_spark import read
-from tests.spark.helpers import RARELY, same_rows
+from tests.spark.helpers import DELTA_DAILY, ICEBERG_DAILY, RARELY, same_rows
 
 pytestmark = pytest.mark.long
 EXPIRING = Policy(keep_versions=1, keep_days=0)
@@ -112,6 +112,7 @@ def full(spark: SparkSession, lake: Settings) -> Dataset:
     return ds
 
 
+@pytest.mark.parametrize("table_format", DELTA_DAILY, indirect=True)
 def test_rows_groups_samples_and_labels_stay(spark: SparkSession, lake: Settings) -> None:
     ds = full(spark, lake)
     before, numbers = ds.logs(features=["len"]).localCheckpoint(), [v.version for v in ds.versions()]
@@ -153,6 +154,7 @@ def test_rows_groups_samples_and_labels_stay(spark: SparkSession, lake: Settings
     assert len(ds.versions()) == len(numbers) + 1
 
 
+@pytest.mark.parametrize("table_format", ICEBERG_DAILY, indirect=True)
 def test_what_is_done_afterwards(spark: SparkSession, lake: Settings) -> None:
     ds = full(spark, lake)
     rows = ds.logs(features=()).localCheckpoint()

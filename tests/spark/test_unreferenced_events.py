@@ -88,6 +88,7 @@ def shown(ds: Dataset, version: int, columns: list[str]) -> dict[Any, list[Any]]
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
 def test_events_are_left_that_kept_versions_refer_to(spark: SparkSession, lake: Settings, name: str) -> None:
     ds, expected = replaced(spark, lake, name)
     groups = {"events_g": "g_runs", "events_words": "words_runs"}
