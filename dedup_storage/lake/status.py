@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from dedup_storage.errors import UsageError
 from dedup_storage.lake.history import DatasetMetadata
 
 __all__ = ["AbandonedVersion", "PendingMember", "PendingVersion", "PublicationStatus", "RunAtWork", "status_of"]
@@ -115,6 +116,24 @@ class PublicationStatus(_Frozen):
         if self.runs:
             return "Run a stopped run again under its run id, or give it up: versions abandon --run-id RUN."
         return "Nothing is under way."
+
+    def require_alone(self, run_id: str) -> None:
+        """Refuse to begin what finds, or leaves, no other run's work right.
+
+        Args:
+            run_id: The run that asks; its own work is in nobody's way.
+
+        Raises:
+            UsageError: names the others, and what ends them; nothing was changed.
+        """
+        busy = [run for run in self.runs if run.run_id != run_id]
+        if busy:
+            named = ", ".join(f"{run.run_id} ({run.holds} in {', '.join(run.tables)})" for run in busy)
+            raise UsageError(
+                f"runs are at work on {self.dataset}, or were stopped there: {named}",
+                fix="Nothing was changed. Let them finish, run stopped ones again under their run id, or give them up: "
+                f"dedup-storage versions abandon --run-id RUN --dataset {self.dataset}.",
+            )
 
 
 def status_of(

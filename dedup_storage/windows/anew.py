@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import list_parts
-from dedup_storage.dedup.runs import Int64, run_starts
+from dedup_storage.dedup.runs import Int64, run_lengths, run_starts
 from dedup_storage.errors import StorageError
 from dedup_storage.windows.model import Bools
 from dedup_storage.windows.order import Anew, Named, in_order
@@ -84,9 +84,7 @@ class AnewStream:
         whole = len(batches) == 1
         batch = batches[0] if whole else pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
         starts = run_starts([batch.column(self.user)])
-        marks = np.zeros(batch.num_rows, dtype=np.int64)
-        marks[starts] = 1
-        users = np.cumsum(marks) - 1
+        users = np.repeat(np.arange(len(starts)), run_lengths(starts, batch.num_rows))
         made: dict[str, pa.Array] = {}
         for group in self.groups:
             made |= self._group(batch, group, users, starts)

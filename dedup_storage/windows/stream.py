@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from dedup_storage.dedup.expand import offsets_from_lengths, ranges
 from dedup_storage.dedup.gather import gather, list_parts, parallel_rows
-from dedup_storage.dedup.runs import Int64, run_starts, single_chunk
+from dedup_storage.dedup.runs import Int64, run_lengths, run_starts, single_chunk
 from dedup_storage.errors import StorageError
 from dedup_storage.windows.match import match
 from dedup_storage.windows.model import Bools, Events, Lists, Memory, Windows
@@ -89,9 +89,7 @@ class UserStream:
     def _lay(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         users = batch.column(self.user)
         starts = run_starts([users])
-        marks = np.zeros(len(users), dtype=np.int64)
-        marks[starts] = 1
-        codes, count = np.cumsum(marks) - 1, len(starts)
+        codes, count = np.repeat(np.arange(len(starts)), run_lengths(starts, len(users))), len(starts)
         kinds = batch.column(self.kind).to_numpy(zero_copy_only=False)
         requests = np.flatnonzero(kinds == len(self.groups)).astype(np.int64)
         goes_on = self._last is not None and self._last.equals(users.slice(0, 1))

@@ -18,7 +18,7 @@ from dedup_storage.windows.anew import AnewStream
 from dedup_storage.windows.pieces import event_pieces
 from dedup_storage.windows.stream import UserStream
 
-__all__ = ["AnewTask", "LayTask", "PieceTask", "forget_archives"]
+__all__ = ["LayTask", "PieceTask", "forget_archives"]
 
 # PySpark, Py4J, and jars: Spark puts that of its core and those of packages on Python's path too.
 _ARCHIVES = re.compile(r"pyspark\.zip|py4j-.*\.zip|.*\.jar")
@@ -47,39 +47,20 @@ class PieceTask:
 
 @dataclass(frozen=True)
 class LayTask:
-    """Lays requests into their users' lists, by a stream that begins anew in every task.
+    """Lays requests into their users' lists, or these anew, by a stream that begins anew in every task.
 
     Attributes:
         stream: Says which columns are which.
         schema: Of the rows that come out.
     """
 
-    stream: UserStream
+    stream: UserStream | AnewStream
     schema: pa.Schema
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """A partition's batches, laid."""
         forget_archives()
         for batch in replace(self.stream).lay(batches):
-            yield _typed(batch, self.schema)
-
-
-@dataclass(frozen=True)
-class AnewTask:
-    """Lays users' lists anew.
-
-    Attributes:
-        stream: Says which columns are which.
-        schema: Of the rows that come out.
-    """
-
-    stream: AnewStream
-    schema: pa.Schema
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """A partition's batches, laid anew."""
-        forget_archives()
-        for batch in self.stream.lay(batches):
             yield _typed(batch, self.schema)
 
 

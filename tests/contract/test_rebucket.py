@@ -9,7 +9,6 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from dedup_storage import faults
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change
 from dedup_storage.dataset.convert import Rebucket
@@ -27,7 +26,7 @@ from dedup_storage.lake.segments import Segment
 from dedup_storage.layout import Layout
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sources.raw import RawLog
-from tests.contract.test_publication import compact
+from tests.contract.test_publication import Killed, compact, kill
 from tests.contract.test_reader import rows_of
 from tests.contract.upkeep import log, made
 from tests.integration.crash_jobs import LATE, LATE_TYPES
@@ -38,33 +37,10 @@ pytestmark = pytest.mark.long
 EXPIRING = Policy(keep_versions=1, keep_days=0)
 
 
-class Killed(BaseException):
-    """What a run that is killed does not come back from."""
-
-
 @pytest.fixture(params=["iceberg", "delta"])
 def table_format(request: pytest.FixtureRequest) -> str:
     """Both formats: no other suite shows this."""
     return str(request.param)
-
-
-@pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], object]], None]:
-    """Does something when a point is reached for the first time."""
-
-    def when(point: str, act: Callable[[], object]) -> None:
-        def watch(reached: str) -> None:
-            if reached == point:
-                monkeypatch.setattr(faults, "watcher", None)
-                act()
-
-        monkeypatch.setattr(faults, "watcher", watch)
-
-    return when
-
-
-def kill() -> None:
-    raise Killed
 
 
 def in_segments(ds: Dataset, buckets: int, version: int | None = None) -> None:

@@ -241,8 +241,7 @@ class Backfill(TimedSteps):
             except VersionNotFoundError:
                 plan = None
             # Segments of parts of before another number of buckets are none of today's.
-            other_buckets = plan is not None and meta.rebucketed(plan.base) is not None
-            if plan is not None and branch.begun_at() == rows.target.snapshot_id and not other_buckets:
+            if plan is not None and meta.rebucketed(plan.base) is None and branch.begun_at() == rows.target.snapshot_id:
                 segments = {table: frozenset(s.segment for s in plan.segments) | done_segments(branch)}
                 later = range(plan.base + 1, meta.current + 1)
                 grain = self.spec.date_grain

@@ -118,14 +118,7 @@ class Rebucket(TimedSteps):
         """What others have staged, or finished in parts, is in the former buckets, as is what a conversion
         reads; an erasure looks into them."""
         name = meta.spec.name
-        busy = [run for run in self.tables.status(name).runs if run.run_id != self.run_id]
-        if busy:
-            named = ", ".join(f"{run.run_id} ({run.holds} in {', '.join(run.tables)})" for run in busy)
-            raise UsageError(
-                f"runs are at work on {name}, or were stopped there: {named}",
-                fix="Nothing was changed. Let them finish, run stopped ones again under their run id, or give them up: "
-                f"dedup-storage versions abandon --run-id RUN --dataset {name}.",
-            )
+        self.tables.status(name).require_alone(self.run_id)
         kept = ((label, number) for number in meta.version_numbers for label in meta.pins(number))
         pins = [f"{label} (version {number})" for label, number in kept if pins_conversion(label)]
         if pins:

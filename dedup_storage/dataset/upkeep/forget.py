@@ -162,14 +162,7 @@ class Forgetting(TimedSteps):
 
     def _refuse_busy(self) -> None:
         """Rows that runs have staged, or parts that they finished, may be of the users and would be published later."""
-        busy = [run for run in self.tables.status(self.spec.name).runs if run.run_id != self.run_id]
-        if busy:
-            named = ", ".join(f"{run.run_id} ({run.holds} in {', '.join(run.tables)})" for run in busy)
-            raise UsageError(
-                f"runs are at work on {self.spec.name}, or were stopped there: {named}",
-                fix="Nothing was changed. Let them finish, run stopped ones again under their run id, or give them up: "
-                "dedup-storage versions abandon --run-id RUN.",
-            )
+        self.tables.status(self.spec.name).require_alone(self.run_id)
 
     def _refuse_staged(self, tables: Iterable[str]) -> None:
         staged = ", ".join(tables)

@@ -23,7 +23,7 @@ from dedup_storage.event_groups import RUNS_TYPE, EventGroup
 from dedup_storage.lake.engine.sessions import move_to, run_session
 from dedup_storage.spark.types import ddl, struct_of
 from dedup_storage.windows.anew import AnewGroup, AnewStream
-from dedup_storage.windows.tasks import AnewTask
+from dedup_storage.windows.tasks import LayTask
 
 __all__ = ["BUCKET", "Fragments", "Gained", "GroupRuns", "anew_column", "moves_column"]
 
@@ -232,7 +232,7 @@ class Fragments:
             [AnewGroup(_RUNS + g.name, _END + g.name, anew_column(g), moves_column(g)) for g in groups],
             self.share,
         )
-        laid = rows.mapInArrow(AnewTask(stream, to_arrow_schema(stored)), stored)
+        laid = rows.mapInArrow(LayTask(stream, to_arrow_schema(stored)), stored)
         for group in spec.events:
             if group not in groups:
                 nothing = {_LISTS + group.name: "int", anew_column(group): RUNS_TYPE, moves_column(group): _MOVES_TYPE}

@@ -138,13 +138,10 @@ class LayingAnew:
                 reached("maintain:anew-proved")
                 self.tables.publish(self.spec, run, changed, lambda now: _refuse_overtaken(cut, now))
                 reached("maintain:anew-published")
-        except LostRacesError:
+        except ConflictError as error:
             # Nothing was decided, and a later attempt begins its branch anew: it would only be in others' way.
             branch.drop()
-            raise
-        except ConflictError as error:
-            branch.drop()
-            if isinstance(error, _OvertakenError):
+            if isinstance(error, (LostRacesError, _OvertakenError)):
                 raise
             return _CHANGED
         finally:

@@ -204,7 +204,7 @@ class IcebergFormat(IcebergSamples):
         anew = self._publisher.staging.begin(spec, table.name, run)
         frame = frame.select(*table.columns)
         if anew is not None:
-            frame, presorted = self._in_segments(anew, table, frame), True
+            frame, presorted = self._in_segments(spec, anew, table, frame), True
         frame.sparkSession.conf.set("spark.wap.id", run.attempt)
         writer = frame.writeTo(self._name(spec.name, table.name))
         if anew is not None:
@@ -227,14 +227,13 @@ class IcebergFormat(IcebergSamples):
             staging.replace_segments(spec, table.name, run)
         return self.staged(spec, table.name, run)
 
-    def _in_segments(self, anew: Partitions, table: TableSpec, frame: DataFrame) -> DataFrame:
+    def _in_segments(self, spec: DatasetSpec, anew: Partitions, table: TableSpec, frame: DataFrame) -> DataFrame:
         """Rows distributed and sorted by partitions that are not the table's own yet, by which Spark would do it."""
         made = []
         for source, transform in anew.fields:
             column = F.col(quoted(source))
             if transform.startswith("bucket["):
-                function = f"{check_name(self.settings.catalog.name, 'catalog name')}.system.bucket"
-                column = F.call_function(function, F.lit(anew.buckets), column)
+                column = self.bucket(spec)
             elif transform == "month":
                 column = F.date_format(column, "yyyy-MM")
             made.append(column)

@@ -37,12 +37,10 @@ class Partitions:
 
     Attributes:
         number: Their id.
-        buckets: Of the user.
         fields: Source column and transform of each field, in order.
     """
 
     number: int
-    buckets: int
     fields: tuple[tuple[str, str], ...]
 
 
@@ -78,16 +76,16 @@ class Staging:
         if table.properties.get(STAGING) != "true":
             commit_again(lambda: self._java(spec.name, name).set_property(STAGING, "true"))
         fields = partition_fields(table)
-        if buckets_in(fields) in (None, spec.buckets):
+        buckets = buckets_in(fields)
+        if buckets in (None, spec.buckets):
             return None
-        user = spec.schema_.user
         if BUCKETS not in run.table_facts.get(name, {}):
-            self._fit(spec, name, buckets_in(fields))
+            self._fit(spec, name, buckets)
             return None
         names = [str(table.schema().find_column_name(f.source_id)) for f in table.spec().fields]
         transforms = [f"bucket[{spec.buckets}]" if t.startswith("bucket[") else t for _, t in fields]
-        number = self._numbered(spec.name, name, user, spec.buckets)
-        return Partitions(number, spec.buckets, tuple(zip(names, transforms, strict=True)))
+        number = self._numbered(spec.name, name, spec.schema_.user, spec.buckets)
+        return Partitions(number, tuple(zip(names, transforms, strict=True)))
 
     def _numbered(self, dataset: str, name: str, user: str, buckets: int) -> int:
         numbers: list[int] = []
