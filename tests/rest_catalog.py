@@ -385,6 +385,8 @@ def _ids(kind: Any) -> list[int]:
 def _handler(catalog: RestCatalog) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # An answer in one packet: its second one would wait until the client acknowledges the first, 40 ms each time.
+        wbufsize = -1
 
         def _serve(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)

@@ -17,7 +17,7 @@ from dedup_storage.lake.session import get_spark
 from dedup_storage.reader import DedupDataset
 from tests.compatibility.archive import EXPECTED, unpack
 from tests.compatibility.contents import COLUMNS, KINDS, USERS, Kind, canonical, plain
-from tests.spark.helpers import day
+from tests.spark.helpers import RARELY, day
 
 ARCHIVE = Path(__file__).parent / "c49b8a4.tar.gz"
 # Runs after which rows are found in another way than before: a rollback, a replaced day, a promoted group with hidden
@@ -130,6 +130,9 @@ def test_samples_hold_the_same_users(ds: Dataset, lake: Settings, expected: dict
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "kind", [pytest.param("iceberg_split", marks=RARELY), "iceberg_flat", "delta_split"], indirect=True
+)
 def test_work_goes_on(spark: SparkSession, ds: Dataset, lake: Settings, kind: Kind, expected: dict[str, Any]) -> None:
     """A further day with a new user, a refresh, a backfill, late labels, a rollback."""
     then, plain_log = expected["versions"], tuple(c for c in COLUMNS if c != "ts")

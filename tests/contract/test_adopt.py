@@ -34,7 +34,7 @@ from dedup_storage.sources.raw import RawLog
 from tests.contract.test_convert import StoppedError
 from tests.contract.test_reader import rows_of
 from tests.integration.test_reader_spark import read
-from tests.spark.helpers import FLAT_TYPES, flat_rows, flat_schema, frame, same_rows
+from tests.spark.helpers import FLAT_TYPES, RARELY, flat_rows, flat_schema, frame, same_rows
 
 
 def numbered(spark: SparkSession, days: list[int], first_request: int = 0) -> RawLog:
@@ -109,7 +109,7 @@ def test_an_adopted_log_is_read_written_to_and_converted(
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("then", ["adopt", "write"])
+@pytest.mark.parametrize("then", ["adopt", pytest.param("write", marks=RARELY)])
 def test_nothing_of_a_stopped_adoption_is_taken_for_another_log(
     spark: SparkSession, settings: Settings, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
@@ -192,7 +192,7 @@ def test_a_stopped_adoption_of_an_iceberg_table_is_gone_on_with(
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("then", ["adopt", "write"])
+@pytest.mark.parametrize("then", [pytest.param("adopt", marks=RARELY), "write"])
 def test_nothing_of_a_stopped_adoption_of_files_is_taken_for_another_log_on_iceberg(
     spark: SparkSession, settings: Settings, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:

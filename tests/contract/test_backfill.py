@@ -54,7 +54,9 @@ def test_one_table_is_rewritten_where_users_are_affected(
     same_rows(ds.logs(), plain)
 
 
-@pytest.mark.long
+# On Delta test_backfill_crash goes on with a stopped run each day, and tests/spark with this one on Iceberg.
+@pytest.mark.slow
+@pytest.mark.exhaustive
 @DELTA_ALONE
 def test_a_stopped_run_goes_on(spark: SparkSession, lake: Settings) -> None:
     ds, who = made(spark, lake), Affected(where="user_id < 6")

@@ -16,7 +16,7 @@ from dedup_storage.errors import UsageError
 from dedup_storage.reader import DedupDataset
 from dedup_storage.schema import Grain
 from tests.contract.conftest import MakeLog
-from tests.spark.helpers import multiset, same_rows
+from tests.spark.helpers import DELTA_DAILY, halves, multiset, same_rows
 
 GROUPS = {
     "size": ("request", {"n": "size(hist)"}),
@@ -59,7 +59,10 @@ def with_groups(ds: Dataset) -> None:
 
 
 @pytest.mark.long
-def test_bundled_groups_are_read_and_kept_as_before(lake: Settings, ds: Dataset, make_log: MakeLog) -> None:
+@pytest.mark.parametrize(("table_format", "whole"), halves("iceberg"), indirect=["table_format"])
+def test_bundled_groups_are_read_and_kept_as_before(
+    lake: Settings, ds: Dataset, make_log: MakeLog, whole: bool
+) -> None:
     with_groups(ds)
     ds.features.add("next", {"next": "n + 1"}, uses=["size"], gate=False)
     before, alone = multiset(ds.logs()), ds.metadata().current
@@ -96,6 +99,8 @@ def test_bundled_groups_are_read_and_kept_as_before(lake: Settings, ds: Dataset,
         assert ds.metadata().rows(ds.metadata().current)[table] == number, table
     verdict = ds.check()
     assert verdict.passed
+    if not whole:
+        return
 
     # A backfill writes the shared table, and tells those groups alone that read the column.
     for name in ("size", "next"):
@@ -154,6 +159,7 @@ def test_bundled_groups_leave_together_or_one_by_one(ds: Dataset, make_log: Make
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("table_format", DELTA_DAILY, indirect=True)
 def test_users_are_erased_from_bundles(ds: Dataset) -> None:
     for name in ("size", "place"):
         ds.features.add(name, GROUPS[name][1], gate=False)

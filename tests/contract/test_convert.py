@@ -21,7 +21,7 @@ from dedup_storage.schema import DateGrain
 from dedup_storage.sources.raw import RawLog
 from tests.contract.conftest import MakeLog
 from tests.integration.test_reader_spark import read
-from tests.spark.helpers import flat_rows, flat_schema, frame, multiset, same_rows
+from tests.spark.helpers import ICEBERG_DAILY, flat_rows, flat_schema, frame, multiset, same_rows
 
 OTHER = {"iceberg": "delta", "delta": "iceberg"}
 
@@ -101,6 +101,7 @@ def test_positions_stay(spark: SparkSession, lake: Settings, settings: Settings,
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("table_format", ICEBERG_DAILY, indirect=True)
 def test_requests_without_impressions_do_not_get_lost(spark: SparkSession, lake: Settings, name: str) -> None:
     """Split layout keeps them by bucket; flat layout has no row for them, and the run says so."""
     schema = flat_schema(date_grain="none", buckets=2)
@@ -122,6 +123,7 @@ def test_requests_without_impressions_do_not_get_lost(spark: SparkSession, lake:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("table_format", ICEBERG_DAILY, indirect=True)
 def test_features_and_samples_come_along(spark: SparkSession, lake: Settings, name: str, make_log: MakeLog) -> None:
     """What can be kept exactly is; what cannot is told before, and again at the end."""
     raw = make_log([1, 2])
@@ -170,6 +172,7 @@ def test_features_and_samples_come_along(spark: SparkSession, lake: Settings, na
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("table_format", ICEBERG_DAILY, indirect=True)
 def test_other_buckets_under_the_same_name(spark: SparkSession, lake: Settings, name: str, make_log: MakeLog) -> None:
     """As docs/how-to/convert.md says: converted, both renamed; and back, and forward again."""
     raw = make_log([1, 2])

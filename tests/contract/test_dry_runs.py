@@ -19,7 +19,7 @@ from dedup_storage.dataset.features.summary import FeatureSummary
 from dedup_storage.errors import DedupStorageError, UnknownColumnError, UsageError
 from tests.contract.conftest import MakeLog
 from tests.contract.test_adopt import lay, schema
-from tests.spark.helpers import day, frame
+from tests.spark.helpers import ICEBERG_DAILY, day, frame, halves
 
 # What only the run itself tells, or names it.
 UNTOLD = {"version", "dry_run", "run_id", "gate", "docs", "seconds", "hints", "already_published"}
@@ -56,7 +56,8 @@ def refuses(lake: Settings, step: Callable[[], object], error: type[DedupStorage
 
 
 @pytest.mark.long
-def test_features(ds: Dataset, lake: Settings, make_log: MakeLog) -> None:
+@pytest.mark.parametrize(("table_format", "whole"), halves("iceberg"), indirect=["table_format"])
+def test_features(ds: Dataset, lake: Settings, make_log: MakeLog, whole: bool) -> None:
     features, log = ds.features, {"length": "size(hist)", "dk": "country = 'DK'"}
     refuses(lake, lambda: features.add("age", {"item": "1"}, dry_run=True), DedupStorageError)
     refuses(lake, lambda: features.add("age", {"a": "nothing + 1"}, dry_run=True), DedupStorageError)
@@ -82,6 +83,8 @@ def test_features(ds: Dataset, lake: Settings, make_log: MakeLog) -> None:
     assert (fresh.rows, fresh.dates, fresh.replaced) == (5, (("2024-01-02", "2024-01-03"),), False)
     ds.backfill(Change(expressions={"country": "'SE'"}), Affected(users=[1]), gate=False)
     assert agrees(lake, lambda dry: features.refresh("age", gate=False, dry_run=dry)).replaced
+    if not whole:
+        return
 
     refuses(lake, lambda: features.rename("age", "seen", dry_run=True), UsageError)
     agrees(lake, lambda dry: features.rename("age", "lengths", dry_run=dry))
@@ -96,6 +99,7 @@ def test_features(ds: Dataset, lake: Settings, make_log: MakeLog) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("table_format", ICEBERG_DAILY, indirect=True)
 def test_samples(ds: Dataset, lake: Settings, make_log: MakeLog, name: str) -> None:
     strata = [{"name": "country", "column": "country"}]
     equal: dict[str, Any] = {"size": 2, "allocation": "equal", "strata": strata}

@@ -20,7 +20,7 @@ from dedup_storage.lake.upkeep import Policy
 from dedup_storage.sources.raw import RawLog
 from tests.contract.conftest import MakeLog
 from tests.contract.test_publication import Killed, kill
-from tests.spark.helpers import FLAT_TYPES, day, flat_schema, frame, same_rows
+from tests.spark.helpers import DELTA_DAILY, FLAT_TYPES, ICEBERG_DAILY, RARELY, day, flat_schema, frame, same_rows
 
 pytestmark = pytest.mark.crash
 
@@ -69,6 +69,8 @@ def test_what_a_stopped_creation_left_is_not_taken_over(
     assert list((Path(lake.warehouse_uri) / name).rglob("*.parquet"))
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_version_is_whole_after_an_erasure(two_days: Dataset) -> None:
     ds = two_days
     ds.forget_users([0])
@@ -77,6 +79,7 @@ def test_every_version_is_whole_after_an_erasure(two_days: Dataset) -> None:
     assert ds.check(1).passed
 
 
+@pytest.mark.parametrize("table_format", ICEBERG_DAILY, indirect=True)
 def test_a_dropped_group_is_added_again_when_its_versions_expired(ds: Dataset, make_log: MakeLog, at: At) -> None:
     ds.features.add("a", LENGTH, gate=False)
     ds.features.drop("a")
@@ -97,6 +100,7 @@ def test_a_dropped_group_is_added_again_when_its_versions_expired(ds: Dataset, m
     assert ds.tables.damages(ds.metadata(), ds.metadata().current) == []
 
 
+@pytest.mark.parametrize("table_format", ICEBERG_DAILY, indirect=True)
 def test_a_group_of_an_abandoned_version_is_added_after_an_erasure(ds: Dataset, at: At) -> None:
     at("publish:after-pick-fg_a", kill)
     with pytest.raises(Killed):
@@ -128,6 +132,7 @@ def test_ids_that_begin_alike(spark: SparkSession, lake: Settings, name: str) ->
     assert ds.verify_erasure(receipt, [ids[1]]).clean
 
 
+@pytest.mark.parametrize("table_format", ICEBERG_DAILY, indirect=True)
 def test_rows_set_aside_by_a_version_that_was_rolled_back(spark: SparkSession, ds: Dataset) -> None:
     """The table keeps them for that version; the next one that sets rows aside has its own alone."""
     unknown = [(1, 700 + n, n, 1, day(9)) for n in range(4)]
@@ -145,7 +150,16 @@ def test_rows_set_aside_by_a_version_that_was_rolled_back(spark: SparkSession, d
     assert [damage for version in (2, 4, 5, 6) for damage in ds.tables.damages(meta, version)] == []
 
 
-@pytest.mark.parametrize("point", ["backfill:part-staged", "backfill:part"])
+@pytest.mark.parametrize(
+    ("table_format", "point"),
+    [
+        ("iceberg", "backfill:part"),
+        ("delta", "backfill:part-staged"),
+        pytest.param("iceberg", "backfill:part-staged", marks=RARELY),
+        pytest.param("delta", "backfill:part", marks=RARELY),
+    ],
+    indirect=["table_format"],
+)
 def test_parts_of_a_stopped_run_are_given_up_as_they_are_called(ds: Dataset, at: At, point: str) -> None:
     at(point, kill)
     with pytest.raises(Killed):
@@ -161,6 +175,7 @@ def test_parts_of_a_stopped_run_are_given_up_as_they_are_called(ds: Dataset, at:
     assert ds.forget_users([0]).clean
 
 
+@pytest.mark.parametrize("table_format", DELTA_DAILY, indirect=True)
 def test_what_a_stopped_write_staged_goes_with_maintenance(ds: Dataset, make_log: MakeLog, at: At) -> None:
     # As a process that is killed leaves it: no handler takes anything back.
     run = Run(run_id="w", job="write", attempt=new_attempt("w"), base=1)
@@ -183,6 +198,7 @@ def test_what_a_stopped_write_staged_goes_with_maintenance(ds: Dataset, make_log
     same_rows(ds.logs(), make_log([1]).frame.union(make_log([3], 200).frame).filter("user_id <> 0"))
 
 
+@pytest.mark.parametrize("table_format", ICEBERG_DAILY, indirect=True)
 def test_a_pin_keeps_its_own_version_alone(ds: Dataset, at: At) -> None:
     """Versions share the snapshots of tables that they leave alone, and a pin may be stopped half way."""
     ds.features.add("a", LENGTH, gate=False)

@@ -11,7 +11,7 @@ from dedup_storage.errors import ForeignCommitError, StorageError, UsageError
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.sources.raw import RawLog
 from tests.contract.conftest import MakeLog
-from tests.spark.helpers import flat_schema, same_rows
+from tests.spark.helpers import RARELY, flat_schema, same_rows
 
 pytestmark = pytest.mark.crash
 
@@ -51,7 +51,7 @@ def test_an_erasure_refuses_a_column_that_was_renamed(ds: Dataset, make_log: Mak
 
 
 @ICEBERG
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("again", [pytest.param(False, marks=RARELY), True])
 def test_an_erasure_refuses_a_column_that_was_dropped(ds: Dataset, make_log: MakeLog, again: bool) -> None:
     """Versions made anew have today's columns: all users' values would be gone. Added again, it is another column."""
     other_tool(ds, "requests", "DROP COLUMN country")

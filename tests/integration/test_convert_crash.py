@@ -25,8 +25,9 @@ PARTS = {
     "convert:part-2": (3, 3),
 }
 CASES = [
-    ("delta", "delta", "publish:after-claim"),
+    ("iceberg", "delta", "publish:after-claim"),
     ("iceberg", "delta", "convert:part-1"),
+    case("delta", "delta", "publish:after-claim", alike=True),
     *(case("delta", "iceberg", point, alike=point != "convert:part-0") for point in PARTS),
 ]
 

@@ -15,6 +15,7 @@ from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.raw import RawLog
+from tests.spark.helpers import RARELY
 
 HISTORY = ("impression_time_fixed", "scroll_percentage_fixed", "article_id_fixed", "read_time_fixed")
 SCHEMA = LogSchema.from_dict(
@@ -79,7 +80,8 @@ def exact(column: pa.Array) -> Iterator[pa.Array]:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("layout", "table_format"), [("split", "iceberg"), ("flat", "iceberg"), ("user", "iceberg"), ("user", "delta")]
+    ("layout", "table_format"),
+    [("split", "iceberg"), ("flat", "iceberg"), ("user", "iceberg"), pytest.param("user", "delta", marks=RARELY)],
 )
 def test_ebnerd_comes_back(
     spark: SparkSession,

@@ -13,7 +13,8 @@ from tests.integration.crash_jobs import JOBS
 from tests.integration.processes import kill
 from tests.receiver import Receiver
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
+# Of runs that are killed, tests/unit/test_lineage.py shows the same without a dataset.
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.crash, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

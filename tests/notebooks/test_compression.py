@@ -11,7 +11,7 @@ def test_stored_without_outputs_and_definitions() -> None:
     assert_clean("compression")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_runs_from_top_to_bottom() -> None:
     found = outputs("compression")
     assert sum("image/png" in o.get("data", {}) for o in found) == 3

@@ -18,10 +18,13 @@ __all__ = [
     "DELTA_DAILY",
     "FLAT_TYPES",
     "ICEBERG_DAILY",
+    "RARELY",
+    "WHOLE",
     "day",
     "flat_rows",
     "flat_schema",
     "frame",
+    "halves",
     "multiset",
     "same_rows",
 ]
@@ -30,7 +33,16 @@ __all__ = [
 RARELY = [pytest.mark.slow, pytest.mark.exhaustive]
 ICEBERG_DAILY = ["iceberg", pytest.param("delta", marks=RARELY)]
 DELTA_DAILY = [pytest.param("iceberg", marks=RARELY), "delta"]
+# Whether a dear test goes on to its end.
+WHOLE = [pytest.param(False, id="half"), pytest.param(True, marks=RARELY, id="whole")]
 FLAT_TYPES = "user_id bigint, request_id bigint, ts timestamp, country string, hist array<bigint>, item bigint, y int"
+
+
+def halves(daily: str) -> list[Any]:
+    """A format, and whether a dear test goes on to its end: its first half on one format with each change; all of it
+    on both by ``make test-slow``."""
+    whole = [pytest.param(name, True, marks=RARELY, id=name) for name in ("iceberg", "delta")]
+    return [pytest.param(daily, False, id=f"{daily}-half"), *whole]
 
 
 def day(number: int, hour: int = 0) -> dt.datetime:

@@ -163,7 +163,9 @@ def test_what_is_refused(spark: SparkSession, ds: Dataset) -> None:
     assert ds.versions()[-1].version == 4
 
 
-@pytest.mark.long
+# As the erasure of test_upkeep_crash begins.
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_user_beside_rows_that_a_backfill_hid(spark: SparkSession, settings: Settings, name: str) -> None:
     """Files of the user's segments keep the deletion vectors of other users, in the newest version and an older one."""
     raw = RawLog.from_frame(frame(spark, flat_rows([1, 2], users=12)), flat_schema(date_grain="none"))

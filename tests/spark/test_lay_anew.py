@@ -15,7 +15,8 @@ from dedup_storage.dataset.upkeep import Limits, Policy, fragments
 from dedup_storage.errors import ConflictError, UsageError
 from dedup_storage.reader import DedupDataset
 from dedup_storage.sources.raw import RawLog
-from tests.spark.helpers import DELTA_DAILY, ICEBERG_DAILY, frame
+from tests.restored import restored
+from tests.spark.helpers import ICEBERG_DAILY, frame, halves
 from tests.spark.odd_lists import TYPES, bits, late_rows, odd_schema
 
 Watch = Callable[[str, Callable[[], object]], None]
@@ -40,15 +41,19 @@ def log(spark: SparkSession, days: list[int], **options: Any) -> RawLog:
     return RawLog.from_frame(frame(spark, late_rows(days, **options), TYPES), odd_schema())
 
 
-def fragmented(spark: SparkSession, lake: Settings, name: str) -> tuple[Dataset, RawLog]:
-    """Two days and, after them, the one before; features of events and of requests: four versions."""
-    first = log(spark, [2, 3])
-    ds = Dataset.create(spark, lake, name, first.schema, first, layout="user")
-    ds.write(first, gate=False)
-    ds.write(log(spark, [1]), gate=False)
-    ds.features.add("prices", {"twice": "seen * 2"}, grain="event", sequence="g", missing="null", gate=False)
-    ds.features.add("sizes", {"size": "size(seen)"}, gate=False)
-    return ds, log(spark, [1, 2, 3])
+def fragmented(spark: SparkSession, lake: Settings) -> tuple[Dataset, RawLog]:
+    """Two days and, after them, the one before; features of events and of requests: four versions. One at a time."""
+
+    def build(name: str) -> Dataset:
+        first = log(spark, [2, 3])
+        ds = Dataset.create(spark, lake, name, first.schema, first, layout="user")
+        ds.write(first, gate=False)
+        ds.write(log(spark, [1]), gate=False)
+        ds.features.add("prices", {"twice": "seen * 2"}, grain="event", sequence="g", missing="null", gate=False)
+        ds.features.add("sizes", {"size": "size(seen)"}, gate=False)
+        return ds
+
+    return restored(spark, lake, "lists of many runs", build), log(spark, [1, 2, 3])
 
 
 def runs_of(ds: Dataset, column: str) -> dict[Any, list[tuple[int, int]] | None]:
@@ -75,10 +80,10 @@ def sound(ds: Dataset) -> bool:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
-def test_lists_are_the_same_of_fewer_runs(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds, whole = fragmented(spark, lake, name)
-    logged, before = bits(whole.frame), {g: runs_of(ds, f"{g}_runs") for g in ("g", "words")}
+@pytest.mark.parametrize(("lake", "whole"), halves("iceberg"), indirect=["lake"])
+def test_lists_are_the_same_of_fewer_runs(spark: SparkSession, lake: Settings, whole: bool) -> None:
+    ds, days = fragmented(spark, lake)
+    logged, before = bits(days.frame), {g: runs_of(ds, f"{g}_runs") for g in ("g", "words")}
     kept = shown(ds, 4)
     rows = {table: ds.handle.cut().stored(table).count() for table in ("events_g", "events_words", "fe0_prices")}
 
@@ -114,6 +119,8 @@ def test_lists_are_the_same_of_fewer_runs(spark: SparkSession, lake: Settings, n
     again = ds.maintain(**RUNS)
     assert (again.version, sum(one.requests for one in again.runs)) == (5, 0)
     assert [one.runs_before for one in again.runs] == [one.runs_after for one in done.runs]
+    if not whole:
+        return
 
     # Later days go on from the copies; what nothing refers to goes once the versions before do.
     four = log(spark, [4])
@@ -137,17 +144,19 @@ def test_lists_are_the_same_of_fewer_runs(spark: SparkSession, lake: Settings, n
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
-def test_what_came_before_can_be_brought_back(spark: SparkSession, lake: Settings, name: str) -> None:
-    ds, whole = fragmented(spark, lake, name)
+@pytest.mark.parametrize(("lake", "whole"), halves("delta"), indirect=["lake"])
+def test_what_came_before_can_be_brought_back(spark: SparkSession, lake: Settings, whole: bool) -> None:
+    ds, days = fragmented(spark, lake)
     before, kept = runs_of(ds, "g_runs"), shown(ds, 4)
     assert ds.maintain("lay", **RUNS).version == 5
     ds.rollback(4)
     assert runs_of(ds, "g_runs") == before
     ds.write(log(spark, [4]), gate=False)
-    assert bits(ds.logs(features=())) == bits(whole.frame) + bits(log(spark, [4]).frame)
+    assert bits(ds.logs(features=())) == bits(days.frame) + bits(log(spark, [4]).frame)
     assert shown(ds, 5) == kept
     assert sound(ds)
+    if not whole:
+        return
 
     # All steps at once: what the copies were made of goes with the versions that name it.
     ds.features.refresh("prices", gate=False)
@@ -163,11 +172,11 @@ def test_what_came_before_can_be_brought_back(spark: SparkSession, lake: Setting
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
-def test_events_that_come_meanwhile(spark: SparkSession, lake: Settings, name: str, at: Watch) -> None:
+@pytest.mark.parametrize(("lake", "whole"), halves("iceberg"), indirect=["lake"])
+def test_events_that_come_meanwhile(spark: SparkSession, lake: Settings, at: Watch, whole: bool) -> None:
     """They have the positions that copies were to have: all is looked at again. Features read before are refused."""
-    ds, whole = fragmented(spark, lake, name)
-    four, other = log(spark, [4]), Dataset.open(spark, lake, name)
+    ds, days = fragmented(spark, lake)
+    four, other = log(spark, [4]), Dataset.open(spark, lake, ds.name)
 
     def between() -> None:
         other.write(four, run_id="between", gate=False)
@@ -178,11 +187,11 @@ def test_events_that_come_meanwhile(spark: SparkSession, lake: Settings, name: s
     assert [v.run_id for v in ds.versions()][4] == "between"
     assert [v.run_id for v in ds.versions()][-1] == "lay-runs"
     assert sum(one.requests for one in done.runs) > 0
-    logged = bits(whole.frame) + bits(four.frame)
+    logged = bits(days.frame) + bits(four.frame)
     assert bits(ds.logs(features=())) == logged
     assert shown(ds, done.version) == delivered(ds, done.version)
     assert sound(ds)
-    assert [b for table in ds.metadata().tables for b in ds.tables.branches(name, table)] == []
+    assert [b for table in ds.metadata().tables for b in ds.tables.branches(ds.name, table)] == []
 
     # A feature that is dropped meanwhile stays dropped.
     ds.rollback(4)
@@ -190,10 +199,12 @@ def test_events_that_come_meanwhile(spark: SparkSession, lake: Settings, name: s
     done = ds.maintain("without", **RUNS)
     assert [v.run_id for v in ds.versions()][-2:] == ["gone", "without-runs"]
     assert "fe0_prices" not in ds.handle.cut().snapshots
-    assert bits(ds.logs(features=())) == bits(whole.frame)
+    assert bits(ds.logs(features=())) == bits(days.frame)
     # Its run id stands for what was asked, not for its name.
     with pytest.raises(UsageError, match="without-runs"):
         ds.maintain("without", **{**RUNS, "limits": Limits(runs_share=0.4)})
+    if not whole:
+        return
 
     # Of a feature that is computed meanwhile copies would have no row.
     ds.rollback(4)
@@ -201,20 +212,22 @@ def test_events_that_come_meanwhile(spark: SparkSession, lake: Settings, name: s
     with pytest.raises(ConflictError, match="laid anew meanwhile"):
         ds.features.add("more", {"thrice": "seen * 3"}, grain="event", sequence="g", missing="null", gate=False)
     assert [v.run_id for v in ds.versions()][-1] == "late-runs"
-    assert bits(ds.logs(features=())) == bits(whole.frame)
+    assert bits(ds.logs(features=())) == bits(days.frame)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
-def test_a_write_that_meets_lists_laid_anew(spark: SparkSession, lake: Settings, name: str, at: Watch) -> None:
+@pytest.mark.parametrize(("lake", "whole"), halves("delta"), indirect=["lake"])
+def test_a_write_that_meets_lists_laid_anew(spark: SparkSession, lake: Settings, at: Watch, whole: bool) -> None:
     """It is laid again, on the lists as they are then; nothing is laid where the same requests were rewritten first."""
-    ds, whole = fragmented(spark, lake, name)
-    four, other = log(spark, [4]), Dataset.open(spark, lake, name)
+    ds, days = fragmented(spark, lake)
+    four, other = log(spark, [4]), Dataset.open(spark, lake, ds.name)
     at("write:staged", lambda: other.maintain("lay", **RUNS))
     ds.write(four, run_id="late", gate=False)
     assert [v.run_id for v in ds.versions()][-2:] == ["lay-runs", "late"]
-    assert bits(ds.logs(features=())) == bits(whole.frame) + bits(four.frame)
+    assert bits(ds.logs(features=())) == bits(days.frame) + bits(four.frame)
     assert sound(ds)
+    if not whole:
+        return
     older = Change(expressions={"age": "transform(age, a -> a + 1)"})
     # Another run that rewrites the same requests first: nothing is laid.
     ds.rollback(4)
@@ -223,7 +236,7 @@ def test_a_write_that_meets_lists_laid_anew(spark: SparkSession, lake: Settings,
     assert {one.skipped for one in done.runs} == {"another run changed the same segments of requests meanwhile"}
     assert all(one.runs_after == one.runs_before for one in done.runs)
     assert [v.run_id for v in ds.versions()][-1] == "between"
-    assert [b for table in ds.metadata().tables for b in ds.tables.branches(name, table)] == []
+    assert [b for table in ds.metadata().tables for b in ds.tables.branches(ds.name, table)] == []
 
 
 @pytest.mark.long

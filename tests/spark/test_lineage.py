@@ -22,7 +22,7 @@ from dedup_storage.lake.engine.plans import read_columns
 from dedup_storage.schema import Grain
 from dedup_storage.sources.raw import RawLog
 from tests.receiver import Receiver, settled
-from tests.spark.helpers import day, flat_rows, flat_schema, frame
+from tests.spark.helpers import WHOLE, day, flat_rows, flat_schema, frame
 
 # The greatest user of the logs here, which no other number looks like.
 USER = 7_654_321
@@ -159,8 +159,9 @@ def test_writes_and_features(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("whole", WHOLE)
 def test_every_verb(
-    spark: SparkSession, told_settings: Settings, receiver: Receiver, name: str, tmp_path: Path
+    spark: SparkSession, told_settings: Settings, receiver: Receiver, name: str, tmp_path: Path, whole: bool
 ) -> None:
     raw = log(spark, tmp_path, [1])
     ds = Dataset.create(spark, told_settings, name, raw.schema, raw)
@@ -204,6 +205,10 @@ def test_every_verb(
     assert ("requests", "6") in inputs
     assert ("requests", "8") in outputs
     assert [n for n, _ in inputs] == [n for n, _ in outputs]
+    assert settled(receiver.events)
+    assert not any(SECRET in body or str(USER) in body for body in receiver.bodies)
+    if not whole:
+        return
 
     ds.samples.make("half", fraction=0.5, run_id="sampled")
     assert told("sample.half") == ({"runId": "sampled", READ: 8}, [("requests", "8")], [])

@@ -78,7 +78,7 @@ def saved(table: pa.Table, files: int = 2) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("located", [True, False], ids=["files", "frame"])
+@pytest.mark.parametrize("located", [pytest.param(True, id="files"), pytest.param(False, id="frame", marks=RARELY)])
 @EXAMPLES
 @given(sample=logs(), choice=choices)
 def test_flat_logs_come_back(
@@ -94,7 +94,7 @@ def test_flat_logs_come_back(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("form", ["structs", "lists"])
+@pytest.mark.parametrize("form", ["structs", pytest.param("lists", marks=RARELY)])
 @EXAMPLES
 @given(sample=logs(), choice=choices)
 def test_nested_logs_come_back(

@@ -69,7 +69,7 @@ def same(found: DataFrame, expected: DataFrame) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
+@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
 def test_every_version_gives_back_what_was_logged(spark: SparkSession, lake: Settings, name: str) -> None:
     """Days that come late, a day replaced, a rollback, the same run twice: each version is what it was."""
     one, two, three = (log(spark, [n], seed=1) for n in (1, 2, 3))
@@ -104,6 +104,7 @@ def test_every_version_gives_back_what_was_logged(spark: SparkSession, lake: Set
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
 def test_other_segments(spark: SparkSession, lake: Settings, name: str) -> None:
     """Replaced days share a segment with others, which are carried over with their runs: months, no dates."""
     schema = {"date_grain": {"iceberg": "month", "delta": "none"}[lake.format]}
@@ -157,6 +158,7 @@ def test_the_gate_judges_lists_that_are_not_stored(spark: SparkSession, settings
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
 def test_lists_that_grew_meanwhile(spark: SparkSession, lake: Settings, at: Watch) -> None:
     """Of two writers on the same users the later one is laid again, on the lists as they are then."""
     two, three = (log(spark, [n]) for n in (2, 3))
@@ -342,34 +344,36 @@ def test_features_labels_samples_joins_and_conversion(spark: SparkSession, lake:
     same(converted.logs(features=()), made.logs(features=()))
 
 
-# On Iceberg `test_event_features` does the same to a dataset with more tables.
 @pytest.mark.long
-@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
+@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
 def test_erasure_and_upkeep(spark: SparkSession, lake: Settings) -> None:
-    """A user's events go with the requests, from every kept version and every file; merged files change no list."""
+    """A user's events and their features go with the requests, from every kept version and every file; merged files
+    change no list."""
     days = [log(spark, [n]) for n in (1, 2, 3)]
     made, _ = one_day(spark, lake)
     for raw in days[1:]:
         made.write(raw, gate=False)
+    made.features.add("prices", {"twice": "seen * 2"}, grain="event", sequence="g", missing="null", gate=False)
     whole = days[0].frame.unionByName(days[1].frame).unionByName(days[2].frame)
     summary = made.maintain(policy=Policy(keep_versions=1, keep_days=0))
     merged = {gain.table: gain for gain in summary.compaction}
     assert {"events_g", "events_words"} <= merged.keys()
     assert merged["events_g"].files_after < merged["events_g"].files_before
-    same(made.logs(), whole)
+    same(made.logs(features=()), whole)
     receipt = made.forget_users(["user 2"])
     assert {t.table for t in receipt.tables} >= {"requests", "impressions", "events_g", "events_words"}
     assert all(t.rows_left == 0 and t.bounds_left == 0 for t in receipt.tables)
-    assert next(t.rows for t in receipt.tables if t.table == "events_g") > 0
-    same(made.logs(), whole.filter("u <> 'user 2'"))
+    rows = {t.table: t.rows for t in receipt.tables}
+    assert rows["fe0_prices"] == rows["events_g"] > 0
+    same(made.logs(features=()), whole.filter("u <> 'user 2'"))
     # The others go on, and the user may come back.
     again = log(spark, [1], first=9000)
     made.write(again, gate=False)
-    same(made.logs(), whole.filter("u <> 'user 2'").unionByName(again.frame))
+    same(made.logs(features=()), whole.filter("u <> 'user 2'").unionByName(again.frame))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
+@pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
 def test_a_write_during_an_erasure(spark: SparkSession, lake: Settings, at: Watch) -> None:
     """Requests that come while their user is erased stand in events that go: the erasure looks anew."""
     made, one = one_day(spark, lake)

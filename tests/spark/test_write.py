@@ -273,7 +273,14 @@ def inconstant(spark: SparkSession) -> Any:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("layout", "located"), LOCATED)
+@pytest.mark.parametrize(
+    ("layout", "located"),
+    [
+        pytest.param("split", True, id="split-parquet"),
+        pytest.param("flat", False, id="flat-frame", marks=RARELY),
+        *LOCATED[2:],
+    ],
+)
 def test_inconstant_requests(
     spark: SparkSession, settings: Settings, name: str, tmp_path: Path, layout: str, located: bool
 ) -> None:
