@@ -8,12 +8,15 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from dedup_storage.dedup.expand import ranges
 from dedup_storage.dedup.gather import parallel_rows
 from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.errors import SchemaError
 from dedup_storage.event_groups import ProposedGroup
-from dedup_storage.report.estimate.grain_plan import plan_history
-from dedup_storage.report.estimate.histories import request_histories, sequence_groups
+from dedup_storage.report.estimate.grain_plan import GrainPlan, plan_history
+from dedup_storage.report.estimate.histories import History, request_histories, sequence_groups
+from dedup_storage.report.parquet.counting import encode
+from dedup_storage.report.parquet.encoding import Encoding
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.raw import RawLog
 
@@ -73,8 +76,18 @@ def groups_of(rows: pa.Table, schema: LogSchema) -> tuple[ProposedGroup, ...]:
             if not plan.slides:
                 continue
             name = history.name if history.name == group else history.columns[0]
-            found.append(ProposedGroup(name, plan.events, bool(plan.newest_first)))
+            found.append(ProposedGroup(name, plan.events, bool(plan.newest_first), _dictionaries(history, plan)))
     return tuple(found)
+
+
+def _dictionaries(history: History, plan: GrainPlan) -> tuple[str, ...]:
+    """Columns of the event that a dictionary makes smaller, by each user's last list: there events stand once."""
+    lists = plan.lists(history)
+    last = np.flatnonzero(np.diff(lists.users, append=-1))
+    at = pa.array(ranges(lists.offsets[last], lists.lengths[last]))
+    events = pa.table({name: values.take(at) for name, values in lists.columns.items()})
+    plain, kept = (encode(events.to_batches(), events.schema, Encoding(dictionary=on)).columns for on in (False, True))
+    return tuple(name for name in plan.events if kept[name] < plain[name])
 
 
 def _probe(raw: RawLog, schema: LogSchema) -> DataFrame:
