@@ -131,7 +131,7 @@ class DatasetSpec(BaseModel):
         adopted: The log lies as it was found, not in segments.
         events: Layout ``user``: the lists of which each event is stored once; none where no list is a window. None in
             other layouts.
-        epoch_grain: Epochs by which events are partitioned; a month in other layouts, where it says nothing.
+        epoch_grain: Epochs by which events are partitioned; a month where there are none, and it says nothing.
         format_version: 2 for layout ``user``, which older releases do not know; else 1.
     """
 
@@ -268,6 +268,13 @@ class DatasetSpec(BaseModel):
         """Whether events are partitioned by the month of their first appearance."""
         return self.event_date_column is not None and self.epoch_grain is EpochGrain.MONTH
 
+    @property
+    def told_epochs(self) -> EpochGrain | None:
+        """By what events are partitioned beside buckets; ``None`` where no events are stored."""
+        if not self.events:
+            return None
+        return EpochGrain.MONTH if self.has_epochs else EpochGrain.NONE
+
     def require_stored_lists(self, what: str) -> None:
         """Refuse what needs each request's lists as they lie in its row.
 
@@ -385,7 +392,7 @@ class DatasetSpec(BaseModel):
             event_date_column=event_date,
             position_column=position,
             events=event_groups(groups, taken, schema.user) if layout is Layout.USER else (),
-            epoch_grain=epoch_grain if layout is Layout.USER else EpochGrain.MONTH,
+            epoch_grain=epoch_grain if layout is Layout.USER and groups else EpochGrain.MONTH,
         )
 
 

@@ -41,7 +41,8 @@ def log(spark: SparkSession, days: list[int], **options: Any) -> RawLog:
 def replaced(spark: SparkSession, lake: Settings, name: str) -> tuple[Dataset, DataFrame]:
     """Three days, features of their events, and the last two days replaced: three versions. And what is logged then."""
     first = log(spark, [1, 2, 3])
-    ds = Dataset.create(spark, lake, name, first.schema, first, layout="user")
+    grain = "month" if lake.format == "iceberg" else "none"
+    ds = Dataset.create(spark, lake, name, first.schema, first, layout="user", epoch_grain=grain)
     ds.write(first, gate=False)
     ds.features.add("prices", {"twice": "seen * 2"}, grain="event", sequence="g", missing="null", gate=False)
     other = log(spark, [2, 3], seed=9, first=5000)

@@ -20,7 +20,7 @@ from dedup_storage.dataset.convert.summary import ConvertSummary, PartCheck
 from dedup_storage.dataset.convert.take_along import conversion_source, copy_group, copy_sample
 from dedup_storage.dataset.handle import Cut, Handle
 from dedup_storage.dataset.write.agreement import refuse_epochs
-from dedup_storage.dataset.write.create import dictionaries_of, epochs_for
+from dedup_storage.dataset.write.create import dictionaries_of, epochs_for, log_dates
 from dedup_storage.dataset.write.groups import propose_groups
 from dedup_storage.dataset.write.run import write_log
 from dedup_storage.errors import DatasetExistsError, LostRacesError, StorageError, UsageError, VersionNotFoundError
@@ -33,6 +33,7 @@ from dedup_storage.lake.runs import conversion_pin
 from dedup_storage.layout import DatasetSpec, EpochGrain, Layout, ProposedGroup, TableRole
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
+from dedup_storage.sources.glance import dictionary_columns
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.steps import TimedSteps
 from dedup_storage.table_properties import Dictionaries
@@ -166,6 +167,7 @@ class Conversion(TimedSteps):
             target_layout=spec.layout.value,
             date_grain=spec.date_grain.value,
             buckets=spec.buckets,
+            epoch_grain=spec.told_epochs,
             run_id=self.run_id,
             dry_run=True,
             source_bytes=source_bytes,
@@ -206,7 +208,7 @@ class Conversion(TimedSteps):
             date_grain=self.date_grain or own.date_grain,
             buckets=self.buckets or own.buckets,
             groups=groups,
-            epoch_grain=self._epochs_for(cut) if groups else EpochGrain.NONE,
+            epoch_grain=self._epochs_for(cut) if groups else EpochGrain.MONTH,
         )
 
     def _event_groups(self, cut: Cut) -> Sequence[ProposedGroup]:
@@ -231,7 +233,7 @@ class Conversion(TimedSteps):
             else:
                 with self.timed("groups"), translated():
                     size = partial(_stored, self.source, cut.version)
-                    self._epochs = epochs_for(self._rows(cut).raw(), own.schema_, grain, size)
+                    self._epochs = epochs_for(grain, lambda: log_dates(self._rows(cut).raw(), own.schema_)[0], size)
         return cast(EpochGrain, self._epochs)
 
     def _begun(self) -> DatasetSpec | None:
@@ -257,7 +259,10 @@ class Conversion(TimedSteps):
     def _dictionaries(self, cut: Cut, spec: DatasetSpec) -> Dictionaries:
         """Columns of the target's tables that take a dictionary: as the source has them, or as they were found."""
         kept = kept_dictionaries(cut)
-        lists = kept[cut.spec.anchor.name]
+        lists = {c for table in cut.spec.tables if table.role is not TableRole.EVENTS for c in kept[table.name]}
+        if cut.spec.adopted:
+            # Its writer chose none: it is looked at as any log.
+            lists = {*dictionary_columns(self._rows(cut).raw(), cut.spec.schema_)}
         if cut.spec.events:
             return {table.name: kept.get(table.name, lists) for table in spec.tables}
         return dictionaries_of(spec, self._groups or (), lists)

@@ -30,9 +30,14 @@ def refuse_layout(
         UsageError: epochs for a dataset without.
     """
     refuse_epochs(spec.name, layout or spec.layout, spec.schema_, epochs)
-    asked = {"layout": layout, "date_grain": grain, "buckets": buckets, "epoch_grain": epochs}
-    for setting, value in asked.items():
-        stored = getattr(spec, setting)
+    asked = {
+        "layout": (layout, spec.layout),
+        "date_grain": (grain, spec.date_grain),
+        "buckets": (buckets, spec.buckets),
+        # Where no list is a window no events are stored, and epochs say nothing.
+        "epoch_grain": (epochs, spec.told_epochs or epochs),
+    }
+    for setting, (value, stored) in asked.items():
         if value is not None and value != stored:
             raise DatasetExistsError(
                 f"the dataset {spec.name} exists with another {setting}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import cache, partial
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -22,7 +23,7 @@ from dedup_storage.sources.raw import RawLog
 from dedup_storage.spark.errors import translated
 from dedup_storage.table_properties import Dictionaries
 
-__all__ = ["create_dataset", "dictionaries_of", "drop_unwritten", "epochs_for"]
+__all__ = ["create_dataset", "dictionaries_of", "drop_unwritten", "epochs_for", "log_dates"]
 
 
 def create_dataset(
@@ -70,20 +71,21 @@ def create_dataset(
                 refuse_schema(existing.spec, schema, {*raw.source_types()} & {*existing.spec.types})
             if existing.current or (existing.spec.types == raw.source_types() and fits(existing.spec, schema)):
                 return Handle(spark, settings, existing.spec, tables)
-            if not dry_run:
-                # Made by a write that was refused: nobody has read it, and another schema is given now.
-                tables.drop(existing.spec)
         chosen = form or Layout.SPLIT
         refuse_epochs(name, chosen, schema, epochs)
+        if existing is not None and not dry_run:
+            # Made by a write that was refused: nobody has read it, and another schema is given now.
+            tables.drop(existing.spec)
         resolved = detect_grains(raw, schema).schema(schema)
+        dates, size = cache(partial(log_dates, raw, resolved)), cache(raw.stored_bytes)
         if grain is None or number is None:
-            proposed_grain, proposed_number = _proposal(raw, resolved)
+            proposed_grain, proposed_number = propose_segments(size(), *dates())
             grain = grain or proposed_grain
             number = number or proposed_number
         types = raw.source_types()
         groups = propose_groups(raw, resolved) if chosen is Layout.USER else ()
         if epochs is None:
-            epochs = epochs_for(raw, resolved, grain, raw.stored_bytes) if groups else EpochGrain.NONE
+            epochs = epochs_for(grain, lambda: dates()[0], size) if groups else EpochGrain.MONTH
         spec = DatasetSpec.build(
             name, resolved, types, layout=chosen, date_grain=grain, buckets=number, groups=groups, epoch_grain=epochs
         )
@@ -104,18 +106,15 @@ def drop_unwritten(handle: Handle) -> None:
         handle.tables.drop(found.spec)
 
 
-def epochs_for(raw: RawLog, schema: LogSchema, grain: DateGrain, input_bytes: Callable[[], int]) -> EpochGrain:
-    """Epochs for the events of a log of this size and time span.
+def epochs_for(grain: DateGrain, days: Callable[[], int], input_bytes: Callable[[], int]) -> EpochGrain:
+    """Epochs for the events of a log of this size and time span, which are looked at only where they decide.
 
     Args:
-        raw: The log.
-        schema: Its meaning.
         grain: Date part of the dataset's segments.
-        input_bytes: Gives the log's stored bytes; not called where there are no dates.
+        days: Gives the log's distinct dates (``log_dates``).
+        input_bytes: Gives its stored bytes.
     """
-    if grain is DateGrain.NONE:
-        return EpochGrain.NONE
-    return propose_epochs(input_bytes(), _dates(raw, schema)[0], grain)
+    return EpochGrain.NONE if grain is DateGrain.NONE else propose_epochs(input_bytes(), days(), grain)
 
 
 def dictionaries_of(spec: DatasetSpec, groups: Sequence[ProposedGroup], lists: Collection[str]) -> Dictionaries:
@@ -130,12 +129,7 @@ def dictionaries_of(spec: DatasetSpec, groups: Sequence[ProposedGroup], lists: C
     return {table.name: of_events.get(table.name, lists) for table in spec.tables}
 
 
-def _proposal(raw: RawLog, schema: LogSchema) -> tuple[DateGrain, int]:
-    """Segments for a log of this size and time span."""
-    return propose_segments(raw.stored_bytes(), *_dates(raw, schema))
-
-
-def _dates(raw: RawLog, schema: LogSchema) -> tuple[int, int]:
+def log_dates(raw: RawLog, schema: LogSchema) -> tuple[int, int]:
     """Distinct dates and months of a log; none without event time."""
     if not schema.event_time:
         return 0, 0
