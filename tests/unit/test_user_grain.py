@@ -143,7 +143,8 @@ def test_dictionaries_of_events_are_those_whose_numbers_are_smaller_than_the_val
     words = np.array([f"a rather long name of item {random.integers(10**12)}" for _ in range(200)])
     events = {
         "ids": np.minimum(random.zipf(1.3, (users, length + requests)), 20_000) * 2**40,
-        "times": 10**9 + np.cumsum(random.integers(0, 10**5, (users, length + requests)), axis=1),
+        "times": 10**9 * np.arange(users)[:, None]
+        + 60 * np.cumsum(random.integers(0, 2, (users, length + requests)), axis=1),
         "kinds": random.choice(4, (users, length + requests), p=[0.7, 0.1, 0.1, 0.1]),
         "names": words[random.integers(0, 200, (users, length + requests))],
     }
