@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dedup_storage.dataset.facade import Dataset
     from dedup_storage.lake.admin import Admin, DatasetDescription, DropSummary, RenameSummary
-    from dedup_storage.layout import Layout
+    from dedup_storage.layout import EpochGrain, Layout
     from dedup_storage.reader.vocabulary import IdVocabulary
     from dedup_storage.schema import DateGrain, LogSchema
     from dedup_storage.sources.raw import RawLog
@@ -105,6 +105,7 @@ class Lake:
         layout: Layout | str | None = None,
         date_grain: DateGrain | str | None = None,
         buckets: int | None = None,
+        epoch_grain: EpochGrain | str | None = None,
     ) -> Dataset:
         """Create a dataset for logs like ``raw``, or open it when it is there and agrees; nothing is written yet.
 
@@ -114,16 +115,19 @@ class Lake:
             raw: A log: its columns, types and size decide what is not given.
             layout: ``split`` (default), ``flat``, or ``user`` (each event of a user stored once).
             date_grain, buckets: Segments; from the schema, else proposed from the size of ``raw``.
+            epoch_grain: Layout ``user``: epochs by which events are partitioned, ``month`` or ``none``; else proposed.
 
         Raises:
             DatasetExistsError: it is there and differs in what was given.
             SchemaError: the schema does not fit the log.
+            UsageError: epochs for a dataset that has none.
         """
         from dedup_storage.dataset.facade import Dataset
 
         return Dataset.create(
-            self.spark, self.settings, name, schema, raw, layout=layout, date_grain=date_grain, buckets=buckets
-        )
+            self.spark, self.settings, name, schema, raw, layout=layout, date_grain=date_grain, buckets=buckets,
+            epoch_grain=epoch_grain,
+        )  # fmt: skip
 
     def describe(self, name: str) -> DatasetDescription:
         """What a dataset's metadata says: rows, versions, bytes, feature groups, samples.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +17,7 @@ from dedup_storage.errors import SchemaError
 
 __all__ = [
     "RUNS_TYPE",
+    "EpochGrain",
     "EventGroup",
     "ProposedGroup",
     "element_type",
@@ -34,6 +36,13 @@ _SAFE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _FEATURES = re.compile(r"fe([0-9]{1,6})_.+")
 
 
+class EpochGrain(StrEnum):
+    """The epochs that events are partitioned by, beside the user bucket: of their first appearance."""
+
+    MONTH = "month"
+    NONE = "none"
+
+
 class EventGroup(BaseModel):
     """Parallel lists whose values belong to events, and the table that holds each event once.
 
@@ -45,7 +54,7 @@ class EventGroup(BaseModel):
         runs_column: Column of the requests' table. Null: the list columns stand as they are. Not null: they are null,
             and each of the group's lists is its runs of the user's list, none for an empty list.
         position_column: An event's place in its user's list, from 0.
-        epoch_column: First day of the month of an event's first appearance; null without event dates.
+        epoch_column: First day of the month of an event's first appearance; null without event dates or epochs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,11 +97,13 @@ class ProposedGroup(NamedTuple):
         name: The sequence group's name, or its column's.
         columns: Columns of the event.
         newest_first: New events come at the front.
+        dictionaries: Columns that a dictionary makes smaller where each event stands once.
     """
 
     name: str
     columns: tuple[str, ...]
     newest_first: bool
+    dictionaries: tuple[str, ...] = ()
 
 
 def event_groups(found: Sequence[ProposedGroup], taken: Iterable[str], user: str) -> tuple[EventGroup, ...]:

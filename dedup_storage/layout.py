@@ -21,13 +21,22 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dedup_storage.errors import SchemaError, UnknownColumnError, UsageError, known_names
-from dedup_storage.event_groups import RUNS_TYPE, EventGroup, ProposedGroup, event_groups, free_name, table_group
+from dedup_storage.event_groups import (
+    RUNS_TYPE,
+    EpochGrain,
+    EventGroup,
+    ProposedGroup,
+    event_groups,
+    free_name,
+    table_group,
+)
 from dedup_storage.schema import DateGrain, Grain, LogSchema, check_name, explain_validation
 
 __all__ = [
     "LABEL_TIMES",
     "PROPERTY_PREFIX",
     "DatasetSpec",
+    "EpochGrain",
     "EventGroup",
     "Layout",
     "ProposedGroup",
@@ -36,6 +45,7 @@ __all__ = [
     "claim_tag",
     "free_name",
     "parse_version_tag",
+    "propose_epochs",
     "propose_segments",
     "version_tag",
 ]
@@ -121,6 +131,7 @@ class DatasetSpec(BaseModel):
         adopted: The log lies as it was found, not in segments.
         events: Layout ``user``: the lists of which each event is stored once; none where no list is a window. None in
             other layouts.
+        epoch_grain: Epochs by which events are partitioned; a month where there are none, and it says nothing.
         format_version: 2 for layout ``user``, which older releases do not know; else 1.
     """
 
@@ -138,6 +149,7 @@ class DatasetSpec(BaseModel):
     position_column: str
     adopted: bool = False
     events: tuple[EventGroup, ...] = ()
+    epoch_grain: EpochGrain = EpochGrain.MONTH
 
     @property
     def types(self) -> dict[str, str]:
@@ -238,18 +250,30 @@ class DatasetSpec(BaseModel):
         return table_group(table, self.events)
 
     def partitioned(self, table: str) -> DatasetSpec:
-        """The description by which a table is partitioned: events and their features lie by the month of their first
+        """The description by which a table is partitioned: events and their features lie by the epoch of their first
         appearance."""
         group = self.event_group(table)
         if group is None:
             return self
-        dated = self.event_date_column is not None
+        dated = self.has_epochs
         return self.model_copy(
             update={
                 "event_date_column": group.epoch_column if dated else None,
                 "date_grain": DateGrain.DAY if dated else DateGrain.NONE,
             }
         )
+
+    @property
+    def has_epochs(self) -> bool:
+        """Whether events are partitioned by the month of their first appearance."""
+        return self.event_date_column is not None and self.epoch_grain is EpochGrain.MONTH
+
+    @property
+    def told_epochs(self) -> EpochGrain | None:
+        """By what events are partitioned beside buckets; ``None`` where no events are stored."""
+        if not self.events:
+            return None
+        return EpochGrain.MONTH if self.has_epochs else EpochGrain.NONE
 
     def require_stored_lists(self, what: str) -> None:
         """Refuse what needs each request's lists as they lie in its row.
@@ -295,6 +319,8 @@ class DatasetSpec(BaseModel):
             del values["adopted"]
         if not self.events:
             del values["events"]
+        if self.epoch_grain is EpochGrain.MONTH:
+            del values["epoch_grain"]
         return json.dumps(values, separators=(",", ":"), sort_keys=True)
 
     @classmethod
@@ -321,6 +347,7 @@ class DatasetSpec(BaseModel):
         date_grain: DateGrain,
         buckets: int,
         groups: Sequence[ProposedGroup] = (),
+        epoch_grain: EpochGrain = EpochGrain.MONTH,
     ) -> DatasetSpec:
         """Describe a new dataset.
 
@@ -332,6 +359,7 @@ class DatasetSpec(BaseModel):
             date_grain: Date part of a segment.
             buckets: Number of user buckets.
             groups: Layout ``user``: the lists of which each event is stored once.
+            epoch_grain: Epochs by which their events are partitioned.
 
         Raises:
             SchemaError: a column has no grain, or a system column's name is taken.
@@ -364,6 +392,7 @@ class DatasetSpec(BaseModel):
             event_date_column=event_date,
             position_column=position,
             events=event_groups(groups, taken, schema.user) if layout is Layout.USER else (),
+            epoch_grain=epoch_grain if layout is Layout.USER and groups else EpochGrain.MONTH,
         )
 
 
@@ -406,6 +435,21 @@ def propose_segments(input_bytes: int, days: int, months: int) -> tuple[DateGrai
     while buckets < 4096 and input_bytes / periods / buckets > TARGET_SEGMENT_BYTES:
         buckets *= 2
     return grain, buckets
+
+
+def propose_epochs(input_bytes: int, days: int, date_grain: DateGrain) -> EpochGrain:
+    """Propose the epochs of events: months where a month's files are worth opening apart, by the measure of dates.
+
+    Args:
+        input_bytes: Stored bytes of the input.
+        days: Distinct event dates in the input (0: the log has no event time).
+        date_grain: That of the dataset; without dates there are no epochs either.
+
+    Returns:
+        ``month`` if thirty days like those of the input hold at least 64 MiB.
+    """
+    dated = date_grain is not DateGrain.NONE and days > 0
+    return EpochGrain.MONTH if dated and 30 * input_bytes >= days * 4 * SMALL_SEGMENT_BYTES else EpochGrain.NONE
 
 
 def version_tag(version: int) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 
+from dedup_storage.event_groups import element_type
 from dedup_storage.layout import (
     COLUMNS_PROPERTY,
     MADE_FOR_PROPERTY,
@@ -16,10 +17,20 @@ from dedup_storage.layout import (
     TableSpec,
 )
 
-__all__ = ["describing_properties", "encoding_properties", "feature_lists", "made_for", "sequence_properties"]
+__all__ = [
+    "Dictionaries",
+    "describing_properties",
+    "encoding_properties",
+    "feature_lists",
+    "made_for",
+    "sequence_properties",
+]
 
+# Table -> its columns that take a dictionary.
+Dictionaries = Mapping[str, Collection[str]]
 SEQUENCE_PAGE_BYTES = 8 * 1024**2
 ROW_GROUP_BYTES = 128 * 1024**2
+_DICTIONARY = "write.parquet.dict-encoding-enabled.column."
 # Events are read by ranges of users, from the beginning of a row group.
 EVENT_ROW_GROUP_BYTES = 16 * 1024**2
 
@@ -36,7 +47,7 @@ def encoding_properties(
         spec: The dataset.
         table: The table.
         lists: List columns beside the sequences that the schema names.
-        dictionaries: List columns that take a dictionary.
+        dictionaries: Columns that take a dictionary: of lists, or in a table of events of their elements.
     """
     # Of events each value is stored once, as a column of its own.
     of_events = table.role is TableRole.EVENTS
@@ -50,7 +61,19 @@ def encoding_properties(
         properties |= sequence_properties({c: c in dictionaries for c in sequences})
     for column in sequences:
         properties[f"write.metadata.metrics.column.{column}.element"] = "counts"
+    # What follows step by step, a dictionary holds once each, and hides from zstd that it does.
+    for runs in (r for r in spec.runs_columns if r in table.columns):
+        properties |= {f"{_DICTIONARY}{runs}.element.{field}": "false" for field in ("start", "length")}
+    group = spec.event_group(table.name)
+    if group is not None:
+        values = [c for c in group.columns if _is_flat(element_type(c, spec.types[c]))] if of_events else []
+        plain = {group.position_column, *(set(values) - {*dictionaries})}
+        properties |= {_DICTIONARY + c: "false" for c in table.columns if c in plain}
     return properties
+
+
+def _is_flat(kind: str) -> bool:
+    return not kind.strip().lower().startswith(("array", "map", "struct"))
 
 
 def made_for(spec: DatasetSpec, columns: Mapping[str, str]) -> str:
@@ -100,5 +123,5 @@ def sequence_properties(dictionaries: Mapping[str, bool]) -> dict[str, str]:
         "write.parquet.row-group-check-max-record-count": "1000",
     }
     for column, on in dictionaries.items():
-        properties[f"write.parquet.dict-encoding-enabled.column.{column}.element"] = "true" if on else "false"
+        properties[f"{_DICTIONARY}{column}.element"] = "true" if on else "false"
     return properties

@@ -11,7 +11,7 @@ from dedup_storage.cli.options import DatasetOption, DryRunOption, RunIdOption, 
 from dedup_storage.cli.progress import part_progress
 from dedup_storage.cli.runtime import Job, job, local_spark
 from dedup_storage.lake.runs import named_run
-from dedup_storage.layout import Layout
+from dedup_storage.layout import EpochGrain, Layout
 from dedup_storage.schema import DateGrain, check_name
 
 __all__ = ["convert"]
@@ -33,6 +33,12 @@ def convert(
     layout: Annotated[Layout | None, typer.Option(help="Layout; else that of the source.")] = None,
     date_grain: Annotated[DateGrain | None, typer.Option(help="Date part of a segment; else the source's.")] = None,
     buckets: Annotated[int | None, typer.Option(min=1, help="User buckets; else those of the source.")] = None,
+    epoch_grain: Annotated[
+        EpochGrain | None,
+        typer.Option(
+            help="Layout user: by what events are partitioned beside buckets; else the source's, or proposed."
+        ),
+    ] = None,
     version: VersionOption = None,
     drop_features: Annotated[bool, typer.Option("--drop-features", help="Leave feature groups behind.")] = False,
     dry_run: DryRunOption = False,
@@ -54,6 +60,7 @@ def convert(
             "layout": layout,
             "date_grain": date_grain,
             "buckets": buckets,
+            "epoch_grain": epoch_grain,
             "version": version,
             "drop_features": drop_features,
             "run_id": named_run(run_id, "convert"),

@@ -12,7 +12,7 @@ from dedup_storage.cli.outdated import with_outdated
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.dataset.write.policies import Mode, OnDuplicates, OnInconstant
 from dedup_storage.errors import DatasetNotFoundError, DedupStorageError, UsageError
-from dedup_storage.layout import Layout
+from dedup_storage.layout import EpochGrain, Layout
 from dedup_storage.schema import DateGrain, LogSchema, check_name
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ def write(
     layout: Annotated[Layout | None, typer.Option(help="Layout of a new dataset (user: each event once).")] = None,
     date_grain: Annotated[DateGrain | None, typer.Option(help="Date part of a new dataset's segments.")] = None,
     buckets: Annotated[int | None, typer.Option(min=1, help="User buckets of a new dataset.")] = None,
+    epoch_grain: Annotated[
+        EpochGrain | None,
+        typer.Option(help="Layout user: by what a new dataset's events are partitioned beside buckets."),
+    ] = None,
     on_inconstant: Annotated[
         OnInconstant, typer.Option(help="What to do with request columns that differ inside a request.")
     ] = OnInconstant.REFUSE,
@@ -64,10 +68,10 @@ def write(
     """Write a raw log into the dataset: collapse, audit, publish."""
     check_name(dataset, "dataset name")
     described = LogSchema.from_yaml(schema) if schema else None
-    if described is None and (layout or date_grain or buckets):
+    if described is None and (layout or date_grain or buckets or epoch_grain):
         raise UsageError(
             "the layout of an existing dataset cannot be given",
-            fix="Leave out --layout, --date-grain and --buckets, or give --schema for a new dataset.",
+            fix="Leave out --layout, --date-grain, --buckets and --epoch-grain, or give --schema for a new dataset.",
         )
     job.require(source, impressions, gate=gate)
     if described is not None:
@@ -75,7 +79,7 @@ def write(
 
         refuse_unkept(described.types)
     meta = _found(job, dataset, needed=described is None)
-    if meta is not None and run_id is not None and _agrees(meta, described, layout, date_grain, buckets):
+    if meta is not None and run_id is not None and _agrees(meta, described, layout, date_grain, buckets, epoch_grain):
         options = (mode, on_inconstant, on_duplicates, add_columns, fill_columns)
         origins = {"log": source, **({} if impressions is None else {"impressions": impressions})}
         done = _published(job, meta, run_id, origins, format.value if format else None, options, dry_run=dry_run)
@@ -102,7 +106,7 @@ def write(
             with job.step("Looking at the columns", spark):
                 handle = create_dataset(
                     spark, job.settings, dataset, described, log, layout=layout, date_grain=date_grain, buckets=buckets,
-                    dry_run=dry_run,
+                    epoch_grain=epoch_grain, dry_run=dry_run,
                 )  # fmt: skip
                 target = Dataset(handle)
         written = cast(Dataset, target)
@@ -135,12 +139,13 @@ def _agrees(
     layout: Layout | None,
     date_grain: DateGrain | None,
     buckets: int | None,
+    epoch_grain: EpochGrain | None,
 ) -> bool:
     """Whether the dataset is what is given for one; where it is not, or the log has to tell, it is judged later."""
     from dedup_storage.dataset.write.agreement import fits, refuse_layout, with_units
 
     if schema is not None:
-        refuse_layout(meta.spec, layout, date_grain or schema.date_grain, buckets or schema.buckets)
+        refuse_layout(meta.spec, layout, date_grain or schema.date_grain, buckets or schema.buckets, epoch_grain)
     return schema is None or fits(meta.spec, with_units(schema, meta.spec.schema_))
 
 

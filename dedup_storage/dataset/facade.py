@@ -32,7 +32,7 @@ from dedup_storage.dataset.write.summary import WriteSummary
 from dedup_storage.dataset.write.told import WRITE, log_sources
 from dedup_storage.lake.history import VersionInfo
 from dedup_storage.lake.runs import named_run
-from dedup_storage.layout import Layout
+from dedup_storage.layout import EpochGrain, Layout
 from dedup_storage.schema import DateGrain, LogSchema, check_name
 from dedup_storage.sources.absent import ColumnChoice
 from dedup_storage.sources.raw import RawLog
@@ -80,6 +80,7 @@ class Dataset(ReadableDataset):
         layout: Layout | str | None = None,
         date_grain: DateGrain | str | None = None,
         buckets: int | None = None,
+        epoch_grain: EpochGrain | str | None = None,
     ) -> Dataset:
         """Create a dataset for logs like ``raw``, or open it when it is there and agrees.
 
@@ -89,14 +90,17 @@ class Dataset(ReadableDataset):
             raw: A log: its columns, types and size decide what is not given.
             layout: ``split`` (default), ``flat``, or ``user`` (each event of a user stored once).
             date_grain, buckets: Segments; from the schema, else proposed from the size of ``raw``.
+            epoch_grain: Layout ``user``: epochs by which events are partitioned, ``month`` or ``none``; else proposed.
 
         Raises:
             DatasetExistsError: it is there and differs in what was given.
             SchemaError: the schema does not fit the log.
+            UsageError: epochs for a dataset that has none.
         """
         handle = create_dataset(
-            spark, settings, name, schema, raw, layout=layout, date_grain=date_grain, buckets=buckets
-        )
+            spark, settings, name, schema, raw, layout=layout, date_grain=date_grain, buckets=buckets,
+            epoch_grain=epoch_grain,
+        )  # fmt: skip
         return cls(handle)
 
     @classmethod
@@ -358,6 +362,7 @@ class Dataset(ReadableDataset):
         layout: Layout | str | None = None,
         date_grain: DateGrain | str | None = None,
         buckets: int | None = None,
+        epoch_grain: EpochGrain | str | None = None,
         version: int | None = None,
         drop_features: bool = False,
         progress: ConvertProgress | None = None,
@@ -371,6 +376,7 @@ class Dataset(ReadableDataset):
             name, format: The dataset to write, and its table format; ``None`` keeps this one's.
             run_id: Name of the run. A run that was stopped goes on; one that is done verifies what is there.
             layout, date_grain, buckets: Of the new dataset; ``None`` keeps this one's.
+            epoch_grain: Layout ``user``: epochs that events are partitioned by; ``None`` keeps this one's, or proposes.
             version: ``None`` takes the newest.
             drop_features: Leave the feature groups behind.
             progress: Called with parts done, all parts, bytes written, bytes of the source.
@@ -386,7 +392,7 @@ class Dataset(ReadableDataset):
             settings = self.settings.model_copy(update={"format": format or self.settings.format})
             conversion = Conversion(
                 self.handle, settings, name, run_id=named, layout=layout, date_grain=date_grain, buckets=buckets,
-                version=version, drop_features=drop_features, progress=progress,
+                epoch_grain=epoch_grain, version=version, drop_features=drop_features, progress=progress,
             )  # fmt: skip
             return run_told(
                 self.handle, "convert", named, conversion.plan if dry_run else conversion.run,

@@ -36,6 +36,7 @@ class DatasetDescription(_Frozen):
         layout: ``split``, ``user`` or ``flat``.
         date_grain: Date part of a segment.
         buckets: User part of a segment.
+        epoch_grain: Layout ``user``: by what events are partitioned beside buckets.
         adopted: The log lies as it was found.
         version: The newest version, 0 before the first.
         versions: How many versions are kept.
@@ -56,6 +57,7 @@ class DatasetDescription(_Frozen):
     layout: str
     date_grain: str
     buckets: int
+    epoch_grain: str | None
     adopted: bool
     version: int
     versions: int
@@ -305,6 +307,7 @@ def describe(meta: DatasetMetadata, format: str, location: str) -> DatasetDescri
         layout=spec.layout.value,
         date_grain=spec.date_grain.value,
         buckets=spec.buckets,
+        epoch_grain=spec.told_epochs,
         adopted=spec.adopted,
         version=current,
         versions=len(meta.version_numbers),

@@ -231,7 +231,7 @@ def _sequence(spec: DatasetSpec, name: str | None) -> EventGroup:
 
 
 def group_table(spec: DatasetSpec, group: FeatureGroup) -> TableSpec:
-    """A group's own table: the key, the event date (of events the month of first appearance), the columns."""
+    """A group's own table: the key, the event date (of events the epoch of first appearance), the columns."""
     key = group.key(spec)
     if group.grain is Grain.EVENT:
         columns = (*key, group.events_of(spec).epoch_column, *group.names)

@@ -17,6 +17,7 @@ from dedup_storage.lake.upkeep import Erasure, Policy, Upkeep
 from dedup_storage.lake.wholeness import Damage, StoredFiles
 from dedup_storage.layout import DatasetSpec, TableSpec
 from dedup_storage.schema import DateGrain, LogSchema
+from dedup_storage.table_properties import Dictionaries
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -119,13 +120,16 @@ class TableFormat(SampleTables, Protocol):
             run: The run, for the version's facts.
         """
 
-    def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
+    def create(
+        self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Dictionaries | None = None
+    ) -> None:
         """Create a dataset's tables, anchor last.
 
         Args:
             spec: The dataset.
             columns: Column -> Spark DDL type, system columns included.
-            dictionaries: Sequence columns that take a dictionary, where the format lets us choose.
+            dictionaries: Table -> columns that take a dictionary: sequence columns, and of a table of events their
+                elements.
         """
 
     def drop(self, spec: DatasetSpec) -> None:
@@ -165,7 +169,7 @@ class TableFormat(SampleTables, Protocol):
             spec: The dataset's description with them.
             table: The table with them.
             columns: Column -> Spark DDL type. No version has one of them in another type.
-            dictionaries: As for ``create``.
+            dictionaries: Sequence columns among them that take a dictionary.
 
         Raises:
             UsageError: a write that was refused left one with another type, and the format takes no column away.

@@ -40,7 +40,7 @@ _BY_USER = (
 _NO_HISTORIES = (
     "The log has no histories (sequences): no other layout is compared, since there is little to store once."
 )
-_EPOCHS = "Events lie by the month in which they first appeared: they count in buckets, and in no event date."
+_EPOCHS = "Events belong to no event date: they count in buckets alone."
 _DELETES = (
     "Deletion vectors mark {rows} as deleted, of which the bytes are still stored and counted, in other layouts too; "
     "dedup-storage maintain takes them out."

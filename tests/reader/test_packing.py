@@ -10,6 +10,7 @@ import pytest
 
 from dedup_storage.errors import SchemaError
 from dedup_storage.reader import DedupBatch
+from dedup_storage.reader.decode.columns import encode_columns
 from dedup_storage.reader.decode.encode import Forms
 from dedup_storage.reader.decode.pack import BatchPacker, Part
 from dedup_storage.reader.decode.window import Window, encode_window
@@ -36,6 +37,8 @@ def _table(rng: np.random.Generator, rows: int, prefix: str, nulls: bool) -> pa.
     columns[f"{prefix}_list"] = pa.array([None if nulls and n % 7 == 2 else one for n, one in enumerate(holes)])
     columns[f"{prefix}_words"] = pa.array([[f"v{v}" for v in one] for one in lists], pa.list_(pa.string()))
     columns[f"{prefix}_long"] = pa.array([[float(n)] * 600 for n in range(rows)], pa.list_(pa.float64()))
+    # Lies as the one before, and as none of the others.
+    columns[f"{prefix}_beside"] = pa.array([[n] * 600 for n in range(rows)], pa.list_(pa.int32()))
     table = pa.table(columns)
     return pa.concat_tables([table.slice(0, rows // 3), table.slice(rows // 3)])
 
@@ -95,3 +98,19 @@ def test_windows_whose_columns_differ_are_refused() -> None:
     ]
     with pytest.raises(SchemaError, match="two windows whose columns differ; expected user int64; got user float64"):
         PACKER.pack([_part(windows[0], 0, 2), _part(windows[1], 0, 1)], Progress())
+
+
+def test_columns_whose_lists_lie_alike_share_what_is_found_of_them() -> None:
+    """As many elements in all are not enough: each row's must begin and end where the other's do."""
+    lists = {
+        "one": [[1, 2], [3], []],
+        "two": [[4, 5], [6], []],
+        "turned": [[], [7], [8, 9]],
+        "texts": [["a", "b"], ["c"], []],
+    }
+    encoded = encode_columns(pa.table(lists), None, Forms()).lists
+    assert encoded["one"].place == encoded["two"].place == encoded["texts"].place
+    assert encoded["turned"].place != encoded["one"].place
+    assert {name: column.sources[0].values.tolist() for name, column in encoded.items() if name != "texts"} == {
+        "one": [1, 2, 3], "two": [4, 5, 6], "turned": [7, 8, 9]
+    }  # fmt: skip

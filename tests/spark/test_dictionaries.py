@@ -92,3 +92,31 @@ def test_any_form_of_a_log_is_looked_at(spark: SparkSession, tmp_path: Path) -> 
     assert located.located
     assert dictionary_columns(located, SCHEMA) == {"kinds", "words"}
     assert dictionary_columns(RawLog.from_frame(frame.limit(0), SCHEMA), SCHEMA) == frozenset()
+
+
+@pytest.mark.parametrize("format", ["iceberg", "delta"])
+def test_layout_user_and_its_conversions(
+    spark: SparkSession, settings: Settings, name: str, tmp_path: Path, format: str
+) -> None:
+    """Positions and runs have none, events as they were looked at; a conversion keeps what there is."""
+    lake = settings.model_copy(update={"format": format})
+    spark.createDataFrame(_rows(40), TYPES).coalesce(1).write.parquet(str(tmp_path / "log"))
+    raw = RawLog.read(spark, str(tmp_path / "log"), schema=SCHEMA)
+    made = Dataset.create(spark, lake, name, SCHEMA, raw, layout="user")
+    made.write(raw, gate=False)
+    again, back = f"{name}_again", f"{name}_back"
+    made.convert(again, format=format)
+    made.convert(back, format=format, layout="split")
+    for dataset in (name, again):
+        stored = {table.name: read_pages(table.files) for table in dataset_files(lake, dataset).tables}
+        assert not stored["events_ids"]["position"].dictionaries
+        assert stored["events_kinds"]["kinds"].dictionaries
+        assert not stored["requests"]["ids_runs"].dictionaries
+    lists = {table.name: read_pages(table.files) for table in dataset_files(lake, back).tables}["requests"]
+    assert lists["kinds"].dictionaries
+    assert not lists["ids"].dictionaries
+    keys = [*SCHEMA.request_key, "item"]
+    assert all(
+        Dataset.open(spark, lake, dataset).logs().sort(keys).collect() == made.logs().sort(keys).collect()
+        for dataset in (again, back)
+    )

@@ -39,7 +39,7 @@ def log(spark: SparkSession, days: list[int], schema: dict[str, Any] | None = No
 def created(spark: SparkSession, lake: Settings, name: str, schema: dict[str, Any] | None = None) -> Dataset:
     """A dataset with the first of three days."""
     first = log(spark, [1, 2, 3], schema)
-    ds = Dataset.create(spark, lake, name, first.schema, first, layout="user")
+    ds = Dataset.create(spark, lake, name, first.schema, first, layout="user", epoch_grain="none")
     ds.write(log(spark, [1], schema), gate=False)
     return ds
 

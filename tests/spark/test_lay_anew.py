@@ -46,7 +46,7 @@ def fragmented(spark: SparkSession, lake: Settings) -> tuple[Dataset, RawLog]:
 
     def build(name: str) -> Dataset:
         first = log(spark, [2, 3])
-        ds = Dataset.create(spark, lake, name, first.schema, first, layout="user")
+        ds = Dataset.create(spark, lake, name, first.schema, first, layout="user", epoch_grain="none")
         ds.write(first, gate=False)
         ds.write(log(spark, [1]), gate=False)
         ds.features.add("prices", {"twice": "seen * 2"}, grain="event", sequence="g", missing="null", gate=False)
@@ -243,7 +243,7 @@ def test_a_write_that_meets_lists_laid_anew(spark: SparkSession, lake: Settings,
 @pytest.mark.parametrize("lake", ICEBERG_DAILY, indirect=True)
 def test_what_is_left_alone(spark: SparkSession, lake: Settings, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = log(spark, [1, 2])
-    ds = Dataset.create(spark, lake, name, first.schema, first, layout="user")
+    ds = Dataset.create(spark, lake, name, first.schema, first, layout="user", epoch_grain="none")
     ds.write(first, gate=False)
     ds.features.add("prices", {"twice": "seen * 2"}, grain="event", sequence="g", missing="null", gate=False)
     ds.write(log(spark, [3]), gate=False)

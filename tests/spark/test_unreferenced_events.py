@@ -48,7 +48,8 @@ def replaced(spark: SparkSession, lake: Settings) -> tuple[Dataset, DataFrame]:
 
     def build(name: str) -> Dataset:
         first = log(spark, [1, 2, 3])
-        ds = Dataset.create(spark, lake, name, first.schema, first, layout="user")
+        grain = "month" if lake.format == "iceberg" else "none"
+        ds = Dataset.create(spark, lake, name, first.schema, first, layout="user", epoch_grain=grain)
         ds.write(first, gate=False)
         ds.features.add("prices", {"twice": "seen * 2"}, grain="event", sequence="g", missing="null", gate=False)
         ds.write(other, mode="replace", gate=False)

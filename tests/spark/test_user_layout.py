@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +24,15 @@ from dedup_storage.dataset.versions.lists import list_checks
 from dedup_storage.dataset.write import user_lists, user_proof
 from dedup_storage.dataset.write.audit import staged_rows
 from dedup_storage.dedup.hashing import hash_column
-from dedup_storage.errors import ConflictError, QualityGateError, SchemaError, StorageError, UsageError
+from dedup_storage.errors import (
+    ConflictError,
+    DatasetExistsError,
+    QualityGateError,
+    SchemaError,
+    StorageError,
+    UsageError,
+)
+from dedup_storage.layout import EpochGrain
 from dedup_storage.report.draw.dataset import draw_dataset
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.report.parquet.tables import read_totals
@@ -46,7 +56,7 @@ def log(spark: SparkSession, days: list[int], **options: Any) -> RawLog:
 
 
 def created(spark: SparkSession, lake: Settings, name: str, first: RawLog) -> Dataset:
-    return Dataset.create(spark, lake, name, first.schema, first, layout="user")
+    return Dataset.create(spark, lake, name, first.schema, first, layout="user", epoch_grain="month")
 
 
 def one_day(spark: SparkSession, lake: Settings) -> tuple[Dataset, RawLog]:
@@ -315,6 +325,33 @@ def test_what_is_not_there_yet_is_refused(spark: SparkSession, ds: tuple[Dataset
     raw = RawLog.from_frame(flat, odd_schema(sequences=[]))
     with pytest.raises(SchemaError, match="needs history lists"):
         Dataset.create(spark, made.settings, "t_no_lists", raw.schema, raw, layout="user")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lake", DELTA_DAILY, indirect=True)
+def test_epochs_are_proposed_chosen_and_kept(spark: SparkSession, lake: Settings, name: str, tmp_path: Path) -> None:
+    """A small log proposes none; a conversion keeps what there is, or changes it; events lie where it says."""
+    log(spark, [1, 2]).frame.write.parquet(str(tmp_path / "log"))
+    raw = RawLog.read(spark, str(tmp_path / "log"), schema=odd_schema())
+    made = Dataset.create(spark, lake, name, raw.schema, raw, layout="user")
+    made.write(raw, gate=False)
+    made.convert(f"{name}_month", epoch_grain="month", format=lake.format)
+    made.convert(f"{name}_kept", buckets=2, format=lake.format)
+    told = {"": EpochGrain.NONE, "_month": EpochGrain.MONTH, "_kept": EpochGrain.NONE}
+    for suffix, grain in told.items():
+        ds = Dataset.open(spark, lake, name + suffix)
+        assert ds.spec.epoch_grain is grain
+        same(ds.logs(), raw.frame)
+        epochs = {row["epoch"] for row in ds.handle.cut().stored("events_g").select("epoch").distinct().collect()}
+        assert epochs == ({dt.date(2024, 1, 1)} if grain is EpochGrain.MONTH else {None})
+        files = next(t for t in dataset_files(lake, ds.name).tables if t.name == "events_g").files
+        assert 1 < len(files) <= ds.spec.buckets
+    with pytest.raises(DatasetExistsError, match=f"the dataset {name} exists with another epoch_grain"):
+        Dataset.create(spark, lake, name, raw.schema, raw, layout="user", epoch_grain="month")
+    with pytest.raises(UsageError, match="only layout user stores events"):
+        Dataset.create(spark, lake, f"{name}_other", raw.schema, raw, epoch_grain="none")
+    with pytest.raises(UsageError, match="only layout user stores events"):
+        made.convert(f"{name}_other", layout="split", epoch_grain="month", format=lake.format)
 
 
 @pytest.mark.long

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from dedup_storage.errors import SchemaError, UnknownColumnError, UnsafeNameError
 from dedup_storage.layout import (
     DatasetSpec,
+    EpochGrain,
     Layout,
+    ProposedGroup,
     TableRole,
     claim_tag,
     parse_version_tag,
+    propose_epochs,
     propose_segments,
     version_tag,
 )
@@ -22,6 +25,7 @@ from dedup_storage.schema import DateGrain, Grain, LogSchema, SequenceColumn
 from dedup_storage.table_properties import encoding_properties
 
 MIB = 1024**2
+DICTIONARY = "write.parquet.dict-encoding-enabled.column."
 SCHEMA = LogSchema(
     user="user",
     request=("session", "req"),
@@ -143,6 +147,59 @@ def test_tables_with_sequences_take_large_pages() -> None:
     assert with_lists["write.parquet.dict-encoding-enabled.column.hist.element"] == "false"
     assert int(with_lists["write.parquet.page-size-bytes"]) == 8 * MIB
     assert "write.parquet.page-size-bytes" not in without
+
+
+GROUPS = (ProposedGroup("views", ("hist",), False, ("hist",)),)
+
+
+def test_events_and_runs_take_a_dictionary_only_where_it_was_found_to_pay() -> None:
+    spec = _spec(Layout.USER, groups=GROUPS)
+    switches = {
+        table.name: {
+            key.removeprefix(DICTIONARY): value
+            for key, value in encoding_properties(spec, table, (), dictionaries).items()
+            if key.startswith(DICTIONARY)
+        }
+        for table, dictionaries in ((spec.anchor, ()), (spec.table(TableRole.EVENTS), ("hist",)))
+    }
+    runs = {"views_runs.element.start": "false", "views_runs.element.length": "false"}
+    assert switches["requests"] == {"hist.element": "false", **runs}
+    # Of the event's own column nothing is said: writers try a dictionary unasked.
+    assert switches["events_views"] == {"position": "false"}
+    plain = encoding_properties(spec, spec.table(TableRole.EVENTS))
+    assert plain[DICTIONARY + "hist"] == "false"
+    assert DICTIONARY + "user_id" not in plain
+
+
+@pytest.mark.parametrize("grain", list(EpochGrain))
+def test_events_lie_by_epochs_where_the_dataset_has_them(grain: EpochGrain) -> None:
+    spec = _spec(Layout.USER, groups=GROUPS, epoch_grain=grain)
+    parted = spec.partitioned("events_views")
+    by_month = grain is EpochGrain.MONTH
+    assert (parted.date_grain, parted.event_date_column) == (
+        (DateGrain.DAY, "epoch") if by_month else (DateGrain.NONE, None)
+    )
+    # Datasets of before say nothing of epochs: they have months.
+    assert ("epoch_grain" in json.loads(spec.to_json())) is not by_month
+    assert DatasetSpec.from_json(spec.to_json()) == spec
+    assert spec.partitioned("requests") == spec
+    assert _spec(Layout.SPLIT, epoch_grain=grain).epoch_grain is EpochGrain.MONTH
+
+
+@pytest.mark.parametrize(
+    ("size", "days", "grain", "expected"),
+    [
+        (64 * MIB, 30, DateGrain.DAY, EpochGrain.MONTH),
+        (64 * MIB - 1, 30, DateGrain.DAY, EpochGrain.NONE),
+        # A first log of one day stands for the month to come.
+        (3 * MIB, 1, DateGrain.DAY, EpochGrain.MONTH),
+        (2 * MIB, 1, DateGrain.MONTH, EpochGrain.NONE),
+        (10**12, 30, DateGrain.NONE, EpochGrain.NONE),
+        (10**12, 0, DateGrain.DAY, EpochGrain.NONE),
+    ],
+)
+def test_proposed_epochs(size: int, days: int, grain: DateGrain, expected: EpochGrain) -> None:
+    assert propose_epochs(size, days, grain) is expected
 
 
 @given(st.integers(1, 10**9))

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
 from dedup_storage.choices import choice
 from dedup_storage.config import Settings
+from dedup_storage.dataset.convert.encodings import kept_dictionaries
 from dedup_storage.dataset.convert.keep import Kept, find_kept
 from dedup_storage.dataset.convert.parts import Part, PartRows, find_parts
 from dedup_storage.dataset.convert.summary import ConvertSummary, PartCheck
 from dedup_storage.dataset.convert.take_along import conversion_source, copy_group, copy_sample
 from dedup_storage.dataset.handle import Cut, Handle
+from dedup_storage.dataset.write.agreement import refuse_epochs
+from dedup_storage.dataset.write.create import dictionaries_of, epochs_for, log_dates
 from dedup_storage.dataset.write.groups import propose_groups
 from dedup_storage.dataset.write.run import write_log
 from dedup_storage.errors import DatasetExistsError, LostRacesError, StorageError, UsageError, VersionNotFoundError
@@ -25,11 +30,13 @@ from dedup_storage.lake.formats import table_format
 from dedup_storage.lake.history import DatasetMetadata
 from dedup_storage.lake.requests import REQUEST, Request
 from dedup_storage.lake.runs import conversion_pin
-from dedup_storage.layout import DatasetSpec, Layout, ProposedGroup, TableRole
+from dedup_storage.layout import DatasetSpec, EpochGrain, Layout, ProposedGroup, TableRole
 from dedup_storage.report.parquet.dataset_files import dataset_files
 from dedup_storage.schema import DateGrain
+from dedup_storage.sources.glance import dictionary_columns
 from dedup_storage.spark.errors import translated
 from dedup_storage.spark.steps import TimedSteps
+from dedup_storage.table_properties import Dictionaries
 from dedup_storage.variables import ENV_PREFIX
 
 __all__ = ["Conversion"]
@@ -46,6 +53,7 @@ class Conversion(TimedSteps):
         settings: Of the target: its table format and warehouse.
         name: Name of the target.
         layout, date_grain, buckets: Of the target; ``None`` keeps the source's.
+        epoch_grain: Of a target in layout ``user``; ``None`` keeps the source's, or proposes one.
         version: ``None`` takes the source's newest.
         run_id: The run; running it again goes on where it stopped.
         drop_features: Leave the source's feature groups behind.
@@ -61,6 +69,7 @@ class Conversion(TimedSteps):
         layout: Layout | str | None = None,
         date_grain: DateGrain | str | None = None,
         buckets: int | None = None,
+        epoch_grain: EpochGrain | str | None = None,
         version: int | None = None,
         run_id: str,
         drop_features: bool = False,
@@ -70,11 +79,13 @@ class Conversion(TimedSteps):
         self.layout = None if layout is None else choice(Layout, layout, "layout")
         self.date_grain = None if date_grain is None else choice(DateGrain, date_grain, "date grain")
         self.buckets = buckets
+        self.epoch_grain = None if epoch_grain is None else choice(EpochGrain, epoch_grain, "epoch grain")
         self.version, self.drop_features = version, drop_features
         self.progress = progress or (lambda done, of, written, planned: None)
         self.seconds: dict[str, float] = {}
         self._written = 0
         self._groups: Sequence[ProposedGroup] | None = None
+        self._epochs: EpochGrain | None = None
         self._pin = conversion_pin(run_id)
 
     def run(self) -> ConvertSummary:
@@ -156,6 +167,7 @@ class Conversion(TimedSteps):
             target_layout=spec.layout.value,
             date_grain=spec.date_grain.value,
             buckets=spec.buckets,
+            epoch_grain=spec.told_epochs,
             run_id=self.run_id,
             dry_run=True,
             source_bytes=source_bytes,
@@ -185,28 +197,49 @@ class Conversion(TimedSteps):
 
     def _target_spec(self, cut: Cut) -> DatasetSpec:
         own = cut.spec
+        layout = self.layout or own.layout
+        refuse_epochs(self.name, layout, own.schema_, self.epoch_grain)
+        groups = self._event_groups(cut) if layout is Layout.USER else ()
         return DatasetSpec.build(
             self.name,
             own.schema_,
             dict(zip(own.source_columns, own.source_types, strict=True)),
-            layout=self.layout or own.layout,
+            layout=layout,
             date_grain=self.date_grain or own.date_grain,
             buckets=self.buckets or own.buckets,
-            groups=self._event_groups(cut) if (self.layout or own.layout) is Layout.USER else (),
+            groups=groups,
+            epoch_grain=self._epochs_for(cut) if groups else EpochGrain.MONTH,
         )
 
     def _event_groups(self, cut: Cut) -> Sequence[ProposedGroup]:
         """Groups of the target's events: those of the source, those that an earlier attempt found, or found now."""
         if self._groups is None:
-            known = cut.spec.events
-            if not known:
-                begun = table_format(self.source.spark, self.settings).find(self.name)
-                known = begun.original.events if begun is not None else ()
+            begun = self._begun()
+            known = cut.spec.events or (begun.events if begun else ())
             self._groups = [ProposedGroup(g.name, g.columns, g.newest_first) for g in known]
             if not known:
                 with self.timed("groups"), translated():
                     self._groups = propose_groups(self._rows(cut).raw(), cut.spec.schema_)
         return self._groups
+
+    def _epochs_for(self, cut: Cut) -> EpochGrain:
+        """Epochs of the target's events: those asked for, of the source, of an earlier attempt, or proposed."""
+        if self._epochs is None:
+            begun, own = self._begun(), cut.spec
+            grain = self.date_grain or own.date_grain
+            known = own.epoch_grain if own.events else begun.epoch_grain if begun else None
+            if self.epoch_grain or known:
+                self._epochs = self.epoch_grain or known
+            else:
+                with self.timed("groups"), translated():
+                    size = partial(_stored, self.source, cut.version)
+                    self._epochs = epochs_for(grain, lambda: log_dates(self._rows(cut).raw(), own.schema_)[0], size)
+        return cast(EpochGrain, self._epochs)
+
+    def _begun(self) -> DatasetSpec | None:
+        """The target as an earlier attempt created it."""
+        begun = table_format(self.source.spark, self.settings).find(self.name)
+        return None if begun is None else begun.original
 
     def _target(self, cut: Cut) -> Handle:
         """Create the target, or open what an earlier attempt of this run created."""
@@ -218,10 +251,21 @@ class Conversion(TimedSteps):
             columns.setdefault(spec.position_column, "int")
             if spec.event_date_column:
                 columns.setdefault(spec.event_date_column, "date")
-            tables.create(spec, columns)
+            tables.create(spec, columns, dictionaries=self._dictionaries(cut, spec))
             existing = tables.settle(spec)
         self._refuse_other(existing, spec, cut)
         return Handle(self.source.spark, self.settings, spec, tables)
+
+    def _dictionaries(self, cut: Cut, spec: DatasetSpec) -> Dictionaries:
+        """Columns of the target's tables that take a dictionary: as the source has them, or as they were found."""
+        kept = kept_dictionaries(cut)
+        lists = {c for table in cut.spec.tables if table.role is not TableRole.EVENTS for c in kept[table.name]}
+        if cut.spec.adopted:
+            # Its writer chose none: it is looked at as any log.
+            lists = {*dictionary_columns(self._rows(cut).raw(), cut.spec.schema_)}
+        if cut.spec.events:
+            return {table.name: kept.get(table.name, lists) for table in spec.tables}
+        return dictionaries_of(spec, self._groups or (), lists)
 
     def _refuse_other(self, existing: DatasetMetadata | None, spec: DatasetSpec, cut: Cut) -> None:
         """Refuse a target that another run began, or this one of another source: its parts would be mixed with ours."""

@@ -33,6 +33,7 @@ class ConvertSummary(_Frozen):
     Attributes:
         source, source_version, source_format, source_layout: What was read.
         target, version, target_format, target_layout, date_grain, buckets: What was written; version 0 for none yet.
+        epoch_grain: Layout ``user``: by what the target's events are partitioned beside buckets.
         dry_run: Nothing was done: what would be.
         parts: The parts, each verified by row counts and checksums.
         already_done: How many of them an earlier attempt of the run had written.
@@ -54,6 +55,7 @@ class ConvertSummary(_Frozen):
     target_layout: str
     date_grain: str
     buckets: int
+    epoch_grain: str | None = None
     run_id: str
     dry_run: bool = False
     parts: tuple[PartCheck, ...] = ()

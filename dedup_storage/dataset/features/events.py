@@ -57,7 +57,7 @@ class EventInputs(Inputs):
 
     @property
     def dates(self) -> tuple[str, ...]:
-        """The month of first appearance, null in a dataset without event dates."""
+        """The epoch of first appearance, null in a dataset without epochs."""
         return (self.events.epoch_column,)
 
     @property
@@ -66,11 +66,11 @@ class EventInputs(Inputs):
         return ()
 
     def keys(self, window: Window) -> DataFrame:
-        """User, position and month of the events, each once; the window is all that there is."""
+        """User, position and epoch of the events, each once; the window is all that there is."""
         return self._events().select(*self.key, *self.dates)
 
     def narrow(self) -> DataFrame:
-        """The events: user, position, month, the group's columns in the log's types."""
+        """The events: user, position, epoch, the group's columns in the log's types."""
         types = self.events.types(self.spec.types, self.spec.schema_.user)
         rows = self._events()
         return rows.select(*(F.col(c).cast(types[c]).alias(c) for c in (*self.key, *self.dates, *self.events.columns)))
@@ -101,8 +101,8 @@ class EventInputs(Inputs):
         rows = self.cut.stored(self.events.table)
         if not self.new:
             return rows
-        # The month aligns partitions; without event dates it is null, which no join matches.
-        on = [*self.key, *(self.dates if self.spec.event_date_column is not None else ())]
+        # The epoch aligns partitions; in a dataset without epochs it is null, which no join matches.
+        on = [*self.key, *(self.dates if self.spec.has_epochs else ())]
         return rows.join(self.cut.stored(self.group.table).select(*on), on, "left_anti")
 
     def refuse_other_rows(self, source: FeatureSource) -> None:

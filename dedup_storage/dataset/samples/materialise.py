@@ -56,7 +56,8 @@ def materialise_sample(
     raw = RawLog.from_frame(frames.requests(requests), schema, frames.impressions(impressions))
     made = create_dataset(
         handle.spark, handle.settings, target, schema, raw,
-        layout=spec.layout, date_grain=spec.date_grain, buckets=spec.buckets, dry_run=dry_run,
+        layout=spec.layout, date_grain=spec.date_grain, buckets=spec.buckets, epoch_grain=spec.told_epochs,
+        dry_run=dry_run,
     )  # fmt: skip
     # The version and the sample's record decide the rows, which need not be looked at.
     asked = Request.of("write", log=[handle.name, version, sample.fingerprint])

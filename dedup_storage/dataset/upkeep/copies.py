@@ -190,7 +190,7 @@ class Copies:
         return staged
 
     def _copied(self, group: EventGroup, name: str, columns: Sequence[str]) -> DataFrame:
-        """Rows of a table at their new positions, in the months in which they are."""
+        """Rows of a table at their new positions, in the epochs in which they are."""
         found, user, place = self.fragments, self.fragments.spec.schema_.user, group.position_column
         laid = self.laid.filter(self._in_bucket(group))
         moves = laid.select(F.col(user).alias(_USER), F.explode(moves_column(group)).alias(_MOVE))

@@ -5,25 +5,39 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from dedup_storage.errors import DatasetExistsError
-from dedup_storage.layout import DatasetSpec, Layout
+from dedup_storage.errors import DatasetExistsError, UsageError
+from dedup_storage.layout import DatasetSpec, EpochGrain, Layout
 from dedup_storage.schema import DateGrain, LogSchema
 
-__all__ = ["fits", "refuse_layout", "refuse_schema", "with_units"]
+__all__ = ["fits", "refuse_epochs", "refuse_layout", "refuse_schema", "with_units"]
 
 _ROLES = (
     "user", "request", "item", "event_time", "time_unit", "position", "sequences", "labels", "checks", "columns"
 )  # fmt: skip
 
 
-def refuse_layout(spec: DatasetSpec, layout: Layout | None, grain: DateGrain | None, buckets: int | None) -> None:
+def refuse_layout(
+    spec: DatasetSpec,
+    layout: Layout | None,
+    grain: DateGrain | None,
+    buckets: int | None,
+    epochs: EpochGrain | None = None,
+) -> None:
     """Refuse a layout or segments that the dataset does not have; ``None`` stands for what it has.
 
     Raises:
         DatasetExistsError: names the setting.
+        UsageError: epochs for a dataset without.
     """
-    for setting, value in {"layout": layout, "date_grain": grain, "buckets": buckets}.items():
-        stored = getattr(spec, setting)
+    refuse_epochs(spec.name, layout or spec.layout, spec.schema_, epochs)
+    asked = {
+        "layout": (layout, spec.layout),
+        "date_grain": (grain, spec.date_grain),
+        "buckets": (buckets, spec.buckets),
+        # Where no list is a window no events are stored, and epochs say nothing.
+        "epoch_grain": (epochs, spec.told_epochs or epochs),
+    }
+    for setting, (value, stored) in asked.items():
         if value is not None and value != stored:
             raise DatasetExistsError(
                 f"the dataset {spec.name} exists with another {setting}",
@@ -31,6 +45,29 @@ def refuse_layout(spec: DatasetSpec, layout: Layout | None, grain: DateGrain | N
                 got=str(stored),
                 fix="Leave it out to write into the dataset as it is, or choose another name.",
             )
+
+
+def refuse_epochs(name: str, layout: Layout, schema: LogSchema, epochs: EpochGrain | None) -> None:
+    """Refuse epochs where nothing has any.
+
+    Raises:
+        UsageError: the layout is not ``user``, or the log has no event time.
+    """
+    if epochs is None or (layout is Layout.USER and (epochs is EpochGrain.NONE or schema.event_time)):
+        return
+    if layout is not Layout.USER:
+        raise UsageError(
+            f"an epoch grain for the dataset {name} says nothing: only layout user stores events",
+            expected=f"layout {Layout.USER.value}",
+            got=f"layout {layout.value}",
+            fix="Leave the epoch grain out, or choose layout user.",
+        )
+    raise UsageError(
+        f"events of the dataset {name} cannot be partitioned by the {epochs.value} of their first appearance",
+        expected="event_time in the schema",
+        got="no event time",
+        fix=f"Name the event time, or choose the epoch grain {EpochGrain.NONE.value}.",
+    )
 
 
 def refuse_schema(spec: DatasetSpec, schema: LogSchema, shared: Collection[str]) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from dedup_storage.dedup.expand import ranges
 from dedup_storage.dedup.gather import parallel_rows
 from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.errors import SchemaError
 from dedup_storage.event_groups import ProposedGroup
-from dedup_storage.report.estimate.grain_plan import plan_history
-from dedup_storage.report.estimate.histories import request_histories, sequence_groups
+from dedup_storage.report.estimate.grain_plan import GrainPlan, plan_history
+from dedup_storage.report.estimate.histories import History, request_histories, sequence_groups
+from dedup_storage.report.parquet.encoding import Encoding, write_buffer
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.raw import RawLog
 
@@ -73,8 +76,37 @@ def groups_of(rows: pa.Table, schema: LogSchema) -> tuple[ProposedGroup, ...]:
             if not plan.slides:
                 continue
             name = history.name if history.name == group else history.columns[0]
-            found.append(ProposedGroup(name, plan.events, bool(plan.newest_first)))
+            found.append(ProposedGroup(name, plan.events, bool(plan.newest_first), _dictionaries(history, plan)))
     return tuple(found)
+
+
+def _dictionaries(history: History, plan: GrainPlan) -> tuple[str, ...]:
+    """Columns of the event that keep their dictionary, by each user's last list: there events stand once.
+
+    What a dictionary holds counts less the more events share it, so a part of a log does not tell: one is taken away
+    where its numbers alone take more than the values.
+    """
+    lists = plan.lists(history)
+    last = np.flatnonzero(np.diff(lists.users, append=-1))
+    at = pa.array(ranges(lists.offsets[last], lists.lengths[last]))
+    found = []
+    for name, values in lists.columns.items():
+        column = pa.table({name: values.take(at)})
+        plain, _ = write_buffer(column, Encoding(dictionary=False))
+        if _number_bytes(column) <= plain:
+            found.append(name)
+    return tuple(found)
+
+
+def _number_bytes(column: pa.Table) -> int:
+    """Bytes of a column's pages with a dictionary, without what this holds; 0 for one that the writer gives up."""
+    _, file = write_buffer(column, Encoding())
+    chunks = [pq.read_metadata(pa.BufferReader(file)).row_group(g).column(0) for g in range(1 if len(column) else 0)]
+    return sum(
+        chunk.total_compressed_size - (chunk.data_page_offset - chunk.dictionary_page_offset)
+        for chunk in chunks
+        if chunk.has_dictionary_page
+    )
 
 
 def _probe(raw: RawLog, schema: LogSchema) -> DataFrame:

@@ -45,6 +45,7 @@ class WriteSummary(BaseModel):
         docs: Where the gate's verdict and Data Docs lie.
         seconds: Wall time by step.
         date_grain, buckets: The dataset's segments.
+        epoch_grain: Layout ``user``: by what its events are partitioned beside buckets.
         added_columns: Columns that the dataset has from this version on.
         filled_columns: Columns that the log does not have, null in its rows.
         notes: What was done with the log's columns on reading.
@@ -74,6 +75,7 @@ class WriteSummary(BaseModel):
     seconds: dict[str, float] = {}
     date_grain: str | None = None
     buckets: int | None = None
+    epoch_grain: str | None = None
     added_columns: tuple[str, ...] = ()
     filled_columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

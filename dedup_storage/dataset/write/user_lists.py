@@ -83,7 +83,7 @@ class Laid:
     def events(self, group: EventGroup) -> DataFrame:
         """New events of a group, as they are stored."""
         user, date = self.spec.schema_.user, self.spec.event_date_column
-        epoch = F.trunc(F.col(date), "month") if date else F.lit(None).cast("date")
+        epoch = F.trunc(F.col(str(date)), "month") if self.spec.has_epochs else F.lit(None).cast("date")
         rows = self.frame.select(user, epoch.alias(group.epoch_column), F.explode(_NEW + group.name).alias(_EVENT))
         events = rows.select(
             user,

@@ -222,6 +222,7 @@ class Writer(TimedSteps):
             seconds=self.seconds,
             date_grain=self.spec.date_grain.value,
             buckets=self.spec.buckets,
+            epoch_grain=self.spec.told_epochs,
             added_columns=self.log.added,
             filled_columns=self.log.filled,
             notes=self.raw.notes,

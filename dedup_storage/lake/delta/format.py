@@ -51,7 +51,7 @@ from dedup_storage.lake.upkeep import Policy
 from dedup_storage.lake.wholeness import Damage, StoredFiles
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec
 from dedup_storage.schema import DateGrain, LogSchema
-from dedup_storage.table_properties import describing_properties, feature_lists, made_for
+from dedup_storage.table_properties import Dictionaries, describing_properties, feature_lists, made_for
 
 __all__ = ["DELTA_WRITES", "DeltaFormat", "open_format"]
 
@@ -133,7 +133,9 @@ class DeltaFormat(DeltaSamples):
         """The user bucket of a row."""
         return F.expr(bucket_expression(spec))
 
-    def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
+    def create(
+        self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Dictionaries | None = None
+    ) -> None:
         """Create a dataset's tables, anchor last, so that a half-created dataset does not exist.
 
         Raises:
@@ -152,7 +154,7 @@ class DeltaFormat(DeltaSamples):
             clear_left(self.lake, spec, others, made_for(spec, columns))
         self.lake.log(spec.name).create()
         for table in reversed(spec.tables):
-            self.create_table(spec, table, columns, dictionaries=dictionaries)
+            self.create_table(spec, table, columns, dictionaries=(dictionaries or {}).get(table.name, ()))
             reached(f"create:{table.name}")
 
     def drop(self, spec: DatasetSpec) -> None:

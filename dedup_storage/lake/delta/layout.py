@@ -144,7 +144,7 @@ def file_properties(
         spec: The dataset.
         table: The table.
         lists: List columns beside the sequences that the schema names.
-        dictionaries: List columns that take a dictionary.
+        dictionaries: Columns that take a dictionary: of lists, or in a table of events of their elements.
     """
     return kept_forever() | writer_names(encoding_properties(spec, table, lists, dictionaries))
 

@@ -43,7 +43,13 @@ from dedup_storage.lake.upkeep import Policy
 from dedup_storage.lake.wholeness import Damage, StoredFiles
 from dedup_storage.layout import DatasetSpec, TableSpec, version_tag
 from dedup_storage.schema import DateGrain, LogSchema, check_name
-from dedup_storage.table_properties import describing_properties, encoding_properties, feature_lists, made_for
+from dedup_storage.table_properties import (
+    Dictionaries,
+    describing_properties,
+    encoding_properties,
+    feature_lists,
+    made_for,
+)
 
 __all__ = ["TABLE_PROPERTIES", "IcebergFormat", "open_format"]
 
@@ -135,12 +141,14 @@ class IcebergFormat(IcebergSamples):
     def _name(self, dataset: str, table: str) -> str:
         return quoted(self.settings.catalog.name, dataset, table)
 
-    def create(self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Collection[str] = ()) -> None:
+    def create(
+        self, spec: DatasetSpec, columns: Mapping[str, str], *, dictionaries: Dictionaries | None = None
+    ) -> None:
         """Create a dataset's tables, anchor last, so that a half-created dataset does not exist."""
         begin_namespace(self.spark, self.settings, self.lake.catalog, spec.name)
         clear_left(self.spark, self.lake, spec, made_for(spec, columns))
         for table in reversed(spec.tables):
-            self.create_table(spec, table, columns, dictionaries=dictionaries)
+            self.create_table(spec, table, columns, dictionaries=(dictionaries or {}).get(table.name, ()))
             reached(f"create:{table.name}")
 
     def drop(self, spec: DatasetSpec) -> None:

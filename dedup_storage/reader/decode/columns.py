@@ -200,7 +200,8 @@ def encode_columns(table: pa.Table, order: RowOrder | None, forms: Forms, *, kee
         chunks = column.chunks if column.num_chunks else [pa.array([], column.type)]
         with _naming(name):
             if is_list(column.type):
-                lists[name], valid = encode_lists(chunks, order, form, keep=keep)
+                encoded, valid = encode_lists(chunks, order, form, keep=keep)
+                lists[name] = encoded.laid_as({known.place: known for known in lists.values()}.values())
             else:
                 pieces = encode_scalars(chunks, form)
                 valid = joined_valid(pieces)

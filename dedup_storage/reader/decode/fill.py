@@ -47,6 +47,8 @@ class Filler:
         # Slices of a memoryview cost a third of an array's.
         self._raw = octets.data
         self._bases, self._section = bases, -1
+        # Of columns that lie alike, which are filled while their windows are held.
+        self._found: dict[tuple[int, int, int], ElementRuns] = {}
 
     def _next(self) -> int:
         """Begin the next section; gives its first byte."""
@@ -208,7 +210,10 @@ class Filler:
             end = at + (stop - start) * width
             self._raw[at:end] = source.raw[start * width : stop * width]
             return end
-        return self._runs(column, column.runs(first, last), at)
+        place = (column.place, first, last)
+        if place not in self._found:
+            self._found[place] = column.runs(first, last)
+        return self._runs(column, self._found[place], at)
 
     def _runs(self, column: Lists, runs: ElementRuns, at: int) -> int:
         """Runs of a column's elements; gives the byte behind them."""

@@ -6,8 +6,8 @@ them and are copied once, from there into the batches' buffers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -78,6 +78,35 @@ class Lists:
     run_rows: Int64
     run_source: Int64
     run_start: Int64
+
+    def laid_as(self, others: Iterable[Lists]) -> Lists:
+        """The column with the very arrays of another one whose rows lie as its own do; itself where there is none.
+
+        Parallel lists lie alike: what is found of one's rows then holds for all, see ``place``.
+        """
+        for other in others:
+            if self._lies_as(other):
+                return replace(
+                    self,
+                    offsets=other.offsets,
+                    run_rows=other.run_rows,
+                    run_source=other.run_source,
+                    run_start=other.run_start,
+                )
+        return self
+
+    def _lies_as(self, other: Lists) -> bool:
+        if self.offsets[-1] != other.offsets[-1] or len(self.run_rows) != len(other.run_rows):
+            return False
+        if [len(source.values) for source in self.sources] != [len(source.values) for source in other.sources]:
+            return False
+        parts = ((x.offsets, x.run_rows, x.run_source, x.run_start) for x in (self, other))
+        return all(map(np.array_equal, *parts))
+
+    @property
+    def place(self) -> int:
+        """The same number for columns that share their arrays, while these are there."""
+        return id(self.offsets)
 
     @cached_property
     def bounds(self) -> memoryview:

@@ -17,6 +17,7 @@ from dedup_storage.reader.blocks import allocate
 from dedup_storage.reader.decode.columns import Present
 from dedup_storage.reader.decode.encode import Forms
 from dedup_storage.reader.decode.fill import Covers, Filler, Slice
+from dedup_storage.reader.decode.lists import Covered
 from dedup_storage.reader.decode.window import Window
 from dedup_storage.reader.layout import ENDS, IMPRESSIONS, INVERSE, LENGTHS, REQUESTS, STARTS, Field, Layout, Section
 from dedup_storage.reader.progress import Progress
@@ -131,8 +132,15 @@ def _present(slices: Sequence[Slice]) -> Present:
 
 def _covers(slices: Sequence[Slice]) -> Covers:
     """Of each list column the elements that rows of each slice have, each once."""
-    names = slices[0].columns.kind.list_names
-    return {name: [c.lists[name].covered(a, b) for c, a, b in slices] for name in names}
+    found: dict[tuple[int, ...], list[Covered]] = {}
+    covers = {}
+    for name in slices[0].columns.kind.list_names:
+        lists = [(c.lists[name], a, b) for c, a, b in slices]
+        place = tuple(column.place for column, _, _ in lists)
+        if place not in found:
+            found[place] = [column.covered(a, b) for column, a, b in lists]
+        covers[name] = found[place]
+    return covers
 
 
 def _elements(slices: Sequence[Slice], covers: Covers) -> list[int]:
