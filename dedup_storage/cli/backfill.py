@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dedup_storage.cli.options import DatasetOption, FormerSqlOption, GateOption, RunIdOption, SqlOption, pairs
+from dedup_storage.cli.options import (
+    DatasetOption,
+    FormerSqlOption,
+    GateOption,
+    RunIdOption,
+    SqlOption,
+    pairs,
+    refuse_idle,
+)
 from dedup_storage.cli.outdated import with_outdated
 from dedup_storage.cli.progress import part_progress
 from dedup_storage.cli.runtime import Job, job
@@ -76,6 +84,13 @@ def backfill(
         )
     if sum(value is not None for value in (users, users_table, sample)) > 1:
         raise UsageError("users are named twice", expected="one of --users, --users-table and --sample")
+    if expressions:
+        refuse_idle({"--column": bool(column)}, "beside --sql, which names its columns")
+    if everyone and any(value is not None for value in conditions):
+        told = {"--users": users, "--users-table": users_table, "--sample": sample, "--where": where,
+                "--changed-since": changed_since, "--from": first_date, "--to": last_date, "--rows": rows}  # fmt: skip
+        named = " and ".join(option for option, value in told.items() if value is not None)
+        refuse_idle({"--all": True}, f"beside {named}, which names the rows")
     names = (*expressions, *(column or ()))
     with job.dataset(dataset, rows, users_table, gate=gate, check=lambda meta: _refuse_unknown(meta, names)) as target:
         from dedup_storage.dataset.backfill import Strategy

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from dedup_storage.cli.options import keep_once, refuse_idle
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.errors import UsageError
 
@@ -52,7 +53,11 @@ def generate(
         "seed": seed,
     }
     overrides = {name: value for name, value in named.items() if value is not None}
-    params = SynthParams.preset(preset, **{**overrides, **dict(_setting(text) for text in parameter or ())})
+    others: dict[str, Any] = {}
+    for name, value in map(_setting, parameter or ()):
+        keep_once("--set", others, name, value)
+        refuse_idle({f"--{name.replace('_', '-')}": name in overrides}, f"beside --set {name}=...")
+    params = SynthParams.preset(preset, **overrides, **others)
     with job.spark() as spark:
         from dedup_storage.sources.generate import generate as write_log
 

@@ -92,6 +92,8 @@ def report(
     if not baselines:
         refuse_idle(drawn, "beside --no-baselines, for which no sample is drawn")
     refuse_idle_draw(share, sample_mib, spark=spark, scratch=scratch)
+    if sample is not None:
+        refuse_idle({"--sample-mib": drawn["--sample-mib"]}, "beside --sample, which names the users")
     if against is None and compared["--threshold"]:
         # A scheduled report names its threshold also where there is no earlier report yet.
         job.note("nothing is compared: --threshold counts beside --against")

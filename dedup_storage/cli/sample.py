@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dedup_storage.cli.commands import Commands
-from dedup_storage.cli.options import DatasetOption, DryRunOption, GateOption, RunIdOption, VersionOption, keep_once
+from dedup_storage.cli.options import (
+    DatasetOption,
+    DryRunOption,
+    GateOption,
+    RunIdOption,
+    VersionOption,
+    keep_once,
+    refuse_idle,
+)
 from dedup_storage.cli.output import show_table
 from dedup_storage.cli.runtime import Job, job
 from dedup_storage.documents import read_values
@@ -94,7 +102,7 @@ def create(
     size: Annotated[int | None, typer.Option(min=1, help="Users in all, divided by --allocation.")] = None,
     allocation: Annotated[_Allocation | None, typer.Option(help="How --size is divided among strata.")] = None,
     by: Annotated[str | None, typer.Option(help="Measure whose spread Neyman allocation goes by.")] = None,
-    minimum: Annotated[int, typer.Option(min=0, help="Fewest users of a stratum, with --size.")] = 0,
+    minimum: Annotated[int | None, typer.Option(min=0, help="Fewest users of a stratum, with --size.")] = None,
     buckets: Annotated[int | None, typer.Option(min=1, help="Whole user buckets to take.")] = None,
     stratum: Annotated[
         list[str] | None,
@@ -104,12 +112,18 @@ def create(
     last_date: Annotated[str | None, typer.Option("--to", help="Last event date, included.")] = None,
     former_first: Annotated[str | None, typer.Option("--start", hidden=True)] = None,
     former_last: Annotated[str | None, typer.Option("--end", hidden=True)] = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the hash that chooses users; 0 if no definition says it.")
+    ] = None,
     version: VersionOption = None,
     dry_run: DryRunOption = False,
     run_id: RunIdOption = None,
 ) -> None:
     """Make a named sample; made already with the same definition, it stays as it is."""
+    if first_date is not None:
+        refuse_idle({"--start": former_first is not None}, "beside --from, its name now")
+    if last_date is not None:
+        refuse_idle({"--end": former_last is not None}, "beside --to, its name now")
     given: dict[str, Any] = {
         "fraction": fraction,
         "fractions": _pairs(stratum_fraction, "--stratum-fraction", float),
@@ -117,12 +131,12 @@ def create(
         "size": size,
         "allocation": allocation.value if allocation else None,
         "by": by,
-        "minimum": minimum or None,
+        "minimum": minimum,
         "buckets": buckets,
         "strata": _strata(stratum),
         "start": first_date or former_first,
         "end": last_date or former_last,
-        "seed": seed or None,
+        "seed": seed,
     }
     values = {**_definition(definition), **{k: v for k, v in given.items() if v not in (None, {}, [])}}
     with job.dataset(dataset) as opened, job.step(f"Sampling {dataset}", opened.spark):
@@ -157,6 +171,8 @@ def split(
             raise UsageError("the dates cannot be read", expected="NAME=2024-01-01:2024-01-31", got=text)
         keep_once("--dates", parsed, name, (begin, end))
     shares = _pairs(share, "--share", float)
+    if not shares:
+        refuse_idle({"--seed": seed != 0}, "without --share: no users are drawn")
     with job.dataset(dataset) as opened, job.step(f"Dividing {dataset}", opened.spark):
         made = opened.samples.split(shares or None, parsed or None, seed=seed, version=version, dry_run=dry_run)
     rows = [(s.name, s.users, s.population) for s in made]

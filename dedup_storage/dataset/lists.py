@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
 
-from dedup_storage.dataset.positions import GAPS_TYPE, event_index, has_run, position_gaps
+from dedup_storage.dataset.positions import GAPS_TYPE, at_index, position_gaps, stands
 from dedup_storage.event_groups import RUNS_TYPE, EventGroup
 from dedup_storage.layout import DatasetSpec
 
@@ -116,20 +116,16 @@ def _cut(group: EventGroup, values: Column, gaps: Column, none: Column) -> Colum
         return F.greatest(F.least(end - run["start"], run["length"].cast("bigint")), F.lit(0)).cast("int")
 
     def piece(run: Column) -> Column:
-        there = F.slice(values, event_index(gaps, run["start"]) + F.lit(1), known(run))
-        return F.concat(there, F.array_repeat(none, run["length"] - F.size(there)))
+        start, length, size = run["start"], run["length"], known(run)
 
-    whole = F.flatten(F.transform(runs, piece))
-    whole = F.reverse(whole) if group.newest_first else whole
-    inside = F.forall(
-        runs,
-        lambda r: (
-            (r["start"] >= 0)
-            & (r["length"] >= 0)
-            & ((known(r) == 0) | has_run(values, gaps, place, r["start"], known(r)))
-        ),
-    )
-    return F.when(inside, whole).otherwise(_refused(group))
+        def cut(first: Column) -> Column:
+            sound = (start >= 0) & (length >= 0) & ((size == 0) | stands(values, first, place, start, size))
+            there = F.slice(values, first + F.lit(1), size)
+            return F.when(sound, F.concat(there, F.array_repeat(none, length - size)))
+
+        return at_index(gaps, start, cut)
+
+    return _joined(group, F.transform(runs, piece))
 
 
 def source_typed(spec: DatasetSpec, rows: DataFrame, columns: Iterable[str]) -> DataFrame:
@@ -174,17 +170,24 @@ def _list(group: EventGroup, events: str) -> Column:
     """The events of a request, as the log had them; empty where it has no runs."""
     runs, gaps = F.coalesce(F.col(group.runs_column), F.array().cast(RUNS_TYPE)), _gaps(events)
     listed, place = F.col(events), group.position_column
-    pieces = F.transform(runs, lambda r: F.slice(listed, event_index(gaps, r["start"]) + F.lit(1), r["length"]))
-    inside = F.forall(
-        runs,
-        lambda r: (
-            (r["start"] >= 0)
-            & ((r["length"] == 0) | ((r["length"] > 0) & has_run(listed, gaps, place, r["start"], r["length"])))
-        ),
-    )
+
+    def piece(run: Column) -> Column:
+        start, length = run["start"], run["length"]
+
+        def cut(first: Column) -> Column:
+            sound = (start >= 0) & ((length == 0) | ((length > 0) & stands(listed, first, place, start, length)))
+            return F.when(sound, F.slice(listed, first + F.lit(1), length))
+
+        return at_index(gaps, start, cut)
+
+    return _joined(group, F.transform(runs, piece))
+
+
+def _joined(group: EventGroup, pieces: Column) -> Column:
+    """Pieces of a user's list one after the other; refused where one is null, for its events are not all there."""
     whole = F.flatten(pieces)
     whole = F.reverse(whole) if group.newest_first else whole
-    return F.when(inside, whole).otherwise(_refused(group))
+    return F.coalesce(whole, _refused(group))
 
 
 def _refused(group: EventGroup, table: str | None = None) -> Column:

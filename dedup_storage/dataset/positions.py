@@ -5,6 +5,7 @@ A position is an event's for ever, so a list from which events were dropped has 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from operator import or_
 
@@ -17,6 +18,7 @@ from dedup_storage.spark.rows import only_row
 
 __all__ = [
     "GAPS_TYPE",
+    "at_index",
     "broken_lists",
     "event_index",
     "has_run",
@@ -24,10 +26,12 @@ __all__ = [
     "named_spans",
     "position_gaps",
     "spans_run",
+    "stands",
 ]
 
 GAPS_TYPE = "array<struct<at:bigint,missing:bigint>>"
 _LIST, _GAPS, _HELD, _BESIDE = "_dedup_list", "_dedup_gaps", "_dedup_held", "_dedup_beside"
+_UNSOUND = "_dedup_unsound"
 _FIRST, _END, _REACHED, _SPAN = "_dedup_first", "_dedup_end", "_dedup_reached", "_dedup_span"
 
 
@@ -64,7 +68,12 @@ def has_run(events: Column, gaps: Column, place: str, start: Column, length: Col
         place: The field of the position.
         start, length: Of the run.
     """
-    first, last = event_index(gaps, start), event_index(gaps, start) + length.cast("int") - F.lit(1)
+    return at_index(gaps, start, lambda first: stands(events, first, place, start, length))
+
+
+def stands(events: Column, first: Column, place: str, start: Column, length: Column) -> Column:
+    """What ``has_run`` says, of the index of the run's first event."""
+    last = first + length.cast("int") - F.lit(1)
     there = (F.get(events, first)[place] == start) & (F.get(events, last)[place] == start + length - F.lit(1))
     return F.coalesce(there, F.lit(False))
 
@@ -113,6 +122,18 @@ def spans_run(spans: Column, start: Column, length: Column) -> Column:
     return F.coalesce(there, F.lit(False))
 
 
+def at_index(gaps: Column, start: Column, made: Callable[[Column], Column]) -> Column:
+    """What is made of an ``event_index``, which is looked for once.
+
+    Runs are elements of an array: Spark would look for the index of each anew wherever it is named.
+
+    Args:
+        gaps, start: Of ``event_index``.
+        made: Gives the result of the index.
+    """
+    return F.get(F.transform(F.array(event_index(gaps, start)), made), F.lit(0))
+
+
 def event_index(gaps: Column, start: Column) -> Column:
     """Where the event at a position stands in its user's list, from 0.
 
@@ -157,14 +178,16 @@ def broken_lists(spec: DatasetSpec, group: EventGroup, events: DataFrame, reques
     positions = F.sort_array(F.collect_list(F.struct(F.col(place).alias(place))))
     lists = events.groupBy(user).agg(positions.alias(_LIST))
     lists = lists.withColumn(_GAPS, position_gaps(F.col(_LIST), place))
-    users = int(only_row(lists.agg(F.count_if(F.col(_GAPS).isNull()).alias("n")))["n"])
     astray = F.coalesce(F.exists(group.runs_column, lambda r: ~_named(r)), F.lit(False))
     beside = F.col(group.runs_column).isNotNull() & reduce(or_, (F.col(c).isNotNull() for c in group.columns))
     rows = requests.select(user, group.runs_column, beside.alias(_BESIDE))
     # A list is as long as its user's history, and would go to each request: of nearly all users this is one span.
-    held = lists.select(user, held_spans(F.col(_LIST), F.col(_GAPS), place).alias(_HELD))
-    rows = rows.join(held.hint("merge"), [user], "left")
-    return users, int(only_row(rows.agg(F.count_if(astray | F.col(_BESIDE)).alias("n")))["n"])
+    unsound, held = F.col(_GAPS).isNull().alias(_UNSOUND), held_spans(F.col(_LIST), F.col(_GAPS), place).alias(_HELD)
+    rows = rows.join(lists.select(user, unsound, held).hint("merge"), [user], "full")
+    # Both are counted at once, so that events are gathered once; a user without requests is a row of its own here.
+    users = F.count_distinct(F.when(F.col(_UNSOUND), F.struct(user)))
+    found = only_row(rows.agg(users.alias("users"), F.count_if(astray | F.col(_BESIDE)).alias("requests")))
+    return int(found["users"]), int(found["requests"])
 
 
 def _named(run: Column) -> Column:

@@ -19,6 +19,7 @@ from dedup_storage.dataset.upkeep import ErasureProof, verify_erasure
 from dedup_storage.dataset.upkeep.receipt import Receipt
 from dedup_storage.dataset.versions.check import check_version
 from dedup_storage.dataset.versions.publish import list_versions
+from dedup_storage.errors import UsageError
 from dedup_storage.lake.history import DatasetMetadata, VersionInfo
 from dedup_storage.lake.protocol import TableFormat
 from dedup_storage.layout import DatasetSpec
@@ -219,7 +220,12 @@ class ReadableDataset:
             sample_bytes: Raw bytes of the sample as a flat log.
             columns: Report on these alone; all when empty.
             with_curves: Also measure the ratio against sequence length and candidates.
+
+        Raises:
+            UsageError: a share, a sample or a size, and no layout to measure it for; a size beside one of the others.
         """
+        if baselines is not None and not tuple(baselines) and sample_bytes != DRAW_BYTES:
+            raise UsageError("sample_bytes does nothing without baselines: no sample is drawn", fix="Leave it out.")
         named = None if sample is None else named_users(self.settings, self.name, sample, version)
         return measure_dataset(
             dataset_files(self.settings, self.name, version),

@@ -14,6 +14,7 @@ from dedup_storage.config import Settings, load_settings
 from dedup_storage.errors import ConfigError
 from dedup_storage.reader.batch import DedupBatch, Progress
 from dedup_storage.reader.cache.file_cache import FileCache, check_cache
+from dedup_storage.reader.decode.encode import is_list
 from dedup_storage.reader.decode.split import ArrowTransform
 from dedup_storage.reader.epoch.iterate import BatchIterator, Cursor, Job, Shard, default_threads
 from dedup_storage.reader.epoch.loader import check_loader
@@ -25,6 +26,7 @@ from dedup_storage.reader.options import Ends, Filters, ReadOptions, Unit
 from dedup_storage.reader.order import EpochOrder
 from dedup_storage.reader.state import Position, ReaderState
 from dedup_storage.reader.vocabulary import IdVocabulary
+from dedup_storage.schema import Grain
 from dedup_storage.words import counted
 
 __all__ = ["DedupDataset"]
@@ -48,7 +50,7 @@ class DedupDataset(IterableDataset[Any]):
             ``{"country": ["DE", "FR"], "age": {">=": 18}}``.
         batch_size: Size of a batch in ``unit``; a larger request is a batch of its own.
         unit: ``impressions``, ``requests`` or ``tokens``.
-        shuffle: Whether the order changes with ``seed`` and epoch.
+        shuffle: Whether the order changes with ``seed`` and epoch; ``mix`` and ``together`` go with it.
         seed: Seed of the order.
         rank: This process among ``world_size``; ``None`` asks torch.distributed, then ``RANK`` and ``WORLD_SIZE``,
             whenever the dataset is iterated.
@@ -60,7 +62,8 @@ class DedupDataset(IterableDataset[Any]):
             exist; may change columns, not rows.
         prefetch: Batches made ahead by a thread; 0 makes each when it is asked for and starts no thread at all. Without
             a ``transform`` and workers, up to eight small ones that are at most 1 MiB together count as one.
-        threads: Threads that decode, in each worker; ``None`` shares the machine's processors among the workers.
+        threads: Threads that decode, in each worker; ``None`` shares the machine's processors among the workers. None
+            are started where ``prefetch`` is 0.
         tokens: With unit ``tokens``, the list column whose elements count.
         splits: Logical splits that the batches are dealt from in turn; every worker of every rank needs one, and each
             keeps files open. ``None`` chooses from the dataset.
@@ -89,7 +92,7 @@ class DedupDataset(IterableDataset[Any]):
         DatasetNotFoundError: no such dataset.
         VersionNotFoundError: no such version.
         UnknownColumnError: a column that the dataset does not have; names those it has.
-        ConfigError: an option is out of range, or two exclude each other.
+        ConfigError: an option is out of range, two exclude each other, or one changes nothing beside another.
         StorageError: the catalog or a file cannot be read.
     """
 
@@ -134,6 +137,12 @@ class DedupDataset(IterableDataset[Any]):
             raise ConfigError("the option ends is not valid", expected="one of " + ", ".join(Ends), got=str(ends))
         check_cache(cache)
         _check_least(version=(version, 1), prefetch=(prefetch, 0), threads=(threads, 1))
+        if prefetch == 0 and threads is not None and threads > 1:
+            raise ConfigError(
+                "threads does nothing beside prefetch=0, which starts no thread at all",
+                got=f"threads={threads}",
+                fix="Leave threads out, or let prefetch be 1 or more.",
+            )
         self.ends, self.prefetch, self.threads = Ends(ends), prefetch, threads
         self.transform, self.arrow_transform = transform, arrow_transform
         options = ReadOptions.build(
@@ -160,6 +169,8 @@ class DedupDataset(IterableDataset[Any]):
             }
         )
         self.plan: ReadPlan = make_plan(name, _settings_given(settings), version, options, vocabularies, cache)
+        if options.histories == "shared" and arrow_transform is None:
+            _require_lists(self.plan)
         for told in _told(self.plan):
             warnings.warn(told, UserWarning, stacklevel=2)
         # Shared memory, so that epoch and position reach workers that are already running.
@@ -401,6 +412,18 @@ def _check_least(**options: tuple[int | None, int]) -> None:
             raise ConfigError(
                 f"the option {name} is not valid", expected=f"a whole number, {least} or more", got=repr(value)
             )
+
+
+def _require_lists(plan: ReadPlan) -> None:
+    """Refuse shared histories where no list of requests is read; an Arrow transform may make some."""
+    types, grains = plan.types, plan.grains
+    if not any(grain is Grain.REQUEST and is_list(types[name]) for name, grain in grains.items()):
+        raise ConfigError(
+            "histories='shared' is about lists of requests, and none is read",
+            expected="a list column at request grain",
+            got=", ".join(grains),
+            fix="Name one in columns, or leave histories out.",
+        )
 
 
 def _told(plan: ReadPlan) -> Iterator[str]:

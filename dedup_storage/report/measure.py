@@ -10,7 +10,7 @@ from dedup_storage.layout import EventGroup, TableRole
 from dedup_storage.report.draw.dataset import draw_dataset
 from dedup_storage.report.draw.named import NamedUsers
 from dedup_storage.report.draw.repetition import Repetition, repetition
-from dedup_storage.report.draw.select import DRAW_BYTES, DrawEngine, draw_flat
+from dedup_storage.report.draw.select import DRAW_BYTES, DrawEngine, draw_flat, refuse_idle_budget
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import ALL_LAYOUTS, BaselineLayout, starting_encoding
 from dedup_storage.report.estimate.curves import curves
@@ -84,6 +84,7 @@ def measure_dataset(
             "a part of the users is named, and nothing is measured of it", expected="layouts to compare with",
             fix="Leave out the share or the sample, or name baselines.",
         )  # fmt: skip
+    refuse_idle_budget(share, draw_bytes, named=named is not None)
     step = on_step or _silent
     step("Reading footers")
     runs = dataset.spec.runs_columns
@@ -116,6 +117,7 @@ def measure_log(
     engine: DrawEngine | None = None,
 ) -> Report:
     """Report on any flat log: a folder of Parquet files, an Iceberg or a Delta table. See ``measure_dataset``."""
+    refuse_idle_budget(share, draw_bytes)
     step = on_step or _silent
     step("Reading footers")
     measured = Measured.read(schema, (table,), on_file)

@@ -214,6 +214,26 @@ class SampleSpec(_Frozen):
         except ValidationError as error:
             raise UsageError("the sample's definition is not valid: " + explain_validation(error, cls)) from None
 
+    def refuse_idle(self) -> None:
+        """Refuse fields that change nothing beside the others; a stored definition that has some is read all the same.
+
+        Raises:
+            UsageError: names the field and what it goes with.
+        """
+        caps = self.caps
+        idle = {
+            "minimum": (self.minimum and self.size is None, "size"),
+            "allocation": (self.allocation is not Allocation.PROPORTIONAL and self.size is None, "size"),
+            "caps.keep": (caps.keep is not Keep.LATEST and caps.requests is None, "caps.requests"),
+            "caps.label": (caps.label and caps.impressions is None and not caps.negatives,
+                           "caps.impressions or caps.negatives"),
+        }  # fmt: skip
+        for field, (given, other) in idle.items():
+            if given:
+                raise UsageError(
+                    f"{field} does nothing in the definition of a sample without {other}", fix=f"Leave out {field}."
+                )
+
     def points(self, fraction: float | None = None) -> tuple[int, int]:
         """Range of points of a share (``None``: of ``fraction``, or all), the end exclusive; see ``hashing``."""
         share = fraction if fraction is not None else 1.0 if self.fraction is None else self.fraction

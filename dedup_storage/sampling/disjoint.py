@@ -32,10 +32,12 @@ def split_specs(
         seed: Seed of the hash.
 
     Raises:
-        UsageError: shares above 1 in sum, dates that overlap, or names that differ.
+        UsageError: shares above 1 in sum, dates that overlap, names that differ, or a seed where no user is drawn.
     """
     if not shares and not dates:
         raise UsageError("a division needs shares of users, dates, or both")
+    if not shares and seed:
+        raise UsageError("seed does nothing without shares: no users are drawn", fix="Leave it out.")
     if shares and dates and set(shares) != set(dates):
         raise UsageError("shares and dates name different samples", expected=", ".join(shares), got=", ".join(dates))
     for name, share in (shares or {}).items():

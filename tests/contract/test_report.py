@@ -6,6 +6,7 @@ import pytest
 
 from dedup_storage.config import Settings
 from dedup_storage.dataset.facade import Dataset
+from dedup_storage.errors import UsageError
 from dedup_storage.report.parquet.dataset_files import dataset_files
 
 
@@ -24,6 +25,8 @@ def test_files_of_a_version(lake: Settings, two_days: Dataset) -> None:
 
 def test_columns_are_measured_and_written_as_the_layout_asks(standing: Dataset) -> None:
     report = standing.compression_report(baselines=())
+    with pytest.raises(UsageError, match="sample_bytes does nothing without baselines"):
+        standing.compression_report(baselines=(), sample_bytes=1000)
     columns = {(c.table, c.column): c for c in report.columns}
     assert report.dedup_factor == 3.0
     assert columns["requests", "hist"].rows == 5

@@ -14,7 +14,7 @@ from dedup_storage import faults
 from dedup_storage.config import Settings
 from dedup_storage.dataset.backfill import Affected, Change
 from dedup_storage.dataset.facade import Dataset
-from dedup_storage.dataset.upkeep import Limits, Policy
+from dedup_storage.dataset.upkeep import Limits
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.requests import Request
 from dedup_storage.sources.raw import RawLog
@@ -150,8 +150,8 @@ def test_upkeep(spark: SparkSession, lake: Settings, monkeypatch: pytest.MonkeyP
     published = "the run m published version 3 with another request: the "
     refused(lambda: ds.maintain("m"), f"{published}steps differ; expected steps compact; got steps compact and expire")
     refused(
-        lambda: ds.maintain("m", policy=Policy(keep_versions=2), limits=Limits(files=8), **steps),
-        f"{published}files, keep versions differ|{published}files and keep versions differ",
+        lambda: ds.maintain("m", limits=Limits(files=8, hidden_share=0.1), **steps),
+        f"{published}files and hidden share differ",
     )
     refused(lambda: ds.forget_users([1], "m"), f"{published}job differs; expected job maintain; got job forget-user")
     refused(lambda: ds.write(log(spark, [5], 500), run_id="m", gate=False), f"{published}job differs; .*got job write")

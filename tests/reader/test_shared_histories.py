@@ -67,6 +67,17 @@ def test_shared_lists_are_the_lists(shared: Lake, layout: Layout, options: dict[
             assert taken.all(), name
 
 
+def test_options_that_change_nothing_are_refused(shared: Lake) -> None:
+    for options, told in (
+        ({"histories": "shared", "columns": ["price"]}, "histories='shared' is about lists of requests, and none is"),
+        ({"shuffle": False, "together": 3}, "together does nothing without shuffle"),
+        ({"shuffle": False, "mix": 2}, "mix does nothing without shuffle"),
+        ({"prefetch": 0, "threads": 2}, "threads does nothing beside prefetch=0"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            batches(shared, **options)
+
+
 def test_requests_of_a_user_share_their_events(shared: Lake) -> None:
     sizes = {}
     for together in (1, 100):

@@ -18,6 +18,8 @@ from tests.reader.reading import content, contents, deliver, interleave
 
 Opener = Callable[..., DedupDataset]
 
+LISTED: dict[str, Any] = {"columns": ["item_id", "history"]}
+
 
 @pytest.fixture(scope="module")
 def opened(lake: Lake) -> Opener:
@@ -290,7 +292,7 @@ def test_a_group_formed_after_opening_counts(opened: Opener, monkeypatch: pytest
         ({"unit": "requests", "mix": 2}, {}, "unit was 'requests', mix was 2. Open with unit='requests', mix=2."),
         ({"filters": {"users": [1, 2]}}, {}, "filters was {'users': [1, 2]}. Open with filters={'users': [1, 2]}."),
         ({"columns": ["item_id"]}, {"columns": ["price"]}, "columns was ('item_id',). Open with columns=('item_id',)."),
-        ({"together": 2, "histories": "shared"}, {}, "Open with together=2, histories='shared'."),
+        ({"together": 2, "histories": "shared", **LISTED}, LISTED, "Open with together=2, histories='shared'."),
         ({"batch_size": 9, "seed": 3}, {}, "Open with batch_size=9, seed=3."),
         ({"across_dates": True, "splits": None}, {"splits": None}, "Open with across_dates=True."),
     ],

@@ -21,7 +21,8 @@ from tests.spark.odd_lists import TYPES, bits, late_rows, odd_schema
 
 Watch = Callable[[str, Callable[[], object]], None]
 LISTS = ["seen", "paid", "words", "twice"]
-SOME = Limits(runs_share=0.3, unreferenced_share=0)
+SOME, ANY = Limits(runs_share=0.3), Limits(unreferenced_share=0)
+BOTH = Limits(runs_share=0.3, unreferenced_share=0)
 RUNS: dict[str, Any] = {
     "runs": True,
     "limits": SOME,
@@ -130,7 +131,7 @@ def test_lists_are_the_same_of_fewer_runs(spark: SparkSession, lake: Settings, w
     assert bits(ds.logs(features=())) == logged
     after = shown(ds, 7)
     assert after == delivered(ds, 7)
-    dropped = ds.maintain("drop", limits=SOME, policy=Policy(keep_versions=1, keep_days=0), orphans=False)
+    dropped = ds.maintain("drop", limits=ANY, policy=Policy(keep_versions=1, keep_days=0), orphans=False)
     gains = {gain.table: gain.unreferenced_rows_before - gain.unreferenced_rows_after for gain in dropped.compaction}
     assert gains["events_g"] == gains["fe0_prices"] > 0 < gains["events_words"]
     assert shown(ds, dropped.version) == delivered(ds, dropped.version) == after
@@ -149,7 +150,22 @@ def test_what_came_before_can_be_brought_back(spark: SparkSession, lake: Setting
     ds, days = fragmented(spark, lake)
     before, kept = runs_of(ds, "g_runs"), shown(ds, 4)
     assert ds.maintain("lay", **RUNS).version == 5
+    # A frame by the positions of before has no row of what lists are made of now: they would be null, in silence.
+    older, newer = (
+        ds.handle.cut(version).stored("events_g").selectExpr("u", "position", "seen", "seen * 3 AS thrice")
+        for version in (4, 5)
+    )
+    given: dict[str, Any] = {"grain": "event", "sequence": "g", "missing": "null", "gate": False, "dry_run": True}
+    for chosen in ("true", "seen = 77"):
+        with pytest.raises(
+            UsageError, match=r"positions of before version 5, which laid lists of .* anew: of \d users?"
+        ):
+            ds.features.add("thrice", older.filter(chosen).drop("seen"), **given)
+        ds.features.add("thrice", newer.filter(chosen).drop("seen"), **given)
+    with pytest.raises(UsageError, match="positions of before version 5"):
+        ds.features.refresh("prices", older.selectExpr("u", "position", "thrice AS twice"), full=True, gate=False)
     ds.rollback(4)
+    ds.features.add("thrice", older.drop("seen"), **given)
     assert runs_of(ds, "g_runs") == before
     ds.write(log(spark, [4]), gate=False)
     assert bits(ds.logs(features=())) == bits(days.frame) + bits(log(spark, [4]).frame)
@@ -161,7 +177,7 @@ def test_what_came_before_can_be_brought_back(spark: SparkSession, lake: Setting
     # All steps at once: what the copies were made of goes with the versions that name it.
     ds.features.refresh("prices", gate=False)
     logged, kept = bits(ds.logs(features=())), shown(ds, 8)
-    done = ds.maintain("all", limits=SOME, policy=Policy(keep_versions=1, keep_days=0), runs=True, orphans=False)
+    done = ds.maintain("all", limits=BOTH, policy=Policy(keep_versions=1, keep_days=0), runs=True, orphans=False)
     assert [v.run_id for v in ds.versions()] == ["all"]
     assert (done.compacted, done.kept_versions) == (10, (10,))
     events = {gain.table: gain.unreferenced_rows_before for gain in done.compaction if gain.table.startswith("events_")}
@@ -258,9 +274,24 @@ def test_what_is_left_alone(spark: SparkSession, lake: Settings, name: str, monk
     monkeypatch.setattr(fragments, "_DRAWN", 2)
     drawn = {one.group: one for one in ds.maintain(dry_run=True, **RUNS).runs}
     assert drawn["words"].users in {0, of_group["words"].users}
+    ds.features.refresh("prices", gate=False)
+    # A frame that brought rows twice, and no gate that looked at it: a plain refresh would not take them away.
+    right = ds.handle.cut().stored("events_g").selectExpr("u", "position", "seen * 3 AS thrice")
+    options: dict[str, Any] = {"grain": "event", "sequence": "g", "missing": "null", "gate": False}
+    ds.features.add("often", right.union(right.filter("position = 0")), **options)
+    of_group = {one.group: one for one in ds.maintain(dry_run=True, **RUNS).runs}
+    told = of_group["g"].skipped
+    assert told is not None
+    assert "fe0_often has" in told
+    assert "some are there twice" in told
+    failed = {c.name: c.observed for c in ds.check().checks if c.name.startswith("features.") and not c.passed}
+    assert failed == {"features.often.duplicate_keys": 6}
+    ds.features.refresh("often", right, gate=False, full=True)
+    assert {one.skipped for one in ds.maintain(dry_run=True, **RUNS).runs} == {None}
     # A run that died at work on the requests.
     ds.tables.branch(name, "requests", "dead").open(ds.metadata().snapshots(3)["requests"])
-    ds.features.refresh("prices", gate=False)
+    version = ds.metadata().current
     done = ds.maintain(**RUNS)
-    assert {one.skipped for one in done.runs} == {"a run is at work on requests, on events or on features of them"}
-    assert done.version == 4
+    of_group = {one.group: one for one in done.runs}
+    assert of_group["g"].skipped == "a run is at work on requests, on events or on features of them"
+    assert done.version == version

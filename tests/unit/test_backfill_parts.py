@@ -229,3 +229,15 @@ def test_parts_of_another_request_are_left_alone() -> None:
         raise AssertionError("no part, no look at frames")
 
     refuse_other_parts(tables, meta, never, "other")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"expressions": {"a": "1"}, "columns": ("b",)}, "columns does nothing beside expressions"),
+        ({"expressions": {"a": "1"}, "inputs": ("b",)}, "inputs does nothing without a function"),
+    ],
+)
+def test_what_a_change_would_ignore_is_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        Change(**options)

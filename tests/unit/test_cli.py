@@ -464,6 +464,9 @@ def test_a_column_that_the_dataset_has_not_is_told_before_spark_starts(
         (("backfill", "--sql", "price=1", "--sql", "age=1", "--all"), "one backfill rewrites one table"),
         (("backfill", "--rows", "new.parquet", "--column", "event_time"), "it decides where a row lies"),
         (("late-labels", "late.parquet", "--label", "price", "--time", "at"), "the column price is no label"),
+        (("maintain", "--only", "runs"), "the step runs does nothing in clicks"),
+        (("maintain", "--only", "expire", "--only", "events"), "the step events does nothing in clicks"),
+        (("maintain", "--unreferenced-share", "0.3"), "changes nothing in clicks: it counts in the step events"),
     ):
         status, _, err = _run(app, *arguments, "--dataset", "clicks")
         assert (status, needle in err) == (2, True), err
@@ -580,6 +583,21 @@ def test_an_explanation_takes_no_option_that_it_would_ignore() -> None:
         (["features", "add", "g", "--dataset", "d", "--sql", "a=1", "--sql", "a=2"], "--sql is given twice for a"),
         (["sample", "split", "--dataset", "d", "--share", "a=0.1", "--share", "a=0.2"], "--share is given twice for a"),
         (["sample", "split", "--dataset", "d", "--dates", "a=:", "--dates", "a=:"], "--dates is given twice for a"),
+        (["sample", "split", "--dataset", "d", "--dates", "a=:", "--seed", "3"], "--seed does nothing without --share"),
+        (
+            ["sample", "create", "s", "--dataset", "d", "--from", "2024-01-02", "--start", "2024-01-03"],
+            "--start does nothing beside --from",
+        ),
+        (["report", "--dataset", "d", "--sample", "s", "--sample-mib", "9"], "--sample-mib does nothing beside"),
+        (["backfill", "--dataset", "d", "--all", "--where", "a=1", "--sql", "a=1"], "--all does nothing beside"),
+        (["backfill", "--dataset", "d", "--all", "--sql", "a=1", "--column", "b"], "--column does nothing beside"),
+        (["generate", "out", "--users", "3", "--set", "users=4"], "--users does nothing beside --set users"),
+        (["generate", "out", "--set", "items=3", "--set", "items=4"], "--set is given twice for items"),
+        (["maintain", "--dataset", "d", "--runs-share", "0.3"], "runs_share (--runs-share) changes nothing: it counts"),
+        (
+            ["maintain", "--dataset", "d", "--only", "expire", "--hidden-share", "0.3", "--keep-days", "0"],
+            "hidden_share (--hidden-share) changes nothing: it counts in the step compact, which is not taken",
+        ),
     ],
 )
 def test_no_option_counts_for_nothing(arguments: list[str], needle: str) -> None:

@@ -240,6 +240,15 @@ def test_savings_of_a_part_state_their_interval(files: TableFiles) -> None:
         assert layout.rough == (layout.layout == "floor")
 
 
+def test_what_a_share_makes_idle_is_refused(files: TableFiles) -> None:
+    told = "the size of the draw does nothing beside a share of the users"
+    for measure in (measure_log, estimate_savings):
+        with pytest.raises(UsageError, match=told):
+            measure(files, SCHEMA, share=0.5, draw_bytes=1000)  # type: ignore[operator]
+    with pytest.raises(UsageError, match="precision does nothing beside a share"):
+        estimate_savings(files, SCHEMA, share=0.5, precision=0.2)
+
+
 def test_wrong_input_is_one_sentence_each(files: TableFiles, tmp_path: Path) -> None:
     with pytest.raises(UnknownColumnError, match=r"column hist_item is not in .*expected one of hist_item_ids"):
         measure_log(files, SCHEMA, columns=("hist_item",), baselines=())

@@ -30,6 +30,25 @@ def _rotate(x: int, bits: int) -> int:
     return ((x << bits) | (x >> (64 - bits))) & _MASK
 
 
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"minimum": 2}, "minimum"),
+        ({"allocation": "equal"}, "allocation"),
+        ({"caps": {"keep": "random"}}, "caps.keep"),
+        ({"caps": {"requests": 3, "label": "y"}}, "caps.label"),
+    ],
+)
+def test_a_field_that_changes_nothing_is_refused(given: dict[str, Any], field: str) -> None:
+    """When a sample is made; a stored definition that has one is read as ever."""
+    spec = SampleSpec.from_dict({"fraction": 0.5, **given})
+    with pytest.raises(UsageError, match=f"^{field} does nothing in the definition of a sample without "):
+        spec.refuse_idle()
+    SampleSpec.from_dict({"fraction": 0.5, "caps": {"requests": 3, "keep": "random"}}).refuse_idle()
+    with pytest.raises(UsageError, match="seed does nothing without shares"):
+        split_specs(None, {"a": (None, None)}, seed=3)
+
+
 def plain_xxh64(data: bytes, seed: int) -> int:
     """XXH64 as its specification writes it, byte by byte."""
     p1, p2, p3, p4, p5 = _P

@@ -67,6 +67,14 @@ class Change:
                 expected="one of expressions, a function, or replacement rows",
                 got=f"{sources} of them",
             )
+        # What names nothing is refused: whoever names it expects that it counts.
+        idle = {
+            "columns": (self.columns and self.expressions, "beside expressions, which name their columns"),
+            "inputs": (self.inputs and self.function is None, "without a function, which alone is given them"),
+        }
+        for option, (named, why) in idle.items():
+            if named:
+                raise UsageError(f"{option} does nothing {why}", fix=f"Leave out {option}.")
         for name in self.names:
             check_name(name, "column name")
         if not self.names:

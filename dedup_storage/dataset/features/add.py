@@ -23,6 +23,7 @@ from dedup_storage.dataset.features.events import (
     refuse_other_options,
     refuse_own_lists,
 )
+from dedup_storage.dataset.features.former_positions import refuse_former_positions
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.recipe import Recipe, Source
 from dedup_storage.dataset.features.summary import FeatureSummary
@@ -133,6 +134,9 @@ class Adder(FeatureJob):
         if isinstance(inputs, EventInputs):
             self._refuse_lists(cut, inputs, bare)
         group = self._defined(frame, bare)
+        if isinstance(inputs, EventInputs) and self.recipe.rows is not None:
+            with explained(bare):
+                refuse_former_positions(cut, inputs.events, frame, self.name)
         unclashing(cut.meta, group, cut.groups)
         keys = inputs.keys(EVERYTHING)
         with explained(bare):

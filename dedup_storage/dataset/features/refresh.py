@@ -22,6 +22,7 @@ from dedup_storage.dataset.features.events import (
     refuse_other_options,
     refuse_own_lists,
 )
+from dedup_storage.dataset.features.former_positions import refuse_former_positions
 from dedup_storage.dataset.features.inputs import Inputs
 from dedup_storage.dataset.features.job import FeatureJob
 from dedup_storage.dataset.features.promote import fold
@@ -123,6 +124,8 @@ class Refresher(FeatureJob):
         inputs.refuse_other_rows(recipe.source)
         frame, keys, types = self._computed(group, recipe, inputs, EVERYTHING)
         with explained(group):
+            if recipe.rows is not None:
+                refuse_former_positions(cut, inputs.events, frame, group.name)
             frame = typed(inputs.fitted(self.keyed(frame, keys, inputs.key), recipe, judged=self.gate), types)
         lookups = inputs.lookups if whole else group.coverage[0].lookups
         coverage = (Coverage(version=cut.version, snapshots=inputs.snapshots, lookups=lookups),)

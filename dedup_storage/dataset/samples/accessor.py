@@ -88,6 +88,7 @@ class Samples:
         Example: ``ds.samples.make("tenth", fraction=0.1)``
         """
         definition = spec if isinstance(spec, SampleSpec) else SampleSpec.from_dict({**(spec or {}), **fields})
+        definition.refuse_idle()
         named = named_run(run_id, "sample")
 
         def work() -> SampleSummary:

@@ -30,8 +30,9 @@ from dedup_storage.lake.requests import Request
 from dedup_storage.lake.runs import anew_run, new_attempt
 from dedup_storage.lake.segments import LAY_ANEW
 from dedup_storage.spark.errors import translated
+from dedup_storage.words import counted
 
-__all__ = ["LayingAnew"]
+__all__ = ["LayingAnew", "uneven_features"]
 
 # How often it begins anew because others published meanwhile.
 _ATTEMPTS = 3
@@ -105,12 +106,7 @@ class LayingAnew:
         own = branch_name(self.run_id)
         if any(working_branches(self.tables, self.spec.name, t, own) for t in (self.spec.anchor.name, *tables)):
             return _AT_WORK
-        rows = {name: cut.meta.totals(name, cut.snapshots[name]).rows for name in tables}
-        late = [name for name, count in rows.items() if count != rows[group.table]]
-        if late:
-            # Events without a row of a feature must be each user's last ones.
-            return f"{', '.join(sorted(late))} has no row of some events: refresh the features that it holds"
-        return None
+        return uneven_features(cut, group)
 
     def _publish(self, cut: Cut, copies: Copies) -> list[Staged] | str:
         """Stage and publish; gives the copies, or why nothing was published.
@@ -148,6 +144,32 @@ class LayingAnew:
             self.tables.discard(self.spec, run)
         branch.drop()
         return staged
+
+
+def uneven_features(cut: Cut, group: EventGroup) -> str | None:
+    """Why copies of events cannot have rows of their features: a table has fewer rows than there are events, or more.
+
+    Args:
+        cut: The version.
+        group: The sequence group.
+    """
+    named = {feature.table: name for name, feature in cut.groups.items()}
+    tables = sorted(name for name in cut.snapshots if cut.spec.event_group(name) == group and name != group.table)
+    rows = {name: cut.meta.totals(name, cut.snapshots[name]).rows for name in (group.table, *tables)}
+    # More rows are told first: a refresh would not take them away.
+    for name in tables:
+        if rows[name] > rows[group.table]:
+            feature = named.get(name, name)
+            return (
+                f"{name} has {counted(rows[name], 'row')} for {counted(rows[group.table], 'event')}: some are there "
+                f"twice, or are of no event; check counts them (features.{feature}.duplicate_keys and surplus_keys), "
+                f"and a refresh of {feature} with full=True (--full) computes all of them anew"
+            )
+    late = [name for name in tables if rows[name] < rows[group.table]]
+    if late:
+        # Events without a row of a feature must be each user's last ones.
+        return f"{', '.join(late)} has no row of some events: refresh the features that it holds"
+    return None
 
 
 def _copies(found: Fragments, tried: Mapping[str, GroupRuns]) -> tuple[Copies | None, dict[str, Gained]]:

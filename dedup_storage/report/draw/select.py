@@ -36,6 +36,7 @@ __all__ = [
     "first_groups",
     "nested_log",
     "no_users",
+    "refuse_idle_budget",
     "rows_per_request",
 ]
 
@@ -101,6 +102,26 @@ def choose_users(users: Hashes, share: float) -> npt.NDArray[np.bool_]:
     if share >= 1:
         return np.ones(len(users), dtype=bool)
     return mix64(users) < np.uint64(int(share * 2.0**64))
+
+
+def refuse_idle_budget(share: float | None, budget_bytes: int, *, named: bool = False) -> None:
+    """Refuse a size of the draw where something else tells who is drawn.
+
+    Args:
+        share: Share of the users.
+        budget_bytes: Raw bytes of the draw; the default was not asked for.
+        named: Whether a sample names the users.
+
+    Raises:
+        UsageError: names the two.
+    """
+    if budget_bytes != DRAW_BYTES and (share is not None or named):
+        told = "a named sample" if named else "a share of the users"
+        raise UsageError(
+            f"the size of the draw does nothing beside {told}, which tells what is read",
+            got=f"{budget_bytes} bytes",
+            fix="Leave out one of them.",
+        )
 
 
 def check_share(share: float | None, budget_bytes: int, raw_bytes: int) -> float:

@@ -9,8 +9,16 @@ from pydantic import BaseModel, ConfigDict
 
 from dedup_storage.dedup import gather
 from dedup_storage.dedup.gather import list_parts
+from dedup_storage.errors import UsageError
 from dedup_storage.layout import propose_segments
-from dedup_storage.report.draw.select import DRAW_BYTES, DrawEngine, draw_flat, nested_log, rows_per_request
+from dedup_storage.report.draw.select import (
+    DRAW_BYTES,
+    DrawEngine,
+    draw_flat,
+    nested_log,
+    refuse_idle_budget,
+    rows_per_request,
+)
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.estimate.baselines import BaselineLayout
 from dedup_storage.report.estimate.intervals import Floats, Interval, ratio_interval
@@ -34,6 +42,7 @@ _LAYOUTS = (
 
 # A draw is held with each request's values once: so many times its flat rows may be drawn, if they collapse as far.
 _MOST_TIMES = 8.0
+_PRECISION = 0.08
 
 
 class _Frozen(BaseModel):
@@ -91,7 +100,7 @@ def estimate_savings(
     draw_bytes: int = DRAW_BYTES,
     confidence: float = 0.95,
     files: int | None = None,
-    precision: float = 0.08,
+    precision: float = _PRECISION,
     on_file: OnFile | None = None,
     on_step: Callable[[str], None] | None = None,
     engine: DrawEngine | None = None,
@@ -111,8 +120,12 @@ def estimate_savings(
         engine: Draws the rows, where there is too much to read here.
 
     Raises:
-        SchemaError, UnknownColumnError, InputError, StorageError, UsageError: see ``draw_flat``.
+        SchemaError, UnknownColumnError, InputError, StorageError, UsageError: see ``draw_flat``; or a share beside a
+            size or a precision, which it makes idle.
     """
+    refuse_idle_budget(share, draw_bytes)
+    if share is not None and precision != _PRECISION:
+        raise UsageError("precision does nothing beside a share, all of which is measured", fix="Leave it out.")
     step = on_step or (lambda _: None)
     step("Reading footers")
     measured = Measured.read(schema, (table,), on_file)

@@ -11,7 +11,7 @@ from dedup_storage.dedup.hashing import hash_column
 from dedup_storage.dedup.mixing import mix64
 from dedup_storage.layout import TableRole
 from dedup_storage.report.draw.dataset import draw_dataset, stored_rows
-from dedup_storage.report.draw.select import DRAW_BYTES
+from dedup_storage.report.draw.select import DRAW_BYTES, refuse_idle_budget
 from dedup_storage.report.draw.users import LogDraw
 from dedup_storage.report.parquet.encoding import Encoding
 from dedup_storage.report.parquet.footers import OnFile, Totals
@@ -42,6 +42,7 @@ def tune_dataset(
         InputError, SchemaError: no rows, or no sequence columns.
         StorageError: names a file that cannot be read.
     """
+    refuse_idle_budget(share, draw_bytes)
     step = on_step or (lambda _: None)
     step("Reading footers")
     totals = {t.name: read_totals(t, on_file) for t in dataset.tables}
