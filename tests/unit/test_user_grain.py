@@ -136,8 +136,9 @@ def test_events_are_of_lists_that_go_on_from_request_to_request(draw: LogDraw) -
     assert [group.columns for group in unknown] == [("items", "ages", "times", "ranks"), ("chosen",), ("anew",)]
 
 
-def test_dictionaries_of_events_are_those_whose_numbers_are_smaller_than_the_values() -> None:
-    """Times that go up by steps lose theirs; a part of the log does not tell that ids come again: they keep it."""
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_times_of_events_lose_their_dictionary(newest_first: bool) -> None:
+    """What goes up along users' lists does, in either direction of the lists; a column that never changes does not."""
     random = np.random.default_rng(0)
     users, requests, length = 40, 3, 300
     words = np.array([f"a rather long name of item {random.integers(10**12)}" for _ in range(200)])
@@ -147,16 +148,21 @@ def test_dictionaries_of_events_are_those_whose_numbers_are_smaller_than_the_val
         + 60 * np.cumsum(random.integers(0, 2, (users, length + requests)), axis=1),
         "kinds": random.choice(4, (users, length + requests), p=[0.7, 0.1, 0.1, 0.1]),
         "names": words[random.integers(0, 200, (users, length + requests))],
+        "same": np.ones((users, length + requests)),
+        "seen": random.random((users, length + requests)) < 0.5,
     }
-    rows = [(u, r, *(v[u, r : r + length] for v in events.values())) for u in range(users) for r in range(requests)]
-    table = pa.table(dict(zip(("user", "request", *events), zip(*rows, strict=True), strict=True)))
+    step = -1 if newest_first else 1
+    lists = [[v[u, r : r + length][::step] for v in events.values()] for u in range(users) for r in range(requests)]
+    keys = {"user": np.repeat(np.arange(users), requests), "request": np.tile(np.arange(requests), users)}
+    table = pa.table(keys | dict(zip(events, zip(*lists, strict=True), strict=True)))
     schema = LogSchema.from_dict(
         {"user": "user", "request": "request", "item": "item", "date_grain": "none",
          "sequences": [{"column": c, "group": "g"} for c in events]}
     )  # fmt: skip
     (group,) = groups_of(table, schema)
     assert group.columns == tuple(events)
-    assert group.dictionaries == ("ids", "kinds", "names")
+    assert group.newest_first is newest_first
+    assert group.dictionaries == ("ids", "kinds", "names", "same", "seen")
 
 
 def test_the_direction_is_found_and_one_request_a_user_does_not_pay() -> None:

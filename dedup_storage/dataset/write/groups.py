@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -16,14 +15,23 @@ from dedup_storage.errors import SchemaError
 from dedup_storage.event_groups import ProposedGroup
 from dedup_storage.report.estimate.grain_plan import GrainPlan, plan_history
 from dedup_storage.report.estimate.histories import History, request_histories, sequence_groups
-from dedup_storage.report.parquet.encoding import Encoding, write_buffer
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.raw import RawLog
+from dedup_storage.windows.model import Bools
 
 __all__ = ["groups_of", "propose_groups"]
 
 # Users that are looked at, requests of each, and tokens of one column of all of them.
 _USERS, _REQUESTS, _TOKENS = 128, 64, 400_000
+# Of a column that goes up along a list so many of the values are no less than the one before.
+_GOES_UP = 0.99
+_ORDERED = (
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_temporal,
+    pa.types.is_string,
+    pa.types.is_large_string,
+)
 _HASH, _ORDER, _TOKEN_SUM = "_dedup_hash", "_dedup_order", "_dedup_tokens"
 
 
@@ -81,32 +89,31 @@ def groups_of(rows: pa.Table, schema: LogSchema) -> tuple[ProposedGroup, ...]:
 
 
 def _dictionaries(history: History, plan: GrainPlan) -> tuple[str, ...]:
-    """Columns of the event that keep their dictionary, by each user's last list: there events stand once.
-
-    What a dictionary holds counts less the more events share it, so a part of a log does not tell: one is taken away
-    where its numbers alone take more than the values.
-    """
+    """Columns of the event that keep their dictionary: all that do not go up along users' lists, as times do."""
     lists = plan.lists(history)
     last = np.flatnonzero(np.diff(lists.users, append=-1))
-    at = pa.array(ranges(lists.offsets[last], lists.lengths[last]))
-    found = []
-    for name, values in lists.columns.items():
-        column = pa.table({name: values.take(at)})
-        plain, _ = write_buffer(column, Encoding(dictionary=False))
-        if _number_bytes(column) <= plain:
-            found.append(name)
-    return tuple(found)
+    at, ends = ranges(lists.offsets[last], lists.lengths[last]), np.cumsum(lists.lengths[last])
+    inside = np.ones(len(at), dtype=np.bool_)
+    inside[ends[ends < len(at)]] = False
+    return tuple(name for name, values in lists.columns.items() if not _goes_up(values.take(pa.array(at)), inside[1:]))
 
 
-def _number_bytes(column: pa.Table) -> int:
-    """Bytes of a column's pages with a dictionary, without what this holds; 0 for one that the writer gives up."""
-    _, file = write_buffer(column, Encoding())
-    chunks = [pq.read_metadata(pa.BufferReader(file)).row_group(g).column(0) for g in range(1 if len(column) else 0)]
-    return sum(
-        chunk.total_compressed_size - (chunk.data_page_offset - chunk.dictionary_page_offset)
-        for chunk in chunks
-        if chunk.has_dictionary_page
+def _goes_up(values: pa.Array, inside: Bools) -> bool:
+    """Whether nearly all values are as much as the one before, and not all the same.
+
+    Args:
+        values: (n,) the lists of some users, oldest event first.
+        inside: (n - 1,) whether a value and the next one are of one list.
+    """
+    ordered = any(kind(values.type) for kind in _ORDERED)
+    if not ordered or not inside.any():
+        return False
+    before, after = values[:-1], values[1:]
+    risen, kept = (
+        pc.fill_null(compare(after, before), False).to_numpy(zero_copy_only=False)[inside].mean()
+        for compare in (pc.greater, pc.greater_equal)
     )
+    return bool(kept >= _GOES_UP and risen > 1 - _GOES_UP)
 
 
 def _probe(raw: RawLog, schema: LogSchema) -> DataFrame:
