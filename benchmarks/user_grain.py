@@ -1,7 +1,7 @@
 """Layout ``user`` against split layout and a plain sorted Delta table: bytes, write time day by day, bytes shuffled.
 
 One log, whole and day by day into each layout; ``--log journey`` takes baskets of the Complete Journey, whole at every
-date grain. ``--log yambda`` is in the form of MLPerf's DLRMv4 data, beside memory-mapped stores; ``--log features``
+date grain (``--grain``: at one). ``--log yambda`` is in the form of MLPerf's DLRMv4 data, beside memory-mapped stores; ``--log features``
 computes features of the events of a log of many requests. Bytes are those of Parquet's footers: the history lists alone
 (of layout ``user`` the windows and all that event tables hold) and all files. The floor holds every event of every user
 once. One day is read by the reader, its event bytes those of the row groups that it opens. ``--format`` chooses the
@@ -67,6 +67,7 @@ FEATURES = {
     "event_kind": ("hist_actions % 2", "a feature of two values", None),
 }
 BUCKETS = 4
+GRAINS = ("none", "month", "day")
 LAYOUTS = ("split", "user")
 # What a first load may take of split layout's time, a late day of an early one's, and history lists of the floor.
 FIRST, LATER, FLOOR = 1.3, 1.3, 1.25
@@ -297,13 +298,15 @@ def synthetic(report: Report, spark: SparkSession, settings: Settings, place: Pa
     read_day(report, daily["user"], dt.date.fromisoformat(middle))
 
 
-def journey(report: Report, spark: SparkSession, settings: Settings, place: Path, scale: str) -> None:
-    """Baskets of the Complete Journey, of a tenth of the households or of all, whole at every date grain."""
+def journey(
+    report: Report, spark: SparkSession, settings: Settings, place: Path, scale: str, grains: tuple[str, ...]
+) -> None:
+    """Baskets of the Complete Journey, of a tenth of the households or of all, whole at some date grains."""
     share = 1.0 if scale == "full" else 0.1
     complete_journey.write_log(place / "journey", share=share, max_length=512)
     raw = RawLog.read(spark, str(place / "journey"), schema=complete_journey.log_schema())
     report.data["journey share"] = share
-    for grain in ("none", "month", "day"):
+    for grain in grains:
         measure_bytes(report, settings, place, raw, write_whole(report, spark, settings, raw, grain), grain)
 
 
@@ -411,8 +414,9 @@ def event_feature(report: Report, spark: SparkSession, settings: Settings, place
 def main() -> None:
     """Run it."""
     arguments = parse_kept(
-        __doc__, None, format=("iceberg", "delta"), log=("synthetic", "journey", "yambda", "features")
-    )
+        __doc__, None, format=("iceberg", "delta"), log=("synthetic", "journey", "yambda", "features"),
+        grain=("all", *GRAINS),
+    )  # fmt: skip
     report = Report("user_grain", f"{arguments.log}, {arguments.scale}, {arguments.format}")
     scale, conf = arguments.scale, {}
     if arguments.log == "yambda":
@@ -421,8 +425,11 @@ def main() -> None:
         with lake(conf, keep=arguments.place, table_format=arguments.format) as (spark, settings, place):
             if arguments.log == "yambda":
                 yambda(report, spark, settings, place, scale, arguments.rounds)
+            elif arguments.log == "journey":
+                grains = GRAINS if arguments.grain == "all" else (arguments.grain,)
+                journey(report, spark, settings, place, scale, grains)
             else:
-                logs = {"journey": journey, "features": event_feature, "synthetic": synthetic}
+                logs = {"features": event_feature, "synthetic": synthetic}
                 logs[arguments.log](report, spark, settings, place, scale)
     finally:
         # Also of a run that fails or is stopped: what it measured until then.

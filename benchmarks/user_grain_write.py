@@ -30,6 +30,7 @@ from dedup_storage.synth import SynthLayout, SynthParams
 
 SCALES = {
     "small": {"users": 100, "requests_per_user": 48, "sequence_length": 512, "days": 12},
+    "medium": {"users": 2_000, "requests_per_user": 50, "sequence_length": 128, "days": 10},
     "full": {"users": 2_000, "requests_per_user": 60, "sequence_length": 512, "days": 30},
 }
 MEMORY = {
@@ -185,7 +186,11 @@ def longest(ds: Dataset) -> int:
 
 def main() -> None:
     """Run it."""
-    arguments = parse_kept(__doc__, None, format=("iceberg", "delta"), measure=("seconds", "memory"))
+    arguments = parse_kept(
+        __doc__, None, scales=tuple(SCALES), format=("iceberg", "delta"), measure=("seconds", "memory")
+    )
+    if arguments.measure == "memory" and arguments.scale not in MEMORY:
+        raise SystemExit(f"--measure memory has no scale {arguments.scale}: choose {' or '.join(MEMORY)}")
     scale, conf = arguments.scale, {}
     report = Report("user_grain_write", f"{arguments.measure}, {scale}, {arguments.format}")
     if arguments.measure == "memory":

@@ -152,7 +152,7 @@ def test_tables_with_sequences_take_large_pages() -> None:
 GROUPS = (ProposedGroup("views", ("hist",), False, ("hist",)),)
 
 
-def test_events_and_runs_take_a_dictionary_only_where_it_was_found_to_pay() -> None:
+def test_what_goes_up_has_no_dictionary() -> None:
     spec = _spec(Layout.USER, groups=GROUPS)
     switches = {
         table.name: {
