@@ -1,11 +1,11 @@
 """Layout ``user`` against split layout and a plain sorted Delta table: bytes, write time day by day, bytes shuffled.
 
 One log, whole and day by day into each layout; ``--log journey`` takes baskets of the Complete Journey, whole at every
-date grain (``--grain``: at one). ``--log yambda`` is in the form of MLPerf's DLRMv4 data, beside memory-mapped stores; ``--log features``
-computes features of the events of a log of many requests. Bytes are those of Parquet's footers: the history lists alone
-(of layout ``user`` the windows and all that event tables hold) and all files. The floor holds every event of every user
-once. One day is read by the reader, its event bytes those of the row groups that it opens. ``--format`` chooses the
-table format.
+date grain (``--grain``: at one). ``--log yambda`` is in the form of MLPerf's DLRMv4 data, beside memory-mapped stores;
+``--log features`` computes features of the events of a log of many requests. Bytes are those of Parquet's footers: the
+history lists alone (of layout ``user`` the windows and all that event tables hold) and all files. The floor holds every
+event of every user once. One day is read by the reader, its event bytes those of the row groups that it opens.
+``--format`` chooses the table format.
 """
 
 from __future__ import annotations

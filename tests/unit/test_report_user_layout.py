@@ -210,4 +210,4 @@ def test_page_and_texts_show_it(report: Report) -> None:
         for title in ("Users' lists as they are stored", "lists that are no windows", "a list for each request"):
             assert title in text.replace("&#39;", "'")
         assert "events_views" in text
-        assert "in no event date" in text
+        assert "Events belong to no event date" in text
