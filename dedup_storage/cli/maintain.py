@@ -69,7 +69,7 @@ def maintain(
     steps = set(only or (step for step in _Step if step is not _Step.RUNS))
     # What would change nothing is told before Spark starts.
     from dedup_storage.dataset.upkeep import Limits, Policy
-    from dedup_storage.dataset.upkeep.steps import refuse_idle_limits, refuse_idle_steps
+    from dedup_storage.dataset.upkeep.steps import idle_steps, refuse_idle_limits
 
     limits = Limits(hidden_share=hidden_share, unreferenced_share=unreferenced_share, runs_share=runs_share)
     policy = Policy(
@@ -78,7 +78,8 @@ def maintain(
     refuse_idle_limits(steps, limits, policy)
 
     def check(meta: DatasetMetadata) -> None:
-        refuse_idle_steps(meta.spec, steps, only or (), limits, policy, bundles=bundle_from is not None)
+        for told in idle_steps(meta.spec, only or ()):
+            job.note(told)
 
     with job.dataset(dataset, check=check) as target, job.step(f"Maintaining {dataset}", target.spark):
         summary = target.maintain(

@@ -50,7 +50,7 @@ class DedupDataset(IterableDataset[Any]):
             ``{"country": ["DE", "FR"], "age": {">=": 18}}``.
         batch_size: Size of a batch in ``unit``; a larger request is a batch of its own.
         unit: ``impressions``, ``requests`` or ``tokens``.
-        shuffle: Whether the order changes with ``seed`` and epoch; ``mix`` and ``together`` go with it.
+        shuffle: Whether the order changes with ``seed`` and epoch; ``together`` goes with it.
         seed: Seed of the order.
         rank: This process among ``world_size``; ``None`` asks torch.distributed, then ``RANK`` and ``WORLD_SIZE``,
             whenever the dataset is iterated.
@@ -92,7 +92,7 @@ class DedupDataset(IterableDataset[Any]):
         DatasetNotFoundError: no such dataset.
         VersionNotFoundError: no such version.
         UnknownColumnError: a column that the dataset does not have; names those it has.
-        ConfigError: an option is out of range, two exclude each other, or one changes nothing beside another.
+        ConfigError: an option is out of range, or two exclude each other.
         StorageError: the catalog or a file cannot be read.
     """
 
@@ -137,12 +137,6 @@ class DedupDataset(IterableDataset[Any]):
             raise ConfigError("the option ends is not valid", expected="one of " + ", ".join(Ends), got=str(ends))
         check_cache(cache)
         _check_least(version=(version, 1), prefetch=(prefetch, 0), threads=(threads, 1))
-        if prefetch == 0 and threads is not None and threads > 1:
-            raise ConfigError(
-                "threads does nothing beside prefetch=0, which starts no thread at all",
-                got=f"threads={threads}",
-                fix="Leave threads out, or let prefetch be 1 or more.",
-            )
         self.ends, self.prefetch, self.threads = Ends(ends), prefetch, threads
         self.transform, self.arrow_transform = transform, arrow_transform
         options = ReadOptions.build(
@@ -169,9 +163,7 @@ class DedupDataset(IterableDataset[Any]):
             }
         )
         self.plan: ReadPlan = make_plan(name, _settings_given(settings), version, options, vocabularies, cache)
-        if options.histories == "shared" and arrow_transform is None:
-            _require_lists(self.plan)
-        for told in _told(self.plan):
+        for told in (*_told(self.plan), *_idle(self.plan, arrow_transform is not None, prefetch, threads)):
             warnings.warn(told, UserWarning, stacklevel=2)
         # Shared memory, so that epoch and position reach workers that are already running.
         self._shared = SharedPosition()
@@ -414,16 +406,22 @@ def _check_least(**options: tuple[int | None, int]) -> None:
             )
 
 
-def _require_lists(plan: ReadPlan) -> None:
-    """Refuse shared histories where no list of requests is read; an Arrow transform may make some."""
-    types, grains = plan.types, plan.grains
-    if not any(grain is Grain.REQUEST and is_list(types[name]) for name, grain in grains.items()):
-        raise ConfigError(
-            "histories='shared' is about lists of requests, and none is read",
-            expected="a list column at request grain",
-            got=", ".join(grains),
-            fix="Name one in columns, or leave histories out.",
-        )
+def _idle(plan: ReadPlan, transformed: bool, prefetch: int, threads: int | None) -> Iterator[str]:
+    """Options that change nothing beside others; no mistake where several readers are given the same ones.
+
+    Args:
+        plan: What is read.
+        transformed: Whether an Arrow transform may make lists.
+        prefetch, threads: As they were given.
+    """
+    options, types = plan.options, plan.types
+    if options.together > 1 and not options.shuffle:
+        yield "together changes nothing without shuffle: requests come in the order of the files"
+    if prefetch == 0 and threads is not None and threads > 1:
+        yield "threads changes nothing beside prefetch=0, which starts no thread at all"
+    listed = any(grain is Grain.REQUEST and is_list(types[name]) for name, grain in plan.grains.items())
+    if options.histories == "shared" and not listed and not transformed:
+        yield "histories='shared' changes nothing: it is about lists of requests, and none is read"
 
 
 def _told(plan: ReadPlan) -> Iterator[str]:

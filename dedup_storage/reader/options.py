@@ -245,9 +245,6 @@ class ReadOptions(BaseModel):
             raise ValueError("oversize='split' needs unit='impressions'")
         if self.sample is not None and not self.filters.is_empty:
             raise ValueError("sample and filters exclude each other")
-        for name in ("mix", "together") if not self.shuffle else ():
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} does nothing without shuffle, for requests come in the order of the files")
         return self
 
     def asked_for(self) -> dict[str, Any]:

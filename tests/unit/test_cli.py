@@ -464,9 +464,6 @@ def test_a_column_that_the_dataset_has_not_is_told_before_spark_starts(
         (("backfill", "--sql", "price=1", "--sql", "age=1", "--all"), "one backfill rewrites one table"),
         (("backfill", "--rows", "new.parquet", "--column", "event_time"), "it decides where a row lies"),
         (("late-labels", "late.parquet", "--label", "price", "--time", "at"), "the column price is no label"),
-        (("maintain", "--only", "runs"), "the step runs does nothing in clicks"),
-        (("maintain", "--only", "expire", "--only", "events"), "the step events does nothing in clicks"),
-        (("maintain", "--unreferenced-share", "0.3"), "changes nothing in clicks: it counts in the step events"),
     ):
         status, _, err = _run(app, *arguments, "--dataset", "clicks")
         assert (status, needle in err) == (2, True), err

@@ -17,6 +17,7 @@ from dedup_storage.dataset.samples.plan import SamplePlan, plan_sample
 from dedup_storage.dataset.samples.report import sample_report
 from dedup_storage.dataset.samples.store import SampleStore
 from dedup_storage.dataset.write.summary import WriteSummary
+from dedup_storage.errors import UsageError
 from dedup_storage.lake.runs import named_run
 from dedup_storage.sampling.definition import Caps, Measure, SampleSpec, Stratum
 from dedup_storage.sampling.disjoint import split_specs
@@ -87,8 +88,13 @@ class Samples:
 
         Example: ``ds.samples.make("tenth", fraction=0.1)``
         """
+        if isinstance(spec, SampleSpec) and fields:
+            raise UsageError(
+                f"fields of the sample {name} are given beside a whole definition, which would not take them",
+                got=", ".join(sorted(fields)),
+                fix="Give one of the two, or a mapping and fields.",
+            )
         definition = spec if isinstance(spec, SampleSpec) else SampleSpec.from_dict({**(spec or {}), **fields})
-        definition.refuse_idle()
         named = named_run(run_id, "sample")
 
         def work() -> SampleSummary:

@@ -64,6 +64,8 @@ def make_sample(
             got=spec.model_dump_json(exclude_defaults=True),
             fix="Choose another name, or drop it first.",
         )
+    # Of a sample that is there already nothing is refused: an earlier release took such fields.
+    spec.refuse_idle()
     made = _make(store, handle.cut(version), name, spec, run_id, None, dry_run=dry_run)
     if not dry_run:
         store.save(made)

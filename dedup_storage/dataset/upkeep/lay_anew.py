@@ -163,7 +163,8 @@ def uneven_features(cut: Cut, group: EventGroup) -> str | None:
             return (
                 f"{name} has {counted(rows[name], 'row')} for {counted(rows[group.table], 'event')}: some are there "
                 f"twice, or are of no event; check counts them (features.{feature}.duplicate_keys and surplus_keys), "
-                f"and a refresh of {feature} with full=True (--full) computes all of them anew"
+                f"and a refresh of {feature} with full=True computes all of them anew, of a frame from one that has "
+                "each event once"
             )
     late = [name for name in tables if rows[name] < rows[group.table]]
     if late:

@@ -11,7 +11,7 @@ from dedup_storage.dataset.upkeep.decay import Limits
 from dedup_storage.dataset.upkeep.lay_anew import LayingAnew
 from dedup_storage.dataset.upkeep.maintain_summary import Gain, LaidAnew, MaintainSummary
 from dedup_storage.dataset.upkeep.restore import Restoring
-from dedup_storage.dataset.upkeep.steps import refuse_idle_steps
+from dedup_storage.dataset.upkeep.steps import refuse_idle_limits
 from dedup_storage.errors import UsageError
 from dedup_storage.lake.bundles import BundlePlan, bundle_run, plan_bundle
 from dedup_storage.lake.groups import by_table, feature_groups
@@ -44,7 +44,7 @@ class Maintenance(TimedSteps):
         dry_run: Measure and tell, change nothing.
 
     Raises:
-        UsageError: a limit counts in no step that is taken, or a step that was asked for does nothing in this dataset.
+        UsageError: a limit counts in no step that is taken.
     """
 
     def __init__(
@@ -70,10 +70,7 @@ class Maintenance(TimedSteps):
         self.bundle_from = bundle_from
         given = {"runs": runs, "compact": compact, "events": events, "expire": expire, "orphans": orphans}
         taken = [step for step, told in given.items() if told]
-        asked = ["runs"] if runs else []
-        refuse_idle_steps(
-            handle.spec, taken, asked, self.limits, self.policy, bundles=bundle_from is not None
-        )  # fmt: skip
+        refuse_idle_limits(taken, self.limits, self.policy)
         self.compact, self.expire, self.orphans = compact and not handle.spec.adopted, expire, orphans
         self.runs, self.events = (asked and bool(handle.spec.events) for asked in (runs, events))
         self.seconds: dict[str, float] = {}

@@ -1,11 +1,11 @@
-"""Which steps a maintenance takes, and which limits count in each: what would change nothing is refused by name. Pure.
+"""Which steps a maintenance takes, and which limits count in each: a limit of another step is refused. Pure.
 
 A limit at its default was not asked for, whoever spelled it out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,7 +15,7 @@ from dedup_storage.errors import UsageError
 from dedup_storage.lake.upkeep import Policy
 from dedup_storage.layout import DatasetSpec
 
-__all__ = ["refuse_idle_limits", "refuse_idle_steps"]
+__all__ = ["idle_steps", "refuse_idle_limits"]
 
 _STEPS = ("runs", "compact", "events", "expire", "orphans")
 # Limit -> the steps that ask for it.
@@ -47,76 +47,31 @@ def refuse_idle_limits(taken: Collection[str], limits: Limits, policy: Policy) -
     for name in _given(limits, policy):
         steps = _COUNTS_IN[name]
         if not {*steps} & {*taken}:
-            take = " or ".join(f"{step}=True (--only {step})" for step in steps)
+            take = " or ".join(f"{step}=True (--only {step} beside --only of the others)" for step in steps)
             raise UsageError(
                 f"{_option(name)} changes nothing: it counts in the step {' and in '.join(steps)}, which is not taken",
                 expected=f"limits of the steps that are taken: {_listed(taken)}",
                 got=f"{name} {_value(name, limits, policy)}",
-                fix=f"Take the step, {take}, or leave {name} out.",
+                fix=f"Leave {name} out; or take the step too: {take}.",
             )
 
 
-def refuse_idle_steps(
-    spec: DatasetSpec,
-    taken: Collection[str],
-    asked: Collection[str],
-    limits: Limits,
-    policy: Policy,
-    *,
-    bundles: bool = False,
-) -> None:
-    """Refuse what changes nothing in a dataset: steps that were asked for by name, and limits of steps.
+def idle_steps(spec: DatasetSpec, steps: Collection[str]) -> Iterator[str]:
+    """Sentences on steps that have nothing to do in a dataset: no mistake where a job maintains many datasets alike.
 
     Args:
         spec: The dataset.
-        taken: Names of the steps.
-        asked: Those of them that nobody takes by default, or that were named.
-        limits, policy: As they were given.
-        bundles: Whether feature groups are bundled too.
-
-    Raises:
-        UsageError: names the step or the limit and says why.
+        steps: Names of steps that were asked for.
     """
-    idle = _idle(spec)
-    for step in _STEPS:
-        if step in asked and step in idle:
-            raise UsageError(
-                f"the step {step} does nothing in {spec.name}: {idle[step]}",
-                got=_kind(spec),
-                fix=f"Leave out {step}=True (--only {step}).",
-            )
-    left = [step for step in _STEPS if step in taken and step not in idle]
-    if not left and not bundles:
-        raise UsageError(
-            f"no step is taken that does anything in {spec.name}",
-            expected="one or more of " + _listed({*_STEPS} - idle.keys()),
-            got=_listed(taken),
-        )
-    for name in _given(limits, policy):
-        steps = _COUNTS_IN[name]
-        if {*steps} <= idle.keys():
-            raise UsageError(
-                f"{_option(name)} changes nothing in {spec.name}: it counts in the step {steps[0]}, and "
-                f"{idle[steps[0]]}",
-                got=_kind(spec),
-                fix=f"Leave {name} out.",
-            )
-    refuse_idle_limits(left, limits, policy)
-
-
-def _idle(spec: DatasetSpec) -> dict[str, str]:
-    """Steps that have nothing to do in a dataset -> why."""
-    found = {}
+    idle = {}
     if spec.adopted:
-        found["compact"] = "a log that lies as it was adopted is never compacted"
+        idle["compact"] = "a log that lies as it was adopted is never compacted"
     if not spec.events:
-        found["runs"] = "only a dataset that stores each event once has lists to lay anew"
-        found["events"] = "only a dataset that stores each event once has events to drop"
-    return found
-
-
-def _kind(spec: DatasetSpec) -> str:
-    return f"layout {spec.layout.value}{', adopted' if spec.adopted else ''}"
+        idle["runs"] = "only a dataset that stores each event once has lists to lay anew"
+        idle["events"] = "only a dataset that stores each event once has events to drop"
+    for step in _STEPS:
+        if step in steps and step in idle:
+            yield f"the step {step} has nothing to do in {spec.name}: {idle[step]}"
 
 
 def _given(*models: BaseModel) -> list[str]:
