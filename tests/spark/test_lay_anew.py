@@ -158,7 +158,7 @@ def test_what_came_before_can_be_brought_back(spark: SparkSession, lake: Setting
     given: dict[str, Any] = {"grain": "event", "sequence": "g", "missing": "null", "gate": False, "dry_run": True}
     for chosen in ("true", "seen = 77"):
         with pytest.raises(
-            UsageError, match=r"positions of before version 5, which laid lists of .* anew: of \d users?"
+            UsageError, match=r"positions of before version 5, which laid lists of .* anew: of \d of \d users? with"
         ):
             ds.features.add("thrice", older.filter(chosen).drop("seen"), **given)
         ds.features.add("thrice", newer.filter(chosen).drop("seen"), **given)

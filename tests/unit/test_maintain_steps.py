@@ -51,7 +51,7 @@ def test_a_limit_of_a_step_that_is_not_taken(name: str) -> None:
     others = {"runs", *DEFAULT} - {*steps}
     with pytest.raises(UsageError, match=rf"^{name}.* changes nothing: it counts in the step {steps[0]}") as refused:
         refuse_idle_limits(others, *limits(name))
-    assert f"{steps[0]}=True (--only {steps[0]})" in str(refused.value)
+    assert f"{steps[0]}=True (--only {steps[0]} beside --only of the others)" in str(refused.value)
     assert f"Leave {name} out" in str(refused.value)
 
 
