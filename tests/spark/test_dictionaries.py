@@ -19,6 +19,7 @@ from dedup_storage.report.tune.apply import apply_properties
 from dedup_storage.schema import LogSchema
 from dedup_storage.sources.glance import dictionary_columns
 from dedup_storage.sources.raw import RawLog
+from tests.spark.helpers import ICEBERG_DAILY
 
 DICTIONARY = "write.parquet.dict-encoding-enabled.column."
 TYPES = (
@@ -94,7 +95,8 @@ def test_any_form_of_a_log_is_looked_at(spark: SparkSession, tmp_path: Path) -> 
     assert dictionary_columns(RawLog.from_frame(frame.limit(0), SCHEMA), SCHEMA) == frozenset()
 
 
-@pytest.mark.parametrize("format", ["iceberg", "delta"])
+@pytest.mark.long
+@pytest.mark.parametrize("format", ICEBERG_DAILY)
 def test_layout_user_and_its_conversions(
     spark: SparkSession, settings: Settings, name: str, tmp_path: Path, format: str
 ) -> None:
