@@ -97,7 +97,7 @@ class ProposedGroup(NamedTuple):
         name: The sequence group's name, or its column's.
         columns: Columns of the event.
         newest_first: New events come at the front.
-        dictionaries: Columns that a dictionary makes smaller where each event stands once.
+        dictionaries: Columns that keep their dictionary where each event stands once.
     """
 
     name: str

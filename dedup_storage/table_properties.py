@@ -18,6 +18,7 @@ from dedup_storage.layout import (
 )
 
 __all__ = [
+    "DICTIONARY_COLUMN",
     "Dictionaries",
     "describing_properties",
     "encoding_properties",
@@ -30,7 +31,8 @@ __all__ = [
 Dictionaries = Mapping[str, Collection[str]]
 SEQUENCE_PAGE_BYTES = 8 * 1024**2
 ROW_GROUP_BYTES = 128 * 1024**2
-_DICTIONARY = "write.parquet.dict-encoding-enabled.column."
+# Then the column as Iceberg names it: whether it takes a dictionary.
+DICTIONARY_COLUMN = "write.parquet.dict-encoding-enabled.column."
 # Events are read by ranges of users, from the beginning of a row group.
 EVENT_ROW_GROUP_BYTES = 16 * 1024**2
 
@@ -63,12 +65,12 @@ def encoding_properties(
         properties[f"write.metadata.metrics.column.{column}.element"] = "counts"
     # What follows step by step, a dictionary holds once each, and hides from zstd that it does.
     for runs in (r for r in spec.runs_columns if r in table.columns):
-        properties |= {f"{_DICTIONARY}{runs}.element.{field}": "false" for field in ("start", "length")}
+        properties |= {f"{DICTIONARY_COLUMN}{runs}.element.{field}": "false" for field in ("start", "length")}
     group = spec.event_group(table.name)
     if group is not None:
-        values = [c for c in group.columns if _is_flat(element_type(c, spec.types[c]))] if of_events else []
-        plain = {group.position_column, *(set(values) - {*dictionaries})}
-        properties |= {_DICTIONARY + c: "false" for c in table.columns if c in plain}
+        values = [c for c in group.columns if c not in dictionaries] if of_events else []
+        flat = [c for c in values if _is_flat(element_type(c, spec.types[c]))]
+        properties |= {DICTIONARY_COLUMN + c: "false" for c in (group.position_column, *flat)}
     return properties
 
 
@@ -123,5 +125,5 @@ def sequence_properties(dictionaries: Mapping[str, bool]) -> dict[str, str]:
         "write.parquet.row-group-check-max-record-count": "1000",
     }
     for column, on in dictionaries.items():
-        properties[f"{_DICTIONARY}{column}.element"] = "true" if on else "false"
+        properties[f"{DICTIONARY_COLUMN}{column}.element"] = "true" if on else "false"
     return properties

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import cast
+from functools import cached_property, partial
 
 from dedup_storage.choices import choice
 from dedup_storage.config import Settings
@@ -84,8 +83,8 @@ class Conversion(TimedSteps):
         self.progress = progress or (lambda done, of, written, planned: None)
         self.seconds: dict[str, float] = {}
         self._written = 0
-        self._groups: Sequence[ProposedGroup] | None = None
-        self._epochs: EpochGrain | None = None
+        self._spec: DatasetSpec | None = None
+        self._groups: Sequence[ProposedGroup] = ()
         self._pin = conversion_pin(run_id)
 
     def run(self) -> ConvertSummary:
@@ -196,46 +195,44 @@ class Conversion(TimedSteps):
         return find_kept(cut, self._target_spec(cut), format, drop_features=self.drop_features, pin=self._pin)
 
     def _target_spec(self, cut: Cut) -> DatasetSpec:
-        own = cut.spec
-        layout = self.layout or own.layout
-        refuse_epochs(self.name, layout, own.schema_, self.epoch_grain)
-        groups = self._event_groups(cut) if layout is Layout.USER else ()
-        return DatasetSpec.build(
-            self.name,
-            own.schema_,
-            dict(zip(own.source_columns, own.source_types, strict=True)),
-            layout=layout,
-            date_grain=self.date_grain or own.date_grain,
-            buckets=self.buckets or own.buckets,
-            groups=groups,
-            epoch_grain=self._epochs_for(cut) if groups else EpochGrain.MONTH,
-        )
+        """The target's description; what is found for it is looked for once."""
+        if self._spec is None:
+            own = cut.spec
+            layout = self.layout or own.layout
+            refuse_epochs(self.name, layout, own.schema_, self.epoch_grain)
+            self._groups = self._event_groups(cut) if layout is Layout.USER else ()
+            self._spec = DatasetSpec.build(
+                self.name,
+                own.schema_,
+                dict(zip(own.source_columns, own.source_types, strict=True)),
+                layout=layout,
+                date_grain=self.date_grain or own.date_grain,
+                buckets=self.buckets or own.buckets,
+                groups=self._groups,
+                epoch_grain=self._epochs(cut) if self._groups else EpochGrain.MONTH,
+            )
+        return self._spec
 
     def _event_groups(self, cut: Cut) -> Sequence[ProposedGroup]:
         """Groups of the target's events: those of the source, those that an earlier attempt found, or found now."""
-        if self._groups is None:
-            begun = self._begun()
-            known = cut.spec.events or (begun.events if begun else ())
-            self._groups = [ProposedGroup(g.name, g.columns, g.newest_first) for g in known]
-            if not known:
-                with self.timed("groups"), translated():
-                    self._groups = propose_groups(self._rows(cut).raw(), cut.spec.schema_)
-        return self._groups
+        known = cut.spec.events or (self._begun.events if self._begun else ())
+        if known:
+            return [ProposedGroup(g.name, g.columns, g.newest_first) for g in known]
+        with self.timed("groups"), translated():
+            return propose_groups(self._rows(cut).raw(), cut.spec.schema_)
 
-    def _epochs_for(self, cut: Cut) -> EpochGrain:
+    def _epochs(self, cut: Cut) -> EpochGrain:
         """Epochs of the target's events: those asked for, of the source, of an earlier attempt, or proposed."""
-        if self._epochs is None:
-            begun, own = self._begun(), cut.spec
-            grain = self.date_grain or own.date_grain
-            known = own.epoch_grain if own.events else begun.epoch_grain if begun else None
-            if self.epoch_grain or known:
-                self._epochs = self.epoch_grain or known
-            else:
-                with self.timed("groups"), translated():
-                    size = partial(_stored, self.source, cut.version)
-                    self._epochs = epochs_for(grain, lambda: log_dates(self._rows(cut).raw(), own.schema_)[0], size)
-        return cast(EpochGrain, self._epochs)
+        if self.epoch_grain:
+            return self.epoch_grain
+        known = cut.spec if cut.spec.events else self._begun
+        if known:
+            return known.epoch_grain
+        grain, size = self.date_grain or cut.spec.date_grain, partial(_stored, self.source, cut.version)
+        with self.timed("groups"), translated():
+            return epochs_for(grain, lambda: log_dates(self._rows(cut).raw(), cut.spec.schema_)[0], size)
 
+    @cached_property
     def _begun(self) -> DatasetSpec | None:
         """The target as an earlier attempt created it."""
         begun = table_format(self.source.spark, self.settings).find(self.name)
@@ -265,7 +262,7 @@ class Conversion(TimedSteps):
             lists = {*dictionary_columns(self._rows(cut).raw(), cut.spec.schema_)}
         if cut.spec.events:
             return {table.name: kept.get(table.name, lists) for table in spec.tables}
-        return dictionaries_of(spec, self._groups or (), lists)
+        return dictionaries_of(spec, self._groups, lists)
 
     def _refuse_other(self, existing: DatasetMetadata | None, spec: DatasetSpec, cut: Cut) -> None:
         """Refuse a target that another run began, or this one of another source: its parts would be mixed with ours."""

@@ -44,14 +44,14 @@ def refuse_idle_limits(taken: Collection[str], limits: Limits, policy: Policy) -
     Raises:
         UsageError: names the first, its step and what to do.
     """
-    for name in _given(limits, policy):
+    for name, value in _given(limits, policy):
         steps = _COUNTS_IN[name]
         if not {*steps} & {*taken}:
             take = " or ".join(f"{step}=True (--only {step} beside --only of the others)" for step in steps)
             raise UsageError(
                 f"{_option(name)} changes nothing: it counts in the step {' and in '.join(steps)}, which is not taken",
                 expected=f"limits of the steps that are taken: {_listed(taken)}",
-                got=f"{name} {_value(name, limits, policy)}",
+                got=f"{name} {value}",
                 fix=f"Leave {name} out; or take the step too: {take}.",
             )
 
@@ -74,13 +74,12 @@ def idle_steps(spec: DatasetSpec, steps: Collection[str]) -> Iterator[str]:
             yield f"the step {step} has nothing to do in {spec.name}: {idle[step]}"
 
 
-def _given(*models: BaseModel) -> list[str]:
-    fields = ((model, name, field) for model in models for name, field in type(model).model_fields.items())
-    return [name for model, name, field in fields if getattr(model, name) != field.default]
-
-
-def _value(name: str, *models: BaseModel) -> Any:
-    return next(getattr(model, name) for model in models if name in type(model).model_fields)
+def _given(*models: BaseModel) -> Iterator[tuple[str, Any]]:
+    """Limits that are not at their defaults, and their values."""
+    for model in models:
+        for name, field in type(model).model_fields.items():
+            if getattr(model, name) != field.default:
+                yield name, getattr(model, name)
 
 
 def _option(name: str) -> str:

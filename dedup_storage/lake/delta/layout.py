@@ -15,7 +15,7 @@ from typing import Any
 from dedup_storage.lake.sql import quoted
 from dedup_storage.layout import DatasetSpec, TableRole, TableSpec, free_name
 from dedup_storage.schema import DateGrain
-from dedup_storage.table_properties import encoding_properties
+from dedup_storage.table_properties import DICTIONARY_COLUMN, encoding_properties
 
 __all__ = [
     "EXPRESSION",
@@ -45,7 +45,6 @@ _WRITER_NAMES = {
     "write.parquet.row-group-check-min-record-count": "parquet.block.size.row.check.min",
     "write.parquet.row-group-check-max-record-count": "parquet.block.size.row.check.max",
 }
-_DICTIONARY = "write.parquet.dict-encoding-enabled.column."
 _WRITER_DICTIONARY = "parquet.enable.dictionary#"
 
 
@@ -157,13 +156,13 @@ def writer_names(properties: Mapping[str, str]) -> dict[str, str]:
     """
     found = {}
     for key, value in properties.items():
+        column = key.removeprefix(DICTIONARY_COLUMN)
         if key in _WRITER_NAMES:
             found[_WRITER_NAMES[key]] = value
-        elif key.startswith(_DICTIONARY) and not {"key", "value"} & {*key.removeprefix(_DICTIONARY).split(".")[1:]}:
+        elif column != key and not {"key", "value"} & {*column.split(".")[1:]}:
             # Iceberg names the elements of a list without the group around them, and the entries of a map, which
             # nothing tells from fields of a struct.
-            path = re.sub(r"\.element(?=\.|$)", ".list.element", key.removeprefix(_DICTIONARY))
-            found[_WRITER_DICTIONARY + path] = value
+            found[_WRITER_DICTIONARY + re.sub(r"\.element(?=\.|$)", ".list.element", column)] = value
     return found
 
 
@@ -186,7 +185,7 @@ def iceberg_names(properties: Mapping[str, str]) -> dict[str, str]:
     for key, value in properties.items():
         if key.startswith(_WRITER_DICTIONARY):
             path = key.removeprefix(_WRITER_DICTIONARY).replace(".list.element", ".element")
-            found[_DICTIONARY + path] = value
+            found[DICTIONARY_COLUMN + path] = value
         else:
             found[back.get(key, key)] = value
     return found

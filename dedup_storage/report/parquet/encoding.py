@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from dedup_storage.report.parquet.footers import leaf_columns
 from dedup_storage.report.parquet.page_rule import PageRule, row_bytes
+from dedup_storage.table_properties import DICTIONARY_COLUMN
 
 __all__ = [
     "ICEBERG_DEFAULTS",
@@ -31,7 +32,6 @@ _LEVEL = "write.parquet.compression-level"
 _VERSION = "write.parquet.page-version"
 _DICTIONARY_BYTES = "write.parquet.dict-size-bytes"
 _DICTIONARY = "write.parquet.dict-encoding-enabled"
-_DICTIONARY_COLUMN = _DICTIONARY + ".column."
 # What parquet-java's page version 2 writes where no dictionary is used.
 _V2_ENCODINGS = {
     "INT32": "DELTA_BINARY_PACKED", "INT64": "DELTA_BINARY_PACKED", "BYTE_ARRAY": "DELTA_BYTE_ARRAY", "BOOLEAN": "RLE",
@@ -81,9 +81,9 @@ class Encoding:
     def from_properties(cls, properties: Mapping[str, str]) -> Encoding:
         """The encoding that an Iceberg table's properties ask for."""
         columns = {
-            key.removeprefix(_DICTIONARY_COLUMN).split(".")[0]: value.lower() == "true"
+            key.removeprefix(DICTIONARY_COLUMN).split(".")[0]: value.lower() == "true"
             for key, value in properties.items()
-            if key.startswith(_DICTIONARY_COLUMN)
+            if key.startswith(DICTIONARY_COLUMN)
         }
         return cls(
             page_bytes=int(properties.get(_PAGE, _MIB)),
@@ -116,7 +116,7 @@ class Encoding:
         }
         for column, on in sorted(self.columns.items()):
             for leaf in leaves.get(column, ()):
-                properties[_DICTIONARY_COLUMN + leaf] = "true" if on else "false"
+                properties[DICTIONARY_COLUMN + leaf] = "true" if on else "false"
         return properties
 
 
